@@ -1,0 +1,1 @@
+"""Fully serverless distributed inference for sparse neural networks."""

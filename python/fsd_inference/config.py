@@ -1,0 +1,73 @@
+"""Frozen settings, each with its unit, its default and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fsd_inference.errors import SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The three clocks of a run, in seconds.
+
+    Attributes
+    ----------
+    start_s : float
+        A child that has not reported by then is a `StartError`.
+    stall_s : float
+        No frame from a rank that is waited for, for so long, is a `StallError`.
+    run_s : float
+        Every run ends by then, measured from the launch of rank 0 (the deadline).
+    """
+
+    start_s: float = 30.0
+    stall_s: float = 60.0
+    run_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        for name in ("start_s", "stall_s", "run_s"):
+            if not getattr(self, name) > 0:
+                raise SettingError(f"clock {name} must be a positive number of seconds, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How one run is carried out.
+
+    Attributes
+    ----------
+    workers : int
+        P, the number of ranks.
+    branching : int
+        b: rank r starts ranks r*b+1 .. r*b+b that are < P.
+    micro_batches : int
+        M: the batch is cut into M nearly equal runs of samples; more hide latency and multiply requests.
+    threads : int
+        Kernel threads of each worker.
+    overlap : bool
+        Rows that other ranks need are computed first, and sent while the rest is computed.
+    output : str
+        ``"rows"`` (all output activations), ``"argmax"`` or ``"any"`` (one value a sample).
+    clocks : Clocks
+        Start, stall and run clock.
+    """
+
+    workers: int = 1
+    branching: int = 4
+    micro_batches: int = 1
+    threads: int = 1
+    overlap: bool = True
+    output: str = "rows"
+    clocks: Clocks = Clocks()
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "branching", "micro_batches", "threads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise SettingError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.output not in OUTPUTS:
+            raise SettingError(f"output must be one of {', '.join(OUTPUTS)}, not {self.output!r}")
+
+
+OUTPUTS = ("rows", "argmax", "any")

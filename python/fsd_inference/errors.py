@@ -1,0 +1,186 @@
+"""Every error that FSD-Inference raises on purpose.
+
+::
+
+    FsdError
+    ├── InputError              what the user handed in cannot be used; the CLI ends with exit code 2
+    │   ├── FileFormatError     a file is missing, truncated, corrupt or of another kind
+    │   └── SettingError        a flag or setting makes no sense, alone or beside the others
+    ├── StoreError              a store could not read or write (never raised for "not there")
+    │   └── AccessDeniedError   it refused: credentials or policy
+    ├── ChannelError            a channel could not send or receive
+    │   └── LimitError          a frame or batch exceeds what the service takes
+    ├── LaneError               no lane could be leased, or a lease was lost
+    ├── StackError              the deployed resources are missing or differ from their description
+    └── RunError                a run ended without an answer; names rank, layer and operation
+        ├── NumericError        a value is not finite; names layer and neuron
+        ├── StartError          a rank never reported (start clock)
+        ├── StallError          no frame from a rank (stall clock)
+        ├── DeadlineError       the run did not end in time (run clock)
+        ├── WorkerDiedError     a rank's process ended on its own
+        └── AbortedError        another rank's failure stopped this one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class FsdError(Exception):
+    """Base of all errors; `retryable` says whether trying again can help."""
+
+    retryable = False
+
+
+class InputError(FsdError):
+    """What the user handed in cannot be used."""
+
+
+class FileFormatError(InputError):
+    """A file is missing, truncated, corrupt or of another kind."""
+
+
+class SettingError(InputError):
+    """A flag or setting makes no sense, alone or beside the others."""
+
+
+class StoreError(FsdError):
+    """A store could not read or write; an absent object is not an error."""
+
+    retryable = True
+
+
+class AccessDeniedError(StoreError):
+    """A store refused: credentials or policy."""
+
+    retryable = False
+
+
+class ChannelError(FsdError):
+    """A channel could not send or receive."""
+
+    retryable = True
+
+
+class LimitError(ChannelError):
+    """A frame or a batch exceeds what the service takes."""
+
+    retryable = False
+
+
+class LaneError(FsdError):
+    """No lane could be leased, or a lease was lost."""
+
+    retryable = True
+
+
+class StackError(FsdError):
+    """The deployed resources are missing or differ from their description."""
+
+
+class RunError(FsdError):
+    """A run ended without an answer.
+
+    Parameters
+    ----------
+    message : str
+        One sentence: what failed and what can be done.
+    rank, layer : int, optional
+        Where it failed.
+    operation : str, optional
+        What was being done, in one or two words ("receive", "compute").
+    retryable : bool, optional
+        Whether trying again can help; the class's own answer if not given.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        rank: int | None = None,
+        layer: int | None = None,
+        operation: str | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.rank = rank
+        self.layer = layer
+        self.operation = operation
+        if retryable is not None:
+            self.retryable = retryable
+
+    def record(self) -> dict[str, str | int | bool | None]:
+        """Return the error as plain JSON values, as aborts and reports carry it."""
+        return {
+            "type": type(self).__name__,
+            "message": str(self),
+            "rank": self.rank,
+            "layer": self.layer,
+            "operation": self.operation,
+            "retryable": self.retryable,
+        }
+
+
+class NumericError(RunError):
+    """A value is not finite."""
+
+
+class StartError(RunError):
+    """A rank never reported within the start clock."""
+
+    retryable = True
+
+
+class StallError(RunError):
+    """No frame came from a rank within the stall clock."""
+
+    retryable = True
+
+
+class DeadlineError(RunError):
+    """The run did not end by its deadline."""
+
+    retryable = True
+
+
+class WorkerDiedError(RunError):
+    """A rank's process ended on its own."""
+
+    retryable = True
+
+
+class AbortedError(RunError):
+    """Another rank's failure stopped this one."""
+
+
+_RUN_ERRORS: dict[str, type[RunError]] = {
+    kind.__name__: kind
+    for kind in (RunError, NumericError, StartError, StallError, DeadlineError, WorkerDiedError, AbortedError)
+}
+
+
+def run_error_from_record(record: Mapping[str, object]) -> RunError:
+    """Rebuild a run error from `RunError.record`; unknown types become a plain `RunError`."""
+    kind = _RUN_ERRORS.get(str(record.get("type")), RunError)
+    rank, layer, operation = record.get("rank"), record.get("layer"), record.get("operation")
+    return kind(
+        str(record.get("message", "the run failed without saying why")),
+        rank=rank if isinstance(rank, int) else None,
+        layer=layer if isinstance(layer, int) else None,
+        operation=operation if isinstance(operation, str) else None,
+        retryable=bool(record.get("retryable")),
+    )
+
+
+def as_run_error(error: BaseException, *, rank: int, operation: str, layer: int | None = None) -> RunError:
+    """Return `error` as a `RunError` that names where it happened; run errors pass through."""
+    if isinstance(error, RunError):
+        if error.rank is None:
+            error.rank = rank
+        return error
+    retryable = error.retryable if isinstance(error, FsdError) else False
+    where = f"rank {rank}" + ("" if layer is None else f", layer {layer}")
+    text = str(error) or type(error).__name__
+    if not isinstance(error, FsdError):
+        text = f"{type(error).__name__}: {text}"
+    return RunError(f"{where}, {operation}: {text}", rank=rank, layer=layer, operation=operation, retryable=retryable)
