@@ -1,0 +1,294 @@
+"""One layer of a network: sparse weights, bias and activation, validated once and immutable from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from fsd_inference.errors import InputError
+from fsd_inference.network.checks import exact_float32
+
+ActivationKind = Literal["identity", "relu", "clipped_relu"]
+ACTIVATION_KINDS: tuple[ActivationKind, ...] = get_args(ActivationKind)
+
+MAX_WIDTH = 2**31 - 1  # neurons are numbered with int32 wherever SciPy is the interface
+_U16_INPUTS = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What a neuron does to its pre-activation z.
+
+    Attributes
+    ----------
+    kind : {"identity", "relu", "clipped_relu"}
+        z, max(z, 0), or min(max(z, 0), clip).
+    clip : float
+        The upper bound of "clipped_relu", rounded to float32; 0 for the other kinds.
+
+    Raises
+    ------
+    InputError
+        For another kind, or a clip that is not finite and positive (for "clipped_relu") or not 0 (for the others).
+    """
+
+    kind: ActivationKind
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ACTIVATION_KINDS:
+            raise InputError(f"an activation is one of {', '.join(ACTIVATION_KINDS)}, not {self.kind!r}")
+        with np.errstate(over="ignore"):
+            clip = float(np.float32(self.clip))
+        if self.kind != "clipped_relu" and clip != 0:
+            raise InputError(f"the activation {self.kind} takes no clip, but {self.clip!r} is given")
+        if self.kind == "clipped_relu" and not (math.isfinite(clip) and clip > 0):
+            raise InputError(f"the clip of clipped_relu must be finite and positive in float32, not {self.clip!r}")
+        object.__setattr__(self, "clip", clip)
+
+    def apply(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the activations of the pre-activations `z`, of its shape; -0 becomes +0. The slow, obvious way."""
+        if self.kind == "identity":
+            return z + np.float32(0)
+        positive = np.maximum(z, np.float32(0)) + np.float32(0)
+        return np.minimum(positive, np.float32(self.clip)) if self.kind == "clipped_relu" else positive
+
+
+IDENTITY = Activation("identity")
+RELU = Activation("relu")
+
+
+class KernelArrays(NamedTuple):
+    """A layer as `kernels.LayerKernel` takes it, in the order of its parameters; arrays are contiguous, read-only.
+
+    `values` has one entry a connection, or exactly one where all connections have the same weight.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.uint16] | NDArray[np.uint32]
+    values: NDArray[np.float32]
+    columns: int
+    bias: NDArray[np.float32]
+    activation: ActivationKind
+    clip: float
+    zero_preserving: bool
+
+
+class Layer:
+    """A layer: activation(weights @ x + bias).
+
+    It is held the way the kernels take it: int64 row starts, uint16 column indices where there are at most 65,536
+    inputs (uint32 beyond), and one single value where all weights are the same.
+
+    Parameters
+    ----------
+    weights : sparse array or array_like, shape (n_out, n_in)
+        Copied. Columns are sorted and duplicates summed; stored zeros are kept as connections. Types other than
+        float32 are converted if that is exact.
+    bias : array_like, shape (n_out,), (1,) or ()
+        One for each neuron, or one for all.
+    activation : Activation, optional
+        relu if not given.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, a side is empty, or a value is not finite or not exactly a float32.
+    """
+
+    def __init__(self, weights: Any, bias: ArrayLike, activation: Activation = RELU) -> None:
+        csr = _as_csr(weights)
+        inputs = csr.shape[1]
+        self._take(
+            np.array(csr.indptr, np.int64),
+            np.array(csr.indices, index_dtype(inputs)) if inputs <= MAX_WIDTH else csr.indices,
+            np.array(csr.data),
+            inputs,
+            bias=exact_float32(np.array(bias).reshape(-1) if np.ndim(bias) == 0 else np.array(bias), "the bias"),
+            activation=activation,
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.uint16] | NDArray[np.uint32],
+        values: NDArray[np.float32],
+        columns: int,
+        *,
+        bias: NDArray[np.float32],
+        activation: Activation = RELU,
+    ) -> Layer:
+        """Make a layer of the arrays of `KernelArrays` without copying them; they are made read-only.
+
+        Raises
+        ------
+        InputError
+            If a type, shape or order is not as `KernelArrays` says, or a value is not finite.
+        """
+        layer = cls.__new__(cls)
+        layer._take(indptr, indices, values, columns, bias=bias, activation=activation)
+        return layer
+
+    def _take(
+        self,
+        indptr: NDArray[np.int64],
+        indices: NDArray[Any],
+        values: NDArray[np.float32],
+        columns: int,
+        *,
+        bias: NDArray[np.float32],
+        activation: Activation,
+    ) -> None:
+        outputs = indptr.size - 1
+        if not (1 <= columns <= MAX_WIDTH and 1 <= outputs <= MAX_WIDTH):
+            raise InputError(f"a layer needs 1 to {MAX_WIDTH} inputs and outputs, not {columns} and {outputs}")
+        for name, array, dtype in (
+            ("row starts", indptr, np.dtype(np.int64)),
+            ("column indices", indices, index_dtype(columns)),
+            ("weights", values, np.dtype(np.float32)),
+            ("bias", bias, np.dtype(np.float32)),
+        ):
+            if array.ndim != 1 or array.dtype != dtype:
+                raise InputError(
+                    f"a layer's {name} must be a 1-D array of {dtype}, not a {array.ndim}-D one of {array.dtype}"
+                )
+        if bias.size not in (1, outputs):
+            raise InputError(f"a layer of {outputs} neurons needs {outputs} biases or one, not {bias.size}")
+        _check_structure(indptr, indices, columns)
+        connections = indices.size
+        if values.size != connections and not (values.size == 1 and connections):
+            raise InputError(f"a layer of {connections} connections needs as many weights or one, not {values.size}")
+        if not np.isfinite(values).all():
+            raise InputError("a weight is not finite; weights must be finite float32 numbers")
+        if not np.isfinite(bias).all():
+            raise InputError("a bias is not finite; biases must be finite float32 numbers")
+        if values.size > 1:
+            bits = values.view(np.uint32)
+            if (bits == bits[0]).all():
+                values = values[:1].copy()
+        self._indptr, self._indices, self._values, self._bias = (
+            _frozen(array) for array in (indptr, indices, values, bias)
+        )
+        self._columns = columns
+        self._activation = activation
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_out, n_in)."""
+        return self._indptr.size - 1, self._columns
+
+    @property
+    def connections(self) -> int:
+        """The number of stored weights."""
+        return self._indices.size
+
+    @property
+    def weights(self) -> sparse.csr_array:
+        """The weights, float32 (n_out, n_in), columns ascending strictly; made anew at each access, so keep it."""
+        index = np.int32 if self.connections <= MAX_WIDTH else np.int64
+        values = self._values if self._values.size == self.connections else np.repeat(self._values, self.connections)
+        csr = sparse.csr_array((values, self._indices.astype(index), self._indptr.astype(index)), shape=self.shape)
+        csr.has_canonical_format = True
+        return csr
+
+    @property
+    def bias(self) -> NDArray[np.float32]:
+        """The bias, shape (n_out,) or (1,), read-only."""
+        return self._bias
+
+    @property
+    def activation(self) -> Activation:
+        """What follows the sum."""
+        return self._activation
+
+    @property
+    def one_value(self) -> float | None:
+        """The weight that all connections share bit for bit; None if they differ or there is no connection."""
+        return float(self._values[0]) if self._values.size == 1 else None
+
+    @cached_property
+    def zero_preserving(self) -> bool:
+        """Whether an all-zero sample stays all-zero: activation(bias) is 0 for every neuron."""
+        return not self._activation.apply(self._bias).any()
+
+    def kernel_arrays(self) -> KernelArrays:
+        """Return the arrays the kernels borrow, nothing copied: ``LayerKernel(*layer.kernel_arrays())``."""
+        return KernelArrays(
+            self._indptr,
+            self._indices,
+            self._values,
+            self._columns,
+            self._bias,
+            self._activation.kind,
+            self._activation.clip,
+            self.zero_preserving,
+        )
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 (32 bytes) over shape, connections, weights, bias and activation."""
+        hashed = hashlib.sha256(b"fsd-layer-1")
+        sizes = (*self.shape, self.connections, self._values.size, self._bias.size)
+        kind = ACTIVATION_KINDS.index(self._activation.kind)
+        hashed.update(struct.pack("<5QBf", *sizes, kind, self._activation.clip))
+        for array in (self._indptr, self._indices, self._values, self._bias):
+            hashed.update(array.data)
+        return hashed.digest()
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Layer) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        outputs, inputs = self.shape
+        return f"Layer({outputs} x {inputs}, {self.connections} connections, {self._activation.kind})"
+
+
+def index_dtype(inputs: int) -> np.dtype[Any]:
+    """Return the type of column indices of a layer with so many inputs."""
+    return np.dtype(np.uint16 if inputs <= _U16_INPUTS else np.uint32)
+
+
+def _as_csr(weights: Any) -> sparse.csr_array:
+    """Return a copy of `weights` as float32 CSR with columns sorted and duplicates summed."""
+    try:
+        csr = sparse.csr_array(weights, copy=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a layer's weights must be a 2-D array of real numbers: {error}") from error
+    if csr.ndim != 2:
+        raise InputError(f"a layer's weights must be 2-D (outputs x inputs), not {csr.ndim}-D")
+    csr.data = exact_float32(csr.data, "a layer's weights")
+    csr.sum_duplicates()
+    return csr
+
+
+def _check_structure(indptr: NDArray[np.int64], indices: NDArray[Any], columns: int) -> None:
+    """Check that row starts and column indices are a CSR structure with strictly ascending columns."""
+    if indptr[0] != 0 or indptr[-1] != indices.size or (indptr[1:] < indptr[:-1]).any():
+        raise InputError(f"a layer's row starts must ascend from 0 to its {indices.size} connections")
+    if indices.size == 0:
+        return
+    if int(indices.max()) >= columns:
+        raise InputError(f"a layer of {columns} inputs has a connection to input {int(indices.max())} (counted from 0)")
+    ascends = indices[1:] > indices[:-1]
+    starts = indptr[1:-1]
+    ascends[starts[(starts > 0) & (starts < indices.size)] - 1] = True  # the last of a row before the next row's first
+    if not ascends.all():
+        raise InputError("a layer's column indices must ascend strictly within each row")
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array = np.ascontiguousarray(array)
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,87 @@
+"""The network: layers in a row, each read, generated or remembered when it is asked for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+from fsd_inference.errors import InputError
+from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
+from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
+
+__all__ = ["IDENTITY", "RELU", "Activation", "KernelArrays", "Layer", "Network"]
+
+
+class Network:
+    """A sparse neural network.
+
+    Only one layer need be in memory at a time: iterate, or ask for ``network.layer(k)``, and let go of it.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+        At least one; each takes as many inputs as the one before has outputs.
+    name : str, optional
+        For people; not part of `digest`.
+
+    Raises
+    ------
+    InputError
+        If there is no layer, or two neighbours do not fit.
+    """
+
+    def __init__(self, layers: Iterable[Layer], *, name: str = "network") -> None:
+        held = tuple(layers)
+        if not held:
+            raise InputError("a network needs at least one layer")
+        for k, (before, after) in enumerate(itertools.pairwise(held)):
+            if before.shape[0] != after.shape[1]:
+                raise InputError(
+                    f"layer {k + 1} takes {after.shape[1]} inputs, but layer {k} has {before.shape[0]} outputs"
+                )
+        self._source: LayerSource = LayersInMemory(held)
+        self._name = name
+
+    @classmethod
+    def from_source(cls, source: LayerSource, *, name: str = "network") -> Network:
+        """Return a network whose layers are asked of `source` whenever they are needed, and not kept."""
+        network = cls.__new__(cls)
+        network._source = source
+        network._name = name
+        return network
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self._name
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The number of features, then the neurons of each layer."""
+        return self._source.widths
+
+    @cached_property
+    def connections(self) -> int:
+        """The connections of all layers."""
+        return self._source.connections()
+
+    @cached_property
+    def digest(self) -> bytes:
+        """16 bytes that depend on every layer's content and on nothing else."""
+        return network_digest(self._source.layer_digests())
+
+    def layer(self, index: int) -> Layer:
+        """Return layer `index`, counted from 0; `IndexError` if there is none."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"the network has layers 0 to {len(self) - 1}, not {index}")
+        return self._source.layer(index)
+
+    def __len__(self) -> int:
+        return len(self.widths) - 1
+
+    def __iter__(self) -> Iterator[Layer]:
+        return (self._source.layer(k) for k in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Network({self.name!r}, {len(self)} layers, widths {min(self.widths)} to {max(self.widths)})"
