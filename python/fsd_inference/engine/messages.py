@@ -1,0 +1,192 @@
+"""What goes into the worker state machine (events) and what comes out (actions)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from fsd_inference.channels.base import Frame, Kind
+from fsd_inference.errors import RunError
+
+
+class Step(NamedTuple):
+    """The unit of work: a layer on a micro-batch. Steps are ordered by layer, then micro-batch."""
+
+    layer: int
+    micro_batch: int
+
+
+class Phase(StrEnum):
+    """Which rows of a step: those that other ranks need, the others, or all."""
+
+    BOUNDARY = "boundary"
+    INTERIOR = "interior"
+    ALL = "all"
+
+
+class RankPlan(Protocol):
+    """What a rank's state machine knows of the exchange plan."""
+
+    @property
+    def layers(self) -> int:
+        """L."""
+
+    def receives(self, layer: int) -> Sequence[tuple[int, int]]:
+        """Return the (source, edge) pairs that must have come before `layer` can be computed."""
+
+    def sends(self, layer: int) -> bool:
+        """Return whether this rank sends rows after `layer`."""
+
+    def interior(self, layer: int) -> int:
+        """Return how many rows of `layer` no other rank needs."""
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The worker begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Shard and input rows are in memory."""
+
+    plan: RankPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The inbox took a new frame. Parts of an edge come one by one; `payload` is that of a control frame."""
+
+    kind: Kind
+    layer: int
+    micro_batch: int
+    source: int
+    edge: int
+    part: int
+    parts: int
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A phase of a step is done; `frames` are its boundary rows, packed."""
+
+    step: Step
+    phase: Phase
+    frames: Sequence[Frame] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The service has taken the frames of one `Send` or `SendGather`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultStored:
+    """The outputs of this rank are stored; `summary` is its per-sample part, encoded (empty for whole rows)."""
+
+    summary: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChildChecked:
+    """The answer to `CheckChild`: whether the rank has claimed its place."""
+
+    rank: int
+    claimed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """A child ended by itself. `reported` says that it told its error to all ranks before."""
+
+    rank: int
+    reason: str
+    reported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something this rank did has failed."""
+
+    error: RunError
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed."""
+
+
+Event = Started | Loaded | Arrived | Computed | Sent | ResultStored | ChildChecked | ChildEnded | Failed | Ticked
+
+# --- actions --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """Start a rank of the launch tree."""
+
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckChild:
+    """Look whether a started rank has claimed its place; answered by `ChildChecked`."""
+
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Read the shard and the input rows; answered by `Loaded`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Compute rows of a step (unpacking its inputs first if need be); answered by `Computed`."""
+
+    step: Step
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the frames of a step; answered by `Sent`."""
+
+    frames: Sequence[Frame]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreResult:
+    """Store this rank's outputs; answered by `ResultStored`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendGather:
+    """Tell `target` that this subtree is done, with its merged summary; answered by `Sent`."""
+
+    target: int
+    summary: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Stop all ranks of the attempt."""
+
+    error: RunError
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The worker is done: with an error, or with the merged summary of its subtree."""
+
+    error: RunError | None
+    summary: bytes = b""
+
+
+Action = StartChild | CheckChild | Load | Compute | Send | StoreResult | SendGather | Abort | Finish

@@ -1,0 +1,355 @@
+"""The worker as a state machine without I/O: events in, actions out, time as an argument.
+
+The threaded driver, the tests under virtual time and the simulator all run this class. Its guarantees: a step is
+computed once all its inputs are there, in the order (layer, micro-batch) among those that are ready; sends never hold
+computing up (unless overlap is off); and every way ends in exactly one `Finish`, at the latest at the deadline.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+
+from fsd_inference.channels.base import Expected, Kind
+from fsd_inference.config import Clocks
+from fsd_inference.engine.gather import merge_encoded
+from fsd_inference.engine.messages import (
+    Abort,
+    Action,
+    Arrived,
+    CheckChild,
+    ChildChecked,
+    ChildEnded,
+    Compute,
+    Computed,
+    Event,
+    Failed,
+    Finish,
+    Load,
+    Loaded,
+    Phase,
+    RankPlan,
+    ResultStored,
+    Send,
+    SendGather,
+    Sent,
+    StartChild,
+    Started,
+    Step,
+    StoreResult,
+    Ticked,
+)
+from fsd_inference.engine.tree import Tree
+from fsd_inference.errors import (
+    DeadlineError,
+    RunError,
+    StallError,
+    StartError,
+    WorkerDiedError,
+    run_error_from_record,
+)
+
+_ABORT_GRACE_S = 2.0
+"""A child that ended after reporting its error: how long the abort may take before the child's end is taken for it."""
+
+
+class Worker:
+    """One rank's part in one attempt.
+
+    Parameters
+    ----------
+    rank : int
+        This rank.
+    tree : Tree
+        The launch tree, which is also the gather tree.
+    micro_batches : int
+        Number of micro-batches (all non-empty).
+    samples : int
+        Samples of the whole batch (the length of summaries).
+    overlap : bool
+        Whether boundary rows go first and computing goes on while they are sent.
+    clocks : Clocks
+        Start and stall clock.
+    deadline : float
+        When the run must have ended, on the clock that `handle` is given.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        tree: Tree,
+        micro_batches: int,
+        samples: int,
+        overlap: bool,
+        clocks: Clocks,
+        deadline: float,
+    ) -> None:
+        self.rank = rank
+        self._tree = tree
+        self._micro_batches = micro_batches
+        self._samples = samples
+        self._overlap = overlap
+        self._clocks = clocks
+        self._deadline = deadline
+
+        self._plan: RankPlan | None = None
+        self._progress = [0] * micro_batches  # the layer that each micro-batch computes next
+        self._blocked_since = [0.0] * micro_batches  # when that layer began to lack only other ranks' rows
+        self._phases: deque[Phase] = deque()  # phases of the step in work that are still to be issued
+        self._computing: Step | None = None
+        self._parts: dict[tuple[Step, int, int], int] = {}  # (step, source, edge) -> parts still missing
+        self._heard: dict[int, float] = {}  # source -> when a frame last came from it
+
+        self._unsent = 0
+        self._stored = False
+        self._gather_sent = False
+        self._summaries: dict[int, bytes] = {}  # rank itself and each child -> summary of its subtree
+        self._gathered: dict[int, dict[int, bytes]] = {}  # child -> pieces of its summary that have come
+        self._children = tree.children(rank)
+        self._unreported = set(self._children)
+        self._children_due = 0.0
+        self._ended_child: tuple[ChildEnded, float] | None = None
+        self._finished = False
+
+    # --- what the driver reads ---------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether `Finish` has been given out."""
+        return self._finished
+
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing is being computed."""
+        return self._computing is None
+
+    def expected(self) -> list[Expected]:
+        """Return what is still missing, the most urgent first; empty when no frame can be of use."""
+        if self._finished or self._plan is None:
+            return []
+        missing: list[Expected] = []
+        for layer, micro_batch in sorted((layer, m) for m, layer in enumerate(self._progress)):
+            if not 0 < layer < self._plan.layers:
+                continue
+            sources = dict.fromkeys(self._missing(Step(layer, micro_batch)))
+            missing += [Expected(Kind.DATA, layer - 1, micro_batch, source) for source in sources]
+        if self._stored:
+            missing += [
+                Expected(Kind.GATHER, self._plan.layers, 0, c) for c in self._children if c not in self._summaries
+            ]
+        return missing
+
+    def next_clock(self) -> float:
+        """Return when a clock may expire next: `handle` must be called with `Ticked` by then."""
+        times = [self._deadline]
+        if self._unreported:
+            times.append(self._children_due)
+        if self._ended_child is not None:
+            times.append(self._ended_child[1])
+        times += [due for due, _, _ in self._stalls()]
+        return min(times)
+
+    # --- the machine -------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Action]:  # noqa: C901, PLR0912 - one case an event
+        """Take an event and return what is to be done about it."""
+        if self._finished:
+            return []
+        actions: list[Action] = []
+        match event:
+            case Started():
+                self._children_due = now + self._clocks.start_s
+                actions += [StartChild(child) for child in self._children]
+                actions.append(Load())
+            case Loaded(plan=plan):
+                self._plan = plan
+            case Arrived():
+                actions += self._arrived(event, now)
+            case Computed(step=step, frames=frames):
+                if frames:
+                    self._unsent += 1
+                    actions.append(Send(frames))
+                actions += self._computed(step, now)
+            case Sent():
+                self._unsent -= 1
+            case ResultStored(summary=summary):
+                self._summaries[self.rank] = summary
+                self._stored = True
+            case ChildChecked(rank=child, claimed=claimed):
+                actions += self._checked(child, claimed=claimed)
+            case ChildEnded():
+                actions += self._child_ended(event, now)
+            case Failed(error=error):
+                actions += self._fail(error)
+            case Ticked():
+                pass
+        if not self._finished:
+            actions += self._advance()
+        if not self._finished:
+            actions += self._check_clocks(now)
+        return actions
+
+    def _arrived(self, event: Arrived, now: float) -> list[Action]:
+        self._heard[event.source] = now
+        self._unreported.discard(event.source)
+        if event.kind is Kind.ABORT:
+            self._finished = True
+            return [Finish(run_error_from_record(_json_object(event.payload)))]
+        if event.kind is Kind.GATHER:
+            if event.source not in self._children:
+                return []
+            pieces = self._gathered.setdefault(event.source, {})
+            pieces[event.part] = event.payload
+            if len(pieces) == event.parts:
+                self._summaries[event.source] = b"".join(pieces[part] for part in range(event.parts))
+            return []
+        key = (Step(event.layer + 1, event.micro_batch), event.source, event.edge)
+        self._parts[key] = self._parts.get(key, event.parts) - 1
+        return []
+
+    def _missing(self, step: Step) -> list[int]:
+        """Return the sources of edges that the step still lacks, one entry an edge."""
+        assert self._plan is not None  # noqa: S101 - only called once loaded
+        return [
+            source for source, edge in self._plan.receives(step.layer) if self._parts.get((step, source, edge), 1) > 0
+        ]
+
+    def _computed(self, step: Step, now: float) -> list[Action]:
+        assert self._plan is not None  # noqa: S101 - computing follows loading
+        if self._phases:
+            return [Compute(step, self._phases.popleft())]
+        for source, edge in self._plan.receives(step.layer):
+            self._parts.pop((step, source, edge), None)
+        self._computing = None
+        self._progress[step.micro_batch] += 1
+        self._blocked_since[step.micro_batch] = now
+        if all(layer == self._plan.layers for layer in self._progress):
+            return [StoreResult()]
+        return []
+
+    def _advance(self) -> list[Action]:
+        """Issue the lowest step that is ready, or what follows the last one."""
+        if self._plan is None:
+            return []
+        if self._stored:
+            return self._gather()
+        if self._computing is not None or (self._unsent and not self._overlap):
+            return []
+        for layer, micro_batch in sorted((layer, m) for m, layer in enumerate(self._progress)):
+            step = Step(layer, micro_batch)
+            if layer < self._plan.layers and not self._missing(step):
+                self._computing = step
+                split = self._overlap and self._plan.sends(layer) and self._plan.interior(layer) > 0
+                self._phases = deque((Phase.BOUNDARY, Phase.INTERIOR) if split else (Phase.ALL,))
+                return [Compute(step, self._phases.popleft())]
+        return []
+
+    def _gather(self) -> list[Action]:
+        if self._unsent or any(child not in self._summaries for child in self._children):
+            return []
+        try:
+            summary = merge_encoded(list(self._summaries.values()), self._samples)
+        except ValueError as error:
+            return self._fail(RunError(f"rank {self.rank}, gather: {error}", rank=self.rank, operation="gather"))
+        parent = self._tree.parent(self.rank)
+        if parent is None or self._gather_sent:
+            self._finished = True
+            return [Finish(None, summary)]
+        self._gather_sent = True
+        self._unsent += 1
+        return [SendGather(parent, summary)]
+
+    # --- what goes wrong ---------------------------------------------------------------------------------------------
+
+    def _fail(self, error: RunError) -> list[Action]:
+        self._finished = True
+        return [Abort(error), Finish(error)]
+
+    def _checked(self, child: int, *, claimed: bool) -> list[Action]:
+        if claimed:
+            self._unreported.discard(child)
+            return []
+        message = (
+            f"rank {child} never reported within {self._clocks.start_s:g} s of being started by rank {self.rank}; "
+            "see whether it could start (free concurrency, memory, logs) and try again"
+        )
+        return self._fail(StartError(message, rank=child, operation="start"))
+
+    def _child_ended(self, event: ChildEnded, now: float) -> list[Action]:
+        if event.rank in self._summaries:
+            return []
+        if event.reported:
+            self._ended_child = (event, now + _ABORT_GRACE_S)
+            return []
+        return self._fail(_died(event))
+
+    def _stalls(self) -> list[tuple[float, int, int]]:
+        """Return (when the stall clock expires, source, layer) of every source that a blocked step waits for."""
+        if self._plan is None:
+            return []
+        stalls = []
+        for m, layer in enumerate(self._progress):
+            step = Step(layer, m)
+            if 0 < layer < self._plan.layers and step != self._computing:
+                for source in self._missing(step):
+                    since = max(self._blocked_since[m], self._heard.get(source, 0.0))
+                    stalls.append((since + self._clocks.stall_s, source, layer - 1))
+        return stalls
+
+    def _check_clocks(self, now: float) -> list[Action]:
+        if now >= self._deadline:
+            error = DeadlineError(
+                f"rank {self.rank} did not finish by the run's deadline ({self._clocks.run_s:g} s), {self._state()}; "
+                "allow more time or use more workers",
+                rank=self.rank,
+                layer=min(self._progress),
+                operation="run",
+            )
+            return self._fail(error)
+        if self._ended_child is not None and now >= self._ended_child[1]:
+            return self._fail(_died(self._ended_child[0]))
+        stalled = min(((due, source, layer) for due, source, layer in self._stalls() if now >= due), default=None)
+        if stalled is not None:
+            _, source, layer = stalled
+            message = (
+                f"rank {self.rank} has had no frame of layer {layer} from rank {source} "
+                f"for {self._clocks.stall_s:g} s; see why rank {source} is silent and try again"
+            )
+            return self._fail(StallError(message, rank=source, layer=layer, operation="receive"))
+        if self._unreported and now >= self._children_due:
+            # Asked once: the answers come as `ChildChecked`.
+            asked, self._unreported = sorted(self._unreported), set()
+            return [CheckChild(child) for child in asked]
+        return []
+
+    def _state(self) -> str:
+        if self._plan is None:
+            return "loading its shard"
+        if self._computing is not None:
+            return f"computing layer {self._computing.layer}"
+        missing = sorted({f"rank {expected.source}" for expected in self.expected()})
+        if missing:
+            return f"waiting for {', '.join(missing)}"
+        return "waiting for its sends to be taken" if self._unsent else "storing its result"
+
+
+def _died(event: ChildEnded) -> WorkerDiedError:
+    return WorkerDiedError(
+        f"rank {event.rank} ended before its work was done ({event.reason}); see its log and try again",
+        rank=event.rank,
+        operation="run",
+    )
+
+
+def _json_object(payload: bytes) -> dict[str, object]:
+    try:
+        value = json.loads(payload)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {}
+
+
+def abort_payload(error: RunError) -> bytes:
+    """Return the payload of the abort frame that tells `error` to all ranks."""
+    return json.dumps(error.record()).encode()
