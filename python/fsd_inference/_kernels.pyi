@@ -162,9 +162,6 @@ class RankState:
     def frames(self, layer: int, micro_batch: int, limit: int) -> list[tuple[list[int], bytes]]:
         """Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order."""
 
-    def seal(self, kind: int, layer: int, micro_batch: int, targets: Sequence[int], payload: bytes) -> bytes:
-        """Make a control frame of this rank (hello, gather, abort)."""
-
     def output(self, micro_batch: int) -> bytes:
         """Return the last layer's rows as a block (local rows x samples of the micro-batch) and release them."""
 
@@ -173,6 +170,20 @@ class RankState:
 
     def resident_bytes(self) -> int:
         """Return the bytes that panels and packed frames hold now."""
+
+def seal(
+    run: bytes,
+    attempt: int,
+    plan: bytes,
+    source: int,
+    kind: int,
+    layer: int,
+    targets: Sequence[int],
+    part: int,
+    parts: int,
+    payload: bytes,
+) -> bytes:
+    """Make a control frame (gather, abort), piece `part` of `parts`."""
 
 def encode_block(
     indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDArray[np.float32], samples: int

@@ -1,4 +1,4 @@
-"""What a channel is: it carries frames between the ranks of one attempt and knows nothing of layers beyond the header."""
+"""What a channel is: it carries frames between the ranks of one attempt, and knows no more of them than the header."""
 
 from __future__ import annotations
 

@@ -130,10 +130,12 @@ class Worker:
             return []
         missing: list[Expected] = []
         for layer, micro_batch in sorted((layer, m) for m, layer in enumerate(self._progress)):
-            if not 0 < layer < self._plan.layers:
-                continue
-            sources = dict.fromkeys(self._missing(Step(layer, micro_batch)))
-            missing += [Expected(Kind.DATA, layer - 1, micro_batch, source) for source in sources]
+            # What the next step lacks; once it lacks nothing, what the step after it will need.
+            for needed in range(max(1, layer), min(layer + 2, self._plan.layers)):
+                sources = dict.fromkeys(self._missing(Step(needed, micro_batch)))
+                if sources:
+                    missing += [Expected(Kind.DATA, needed - 1, micro_batch, source) for source in sources]
+                    break
         if self._stored:
             missing += [
                 Expected(Kind.GATHER, self._plan.layers, 0, c) for c in self._children if c not in self._summaries

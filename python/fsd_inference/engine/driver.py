@@ -1,0 +1,377 @@
+"""The threads that feed a worker state machine: one computes, one receives, channels and launchers have their own.
+
+The state machine runs in the thread that calls `Driver.run`; everything else posts events to it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from fsd_inference.channels.base import Channel, Expected, Frame, Kind
+from fsd_inference.engine.gather import encode
+from fsd_inference.engine.launcher import Launcher
+from fsd_inference.engine.messages import (
+    Abort,
+    Action,
+    Arrived,
+    CheckChild,
+    ChildChecked,
+    ChildEnded,
+    Compute,
+    Computed,
+    Event,
+    Failed,
+    Finish,
+    Load,
+    Loaded,
+    Phase,
+    RankPlan,
+    ResultStored,
+    Send,
+    SendGather,
+    Sent,
+    StartChild,
+    Started,
+    StoreResult,
+    Ticked,
+)
+from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.numeric import overflow
+from fsd_inference.engine.results import concatenate, pack_blocks
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.engine.timeline import Timeline
+from fsd_inference.engine.tree import Tree
+from fsd_inference.engine.worker import Worker, abort_payload
+from fsd_inference.errors import ChannelError, RunError, as_run_error
+from fsd_inference.kernels import NonFiniteError, RankState, seal
+from fsd_inference.store.base import Store
+
+_POLL_S = 2.0
+"""Longest single receive: a rank that fails ends within about this time."""
+_CONTROL_BYTES = 128 * 1024
+"""Largest piece of a summary on its way up the tree, below every channel's frame limit."""
+
+
+class RankWork(Protocol):
+    """A loaded shard: its plan, its kernels, and the input blocks read for one run."""
+
+    @property
+    def plan(self) -> RankPlan:
+        """What the rank's state machine knows of the exchange plan."""
+
+    def state(self) -> RankState:
+        """Return a fresh state with the run's inputs in it."""
+
+    def neuron(self, layer: int, row: int) -> int:
+        """Return the global neuron of a local row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a rank ended: with an error, or with its subtree's merged summary."""
+
+    error: RunError | None
+    summary: bytes
+
+
+_OPERATIONS: dict[type[Action], str] = {
+    StartChild: "start",
+    CheckChild: "start",
+    Load: "load",
+    Compute: "compute",
+    StoreResult: "store",
+}
+
+
+class Driver:
+    """Runs one rank of one attempt.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The attempt.
+    rank : int
+        This rank.
+    load : callable
+        Reads (or finds warm) the shard, and the input rows of this run.
+    store : Store
+        Where claims and results go.
+    channel : Channel
+        Carries the frames; closed by the caller.
+    launcher : Launcher
+        Starts the children.
+    timeline : Timeline
+        Takes the event log.
+    count_requests : callable
+        Returns how many requests this rank has made so far.
+
+    Attributes
+    ----------
+    layers : int
+        L, 0 until the shard is loaded.
+    sent : list of (layer, frames, bytes)
+        What was handed to the channel.
+    requests : list of int
+        `count_requests` at the end of each layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: RunSpec,
+        rank: int,
+        load: Callable[[], RankWork],
+        store: Store,
+        channel: Channel,
+        launcher: Launcher,
+        timeline: Timeline,
+        count_requests: Callable[[], int],
+    ) -> None:
+        settings = spec.settings
+        self.spec = spec
+        self.rank = rank
+        self._load = load
+        self._store = store
+        self._channel = channel
+        self._launcher = launcher
+        self._timeline = timeline
+        self._count_requests = count_requests
+        self.layers = 0
+        self.sent: list[tuple[int, int, int]] = []
+        self.requests: list[int] = []
+        self._sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
+        self._worker = Worker(
+            rank=rank,
+            tree=Tree(settings.workers, settings.branching),
+            micro_batches=len(self._sizes),
+            samples=spec.samples,
+            overlap=settings.overlap,
+            clocks=settings.clocks,
+            deadline=spec.deadline,
+        )
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._work: RankWork | None = None
+        self._state: RankState | None = None
+        self._idle_since = timeline.now()
+        self._expected: tuple[Expected, ...] = ()
+        self._expected_changed = threading.Condition()
+        self._stop = False
+        self._outcome: Outcome | None = None
+
+    def run(self) -> Outcome:
+        """Run the rank to its end; all threads made here are gone on return."""
+        compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        background = ThreadPoolExecutor(4, thread_name_prefix="start")
+        receiver = threading.Thread(target=self._receive, name="receive")
+        executors = {Compute: compute, StoreResult: compute, Load: background, StartChild: background}
+        executors[CheckChild] = background
+        receiver.start()
+        try:
+            self._events.put(Started())
+            while not self._worker.finished:
+                event = self._next_event()
+                for action in self._worker.handle(event, self._timeline.now()):
+                    executor = executors.get(type(action))
+                    if executor is None:
+                        self._do_now(action)
+                    else:
+                        executor.submit(self._do, action)
+                self._publish_expected()
+        finally:
+            with self._expected_changed:
+                self._stop = True
+                self._expected_changed.notify_all()
+            background.shutdown(wait=True, cancel_futures=True)
+            compute.shutdown(wait=True, cancel_futures=True)
+            receiver.join()
+        assert self._outcome is not None  # noqa: S101 - the machine ends with Finish
+        return self._outcome
+
+    def fail(self, error: RunError) -> None:
+        """End the run with an error that was seen outside of the engine, from any thread."""
+        self._events.put(Failed(error))
+
+    def _next_event(self) -> Event:
+        wait = self._worker.next_clock() - self._timeline.now()
+        try:
+            return self._events.get(timeout=max(0.0, wait))
+        except queue.Empty:
+            return Ticked()
+
+    # --- actions ----------------------------------------------------------------------------------------------------
+
+    def _do(self, action: Action) -> None:
+        """Carry out an action that takes time; whatever goes wrong becomes an event."""
+        operation = _OPERATIONS[type(action)]
+        layer = action.step.layer if isinstance(action, Compute) else None
+        try:
+            match action:
+                case StartChild(rank=child):
+                    self._launcher.start(child, self._on_child_end)
+                case CheckChild(rank=child):
+                    claimed = self._store.stat(self.spec.claim_key(child)) is not None
+                    self._events.put(ChildChecked(child, claimed))
+                case Load():
+                    with self._timeline.measure("load", -1, 0):
+                        self._work = self._load()
+                        self._state = self._work.state()
+                    self.layers = self._work.plan.layers
+                    self._idle_since = self._timeline.now()
+                    self._events.put(Loaded(self._work.plan))
+                case Compute():
+                    self._compute(action)
+                case StoreResult():
+                    self._store_result()
+        except NonFiniteError as error:
+            self._events.put(Failed(self._numeric_error(error)))
+        except Exception as error:  # noqa: BLE001 - an action may fail in any way, and the run must end with its reason
+            self._events.put(Failed(as_run_error(error, rank=self.rank, operation=operation, layer=layer)))
+
+    def _do_now(self, action: Action) -> None:
+        match action:
+            case Send(frames=frames):
+                self._send(frames)
+            case SendGather(target=target, summary=summary):
+                self._send(self._gather_frames(target, summary))
+            case Abort(error=error):
+                self._abort(error)
+            case Finish(error=error, summary=summary):
+                self._outcome = Outcome(error, summary)
+
+    def _compute(self, action: Compute) -> None:
+        layer, micro_batch = action.step
+        state, timeline = self._ready_state(), self._timeline
+        if action.phase is not Phase.INTERIOR:
+            timeline.add("wait", layer, micro_batch, self._idle_since, timeline.now())
+            with timeline.measure("unpack", layer, micro_batch):
+                state.assemble(layer, micro_batch)
+        with timeline.measure(action.phase.value, layer, micro_batch):
+            state.compute(layer, micro_batch, action.phase.value)
+        frames: tuple[Frame, ...] = ()
+        if action.phase is not Phase.INTERIOR and self._plan().sends(layer):
+            with timeline.measure("pack", layer, micro_batch):
+                packed = state.frames(layer, micro_batch, self._channel.limits.frame_bytes)
+            frames = tuple(Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed)
+        if action.phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
+            self.requests.append(self._count_requests())
+        self._idle_since = timeline.now()
+        self._events.put(Computed(action.step, action.phase, frames))
+
+    def _store_result(self) -> None:
+        state, summary = self._ready_state(), b""
+        with self._timeline.measure("store", self._plan().layers, 0):
+            if self.spec.settings.output == "rows":
+                blocks = [state.output(m) for m in range(len(self._sizes))]
+                self._store.put(self.spec.result_key(self.rank), pack_blocks(blocks))
+            else:
+                parts = [state.reduce(m) for m in range(len(self._sizes))]
+                summary = encode(concatenate(parts))
+        self._events.put(ResultStored(summary))
+
+    def _send(self, frames: Sequence[Frame]) -> None:
+        started, first = self._timeline.now(), frames[0]
+        self.sent.append((first.layer, len(frames), sum(len(frame.body) for frame in frames)))
+        try:
+            future = self._channel.send(frames)
+        except ChannelError as error:
+            self._events.put(Failed(as_run_error(error, rank=self.rank, operation="send", layer=first.layer)))
+            return
+
+        def taken(done: Future[None]) -> None:
+            self._timeline.add("send", first.layer, first.micro_batch, started, self._timeline.now())
+            error = None if done.cancelled() else done.exception()
+            if done.cancelled() or error is None:
+                self._events.put(Sent())
+            else:
+                self._events.put(Failed(as_run_error(error, rank=self.rank, operation="send", layer=first.layer)))
+
+        future.add_done_callback(taken)
+
+    def _gather_frames(self, target: int, summary: bytes) -> list[Frame]:
+        layers = self._plan().layers
+        pieces = [summary[i : i + _CONTROL_BYTES] for i in range(0, len(summary), _CONTROL_BYTES)] or [b""]
+        return [
+            Frame(Kind.GATHER, layers, 0, (target,), self._seal(Kind.GATHER, layers, [target], i, len(pieces), piece))
+            for i, piece in enumerate(pieces)
+        ]
+
+    def _seal(self, kind: Kind, layer: int, targets: Sequence[int], part: int, parts: int, payload: bytes) -> bytes:
+        spec = self.spec
+        run, plan = bytes.fromhex(spec.run), bytes.fromhex(spec.plan)
+        return seal(run, spec.attempt, plan, self.rank, kind, layer, targets, part, parts, payload)
+
+    def _abort(self, error: RunError) -> None:
+        """Tell all ranks. Where even that fails their own clocks end them, so the first error is the one to keep."""
+        others = [rank for rank in range(self.spec.settings.workers) if rank != self.rank]
+        if not others:
+            return
+        body = self._seal(Kind.ABORT, 0, others, 0, 1, abort_payload(error))
+        try:
+            self._channel.abort(Frame(Kind.ABORT, 0, 0, tuple(others), body))
+        except ChannelError as failed:
+            error.add_note(f"the other ranks could not be told: {failed}")
+
+    def _on_child_end(self, rank: int, reason: str, reported: bool) -> None:
+        self._events.put(ChildEnded(rank, reason, reported))
+
+    def _numeric_error(self, error: NonFiniteError) -> RunError:
+        _, layer, row = error.args
+        neuron = self._work.neuron(layer, row) if self._work is not None else row
+        return overflow(layer, neuron, self.rank)
+
+    def _ready_state(self) -> RankState:
+        assert self._state is not None  # noqa: S101 - the machine computes only after Loaded
+        return self._state
+
+    def _plan(self) -> RankPlan:
+        assert self._work is not None  # noqa: S101 - the machine computes only after Loaded
+        return self._work.plan
+
+    # --- the receiver -----------------------------------------------------------------------------------------------
+
+    def _publish_expected(self) -> None:
+        expected = tuple(self._worker.expected())
+        with self._expected_changed:
+            if expected != self._expected:
+                self._expected = expected
+                self._expected_changed.notify_all()
+
+    def _receive(self) -> None:
+        """Poll while something is expected, and hand what comes to the inbox."""
+        while True:
+            with self._expected_changed:
+                self._expected_changed.wait_for(lambda: self._stop or self._expected)
+                if self._stop:
+                    return
+                expected = self._expected
+            try:
+                for body in self._channel.receive(expected, _POLL_S):
+                    self._accept(body)
+            except Exception as error:  # noqa: BLE001 - whatever ends the receiver must end the run with its reason
+                self._events.put(Failed(as_run_error(error, rank=self.rank, operation="receive")))
+                return
+
+    def _accept(self, body: bytes) -> None:
+        accepted = self._ready_state().accept(body)
+        if accepted.status != "new":
+            return
+        now = self._timeline.now()
+        kind, layer, micro_batch = Kind(accepted.kind or 0), accepted.layer or 0, accepted.micro_batch or 0
+        self._timeline.add("receive", layer, micro_batch, now, now)
+        self._events.put(
+            Arrived(
+                kind,
+                layer,
+                micro_batch,
+                accepted.source or 0,
+                accepted.edge or 0,
+                accepted.part or 0,
+                accepted.parts or 1,
+                accepted.payload or b"",
+            )
+        )

@@ -1,0 +1,149 @@
+"""The input object: the batch by features, in blocks that a rank reads only if it needs one of their rows.
+
+Layout: ``b"FSDI"``, version (u32), header length (u32), all little-endian; then the header, a JSON object with
+``features``, ``block`` (features a block), ``samples`` (of each micro-batch) and ``offsets`` (per micro-batch, where
+each block starts and the last one ends, from the end of the header); then the blocks, made by `kernels.encode_block`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsd_inference import kernels
+from fsd_inference.errors import FileFormatError
+from fsd_inference.store.base import Store
+
+if TYPE_CHECKING:
+    from scipy import sparse  # a worker never imports it
+
+_MAGIC = b"FSDI"
+_VERSION = 1
+_PREFIX = struct.Struct("<4sII")
+_FIRST_READ = 256 * 1024
+"""Bytes of the first request: header and, for most batches, some or all of the blocks."""
+_BLOCK_BYTES = 32 * 1024
+"""Bytes that the bitmap of a block has at most: small enough to skip, large enough to be worth a range."""
+
+
+def encode_input(x: sparse.csr_array, micro_batches: tuple[int, ...]) -> bytes:
+    """Return the input object of a batch.
+
+    Parameters
+    ----------
+    x : csr_array of float32, samples x features
+        The batch.
+    micro_batches : tuple of int
+        Samples of each micro-batch, in order; their sum is the batch.
+    """
+    features = x.shape[1]
+    block = max(1, min(features, _BLOCK_BYTES * 8 // max(micro_batches)))
+    bodies: list[bytes] = []
+    offsets: list[list[int]] = []
+    position = first = 0
+    for size in micro_batches:
+        by_feature = x[first : first + size].T.tocsr()
+        by_feature.sort_indices()
+        first += size
+        starts = [position]
+        for row in range(0, features, block):
+            part = by_feature[row : row + block]
+            body = kernels.encode_block(
+                part.indptr.astype(np.int64), part.indices.astype(np.int32), part.data.astype(np.float32), size
+            )
+            bodies.append(body)
+            position += len(body)
+            starts.append(position)
+        offsets.append(starts)
+    header = json.dumps(
+        {"features": features, "block": block, "samples": list(micro_batches), "offsets": offsets}
+    ).encode()
+    return b"".join([_PREFIX.pack(_MAGIC, _VERSION, len(header)), header, *bodies])
+
+
+@dataclass(frozen=True, slots=True)
+class InputBlock:
+    """Rows `first_feature`.. of one micro-batch, packed."""
+
+    micro_batch: int
+    first_feature: int
+    payload: bytes
+
+
+def read_input(
+    store: Store, key: str, needed: NDArray[np.uint32], expected_samples: tuple[int, ...], expected_features: int
+) -> Iterator[InputBlock]:
+    """Yield the blocks that hold a needed feature, fetching only those.
+
+    Parameters
+    ----------
+    store, key
+        Where the input object is.
+    needed : ndarray of uint32
+        Features that the rank's rows of layer 0 are connected to.
+    expected_samples, expected_features
+        What the run specification says of the batch; another input object is a `FileFormatError`.
+    """
+    first = store.get_range(key, 0, _FIRST_READ)
+    if first is None:
+        raise FileFormatError(f"the input object {key} is not in the store; upload the batch again")
+    if len(first) < _PREFIX.size or first[:4] != _MAGIC:
+        raise FileFormatError(f"{key} is not an input object")
+    _, version, header_length = _PREFIX.unpack_from(first)
+    if version != _VERSION:
+        raise FileFormatError(
+            f"the input object {key} is of version {version}, not {_VERSION}; use one release throughout"
+        )
+    start = _PREFIX.size + header_length
+    if start > len(first):
+        rest = store.get_range(key, len(first), start - len(first))
+        first += rest or b""
+    header = _parse_header(key, first[_PREFIX.size : start], expected_samples, expected_features)
+    blocks = [int(b) for b in np.unique(needed // header.block)]
+    wanted = [
+        (micro_batch, b * header.block, start + offsets[b], offsets[b + 1] - offsets[b])
+        for micro_batch, offsets in enumerate(header.offsets)
+        for b in blocks
+    ]
+    yield from _fetch(store, key, first, wanted)
+
+
+def _fetch(store: Store, key: str, first: bytes, wanted: list[tuple[int, int, int, int]]) -> Iterator[InputBlock]:
+    beyond = [(begin, length) for _, _, begin, length in wanted if begin + length > len(first)]
+    fetched = iter(store.get_ranges(key, beyond) or [] if beyond else [])
+    for micro_batch, feature, begin, length in wanted:
+        inside = begin + length <= len(first)
+        payload = first[begin : begin + length] if inside else next(fetched, b"")
+        if len(payload) != length:
+            raise FileFormatError(f"the input object {key} is truncated; upload the batch again")
+        yield InputBlock(micro_batch, feature, payload)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    block: int
+    offsets: list[list[int]]
+
+
+def _parse_header(key: str, text: bytes, samples: tuple[int, ...], features: int) -> _Header:
+    try:
+        value = json.loads(text)
+        block, offsets = int(value["block"]), [[int(o) for o in starts] for starts in value["offsets"]]
+        if value["features"] != features or tuple(value["samples"]) != samples:
+            raise FileFormatError(
+                f"the input object {key} holds {value['samples']} samples x {value['features']} features, "
+                f"but the run is for {list(samples)} x {features}"
+            )
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"the header of the input object {key} cannot be read: {error}") from error
+    blocks = -(-features // block) if block > 0 else -1
+    regular = all(len(starts) == blocks + 1 and starts == sorted(starts) and starts[0] >= 0 for starts in offsets)
+    if len(offsets) != len(samples) or not regular:
+        raise FileFormatError(f"the header of the input object {key} contradicts itself; upload the batch again")
+    return _Header(block, offsets)

@@ -1,0 +1,97 @@
+"""One rank from claim to report: what a composition root calls once it has a store, a channel and a launcher."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from fsd_inference.channels.base import Channel
+from fsd_inference.engine.driver import Driver, Outcome, RankWork
+from fsd_inference.engine.launcher import Launcher
+from fsd_inference.engine.rank_report import rank_report
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.engine.timeline import Timeline
+from fsd_inference.records import Usage
+from fsd_inference.store.base import Store
+
+
+def run_rank(
+    *,
+    spec: RunSpec,
+    rank: int,
+    starter: int | None,
+    started: float,
+    load: Callable[[], RankWork],
+    store: Store,
+    channel: Channel,
+    launcher: Launcher,
+    attached: Callable[[Driver], None] = lambda _: None,
+) -> Outcome | None:
+    """Run a rank to its end and write its report as the last object.
+
+    Parameters
+    ----------
+    spec, rank
+        The attempt, and which part of it.
+    starter : int, optional
+        The rank that started this one; None for rank 0.
+    started : float
+        When this process or handler began, seconds since the epoch.
+    load, store, channel, launcher
+        As for `Driver`; the caller closes them.
+    attached : callable, optional
+        Called with the driver before it runs, so that the caller can make it fail (say, when its parent is gone).
+
+    Returns
+    -------
+    Outcome or None
+        None if another process holds this rank's claim: the duplicate has done nothing.
+    """
+    meters = [store.meter] if channel.meter is store.meter else [store.meter, channel.meter]
+
+    def count() -> Usage:
+        return sum((meter.snapshot() for meter in meters), Usage())
+
+    if store.put_if_absent(spec.claim_key(rank), b"") is None:
+        return None
+    one_write = count()
+    timeline = Timeline()
+    driver = Driver(
+        spec=spec,
+        rank=rank,
+        load=load,
+        store=store,
+        channel=channel,
+        launcher=launcher,
+        timeline=timeline,
+        count_requests=lambda: sum(count().requests.values()),
+    )
+    attached(driver)
+    outcome = driver.run()
+    if rank == 0 and outcome.error is None and outcome.summary:
+        store.put(spec.result_key(0), outcome.summary)
+    report = rank_report(
+        rank=rank,
+        starter=starter,
+        started=started,
+        layers=driver.layers,
+        intervals=timeline.intervals(),
+        sent=driver.sent,
+        requests=driver.requests,
+        error=outcome.error,
+    )
+    _put_counted(store, spec.report_key(rank), report, count, one_write)
+    return outcome
+
+
+def _put_counted(
+    store: Store, key: str, report: dict[str, object], count: Callable[[], Usage], one_write: Usage
+) -> None:
+    """Write a report whose counts include its own writing; where that took more than foreseen, write it again."""
+    before = count()
+    while True:
+        foreseen = before + one_write
+        store.put(key, json.dumps({**report, "usage": foreseen.to_json()}).encode())
+        before = count()
+        if before == foreseen:
+            return

@@ -1,0 +1,80 @@
+"""What a rank says of its part in a run: a plain JSON object."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from fsd_inference.engine.timeline import Interval
+from fsd_inference.errors import RunError
+
+_COMPUTE = ("boundary", "interior", "all")
+_COLUMNS = ("compute_s", "pack_s", "unpack_s", "wait_s", "send_s")
+
+
+def layer_table(intervals: Sequence[Interval], layers: int) -> list[dict[str, float]]:
+    """Return per layer the seconds spent computing, packing, unpacking, waiting for inputs and sending."""
+    table: list[dict[str, float]] = [dict.fromkeys(_COLUMNS, 0.0) for _ in range(layers)]
+    for name, layer, _, start, end in intervals:
+        column = "compute_s" if name in _COMPUTE else f"{name}_s"
+        if column in _COLUMNS and 0 <= layer < layers:
+            table[layer][column] += end - start
+    return table
+
+
+def rank_report(
+    *,
+    rank: int,
+    starter: int | None,
+    started: float,
+    layers: int,
+    intervals: Sequence[Interval],
+    sent: Sequence[tuple[int, int, int]],
+    requests: Sequence[int],
+    error: RunError | None,
+) -> dict[str, Any]:
+    """Build the report, but for the counts of requests.
+
+    Parameters
+    ----------
+    rank, starter : int
+        This rank and the one that started it (None: the session did).
+    started : float
+        When the process or handler began, seconds since the epoch.
+    layers : int
+        L; 0 if the shard was never loaded.
+    intervals : sequence of Interval
+        The event log.
+    sent : sequence of (layer, frames, bytes)
+        What was handed to the channel.
+    requests : sequence of int
+        Requests counted by the time each layer was done, cumulative, one a layer computed.
+    error : RunError, optional
+        How the rank failed.
+    """
+    table: list[dict[str, Any]] = [dict(row) for row in layer_table(intervals, layers)]
+    volumes: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    for layer, frames, size in sent:
+        volumes[layer][0] += frames
+        volumes[layer][1] += size
+    for layer, row in enumerate(table):
+        row["frames"], row["bytes"] = volumes[layer]
+        before = requests[layer - 1] if 0 < layer <= len(requests) else 0
+        row["requests"] = requests[layer] - before if layer < len(requests) else 0
+    return {
+        "rank": rank,
+        "starter": starter,
+        "process": os.getpid(),
+        "started": started,
+        "ended": time.time(),
+        "load_s": sum(i.end - i.start for i in intervals if i.name == "load"),
+        **{name: sum(row[name] for row in table) for name in _COLUMNS},
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "layers": table,
+        "events": [list(interval) for interval in intervals],
+        "error": None if error is None else error.record(),
+    }

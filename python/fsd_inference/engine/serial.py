@@ -1,0 +1,99 @@
+"""The serial engine: the whole network in this process, layer by layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from fsd_inference.engine.numeric import overflow
+from fsd_inference.errors import InputError
+from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState
+
+_GROUP = 16
+"""Layers handed to the kernel at once: enough for panels to stay in cache over several, few enough to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class SerialRun:
+    """What a serial run gives: outputs or summary (whichever was asked for), and where the time went."""
+
+    rows: sparse.csr_array | None
+    summary: tuple[NDArray[np.float32], NDArray[np.int32]] | None
+    load_s: float
+    compute_s: float
+    connections: int
+
+
+def run_serial(
+    layers: Iterable[LayerKernel], x: sparse.csr_array, *, threads: int = 1, output: str = "rows"
+) -> SerialRun:
+    """Push a batch through all layers.
+
+    Parameters
+    ----------
+    layers : iterable of LayerKernel
+        The network, first layer first; may read from files as it goes.
+    x : csr_array of float32, samples x features
+        The batch.
+    threads : int
+        Kernel threads.
+    output : {"rows", "argmax", "any"}
+        All output activations, or per sample the largest and its neuron.
+
+    Raises
+    ------
+    InputError
+        The batch does not fit the first layer.
+    NumericError
+        A weighted sum is not finite.
+    """
+    samples, features = x.shape
+    load_s = compute_s = 0.0
+    connections = 0
+    state = SerialState(x.indptr.astype(np.int64), x.indices.astype(np.int32), x.data, features, threads)
+    outputs = features
+    for group, seconds in _timed(_grouped(layers)):
+        load_s += seconds
+        if group[0].columns != outputs:
+            raise InputError(
+                f"the batch has {outputs} features but the network takes {group[0].columns}; use inputs made for it"
+            )
+        outputs = group[-1].rows
+        connections += sum(layer.connections for layer in group)
+        started = time.perf_counter()
+        try:
+            state.apply(group)
+        except NonFiniteError as error:
+            _, layer, neuron = error.args
+            raise overflow(layer, neuron) from error
+        compute_s += time.perf_counter() - started
+    started = time.perf_counter()
+    rows = summary = None
+    if output == "rows":
+        indptr, indices, data = state.result()
+        rows = sparse.csr_array((data, indices, indptr), shape=(samples, outputs))
+    else:
+        summary = state.reduce()
+    compute_s += time.perf_counter() - started
+    return SerialRun(rows, summary, load_s, compute_s, connections)
+
+
+def _grouped(layers: Iterable[LayerKernel]) -> Iterator[list[LayerKernel]]:
+    source = iter(layers)
+    while group := list(islice(source, _GROUP)):
+        yield group
+
+
+def _timed(groups: Iterator[list[LayerKernel]]) -> Iterator[tuple[list[LayerKernel], float]]:
+    while True:
+        started = time.perf_counter()
+        group = next(groups, None)
+        if group is None:
+            return
+        yield group, time.perf_counter() - started

@@ -1,0 +1,108 @@
+"""What every rank of an attempt is told, and where the objects of a run lie in the store."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from fsd_inference.config import Clocks, RunSettings
+from fsd_inference.errors import FileFormatError, SettingError
+
+SPEC_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One attempt at one inference request.
+
+    Attributes
+    ----------
+    run : str
+        Run id, 32 hexadecimal digits.
+    attempt : int
+        0 for the first try.
+    plan : str
+        Digest of the exchange plan, 32 hexadecimal digits; it also names the shards' folder.
+    samples : int
+        Samples of the batch.
+    features : int
+        Features of a sample.
+    deadline : float
+        When the run must have ended, seconds since the epoch.
+    settings : RunSettings
+        Everything else.
+    """
+
+    run: str
+    attempt: int
+    plan: str
+    samples: int
+    features: int
+    deadline: float
+    settings: RunSettings
+
+    def __post_init__(self) -> None:
+        for name in ("run", "plan"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or len(value) != 32 or set(value) - set("0123456789abcdef"):
+                raise SettingError(f"run specification: {name} must be 32 hexadecimal digits, not {value!r}")
+        for name, least in (("attempt", 0), ("samples", 1), ("features", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise SettingError(f"run specification: {name} must be a whole number >= {least}, not {value!r}")
+        if not isinstance(self.deadline, int | float) or not math.isfinite(self.deadline):
+            raise SettingError(f"run specification: deadline must be a time in seconds, not {self.deadline!r}")
+
+    @property
+    def prefix(self) -> str:
+        """Folder of this attempt's objects."""
+        return f"runs/{self.run}/{self.attempt}/"
+
+    @property
+    def input_key(self) -> str:
+        """Key of the input object, shared by all attempts of the run."""
+        return f"runs/{self.run}/input"
+
+    def claim_key(self, rank: int) -> str:
+        """Key of the object by which a rank claims its place."""
+        return f"{self.prefix}claims/{rank:05d}"
+
+    def result_key(self, rank: int) -> str:
+        """Key of a rank's output rows (rank 0: of the merged per-sample summary, where one was asked for)."""
+        return f"{self.prefix}results/{rank:05d}"
+
+    def report_key(self, rank: int) -> str:
+        """Key of a rank's report, the last object it writes."""
+        return f"{self.prefix}reports/{rank:05d}"
+
+    def shard_key(self, rank: int) -> str:
+        """Key of a rank's shard."""
+        return f"plans/{self.plan}/rank-{rank:05d}.safetensors"
+
+    def to_json(self) -> str:
+        """Return the specification as JSON text."""
+        return json.dumps({"version": SPEC_VERSION, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> RunSpec:
+        """Read `to_json`; anything else is a `FileFormatError`."""
+        try:
+            value = json.loads(text)
+            if not isinstance(value, dict) or value.pop("version", None) != SPEC_VERSION:
+                raise FileFormatError(
+                    f"the run specification is not of version {SPEC_VERSION}; use one release throughout"
+                )
+            settings = _mapping(value.pop("settings"))
+            clocks = Clocks(**{f.name: float(settings["clocks"][f.name]) for f in fields(Clocks)})
+            return cls(settings=RunSettings(**{**settings, "clocks": clocks}), **value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileFormatError(f"the run specification cannot be read: {error}") from error
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("settings must be an object")
+    return value

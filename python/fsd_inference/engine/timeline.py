@@ -1,0 +1,57 @@
+"""The event log of a rank: what it did when, as intervals."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """Something that took from `start` to `end` (seconds since the epoch)."""
+
+    name: str
+    layer: int
+    micro_batch: int
+    start: float
+    end: float
+
+
+class Timeline:
+    """Collects intervals from several threads.
+
+    Names: ``load``, ``wait`` (nothing to compute), ``unpack``, ``boundary``, ``interior``, ``all`` (computing those
+    rows), ``pack``, ``send`` (from handing over until the service has taken it), ``receive`` (a frame came; a point),
+    ``store``. Layer -1 is before the first, layer L after the last.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._intervals: list[Interval] = []
+        # The monotonic clock orders events within a rank; the offset makes ranks comparable.
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Return the time on the clock of this log."""
+        return time.monotonic() + self._offset
+
+    def add(self, name: str, layer: int, micro_batch: int, start: float, end: float) -> None:
+        """Record an interval."""
+        with self._lock:
+            self._intervals.append(Interval(name, layer, micro_batch, start, end))
+
+    @contextmanager
+    def measure(self, name: str, layer: int, micro_batch: int) -> Iterator[None]:
+        """Record how long the block takes."""
+        start = self.now()
+        try:
+            yield
+        finally:
+            self.add(name, layer, micro_batch, start, self.now())
+
+    def intervals(self) -> list[Interval]:
+        """Return what was recorded so far, by start."""
+        with self._lock:
+            return sorted(self._intervals, key=lambda interval: interval.start)
