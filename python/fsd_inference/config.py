@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fsd_inference.errors import SettingError
@@ -29,6 +31,36 @@ class Clocks:
         for name in ("start_s", "stall_s", "run_s"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"clock {name} must be a positive number of seconds, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """How a request that was throttled, failed in the service or lost its connection is repeated.
+
+    The SDKs' own retries are off, because every request is counted where it is made.
+
+    Attributes
+    ----------
+    attempts : int
+        Requests at most, the first one included.
+    base_s, cap_s : float
+        The pause before repeat i is drawn evenly from 0 to min(cap_s, base_s * 2**i) seconds ("full jitter").
+    """
+
+    attempts: int = 6
+    base_s: float = 0.1
+    cap_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise SettingError(f"attempts must be at least 1, not {self.attempts}")
+        if not 0 <= self.base_s <= self.cap_s:
+            raise SettingError(f"retry pauses need 0 <= base_s <= cap_s, not {self.base_s} and {self.cap_s}")
+
+    def pauses(self) -> Iterator[float]:
+        """Yield the pause in seconds before each repeat; ends when no attempt is left."""
+        for repeat in range(self.attempts - 1):
+            yield random.uniform(0, min(self.cap_s, self.base_s * 2**repeat))  # noqa: S311 -- spreads load, no secret
 
 
 @dataclass(frozen=True, slots=True)

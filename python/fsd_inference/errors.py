@@ -27,9 +27,22 @@ from collections.abc import Mapping
 
 
 class FsdError(Exception):
-    """Base of all errors; `retryable` says whether trying again can help."""
+    """Base of all errors; `retryable` says whether trying again can help.
+
+    Parameters
+    ----------
+    message : str
+        One sentence: what failed, where, and what can be done.
+    retryable : bool, optional
+        Whether trying again can help; the class's own answer if not given.
+    """
 
     retryable = False
+
+    def __init__(self, message: str = "", *, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        if retryable is not None:
+            self.retryable = retryable
 
 
 class InputError(FsdError):
@@ -102,12 +115,10 @@ class RunError(FsdError):
         operation: str | None = None,
         retryable: bool | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, retryable=retryable)
         self.rank = rank
         self.layer = layer
         self.operation = operation
-        if retryable is not None:
-            self.retryable = retryable
 
     def record(self) -> dict[str, str | int | bool | None]:
         """Return the error as plain JSON values, as aborts and reports carry it."""

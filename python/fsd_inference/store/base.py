@@ -31,7 +31,8 @@ class StoredObject:
 class Store(ABC):
     """Named objects. Absent is never failed: absent reads return None, failures raise `StoreError`.
 
-    Keys are relative, '/'-separated, of the characters ``A-Za-z0-9._-``, without empty, ``.`` or ``..`` parts.
+    Keys are relative, '/'-separated, of the characters ``A-Za-z0-9._-``, without empty, ``.`` or ``..`` parts, of at
+    most 200 characters a part and 900 in all; others raise `StoreError`. A key is not also used as a folder of others.
     Writes are atomic: a reader sees the whole old object or the whole new one. All methods may be called from
     several threads. `meter` counts every request, retry and miss.
     """

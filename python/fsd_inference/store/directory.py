@@ -1,0 +1,175 @@
+"""A store in a local directory, shared by the processes of one machine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from uuid import uuid4
+
+from fsd_inference.errors import AccessDeniedError, StoreError
+from fsd_inference.records import UsageMeter
+from fsd_inference.store.base import ObjectInfo, Store, StoredObject
+from fsd_inference.store.keys import check_key, check_prefix, check_range
+
+T = TypeVar("T")
+
+# '~' cannot be part of a key, so this folder hides no object and no object hides in it.
+_PRIVATE = "~store"
+_LOCKS = 64
+
+
+class DirectoryStore(Store):
+    """One file an object, below `root`. Nothing goes over HTTP, so `meter` counts misses alone.
+
+    A write goes to a file of its own that is then renamed (put) or linked (put if absent) into place, so readers see
+    the whole old or the whole new object. A version is a file: its tag is made of inode, time of writing and size.
+    Writes that replace or remove take the key's lock, so put-if-match compares and replaces in one step.
+
+    Parameters
+    ----------
+    root : path
+        The directory; made if it is not there.
+    meter : UsageMeter, optional
+        Where misses are counted.
+    """
+
+    def __init__(self, root: str | Path, *, meter: UsageMeter | None = None) -> None:
+        self.meter = meter or UsageMeter()
+        self._root = Path(root).absolute()
+        self._private = self._root / _PRIVATE
+        with self._failures("open", str(self._root)):
+            self._private.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: str) -> bytes | None:
+        return self._read(key, lambda file: file.read())
+
+    def get_object(self, key: str) -> StoredObject | None:
+        return self._read(key, lambda file: StoredObject(file.read(), _etag(os.fstat(file.fileno()))))
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        pieces = self.get_ranges(key, [(start, length)])
+        return None if pieces is None else pieces[0]
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        for start, length in ranges:
+            check_range(key, start, length)
+
+        def pieces(file: BinaryIO) -> list[bytes]:
+            found = []
+            for start, length in ranges:
+                file.seek(start)
+                found.append(file.read(length))
+            return found
+
+        return self._read(key, pieces)
+
+    def put(self, key: str, data: bytes) -> str:
+        with self._failures("write", key), self._new_file(key, data) as (new, etag), self._locked(key):
+            new.replace(self._path(key))
+            return etag
+
+    def put_if_absent(self, key: str, data: bytes) -> str | None:
+        with self._failures("write", key), self._new_file(key, data) as (new, etag):
+            try:
+                os.link(new, self._path(key))
+            except FileExistsError:
+                return None
+            return etag
+
+    def put_if_match(self, key: str, data: bytes, etag: str) -> str | None:
+        with self._failures("write", key), self._new_file(key, data) as (new, new_etag), self._locked(key):
+            try:
+                current = _etag(self._path(key).stat())
+            except FileNotFoundError:
+                return None
+            if current != etag:
+                return None
+            new.replace(self._path(key))
+            return new_etag
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        return self._read(key, lambda file: _info(key, os.fstat(file.fileno())))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        check_prefix(prefix)
+        found = []
+        for folder, subfolders, names in os.walk(self._root / prefix):
+            with suppress(ValueError):
+                subfolders.remove(_PRIVATE)
+            for name in names:
+                path = Path(folder, name)
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    found.append(_info(path.relative_to(self._root).as_posix(), path.stat()))
+        return iter(sorted(found, key=lambda info: info.key))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            with self._failures("delete", key), self._locked(key), suppress(FileNotFoundError, NotADirectoryError):
+                self._path(key).unlink()
+
+    def close(self) -> None:
+        pass
+
+    def _path(self, key: str) -> Path:
+        check_key(key)
+        return self._root / key
+
+    def _read(self, key: str, read: Callable[[BinaryIO], T]) -> T | None:
+        path = self._path(key)
+        with self._failures("read", key):
+            try:
+                with path.open("rb") as file:
+                    return read(file)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                self.meter.miss()
+                return None
+
+    @contextmanager
+    def _new_file(self, key: str, data: bytes) -> Iterator[tuple[Path, str]]:
+        """Write `data` to a file of its own; give its path and tag, and remove it unless it was renamed."""
+        path = self._path(key)
+        new = self._private / uuid4().hex
+        try:
+            new.write_bytes(data)
+            # File systems stamp by the timer tick; the exact time keeps two versions' tags apart.
+            now = time.time_ns()
+            os.utime(new, ns=(now, now))
+            etag = _etag(new.stat())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield new, etag
+        finally:
+            new.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        lock = self._private / f"lock-{zlib.crc32(self._path(key).as_posix().encode()) % _LOCKS}"
+        with lock.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
+            yield
+
+    @contextmanager
+    def _failures(self, operation: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            raise AccessDeniedError(f"cannot {operation} {key} in {self._root}: {error.strerror}") from error
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            message = f"cannot {operation} {key} in {self._root}: a part of the key names both an object and a folder"
+            raise StoreError(message, retryable=False) from error
+        except OSError as error:
+            raise StoreError(f"cannot {operation} {key} in {self._root}: {error.strerror or error}") from error
+
+
+def _etag(stat: os.stat_result) -> str:
+    return f"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"
+
+
+def _info(key: str, stat: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(key, stat.st_size, _etag(stat), datetime.fromtimestamp(stat.st_mtime, UTC))

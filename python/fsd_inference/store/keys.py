@@ -1,0 +1,36 @@
+"""Which keys all stores take: those that are plain file names, URL paths and S3 keys at once."""
+
+from __future__ import annotations
+
+import re
+
+from fsd_inference.errors import StoreError
+
+_KEY = re.compile(r"[A-Za-z0-9._-]{1,200}(/[A-Za-z0-9._-]{1,200})*")
+_KEY_CHARACTERS = 900  # S3 takes 1,024 bytes; the rest is left for the store's own prefix
+
+
+def check_key(key: str) -> None:
+    """Raise `StoreError` unless `key` may name an object."""
+    named_dots = any(part in {".", ".."} for part in key.split("/"))
+    if named_dots or len(key) > _KEY_CHARACTERS or _KEY.fullmatch(key) is None:
+        raise StoreError(
+            f"{key[:100]!r} cannot be a key: use '/'-separated parts of A-Z a-z 0-9 . _ - (not '.' or '..'), "
+            f"at most 200 characters each and {_KEY_CHARACTERS} in all",
+            retryable=False,
+        )
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise `StoreError` unless `prefix` is empty or a folder that ends with '/'."""
+    if prefix == "":
+        return
+    if not prefix.endswith("/"):
+        raise StoreError(f"{prefix[:100]!r} is not a folder: end the prefix with '/'", retryable=False)
+    check_key(prefix[:-1])
+
+
+def check_range(key: str, start: int, length: int) -> None:
+    """Raise `StoreError` unless `start` and `length` are not negative."""
+    if start < 0 or length < 0:
+        raise StoreError(f"cannot read {length} bytes from {start} of {key}: neither may be negative", retryable=False)

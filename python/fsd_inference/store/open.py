@@ -1,0 +1,56 @@
+"""From a URL to a store: the place where composition roots name a backend."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import SettingError
+from fsd_inference.records import UsageMeter
+from fsd_inference.store.base import Store
+from fsd_inference.store.directory import DirectoryStore
+from fsd_inference.store.memory import MemoryStore
+from fsd_inference.store.s3 import Credentials, S3Store
+
+
+def open_store(
+    url: str,
+    *,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    credentials: Credentials | None = None,
+    retry: RetrySettings | None = None,
+    meter: UsageMeter | None = None,
+) -> Store:
+    """Open ``memory://`` (a new, empty one), ``file:///DIRECTORY`` or ``s3://BUCKET[/FOLDER]``.
+
+    Parameters
+    ----------
+    url : str
+    endpoint_url, region, credentials, retry : optional
+        For ``s3://`` alone; see `S3Store`.
+    meter : UsageMeter, optional
+        Where the store counts; one of its own if not given.
+
+    Raises
+    ------
+    SettingError
+        The URL names no store.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "memory" and not parts.netloc and not parts.path:
+        return MemoryStore(meter=meter)
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+        return DirectoryStore(url2pathname(parts.path), meter=meter)
+    if parts.scheme == "s3" and parts.netloc and not parts.query:
+        return S3Store(
+            parts.netloc,
+            parts.path,
+            endpoint_url=endpoint_url,
+            region=region,
+            credentials=credentials,
+            retry=retry,
+            meter=meter,
+        )
+    raise SettingError(f"{url!r} names no store: use memory://, file:///DIRECTORY or s3://BUCKET/FOLDER")

@@ -1,0 +1,359 @@
+"""A store in an S3 bucket; every request, repeat and miss is counted where it is made."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store as Bucket
+
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import AccessDeniedError, SettingError, StoreError
+from fsd_inference.records import UsageMeter
+from fsd_inference.store.base import ObjectInfo, Store, StoredObject
+from fsd_inference.store.keys import check_key, check_prefix, check_range
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import S3Config
+
+T = TypeVar("T")
+
+_PAGE = 1000  # keys of one LIST answer and of one DeleteObjects request (S3 API)
+_PUT_BYTES = 5 * 2**30  # one PUT (S3 API)
+_NEIGHBOUR_BYTES = 64 * 1024  # ranges closer than this are fetched as one: a request costs more than the gap
+_PARALLEL_RANGES = 8
+_WRITER = "fsd-writer"  # metadata: who wrote this version
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+# 409: another conditional write or a delete of the key was under way; S3 asks for the request to be sent again.
+_TRANSIENT_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
+_TRANSIENT_CODE = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"})
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Keys that sign the requests; the environment's (as on Lambda) are used where none are given."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | None = None
+
+
+class S3Store(Store):
+    """The objects of `bucket` below `prefix`.
+
+    Parameters
+    ----------
+    bucket : str
+    prefix : str, optional
+        Folder of the bucket that all keys are relative to.
+    endpoint_url : str, optional
+        Another service than AWS; plain http is accepted on a loopback address only.
+    region : str, optional
+        The environment's if not given.
+    credentials : Credentials, optional
+        The environment's if not given.
+    retry : RetrySettings, optional
+        How throttled, failed and broken-off requests are repeated.
+    timeout_s : float, optional
+        Longest time of one request, its body included.
+    meter : UsageMeter, optional
+        Counts ``s3.get``, ``s3.put``, ``s3.head``, ``s3.list`` and ``s3.delete``.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        credentials: Credentials | None = None,
+        retry: RetrySettings | None = None,
+        timeout_s: float = 120.0,
+        meter: UsageMeter | None = None,
+    ) -> None:
+        self.meter = meter or UsageMeter()
+        self._retry = retry or RetrySettings()
+        self._name = f"bucket {bucket}" + (f", folder {prefix.strip('/')}" if prefix.strip("/") else "")
+        plain = False
+        config: S3Config = {}
+        if endpoint_url is not None:
+            plain = _is_plain(endpoint_url)
+            config["endpoint"] = endpoint_url
+        if region is not None:
+            config["region"] = region
+        if credentials is not None:
+            config["access_key_id"] = credentials.access_key_id
+            config["secret_access_key"] = credentials.secret_access_key
+            if credentials.session_token is not None:
+                config["session_token"] = credentials.session_token
+        self._bucket = Bucket(
+            bucket,
+            prefix=prefix.strip("/") or None,
+            config=config,
+            client_options={
+                "allow_http": plain,
+                "timeout": timedelta(seconds=timeout_s),
+                "connect_timeout": timedelta(seconds=5),
+            },
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
+        )
+        self._threads = ThreadPoolExecutor(_PARALLEL_RANGES, thread_name_prefix="s3-range")
+
+    def get(self, key: str) -> bytes | None:
+        found = self.get_object(key)
+        return None if found is None else found.data
+
+    def get_object(self, key: str) -> StoredObject | None:
+        check_key(key)
+
+        def call() -> StoredObject:
+            answer = obstore.get(self._bucket, key)
+            return StoredObject(answer.bytes().to_bytes(), answer.meta["e_tag"] or "")
+
+        try:
+            return self._request("s3.get", f"get {key}", call, expected={404})
+        except _Refused:
+            self.meter.miss()
+            return None
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        check_key(key)
+        check_range(key, start, length)
+        if length == 0:  # not a range in HTTP; whether the object is there must still be known
+            return None if self.stat(key) is None else b""
+        try:
+            return self._request(
+                "s3.get",
+                f"get a range of {key}",
+                lambda: obstore.get_range(self._bucket, key, start=start, length=length).to_bytes(),
+                expected={404, 416},
+            )
+        except _Refused as refused:
+            if refused.status == 416:  # the range starts at or past the end
+                return b""
+            self.meter.miss()
+            return None
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        check_key(key)
+        for start, length in ranges:
+            check_range(key, start, length)
+        spans = _spans(ranges)
+        if not spans:
+            return None if self.stat(key) is None else [b""] * len(ranges)
+        if len(spans) == 1:
+            bodies = [self.get_range(key, *spans[0])]
+        else:
+            bodies = list(self._threads.map(lambda span: self.get_range(key, *span), spans))
+        pieces = []
+        for start, length in ranges:
+            piece = b""
+            for (span_start, span_length), body in zip(spans, bodies, strict=True):
+                if body is None:
+                    return None
+                if length and span_start <= start < span_start + span_length:
+                    piece = body[start - span_start : start - span_start + length]
+            pieces.append(piece)
+        return pieces
+
+    def put(self, key: str, data: bytes) -> str:
+        self._check_write(key, data)
+        return self._request(
+            "s3.put",
+            f"put {key}",
+            lambda: obstore.put(self._bucket, key, data, use_multipart=False)["e_tag"] or "",
+        )
+
+    def put_if_absent(self, key: str, data: bytes) -> str | None:
+        return self._conditional_put(key, data, etag=None)
+
+    def put_if_match(self, key: str, data: bytes, etag: str) -> str | None:
+        return self._conditional_put(key, data, etag=etag)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        check_key(key)
+        try:
+            meta = self._request("s3.head", f"head {key}", lambda: obstore.head(self._bucket, key), expected={404})
+        except _Refused:
+            self.meter.miss()
+            return None
+        return ObjectInfo(key, meta["size"], meta["e_tag"] or "", meta["last_modified"])
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        check_prefix(prefix)
+        return self._list(prefix)
+
+    def _list(self, prefix: str) -> Iterator[ObjectInfo]:
+        last: str | None = None
+        page_is_full = True
+        while page_is_full:
+            page = self._request("s3.list", f"list {prefix or 'all objects'}", partial(self._page, prefix, last))
+            for meta in page:
+                last = meta["path"]
+                yield ObjectInfo(last, meta["size"], meta["e_tag"] or "", meta["last_modified"])
+            page_is_full = len(page) == _PAGE
+
+    def _page(self, prefix: str, after: str | None) -> Sequence[ObjectMeta]:
+        """Return the next objects; obstore asks for another page only when more than a full one is taken."""
+        return next(iter(obstore.list(self._bucket, prefix or None, offset=after, chunk_size=_PAGE)), ())
+
+    def delete(self, keys: Iterable[str]) -> None:
+        remaining = iter(keys)
+        while batch := list(islice(remaining, _PAGE)):
+            for key in batch:
+                check_key(key)
+            what = f"delete {batch[0]}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
+            self._request("s3.delete", what, partial(obstore.delete, self._bucket, batch))
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _check_write(self, key: str, data: bytes) -> None:
+        check_key(key)
+        if len(data) > _PUT_BYTES:
+            raise StoreError(
+                f"cannot put {key} in {self._name}: {len(data)} bytes are more than the {_PUT_BYTES} of one PUT",
+                retryable=False,
+            )
+
+    def _conditional_put(self, key: str, data: bytes, *, etag: str | None) -> str | None:
+        """Write if there is no object (no `etag`) or if it is still version `etag`; None if it is not so.
+
+        A write may have happened although its answer was lost; the repeat is then refused because of our own object.
+        So each conditional write signs its version, and a repeat that is refused looks at who wrote what is there.
+        """
+        self._check_write(key, data)
+        writer = uuid4().hex
+
+        def call() -> str:
+            answer = obstore.put(
+                self._bucket,
+                key,
+                data,
+                attributes={_WRITER: writer},
+                mode="create" if etag is None else {"e_tag": etag},
+                use_multipart=False,
+            )
+            return answer["e_tag"] or ""
+
+        condition = "if absent" if etag is None else "if unchanged"
+        expected = {412} if etag is None else {404, 412}
+        try:
+            return self._request("s3.put", f"put {key} {condition}", call, expected=expected)
+        except _Refused as refused:
+            return self._version_by(writer, key) if refused.was_repeat else None
+
+    def _version_by(self, writer: str, key: str) -> str | None:
+        """Return the tag of the present version if `writer` wrote it."""
+
+        def call() -> tuple[str | None, str]:
+            answer = obstore.get(self._bucket, key, options={"head": True})
+            return answer.attributes.get(_WRITER), answer.meta["e_tag"] or ""
+
+        try:
+            found, etag = self._request("s3.head", f"head {key}", call, expected={404})
+        except _Refused:
+            self.meter.miss()
+            return None
+        return etag if found == writer else None
+
+    def _request(self, kind: str, what: str, call: Callable[[], T], *, expected: Iterable[int] = ()) -> T:
+        """Send a request, again while that can help; raise `_Refused` for an `expected` status."""
+        is_repeat = False
+        pauses = self._retry.pauses()
+        while True:
+            self.meter.request(kind, retry=is_repeat)
+            try:
+                return call()
+            except (BaseError, OSError) as error:
+                failure = _Failure.of(error)
+                if failure.status in expected and failure.code != "NoSuchBucket":
+                    raise _Refused(failure.status, was_repeat=is_repeat) from None
+                pause = next(pauses, None) if failure.is_transient else None
+                if pause is None:
+                    raise self._error(what, failure) from error
+            is_repeat = True
+            time.sleep(pause)
+
+    def _error(self, what: str, failure: _Failure) -> StoreError:
+        message = f"cannot {what} in {self._name}: {failure.text}"
+        if failure.status in {401, 403}:
+            if what.startswith(("get ", "head ")):
+                message += (
+                    " (an object that is not there also answers 403 unless the role has s3:ListBucket on the bucket)"
+                )
+            return AccessDeniedError(message)
+        return StoreError(message, retryable=failure.is_transient)
+
+
+class _Refused(Exception):  # noqa: N818 -- an answer that the caller expects, not an error
+    """The service answered with a status that the caller asked for."""
+
+    def __init__(self, status: int, *, was_repeat: bool) -> None:
+        super().__init__(status)
+        self.status = status
+        self.was_repeat = was_repeat
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What obstore's text says about a failed request: status (0 if no answer came), S3's code, one line."""
+
+    status: int
+    code: str
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> _Failure:
+        text = str(error).partition("\n\nDebug source:")[0]
+        status = _STATUS.search(text)
+        code = _CODE.search(text)
+        if status is None:
+            return cls(0, "" if code is None else code[1], " ".join(text.split()))
+        known_code = "" if code is None else code[1]
+        return cls(int(status[1]), known_code, f"the service answered {status[1]} {known_code}".rstrip())
+
+    @property
+    def is_transient(self) -> bool:
+        if self.status == 0:
+            return "HTTP error" in self.text or any(code in self.text for code in _TRANSIENT_CODE)
+        return self.status in _TRANSIENT_STATUS or self.code in _TRANSIENT_CODE
+
+
+def _is_plain(endpoint_url: str) -> bool:
+    parts = urlsplit(endpoint_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise SettingError(f"{endpoint_url!r} is not an endpoint: use http://127.0.0.1:PORT or https://HOST")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise SettingError(f"endpoint {endpoint_url} is not on this machine, so it must be https")
+    return parts.scheme == "http"
+
+
+def _spans(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the (start, length) to fetch: all non-empty ranges, neighbours joined."""
+    spans: list[tuple[int, int]] = []
+    for start, length in sorted(ranges):
+        if length == 0:
+            continue
+        if spans and start <= sum(spans[-1]) + _NEIGHBOUR_BYTES:
+            first = spans[-1][0]
+            spans[-1] = (first, max(sum(spans[-1]), start + length) - first)
+        else:
+            spans.append((start, length))
+    return spans
