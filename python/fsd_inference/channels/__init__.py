@@ -1,1 +1,1 @@
-"""."""
+"""Channels: what carries frames between the ranks of one attempt."""

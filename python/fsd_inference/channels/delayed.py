@@ -1,0 +1,119 @@
+"""A wrapper that adds latency, which emulators do not have."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from fsd_inference.channels.base import Channel, Expected, Frame
+from fsd_inference.channels.sending import Joined, check_limits, closed_error
+from fsd_inference.channels.wrapper import Wrapper
+
+
+class Delayed(Wrapper):
+    """Holds sends and deliveries back, each for a time of its own.
+
+    Parameters
+    ----------
+    inner : Channel
+        The channel to slow down.
+    send_s, deliver_s : float
+        Seconds before `inner` is handed a send, and before a body that it delivered is handed on. Deliveries that come
+        while others are held are seen when the first of those is due.
+    jitter : float
+        Each time is drawn evenly from (1 - jitter) to (1 + jitter) times the above.
+    seed : int
+        Of those draws.
+    """
+
+    def __init__(
+        self, inner: Channel, *, send_s: float = 0.0, deliver_s: float = 0.0, jitter: float = 0.0, seed: int = 0
+    ) -> None:
+        super().__init__(inner)
+        self._send_s = send_s
+        self._deliver_s = deliver_s
+        self._jitter = jitter
+        self._random = random.Random(seed)  # noqa: S311 - draws latencies
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._held_sends: list[tuple[float, int, Sequence[Frame], Joined]] = []
+        self._held_bodies: list[tuple[float, int, bytes]] = []
+        self._thread = threading.Thread(target=self._run, name="delayed-sends", daemon=True)
+        self._thread.start()
+
+    def send(self, frames: Sequence[Frame]) -> Future[None]:
+        check_limits(frames, self.limits)
+        joined = Joined(1)
+        with self._changed:
+            if self._closed:
+                raise closed_error()
+            heapq.heappush(self._held_sends, (self._due(self._send_s), next(self._order), frames, joined))
+            self._changed.notify_all()
+        return joined.future
+
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+        until = time.monotonic() + timeout_s
+        while True:
+            with self._changed:
+                due = self._take_due()
+                if due:
+                    return due
+                if self._held_bodies:
+                    first = self._held_bodies[0][0]
+                    self._changed.wait(max(0.0, min(first, until) - time.monotonic()))
+                    if first > until:
+                        return self._take_due()
+                    continue
+            came = self.inner.receive(expected, max(0.0, until - time.monotonic()))
+            if not came:
+                return []
+            with self._changed:
+                for body in came:
+                    heapq.heappush(self._held_bodies, (self._due(self._deliver_s), next(self._order), body))
+
+    def abort(self, frame: Frame) -> None:
+        time.sleep(max(0.0, self._due(self._send_s) - time.monotonic()))
+        self.inner.abort(frame)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        self.inner.close()
+
+    def _due(self, seconds: float) -> float:
+        return time.monotonic() + seconds * self._random.uniform(1 - self._jitter, 1 + self._jitter)
+
+    def _take_due(self) -> list[bytes]:
+        now, due = time.monotonic(), []
+        while self._held_bodies and self._held_bodies[0][0] <= now:
+            due.append(heapq.heappop(self._held_bodies)[2])
+        return due
+
+    def _run(self) -> None:
+        while (held := self._next_send()) is not None:
+            frames, joined = held
+            try:
+                self.inner.send(frames).add_done_callback(lambda future, joined=joined: joined.end(future.exception()))  # type: ignore[misc]
+            except Exception as error:  # noqa: BLE001 - the caller has gone: the future is the way to tell
+                joined.end(error)
+
+    def _next_send(self) -> tuple[Sequence[Frame], Joined] | None:
+        """Wait for the next send that is due; None once closed, when those still held have failed."""
+        with self._changed:
+            while not self._closed:
+                wait = self._held_sends[0][0] - time.monotonic() if self._held_sends else None
+                if wait is not None and wait <= 0:
+                    return heapq.heappop(self._held_sends)[2:]
+                self._changed.wait(wait)
+            dropped, self._held_sends = self._held_sends, []
+        for _, _, _, joined in dropped:
+            joined.end(closed_error())
+        return None
