@@ -140,3 +140,13 @@ class PlanVolumes:
     largest_receiver: tuple[int, ...]
     imbalance: float
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorInfo:
+    """A running emulator: where it answers, its process and the token that process carries, and its directory."""
+
+    endpoint_url: str
+    pid: int
+    token: str
+    directory: str

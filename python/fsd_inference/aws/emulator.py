@@ -1,0 +1,169 @@
+"""Start and stop the emulated AWS: one ministack process that listens on 127.0.0.1."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from fsd_inference.errors import StackError
+from fsd_inference.records import EmulatorInfo
+
+_PORT_TRIES = 3  # a port that was free may be taken before the emulator binds it
+_STOP_S = 10.0
+
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""Emulators this process started, by process id, so that it reaps them."""
+
+
+def start_emulator(*, timeout_s: float = 60.0) -> EmulatorInfo:
+    """Start an emulator on a free port and wait until it answers.
+
+    Parameters
+    ----------
+    timeout_s : float, optional
+        Longest wait for it, in seconds.
+
+    Raises
+    ------
+    StackError
+        ministack is not installed, or did not come up; the message ends with its log's last lines.
+    """
+    if importlib.util.find_spec("ministack") is None:
+        raise StackError(
+            "the emulated AWS needs ministack: pip install 'fsd-inference[local]', or give an endpoint URL"
+        )
+    deadline = time.monotonic() + timeout_s
+    for _ in range(_PORT_TRIES):
+        info = _launch(_free_port())
+        process = _started[info.pid]
+        while process.poll() is None:
+            if _is_healthy(info.endpoint_url):
+                return info
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        log = _last_lines(Path(info.directory, "log"))
+        stop_emulator(info)
+        if "already in use" not in log or time.monotonic() > deadline:
+            break
+    raise StackError(
+        f"the emulated AWS (ministack) did not come up within {timeout_s:g} s: {log or 'its log is empty'}"
+    )
+
+
+def stop_emulator(info: EmulatorInfo) -> bool:
+    """Stop the emulator and remove its directory; return whether it was still running.
+
+    The process is ended only if its command line still carries the token that it was started with: the id may have
+    gone to another process meanwhile.
+    """
+    was_running = _is_ours(info)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _STOP_S
+        if _is_ours(info):
+            with suppress(ProcessLookupError):
+                os.killpg(info.pid, number)  # it leads a group of its own, which its Lambda workers share
+        while _is_ours(info) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    process = _started.pop(info.pid, None)
+    if process is not None:
+        process.wait()
+    directory = Path(info.directory)
+    if directory.name.startswith(_DIRECTORY_PREFIX):
+        shutil.rmtree(directory, ignore_errors=True)
+    return was_running
+
+
+@contextmanager
+def running_emulator() -> Iterator[EmulatorInfo]:
+    """Start an emulator for the length of a `with` block."""
+    info = start_emulator()
+    try:
+        yield info
+    finally:
+        stop_emulator(info)
+
+
+_DIRECTORY_PREFIX = "fsd-emulator-"
+
+
+def _launch(port: int) -> EmulatorInfo:
+    directory = tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX)
+    token = uuid4().hex
+    environment = os.environ | {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_HOST": "127.0.0.1",  # the host in the queue URLs it hands out
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        "PERSIST_STATE": "0",
+        "S3_PERSIST": "0",
+        "LOG_LEVEL": "WARNING",
+        "TMPDIR": directory,
+    }
+    with Path(directory, "log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 -- our own interpreter
+            # Python ignores -X options it does not know; this one marks the process as ours.
+            [sys.executable, "-X", f"fsd_emulator={token}", "-m", "ministack"],
+            env=environment,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _started[process.pid] = process
+    return EmulatorInfo(f"http://127.0.0.1:{port}", process.pid, token, directory)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _is_healthy(endpoint_url: str) -> bool:
+    connection = http.client.HTTPConnection(endpoint_url.removeprefix("http://"), timeout=2)
+    try:
+        connection.request("GET", "/_ministack/health")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _is_ours(info: EmulatorInfo) -> bool:
+    process = _started.get(info.pid)
+    if process is not None and process.poll() is not None:
+        return False
+    return info.token.encode() in _command_line(info.pid)
+
+
+def _command_line(pid: int) -> bytes:
+    if Path("/proc/self/cmdline").exists():
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return b""
+    ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+    return subprocess.run(ps, capture_output=True, check=False).stdout  # noqa: S603 -- `pid` is a number
+
+
+def _last_lines(log: Path) -> str:
+    with suppress(OSError):
+        return " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
+    return ""

@@ -1,0 +1,199 @@
+"""The S3 store's counts beside the proxy's, with and without faults; what each fault becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import AccessDeniedError, SettingError, StoreError
+from fsd_inference.store.s3 import Credentials, S3Store
+from tests.support.proxy import Fault, FaultProxy
+
+pytestmark = pytest.mark.emulator
+
+QUICK = RetrySettings(attempts=4, base_s=0.001, cap_s=0.01)
+
+
+def connect(endpoint_url: str, bucket: str) -> S3Store:
+    return S3Store(
+        bucket,
+        "runs",
+        endpoint_url=endpoint_url,
+        region="us-east-1",
+        credentials=Credentials("test", "test"),
+        retry=QUICK,
+        timeout_s=10,
+    )
+
+
+@pytest.fixture
+def store(proxy: FaultProxy, new_bucket: Callable[[], str]) -> Iterator[S3Store]:
+    opened = connect(proxy.url, new_bucket())
+    yield opened
+    opened.close()
+
+
+def use_everything(store: S3Store) -> None:
+    etag = store.put("a", b"0123456789")
+    store.put_if_absent("a", b"")
+    store.put_if_absent("b", b"x")
+    store.put_if_match("a", b"0123456789" * 50_000, etag)
+    store.put_if_match("a", b"", etag)
+    store.put_if_match("gone", b"", etag)
+    store.get("a")
+    store.get("gone")
+    store.get_range("a", 5, 5)
+    store.get_range("a", 600_000, 5)
+    store.get_range("a", 1, 0)
+    store.get_ranges("a", [(0, 10), (20, 10), (300_000, 10)])
+    store.get_ranges("gone", [(0, 10), (300_000, 10)])
+    store.stat("a")
+    store.stat("gone")
+    assert len(list(store.list(""))) == 2
+    store.delete(["a", "b", "gone"])
+
+
+USED = {"s3.put": 6, "s3.get": 8, "s3.head": 3, "s3.list": 1, "s3.delete": 1}
+
+
+def test_counts_equal_the_proxys(store: S3Store, proxy: FaultProxy) -> None:
+    use_everything(store)
+    usage = store.meter.snapshot()
+    assert dict(usage.requests) == dict(proxy.counts) == USED
+    assert usage.billed_units == usage.requests
+    assert (usage.retries, usage.misses) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=503),
+        Fault(status=500, code="InternalError"),
+        Fault(status=429),
+        Fault(status=409, code="ConditionalRequestConflict"),
+        Fault(status=400, code="RequestTimeout"),
+        Fault(reset=True),
+    ],
+    ids=str,
+)
+def test_counts_equal_the_proxys_when_each_kind_is_retried(store: S3Store, proxy: FaultProxy, fault: Fault) -> None:
+    # Two requests in a row of each kind break, then all go through. HEAD answers have no body and so no code.
+    proxy.hook = lambda request: (
+        fault if request.number < 2 and (fault.status != 400 or request.kind != "s3.head") else None
+    )
+    use_everything(store)
+    usage = store.meter.snapshot()
+    assert dict(usage.requests) == dict(proxy.counts)
+    assert usage.retries == proxy.counts.total() - sum(USED.values())
+    assert usage.retries == 2 * (len(USED) - (fault.status == 400))
+
+
+def test_a_body_that_breaks_off_is_read_again(store: S3Store, proxy: FaultProxy) -> None:
+    data = b"0123456789" * 100_000
+    store.put("a", data)
+    proxy.break_first(Fault(cut_answer=True), times=2, kind="s3.get")
+    assert store.get("a") == data
+    assert store.meter.snapshot().requests["s3.get"] == proxy.counts["s3.get"] == 3
+    assert store.meter.snapshot().retries == 2
+
+
+def test_lists_are_paged_and_each_page_is_counted(store: S3Store, proxy: FaultProxy) -> None:
+    for count, pages in ((999, 1), (1000, 2), (1001, 2), (2005, 3)):
+        present = sum(1 for _ in store.list("many/"))
+        for number in range(present, count):
+            store.put(f"many/{number:05}", b"")
+        proxy.reset_counts()
+        before = store.meter.snapshot().requests["s3.list"]
+        keys = [info.key for info in store.list("many/")]
+        assert keys == [f"many/{number:05}" for number in range(count)]
+        assert store.meter.snapshot().requests["s3.list"] - before == proxy.counts["s3.list"] == pages
+    proxy.reset_counts()
+    before = store.meter.snapshot().requests["s3.list"]
+    proxy.hook = lambda request: Fault(status=503) if request.kind == "s3.list" and request.number in {1, 3} else None
+    assert sum(1 for _ in store.list("many/")) == 2005
+    assert store.meter.snapshot().requests["s3.list"] - before == proxy.counts["s3.list"] == 5
+    store.delete(info.key for info in store.list("many/"))
+    assert store.meter.snapshot().requests["s3.delete"] == proxy.counts["s3.delete"] == 3
+    assert list(store.list("many/")) == []
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_a_conditional_write_whose_answer_was_lost_has_won(store: S3Store, proxy: FaultProxy, broken: int) -> None:
+    proxy.break_first(Fault(lose_answer=True), times=broken, kind="s3.put")
+    etag = store.put_if_absent("claim", b"mine")
+    found = store.get_object("claim")
+    assert found is not None
+    assert found.etag == etag
+    proxy.break_first(Fault(lose_answer=True), times=broken, kind="s3.put")
+    second = store.put_if_match("claim", b"mine again", found.etag)
+    assert second is not None
+    assert store.get("claim") == b"mine again"
+    assert dict(store.meter.snapshot().requests) == dict(proxy.counts)
+
+
+def test_a_conditional_write_that_was_retried_can_lose(store: S3Store, proxy: FaultProxy) -> None:
+    etag = store.put("claim", b"theirs")
+    proxy.break_first(Fault(reset=True), times=1, kind="s3.put")
+    assert store.put_if_absent("claim", b"theirs") is None
+    store.put("claim", b"new")
+    proxy.break_first(Fault(status=503), times=1, kind="s3.put")
+    assert store.put_if_match("claim", b"mine", etag) is None
+    assert store.get("claim") == b"new"
+
+
+def test_attempts_are_bounded(store: S3Store, proxy: FaultProxy) -> None:
+    proxy.hook = lambda request: Fault(status=503)
+    with pytest.raises(
+        StoreError, match=r"cannot get a/b in bucket bucket-\d+, folder runs: .* 503 SlowDown"
+    ) as caught:
+        store.get("a/b")
+    assert caught.value.retryable
+    assert store.meter.snapshot().requests["s3.get"] == proxy.counts["s3.get"] == QUICK.attempts
+    assert store.meter.snapshot().retries == QUICK.attempts - 1
+
+
+def test_refused_is_not_absent(store: S3Store, proxy: FaultProxy) -> None:
+    proxy.hook = lambda request: Fault(status=403, code="AccessDenied")
+    for read in (store.get, store.stat, lambda key: store.get_range(key, 0, 1)):
+        with pytest.raises(AccessDeniedError, match="s3:ListBucket"):
+            read("a")
+    for write in (store.put, store.put_if_absent):
+        with pytest.raises(AccessDeniedError, match="cannot put a"):
+            write("a", b"")
+    assert proxy.counts.total() == 5  # none is repeated
+    assert not store.meter.snapshot().retries
+
+
+def test_other_failures_are_not_repeated(store: S3Store, proxy: FaultProxy) -> None:
+    proxy.hook = lambda request: Fault(status=400, code="InvalidArgument")
+    with pytest.raises(StoreError, match="400 InvalidArgument") as caught:
+        store.put("a", b"")
+    assert not caught.value.retryable
+    assert proxy.counts.total() == 1
+
+
+def test_a_missing_bucket_is_an_error(emulator_url: str) -> None:
+    store = connect(emulator_url, "no-such-bucket")
+    for use in (lambda: store.get("a"), lambda: store.put("a", b""), lambda: store.put_if_match("a", b"", "tag")):
+        with pytest.raises(StoreError, match=r"cannot .* in bucket no-such-bucket.*404 NoSuchBucket"):
+            use()
+    with pytest.raises(StoreError, match="404"):
+        list(store.list(""))
+    store.close()
+
+
+def test_nobody_there() -> None:
+    store = connect("http://127.0.0.1:9", "bucket")
+    with pytest.raises(StoreError, match="cannot get a in bucket bucket"):
+        store.get("a")
+    assert store.meter.snapshot().requests["s3.get"] == QUICK.attempts
+    store.close()
+
+
+def test_plain_http_is_for_this_machine() -> None:
+    with pytest.raises(SettingError, match="must be https"):
+        connect("http://example.com", "bucket")
+    with pytest.raises(SettingError, match="not an endpoint"):
+        connect("127.0.0.1:80", "bucket")

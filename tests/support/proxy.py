@@ -1,0 +1,219 @@
+"""A reverse proxy in front of an emulator that counts requests by kind on its own and can break them."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+_ACTIONS = {
+    "Publish": "sns.publish",
+    "PublishBatch": "sns.publish",
+    "ReceiveMessage": "sqs.receive",
+    "DeleteMessage": "sqs.delete",
+    "DeleteMessageBatch": "sqs.delete",
+    "SendMessage": "sqs.send",
+    "SendMessageBatch": "sqs.send",
+    "PurgeQueue": "sqs.purge",
+}
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What came from the client; `number` counts the requests of its kind from 0."""
+
+    kind: str
+    number: int
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How a request is broken.
+
+    `status` answers in the service's place; `reset` breaks the connection before it is passed on, `lose_answer` after
+    it took effect, `cut_answer` in the middle of the body; `delay_s` comes before any of them, or alone.
+    """
+
+    status: int = 0
+    code: str = "SlowDown"
+    reset: bool = False
+    lose_answer: bool = False
+    cut_answer: bool = False
+    delay_s: float = 0.0
+
+
+Hook = Callable[[Request], Fault | None]
+
+
+class FaultProxy:
+    """Forwards to `upstream_url`; use as a context manager.
+
+    `counts` holds the requests seen by kind ("s3.get", "sns.publish", "sqs.receive"...), broken ones included.
+    Set `hook` to break some; `None` breaks none.
+    """
+
+    def __init__(self, upstream_url: str) -> None:
+        self.upstream = urlsplit(upstream_url).netloc
+        self.hook: Hook | None = None
+        self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        proxy = self
+
+        class Handler(_Handler):
+            owner = proxy
+
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> FaultProxy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def break_first(self, fault: Fault, *, times: int, kind: str | None = None) -> None:
+        """Break the next `times` requests (of one kind)."""
+        left = [times]
+
+        def hook(request: Request) -> Fault | None:
+            if kind is not None and request.kind != kind:
+                return None
+            with self._lock:
+                left[0] -= 1
+                return fault if left[0] >= 0 else None
+
+        self.hook = hook
+
+    def reset_counts(self) -> None:
+        with self._lock:
+            self.counts.clear()
+
+    def see(self, kind: str) -> int:
+        with self._lock:
+            self.counts[kind] += 1
+            return self.counts[kind] - 1
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients and faults break connections here: nothing to report."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: FaultProxy
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self._upstream = http.client.HTTPConnection(self.owner.upstream, timeout=120)
+
+    def finish(self) -> None:
+        self._upstream.close()
+        super().finish()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def _handle(self) -> None:
+        body = self._read_body()
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        kind = classify(self.command, self.path, headers, body)
+        request = Request(kind, self.owner.see(kind), self.command, self.path, headers, body)
+        hook = self.owner.hook
+        fault = (hook(request) if hook is not None else None) or Fault()
+        time.sleep(fault.delay_s)
+        if fault.reset:
+            self._break()
+        elif fault.status:
+            text = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode()
+            self._answer(fault.status, [("Content-Type", "application/xml")], text)
+        else:
+            status, answer_headers, text = self._forward(body)
+            if fault.lose_answer:
+                self._break()
+            elif fault.cut_answer:
+                self._answer(status, answer_headers, text, cut=True)
+                self._break()
+            else:
+                self._answer(status, answer_headers, text)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle
+
+    def _read_body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+        headers.pop("Expect", None)
+        if body or self.command in {"PUT", "POST"}:
+            headers["Content-Length"] = str(len(body))
+        self._upstream.request(self.command, self.path, body=body or None, headers=headers)
+        answer = self._upstream.getresponse()
+        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP]
+        text = answer.read()
+        if self.command == "HEAD":
+            kept.append(("Content-Length", answer.getheader("Content-Length") or "0"))
+        return answer.status, kept, text
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], text: bytes, *, cut: bool = False) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if not any(name == "Content-Length" for name, _ in headers):
+            self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text[: len(text) // 2] if cut else text)
+
+    def _break(self) -> None:
+        """Reset the connection: with a linger time of 0, close() sends RST."""
+        self.wfile.flush()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+
+def classify(method: str, path: str, headers: dict[str, str], body: bytes) -> str:
+    """Name a request's kind as `Usage.requests` does; management requests become "sns.CreateTopic" and the like."""
+    target = headers.get("x-amz-target", "")
+    if target.startswith("AmazonSQS."):
+        action = target.partition(".")[2]
+        return _ACTIONS.get(action, f"sqs.{action}")
+    query = parse_qs(urlsplit(path).query, keep_blank_values=True)
+    if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        action = body.partition(b"Action=")[2].partition(b"&")[0].decode()
+        return _ACTIONS.get(action, f"sns.{action}")
+    has_key = len(urlsplit(path).path.strip("/").split("/")) > 1
+    if method == "POST" and "delete" in query:
+        return "s3.delete"
+    if not has_key:
+        return "s3.list" if method == "GET" and "list-type" in query else "s3.bucket"
+    return f"s3.{method.lower()}"
