@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fsd_inference.errors import InputError, SettingError
+
+PLAN_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +26,30 @@ class Partition:
     owners : tuple of ndarray of int32
         One array a layer 0..L-1: the rank that owns (computes) each of its output neurons. Inputs are owned by no
         one: every rank reads those it needs.
+
+    Raises
+    ------
+    SettingError
+        Fewer than one worker.
+    InputError
+        Owners that are not int32 vectors of ranks below `workers`.
     """
 
     workers: int
     owners: tuple[NDArray[np.int32], ...]
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise SettingError(f"workers must be at least 1, not {self.workers}")
+        for layer, owners in enumerate(self.owners):
+            if owners.ndim != 1 or owners.dtype != np.int32:
+                raise InputError(f"owners of layer {layer} must be a vector of int32, not {owners.dtype}")
+            if owners.size and (owners.min() < 0 or owners.max() >= self.workers):
+                raise InputError(f"owners of layer {layer} must be ranks 0..{self.workers - 1}")
+
+    def rows(self, layer: int, rank: int) -> NDArray[np.int64]:
+        """Return the neurons of `layer` that `rank` owns, ascending."""
+        return np.flatnonzero(self.owners[layer] == rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +86,88 @@ class ExchangePlan:
 
     workers: int
     exchanges: tuple[tuple[Edge, ...], ...]
+
+    def receives(self, layer: int, rank: int) -> list[tuple[Edge, int]]:
+        """Return what `rank` gets before `layer`: (edge, its number), by source and number."""
+        return [] if layer == 0 else _numbered(self.exchanges[layer - 1])[1][rank]
+
+    def sends(self, layer: int, rank: int) -> list[Edge]:
+        """Return what `rank` sends after `layer`, in the order of the edges' numbers."""
+        return [] if layer == len(self.exchanges) else [e for e in self.exchanges[layer] if e.source == rank]
+
+
+def _numbered(exchange: Sequence[Edge]) -> tuple[dict[int, list[Edge]], dict[int, list[tuple[Edge, int]]]]:
+    """Sort one exchange's edges by source, and by target with their numbers."""
+    by_source: dict[int, list[Edge]] = defaultdict(list)
+    by_target: dict[int, list[tuple[Edge, int]]] = defaultdict(list)
+    for edge in exchange:
+        for target in edge.targets:
+            by_target[target].append((edge, len(by_source[edge.source])))
+        by_source[edge.source].append(edge)
+    return by_source, by_target
+
+
+@dataclass(frozen=True, slots=True)
+class RankPlan:
+    """What one rank's state machine must know of the plan: no weights, no rows.
+
+    All attributes but `rank` and `workers` have one entry a layer 0..L-1.
+
+    Attributes
+    ----------
+    rank, workers : int
+        r and P.
+    receives : tuple of tuple of (int, int)
+        (source rank, edge number) of every edge that must come before the layer is computed.
+    sends : tuple of tuple of tuple of int
+        The target ranks of each edge sent after the layer, by edge number.
+    boundary, interior : tuple of int
+        Rows of the layer that this rank owns and that others need, and the other rows it owns.
+    """
+
+    rank: int
+    workers: int
+    receives: tuple[tuple[tuple[int, int], ...], ...]
+    sends: tuple[tuple[tuple[int, ...], ...], ...]
+    boundary: tuple[int, ...]
+    interior: tuple[int, ...]
+
+
+def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]:
+    """Return every rank's view of the plan, without weights."""
+    workers = partition.workers
+    receives: list[list[tuple[tuple[int, int], ...]]] = [[] for _ in range(workers)]
+    sends: list[list[tuple[tuple[int, ...], ...]]] = [[] for _ in range(workers)]
+    boundary: list[list[int]] = [[] for _ in range(workers)]
+    interior: list[list[int]] = [[] for _ in range(workers)]
+    incoming: dict[int, list[tuple[Edge, int]]] = {}
+    for layer, owners in enumerate(partition.owners):
+        outgoing, following = _numbered(plan.exchanges[layer] if layer < len(plan.exchanges) else ())
+        owned = np.bincount(owners, minlength=workers)
+        for rank in range(workers):
+            edges = outgoing.get(rank, [])
+            sent = np.unique(np.concatenate([edge.rows for edge in edges])).size if edges else 0
+            receives[rank].append(tuple((edge.source, number) for edge, number in incoming.get(rank, [])))
+            sends[rank].append(tuple(edge.targets for edge in edges))
+            boundary[rank].append(sent)
+            interior[rank].append(int(owned[rank]) - sent)
+        incoming = following
+    return tuple(
+        RankPlan(r, workers, tuple(receives[r]), tuple(sends[r]), tuple(boundary[r]), tuple(interior[r]))
+        for r in range(workers)
+    )
+
+
+def plan_digest(network_digest: bytes, partition: Partition, plan: ExchangePlan) -> bytes:
+    """Return 16 bytes that differ wherever frames could: other weights, owners, edges or rows of edges."""
+    digest = hashlib.sha256(b"fsd-plan-1" + network_digest + np.int64(partition.workers).tobytes())
+    for owners in partition.owners:
+        digest.update(np.int64(owners.size).tobytes())
+        digest.update(owners.astype("<i4").tobytes())
+    for exchange in plan.exchanges:
+        digest.update(np.int64(len(exchange)).tobytes())
+        for edge in exchange:
+            head = (edge.source, len(edge.targets), *edge.targets, edge.rows.size)
+            digest.update(np.array(head, "<i8").tobytes())
+            digest.update(edge.rows.astype("<i4").tobytes())
+    return digest.digest()[:PLAN_DIGEST_BYTES]

@@ -1,0 +1,202 @@
+"""Writing a network's shards with their plan and manifest, and reading them back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.network import Network
+from fsd_inference.partition.exchange import check_partition, exchange_plan, volumes
+from fsd_inference.partition.manifest import MANIFEST_FILE, PLAN_FILE, FileEntry, Manifest
+from fsd_inference.partition.plan import ExchangePlan, Partition, plan_digest
+from fsd_inference.partition.shard import RankShard, layer_parts
+from fsd_inference.partition.shard_file import (
+    parse_plan,
+    parse_shard,
+    part_metadata,
+    part_tensors,
+    plan_tensors,
+    shard_metadata,
+)
+from fsd_inference.partition.tensors import TensorSpool
+
+Put = Callable[[str, bytes], object]
+
+
+def write_shards(
+    network: Network,
+    partition: Partition,
+    target: Path | Put,
+    *,
+    plan: ExchangePlan | None = None,
+    method: str = "custom",
+    seed: int = 0,
+    seconds: float = 0.0,
+) -> Manifest:
+    """Cut `network` and write every rank's shard, the plan and the manifest.
+
+    One layer at a time is in memory; with a callable target, also one shard.
+
+    Parameters
+    ----------
+    network : Network
+        What is cut.
+    partition : Partition
+        How.
+    target : Path or callable
+        A directory, which is written beside and renamed when complete, and replaces an older set of shards; or a
+        callable that puts (name, content) somewhere, the manifest last.
+    plan : ExchangePlan, optional
+        The plan of one edge for each pair of ranks if not given.
+    method, seed, seconds
+        How the partition was made, for the manifest.
+
+    Raises
+    ------
+    InputError
+        The partition is not one of this network, or the directory is taken by something else.
+    """
+    check_partition(network, partition)
+    plan = plan or exchange_plan(network, partition)
+
+    def write(folder: Path) -> Manifest:
+        files = _write_files(network, partition, plan, folder)
+        manifest = Manifest(
+            workers=partition.workers,
+            method=method,
+            seed=seed,
+            network_digest=network.digest,
+            plan_digest=plan_digest(network.digest, partition, plan),
+            widths=network.widths,
+            connections=network.connections,
+            volumes=volumes(network, partition, plan, seconds),
+            plan=files[0],
+            shards=files[1:],
+        )
+        (folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
+        return manifest
+
+    if not isinstance(target, Path):
+        with tempfile.TemporaryDirectory(prefix="fsd-shards-") as temporary:
+            manifest = write(Path(temporary))
+            for entry in (*manifest.shards, manifest.plan):
+                target(entry.file, (Path(temporary) / entry.file).read_bytes())
+            target(MANIFEST_FILE, manifest.to_bytes())
+        return manifest
+    return _write_directory(target, write)
+
+
+def _write_files(
+    network: Network, partition: Partition, plan: ExchangePlan, folder: Path
+) -> tuple[FileEntry, ...]:
+    """Write plan and shards into `folder`; return their entries, the plan's first."""
+    paths = [folder / f"rank-{rank:05d}.safetensors" for rank in range(partition.workers)]
+    spools = [TensorSpool(path) for path in paths]
+    metadata: list[list[dict[str, Any]]] = [[] for _ in paths]
+    for k, layer in enumerate(network):
+        for rank, part in enumerate(layer_parts(layer, k, partition, plan)):
+            spools[rank].add(part_tensors(k, part))
+            metadata[rank].append(part_metadata(part))
+    planned = TensorSpool(folder / PLAN_FILE)
+    planned.add(plan_tensors(partition, plan))
+    finished = [planned.finish({})]
+    for rank, (spool, parts) in enumerate(zip(spools, metadata, strict=True)):
+        finished.append(spool.finish(shard_metadata(rank, partition.workers, network.widths[0], parts)))
+    return tuple(_entry(path) for path in finished)
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        return FileEntry(path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _write_directory(target: Path, write: Callable[[Path], Manifest]) -> Manifest:
+    taken = target.exists()
+    if taken and not (target.is_dir() and ((target / MANIFEST_FILE).exists() or not any(target.iterdir()))):
+        raise InputError(f"{target} is there already and holds no shards; name another directory")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        complete = beside / "new"
+        complete.mkdir()
+        manifest = write(complete)
+        if taken:
+            target.rename(beside / "old")
+        complete.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return manifest
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
+    """Read the manifest of a directory of shards.
+
+    Raises
+    ------
+    FileFormatError
+        There is none, or it is not one.
+    """
+    path = Path(directory) / MANIFEST_FILE
+    return Manifest.from_bytes(_read(path), str(path))
+
+
+def read_shard(data: bytes, manifest: Manifest, rank: int) -> RankShard:
+    """Return a rank's shard from its bytes, which its arrays stay views of.
+
+    Raises
+    ------
+    FileFormatError
+        The bytes are not what the manifest says, or not a shard of this rank.
+    """
+    entry = manifest.shard(rank)
+    entry.check(data)
+    shard = parse_shard(data, entry.file)
+    found = (shard.rank, shard.workers, shard.features, len(shard.parts))
+    if found != (rank, manifest.workers, manifest.features, manifest.layers):
+        raise FileFormatError(f"{entry.file}: is a shard of another rank or network than the manifest says")
+    for k, part in enumerate(shard.parts):
+        if part.rows.size and int(part.rows[-1]) >= manifest.widths[k + 1]:
+            raise FileFormatError(f"{entry.file}: layer {k}, tensor rows: names a neuron beyond the layer")
+    return shard
+
+
+def load_shard(directory: str | os.PathLike[str], rank: int) -> RankShard:
+    """Read one rank's shard from a directory; FileFormatError as `read_shard`."""
+    manifest = read_manifest(directory)
+    return read_shard(_read(Path(directory) / manifest.shard(rank).file), manifest, rank)
+
+
+def read_plan(data: bytes, manifest: Manifest) -> tuple[Partition, ExchangePlan]:
+    """Return partition and plan, without weights, from the plan file's bytes.
+
+    Raises
+    ------
+    FileFormatError
+        The bytes are not what the manifest says, or not a plan for its network.
+    """
+    manifest.plan.check(data)
+    partition, plan = parse_plan(data, manifest.workers, manifest.plan.file)
+    if tuple(owners.size for owners in partition.owners) != manifest.widths[1:]:
+        raise FileFormatError(f"{manifest.plan.file}: its layers are not those of the manifest")
+    if plan_digest(manifest.network_digest, partition, plan) != manifest.plan_digest:
+        raise FileFormatError(f"{manifest.plan.file}: its digest is not the manifest's plan digest")
+    return partition, plan
+
+
+def load_plan(directory: str | os.PathLike[str]) -> tuple[Partition, ExchangePlan]:
+    """Read partition and plan from a directory of shards; FileFormatError as `read_plan`."""
+    manifest = read_manifest(directory)
+    return read_plan(_read(Path(directory) / manifest.plan.file), manifest)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from error
