@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fsd_inference.partition.balance import row_weights
 from fsd_inference.network import Network
+from fsd_inference.partition.balance import row_weights
 
 
 def runs(row_weight: NDArray[np.int64], workers: int) -> NDArray[np.int32]:
@@ -16,7 +16,8 @@ def runs(row_weight: NDArray[np.int64], workers: int) -> NDArray[np.int32]:
     at most half its first and half its last row.
     """
     middle = 2 * np.cumsum(row_weight) - row_weight
-    return np.minimum(middle * workers // (2 * row_weight.sum()), workers - 1).astype(np.int32)
+    ranks: NDArray[np.int64] = middle * workers // (2 * int(row_weight.sum()))
+    return np.minimum(ranks, workers - 1).astype(np.int32)
 
 
 def block_owners(network: Network, workers: int) -> tuple[NDArray[np.int32], ...]:

@@ -103,7 +103,7 @@ class Manifest:
                 raise FileFormatError(f"{what}: its format is {value['format']!r}, not {_FORMAT!r}")
             if value["version"] != _VERSION:
                 raise FileFormatError(
-                    f"{what}: version {value['version']} of the shard format is not known; this release reads {_VERSION}"
+                    f"{what}: shard format {value['version']} is not known; this release reads {_VERSION}"
                 )
             manifest = cls._from_json(value)
             consistent = value["features"] == manifest.features and value["layers"] == manifest.layers

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,24 +86,22 @@ class ExchangePlan:
     workers: int
     exchanges: tuple[tuple[Edge, ...], ...]
 
-    def receives(self, layer: int, rank: int) -> list[tuple[Edge, int]]:
-        """Return what `rank` gets before `layer`: (edge, its number), by source and number."""
-        return [] if layer == 0 else _numbered(self.exchanges[layer - 1])[1][rank]
+    def sends(self, layer: int) -> dict[int, list[Edge]]:
+        """Return by source what is sent after `layer`, in the order of the edges' numbers; nothing after the last."""
+        sends: dict[int, list[Edge]] = defaultdict(list)
+        for edge in self.exchanges[layer] if layer < len(self.exchanges) else ():
+            sends[edge.source].append(edge)
+        return sends
 
-    def sends(self, layer: int, rank: int) -> list[Edge]:
-        """Return what `rank` sends after `layer`, in the order of the edges' numbers."""
-        return [] if layer == len(self.exchanges) else [e for e in self.exchanges[layer] if e.source == rank]
-
-
-def _numbered(exchange: Sequence[Edge]) -> tuple[dict[int, list[Edge]], dict[int, list[tuple[Edge, int]]]]:
-    """Sort one exchange's edges by source, and by target with their numbers."""
-    by_source: dict[int, list[Edge]] = defaultdict(list)
-    by_target: dict[int, list[tuple[Edge, int]]] = defaultdict(list)
-    for edge in exchange:
-        for target in edge.targets:
-            by_target[target].append((edge, len(by_source[edge.source])))
-        by_source[edge.source].append(edge)
-    return by_source, by_target
+    def receives(self, layer: int) -> dict[int, list[tuple[Edge, int]]]:
+        """Return by target what comes before `layer`: (edge, its number), by source and number; nothing before 0."""
+        receives: dict[int, list[tuple[Edge, int]]] = defaultdict(list)
+        numbers: Counter[int] = Counter()
+        for edge in self.exchanges[layer - 1] if layer > 0 else ():
+            for target in edge.targets:
+                receives[target].append((edge, numbers[edge.source]))
+            numbers[edge.source] += 1
+        return receives
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +137,8 @@ def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]
     sends: list[list[tuple[tuple[int, ...], ...]]] = [[] for _ in range(workers)]
     boundary: list[list[int]] = [[] for _ in range(workers)]
     interior: list[list[int]] = [[] for _ in range(workers)]
-    incoming: dict[int, list[tuple[Edge, int]]] = {}
     for layer, owners in enumerate(partition.owners):
-        outgoing, following = _numbered(plan.exchanges[layer] if layer < len(plan.exchanges) else ())
+        outgoing, incoming = plan.sends(layer), plan.receives(layer)
         owned = np.bincount(owners, minlength=workers)
         for rank in range(workers):
             edges = outgoing.get(rank, [])
@@ -151,7 +147,6 @@ def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]
             sends[rank].append(tuple(edge.targets for edge in edges))
             boundary[rank].append(sent)
             interior[rank].append(int(owned[rank]) - sent)
-        incoming = following
     return tuple(
         RankPlan(r, workers, tuple(receives[r]), tuple(sends[r]), tuple(boundary[r]), tuple(interior[r]))
         for r in range(workers)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
 from fsd_inference.network import Layer
-from fsd_inference.partition.plan import ExchangePlan, Partition, RankPlan
+from fsd_inference.partition.plan import Edge, ExchangePlan, Partition, RankPlan
 
 U16_COLUMNS = 1 << 16
 
@@ -97,11 +98,14 @@ def layer_parts(layer: Layer, k: int, partition: Partition, plan: ExchangePlan) 
     InputError
         The plan does not bring a rank a row that it needs.
     """
+    incoming, outgoing = plan.receives(k), plan.sends(k)
     for rank in range(partition.workers):
-        yield _rank_part(layer, k, rank, partition, plan)
+        yield _rank_part(layer, k, rank, partition, incoming=incoming.get(rank, []), outgoing=outgoing.get(rank, []))
 
 
-def _rank_part(layer: Layer, k: int, rank: int, partition: Partition, plan: ExchangePlan) -> ShardPart:
+def _rank_part(
+    layer: Layer, k: int, rank: int, partition: Partition, *, incoming: list[tuple[Edge, int]], outgoing: list[Edge]
+) -> ShardPart:
     arrays = layer.kernel_arrays()
     rows = partition.rows(k, rank)
     starts, counts = arrays.indptr[rows], np.diff(arrays.indptr)[rows]
@@ -114,8 +118,7 @@ def _rank_part(layer: Layer, k: int, rank: int, partition: Partition, plan: Exch
     columns = np.flatnonzero(used)
     local = np.zeros(used.size, np.uint32)
     local[columns] = np.arange(columns.size)
-    received = plan.receives(k, rank)
-    source, row = _suppliers(columns, k, rank, partition, [edge.rows for edge, _ in received])
+    source, row = _suppliers(columns, k, rank, partition, [edge.rows for edge, _ in incoming])
     return ShardPart(
         rows=rows.astype(np.uint32),
         indptr=indptr,
@@ -128,10 +131,8 @@ def _rank_part(layer: Layer, k: int, rank: int, partition: Partition, plan: Exch
         zero_preserving=arrays.zero_preserving,
         column_source=source,
         column_row=row,
-        receives=tuple((edge.source, number, edge.rows.size) for edge, number in received),
-        sends=tuple(
-            (edge.targets, np.searchsorted(rows, edge.rows).astype(np.uint32)) for edge in plan.sends(k, rank)
-        ),
+        receives=tuple((edge.source, number, edge.rows.size) for edge, number in incoming),
+        sends=tuple((edge.targets, np.searchsorted(rows, edge.rows).astype(np.uint32)) for edge in outgoing),
     )
 
 
@@ -141,7 +142,7 @@ def _suppliers(
     """Return for each column who supplies it, and as which row."""
     if k == 0:
         return np.zeros(columns.size, np.uint32), columns.astype(np.uint32)
-    supplies = [partition.rows(k - 1, rank), *edges]
+    supplies: list[NDArray[Any]] = [partition.rows(k - 1, rank), *edges]
     source = np.full(partition.owners[k - 1].size, len(supplies), np.uint32)
     row = np.zeros(source.size, np.uint32)
     for supplier, supplied in enumerate(supplies):

@@ -19,7 +19,7 @@ ACTIVATIONS = ("identity", "relu", "clipped_relu")
 
 def part_tensors(layer: int, part: ShardPart) -> dict[str, NDArray[Any]]:
     """Return the arrays of one part by their names in the file."""
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "rows": part.rows,
         "indptr": part.indptr,
         "indices": part.indices,
@@ -68,7 +68,9 @@ def parse_shard(data: bytes, what: str) -> RankShard:
     if version != 1:
         raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1")
     if not (0 <= rank < workers and features >= 1 and scalars):
-        raise FileFormatError(f"{what}: rank {rank} of {workers}, {features} features, {len(scalars)} layers make no shard")
+        raise FileFormatError(
+            f"{what}: rank {rank} of {workers}, {features} features, {len(scalars)} layers make no shard"
+        )
     parts: list[ShardPart] = []
     for k, scalar in enumerate(scalars):
         own = features if k == 0 else parts[-1].rows.size
@@ -96,9 +98,7 @@ class _PartReader:
             raise self._fail(name, f"has shape {array.shape}, which does not fit")
         return array
 
-    def read(
-        self, scalar: tuple[str, float, bool], *, rank: int, workers: int, own: int, last: bool
-    ) -> ShardPart:
+    def read(self, scalar: tuple[str, float, bool], *, rank: int, workers: int, own: int, last: bool) -> ShardPart:
         activation, clip, zero_preserving = scalar
         if activation not in ACTIVATIONS or not np.isfinite(clip) or (clip > 0) != (activation == "clipped_relu"):
             raise FileFormatError(f"{self._what}: layer {self._layer}: activation {activation} with clip {clip}")
@@ -217,14 +217,16 @@ def parse_plan(data: bytes, workers: int, what: str) -> tuple[Partition, Exchang
     expected |= {"edge_targets": ("<u4", 1), "edge_rows": ("<i4", 1)}
     for name, (dtype, dimensions) in expected.items():
         if name not in tensors or tensors[name].dtype != dtype or tensors[name].ndim != dimensions:
-            raise FileFormatError(f"{what}: tensor {name} is missing or not a {dimensions}-D array of {np.dtype(dtype)}")
+            raise FileFormatError(
+                f"{what}: tensor {name} is missing or not a {dimensions}-D array of {np.dtype(dtype)}"
+            )
     widths, owners, sizes, targets, rows = (tensors[name] for name in expected)
     if widths.size == 0 or (widths < 1).any() or widths.sum() != owners.size:
         raise FileFormatError(f"{what}: tensor owners does not have one entry a neuron")
     if owners.min() < 0 or owners.max() >= workers:
         raise FileFormatError(f"{what}: tensor owners names a rank beyond {workers - 1}")
     partition = Partition(workers, tuple(np.split(owners, np.cumsum(widths)[:-1])))
-    counts = sizes.astype(np.int64).reshape(sizes.shape[0], -1)
+    counts = sizes.astype(np.int64)
     if counts.shape[1] != 4 or counts[:, 2].sum() != targets.size or counts[:, 3].sum() != rows.size:
         raise FileFormatError(f"{what}: tensor edge_sizes does not fit the edges")
     exchanges: list[list[Edge]] = [[] for _ in range(widths.size - 1)]
@@ -238,9 +240,10 @@ def parse_plan(data: bytes, workers: int, what: str) -> tuple[Partition, Exchang
         if not (k < len(exchanges) and _is_edge(edge, partition.owners[k], workers)):
             raise FileFormatError(f"{what}: an edge of rank {source} after layer {k} is not one of this partition")
         exchanges[k].append(edge)
-    if any(e != sorted(e, key=lambda edge: (edge.source, edge.targets)) for e in exchanges) or (
-        np.diff(counts[:, 0]) < 0
-    ).any():
+    if (
+        any(e != sorted(e, key=lambda edge: (edge.source, edge.targets)) for e in exchanges)
+        or (np.diff(counts[:, 0]) < 0).any()
+    ):
         raise FileFormatError(f"{what}: the edges are not in order")
     return partition, ExchangePlan(workers, tuple(tuple(edges) for edges in exchanges))
 
@@ -256,7 +259,7 @@ def _is_edge(edge: Edge, owners: NDArray[np.int32], workers: int) -> bool:
         and edge.source not in to
         and rows.size > 0
         and bool((rows[1:] > rows[:-1]).all())
-        and 0 <= int(rows[0])
+        and int(rows[0]) >= 0
         and int(rows[-1]) < owners.size
         and bool((owners[rows] == edge.source).all())
     )

@@ -92,9 +92,7 @@ def write_shards(
     return _write_directory(target, write)
 
 
-def _write_files(
-    network: Network, partition: Partition, plan: ExchangePlan, folder: Path
-) -> tuple[FileEntry, ...]:
+def _write_files(network: Network, partition: Partition, plan: ExchangePlan, folder: Path) -> tuple[FileEntry, ...]:
     """Write plan and shards into `folder`; return their entries, the plan's first."""
     paths = [folder / f"rank-{rank:05d}.safetensors" for rank in range(partition.workers)]
     spools = [TensorSpool(path) for path in paths]
