@@ -91,6 +91,11 @@ class UsageMeter:
             self._usage.billed_units[kind] += units
             self._usage.retries += retry
 
+    def more_units(self, kind: str, units: int) -> None:
+        """Count further billing units of a request of `kind`, as its answer showed."""
+        with self._lock:
+            self._usage.billed_units[kind] += units
+
     def miss(self) -> None:
         """Count a read of an object that was not there (the request itself is counted apart)."""
         with self._lock:

@@ -1,0 +1,373 @@
+"""The channel over SNS and SQS: topics that fan out to one filtered queue a rank.
+
+A lane has one topic a block of `RANKS_PER_TOPIC` ranks and one queue a rank, subscribed to its block's topic with raw
+delivery and the filter ``{"to": ["<rank>", "all"]}``. A message's body is the frame in URL-safe base64 without padding
+(SNS percent-encodes bodies, SQS takes text alone); its attribute ``to`` lists the ranks it is for. Messages are not
+deleted unless asked: the lane is purged after the run, and the queues' visibility timeout outlasts it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.parsers import ResponseParserError
+
+from fsd_inference.channels.base import Channel, Expected, Frame, Limits
+from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import ChannelError, SettingError
+from fsd_inference.records import UsageMeter
+
+if TYPE_CHECKING:
+    from mypy_boto3_sns import SNSClient
+    from mypy_boto3_sns.type_defs import PublishBatchRequestEntryTypeDef
+    from mypy_boto3_sqs import SQSClient
+
+T = TypeVar("T")
+Entry = TypeVar("Entry", bound=Mapping[str, Any])
+
+RANKS_PER_TOPIC = 100
+"""Ranks whose queues hang on one topic: within AWS's 200 filter policies a topic, and few enough that one `to`
+attribute can name them all."""
+ALL = "all"
+"""What `to` says when a message is for every rank of the block."""
+
+_BATCH_ENTRIES = 10  # PublishBatch, ReceiveMessage and DeleteMessageBatch (AWS API)
+_UNIT_BYTES = 64 * 1024  # what SNS and SQS bill as one request
+_LONGEST_POLL_S = 20  # WaitTimeSeconds (SQS API)
+_ATTRIBUTE_BYTES = 1024  # enough for the name, type and value of `to` with RANKS_PER_TOPIC ranks
+_THROTTLED = frozenset(
+    {
+        "OverLimit",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "SlowDown",
+        "Throttled",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_FROM_URL_SAFE = str.maketrans("-_", "+/")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """How the queue channel uses SNS and SQS.
+
+    Attributes
+    ----------
+    message_bytes : int
+        Most bytes of a message, and of all messages of a batch, attributes included: 256 KiB on AWS (SNS quotas,
+        2026-11), up to 1 MiB on topics whose MaximumMessageSize is raised.
+    batch_units : str
+        How SNS rounds a PublishBatch to 64 KiB units: ``"batch"`` rounds the sum (as the paper assumes), ``"message"``
+        each message. AWS does not say.
+    senders : int
+        Requests in flight at a time; the clients need as many pooled connections, and one more a receiving thread.
+    delete : bool
+        Delete messages in batches as they are received, for stacks that need their lanes back at once.
+    retry : RetrySettings
+        How throttled, failed and broken-off requests are repeated.
+    """
+
+    message_bytes: int = 256 * 1024
+    batch_units: str = "batch"
+    senders: int = 4
+    delete: bool = False
+    retry: RetrySettings = field(default_factory=RetrySettings)
+
+    def __post_init__(self) -> None:
+        if not 2 * _ATTRIBUTE_BYTES <= self.message_bytes <= 1 << 20:
+            raise SettingError(f"message_bytes must be 2048 to 1048576, not {self.message_bytes}")
+        if self.batch_units not in {"batch", "message"}:
+            raise SettingError(f"batch_units must be 'batch' or 'message', not {self.batch_units!r}")
+        if self.senders < 1:
+            raise SettingError(f"senders must be at least 1, not {self.senders}")
+
+
+class QueueChannel(Channel):
+    """One rank's channel over a lane of topics and queues.
+
+    Parameters
+    ----------
+    sns, sqs : boto3 clients
+        With the SDK's retries off (``Config(retries={"total_max_attempts": 1})``); stay the caller's.
+    topics : sequence of str
+        ARN of each block's topic: ranks 0..99, 100..199, and so on.
+    queue_url : str
+        This rank's queue.
+    workers : int
+        P.
+    settings : QueueSettings, optional
+        Limits and habits.
+
+    Raises
+    ------
+    SettingError
+        A client retries by itself, or the topics do not fit P.
+    """
+
+    def __init__(
+        self,
+        sns: SNSClient,
+        sqs: SQSClient,
+        *,
+        topics: Sequence[str],
+        queue_url: str,
+        workers: int,
+        settings: QueueSettings | None = None,
+    ) -> None:
+        for client in (sns, sqs):
+            _check_retries_are_off(client)
+        if len(topics) != math.ceil(workers / RANKS_PER_TOPIC):
+            raise SettingError(
+                f"{workers} workers need {math.ceil(workers / RANKS_PER_TOPIC)} topics, one a block of "
+                f"{RANKS_PER_TOPIC} ranks, not {len(topics)}"
+            )
+        self._settings = settings or QueueSettings()
+        frame_bytes = (self._settings.message_bytes - _ATTRIBUTE_BYTES) * 3 // 4
+        self.limits = Limits(frame_bytes, _BATCH_ENTRIES, frame_bytes)
+        self.meter = UsageMeter()
+        self._sns = sns
+        self._sqs = sqs
+        self._topics = tuple(topics)
+        self._queue_url = queue_url
+        self._workers = workers
+        self._closed = threading.Event()
+        self._senders = ThreadPoolExecutor(self._settings.senders, thread_name_prefix="queue-sender")
+
+    # --- the contract ------------------------------------------------------------------------------------------------
+
+    def send(self, frames: Sequence[Frame]) -> Future[None]:
+        if self._closed.is_set():
+            raise closed_error()
+        check_frames(frames, self.limits, self._workers)
+        by_block: defaultdict[int, list[_Message]] = defaultdict(list)
+        for frame in frames:
+            body = encode(frame.body)
+            for block, targets in _by_block(frame.targets).items():
+                by_block[block].append(_Message(body, targets))
+            self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(body))
+        batches = [
+            (self._topics[block], batch)
+            for block, messages in by_block.items()
+            for batch in pack(messages, self._settings.message_bytes)
+        ]
+        if not batches:
+            return done()
+        joined = Joined(len(batches))
+        for topic, batch in batches:
+            self._submit(topic, batch, joined)
+        return joined.future
+
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+        """Return up to 10 bodies; waits in whole seconds, rounded up, at most 20.
+
+        No poll is opened when nothing is expected: it would be billed for nothing.
+        """
+        if self._closed.is_set():
+            raise closed_error()
+        if not expected:
+            self._closed.wait(timeout_s)
+            return []
+        answer = self._request(
+            "sqs.receive",
+            f"receive from {self._queue_url}",
+            lambda: self._sqs.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=_BATCH_ENTRIES,
+                WaitTimeSeconds=min(_LONGEST_POLL_S, math.ceil(max(0.0, timeout_s))),
+            ),
+        )
+        messages = answer.get("Messages", [])
+        if not messages:
+            self.meter.empty_poll()
+            return []
+        size = sum(len(message["Body"]) for message in messages)
+        self.meter.received(size)
+        self.meter.more_units("sqs.receive", _units(size) - 1)
+        if self._settings.delete:
+            self._delete([message["ReceiptHandle"] for message in messages])
+        return [decode(message["Body"]) for message in messages]
+
+    def abort(self, frame: Frame) -> None:
+        if self._closed.is_set():
+            raise closed_error()
+        check_limits([frame], self.limits)
+        message = _Message(encode(frame.body), (ALL,))
+        self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(message.body))
+        for topic in self._topics:
+            self._publish(topic, [message])
+
+    def close(self) -> None:
+        self._closed.set()
+        self._senders.shutdown(wait=True, cancel_futures=True)
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def _submit(self, topic: str, batch: list[_Message], joined: Joined) -> None:
+        def ended(future: Future[None]) -> None:
+            joined.end(closed_error() if future.cancelled() else future.exception())
+
+        try:
+            self._senders.submit(self._publish, topic, batch).add_done_callback(ended)
+        except RuntimeError:  # closed meanwhile
+            joined.end(closed_error())
+
+    def _publish(self, topic: str, batch: list[_Message]) -> None:
+        """Publish a batch; entries that fail are sent again without the others."""
+        left = {str(number): message for number, message in enumerate(batch)}
+
+        def call() -> None:
+            entries = [message.entry(number) for number, message in left.items()]
+            answer = self._sns.publish_batch(TopicArn=topic, PublishBatchRequestEntries=entries)
+            failed = answer.get("Failed", [])
+            for number in left.keys() - {entry["Id"] for entry in failed}:
+                del left[number]
+            _check_entries(failed)
+
+        self._request("sns.publish", f"publish to {topic}", call, lambda: self._publish_units(left.values()))
+
+    def _publish_units(self, messages: Iterable[_Message]) -> int:
+        sizes = [message.size for message in messages]
+        return _units(sum(sizes)) if self._settings.batch_units == "batch" else sum(map(_units, sizes))
+
+    def _delete(self, receipts: Sequence[str]) -> None:
+        left = {str(number): receipt for number, receipt in enumerate(receipts)}
+
+        def call() -> None:
+            answer = self._sqs.delete_message_batch(
+                QueueUrl=self._queue_url,
+                Entries=[{"Id": number, "ReceiptHandle": receipt} for number, receipt in left.items()],
+            )
+            failed = answer.get("Failed", [])
+            for number in left.keys() - {entry["Id"] for entry in failed}:
+                del left[number]
+            _check_entries(failed)
+
+        self._request("sqs.delete", f"delete messages of {self._queue_url}", call)
+
+    def _request(self, kind: str, what: str, call: Callable[[], T], units: Callable[[], int] = lambda: 1) -> T:
+        """Make a request, again while that can help; each attempt is counted."""
+        pauses = self._settings.retry.pauses()
+        is_repeat = False
+        while True:
+            self.meter.request(kind, units=units(), retry=is_repeat)
+            try:
+                return call()
+            except (ClientError, BotoCoreError, ResponseParserError, _EntriesFailedError) as error:
+                transient = _is_transient(error)
+                pause = next(pauses, None) if transient else None
+                if pause is None:
+                    raise ChannelError(f"cannot {what}: {error}", retryable=transient) from error
+            is_repeat = True
+            if self._closed.wait(pause):
+                raise closed_error()
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """A frame on its way to ranks of one block."""
+
+    body: str
+    to: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes as SNS counts them: the body and the attribute's name, type and value."""
+        return len(self.body) + len("to") + len("String.Array") + len(json.dumps(self.to))
+
+    def entry(self, number: str) -> PublishBatchRequestEntryTypeDef:
+        return {
+            "Id": number,
+            "Message": self.body,
+            "MessageAttributes": {"to": {"DataType": "String.Array", "StringValue": json.dumps(self.to)}},
+        }
+
+
+class _EntriesFailedError(Exception):
+    """Some entries of a batch failed although the request succeeded."""
+
+    def __init__(self, failed: Sequence[Mapping[str, Any]]) -> None:
+        first = failed[0]
+        super().__init__(
+            f"{len(failed)} of the batch failed, the first with {first['Code']}: {first.get('Message', '')}"
+        )
+        self.is_transient = all(not entry["SenderFault"] or entry["Code"] in _THROTTLED for entry in failed)
+
+
+def _check_entries(failed: Sequence[Mapping[str, Any]]) -> None:
+    if failed:
+        raise _EntriesFailedError(failed)
+
+
+def encode(body: bytes) -> str:
+    """Return `body` in URL-safe base64 without padding."""
+    return binascii.b2a_base64(body, newline=False).translate(_TO_URL_SAFE, b"=").decode("ascii")
+
+
+_TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+def decode(text: str) -> bytes:
+    """Return the body of a message; text that is no base64 is returned as it is, for the inbox to count and drop."""
+    try:
+        return binascii.a2b_base64(text.translate(_FROM_URL_SAFE) + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError:
+        return text.encode(errors="surrogatepass")
+
+
+def pack(messages: Sequence[_Message], batch_bytes: int) -> list[list[_Message]]:
+    """Pack messages into as few batches as first-fit, largest first, finds: at most 10 each, and `batch_bytes`."""
+    batches: list[tuple[list[_Message], int]] = []
+    for message in sorted(messages, key=lambda message: message.size, reverse=True):
+        for number, (batch, size) in enumerate(batches):
+            if len(batch) < _BATCH_ENTRIES and size + message.size <= batch_bytes:
+                batch.append(message)
+                batches[number] = (batch, size + message.size)
+                break
+        else:
+            batches.append(([message], message.size))
+    return [batch for batch, _ in batches]
+
+
+def _by_block(targets: Iterable[int]) -> dict[int, tuple[str, ...]]:
+    blocks: defaultdict[int, list[str]] = defaultdict(list)
+    for target in targets:
+        blocks[target // RANKS_PER_TOPIC].append(str(target))
+    return {block: tuple(ranks) for block, ranks in blocks.items()}
+
+
+def _units(size: int) -> int:
+    return max(1, math.ceil(size / _UNIT_BYTES))
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed later: the service was busy or broken, or the connection was."""
+    if isinstance(error, _EntriesFailedError):
+        return error.is_transient
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= 500 or status == 429 or error.response.get("Error", {}).get("Code") in _THROTTLED
+    return isinstance(error, HTTPClientError | ResponseParserError)
+
+
+def _check_retries_are_off(client: SNSClient | SQSClient) -> None:
+    retries = getattr(client.meta.config, "retries", None) or {}
+    if retries.get("total_max_attempts") != 1:
+        service = client.meta.service_model.service_name
+        raise SettingError(
+            f"the {service} client repeats requests by itself, which nobody would count: "
+            'make it with Config(retries={"total_max_attempts": 1})'
+        )
