@@ -10,6 +10,7 @@ import pytest
 from mypy_boto3_s3 import S3Client
 
 from fsd_inference.aws.emulator import running_emulator
+from tests.support.lane import Clients
 from tests.support.proxy import FaultProxy
 
 
@@ -28,6 +29,13 @@ def s3_client(emulator_url: str) -> S3Client:
         aws_access_key_id="test",
         aws_secret_access_key="test",
     )
+
+
+@pytest.fixture(scope="session")
+def queue_clients(emulator_url: str) -> Iterator[Clients]:
+    clients = Clients.of(emulator_url)
+    yield clients
+    clients.close()
 
 
 _numbers = itertools.count()

@@ -20,6 +20,7 @@ from fsd_inference.channels.memory import MemoryHub
 from fsd_inference.channels.metered import Metered
 from fsd_inference.channels.sockets import SocketChannel
 from fsd_inference.errors import ChannelError, LimitError
+from tests.support.lane import Clients, Lane
 
 FRAME_BYTES = 190_000
 """A frame that every channel takes."""
@@ -27,52 +28,60 @@ FRAME_BYTES = 190_000
 STRAY = b"a frame of an older attempt"
 
 Open = Callable[..., dict[int, Channel]]
+Opener = Callable[[pytest.FixtureRequest, int, Sequence[int]], dict[int, Channel]]
 
 
-def open_memory(workers: int, ranks: Sequence[int], directory: Path) -> dict[int, Channel]:
+def open_memory(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
     hub = MemoryHub(workers, limits=Limits(FRAME_BYTES, 100, 1 << 30))
     return {rank: hub.channel(rank) for rank in ranks}
 
 
-def open_sockets(workers: int, ranks: Sequence[int], directory: Path) -> dict[int, Channel]:
-    directory.mkdir()
+def open_sockets(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
+    directory: Path = request.getfixturevalue("tmp_path")
     limits = Limits(FRAME_BYTES, 100, 1 << 30)
     return {rank: SocketChannel(directory, rank, workers, limits=limits) for rank in ranks}
 
 
-def wrapped(wrap: Callable[[Channel], Channel]) -> Open:
-    def opener(workers: int, ranks: Sequence[int], directory: Path) -> dict[int, Channel]:
-        return {rank: wrap(channel) for rank, channel in open_memory(workers, ranks, directory).items()}
+def open_queue(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
+    clients: Clients = request.getfixturevalue("queue_clients")
+    lane = Lane.make(clients, workers, ranks)
+    return {rank: lane.channel(clients, rank) for rank in ranks}
+
+
+def wrapped(wrap: Callable[[Channel], Channel], open_inner: Opener = open_memory) -> Opener:
+    def opener(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
+        return {rank: wrap(channel) for rank, channel in open_inner(request, workers, ranks).items()}
 
     return opener
 
 
-OPENERS: dict[str, Open] = {
+def delayed(inner: Channel) -> Channel:
+    return Delayed(inner, send_s=0.01, deliver_s=0.01, jitter=0.5)
+
+
+def faulty(inner: Channel) -> Channel:
+    faults = Faults(duplicate=0.3, stray=0.3, reorder=True, inject=0.2, foreign=(STRAY,), slow_read_s=0.001)
+    return Faulty(inner, faults)
+
+
+OPENERS: dict[str, Opener] = {
     "memory": open_memory,
     "sockets": open_sockets,
     "metered": wrapped(Metered),
-    "delayed": wrapped(lambda inner: Delayed(inner, send_s=0.01, deliver_s=0.01, jitter=0.5)),
-    "faulty": wrapped(
-        lambda inner: Faulty(
-            inner,
-            Faults(duplicate=0.3, stray=0.3, reorder=True, inject=0.2, foreign=(STRAY,), slow_read_s=0.001),
-        )
-    ),
+    "delayed": wrapped(delayed),
+    "faulty": wrapped(faulty),
+    "queue": open_queue,
+    "metered faulty delayed queue": wrapped(lambda inner: Metered(faulty(delayed(inner))), open_queue),
 }
 
 
-@pytest.fixture(params=list(OPENERS))
-def kind_of_channel(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def open_channels(kind_of_channel: str, tmp_path: Path) -> Iterator[Open]:
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.emulator] * ("queue" in name)) for name in OPENERS])
+def open_channels(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Return a function that opens channels of an attempt with so many workers: all ranks, or those asked for."""
     opened: list[Channel] = []
 
     def opener(workers: int, ranks: Sequence[int] | None = None) -> dict[int, Channel]:
-        channels = OPENERS[kind_of_channel](workers, ranks or range(workers), tmp_path / "run")
+        channels = OPENERS[request.param](request, workers, ranks or range(workers))
         opened.extend(channels.values())
         return channels
 

@@ -1,0 +1,76 @@
+"""A lane of topics and queues on the emulator, as the queue channel wants it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import boto3
+from botocore.config import Config
+from mypy_boto3_sns import SNSClient
+from mypy_boto3_sqs import SQSClient
+
+from fsd_inference.channels.queue import ALL, RANKS_PER_TOPIC, QueueChannel, QueueSettings
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Clients:
+    sns: SNSClient
+    sqs: SQSClient
+
+    @classmethod
+    def of(cls, endpoint_url: str) -> Clients:
+        config = Config(retries={"total_max_attempts": 1}, max_pool_connections=16)
+        session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+        return cls(
+            session.client("sns", endpoint_url=endpoint_url, config=config),
+            session.client("sqs", endpoint_url=endpoint_url, config=config),
+        )
+
+    def close(self) -> None:
+        self.sns.close()
+        self.sqs.close()
+
+
+@dataclass
+class Lane:
+    workers: int
+    topics: list[str]
+    queues: dict[int, str]
+
+    @classmethod
+    def make(cls, clients: Clients, workers: int, ranks: Iterable[int] | None = None) -> Lane:
+        """Make the topics of all ranks and the queues of `ranks`."""
+        name = f"lane-{next(_numbers)}"
+        blocks = range((workers - 1) // RANKS_PER_TOPIC + 1)
+        topics = [clients.sns.create_topic(Name=f"{name}-{block}")["TopicArn"] for block in blocks]
+        queues = {}
+        for rank in ranks if ranks is not None else range(workers):
+            attributes = {"VisibilityTimeout": "3600", "MessageRetentionPeriod": "3600"}
+            url = clients.sqs.create_queue(QueueName=f"{name}-rank-{rank}", Attributes=attributes)["QueueUrl"]  # type: ignore[arg-type]
+            arn = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+            clients.sns.subscribe(
+                TopicArn=topics[rank // RANKS_PER_TOPIC],
+                Protocol="sqs",
+                Endpoint=arn,
+                Attributes={
+                    "RawMessageDelivery": "true",
+                    "FilterPolicy": json.dumps({"to": [str(rank), ALL]}),
+                },
+            )
+            queues[rank] = url
+        return cls(workers, topics, queues)
+
+    def channel(self, clients: Clients, rank: int, settings: QueueSettings | None = None) -> QueueChannel:
+        return QueueChannel(
+            clients.sns,
+            clients.sqs,
+            topics=self.topics,
+            queue_url=self.queues[rank],
+            workers=self.workers,
+            settings=settings,
+        )
