@@ -1,0 +1,237 @@
+//! Activations: neurons x samples, kept as panels of samples that fit the cache.
+//!
+//! A panel holds all rows of a few samples, row after row, so a product reads one short run of floats a connection.
+//! Runs are 1, 4, 8, 16, 32, 64 or 128 floats long; what a panel has beyond its samples is padding and stays zero.
+
+use crate::aligned::{Aligned, LINE};
+
+/// The widest panel, in samples.
+pub const MAX_WIDTH: usize = 128;
+
+/// Widths that a panel can have.
+pub const WIDTHS: [usize; 7] = [1, 4, 8, 16, 32, 64, 128];
+
+/// Where a panel lies: its samples are `first .. first + count` of the live ones, its rows `stride` floats apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub first: usize,
+    pub count: usize,
+    pub stride: usize,
+    offset: usize,
+}
+
+impl Span {
+    /// The live samples of this panel, as positions in the list of live samples.
+    pub fn slots(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.count
+    }
+}
+
+/// Activations of the live samples; samples that are not listed are all zero.
+#[derive(Clone)]
+pub struct Panels {
+    rows: usize,
+    width: usize,
+    samples: Vec<u32>,
+    spans: Vec<Span>,
+    data: Aligned,
+}
+
+impl Panels {
+    /// All zero. `samples` are the ids of the live samples, ascending strictly; `width`, one of `WIDTHS`, is how many
+    /// of them a full panel has (the last ones may be narrower).
+    ///
+    /// # Panics
+    /// If the ids do not ascend or the width is not one of `WIDTHS`.
+    pub fn zeroed(rows: usize, samples: Vec<u32>, width: usize) -> Self {
+        assert!(samples.is_sorted_by(|a, b| a < b), "sample ids must ascend strictly");
+        let (spans, len) = lay_out(rows, samples.len(), width);
+        Self { rows, width, samples, spans, data: Aligned::zeroed(len) }
+    }
+
+    /// All zero, with the samples and widths of `self` but another number of rows.
+    pub fn like(&self, rows: usize) -> Self {
+        Self::zeroed(rows, self.samples.clone(), self.width)
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Ids of the live samples, ascending.
+    pub fn samples(&self) -> &[u32] {
+        &self.samples
+    }
+
+    /// The panels, in the order of their samples.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// Bytes of memory that the panels hold.
+    pub fn bytes(&self) -> usize {
+        size_of_val::<[f32]>(&self.data)
+    }
+
+    /// One panel: rows x stride, row-major.
+    pub fn panel(&self, index: usize) -> &[f32] {
+        let span = &self.spans[index];
+        &self.data[span.offset..span.offset + self.rows * span.stride]
+    }
+
+    /// One panel, to be written; its padding must stay zero.
+    pub fn panel_mut(&mut self, index: usize) -> &mut [f32] {
+        let span = &self.spans[index];
+        &mut self.data[span.offset..span.offset + self.rows * span.stride]
+    }
+
+    /// One row of one panel, without padding: one value for each of `spans()[index].slots()`.
+    pub fn panel_row(&self, index: usize, row: usize) -> &[f32] {
+        let span = &self.spans[index];
+        &self.panel(index)[row * span.stride..][..span.count]
+    }
+
+    /// As `panel_row`, to be written.
+    pub fn panel_row_mut(&mut self, index: usize, row: usize) -> &mut [f32] {
+        let span = self.spans[index];
+        &mut self.panel_mut(index)[row * span.stride..][..span.count]
+    }
+
+    /// Copies a row out: one value for each live sample.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.samples.len(), "one value for each live sample");
+        for (index, span) in self.spans.iter().enumerate() {
+            out[span.slots()].copy_from_slice(self.panel_row(index, row));
+        }
+    }
+
+    /// Copies a row in: one value for each live sample.
+    pub fn write_row(&mut self, row: usize, values: &[f32]) {
+        assert_eq!(values.len(), self.samples.len(), "one value for each live sample");
+        for index in 0..self.spans.len() {
+            let slots = self.spans[index].slots();
+            self.panel_row_mut(index, row).copy_from_slice(&values[slots]);
+        }
+    }
+
+    /// For each live sample whether any of its values is not zero.
+    pub fn alive(&self) -> Vec<bool> {
+        let mut alive = vec![false; self.samples.len()];
+        for (index, span) in self.spans.iter().enumerate() {
+            let alive = &mut alive[span.slots()];
+            for row in self.panel(index).chunks_exact(span.stride) {
+                for (alive, value) in alive.iter_mut().zip(row) {
+                    *alive |= *value != 0.0;
+                }
+            }
+        }
+        alive
+    }
+
+    /// The same activations for another list of live samples: what is not in it is dropped, what is new is zero.
+    pub fn repacked(&self, samples: Vec<u32>, width: usize) -> Self {
+        let mut packed = Self::zeroed(self.rows, samples, width);
+        packed.copy_samples(self);
+        packed
+    }
+
+    /// Copies the samples that both have from `source`.
+    ///
+    /// # Panics
+    /// If the numbers of rows differ.
+    pub fn copy_samples(&mut self, source: &Self) {
+        assert_eq!(self.rows, source.rows, "both must have the same rows");
+        for to in self.spans.clone() {
+            let wanted = &self.samples[to.slots()];
+            for (from, span) in source.spans.iter().enumerate() {
+                let lanes = shared(wanted, &source.samples[span.slots()]);
+                if lanes.is_empty() {
+                    continue;
+                }
+                let target = &mut self.data[to.offset..to.offset + self.rows * to.stride];
+                let rows = target.chunks_exact_mut(to.stride).zip(source.panel(from).chunks_exact(span.stride));
+                for (target, source) in rows {
+                    for &(to, from) in &lanes {
+                        target[to as usize] = source[from as usize];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Positions (in `a`, in `b`) of the ids that two ascending lists share.
+fn shared(a: &[u32], b: &[u32]) -> Vec<(u32, u32)> {
+    let (Some(first), Some(last)) = (b.first(), b.last()) else { return Vec::new() };
+    let range = a.partition_point(|id| id < first)..a.partition_point(|id| id <= last);
+    let position = |at: usize| b.binary_search(&a[at]).ok().map(|found| (at as u32, found as u32));
+    range.filter_map(position).collect()
+}
+
+/// The panels of so many samples, and the number of floats they take.
+fn lay_out(rows: usize, samples: usize, width: usize) -> (Vec<Span>, usize) {
+    assert!(WIDTHS.contains(&width), "a panel cannot be {width} samples wide");
+    let mut spans = Vec::with_capacity(samples / width + 4);
+    let (mut first, mut offset) = (0, 0);
+    while first < samples {
+        let stride = stride(samples - first, width);
+        let count = stride.min(samples - first);
+        spans.push(Span { first, count, stride, offset });
+        first += count;
+        let floats = rows.checked_mul(stride).expect("more activations than an address can name");
+        offset += floats.next_multiple_of(LINE / size_of::<f32>());
+    }
+    (spans, offset)
+}
+
+/// The stride of the next panel: as wide as allowed where at most a quarter of it is padding.
+fn stride(left: usize, width: usize) -> usize {
+    let fits = |stride: &&usize| **stride <= width && left * 4 >= **stride * 3;
+    *WIDTHS.iter().rev().find(fits).unwrap_or(&1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn narrow_panels_take_the_rest() {
+        let strides = |samples, width| -> Vec<_> {
+            lay_out(3, samples, width).0.iter().map(|span| (span.stride, span.count)).collect()
+        };
+        assert_eq!(strides(40, 32), [(32, 32), (8, 8)]);
+        assert_eq!(strides(31, 32), [(32, 31)]);
+        assert_eq!(strides(3, 128), [(4, 3)]);
+        assert_eq!(strides(2, 128), [(1, 1), (1, 1)]);
+        assert_eq!(strides(0, 8), []);
+    }
+
+    proptest! {
+        #[test]
+        fn rows_come_back(rows in 0..5_usize, ids in prop::collection::btree_set(0..300_u32, 0..200), width in 0..7_usize) {
+            let samples: Vec<u32> = ids.into_iter().collect();
+            let mut panels = Panels::zeroed(rows, samples.clone(), WIDTHS[width]);
+            let value = |row: usize, sample: u32| (row * 1000) as f32 + sample as f32 + 1.0;
+            for row in 0..rows {
+                let values: Vec<f32> = samples.iter().map(|&sample| value(row, sample)).collect();
+                panels.write_row(row, &values);
+            }
+            prop_assert!(rows == 0 || panels.alive().iter().all(|alive| *alive));
+            let other: Vec<u32> = (0..300).filter(|sample| sample % 3 != 0).collect();
+            let packed = panels.repacked(other.clone(), WIDTHS[6 - width]);
+            let mut out = vec![f32::NAN; other.len()];
+            for row in 0..rows {
+                packed.read_row(row, &mut out);
+                for (slot, sample) in other.iter().enumerate() {
+                    let expected = if samples.contains(sample) { value(row, *sample) } else { 0.0 };
+                    prop_assert_eq!(out[slot], expected);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Shared immutable arrays: owned here, or borrowed from whoever keeps them alive.
+
+use std::any::Any;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// An immutable slice together with what keeps it alive; cloning shares it.
+#[derive(Clone)]
+pub struct Buffer<T> {
+    slice: NonNull<[T]>,
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the slice is never written through a buffer, and its owner is Send + Sync.
+unsafe impl<T: Send + Sync> Send for Buffer<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Buffer<T> {}
+
+impl<T> Buffer<T> {
+    /// Takes a slice that `owner` keeps alive.
+    ///
+    /// # Safety
+    /// Until `owner` is dropped the memory of `slice` must stay where it is and must not be written.
+    pub unsafe fn borrowed(slice: &[T], owner: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { slice: NonNull::from(slice), _owner: owner }
+    }
+}
+
+impl<T: Send + Sync + 'static> From<Vec<T>> for Buffer<T> {
+    fn from(values: Vec<T>) -> Self {
+        let owner = Arc::new(values);
+        let slice = NonNull::from(owner.as_slice());
+        Self { slice, _owner: owner }
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: the owner keeps the slice alive and unchanged (`From<Vec>`, or promised to `borrowed`).
+        unsafe { self.slice.as_ref() }
+    }
+}

@@ -1,0 +1,57 @@
+//! What products are computed with: a kernel path and threads.
+
+use rayon::prelude::*;
+
+use crate::errors::Invalid;
+use crate::isa::{FloatState, Path};
+
+/// A kernel path and a number of threads.
+pub struct Compute {
+    path: Path,
+    pool: Option<rayon::ThreadPool>,
+}
+
+impl Compute {
+    /// The path of this process and so many threads (at least one; one means the caller's own).
+    pub fn new(threads: usize) -> Result<Self, Invalid> {
+        Self::with_path(Path::current()?, threads)
+    }
+
+    /// A path that this processor supports and so many threads.
+    pub fn with_path(path: Path, threads: usize) -> Result<Self, Invalid> {
+        if threads == 0 {
+            return Err(Invalid("0 threads cannot compute anything; give at least one".into()));
+        }
+        if !path.supported() {
+            return Err(Invalid(format!("this processor does not support the kernel path {path}")));
+        }
+        let start = || {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|index| format!("fsd-compute-{index}"))
+                .build()
+                .map_err(|error| Invalid(format!("{threads} threads cannot be started: {error}")))
+        };
+        Ok(Self { path, pool: if threads > 1 { Some(start()?) } else { None } })
+    }
+
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    pub fn threads(&self) -> usize {
+        self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+    }
+
+    /// Does tasks 0..count, in the standard floating-point state, and returns what they return in that order.
+    pub fn map<R: Send>(&self, count: usize, task: impl Fn(usize) -> R + Sync) -> Vec<R> {
+        let task = |index| {
+            let _state = FloatState::standard();
+            task(index)
+        };
+        match &self.pool {
+            Some(pool) if count > 1 => pool.install(|| (0..count).into_par_iter().with_max_len(1).map(task).collect()),
+            _ => (0..count).map(task).collect(),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Which kernel path this process takes, and the floating-point state that every path computes in.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use crate::errors::Invalid;
+
+/// A way to compute; all give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    Portable,
+    Avx2,
+    Avx512,
+}
+
+impl Path {
+    const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this processor can take the path.
+    pub fn supported(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Self::Avx2.supported() && is_x86_feature_detected!("avx512f"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+
+    /// The paths that this processor can take, slowest first.
+    pub fn available() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|path| path.supported()).collect()
+    }
+
+    /// The path of this process: the fastest, or the one that the environment variable `FSD_KERNEL` names.
+    pub fn current() -> Result<Self, Invalid> {
+        static CURRENT: OnceLock<Result<Path, Invalid>> = OnceLock::new();
+        CURRENT.get_or_init(Self::choose).clone()
+    }
+
+    fn choose() -> Result<Self, Invalid> {
+        let Some(forced) = std::env::var_os("FSD_KERNEL").filter(|name| !name.is_empty()) else {
+            return Ok(*Self::available().last().expect("the portable path is always there"));
+        };
+        let path: Self = forced.to_string_lossy().parse()?;
+        if !path.supported() {
+            return Err(Invalid(format!("FSD_KERNEL asks for {path}, which this processor does not support")));
+        }
+        Ok(path)
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Path {
+    type Err = Invalid;
+
+    fn from_str(name: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|path| path.name() == name)
+            .ok_or_else(|| Invalid(format!("FSD_KERNEL is \"{name}\"; the kernel paths are portable, avx2 and avx512")))
+    }
+}
+
+/// Rounds to nearest and keeps subnormals in this thread until dropped: other libraries may have set it to flush them.
+pub struct FloatState {
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code))]
+    before: u64,
+}
+
+impl FloatState {
+    /// Sets the default state.
+    pub fn standard() -> Self {
+        let before = control::read();
+        control::write(control::STANDARD);
+        Self { before }
+    }
+}
+
+impl Drop for FloatState {
+    fn drop(&mut self) {
+        control::write(self.before);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod control {
+    use std::arch::asm;
+
+    /// MXCSR: exceptions masked, round to nearest, no flushing.
+    pub const STANDARD: u64 = 0x1F80;
+
+    pub fn read() -> u64 {
+        let mut mxcsr = 0_u32;
+        // SAFETY: stores 4 bytes to where the pointer shows.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut mxcsr, options(nostack, preserves_flags)) };
+        u64::from(mxcsr)
+    }
+
+    pub fn write(state: u64) {
+        let mxcsr = state as u32;
+        // SAFETY: the value is the default one, or was read from the register before.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack, preserves_flags)) };
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod control {
+    use std::arch::asm;
+
+    /// FPCR: no traps, round to nearest, no flushing.
+    pub const STANDARD: u64 = 0;
+
+    pub fn read() -> u64 {
+        let fpcr: u64;
+        // SAFETY: reads a control register.
+        unsafe { asm!("mrs {}, fpcr", out(reg) fpcr, options(nostack, nomem, preserves_flags)) };
+        fpcr
+    }
+
+    pub fn write(state: u64) {
+        // SAFETY: the value is the default one, or was read from the register before.
+        unsafe { asm!("msr fpcr, {}", in(reg) state, options(nostack, preserves_flags)) };
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod control {
+    pub const STANDARD: u64 = 0;
+
+    pub fn read() -> u64 {
+        0
+    }
+
+    pub fn write(_state: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        assert_eq!("avx2".parse(), Ok(Path::Avx2));
+        assert!("sse".parse::<Path>().unwrap_err().to_string().contains("\"sse\""));
+        assert!(Path::available().contains(&Path::Portable));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn subnormals_are_kept_and_the_callers_state_comes_back() {
+        let flushing = 0x9FC0; // flush to zero, subnormals are zeros
+        let before = control::read();
+        control::write(flushing);
+        {
+            let _state = FloatState::standard();
+            assert_eq!(control::read() & !0x3F, control::STANDARD);
+            let tiny = std::hint::black_box(f32::MIN_POSITIVE);
+            assert!(std::hint::black_box(tiny / 2.0) > 0.0);
+        }
+        let after = control::read();
+        control::write(before);
+        assert_eq!(after & !0x3F, flushing);
+    }
+}

@@ -1,0 +1,94 @@
+//! One layer: weights, bias and activation.
+
+use crate::buffer::Buffer;
+use crate::csr::{Csr, check_finite};
+use crate::errors::Invalid;
+
+/// What is done to a pre-activation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    Identity,
+    Relu,
+    /// Relu, and nothing above this positive bound.
+    ClippedRelu(f32),
+}
+
+impl Activation {
+    /// The bounds that the activation clamps to; infinite where there is none.
+    pub(crate) fn bounds(self) -> (f32, f32) {
+        match self {
+            Self::Identity => (f32::NEG_INFINITY, f32::INFINITY),
+            Self::Relu => (0.0, f32::INFINITY),
+            Self::ClippedRelu(clip) => (0.0, clip),
+        }
+    }
+}
+
+/// A checked layer, or the part of one that some of its rows make.
+#[derive(Clone)]
+pub struct Layer {
+    weights: Csr,
+    bias: Buffer<f32>,
+    activation: Activation,
+    zero_preserving: bool,
+}
+
+impl Layer {
+    /// Takes a layer. `bias` has one entry a row or one for all; `zero_preserving` says whether the whole layer, of
+    /// which this may be a part, maps an all-zero sample to an all-zero sample.
+    pub fn new(
+        weights: Csr,
+        bias: Buffer<f32>,
+        activation: Activation,
+        zero_preserving: bool,
+    ) -> Result<Self, Invalid> {
+        if bias.len() != weights.rows() && bias.len() != 1 {
+            return Err(Invalid(format!(
+                "{} biases for {} rows; give one a row, or one for all",
+                bias.len(),
+                weights.rows()
+            )));
+        }
+        check_finite("bias", &bias)?;
+        if let Activation::ClippedRelu(clip) = activation
+            && !(clip.is_finite() && clip > 0.0)
+        {
+            return Err(Invalid(format!("the clip is {clip}; it must be positive and finite")));
+        }
+        if zero_preserving {
+            let keeps = |bias: &f32| *bias == 0.0 || (*bias < 0.0 && activation != Activation::Identity);
+            if let Some(row) = bias.iter().position(|bias| !keeps(bias)) {
+                return Err(Invalid(format!(
+                    "the layer is said to keep zeros, but bias {row} is {} and the activation {activation:?}",
+                    bias[row]
+                )));
+            }
+        }
+        Ok(Self { weights, bias, activation, zero_preserving })
+    }
+
+    pub fn weights(&self) -> &Csr {
+        &self.weights
+    }
+
+    /// One bias a row, or exactly one for all.
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    pub fn zero_preserving(&self) -> bool {
+        self.zero_preserving
+    }
+
+    pub fn rows(&self) -> usize {
+        self.weights.rows()
+    }
+
+    pub fn columns(&self) -> usize {
+        self.weights.columns()
+    }
+}

@@ -1,0 +1,153 @@
+//! The fused product of a sparse layer and panels of activations.
+//!
+//! For every row and sample: acc = +0; acc = fma(w, x, acc) over the row's connections in ascending column order;
+//! z = acc + bias; y = activation(z), with -0 stored as +0. The order is fixed and every step rounds once, so panels,
+//! threads, lanes and the number of rows in flight change nothing in the result.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod body;
+mod portable;
+
+use std::ops::Range;
+
+use crate::activations::{Panels, Span};
+use crate::compute::Compute;
+use crate::csr::Indices;
+use crate::errors::NonFinite;
+use crate::isa::Path;
+use crate::layer::Layer;
+use body::Job;
+
+/// Which rows of a layer are computed.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows<'a> {
+    All,
+    /// These rows, ascending.
+    Selected(&'a [u32]),
+}
+
+/// Below so many fused multiply-adds a task is not worth handing to another thread.
+const SMALLEST_TASK: usize = 1 << 17;
+
+/// Computes rows of `output` = activation(weights * `input` + bias) for all live samples of `input`.
+///
+/// The other rows of `output` are left as they are, so disjoint selections fill the same panels.
+///
+/// # Panics
+/// If shapes or samples do not fit, or selected rows do not ascend strictly.
+pub fn spmm(
+    layer: &Layer,
+    rows: Rows<'_>,
+    input: &Panels,
+    output: &mut Panels,
+    compute: &Compute,
+) -> Result<(), NonFinite> {
+    assert_eq!(input.rows(), layer.columns(), "the input has a row for each column of the layer");
+    assert_eq!(output.rows(), layer.rows(), "the output has a row for each row of the layer");
+    assert!(input.samples() == output.samples() && input.spans().len() == output.spans().len(), "the same samples");
+    let count = match rows {
+        Rows::All => layer.rows(),
+        Rows::Selected(rows) => {
+            assert!(rows.is_sorted_by(|a, b| a < b), "selected rows must ascend strictly");
+            assert!(rows.last().is_none_or(|last| (*last as usize) < layer.rows()), "a selected row is not there");
+            rows.len()
+        }
+    };
+    let blocks = row_blocks(layer, count, input.samples().len(), input.spans().len(), compute.threads());
+    let panels: Vec<Panel> = (0..input.spans().len()).map(|index| Panel::new(input, output, index)).collect();
+    let finite = compute.map(panels.len() * blocks.len(), |task| {
+        let (panel, block) = (&panels[task / blocks.len()], blocks[task % blocks.len()].clone());
+        // SAFETY: rows and columns are within the panels (checked above); blocks and panels are disjoint, so no two
+        // tasks write the same row of the same panel.
+        unsafe { panel.product(layer, rows, block, compute.path()) }
+    });
+    if finite.into_iter().all(|finite| finite) {
+        return Ok(());
+    }
+    let fails = |at: &usize| {
+        // SAFETY: as above, one row at a time in this thread.
+        compute
+            .map(panels.len(), |p| unsafe { panels[p].product(layer, rows, *at..*at + 1, compute.path()) })
+            .contains(&false)
+    };
+    let at = (0..count).find(fails).expect("a row that failed among others fails alone");
+    Err(NonFinite { row: rows.get(at) })
+}
+
+impl Rows<'_> {
+    #[inline(always)]
+    fn get(&self, at: usize) -> usize {
+        match self {
+            Rows::All => at,
+            // SAFETY: positions come from ranges within the selection.
+            Rows::Selected(rows) => unsafe { *rows.get_unchecked(at) as usize },
+        }
+    }
+}
+
+/// Cuts `count` rows so that all threads have work, and no task is too small.
+fn row_blocks(layer: &Layer, count: usize, samples: usize, panels: usize, threads: usize) -> Vec<Range<usize>> {
+    let wanted = if panels >= 4 * threads { 1 } else { (2 * threads).div_ceil(panels.max(1)) };
+    let worth = layer.weights().connections().saturating_mul(samples.max(1)) / panels.max(1) / SMALLEST_TASK;
+    let blocks = if threads == 1 { 1 } else { wanted.min(worth).max(1) };
+    let size = count.div_ceil(blocks).max(1);
+    (0..count).step_by(size).map(|start| start..count.min(start + size)).collect()
+}
+
+/// Where one panel of the input is read and of the output written.
+struct Panel {
+    input: *const f32,
+    output: *mut f32,
+    stride: usize,
+}
+
+// SAFETY: tasks read the input only, and write rows of the output that no other task touches.
+unsafe impl Send for Panel {}
+// SAFETY: as above.
+unsafe impl Sync for Panel {}
+
+impl Panel {
+    fn new(input: &Panels, output: &mut Panels, index: usize) -> Self {
+        let Span { stride, .. } = input.spans()[index];
+        assert_eq!(output.spans()[index].stride, stride, "the same panels");
+        Self { input: input.panel(index).as_ptr(), output: output.panel_mut(index).as_mut_ptr(), stride }
+    }
+
+    /// Computes the rows at positions `block` of `rows`; false if any pre-activation is not finite.
+    ///
+    /// # Safety
+    /// The panels must have the layer's columns and rows, the path be supported, and nothing else access these rows.
+    unsafe fn product(&self, layer: &Layer, rows: Rows<'_>, block: Range<usize>, path: Path) -> bool {
+        // SAFETY: handed on to the caller.
+        unsafe {
+            match layer.weights().indices() {
+                Indices::U16(indices) => {
+                    run(&Job::new(layer, indices, rows, block, self.input, self.output), self.stride, path)
+                }
+                Indices::U32(indices) => {
+                    run(&Job::new(layer, indices, rows, block, self.input, self.output), self.stride, path)
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As `Panel::product`.
+unsafe fn run<I: crate::csr::Index>(job: &Job<'_, I>, stride: usize, path: Path) -> bool {
+    // SAFETY: handed on to the caller.
+    unsafe {
+        match path {
+            Path::Portable => portable::run(job, stride),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => avx2::run(job, stride),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => avx512::run(job, stride),
+            #[cfg(not(target_arch = "x86_64"))]
+            Path::Avx2 | Path::Avx512 => unreachable!("not supported on this processor"),
+        }
+    }
+}

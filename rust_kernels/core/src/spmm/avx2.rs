@@ -1,0 +1,101 @@
+//! The path for x86 with AVX2 and FMA: 8 lanes, and fewer for narrow panels.
+
+use std::arch::x86_64::*;
+
+use super::body::{Job, Lanes, product};
+use crate::csr::Index;
+
+/// Defines a vector of floats by the names of its instructions.
+macro_rules! lanes {
+    ($name:ident, $vector:ty, $count:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $min:ident) => {
+        #[derive(Clone, Copy)]
+        pub(super) struct $name($vector);
+
+        // SAFETY (of every block in here): the caller has the instructions, and pointers reach all lanes.
+        impl Lanes for $name {
+            const LANES: usize = $count;
+
+            #[inline(always)]
+            unsafe fn splat(value: f32) -> Self {
+                Self(unsafe { $splat(value) })
+            }
+
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self {
+                Self(unsafe { $load(from) })
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32) {
+                unsafe { $store(to, self.0) }
+            }
+
+            #[inline(always)]
+            unsafe fn fma(self, x: Self, acc: Self) -> Self {
+                Self(unsafe { $fma(self.0, x.0, acc.0) })
+            }
+
+            #[inline(always)]
+            unsafe fn add(self, other: Self) -> Self {
+                Self(unsafe { $add(self.0, other.0) })
+            }
+
+            #[inline(always)]
+            unsafe fn max(self, other: Self) -> Self {
+                Self(unsafe { $max(self.0, other.0) })
+            }
+
+            #[inline(always)]
+            unsafe fn min(self, other: Self) -> Self {
+                Self(unsafe { $min(self.0, other.0) })
+            }
+        }
+    };
+}
+pub(super) use lanes;
+
+lanes!(X1, __m128, 1, _mm_set_ss, _mm_load_ss, _mm_store_ss, _mm_fmadd_ss, _mm_add_ss, _mm_max_ss, _mm_min_ss);
+lanes!(X4, __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps, _mm_max_ps, _mm_min_ps);
+lanes!(
+    X8,
+    __m256,
+    8,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    _mm256_max_ps,
+    _mm256_min_ps
+);
+
+/// # Safety
+/// As `product`; the processor has AVX2 and FMA.
+pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
+    // SAFETY: handed on to the caller.
+    unsafe {
+        match stride {
+            1 => width::<X1, I, 1, 1, 8>(job),
+            4 => width::<X4, I, 4, 1, 8>(job),
+            8 => width::<X8, I, 8, 1, 8>(job),
+            16 => width::<X8, I, 16, 2, 4>(job),
+            32 => width::<X8, I, 32, 4, 2>(job),
+            64 => width::<X8, I, 64, 8, 1>(job),
+            _ => width::<X8, I, 128, 8, 1>(job),
+        }
+    }
+}
+
+/// # Safety
+/// As `run`.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn width<S: Lanes, I: Index, const STRIDE: usize, const V: usize, const R: usize>(job: &Job<'_, I>) -> bool {
+    // SAFETY: handed on to the caller.
+    unsafe {
+        if job.one_value() {
+            product::<S, I, true, STRIDE, V, R>(job)
+        } else {
+            product::<S, I, false, STRIDE, V, R>(job)
+        }
+    }
+}

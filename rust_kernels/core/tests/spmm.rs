@@ -1,0 +1,120 @@
+//! Products over panels against the obvious loop, bit for bit, on every path of this processor.
+
+mod common;
+
+use common::{Plain, bits, plain, value};
+use fsd_core::activations::{Panels, WIDTHS};
+use fsd_core::compute::Compute;
+use fsd_core::errors::NonFinite;
+use fsd_core::isa::Path;
+use fsd_core::spmm::{Rows, spmm};
+use proptest::prelude::*;
+
+/// A layer and samples for it, each with one value a column.
+fn cases(huge: bool) -> impl Strategy<Value = (Plain, Vec<Vec<f32>>)> {
+    (0..40_usize, 0..30_usize, 0..150_usize).prop_flat_map(move |(columns, rows, samples)| {
+        let sample = prop::collection::vec(value(huge), columns);
+        (plain(columns, rows, huge), prop::collection::vec(sample, samples))
+    })
+}
+
+fn panels(columns: usize, samples: &[Vec<f32>], width: usize) -> Panels {
+    let mut panels = Panels::zeroed(columns, (0..samples.len() as u32).collect(), width);
+    for column in 0..columns {
+        let row: Vec<f32> = samples.iter().map(|sample| sample[column]).collect();
+        panels.write_row(column, &row);
+    }
+    panels
+}
+
+fn product(plain: &Plain, samples: &[Vec<f32>], width: usize, compute: &Compute) -> Result<Panels, NonFinite> {
+    let input = panels(plain.columns, samples, width);
+    let mut output = input.like(plain.rows.len());
+    spmm(&plain.layer(), Rows::All, &input, &mut output, compute)?;
+    Ok(output)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_path_width_and_thread_count_gives_the_same_bits((plain, samples) in cases(false)) {
+        let expected: Vec<Vec<f32>> = samples.iter().map(|sample| plain.apply(sample).unwrap()).collect();
+        for path in Path::available() {
+            for (threads, width) in WIDTHS.iter().map(|width| (1, width)).chain([(3, &4), (3, &64)]) {
+                let compute = Compute::with_path(path, threads).unwrap();
+                let output = product(&plain, &samples, *width, &compute).unwrap();
+                let mut row = vec![0.0; samples.len()];
+                for r in 0..plain.rows.len() {
+                    output.read_row(r, &mut row);
+                    let expected: Vec<f32> = expected.iter().map(|sample| sample[r]).collect();
+                    prop_assert_eq!(bits(&row), bits(&expected), "{} width {} row {}", path, width, r);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn selections_fill_the_same_output((plain, samples) in cases(false), seed in any::<u64>()) {
+        let compute = Compute::with_path(Path::available()[0], 2).unwrap();
+        let whole = product(&plain, &samples, 16, &compute).unwrap();
+        let input = panels(plain.columns, &samples, 16);
+        let mut output = input.like(plain.rows.len());
+        let (first, second): (Vec<u32>, Vec<u32>) =
+            (0..plain.rows.len() as u32).partition(|row| seed >> (row % 64) & 1 == 1);
+        for rows in [first, second] {
+            spmm(&plain.layer(), Rows::Selected(&rows), &input, &mut output, &compute).unwrap();
+        }
+        for panel in 0..whole.spans().len() {
+            for row in 0..plain.rows.len() {
+                prop_assert_eq!(bits(whole.panel_row(panel, row)), bits(output.panel_row(panel, row)));
+            }
+        }
+    }
+
+    #[test]
+    fn overflow_names_the_lowest_row((plain, samples) in cases(true)) {
+        let expected = samples.iter().filter_map(|sample| plain.apply(sample).err()).min();
+        for path in Path::available() {
+            let compute = Compute::with_path(path, 2).unwrap();
+            let found = product(&plain, &samples, 32, &compute).err().map(|error| error.row);
+            prop_assert_eq!(found, expected, "{}", path);
+        }
+    }
+}
+
+#[test]
+fn large_layers_are_cut_into_row_blocks() {
+    let rows =
+        (0..2000).map(|row| (0..30).map(|k| (k * 13 + row % 13, 0.5 - (row % 7) as f32 / 8.0)).collect()).collect();
+    let plain = Plain {
+        columns: 400,
+        rows,
+        bias: vec![0.125],
+        activation: fsd_core::layer::Activation::Relu,
+        zero_preserving: false,
+        one_value: false,
+        wide: false,
+    };
+    let samples: Vec<Vec<f32>> =
+        (0..9).map(|s| (0..400).map(|c| ((s * 400 + c) % 11) as f32 / 16.0).collect()).collect();
+    for path in Path::available() {
+        let output = product(&plain, &samples, 8, &Compute::with_path(path, 3).unwrap()).unwrap();
+        for (s, sample) in samples.iter().enumerate() {
+            let expected = plain.apply(sample).unwrap();
+            let (panel, lane) = (s / 8, s % 8);
+            let found: Vec<f32> = (0..2000).map(|row| output.panel_row(panel, row)[lane]).collect();
+            assert_eq!(bits(&found), bits(&expected), "{path}");
+        }
+    }
+}
+
+#[test]
+fn paths_that_cannot_run_here_say_so() {
+    for path in [Path::Avx2, Path::Avx512] {
+        if !path.supported() {
+            eprintln!("SKIPPED: this processor does not support {path}; its tests did not run");
+            assert!(Compute::with_path(path, 1).err().unwrap().to_string().contains(path.name()));
+        }
+    }
+}
