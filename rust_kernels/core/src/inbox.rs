@@ -1,0 +1,353 @@
+//! The inbox of one rank in one attempt: judges bodies and keeps the frames it lacked, packed, until their step takes them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+
+use crate::codec;
+use crate::frame::{self, Attempt, Header, Kind};
+use crate::spill::{Budget, Kept};
+
+/// What the inbox made of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Kept.
+    New,
+    /// Already had.
+    Duplicate,
+    /// Of an older attempt of this run.
+    Stale,
+    /// Not for this rank in this attempt.
+    Foreign,
+    /// Damaged, or impossible under the plan.
+    Corrupt,
+}
+
+/// A verdict, with the header where the body could be read and the payload of a new control frame.
+#[derive(Debug)]
+pub struct Accepted<'a> {
+    pub status: Status,
+    pub header: Option<Header>,
+    pub payload: Option<&'a [u8]>,
+}
+
+/// An edge of the plan that ends at this rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    pub source: u16,
+    pub edge: u32,
+    pub rows: usize,
+}
+
+/// What frames can be expected: the identity of the rank and, for each layer, the edges that come before it.
+pub struct Inbox {
+    attempt: Attempt,
+    rank: u16,
+    workers: usize,
+    samples: Vec<usize>,
+    /// The place of (layer that makes the rows, source, edge) among the edges of the step that needs them.
+    places: HashMap<(u32, u16, u32), usize>,
+    steps: Vec<Vec<Step>>,
+    /// Kind, source, layer, micro-batch, part.
+    control: HashSet<(Kind, u16, u32, u32, u16)>,
+    budget: Budget,
+}
+
+/// The edges of one step.
+enum Step {
+    Waiting { arrivals: Vec<Arrival>, missing: usize },
+    Taken,
+}
+
+/// The parts of one edge.
+struct Arrival {
+    /// The most bytes that all parts together can have.
+    most: u64,
+    /// 0 until the first part tells.
+    parts: u16,
+    bytes: u64,
+    kept: BTreeMap<u16, Kept>,
+}
+
+impl Inbox {
+    /// `incoming[k]` are the edges before layer k; those of layer 0 must be none.
+    pub fn new(
+        attempt: Attempt,
+        rank: u16,
+        workers: usize,
+        samples: Vec<usize>,
+        incoming: &[Vec<Incoming>],
+        budget: Budget,
+    ) -> Self {
+        let mut places = HashMap::new();
+        for (layer, edges) in (0u32..).zip(incoming).skip(1) {
+            places.extend(edges.iter().enumerate().map(|(place, from)| ((layer - 1, from.source, from.edge), place)));
+        }
+        let step = |edges: &Vec<Incoming>, samples| Step::Waiting {
+            arrivals: edges.iter().map(|edge| Arrival::new(codec::most_bytes(edge.rows, samples))).collect(),
+            missing: edges.len(),
+        };
+        let steps =
+            incoming.iter().map(|edges| samples.iter().map(|&samples| step(edges, samples)).collect()).collect();
+        Self { attempt, rank, workers, samples, places, steps, control: HashSet::new(), budget }
+    }
+
+    /// Judge a body; a new data frame is kept, the payload of a new control frame is handed back.
+    pub fn accept<'a>(&mut self, body: &'a [u8]) -> Accepted<'a> {
+        let Ok(frame) = frame::open(body) else {
+            return Accepted { status: Status::Corrupt, header: None, payload: None };
+        };
+        let header = frame.header;
+        let mut status = self.belongs(&header, frame.is_for(self.rank));
+        let mut payload = None;
+        if status == Status::New && header.kind == Kind::Data {
+            status = self.keep(&header, frame.payload);
+        } else if status == Status::New {
+            let key = (header.kind, header.source, header.layer, header.micro_batch, header.part);
+            if self.control.insert(key) {
+                payload = Some(frame.payload);
+            } else {
+                status = Status::Duplicate;
+            }
+        }
+        Accepted { status, header: Some(header), payload }
+    }
+
+    /// `New` for a frame that is this rank's business, else what it is.
+    fn belongs(&self, header: &Header, is_target: bool) -> Status {
+        let theirs = &header.attempt;
+        if theirs.run != self.attempt.run || theirs.plan != self.attempt.plan || theirs.attempt > self.attempt.attempt {
+            return Status::Foreign;
+        }
+        if theirs.attempt < self.attempt.attempt {
+            return Status::Stale;
+        }
+        // An abort concerns all, whoever sends it.
+        if header.kind == Kind::Abort || is_target && usize::from(header.source) < self.workers {
+            return Status::New;
+        }
+        Status::Foreign
+    }
+
+    fn keep(&mut self, header: &Header, payload: &[u8]) -> Status {
+        let Some(&place) = self.places.get(&(header.layer, header.source, header.edge)) else {
+            return Status::Foreign;
+        };
+        let Some(step) = self.steps[header.layer as usize + 1].get_mut(header.micro_batch as usize) else {
+            return Status::Foreign;
+        };
+        let Step::Waiting { arrivals, missing } = step else {
+            return Status::Duplicate;
+        };
+        let arrival = &mut arrivals[place];
+        let bytes = arrival.bytes + payload.len() as u64;
+        if arrival.parts != 0 && arrival.parts != header.parts {
+            return Status::Corrupt;
+        }
+        if arrival.kept.contains_key(&header.part) {
+            return Status::Duplicate;
+        }
+        if bytes > arrival.most {
+            return Status::Corrupt;
+        }
+        arrival.parts = header.parts;
+        arrival.bytes = bytes;
+        arrival.kept.insert(header.part, self.budget.keep(payload));
+        *missing -= usize::from(arrival.is_complete());
+        Status::New
+    }
+
+    /// Whether all parts of all edges of the step are there, or were.
+    pub fn is_ready(&self, layer: usize, micro_batch: usize) -> bool {
+        match &self.steps[layer][micro_batch] {
+            Step::Waiting { missing, .. } => *missing == 0,
+            Step::Taken => true,
+        }
+    }
+
+    /// The payloads of a ready step, put together, in the order of its edges; `None` if it is not ready or was taken.
+    pub fn take(&mut self, layer: usize, micro_batch: usize) -> Option<io::Result<Vec<Vec<u8>>>> {
+        let step = &mut self.steps[layer][micro_batch];
+        if !matches!(step, Step::Waiting { missing: 0, .. }) {
+            return None;
+        }
+        let Step::Waiting { arrivals, .. } = std::mem::replace(step, Step::Taken) else {
+            return None;
+        };
+        Some(arrivals.into_iter().map(|arrival| arrival.join(&mut self.budget)).collect())
+    }
+
+    /// Samples of each micro-batch.
+    pub fn samples(&self) -> &[usize] {
+        &self.samples
+    }
+
+    /// Bytes of packed frames in memory.
+    pub fn held(&self) -> u64 {
+        self.budget.held()
+    }
+}
+
+impl Arrival {
+    fn new(most: u64) -> Self {
+        Self { most, parts: 0, bytes: 0, kept: BTreeMap::new() }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.kept.len() == usize::from(self.parts)
+    }
+
+    fn join(self, budget: &mut Budget) -> io::Result<Vec<u8>> {
+        let mut payload = Vec::with_capacity(self.bytes as usize);
+        for kept in self.kept.into_values() {
+            budget.take(kept, &mut payload)?;
+        }
+        Ok(payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ATTEMPT: Attempt = Attempt { run: [7; 16], attempt: 3, plan: [9; 16] };
+    const RANK: u16 = 1;
+
+    fn inbox(budget: Budget) -> Inbox {
+        let edge = |source, edge| Incoming { source, edge, rows: 4 };
+        let incoming = [vec![], vec![edge(0, 0), edge(2, 1)], vec![edge(0, 0)]];
+        Inbox::new(ATTEMPT, RANK, 3, vec![10, 20], &incoming, budget)
+    }
+
+    fn unlimited() -> Budget {
+        Budget::new(None, 0)
+    }
+
+    fn data(layer: u32, micro_batch: u32, source: u16, edge: u32, part: u16, parts: u16) -> Header {
+        Header { kind: Kind::Data, attempt: ATTEMPT, layer, micro_batch, source, edge, part, parts }
+    }
+
+    fn judge(inbox: &mut Inbox, header: &Header, targets: &[u16]) -> Status {
+        inbox.accept(&frame::seal(header, targets, b"some")).status
+    }
+
+    #[test]
+    fn a_step_is_ready_when_all_parts_are_there() {
+        let mut inbox = inbox(unlimited());
+        assert!(inbox.is_ready(0, 0) && inbox.is_ready(0, 1));
+        for (source, edge, part, parts, text) in [(2, 1, 1, 2, "cd"), (0, 0, 0, 1, "x"), (2, 1, 0, 2, "ab")] {
+            assert!(!inbox.is_ready(1, 1));
+            assert!(inbox.take(1, 1).is_none());
+            let body = frame::seal(&data(0, 1, source, edge, part, parts), &[0, RANK], text.as_bytes());
+            assert_eq!(inbox.accept(&body).status, Status::New);
+            assert_eq!(inbox.accept(&body).status, Status::Duplicate);
+        }
+        assert!(inbox.is_ready(1, 1) && !inbox.is_ready(1, 0));
+        assert_eq!(inbox.held(), 5);
+        assert_eq!(inbox.take(1, 1).unwrap().unwrap(), [b"x".to_vec(), b"abcd".to_vec()]);
+        assert_eq!(inbox.held(), 0);
+        assert!(inbox.is_ready(1, 1) && inbox.take(1, 1).is_none());
+        assert_eq!(judge(&mut inbox, &data(0, 1, 2, 1, 0, 2), &[RANK]), Status::Duplicate);
+    }
+
+    #[test]
+    fn strays_are_told_apart() {
+        let mut inbox = inbox(unlimited());
+        let good = data(0, 0, 0, 0, 0, 2);
+        let with = |attempt| Header { attempt, ..good };
+        let cases = [
+            (with(Attempt { run: [8; 16], ..ATTEMPT }), Status::Foreign),
+            (with(Attempt { plan: [8; 16], ..ATTEMPT }), Status::Foreign),
+            (with(Attempt { run: [8; 16], attempt: 2, ..ATTEMPT }), Status::Foreign),
+            (with(Attempt { attempt: 2, ..ATTEMPT }), Status::Stale),
+            (with(Attempt { attempt: 4, ..ATTEMPT }), Status::Foreign),
+            (data(0, 2, 0, 0, 0, 1), Status::Foreign),
+            (data(2, 0, 0, 0, 0, 1), Status::Foreign),
+            (data(u32::MAX, u32::MAX, 0, 0, 0, 1), Status::Foreign),
+            (data(0, 0, 0, 1, 0, 1), Status::Foreign),
+            (data(0, 0, 3, 0, 0, 1), Status::Foreign),
+            (data(0, 0, 1, 0, 0, 1), Status::Foreign),
+        ];
+        for (header, status) in cases {
+            assert_eq!(judge(&mut inbox, &header, &[RANK]), status, "{header:?}");
+        }
+        assert_eq!(judge(&mut inbox, &good, &[0, 2]), Status::Foreign);
+        assert_eq!(judge(&mut inbox, &good, &[]), Status::Foreign);
+        assert_eq!(judge(&mut inbox, &good, &[RANK]), Status::New);
+        assert_eq!(judge(&mut inbox, &data(0, 0, 0, 0, 1, 3), &[RANK]), Status::Corrupt);
+        let large = frame::seal(&data(0, 0, 0, 0, 1, 2), &[RANK], &[0; 1000]);
+        assert_eq!(inbox.accept(&large).status, Status::Corrupt);
+        assert_eq!(inbox.accept(b"").status, Status::Corrupt);
+        assert_eq!(inbox.held(), 4);
+    }
+
+    #[test]
+    fn control_frames_come_once_and_aborts_from_anyone() {
+        let mut inbox = inbox(unlimited());
+        for kind in [Kind::Hello, Kind::Gather, Kind::Abort] {
+            let header = Header { kind, ..data(0, 0, 2, 0, 0, 1) };
+            let body = frame::seal(&header, &[RANK], b"text");
+            let first = inbox.accept(&body);
+            assert_eq!((first.status, first.payload), (Status::New, Some(&b"text"[..])));
+            let again = inbox.accept(&body);
+            assert_eq!((again.status, again.payload), (Status::Duplicate, None));
+            for other in [Header { micro_batch: 1, ..header }, Header { part: 1, parts: 2, ..header }] {
+                assert_eq!(judge(&mut inbox, &other, &[RANK]), Status::New);
+            }
+            let stranger = Header { source: 99, ..header };
+            let status = judge(&mut inbox, &stranger, &[5]);
+            assert_eq!(status, if kind == Kind::Abort { Status::New } else { Status::Foreign });
+        }
+    }
+
+    #[test]
+    fn past_the_budget_frames_go_to_files_that_do_not_stay() {
+        let directory = std::env::temp_dir().join(format!("fsd-inbox-test-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let files = || std::fs::read_dir(&directory).unwrap().count();
+        let mut inbox = inbox(Budget::new(Some(directory.clone()), 5));
+        for part in 0..4 {
+            assert_eq!(judge(&mut inbox, &data(0, 0, 0, 0, part, 4), &[RANK]), Status::New);
+            assert_eq!(judge(&mut inbox, &data(0, 0, 2, 1, part, 4), &[RANK]), Status::New);
+        }
+        assert_eq!((inbox.held(), files()), (4, 7));
+        assert_eq!(inbox.take(1, 0).unwrap().unwrap(), [b"somesomesomesome".to_vec(), b"somesomesomesome".to_vec()]);
+        assert_eq!((inbox.held(), files()), (0, 0));
+        for part in 0..3 {
+            judge(&mut inbox, &data(1, 1, 0, 0, part, 4), &[RANK]);
+        }
+        assert_eq!(files(), 2);
+        drop(inbox);
+        assert_eq!(files(), 0);
+        std::fs::remove_dir(&directory).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn in_any_order_with_doubles_and_damage_the_payloads_are_those_sent(
+            order in Just((0..12usize).collect::<Vec<_>>()).prop_shuffle(),
+            damage in prop::collection::vec((0..12usize, any::<prop::sample::Index>(), 1u8..), 0..10),
+        ) {
+            let mut bodies = Vec::new();
+            for (source, edge) in [(0, 0), (2, 1)] {
+                for part in 0..6u16 {
+                    bodies.push(frame::seal(&data(0, 0, source, edge, part, 6), &[RANK], &[source as u8, part as u8]));
+                }
+            }
+            let mut inbox = inbox(unlimited());
+            for (which, at, flip) in damage {
+                let mut body = bodies[which].clone();
+                let at = at.index(body.len());
+                body[at] ^= flip;
+                prop_assert_eq!(inbox.accept(&body).status, Status::Corrupt);
+            }
+            for which in order {
+                prop_assert!(!inbox.is_ready(1, 0));
+                prop_assert_eq!(inbox.accept(&bodies[which]).status, Status::New);
+                prop_assert_eq!(inbox.accept(&bodies[which]).status, Status::Duplicate);
+            }
+            let expected = [0u8, 2].map(|source| (0..6u8).flat_map(|part| [source, part]).collect::<Vec<_>>());
+            prop_assert_eq!(inbox.take(1, 0).unwrap().unwrap(), expected);
+        }
+    }
+}

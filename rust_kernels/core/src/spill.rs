@@ -1,0 +1,85 @@
+//! Packed bytes, in memory or in a file of their own once there are too many of them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where packed bytes go past a budget.
+pub struct Budget {
+    directory: Option<PathBuf>,
+    bytes: u64,
+    held: u64,
+}
+
+/// Bytes kept; a file is removed with it.
+pub enum Kept {
+    Memory(Vec<u8>),
+    File(Spilled),
+}
+
+pub struct Spilled {
+    path: PathBuf,
+    length: usize,
+}
+
+impl Budget {
+    /// At most `bytes` are held in memory if there is a `directory` for the rest.
+    pub fn new(directory: Option<PathBuf>, bytes: u64) -> Self {
+        Self { directory, bytes, held: 0 }
+    }
+
+    /// Bytes held in memory now.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Keep a copy of `bytes`. Should the disk refuse them they stay in memory: the run may still fit.
+    pub fn keep(&mut self, bytes: &[u8]) -> Kept {
+        if self.held + bytes.len() as u64 > self.bytes
+            && let Some(directory) = &self.directory
+            && let Ok(spilled) = Spilled::write(directory.clone(), bytes)
+        {
+            return Kept::File(spilled);
+        }
+        self.held += bytes.len() as u64;
+        Kept::Memory(bytes.to_vec())
+    }
+
+    /// Append what was kept to `out` and release it.
+    pub fn take(&mut self, kept: Kept, out: &mut Vec<u8>) -> io::Result<()> {
+        match kept {
+            Kept::Memory(bytes) => {
+                self.held -= bytes.len() as u64;
+                out.extend_from_slice(&bytes);
+                Ok(())
+            }
+            Kept::File(spilled) => spilled.read(out),
+        }
+    }
+}
+
+impl Spilled {
+    fn write(directory: PathBuf, bytes: &[u8]) -> io::Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("fsd-{}-{}.frame", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = directory.join(name);
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        // From here on the file is removed whatever happens.
+        let spilled = Self { path, length: bytes.len() };
+        file.write_all(bytes)?;
+        Ok(spilled)
+    }
+
+    fn read(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        let read = File::open(&self.path)?.take(self.length as u64).read_to_end(out)?;
+        if read == self.length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+impl Drop for Spilled {
+    fn drop(&mut self) {
+        // Nothing can be done about a file that does not go; it lies in a directory for temporary files.
+        let _ = fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,24 @@
+//! Whole numbers in 7-bit groups, the lowest first; the high bit says that more follow.
+
+/// Append `value`.
+pub(crate) fn put(out: &mut Vec<u8>, mut value: u32) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Take a number off the front of `bytes`; `None` if they end too early or it does not fit 32 bits.
+pub(crate) fn take(bytes: &mut &[u8]) -> Option<u32> {
+    let mut value = 0u64;
+    for shift in (0..35).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return u32::try_from(value).ok();
+        }
+    }
+    None
+}
