@@ -18,8 +18,13 @@ from fsd_inference.channels.delayed import Delayed
 from fsd_inference.channels.faulty import Faults, Faulty
 from fsd_inference.channels.memory import MemoryHub
 from fsd_inference.channels.metered import Metered
+from fsd_inference.channels.object import ObjectChannel, ObjectSettings
 from fsd_inference.channels.sockets import SocketChannel
 from fsd_inference.errors import ChannelError, LimitError
+from fsd_inference.records import UsageMeter
+from fsd_inference.store.base import Store
+from fsd_inference.store.directory import DirectoryStore
+from fsd_inference.store.s3 import Credentials, S3Store
 from tests.support.lane import Clients, Lane
 
 FRAME_BYTES = 190_000
@@ -48,6 +53,46 @@ def open_queue(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int
     return {rank: lane.channel(clients, rank) for rank in ranks}
 
 
+def object_channels(stores: Sequence[Store], workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
+    settings = ObjectSettings(abort_every_s=0.1)
+    return {
+        rank: ObjectChannel(stores, run="run", attempt=1, rank=rank, workers=workers, settings=settings)
+        for rank in ranks
+    }
+
+
+def open_object(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
+    directory: Path = request.getfixturevalue("tmp_path")
+    channels: dict[int, Channel] = {}
+    for rank in ranks:
+        meter = UsageMeter()
+        stores = [DirectoryStore(directory / f"bucket-{number}", meter=meter) for number in range(3)]
+        channels |= object_channels(stores, workers, [rank])
+    return channels
+
+
+def open_object_s3(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
+    endpoint_url: str = request.getfixturevalue("emulator_url")
+    buckets = [request.getfixturevalue("new_bucket")() for _ in range(2)]
+    channels: dict[int, Channel] = {}
+    for rank in ranks:
+        meter = UsageMeter()
+        stores = [
+            S3Store(
+                bucket,
+                endpoint_url=endpoint_url,
+                region="us-east-1",
+                credentials=Credentials("test", "test"),
+                meter=meter,
+            )
+            for bucket in buckets
+        ]
+        for store in stores:
+            request.addfinalizer(store.close)
+        channels |= object_channels(stores, workers, [rank])
+    return channels
+
+
 def wrapped(wrap: Callable[[Channel], Channel], open_inner: Opener = open_memory) -> Opener:
     def opener(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
         return {rank: wrap(channel) for rank, channel in open_inner(request, workers, ranks).items()}
@@ -70,12 +115,16 @@ OPENERS: dict[str, Opener] = {
     "metered": wrapped(Metered),
     "delayed": wrapped(delayed),
     "faulty": wrapped(faulty),
+    "object": open_object,
     "queue": open_queue,
+    "object on s3": open_object_s3,
     "metered faulty delayed queue": wrapped(lambda inner: Metered(faulty(delayed(inner))), open_queue),
 }
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.emulator] * ("queue" in name)) for name in OPENERS])
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.emulator] * name.endswith(("queue", "s3"))) for name in OPENERS]
+)
 def open_channels(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Return a function that opens channels of an attempt with so many workers: all ranks, or those asked for."""
     opened: list[Channel] = []

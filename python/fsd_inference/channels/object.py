@@ -1,0 +1,308 @@
+"""The channel over a store: one object a send, with the parts for all receivers and an index in front.
+
+Receivers know from what they expect which objects will be there. Of a step's missing sources only the one expected last
+is polled; when it has come, the others are read, several at a time. A read asks for a set number of bytes, which
+holds the index and, mostly, the data. What is counted for requests is the stores' meter, which all must share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from fsd_inference.channels.base import Channel, Expected, Frame, Kind, Limits
+from fsd_inference.channels.pace import Pace, PaceSettings
+from fsd_inference.channels.parts import index_size, pack_parts, read_index
+from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
+from fsd_inference.errors import ChannelError, LimitError, SettingError, StoreError
+from fsd_inference.store.base import Store
+
+T = TypeVar("T")
+
+HASH_FOLDERS = "0123456789abcdef"
+"""First parts of the keys: S3 splits a bucket's load by prefix, and sixteen can still be listed for a sweep."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSettings:
+    """How the object channel uses its stores.
+
+    Attributes
+    ----------
+    first_bytes : int
+        Bytes that the first read of an object asks for: index and data of most objects.
+    object_bytes : int
+        Most bytes of the frames of one object; they are held in memory while it is written.
+    writers, readers : int
+        Requests in flight at a time.
+    abort_every_s : float
+        How often a waiting rank looks for an abort; each look is a billed request.
+    pace : PaceSettings
+        When missing objects are polled.
+    """
+
+    first_bytes: int = 256 * 1024
+    object_bytes: int = 1 << 30
+    writers: int = 2
+    readers: int = 8
+    abort_every_s: float = 1.0
+    pace: PaceSettings = field(default_factory=PaceSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("first_bytes", "object_bytes", "writers", "readers"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.abort_every_s > 0:
+            raise SettingError(f"abort_every_s must be a positive number of seconds, not {self.abort_every_s}")
+
+
+class ObjectChannel(Channel):
+    """One rank's channel over a list of stores (buckets).
+
+    Parameters
+    ----------
+    stores : sequence of Store
+        The same, in the same order, for all ranks; with one meter; stay the caller's.
+    run : str
+        The run's name, as a part of keys.
+    attempt, rank, workers : int
+        This attempt, this rank and P.
+    settings : ObjectSettings, optional
+        Sizes and habits.
+
+    Raises
+    ------
+    SettingError
+        There is no store, or the stores count apart.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        *,
+        run: str,
+        attempt: int,
+        rank: int,
+        workers: int,
+        settings: ObjectSettings | None = None,
+    ) -> None:
+        if not stores:
+            raise SettingError("the object channel needs at least one bucket")
+        self.meter = stores[0].meter
+        if any(store.meter is not self.meter for store in stores):
+            raise SettingError("the object channel's buckets must share one usage meter")
+        self._settings = settings or ObjectSettings()
+        self.limits = Limits(_FRAME_BYTES, 1 << 20, self._settings.object_bytes)
+        self._stores = tuple(stores)
+        self._folder = f"{run}/{attempt}"
+        self._rank = rank
+        self._workers = workers
+        self._closed = threading.Event()
+        self._receiving = threading.Lock()  # held by the one thread that looks; guards the four below
+        self._read: set[Expected] = set()
+        self._paces = {kind: Pace(self._settings.pace) for kind in Kind}
+        self._abort_due = time.monotonic() + self._settings.abort_every_s
+        self._aborted = False
+        self._writers = ThreadPoolExecutor(self._settings.writers, thread_name_prefix="object-writer")
+        self._readers = ThreadPoolExecutor(self._settings.readers, thread_name_prefix="object-reader")
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def send(self, frames: Sequence[Frame]) -> Future[None]:
+        if self._closed.is_set():
+            raise closed_error()
+        check_frames(frames, self.limits, self._workers)
+        size = sum(len(frame.body) for frame in frames)
+        if size > self.limits.batch_bytes:
+            raise LimitError(f"a step's frames have {size} bytes, but an object takes {self.limits.batch_bytes}")
+        if not frames:
+            return done()
+        first = frames[0]
+        name = _name(Expected(first.kind, first.layer, first.micro_batch, self._rank))
+        joined = Joined(1)
+
+        def ended(future: Future[None]) -> None:
+            joined.end(closed_error() if future.cancelled() else future.exception())
+
+        try:
+            self._writers.submit(self._write, name, tuple(frames)).add_done_callback(ended)
+        except RuntimeError:  # closed meanwhile
+            raise closed_error() from None
+        for frame in frames:
+            self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(frame.body))
+        return joined.future
+
+    def abort(self, frame: Frame) -> None:
+        """Leave the abort where every rank looks; the first one of an attempt stays: it names the cause."""
+        if self._closed.is_set():
+            raise closed_error()
+        check_limits([frame], self.limits)
+        store, key = self._place(_ABORT)
+        try:
+            store.put_if_absent(key, frame.body)
+        except StoreError as error:
+            raise ChannelError(f"cannot abort: {error}", retryable=error.retryable) from error
+        self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(frame.body))
+
+    def _write(self, name: str, frames: Sequence[Frame]) -> None:
+        store, key = self._place(name)
+        try:
+            store.put(key, pack_parts([(frame.targets, frame.body) for frame in frames]))
+        except StoreError as error:
+            raise ChannelError(f"cannot send: {error}", retryable=error.retryable) from error
+
+    # --- receiving ---------------------------------------------------------------------------------------------------
+
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+        """Return bodies of the most urgent step of some kind; a second thread that receives waits for the first."""
+        if self._closed.is_set():
+            raise closed_error()
+        until = time.monotonic() + timeout_s
+        if not self._receiving.acquire(timeout=max(0.0, timeout_s)):
+            return []
+        try:
+            missing = self._most_urgent(expected)
+            while True:
+                bodies = self._look(missing)
+                if bodies or self._closed.is_set() or time.monotonic() >= until:
+                    break
+                self._closed.wait(max(0.0, min(until, self._next_look(missing)) - time.monotonic()))
+        except (RuntimeError, CancelledError):  # the pool of readers refuses work or drops it once closed
+            raise closed_error() from None
+        finally:
+            self._receiving.release()
+        self.meter.received(sum(map(len, bodies)))
+        return bodies
+
+    def close(self) -> None:
+        self._closed.set()
+        for pool in (self._writers, self._readers):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _most_urgent(self, expected: Sequence[Expected]) -> list[_Missing]:
+        """Return, for each kind, what is to be read of its most urgent step."""
+        urgent: dict[Kind, _Missing] = {}
+        for item in expected:
+            if item not in self._read:
+                step = (item.layer, item.micro_batch)
+                missing = urgent.setdefault(item.kind, _Missing(item.kind, step))
+                if missing.step == step:
+                    missing.items[item.source] = item
+        for missing in urgent.values():
+            self._paces[missing.kind].begin(missing.step)
+        return list(urgent.values())
+
+    def _next_look(self, missing: Sequence[_Missing]) -> float:
+        """Return when there is something to look for: an abort, or the source of a step that is expected last."""
+        looks = [] if self._aborted else [self._abort_due]
+        for step in missing:
+            if step.items:
+                pace = self._paces[step.kind]
+                looks.append(pace.poll_at(pace.choose(step.items)))
+        return min(looks, default=float("inf"))
+
+    def _look(self, missing: Sequence[_Missing]) -> list[bytes]:
+        """Look for an abort and for each step, where that is due; return the first that is found."""
+        if not self._aborted and time.monotonic() >= self._abort_due:
+            self._abort_due = time.monotonic() + self._settings.abort_every_s
+            abort = self._get(_ABORT, lambda store, key: store.get_range(key, 0, self.limits.frame_bytes))
+            if abort is not None:
+                self._aborted = True
+                return [abort]
+        for step in missing:
+            bodies = self._look_for(step)
+            if bodies:
+                return bodies
+        return []
+
+    def _look_for(self, missing: _Missing) -> list[bytes]:
+        """Poll the source expected last if that is due; when it has come, read the others too."""
+        pace = self._paces[missing.kind]
+        if not missing.items:
+            return []
+        last = pace.choose(missing.items)
+        if time.monotonic() < pace.poll_at(last):
+            return []
+        polled = self._fetch(missing.items[last])
+        now = time.monotonic()
+        if polled is None:
+            pace.missed(last, now)
+            return []
+        others = [source for source in missing.items if source != last]
+        found = dict(zip(others, self._readers.map(self._fetch, map(missing.items.__getitem__, others)), strict=True))
+        # Nothing is noted as read before all reads have ended well: what a failed one hid is then read again.
+        there = {last: polled} | {source: parts for source, parts in found.items() if parts is not None}
+        self._read.update(missing.items[source] for source in there)
+        pace.came(last, there, now)
+        if len(there) < len(missing.items):
+            late = missing.items.keys() - there.keys()
+            pace.missed(pace.choose(late), now)
+        return [body for bodies in there.values() for body in bodies]
+
+    def _fetch(self, item: Expected) -> list[bytes] | None:
+        """Return the bodies for this rank in the object of `item`; None if it is not there."""
+        return self._get(_name(item), self._read_parts)
+
+    def _read_parts(self, store: Store, key: str) -> list[bytes] | None:
+        head = store.get_range(key, 0, self._settings.first_bytes)
+        if head is None:
+            return None
+        size = index_size(head)
+        if size > len(head):
+            head += store.get_range(key, len(head), size - len(head)) or b""
+        mine = [part for part in read_index(head[:size], self.limits.frame_bytes) if self._rank in part.targets]
+        if not mine:
+            raise ChannelError(
+                f"it has nothing for rank {self._rank}: its writer follows another plan", retryable=False
+            )
+        beyond = [part for part in mine if part.end > len(head)]
+        ranges = [(max(part.start, len(head)), part.end - max(part.start, len(head))) for part in beyond]
+        tails = dict(zip(beyond, (store.get_ranges(key, ranges) if ranges else []) or [b""] * len(beyond), strict=True))
+        bodies = [head[part.start : part.end] + tails.get(part, b"") for part in mine]
+        if any(len(body) != part.end - part.start for body, part in zip(bodies, mine, strict=True)):
+            raise ChannelError("it ends before its last part")
+        return bodies
+
+    # --- places ------------------------------------------------------------------------------------------------------
+
+    def _get(self, name: str, read: Callable[[Store, str], T]) -> T:
+        store, key = self._place(name)
+        try:
+            return read(store, key)
+        except (StoreError, ChannelError) as error:
+            raise ChannelError(f"cannot receive {key}: {error}", retryable=error.retryable) from error
+
+    def _place(self, name: str) -> tuple[Store, str]:
+        """Return the store and the key of an object of this attempt."""
+        key = f"{self._folder}/{name}"
+        digest = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+        return self._stores[int(digest[1:], 16) % len(self._stores)], f"{digest[0]}/{key}"
+
+
+_ABORT = "abort"
+_FRAME_BYTES = 16 << 20  # held in memory while it is read
+
+
+@dataclass(slots=True)
+class _Missing:
+    """What is still to be read of a step, by source."""
+
+    kind: Kind
+    step: tuple[int, int]
+    items: dict[int, Expected] = field(default_factory=dict)
+
+
+def _name(item: Expected) -> str:
+    return f"{item.kind.name.lower()}-{item.layer}-{item.micro_batch}-{item.source}"
+
+
+def sweep(stores: Sequence[Store], run: str) -> None:
+    """Delete all objects of a run, whatever its attempts; one LIST a store and hash folder."""
+    for store in stores:
+        for folder in HASH_FOLDERS:
+            store.delete([info.key for info in store.list(f"{folder}/{run}/")])
