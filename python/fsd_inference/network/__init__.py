@@ -1,5 +1,29 @@
 """Networks and their inputs: model, file format, importers, generators and data sets."""
 
+from fsd_inference.network.categories import read_categories, write_categories
+from fsd_inference.network.datasets import digits
+from fsd_inference.network.graph_challenge import graph_challenge
+from fsd_inference.network.importers import graph_challenge_folder
+from fsd_inference.network.inputs import as_inputs, load_inputs, save_outputs
 from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
+from fsd_inference.network.random_network import random_network
+from fsd_inference.network.source import LayerSource
 
-__all__ = ["IDENTITY", "RELU", "Activation", "KernelArrays", "Layer", "Network"]
+__all__ = [
+    "IDENTITY",
+    "RELU",
+    "Activation",
+    "KernelArrays",
+    "Layer",
+    "LayerSource",
+    "Network",
+    "as_inputs",
+    "digits",
+    "graph_challenge",
+    "graph_challenge_folder",
+    "load_inputs",
+    "random_network",
+    "read_categories",
+    "save_outputs",
+    "write_categories",
+]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
-from fsd_inference.network.checks import exact_float32
+from fsd_inference.network.checks import rounded_float32
 
 ActivationKind = Literal["identity", "relu", "clipped_relu"]
 ACTIVATION_KINDS: tuple[ActivationKind, ...] = get_args(ActivationKind)
@@ -91,8 +91,7 @@ class Layer:
     Parameters
     ----------
     weights : sparse array or array_like, shape (n_out, n_in)
-        Copied. Columns are sorted and duplicates summed; stored zeros are kept as connections. Types other than
-        float32 are converted if that is exact.
+        Copied and rounded to float32. Columns are sorted and duplicates summed; stored zeros stay connections.
     bias : array_like, shape (n_out,), (1,) or ()
         One for each neuron, or one for all.
     activation : Activation, optional
@@ -101,7 +100,7 @@ class Layer:
     Raises
     ------
     InputError
-        If shapes do not fit, a side is empty, or a value is not finite or not exactly a float32.
+        If shapes do not fit, a side is empty, or a value is not a finite float32.
     """
 
     def __init__(self, weights: Any, bias: ArrayLike, activation: Activation = RELU) -> None:
@@ -112,7 +111,7 @@ class Layer:
             np.array(csr.indices, index_dtype(inputs)) if inputs <= MAX_WIDTH else csr.indices,
             np.array(csr.data),
             inputs,
-            bias=exact_float32(np.array(bias).reshape(-1) if np.ndim(bias) == 0 else np.array(bias), "the bias"),
+            bias=rounded_float32(np.array(bias).reshape(-1) if np.ndim(bias) == 0 else np.array(bias), "the bias"),
             activation=activation,
         )
 
@@ -268,7 +267,7 @@ def _as_csr(weights: Any) -> sparse.csr_array:
         raise InputError(f"a layer's weights must be a 2-D array of real numbers: {error}") from error
     if csr.ndim != 2:
         raise InputError(f"a layer's weights must be 2-D (outputs x inputs), not {csr.ndim}-D")
-    csr.data = exact_float32(csr.data, "a layer's weights")
+    csr.data = rounded_float32(csr.data, "a layer's weights")
     csr.sum_duplicates()
     return csr
 

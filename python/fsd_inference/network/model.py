@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 from fsd_inference.errors import InputError
+from fsd_inference.network.file_format import LayersInFiles, write_network
 from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
 from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
 
@@ -50,6 +52,40 @@ class Network:
         network._source = source
         network._name = name
         return network
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Network:
+        """Open a stored network; each layer is read, and compared with its digest, when it is asked for.
+
+        Parameters
+        ----------
+        path : path-like
+            The directory that `save` made.
+
+        Raises
+        ------
+        FileFormatError
+            If it is missing, truncated or damaged; damage within a layer shows when that layer is read.
+        """
+        source = LayersInFiles(path)
+        return cls.from_source(source, name=source.name)
+
+    def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:
+        """Write the network as a directory, layer by layer; it appears when it is complete.
+
+        Parameters
+        ----------
+        path : path-like
+            The directory to make; a network that is there already is replaced.
+        progress : callable, optional
+            Called after each layer with the number of layers written.
+
+        Raises
+        ------
+        InputError
+            If something else is in the way, or the place cannot be written.
+        """
+        write_network(path, self._name, self, progress)
 
     @property
     def name(self) -> str:

@@ -1,0 +1,300 @@
+"""How a network is stored: a directory of safetensors files, a group of layers each, and a manifest.
+
+::
+
+    NAME/network.json              what each layer is, where it is, and the SHA-256 of its content
+    NAME/layers-00000.safetensors  per layer k the tensors "k.indices", "k.values", "k.bias" and, where rows have
+    NAME/layers-00001.safetensors  different numbers of connections, "k.indptr"
+
+Layers are written and read one by one: neither a writer nor a reader holds more than a group. A reader trusts nothing:
+sizes are compared before memory is taken, and each layer's content with its digest when it is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.network.atomic import atomic_directory
+from fsd_inference.network.layer import Activation, Layer, index_dtype
+from fsd_inference.network.source import LayerSource, network_digest
+
+MANIFEST = "network.json"
+FORMAT = "fsd-network"
+VERSION = 1
+
+_GROUP_BYTES = 32 << 20  # few enough files at 8 GB, little enough memory beside one layer
+_MANIFEST_BYTES = 64 << 20
+_DTYPES = {"U16": np.uint16, "U32": np.uint32, "I64": np.int64, "F32": np.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerRecord:
+    """What the manifest says of a layer; `degree` is None where rows differ in their number of connections."""
+
+    inputs: int
+    outputs: int
+    connections: int
+    degree: int | None
+    activation: Activation
+    group: int
+    digest: bytes
+
+
+def write_network(
+    path: str | os.PathLike[str],
+    name: str,
+    layers: Iterable[Layer],
+    progress: Callable[[int], object] | None = None,
+) -> None:
+    """Write layers, each taken when the one before is written; the directory appears when it is complete.
+
+    Parameters
+    ----------
+    path : path-like
+        The directory to make; a network that is there already is replaced.
+    name : str
+        For people.
+    layers : iterable of Layer
+        That fit each other.
+    progress : callable, optional
+        Called with the number of layers done after each layer.
+
+    Raises
+    ------
+    InputError
+        If something else is in the way, or the place cannot be written.
+    """
+    with atomic_directory(path, replaceable=_is_network) as folder:
+        records: list[dict[str, Any]] = []
+        sizes: list[int] = []
+        group: dict[str, NDArray[Any]] = {}
+
+        def finish_group() -> None:
+            file = folder / _group_name(len(sizes))
+            save_file(group, file)
+            sizes.append(file.stat().st_size)
+            group.clear()
+
+        for k, layer in enumerate(layers):
+            record, tensors = _pack(layer)
+            records.append({**record, "group": len(sizes)})
+            group.update({f"{k}.{tensor}": array for tensor, array in tensors.items()})
+            if sum(array.nbytes for array in group.values()) >= _GROUP_BYTES:
+                finish_group()
+            if progress is not None:
+                progress(k + 1)
+        if group:
+            finish_group()
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": name,
+            "digest": network_digest(bytes.fromhex(record["digest"]) for record in records).hex(),
+            "group_bytes": sizes,
+            "layers": records,
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+class LayersInFiles(LayerSource):
+    """The layers of a stored network, read and checked when they are asked for.
+
+    Parameters
+    ----------
+    path : path-like
+        The network's directory, or the manifest in it.
+
+    Attributes
+    ----------
+    name : str
+        What people call it.
+
+    Raises
+    ------
+    FileFormatError
+        If it is missing or its manifest or sizes are wrong; when a layer is read, also if its content is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        folder = Path(path)
+        if folder.name == MANIFEST:
+            folder = folder.parent
+        self._folder = folder
+        file = folder / MANIFEST
+        fields = _Fields(file, "the network", _read_json(file))
+        if fields.get("format", str) != FORMAT or fields.get("version", int) != VERSION:
+            raise FileFormatError(f"{file} is not a network of format {FORMAT} version {VERSION}")
+        self.name: str = fields.get("name", str)
+        sizes = fields.get("group_bytes", list)
+        self._records = [
+            _read_record(_Fields(file, f"layer {k}", value), len(sizes))
+            for k, value in enumerate(fields.get("layers", list))
+        ]
+        if not self._records:
+            raise FileFormatError(f"{file}: the network has no layers")
+        for k, (before, after) in enumerate(itertools.pairwise(self._records)):
+            if before.outputs != after.inputs:
+                raise FileFormatError(
+                    f"{file}: layer {k + 1} takes {after.inputs} inputs, but layer {k} has {before.outputs} outputs"
+                )
+        if network_digest(self.layer_digests()).hex() != fields.get("digest", str):
+            raise FileFormatError(f"{file}: the network's digest is not that of its layers")
+        for group, size in enumerate(sizes):
+            _check_size(folder / _group_name(group), size)
+        self.widths = (self._records[0].inputs, *(record.outputs for record in self._records))
+
+    def layer(self, index: int) -> Layer:
+        """Read layer `index` and compare it with its digest."""
+        record = self._records[index]
+        file = self._folder / _group_name(record.group)
+        try:
+            layer = _read_layer(file, index, record)
+        except (OSError, SafetensorError) as error:
+            raise FileFormatError(f"{file} is damaged or cannot be read (layer {index}): {error}") from error
+        except FileFormatError:
+            raise
+        except InputError as error:
+            raise FileFormatError(f"{file}: layer {index}: {error}") from error
+        if layer.digest != record.digest:
+            raise FileFormatError(f"{file}: the content of layer {index} is not what was written (SHA-256 differs)")
+        return layer
+
+    def connections(self) -> int:
+        """Return the connections of all layers, as the manifest has them."""
+        return sum(record.connections for record in self._records)
+
+    def layer_digests(self) -> Sequence[bytes]:
+        """Return the digests that each layer is compared with when it is read."""
+        return [record.digest for record in self._records]
+
+
+def _read_json(file: Path) -> object:
+    try:
+        if file.stat().st_size > _MANIFEST_BYTES:
+            raise FileFormatError(f"{file} is larger than any network's manifest; it is something else")
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{file.parent} is not a network: there is no {file}") from error
+    except OSError as error:
+        raise FileFormatError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{file} is not valid JSON: {error}") from error
+
+
+def _pack(layer: Layer) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return a layer's manifest record, its group left out, and its tensors."""
+    arrays = layer.kernel_arrays()
+    degrees = np.diff(arrays.indptr)
+    degree = int(degrees[0]) if degrees[0] > 0 and (degrees == degrees[0]).all() else None
+    record = {
+        "inputs": layer.shape[1],
+        "outputs": layer.shape[0],
+        "connections": layer.connections,
+        "degree": degree,
+        "activation": arrays.activation,
+        "clip": arrays.clip,
+        "digest": layer.digest.hex(),
+    }
+    tensors: dict[str, NDArray[Any]] = {"indices": arrays.indices, "values": arrays.values, "bias": arrays.bias}
+    if degree is None:
+        tensors["indptr"] = arrays.indptr
+    return record, tensors
+
+
+def _read_layer(file: Path, index: int, record: _LayerRecord) -> Layer:
+    with safe_open(file, framework="numpy") as tensors:
+
+        def read(name: str, dtype: Any, *sizes: int) -> NDArray[Any]:
+            where = f"{file}: layer {index}, tensor {index}.{name}"
+            tensor = tensors.get_slice(f"{index}.{name}")
+            shape, found = tensor.get_shape(), _DTYPES.get(tensor.get_dtype())
+            if found != dtype:
+                raise FileFormatError(f"{where} is of type {tensor.get_dtype()}, not {np.dtype(dtype)}")
+            if len(shape) != 1 or shape[0] not in sizes:
+                raise FileFormatError(f"{where} has shape {shape}, not {' or '.join(f'[{size}]' for size in sizes)}")
+            array: NDArray[Any] = tensors.get_tensor(f"{index}.{name}")
+            return array
+
+        indices = read("indices", index_dtype(record.inputs), record.connections)
+        values = read("values", np.float32, record.connections, min(record.connections, 1))
+        bias = read("bias", np.float32, record.outputs, 1)
+        if record.degree is None:
+            indptr = read("indptr", np.int64, record.outputs + 1)
+        else:  # no larger than indices, which are there: a degree is at least one
+            indptr = np.arange(0, record.connections + 1, record.degree, dtype=np.int64)
+    return Layer.from_arrays(indptr, indices, values, record.inputs, bias=bias, activation=record.activation)
+
+
+class _Fields:
+    """A JSON object of the manifest whose fields are checked as they are taken."""
+
+    def __init__(self, file: Path, what: str, value: object) -> None:
+        if not isinstance(value, dict):
+            raise FileFormatError(f"{file}: {what} is not a JSON object")
+        self._file, self._what, self._value = file, what, value
+
+    def get(self, key: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
+        value = self._value.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.wrong(key)
+        return value
+
+    def count(self, key: str, least: int = 0) -> int:
+        value = self.get(key, int)
+        if not least <= value < 2**63:
+            raise self.wrong(key)
+        return int(value)
+
+    def wrong(self, key: str) -> FileFormatError:
+        return FileFormatError(f"{self._file}: {self._what}: the field {key!r} is missing or makes no sense")
+
+
+def _read_record(fields: _Fields, groups: int) -> _LayerRecord:
+    inputs, outputs = fields.count("inputs", 1), fields.count("outputs", 1)
+    connections, group = fields.count("connections"), fields.count("group")
+    degree = None if fields.get("degree", (int, type(None))) is None else fields.count("degree", 1)
+    if degree is not None and degree * outputs != connections:
+        raise fields.wrong("degree")
+    if group >= groups:
+        raise fields.wrong("group")
+    try:
+        digest = bytes.fromhex(fields.get("digest", str))
+    except ValueError:
+        raise fields.wrong("digest") from None
+    try:
+        activation = Activation(fields.get("activation", str), float(fields.get("clip", (int, float))))
+    except (InputError, OverflowError):
+        raise fields.wrong("activation") from None
+    return _LayerRecord(inputs, outputs, connections, degree, activation, group, digest)
+
+
+def _check_size(file: Path, size: object) -> None:
+    try:
+        found = file.stat().st_size
+    except OSError as error:
+        raise FileFormatError(f"{file} cannot be read: {error.strerror or error}") from error
+    if found != size:
+        raise FileFormatError(f"{file} has {found} bytes, not the {size} that were written; it is truncated or damaged")
+
+
+def _group_name(group: int) -> str:
+    return f"layers-{group:05d}.safetensors"
+
+
+def _is_network(folder: Path) -> bool:
+    """Whether a directory holds a network and nothing else, so that it may be replaced."""
+    names = {entry.name for entry in folder.iterdir()}
+    others = {name for name in names if not (name.startswith("layers-") and name.endswith(".safetensors"))}
+    return others == {MANIFEST}

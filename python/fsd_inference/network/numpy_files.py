@@ -1,0 +1,121 @@
+"""NumPy's .npy and .npz files, read with suspicion: plain numbers only, sizes compared before memory is taken."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsd_inference.errors import FileFormatError
+
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = b"PK\x03\x04"
+
+_HEADER_BYTES = 10_000
+_DEFLATE_AT_MOST = 1032  # times smaller than the data: a member that claims more is not what it says
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class NpyHeader:
+    """What an .npy file says of its array; `offset` is where the data begins."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the data."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count * self.dtype.itemsize
+
+
+def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Return the array of an .npy file, mapped read-only.
+
+    Raises
+    ------
+    FileFormatError
+        If it is not an .npy file of plain numbers, is empty, or is truncated.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            header = _read_header(stream, str(file))
+        if size != header.offset + header.nbytes:
+            raise FileFormatError(
+                f"{file} has {size} bytes, but its array of shape {header.shape} needs {header.offset + header.nbytes}"
+            )
+        if not header.nbytes:
+            raise FileFormatError(f"{file} holds an empty array of shape {header.shape}")
+        mapped: NDArray[Any] = np.memmap(
+            file, header.dtype, mode="r", offset=header.offset, shape=header.shape, order=header.order
+        )
+    except OSError as error:
+        raise FileFormatError(f"{file} cannot be read: {error.strerror or error}") from error
+    return mapped
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an .npz file by name.
+
+    Raises
+    ------
+    FileFormatError
+        If it is not a zip file of .npy members of plain numbers, or is truncated or damaged.
+    """
+    file = Path(path)
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                where = f"{file}, member {member.filename}"
+                if member.file_size > _DEFLATE_AT_MOST * (member.compress_size + 1):
+                    raise FileFormatError(f"{where}: claims to be larger than it can be")
+                with archive.open(member) as stream:
+                    header = _read_header(stream, where)
+                    if member.file_size != header.offset + header.nbytes:
+                        raise FileFormatError(f"{where}: its size does not fit its array of shape {header.shape}")
+                    data = stream.read()  # to the end, where zipfile compares the checksum
+                name = member.filename.removesuffix(".npy")
+                arrays[name] = np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
+    except _ZIP_ERRORS as error:
+        raise FileFormatError(f"{file} is damaged or cannot be read: {error}") from error
+    return arrays
+
+
+def _read_header(stream: IO[bytes], where: str) -> NpyHeader:
+    """Read an .npy header up to the data; parsed by pattern, since NumPy's own reader evaluates a literal."""
+    prefix = stream.read(8)
+    if prefix[:6] != NPY_MAGIC or len(prefix) < 8:
+        raise FileFormatError(f"{where}: not an .npy array")
+    length_bytes = 2 if prefix[6] == 1 else 4
+    length = int.from_bytes(stream.read(length_bytes), "little")
+    if length > _HEADER_BYTES:
+        raise FileFormatError(f"{where}: its header is too long for an array of numbers")
+    text = stream.read(length).decode("latin-1")
+    descr = re.search(r"'descr': *'([<>|=]?[biufcSU]\d{1,3})'", text)
+    order = re.search(r"'fortran_order': *(True|False)", text)
+    shape = re.search(r"'shape': *\(((?:\d{1,18}, *)*(?:\d{1,18})?)\)", text)
+    if not (descr and order and shape and len(text) == length):
+        raise FileFormatError(f"{where}: not an array of plain numbers (damaged, or it holds Python objects)")
+    try:
+        dtype = np.dtype(descr[1])
+    except TypeError:
+        raise FileFormatError(f"{where}: there are no numbers of type {descr[1]}") from None
+    sizes = tuple(int(size) for size in shape[1].replace(" ", "").split(",") if size)
+    if not dtype.itemsize:
+        raise FileFormatError(f"{where}: its entries have no size")
+    return NpyHeader(dtype, sizes, "F" if order[1] == "True" else "C", 8 + length_bytes + length)

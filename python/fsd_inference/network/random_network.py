@@ -1,0 +1,108 @@
+"""Random networks whose activations stay alive, and stay different from sample to sample, at any depth.
+
+The weights of a neuron are normal numbers, made to sum to zero. So only the differences between its inputs count: the
+mean that relu outputs have in common cancels, and with it the reason why deep random relu networks end up computing
+one and the same answer for every sample. What is left is Var(relu(z)) a connection, z being about N(0, 1): that is
+1/2 - 1/(2 pi) for many connections, and 1/2 for a single one (which cannot sum to zero). Squared weights sum to `_GAIN`
+over that, and biases of both signs have the variance 1 - `_GAIN`. Hence the variance v of pre-activations follows
+v' = gain v + (1 - gain): it returns to 1 from any input scale and does not drift, however narrow or deep the network
+is. A gain below 0.68 would let all samples converge, one of 1 would let magnitudes wander.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsd_inference.errors import InputError
+from fsd_inference.network.layer import MAX_WIDTH, RELU, Layer, index_dtype
+from fsd_inference.network.model import Network
+from fsd_inference.network.source import LayerSource
+
+_GAIN = 0.9
+_KEYS_AT_ONCE = 1 << 22
+
+
+def random_network(widths: Sequence[int], connections: int, *, seed: int = 0) -> Network:
+    """Return a relu network with random connections, weights and biases; layers are generated when asked for.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        The number of features, then the neurons of each layer.
+    connections : int
+        Inputs of each neuron, distinct and drawn evenly; a layer with fewer inputs than that is dense.
+    seed : int, optional
+        Equal seeds give equal networks (with the same NumPy).
+
+    Raises
+    ------
+    InputError
+        If there is no layer, or a number is out of range.
+    """
+    if len(widths) < 2:
+        raise InputError("a random network needs at least two widths: its features, then the neurons of each layer")
+    for width in widths:
+        if not 1 <= width <= MAX_WIDTH:
+            raise InputError(f"the width of a layer must be 1 to {MAX_WIDTH} neurons, not {width}")
+    if connections < 1:
+        raise InputError(f"a neuron of a random network needs at least one connection, not {connections}")
+    if seed < 0:
+        raise InputError(f"a seed must not be negative, but {seed} is")
+    source = _RandomLayers(tuple(widths), connections, seed)
+    return Network.from_source(source, name=f"random-{max(widths)}x{len(widths) - 1}-seed{seed}")
+
+
+class _RandomLayers(LayerSource):
+    def __init__(self, widths: tuple[int, ...], connections: int, seed: int) -> None:
+        self.widths = widths
+        self._connections = connections
+        self._seed = seed
+
+    def layer(self, index: int) -> Layer:
+        """Return layer `index`; each has a random stream of its own."""
+        inputs, outputs = self.widths[index], self.widths[index + 1]
+        count = min(self._connections, inputs)
+        rng = np.random.default_rng((self._seed, index))
+        columns = _distinct_columns(rng, outputs, inputs, count)
+        weights = rng.standard_normal((outputs, count), np.float32)
+        if count > 1:
+            weights -= weights.mean(axis=1, keepdims=True)
+        variance = 1 / 2 - (1 - 1 / count) / (2 * math.pi)
+        weights *= np.float32(math.sqrt(_GAIN / variance)) / np.linalg.norm(weights, axis=1, keepdims=True)
+        bias = rng.standard_normal(outputs, np.float32) * np.float32(math.sqrt(1 - _GAIN))
+        return Layer.from_arrays(
+            np.arange(0, outputs * count + 1, count, dtype=np.int64),
+            columns.astype(index_dtype(inputs)).reshape(-1),
+            weights.reshape(-1),
+            inputs,
+            bias=bias,
+            activation=RELU,
+        )
+
+    def connections(self) -> int:
+        """Return the connections of all layers without generating any."""
+        pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
+        return sum(outputs * min(self._connections, inputs) for inputs, outputs in pairs)
+
+
+def _distinct_columns(rng: np.random.Generator, rows: int, inputs: int, count: int) -> NDArray[np.int64]:
+    """Return, for each row, `count` of `inputs` columns, ascending; each choice as likely as any other."""
+    chosen = np.empty((rows, count), np.int64)
+    if count * count < 8 * inputs:
+        # Floyd's sampling, all rows at once: quadratic in count, but independent of the number of inputs.
+        for taken, top in enumerate(range(inputs - count, inputs)):
+            draw = rng.integers(0, top, rows, endpoint=True)
+            again = (chosen[:, :taken] == draw[:, None]).any(axis=1)
+            chosen[:, taken] = np.where(again, top, draw)
+    else:
+        # The columns with the smallest random keys: linear in the number of inputs.
+        step = max(1, _KEYS_AT_ONCE // inputs)
+        for start in range(0, rows, step):
+            keys = rng.random((min(step, rows - start), inputs), np.float32)
+            chosen[start : start + step] = np.argpartition(keys, count - 1, axis=1)[:, :count]
+    chosen.sort(axis=1)
+    return chosen

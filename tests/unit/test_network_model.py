@@ -1,0 +1,225 @@
+"""Layers and networks in memory: what they accept, what they refuse, what they know of themselves."""
+
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import sparse
+
+from fsd_inference.errors import InputError
+from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network
+
+CLIPPED = Activation("clipped_relu", 32)
+SMALL = st.integers(1, 6)
+FLOATS = st.one_of(st.just(0.0), st.just(-0.0), st.floats(-4, 4, width=32))
+
+
+def f32(values: list[float]) -> NDArray[np.float32]:
+    return np.array(values, np.float32)
+
+
+def u16(values: list[int]) -> NDArray[np.uint16]:
+    return np.array(values, np.uint16)
+
+
+def i64(values: list[int]) -> NDArray[np.int64]:
+    return np.array(values, np.int64)
+
+
+@st.composite
+def dense_layers(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32], Activation]:
+    outputs, inputs = draw(SMALL), draw(SMALL)
+    weights = draw(hnp.arrays(np.float32, (outputs, inputs), elements=FLOATS))
+    bias = draw(hnp.arrays(np.float32, draw(st.sampled_from([1, outputs])), elements=FLOATS))
+    return weights, bias, draw(st.sampled_from([IDENTITY, RELU, CLIPPED, Activation("clipped_relu", 0.1)]))
+
+
+@given(dense_layers())
+def test_a_layer_is_what_it_was_made_of(parts: tuple[NDArray[np.float32], NDArray[np.float32], Activation]) -> None:
+    weights, bias, activation = parts
+    layer = Layer(weights, bias, activation)
+    np.testing.assert_array_equal(layer.weights.toarray(), weights)
+    np.testing.assert_array_equal(layer.bias, bias)
+    assert layer.shape == weights.shape
+    assert layer.connections == np.count_nonzero(weights)
+    zero = np.zeros((weights.shape[1], 1), np.float32)
+    alive = activation.apply(weights @ zero + bias[:, None])
+    assert layer.zero_preserving == (not alive.any())
+    distinct = {value.tobytes() for value in weights[weights != 0]}
+    assert (layer.one_value is not None) == (len(distinct) == 1)
+
+    arrays = layer.kernel_arrays()
+    for array in (arrays.indptr, arrays.indices, arrays.values, arrays.bias):
+        assert array.flags.c_contiguous
+        assert not array.flags.writeable
+    assert arrays.indices.dtype == np.uint16
+    same = Layer.from_arrays(*arrays[:4], bias=arrays.bias, activation=activation)
+    assert same == layer
+    assert hash(same) == hash(layer)
+
+
+def test_kernel_arrays_are_borrowed_not_copied() -> None:
+    layer = Layer(np.eye(3), 0.5)
+    first, second = layer.kernel_arrays(), layer.kernel_arrays()
+    assert first.indices is second.indices
+    indices = u16([1, 0])
+    taken = Layer.from_arrays(i64([0, 1, 2]), indices, f32([1, 2]), 2, bias=f32([0]))
+    assert np.shares_memory(taken.kernel_arrays().indices, indices)
+
+
+def test_the_users_arrays_stay_their_own() -> None:
+    weights = sparse.csr_array(np.eye(2, dtype=np.float32))
+    bias = np.zeros(2, np.float32)
+    layer = Layer(weights, bias)
+    weights.data[:] = 7
+    bias[:] = 7
+    assert layer.one_value == 1.0
+    assert not layer.bias.any()
+
+
+def test_columns_are_sorted_and_duplicates_summed() -> None:
+    unsorted = sparse.csr_array((f32([1, 2, 3]), [2, 0, 2], [0, 3]), shape=(1, 3))
+    layer = Layer(unsorted, 0)
+    assert layer.kernel_arrays().indices.tolist() == [0, 2]
+    assert layer.weights.toarray().tolist() == [[2, 0, 4]]
+
+
+def test_stored_zeros_stay_connections() -> None:
+    stored = sparse.csr_array((f32([0, 0]), [0, 1], [0, 2]), shape=(1, 2))
+    layer = Layer(stored, 0)
+    assert layer.connections == 2
+    assert layer.one_value == 0.0
+    signed = sparse.csr_array((f32([0, -0.0]), [0, 1], [0, 2]), shape=(1, 2))
+    assert Layer(signed, 0).one_value is None
+
+
+def test_a_layer_without_connections_has_no_one_value() -> None:
+    layer = Layer(np.zeros((2, 3)), [1, -1])
+    assert layer.connections == 0
+    assert layer.one_value is None
+    assert not layer.zero_preserving
+
+
+@pytest.mark.parametrize(("inputs", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
+def test_indices_are_u16_as_long_as_they_fit(inputs: int, dtype: type) -> None:
+    last = sparse.csr_array((f32([2]), [inputs - 1], [0, 1]), shape=(1, inputs))
+    layer = Layer(last, 0)
+    assert layer.kernel_arrays().indices.dtype == dtype
+    assert layer.kernel_arrays().indices.tolist() == [inputs - 1]
+
+
+@pytest.mark.parametrize(
+    ("bias", "activation", "expected"),
+    [
+        ([0, 0], IDENTITY, True),
+        ([0, -1], IDENTITY, False),
+        ([0, -1], RELU, True),
+        ([-0.0, -1], RELU, True),
+        ([-1, 1e-30], RELU, False),
+        (-0.3, CLIPPED, True),
+        (0.3, CLIPPED, False),
+    ],
+)
+def test_zero_preserving_is_a_fact_of_bias_and_activation(bias: Any, activation: Activation, expected: bool) -> None:
+    assert Layer(np.ones((2, 2)), bias, activation).zero_preserving is expected
+
+
+def test_activations() -> None:
+    z = f32([-2, -0.0, 0, 1, 40])
+    assert IDENTITY.apply(z).tolist() == [-2, 0, 0, 1, 40]
+    assert RELU.apply(z).tolist() == [0, 0, 0, 1, 40]
+    assert CLIPPED.apply(z).tolist() == [0, 0, 0, 1, 32]
+    for activation in (IDENTITY, RELU, CLIPPED):
+        assert not np.signbit(activation.apply(z)[1:]).any()
+        assert activation.apply(z).dtype == np.float32
+    assert Activation("clipped_relu", 0.1) == Activation("clipped_relu", float(np.float32(0.1)))
+
+
+ONE = np.ones(1, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Activation("tanh"), "identity, relu, clipped_relu"),  # type: ignore[arg-type]
+        (lambda: Activation("relu", 3), "takes no clip"),
+        (lambda: Activation("clipped_relu"), "positive"),
+        (lambda: Activation("clipped_relu", float("nan")), "finite"),
+        (lambda: Activation("clipped_relu", 1e300), "finite"),
+        (lambda: Layer(np.ones((0, 3)), 0), "1 to"),
+        (lambda: Layer(np.ones((3, 0)), 0), "1 to"),
+        (lambda: Layer(np.ones(3), 0), "2-D"),
+        (lambda: Layer("weights", 0), "2-D"),
+        (lambda: Layer([[1], [2, 3]], 0), "2-D"),
+        (lambda: Layer([[1j]], 0), "real numbers"),
+        (lambda: Layer([[np.nan]], 0), "finite"),
+        (lambda: Layer([[1e300]], 0), "float32"),
+        (lambda: Layer([[1]], np.inf), "finite"),
+        (lambda: Layer([[1]], "a"), "real numbers"),
+        (lambda: Layer(np.ones((3, 1)), [1, 2]), "3 biases or one, not 2"),
+        (lambda: Layer(np.ones((1, 1)), [[1]]), "1-D"),
+        (lambda: Layer(sparse.csr_array((f32([3e38, 3e38]), [0, 0], [0, 2]), shape=(1, 1)), 0), "finite"),
+        (lambda: Layer.from_arrays(i64([0, 2]), u16([1, 0]), f32([1, 2]), 2, bias=ONE), "ascend strictly"),
+        (lambda: Layer.from_arrays(i64([0, 2]), u16([1, 1]), f32([1, 2]), 2, bias=ONE), "ascend strictly"),
+        (lambda: Layer.from_arrays(i64([0, 1]), u16([2]), ONE, 2, bias=ONE), "input 2"),
+        (lambda: Layer.from_arrays(i64([0, 2, 1]), u16([1]), ONE, 2, bias=ONE), "row starts"),
+        (lambda: Layer.from_arrays(i64([1, 1]), u16([1]), ONE, 2, bias=ONE), "row starts"),
+        (lambda: Layer.from_arrays(i64([0, 2]), u16([1]), ONE, 2, bias=ONE), "row starts"),
+        (lambda: Layer.from_arrays(i64([0]), u16([]), ONE[:0], 2, bias=ONE), "1 to"),
+        (lambda: Layer.from_arrays(i64([]), u16([]), ONE[:0], 2, bias=ONE), "1 to"),
+        (
+            lambda: Layer.from_arrays(i64([0, 3]), u16([0, 1, 2]), f32([1, 2]), 3, bias=ONE),
+            "weights or one",
+        ),
+        (lambda: Layer.from_arrays(i64([0, 0]), u16([]), ONE, 3, bias=ONE), "weights or one"),
+        (lambda: Layer.from_arrays(i64([0, 1]), np.zeros(1, np.uint32), ONE, 3, bias=ONE), "uint16"),
+        (lambda: Network([]), "at least one layer"),
+        (
+            lambda: Network([Layer(np.ones((2, 3)), 0), Layer(np.ones((2, 3)), 0)]),
+            "layer 1 takes 3 inputs, but layer 0",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(make: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_last_of_a_row_may_exceed_the_first_of_the_next() -> None:
+    layer = Layer.from_arrays(i64([0, 0, 1, 1, 2, 2]), u16([5, 0]), f32([1, 2]), 6, bias=np.zeros(1, np.float32))
+    assert layer.weights.toarray()[[1, 3], [5, 0]].tolist() == [1, 2]
+
+
+def test_a_network_knows_its_layers() -> None:
+    layers = [Layer(np.ones((2, 3)), 0), Layer(np.eye(2), [1, 2])]
+    network = Network(layers, name="two")
+    assert len(network) == 2
+    assert network.widths == (3, 2, 2)
+    assert network.connections == 8
+    assert list(network) == layers
+    assert network.layer(1) is layers[1]
+    assert network.name == "two"
+    for index in (-1, 2):
+        with pytest.raises(IndexError, match="layers 0 to 1"):
+            network.layer(index)
+
+
+def test_the_digest_is_of_the_content_alone() -> None:
+    layers = [Layer(np.ones((2, 3)), 0), Layer(np.eye(2), [1, 2])]
+    digest = Network(layers).digest
+    assert len(digest) == 16
+    assert Network(layers, name="other").digest == digest
+    for other in (
+        layers[:1],
+        [layers[0], Layer(np.eye(2), [1, 3])],
+        [layers[0], Layer(np.eye(2), [1, 2], IDENTITY)],
+        [layers[0], Layer(2 * np.eye(2), [1, 2])],
+        [layers[0], Layer(np.eye(2)[::-1], [1, 2])],
+        [Layer(np.ones((2, 4)), 0), layers[1]],
+    ):
+        assert Network(other).digest != digest
