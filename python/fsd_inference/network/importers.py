@@ -85,25 +85,28 @@ class _TsvLayers(LayerSource):
             wrong = np.flatnonzero((lines[name] < 1) | (lines[name] > neurons))
             if wrong.size:
                 row = int(wrong[0])
-                raise FileFormatError(f"{file}, line {row + 1}: {name} {lines[name][row]} is not in 1 to {neurons}")
+                raise FileFormatError(
+                    f"{file}, connection {row + 1}: {name} {lines[name][row]} is not in 1 to {neurons}"
+                )
         with np.errstate(over="ignore"):
             weights = lines["weight"].astype(np.float32)
         wrong = np.flatnonzero(~np.isfinite(weights))
         if wrong.size:
             row = int(wrong[0])
             raise FileFormatError(
-                f"{file}, line {row + 1}: weight {lines['weight'][row]} is not a finite float32 number"
+                f"{file}, connection {row + 1}: weight {lines['weight'][row]} is not a finite float32 number"
             )
         csr = sparse.coo_array((weights, (lines["output"] - 1, lines["input"] - 1)), shape=(neurons, neurons)).tocsr()
         if csr.nnz != lines.size:
-            raise FileFormatError(f"{file} has {lines.size - csr.nnz} lines for a connection that is there already")
+            raise FileFormatError(f"{file} repeats a connection: {lines.size} lines name {csr.nnz} different ones")
         return Layer(csr, self._bias, official_activation())
 
 
 def _read_lines(file: Path) -> NDArray[np.void]:
     try:
-        if not file.stat().st_size:
-            raise FileFormatError(f"{file} is empty")
+        with file.open("rb") as stream:
+            if all(line.isspace() for line in stream):  # which loadtxt would only warn of
+                raise FileFormatError(f"{file} is empty")
         lines: NDArray[np.void] = np.loadtxt(file, _LINE, comments=None, delimiter="\t", ndmin=1, encoding="latin-1")
     except OSError as error:
         raise FileFormatError(f"{file} cannot be read: {error.strerror or error}") from error

@@ -101,11 +101,12 @@ def csr_from_blocks(blocks: Iterable[NDArray[Any]], features: int, what: str = "
     """Return dense blocks of samples x features, one above the other, as float32 CSR; zeros are left out."""
     counts, columns, values = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for block in blocks:
-        dense = exact_float32(block, what)
-        row, column = np.nonzero(dense)
-        counts.append(np.bincount(row, minlength=len(dense)))
-        columns.append(column.astype(np.int32))
-        values.append(dense[row, column])
+        mask = block != 0  # true for NaN, which is refused below
+        count = np.count_nonzero(mask, axis=1)
+        place = np.flatnonzero(mask)
+        counts.append(count)
+        columns.append((place - np.repeat(np.arange(len(block)) * features, count)).astype(np.int32))
+        values.append(exact_float32(block[mask], what))
     indptr = np.cumsum(np.concatenate(counts))
     shape = (indptr.size - 1, features)
     return _with_int32(sparse.csr_array((np.concatenate(values), np.concatenate(columns), indptr), shape=shape), what)
@@ -150,6 +151,11 @@ def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.cs
 
 def _sparse_from(arrays: Mapping[str, NDArray[Any]], what: str) -> sparse.csr_array:
     """Return the sparse array that `scipy.sparse.save_npz` wrote, its structure fully checked."""
+    wrong = [
+        name for name in ("indices", "indptr", "row", "col") if name in arrays and arrays[name].dtype.kind not in "iu"
+    ]
+    if wrong:
+        raise FileFormatError(f"{what} is not a valid sparse array: {wrong[0]} are not whole numbers")
     try:
         kind, shape, data = arrays["format"].item(), tuple(arrays["shape"].tolist()), arrays["data"]
         if kind == b"coo":

@@ -3,10 +3,11 @@
 The weights of a neuron are normal numbers, made to sum to zero. So only the differences between its inputs count: the
 mean that relu outputs have in common cancels, and with it the reason why deep random relu networks end up computing
 one and the same answer for every sample. What is left is Var(relu(z)) a connection, z being about N(0, 1): that is
-1/2 - 1/(2 pi) for many connections, and 1/2 for a single one (which cannot sum to zero). Squared weights sum to `_GAIN`
-over that, and biases of both signs have the variance 1 - `_GAIN`. Hence the variance v of pre-activations follows
-v' = gain v + (1 - gain): it returns to 1 from any input scale and does not drift, however narrow or deep the network
-is. A gain below 0.68 would let all samples converge, one of 1 would let magnitudes wander.
+1/2 - 1/(2 pi) for many connections, and at most 1/2 for one or two, where z is far from normal (and one cannot sum to
+zero). Squared weights sum to `_GAIN` over that, and biases of both signs have the variance 1 - `_GAIN`. Hence the
+variance v of pre-activations follows v' = gain v + (1 - gain): it returns to 1 from any input scale and does not drift,
+however narrow or deep the network is. A gain below 0.68 would let all samples converge, one of 1 would let magnitudes
+wander.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class _RandomLayers(LayerSource):
         weights = rng.standard_normal((outputs, count), np.float32)
         if count > 1:
             weights -= weights.mean(axis=1, keepdims=True)
-        variance = 1 / 2 - (1 - 1 / count) / (2 * math.pi)
+        variance = 1 / 2 - max(0, 1 - 2 / count) / (2 * math.pi)
         weights *= np.float32(math.sqrt(_GAIN / variance)) / np.linalg.norm(weights, axis=1, keepdims=True)
         bias = rng.standard_normal(outputs, np.float32) * np.float32(math.sqrt(1 - _GAIN))
         return Layer.from_arrays(
