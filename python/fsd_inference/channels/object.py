@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Kind, Limits
 from fsd_inference.channels.pace import Pace, PaceSettings
-from fsd_inference.channels.parts import index_size, pack_parts, read_index
+from fsd_inference.channels.parts import HEADER_BYTES, index_size, pack_parts, read_index
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.errors import ChannelError, LimitError, SettingError, StoreError
 from fsd_inference.store.base import Store
@@ -54,9 +54,9 @@ class ObjectSettings:
     pace: PaceSettings = field(default_factory=PaceSettings)
 
     def __post_init__(self) -> None:
-        for name in ("first_bytes", "object_bytes", "writers", "readers"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (("first_bytes", HEADER_BYTES), ("object_bytes", 1), ("writers", 1), ("readers", 1)):
+            if getattr(self, name) < least:
+                raise SettingError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if not self.abort_every_s > 0:
             raise SettingError(f"abort_every_s must be a positive number of seconds, not {self.abort_every_s}")
 

@@ -18,6 +18,8 @@ _VERSION = 1
 _HEADER = struct.Struct("<4sHHII")
 _ENTRY = struct.Struct("<QI")
 _MAX_INDEX_BYTES = 64 << 20
+HEADER_BYTES = _HEADER.size
+"""Bytes that tell how long the index is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ deleted unless asked: the lane is purged after the run, and the queues' visibili
 from __future__ import annotations
 
 import binascii
+import contextlib
 import json
 import math
 import threading
@@ -174,7 +175,8 @@ class QueueChannel(Channel):
     def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
         """Return up to 10 bodies; waits in whole seconds, rounded up, at most 20.
 
-        No poll is opened when nothing is expected: it would be billed for nothing.
+        No poll is opened when nothing is expected: it would be billed for nothing. Should an answer be lost on its
+        way, its messages stay hidden as long as the queue's visibility timeout says; the stall clock then ends the run.
         """
         if self._closed.is_set():
             raise closed_error()
@@ -244,6 +246,7 @@ class QueueChannel(Channel):
         return _units(sum(sizes)) if self._settings.batch_units == "batch" else sum(map(_units, sizes))
 
     def _delete(self, receipts: Sequence[str]) -> None:
+        """Delete messages; one that cannot be deleted comes again later, and is dropped as a duplicate or as stale."""
         left = {str(number): receipt for number, receipt in enumerate(receipts)}
 
         def call() -> None:
@@ -256,7 +259,8 @@ class QueueChannel(Channel):
                 del left[number]
             _check_entries(failed)
 
-        self._request("sqs.delete", f"delete messages of {self._queue_url}", call)
+        with contextlib.suppress(ChannelError):
+            self._request("sqs.delete", f"delete messages of {self._queue_url}", call)
 
     def _request(self, kind: str, what: str, call: Callable[[], T], units: Callable[[], int] = lambda: 1) -> T:
         """Make a request, again while that can help; each attempt is counted."""
