@@ -155,3 +155,62 @@ class EmulatorInfo:
     pid: int
     token: str
     directory: str
+
+
+RANKS_PER_TOPIC = 100
+"""Ranks that share one SNS topic of a lane: a topic takes 200 filter policies."""
+
+MESSAGE_BYTES = 256 * 1024
+"""Largest message of an SNS topic unless its MaximumMessageSize is raised (to 1 MiB at most)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSpec:
+    """The queues one (run, attempt) holds: a topic for each block of `RANKS_PER_TOPIC` ranks, a queue for each rank."""
+
+    topic_arns: tuple[str, ...]
+    queue_urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StackSpec:
+    """The deployed resources, as stack.json describes them.
+
+    Attributes
+    ----------
+    name : str
+        What the names of its resources begin with.
+    endpoint_url : str or None
+        Where the services answer; None for AWS itself.
+    region : str
+    lanes : tuple of LaneSpec
+        All of the same number of ranks.
+    run_buckets : tuple of str
+        Buckets of what a run needs and leaves; their objects expire. Leases are kept in the first.
+    network_bucket : str
+        Bucket of networks and shards; nothing expires.
+    message_bytes : int
+        Largest message the topics and queues take.
+    longest_run_s : float
+        Queues keep and hide messages for longer than this.
+    purge_settle_s : float
+        How long a purge may go on in a queue after it was asked for: 60 s on AWS.
+    emulator : EmulatorInfo or None
+        The emulator that was started for this stack.
+    """
+
+    name: str
+    endpoint_url: str | None
+    region: str
+    lanes: tuple[LaneSpec, ...]
+    run_buckets: tuple[str, ...]
+    network_bucket: str
+    message_bytes: int = MESSAGE_BYTES
+    longest_run_s: float = 900.0
+    purge_settle_s: float = 60.0
+    emulator: EmulatorInfo | None = None
+
+    @property
+    def ranks(self) -> int:
+        """The most workers that a run on this stack can have over queues."""
+        return len(self.lanes[0].queue_urls) if self.lanes else 0

@@ -1,0 +1,316 @@
+"""Make a stack's topics, queues and buckets on AWS or an emulator, and delete them again."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
+
+from fsd_inference.aws.clients import Clients, request
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import FsdError, SettingError, StackError
+from fsd_inference.records import MESSAGE_BYTES, RANKS_PER_TOPIC, EmulatorInfo, LaneSpec, StackSpec, UsageMeter
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+
+T = TypeVar("T")
+
+_THREADS = 16
+_RETRY = RetrySettings(attempts=8, base_s=0.2, cap_s=10.0)
+_NAME = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
+_LONGEST_HIDING_S = 43_200  # SQS's longest VisibilityTimeout
+_RETENTION_S = (60, 1_209_600)  # SQS's MessageRetentionPeriod
+_MARGIN_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """What to make.
+
+    Attributes
+    ----------
+    name : str
+        What all names begin with: 3 to 32 of a-z, 0-9 and '-'.
+    lanes, ranks : int
+        Queue runs at the same time, and the most workers of each.
+    run_buckets : int
+        Buckets of the runs; more of them take more requests a second.
+    message_bytes : int
+        Largest message; more than 256 KiB raises the topics' MaximumMessageSize.
+    longest_run_s : float
+        Queues keep and hide messages for longer than this.
+    purge_settle_s : float
+        See `StackSpec`.
+    expire_days : int
+        Objects in the buckets of the runs are deleted after this.
+    """
+
+    name: str
+    lanes: int = 1
+    ranks: int = 8
+    run_buckets: int = 1
+    message_bytes: int = MESSAGE_BYTES
+    longest_run_s: float = 900.0
+    purge_settle_s: float = 60.0
+    expire_days: int = 1
+
+    def __post_init__(self) -> None:
+        if _NAME.fullmatch(self.name) is None:
+            raise SettingError(f"stack name {self.name!r} must be 3 to 32 of a-z, 0-9 and '-', a letter first")
+        for name in ("lanes", "ranks", "run_buckets", "expire_days"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 1024 <= self.message_bytes <= 4 * MESSAGE_BYTES:
+            raise SettingError(f"message_bytes must be from 1024 to {4 * MESSAGE_BYTES}, not {self.message_bytes}")
+        if not 0 < self.longest_run_s <= _LONGEST_HIDING_S - _MARGIN_S:
+            raise SettingError(
+                f"longest_run_s must be from 0 to {_LONGEST_HIDING_S - _MARGIN_S}, which is as long as queues can hide "
+                f"messages, not {self.longest_run_s:g}"
+            )
+
+
+@dataclass(slots=True)
+class _Made:
+    """What exists so far, so that a stack that fails half-way leaves nothing."""
+
+    topic_arns: list[str] = field(default_factory=list)
+    queue_urls: list[str] = field(default_factory=list)
+    buckets: list[str] = field(default_factory=list)
+
+
+def create_stack(
+    clients: Clients,
+    settings: StackSettings,
+    *,
+    emulator: EmulatorInfo | None = None,
+    meter: UsageMeter | None = None,
+) -> StackSpec:
+    """Make all resources and return their description.
+
+    The stack's name is the one given and a random end, so that no resource of another stack is taken for its own: names
+    of buckets are shared by the whole world, and those of deleted queues are blocked for a minute.
+
+    Parameters
+    ----------
+    clients : Clients
+    settings : StackSettings
+    emulator : EmulatorInfo, optional
+        The emulator to write into the description, for who takes the stack down.
+    meter : UsageMeter, optional
+        Counts the requests: 1 a topic, 2 a queue, 2 a bucket.
+
+    Raises
+    ------
+    StackError
+        Something could not be made; what had been made is deleted again.
+    """
+    work = _Provision(clients, settings, meter or UsageMeter())
+    blocks = math.ceil(settings.ranks / RANKS_PER_TOPIC)
+    run_buckets = [f"{work.name}-runs-{index}" for index in range(settings.run_buckets)]
+    network_bucket = f"{work.name}-networks"
+    buckets = [(name, settings.expire_days) for name in run_buckets] + [(network_bucket, None)]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        try:
+            _all(threads, work.bucket, buckets)
+            pairs = [(lane, block) for lane in range(settings.lanes) for block in range(blocks)]
+            topics = _all(threads, work.topic, pairs)
+            arns = dict(zip(pairs, topics, strict=True))
+            places = [(lane, rank) for lane in range(settings.lanes) for rank in range(settings.ranks)]
+            subscriptions = [(lane, rank, arns[lane, rank // RANKS_PER_TOPIC]) for lane, rank in places]
+            urls = _all(threads, work.queue, subscriptions)
+        except BaseException:
+            _delete(clients, work.made, work.meter, threads)
+            raise
+    return StackSpec(
+        name=work.name,
+        endpoint_url=clients.endpoint_url,
+        region=clients.region,
+        lanes=tuple(
+            LaneSpec(
+                tuple(topics[lane * blocks : (lane + 1) * blocks]),
+                tuple(urls[lane * settings.ranks : (lane + 1) * settings.ranks]),
+            )
+            for lane in range(settings.lanes)
+        ),
+        run_buckets=tuple(run_buckets),
+        network_bucket=network_bucket,
+        message_bytes=settings.message_bytes,
+        longest_run_s=settings.longest_run_s,
+        purge_settle_s=settings.purge_settle_s,
+        emulator=emulator,
+    )
+
+
+def delete_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None = None) -> None:
+    """Delete all resources of a stack, objects included; what is not there is passed over.
+
+    Raises
+    ------
+    StackError
+        Something could not be deleted; the rest was tried all the same.
+    """
+    made = _Made(
+        [arn for lane in stack.lanes for arn in lane.topic_arns],
+        [url for lane in stack.lanes for url in lane.queue_urls],
+        [*stack.run_buckets, stack.network_bucket],
+    )
+    with ThreadPoolExecutor(_THREADS) as threads:
+        failures = _delete(clients, made, meter or UsageMeter(), threads)
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise StackError(f"stack {stack.name} is not wholly deleted: {failures[0]}{more}", retryable=True)
+
+
+class _Provision:
+    """Makes one stack's resources, each in a request or two, and remembers them."""
+
+    def __init__(self, clients: Clients, settings: StackSettings, meter: UsageMeter) -> None:
+        self.clients = clients
+        self.settings = settings
+        self.name = f"{settings.name}-{uuid4().hex[:8]}"
+        self.meter = meter
+        self.made = _Made()
+
+    def topic(self, lane: int, block: int) -> str:
+        name = f"{self.name}-lane{lane}-block{block}"
+        attributes = {}
+        if self.settings.message_bytes > MESSAGE_BYTES:
+            attributes["MaximumMessageSize"] = str(self.settings.message_bytes)
+        answer = self._request(
+            "sns.manage",
+            f"make topic {name}",
+            lambda: self.clients.sns.create_topic(Name=name, Attributes=attributes),
+        )
+        self.made.topic_arns.append(answer["TopicArn"])
+        return answer["TopicArn"]
+
+    def queue(self, lane: int, rank: int, topic_arn: str) -> str:
+        """Make a rank's queue and let it have what the topic gets for that rank and for all."""
+        name = f"{self.name}-lane{lane}-rank{rank}"
+        _, partition, _, region, account, _ = topic_arn.split(":")
+        arn = f"arn:{partition}:sqs:{region}:{account}:{name}"
+        lifetime_s = math.ceil(self.settings.longest_run_s) + _MARGIN_S
+        attributes: dict[QueueAttributeNameType, str] = {
+            "MessageRetentionPeriod": str(min(max(lifetime_s, _RETENTION_S[0]), _RETENTION_S[1])),
+            "VisibilityTimeout": str(lifetime_s),
+            "Policy": json.dumps(_policy(arn, topic_arn)),
+        }
+        made = self._request(
+            "sqs.manage",
+            f"make queue {name}",
+            lambda: self.clients.sqs.create_queue(QueueName=name, Attributes=attributes),
+        )
+        url = made["QueueUrl"]
+        self.made.queue_urls.append(url)
+        subscription = {
+            "RawMessageDelivery": "true",
+            "FilterPolicyScope": "MessageAttributes",
+            "FilterPolicy": json.dumps({"to": [str(rank), "all"]}),
+        }
+        self._request(
+            "sns.manage",
+            f"subscribe queue {name}",
+            lambda: self.clients.sns.subscribe(
+                TopicArn=topic_arn, Protocol="sqs", Endpoint=arn, Attributes=subscription
+            ),
+        )
+        return url
+
+    def bucket(self, name: str, expire_days: int | None) -> None:
+        region = self.clients.region
+        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        self._request(
+            "s3.manage",
+            f"make bucket {name}",
+            lambda: self.clients.s3.create_bucket(Bucket=name, **where),  # type: ignore[arg-type]
+        )
+        self.made.buckets.append(name)
+        rule = {
+            "ID": "expire",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+        }
+        if expire_days is not None:
+            rule["Expiration"] = {"Days": expire_days}
+        self._request(
+            "s3.manage",
+            f"set the lifecycle of bucket {name}",
+            lambda: self.clients.s3.put_bucket_lifecycle_configuration(
+                Bucket=name,
+                LifecycleConfiguration={"Rules": [rule]},  # type: ignore[list-item]
+            ),
+        )
+
+    def _request(self, kind: str, what: str, call: Callable[[], T]) -> T:
+        return request(kind, what, call, meter=self.meter, retry=_RETRY)
+
+
+def _policy(queue_arn: str, topic_arn: str) -> dict[str, object]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "sns.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": queue_arn,
+                "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
+            }
+        ],
+    }
+
+
+def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPoolExecutor) -> list[FsdError]:
+    """Delete what was made, as far as that goes; return what failed."""
+
+    def topic(arn: str) -> None:
+        what = f"delete topic {arn}"
+        request("sns.manage", what, lambda: clients.sns.delete_topic(TopicArn=arn), meter=meter, retry=_RETRY)
+
+    def queue(url: str) -> None:
+        def call() -> None:
+            with suppress(clients.sqs.exceptions.QueueDoesNotExist):
+                clients.sqs.delete_queue(QueueUrl=url)
+
+        request("sqs.manage", f"delete queue {url}", call, meter=meter, retry=_RETRY)
+
+    def bucket(name: str) -> None:
+        store = clients.open_bucket(name, meter=meter, retry=_RETRY)
+        try:
+            store.delete(info.key for info in store.list(""))
+        except FsdError as error:
+            if "NoSuchBucket" in str(error):
+                return
+            raise
+        finally:
+            store.close()
+        what = f"delete bucket {name}"
+        request("s3.manage", what, lambda: clients.s3.delete_bucket(Bucket=name), meter=meter, retry=_RETRY)
+
+    def attempt(job: tuple[Callable[[str], None], str]) -> FsdError | None:
+        delete, name = job
+        try:
+            delete(name)
+        except FsdError as error:
+            return error
+        return None
+
+    jobs: list[tuple[Callable[[str], None], str]] = [(topic, arn) for arn in made.topic_arns]
+    jobs += [(queue, url) for url in made.queue_urls]
+    jobs += [(bucket, name) for name in made.buckets]
+    return [failure for failure in threads.map(attempt, jobs) if failure is not None]
+
+
+def _all(threads: ThreadPoolExecutor, work: Callable[..., T], items: Sequence[tuple[object, ...]]) -> list[T]:
+    """Do `work` on all items; when one fails the others still end before its error is raised."""
+    futures = [threads.submit(work, *item) for item in items]
+    wait(futures)
+    return [future.result() for future in futures]

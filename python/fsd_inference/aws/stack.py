@@ -1,0 +1,184 @@
+"""stack.json: the deployed resources, written by `fsd stack up` (or by other tools) and checked when read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from fsd_inference.errors import FileFormatError
+from fsd_inference.records import RANKS_PER_TOPIC, EmulatorInfo, LaneSpec, StackSpec
+
+T = TypeVar("T")
+
+_FORMAT = "fsd-stack"
+_VERSION = 1
+_LARGEST_MESSAGE = 1024 * 1024
+
+
+def save_stack(stack: StackSpec, path: Path) -> None:
+    """Write `stack` to `path`, whole or not at all."""
+    new = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        new.write_text(json.dumps({"format": _FORMAT, "version": _VERSION, **asdict(stack)}, indent=2) + "\n")
+        new.replace(path)
+    except OSError as error:
+        raise FileFormatError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def load_stack(path: Path) -> StackSpec:
+    """Read a stack.json.
+
+    Raises
+    ------
+    FileFormatError
+        It cannot be read, is of another format or version, or something in it is missing, unknown or wrong.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FileFormatError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise FileFormatError(f"{path} is not JSON ({error})") from error
+    try:
+        return parse_stack(value)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+
+
+def parse_stack(value: object) -> StackSpec:
+    """Check the JSON value of a stack.json and return the stack; `FileFormatError` names what is wrong."""
+    top = _Fields(value, "")
+    if top.take("format", str) != _FORMAT:
+        raise FileFormatError(f"'format' must be {_FORMAT!r}")
+    version = top.take("version", int)
+    if version != _VERSION:
+        raise FileFormatError(f"'version' is {version}, and this program reads {_VERSION}: make the stack anew")
+    emulator = top.take_optional("emulator", dict)
+    stack = StackSpec(
+        name=top.take("name", str),
+        endpoint_url=top.take_optional("endpoint_url", str),
+        region=top.take("region", str),
+        lanes=tuple(_lane(lane, f"lanes[{index}].") for index, lane in enumerate(top.take("lanes", list))),
+        run_buckets=top.take_strings("run_buckets"),
+        network_bucket=top.take("network_bucket", str),
+        message_bytes=top.take("message_bytes", int),
+        longest_run_s=top.take_number("longest_run_s"),
+        purge_settle_s=top.take_number("purge_settle_s"),
+        emulator=None if emulator is None else _emulator(emulator),
+    )
+    top.end()
+    _check(stack)
+    return stack
+
+
+def _lane(value: object, where: str) -> LaneSpec:
+    fields = _Fields(value, where)
+    lane = LaneSpec(fields.take_strings("topic_arns"), fields.take_strings("queue_urls"))
+    fields.end()
+    return lane
+
+
+def _emulator(value: object) -> EmulatorInfo:
+    fields = _Fields(value, "emulator.")
+    found = EmulatorInfo(
+        fields.take("endpoint_url", str),
+        fields.take("pid", int),
+        fields.take("token", str),
+        fields.take("directory", str),
+    )
+    fields.end()
+    if found.pid <= 1 or len(found.token) < 16:
+        raise FileFormatError("'emulator' names no process that was started for a stack")
+    return found
+
+
+def _check(stack: StackSpec) -> None:
+    if stack.endpoint_url is not None:
+        parts = urlsplit(stack.endpoint_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise FileFormatError(f"'endpoint_url' {stack.endpoint_url!r} is not an http(s) URL")
+    if not stack.lanes or not stack.run_buckets:
+        raise FileFormatError("a stack needs at least one lane and one bucket in 'run_buckets'")
+    for index, lane in enumerate(stack.lanes):
+        _check_lane(lane, stack.ranks, f"lanes[{index}].")
+    for what in ("topic_arns", "queue_urls"):
+        names = [name for lane in stack.lanes for name in getattr(lane, what)]
+        if len(set(names)) != len(names):
+            raise FileFormatError(f"'{what}' of the lanes must all differ: a queue belongs to one rank of one lane")
+    if not 1024 <= stack.message_bytes <= _LARGEST_MESSAGE:
+        raise FileFormatError(f"'message_bytes' must be from 1024 to {_LARGEST_MESSAGE}, not {stack.message_bytes}")
+
+
+def _check_lane(lane: LaneSpec, ranks: int, where: str) -> None:
+    if not lane.queue_urls or len(lane.queue_urls) != ranks:
+        raise FileFormatError(f"'{where}queue_urls' must be as many as lane 0 has, and at least one")
+    blocks = math.ceil(ranks / RANKS_PER_TOPIC)
+    if len(lane.topic_arns) != blocks:
+        raise FileFormatError(
+            f"'{where}topic_arns' has {len(lane.topic_arns)} topics, but {ranks} ranks need {blocks} "
+            f"(one for {RANKS_PER_TOPIC} ranks)"
+        )
+    for url in lane.queue_urls:
+        if urlsplit(url).scheme not in {"http", "https"}:
+            raise FileFormatError(f"'{where}queue_urls': {url!r} is not an http(s) URL")
+    for arn in lane.topic_arns:
+        if arn.count(":") != 5 or not arn.startswith("arn:") or arn.split(":")[2] != "sns":
+            raise FileFormatError(f"'{where}topic_arns': {arn!r} is not the ARN of an SNS topic")
+
+
+class _Fields:
+    """Takes the fields of a JSON object one by one, each of the type asked for, and none is left over."""
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, Mapping):
+            raise FileFormatError(f"{where.rstrip('.') or 'the file'} must be a JSON object")
+        self._left: dict[str, Any] = dict(value)
+        self._where = where
+
+    def take(self, name: str, kind: type[T]) -> T:
+        if name not in self._left:
+            raise FileFormatError(f"'{self._where}{name}' is missing")
+        value = self._left.pop(name)
+        if not isinstance(value, kind) or isinstance(value, bool) or value == "":
+            raise FileFormatError(f"'{self._where}{name}' must be {_KINDS[kind]}, not {value!r:.60}")
+        return value
+
+    def take_optional(self, name: str, kind: type[T]) -> T | None:
+        if self._left.get(name, ...) is None:
+            del self._left[name]
+            return None
+        return self.take(name, kind)
+
+    def take_number(self, name: str) -> float:
+        kind = int if isinstance(self._left.get(name), int) else float
+        value = float(self.take(name, kind))
+        if not 0 <= value < math.inf:
+            raise FileFormatError(f"'{self._where}{name}' must be a number of seconds, not {value}")
+        return value
+
+    def take_strings(self, name: str) -> tuple[str, ...]:
+        values = self.take(name, list)
+        if not all(isinstance(value, str) and value for value in values):
+            raise FileFormatError(f"'{self._where}{name}' must hold strings only")
+        return tuple(values)
+
+    def end(self) -> None:
+        if self._left:
+            raise FileFormatError(f"'{self._where}{min(self._left)}' is not known here")
+
+
+_KINDS: dict[type, str] = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}

@@ -1,0 +1,282 @@
+"""Leases of lanes on a memory store under a time of our own."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fsd_inference.aws.lanes import LaneTable, Lease
+from fsd_inference.errors import LaneError
+from fsd_inference.store.claims import claim
+from fsd_inference.store.memory import MemoryStore
+
+START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+
+@dataclass
+class World:
+    """A store, the true time, and which lanes were purged."""
+
+    now: float = 0.25
+    purged: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # As S3 does, the store gives whole seconds.
+        self.store = MemoryStore(clock=lambda: datetime.fromtimestamp(START + int(self.now), UTC))
+
+    def table(self, lanes: int = 2, *, settle_s: float = 60.0, clock_starts_at: float = 0.0) -> LaneTable:
+        return LaneTable(
+            self.store,
+            lanes,
+            purge=self.purged.append,
+            settle_s=settle_s,
+            clock=lambda: clock_starts_at + self.now,
+            sleep=self.sleep,
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_each_run_gets_a_lane_of_its_own_until_none_is_left() -> None:
+    world = World()
+    table = world.table(3)
+    assert {table.acquire(f"run{i}", 0, 100, 0).lane for i in range(3)} == {0, 1, 2}
+    with pytest.raises(
+        LaneError, match=r"no lane is free after 5 s: lane 0 is held by run run\d, attempt 0, until 00:02"
+    ) as caught:
+        table.acquire("late", 1, 100, 5)
+    assert caught.value.retryable
+    assert world.now >= 5
+
+
+def test_a_released_lane_is_purged_and_settles_before_it_is_held_again() -> None:
+    world = World()
+    table = world.table(1)
+    lease = table.acquire("a", 0, 100, 0)
+    table.release(lease)
+    assert world.purged == [0]
+    with pytest.raises(LaneError, match="lane 0 is draining by run a"):
+        table.acquire("b", 0, 100, 50)
+    released = world.now
+    assert table.acquire("b", 0, 100, 60).lane == 0
+    assert world.now >= released
+    assert world.now >= 60
+    assert world.purged == [0]
+
+
+def test_a_released_lane_is_free_at_once_where_purges_are_immediate() -> None:
+    world = World()
+    table = world.table(1, settle_s=0)
+    table.release(table.acquire("a", 0, 100, 0))
+    assert table.acquire("b", 0, 100, 0).lane == 0
+    assert world.now < 1
+
+
+@pytest.mark.parametrize("settle_s", [0.0, 60.0])
+def test_a_lane_whose_holder_is_gone_is_purged_before_it_is_held(settle_s: float) -> None:
+    world = World()
+    table = world.table(1, settle_s=settle_s)
+    table.acquire("gone", 0, 100, 0)
+    with pytest.raises(LaneError, match="held by run gone"):
+        table.acquire("next", 0, 100, 100)
+    lease = table.acquire("next", 0, 100, 200)
+    assert lease.lane == 0
+    assert world.purged == [0]
+    assert world.now >= 130 + settle_s
+
+
+def test_a_lost_lane_cannot_be_released_or_renewed() -> None:
+    world = World()
+    table = world.table(1, settle_s=0)
+    lost = table.acquire("slow", 0, 10, 0)
+    world.now += 1000
+    other = world.table(1, settle_s=0).acquire("next", 0, 10, 0)
+    world.purged.clear()
+    with pytest.raises(LaneError, match="lane 0 no longer belongs to run slow, attempt 0"):
+        table.release(lost)
+    with pytest.raises(LaneError):
+        table.renew(lost, 100)
+    assert world.purged == []
+    table.release(other)
+
+
+def test_renewing_moves_the_end() -> None:
+    world = World()
+    table = world.table(1, settle_s=0)
+    lease = table.acquire("a", 0, 10, 0)
+    world.now += 35
+    lease = table.renew(lease, 100)
+    world.now += 100
+    with pytest.raises(LaneError):
+        table.acquire("b", 0, 10, 0)
+    table.release(lease)
+
+
+def test_a_purge_that_fails_keeps_the_lane_until_its_time_is_over() -> None:
+    world = World()
+
+    def fail(lane: int) -> None:
+        raise LaneError("no")
+
+    broken = LaneTable(world.store, 1, purge=fail, settle_s=0, clock=lambda: world.now, sleep=world.sleep)
+    with pytest.raises(LaneError, match="no"):
+        broken.release(broken.acquire("a", 0, 10, 0))
+    with pytest.raises(LaneError):
+        world.table(1, settle_s=0).acquire("b", 0, 10, 100)
+    assert world.table(1, settle_s=0).acquire("b", 0, 10, 100).lane == 0
+    assert world.purged == [0]
+
+
+def test_a_strange_object_among_the_leases() -> None:
+    world = World()
+    world.store.put("lanes/notes.txt", b"ignored")
+    world.store.put("lanes/0007.json", b"of a larger stack")
+    assert world.table(1).acquire("a", 0, 10, 0).lane == 0
+    for data in (b"", b"[]", b"{}", b'{"version": 2}', b'{"version": 1, "state": "lost"}', b"\xff"):
+        world.store.put("lanes/0001.json", data)
+        with pytest.raises(LaneError, match=r"object lanes/0001.json is not a lease"):
+            world.table(2).acquire("b", 0, 10, 0)
+
+
+def test_threads_never_share_a_lane() -> None:
+    world = World()
+    holders: dict[int, int] = {}
+    taken = []
+    guard = threading.Lock()
+    gate = threading.Barrier(8)
+
+    def run(index: int) -> None:
+        table = LaneTable(world.store, 3, purge=lambda lane: None, settle_s=0, sleep=lambda s: None)
+        gate.wait()
+        for attempt in range(10):
+            lease = table.acquire(f"run{index}", attempt, 100, 30)
+            with guard:
+                holders[lease.lane] = holders.get(lease.lane, 0) + 1
+                taken.append(holders[lease.lane])
+            with guard:
+                holders[lease.lane] -= 1
+            table.release(lease)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert taken == [1] * 80
+
+
+def test_a_rank_is_claimed_once() -> None:
+    store = MemoryStore()
+    assert claim(store, "run", 0, 3, "a")
+    assert not claim(store, "run", 0, 3, "b")
+    assert not claim(store, "run", 0, 3, "a")
+    assert claim(store, "run", 1, 3, "b")
+    assert claim(store, "run", 0, 4, "b")
+
+
+@dataclass
+class Held:
+    table: LaneTable
+    lease: Lease
+    ends: float
+
+
+class Leases(RuleBasedStateMachine):
+    """Clients with clocks of their own take, renew, release and forget lanes while time goes on."""
+
+    LANES = 2
+    DEADLINE = 20.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.settle_s = 5.0
+        self.held: list[Held] = []
+        self.lost: list[Held] = []
+        self.runs = 0
+        self.purges: dict[int, float] = {}
+
+    def table(self, clock_starts_at: float) -> LaneTable:
+        return LaneTable(
+            self.world.store,
+            self.LANES,
+            purge=self.purge,
+            settle_s=self.settle_s,
+            clock=lambda: clock_starts_at + self.world.now,
+            sleep=self.world.sleep,
+        )
+
+    def purge(self, lane: int) -> None:
+        # A lane is purged by its holder, or when its holder's run is over; never under a run.
+        assert all(held.ends <= self.world.now for held in self.held if held.lease.lane == lane)
+        self.purges[lane] = self.world.now
+
+    @rule(clock_starts_at=st.floats(-1e6, 1e6), wait_s=st.sampled_from([0.0, 1.0, 30.0]))
+    def acquire(self, clock_starts_at: float, wait_s: float) -> None:
+        table = self.table(clock_starts_at)
+        self.runs += 1
+        try:
+            lease = table.acquire(f"run{self.runs}", 0, self.DEADLINE, wait_s)
+        except LaneError:
+            # Refused only where every lane was held or draining a moment ago.
+            assert len(self.held) + len(self.lost) + len(self.purges) >= self.LANES
+            return
+        # A lane that was purged has settled.
+        assert self.world.now - self.purges.pop(lease.lane, -1e9) >= self.settle_s
+        self.held.append(Held(table, lease, self.world.now + self.DEADLINE))
+
+    @rule(seconds=st.floats(0, 40))
+    def time_passes(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        held = data.draw(st.sampled_from(self.held))
+        was_running = held.ends > self.world.now
+        try:
+            held.lease = held.table.renew(held.lease, self.DEADLINE)
+        except LaneError:
+            assert not was_running
+            self.held.remove(held)
+            self.lost.append(held)
+        else:
+            held.ends = self.world.now + self.DEADLINE
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        held = data.draw(st.sampled_from(self.held))
+        was_running = held.ends > self.world.now
+        self.held.remove(held)
+        try:
+            held.table.release(held.lease)
+        except LaneError:
+            assert not was_running
+            self.lost.append(held)
+
+    @precondition(lambda self: self.lost)
+    @rule(data=st.data())
+    def lost_leases_stay_lost(self, data: st.DataObject) -> None:
+        held = data.draw(st.sampled_from(self.lost))
+        before = dict(self.purges)
+        for use in (lambda: held.table.release(held.lease), lambda: held.table.renew(held.lease, 10)):
+            with pytest.raises(LaneError):
+                use()
+        assert self.purges == before
+
+    @invariant()
+    def one_running_holder_a_lane(self) -> None:
+        lanes = [held.lease.lane for held in self.held if held.ends > self.world.now]
+        assert len(lanes) == len(set(lanes))
+
+
+TestLeases = Leases.TestCase
+TestLeases.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
