@@ -38,12 +38,11 @@ pub struct Incoming {
     pub rows: usize,
 }
 
-/// What frames can be expected: the identity of the rank and, for each layer, the edges that come before it.
+/// The identity of the rank, and what has come of each edge of each step.
 pub struct Inbox {
     attempt: Attempt,
     rank: u16,
     workers: usize,
-    samples: Vec<usize>,
     /// The place of (layer that makes the rows, source, edge) among the edges of the step that needs them.
     places: HashMap<(u32, u16, u32), usize>,
     steps: Vec<Vec<Step>>,
@@ -74,7 +73,7 @@ impl Inbox {
         attempt: Attempt,
         rank: u16,
         workers: usize,
-        samples: Vec<usize>,
+        samples: &[usize],
         incoming: &[Vec<Incoming>],
         budget: Budget,
     ) -> Self {
@@ -82,13 +81,13 @@ impl Inbox {
         for (layer, edges) in (0u32..).zip(incoming).skip(1) {
             places.extend(edges.iter().enumerate().map(|(place, from)| ((layer - 1, from.source, from.edge), place)));
         }
-        let step = |edges: &Vec<Incoming>, samples| Step::Waiting {
+        let step = |edges: &[Incoming], samples| Step::Waiting {
             arrivals: edges.iter().map(|edge| Arrival::new(codec::most_bytes(edge.rows, samples))).collect(),
             missing: edges.len(),
         };
         let steps =
             incoming.iter().map(|edges| samples.iter().map(|&samples| step(edges, samples)).collect()).collect();
-        Self { attempt, rank, workers, samples, places, steps, control: HashSet::new(), budget }
+        Self { attempt, rank, workers, places, steps, control: HashSet::new(), budget }
     }
 
     /// Judge a body; a new data frame is kept, the payload of a new control frame is handed back.
@@ -176,11 +175,6 @@ impl Inbox {
         Some(arrivals.into_iter().map(|arrival| arrival.join(&mut self.budget)).collect())
     }
 
-    /// Samples of each micro-batch.
-    pub fn samples(&self) -> &[usize] {
-        &self.samples
-    }
-
     /// Bytes of packed frames in memory.
     pub fn held(&self) -> u64 {
         self.budget.held()
@@ -216,7 +210,7 @@ mod tests {
     fn inbox(budget: Budget) -> Inbox {
         let edge = |source, edge| Incoming { source, edge, rows: 4 };
         let incoming = [vec![], vec![edge(0, 0), edge(2, 1)], vec![edge(0, 0)]];
-        Inbox::new(ATTEMPT, RANK, 3, vec![10, 20], &incoming, budget)
+        Inbox::new(ATTEMPT, RANK, 3, &[10, 20], &incoming, budget)
     }
 
     fn unlimited() -> Budget {

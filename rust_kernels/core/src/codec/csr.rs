@@ -1,0 +1,70 @@
+//! Blocks from and to CSR, as Python holds sparse matrices.
+
+use super::*;
+use crate::csr::check_indptr;
+use crate::errors::Invalid;
+
+/// Pack a CSR block, rows x `samples`; columns must ascend strictly within a row.
+pub fn encode_csr(indptr: &[i64], indices: &[i32], data: &[f32], samples: usize) -> Result<Vec<u8>, Invalid> {
+    check_indptr(indptr, indices.len())?;
+    let rows = indptr.len() - 1;
+    if data.len() != indices.len() {
+        return Err(Invalid(format!("{} values for {} indices; give one an index", data.len(), indices.len())));
+    }
+    if rows > MAX_ROWS || i32::try_from(samples).is_err() {
+        return Err(Invalid(format!("{rows} rows x {samples} samples are too many for one block")));
+    }
+    let range = |row: usize| indptr[row] as usize..indptr[row + 1] as usize;
+    let mut slots = vec![None; samples];
+    for row in 0..rows {
+        let columns = &indices[range(row)];
+        if !columns.is_sorted_by(|a, b| a < b) {
+            return Err(Invalid(format!("the column indices of row {row} must ascend strictly")));
+        }
+        for &column in columns {
+            let slot = usize::try_from(column).ok().and_then(|column| slots.get_mut(column));
+            *slot.ok_or_else(|| {
+                Invalid(format!("row {row} has column index {column}; there are {samples} samples"))
+            })? = Some(0);
+        }
+    }
+    let mut live = Vec::new();
+    for (sample, slot) in (0u32..).zip(&mut slots).filter(|(_, slot)| slot.is_some()) {
+        *slot = Some(live.len());
+        live.push(sample);
+    }
+    Ok(encode(rows, samples, &live, |row, out| {
+        out.fill(0.0);
+        for (&column, &value) in indices[range(row)].iter().zip(&data[range(row)]) {
+            if let Some(slot) = slots[column as usize] {
+                out[slot] = value;
+            }
+        }
+    }))
+}
+
+/// indptr, indices, data.
+pub type Csr = (Vec<i64>, Vec<i32>, Vec<f32>);
+
+impl Block {
+    /// The block as CSR, without stored zeros.
+    pub fn csr(&self) -> Result<Csr, BadBlock> {
+        const LARGE: BadBlock = BadBlock("it is too large for this memory, or for 32-bit indices");
+        let (rows, samples) = self.shape();
+        i32::try_from(samples).map_err(|_| LARGE)?;
+        let nonzeros = (0..rows).try_fold(0usize, |sum, row| sum.checked_add(self.nonzeros(row))).ok_or(LARGE)?;
+        let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
+        indices.try_reserve_exact(nonzeros).map_err(|_| LARGE)?;
+        data.try_reserve_exact(nonzeros).map_err(|_| LARGE)?;
+        let mut values = vec![0.0; self.live().len()];
+        for row in 0..rows {
+            self.expand(row, &mut values);
+            for (&sample, &value) in self.live().iter().zip(&values).filter(|(_, value)| value.to_bits() != 0) {
+                indices.push(sample as i32);
+                data.push(value);
+            }
+            indptr.push(data.len() as i64);
+        }
+        Ok((indptr, indices, data))
+    }
+}

@@ -1,0 +1,145 @@
+use super::*;
+use crate::varint;
+use proptest::prelude::*;
+
+/// Rows of bits, some equal, with samples that are zero throughout; values few, one, or any.
+fn rows() -> impl Strategy<Value = (usize, Vec<Vec<u32>>)> {
+    let value = prop_oneof![
+        Just(prop_oneof![Just(0u32), Just(32f32.to_bits())].boxed()),
+        Just((0u32..9).prop_map(|value| (value as f32).to_bits()).boxed()),
+        Just((0u32..400).prop_map(|value| (value as f32).to_bits()).boxed()),
+        Just(any::<u32>().boxed()),
+        Just(prop_oneof![Just(0u32), Just(1u32 << 31), any::<u32>()].boxed()),
+    ];
+    (0usize..40, 0usize..100, value).prop_flat_map(|(rows, samples, value)| {
+        let mask = prop::collection::vec(any::<bool>(), samples);
+        let row = prop::collection::vec(value, samples);
+        let pick = prop::collection::vec(any::<prop::sample::Index>(), rows);
+        (prop::collection::vec(row, 1..20), pick, mask).prop_map(move |(kinds, pick, mask)| {
+            let mut kinds = kinds;
+            for kind in &mut kinds {
+                kind.iter_mut().zip(&mask).for_each(|(bits, keep)| *bits *= u32::from(*keep));
+            }
+            (samples, pick.iter().map(|index| index.get(&kinds).clone()).collect())
+        })
+    })
+}
+
+fn encoded(samples: usize, rows: &[Vec<u32>]) -> Vec<u8> {
+    let all: Vec<u32> = (0..samples as u32).collect();
+    encode(rows.len(), samples, &all, |row, out| {
+        out.iter_mut().zip(&rows[row]).for_each(|(out, bits)| *out = f32::from_bits(*bits));
+    })
+}
+
+fn expanded(block: &Block) -> Vec<Vec<u32>> {
+    let (rows, samples) = block.shape();
+    let mut values = vec![0.0; block.live().len()];
+    let expand = |row| {
+        block.expand(row, &mut values);
+        let mut bits = vec![0; samples];
+        block.live().iter().zip(&values).for_each(|(&sample, value)| bits[sample as usize] = value.to_bits());
+        bits
+    };
+    (0..rows).map(expand).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn blocks_come_back_bit_for_bit((samples, rows) in rows()) {
+        let block = encoded(samples, &rows);
+        prop_assert!(block.len() as u64 <= most_bytes(rows.len(), samples));
+        prop_assert_eq!(&expanded(&Block::decode(&block, rows.len(), samples).unwrap()), &rows);
+        let decoded = Block::decode_any(&block).unwrap();
+        prop_assert_eq!(&expanded(&decoded), &rows);
+        for (index, row) in rows.iter().enumerate() {
+            prop_assert_eq!(decoded.nonzeros(index), row.iter().filter(|bits| **bits != 0).count());
+        }
+        prop_assert!(Block::decode(&block, rows.len() + 1, samples).is_err());
+        prop_assert!(Block::decode(&block, rows.len(), samples + 1).is_err());
+    }
+
+    #[test]
+    fn samples_that_the_caller_leaves_out_are_zero(
+        live in prop::collection::btree_set(0u32..200, 0..60), rows in 0usize..5,
+    ) {
+        let live: Vec<u32> = live.into_iter().collect();
+        let value = |row: usize, sample: u32| if sample.is_multiple_of(3) { 0.0 } else { (row * 7) as f32 + sample as f32 };
+        let block = encode(rows, 200, &live, |row, out| {
+            out.iter_mut().zip(&live).for_each(|(out, &sample)| *out = value(row, sample));
+        });
+        let found = expanded(&Block::decode(&block, rows, 200).unwrap());
+        for (row, found) in found.iter().enumerate() {
+            for (sample, bits) in (0u32..).zip(found) {
+                let expected = if live.contains(&sample) { value(row, sample) } else { 0.0 };
+                prop_assert_eq!(*bits, expected.to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_blocks_never_panic(
+        (samples, rows) in rows(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(),
+        store in any::<bool>(),
+    ) {
+        let mut block = encoded(samples, &rows);
+        if store && block[0] == 1 {
+            // As if it had not been compressed, so that the changes reach the body.
+            let whole = Block::decode_any(&block).unwrap();
+            block = vec![0];
+            varint::put(&mut block, rows.len() as u32);
+            varint::put(&mut block, samples as u32);
+            block.extend_from_slice(whole.body());
+        }
+        for (at, byte) in changes {
+            let at = at.index(block.len());
+            block[at] = byte;
+        }
+        for bytes in [&block[..], &block[..cut.index(block.len())]] {
+            for block in [Block::decode(bytes, rows.len(), samples), Block::decode_any(bytes)].into_iter().flatten() {
+                if block.shape().1 <= 1000 {
+                    expanded(&block);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn strange_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        let _ = Block::decode_any(&bytes);
+    }
+}
+
+#[test]
+fn large_claims_take_no_memory() {
+    let head = |rows, samples| {
+        let mut block = vec![0];
+        varint::put(&mut block, rows);
+        varint::put(&mut block, samples);
+        block
+    };
+    for flags in [LIVE_ALL, LIVE_BITMAP, LIVE_GAPS, LIVE_ALL | REPEATS, VALUES_PLANES, VALUES_TABLE] {
+        let mut block = head(1 << 24, u32::MAX);
+        block.extend_from_slice(&[flags, 0xff, 0xff, 0xff, 0xff, 0x0f]);
+        assert!(Block::decode_any(&block).is_err());
+    }
+    assert!(Block::decode_any(&head(u32::MAX, 1)).is_err());
+}
+
+#[test]
+fn sparse_matrices_come_back() {
+    let (indptr, indices, data) = (vec![0, 2, 2, 5], vec![1, 6, 0, 1, 2], vec![1.5, -2.0, f32::MAX, -0.0, 1e-45]);
+    let block = encode_csr(&indptr, &indices, &data, 9).unwrap();
+    let (found_indptr, found_indices, found) = Block::decode(&block, 3, 9).unwrap().csr().unwrap();
+    assert_eq!((found_indptr, found_indices), (indptr.clone(), indices.clone()));
+    assert!(found.iter().map(|value| value.to_bits()).eq(data.iter().map(|value| value.to_bits())));
+    for wrong in [[6, 1, 0, 1, 2], [1, 1, 0, 1, 2], [1, 9, 0, 1, 2], [-1, 6, 0, 1, 2]] {
+        assert!(encode_csr(&indptr, &wrong, &data, 9).is_err());
+    }
+    assert!(encode_csr(&indptr, &indices, &data[1..], 9).is_err());
+    assert!(encode_csr(&[0, 6], &indices, &data, 9).is_err());
+}

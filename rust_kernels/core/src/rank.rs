@@ -1,0 +1,349 @@
+//! One rank in one attempt of a run: its inbox and its activations, step by step.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use thiserror::Error;
+
+use crate::activations::Panels;
+use crate::codec::{self, Block};
+use crate::compute::Compute;
+use crate::errors::Invalid;
+use crate::frame::{self, Attempt, Header, Kind};
+use crate::inbox::{Accepted, Inbox};
+use crate::shard::{Shard, ShardLayer};
+use crate::spill::Budget;
+use crate::spmm::{Rows, spmm};
+use crate::unpack::{Supply, unpack};
+
+/// Why a rank cannot go on.
+#[derive(Debug, Error)]
+pub enum RankError {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("layer {layer}, local row {row}: the pre-activation is not finite")]
+    NonFinite { layer: usize, row: usize },
+    /// A step was asked for before its time, or twice.
+    #[error("layer {layer}, micro-batch {micro_batch}: {why}")]
+    Order { layer: usize, micro_batch: usize, why: &'static str },
+    #[error("a spilled frame could not be read back: {0}")]
+    Spill(#[from] io::Error),
+}
+
+/// Which rows of a step are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Those that other ranks need.
+    Boundary,
+    /// The others.
+    Interior,
+    All,
+}
+
+/// A sealed frame and whom it is for.
+pub type Sealed<'a> = (&'a [u16], Vec<u8>);
+
+/// One rank's inbox and activations. Steps of one micro-batch come in order; everything else may come in any.
+pub struct Rank {
+    shard: Arc<Shard>,
+    attempt: Attempt,
+    samples: Vec<usize>,
+    compute: Compute,
+    inbox: Mutex<Inbox>,
+    batches: Vec<Batch>,
+}
+
+/// One micro-batch, and the bytes it holds (to be read while a step computes).
+struct Batch {
+    state: Mutex<State>,
+    bytes: AtomicUsize,
+}
+
+/// Where a micro-batch is.
+enum State {
+    /// Before layer 0: packed input rows with their first features.
+    Input(Vec<(usize, Vec<u8>)>),
+    /// In a step, whose inputs are there.
+    Step(Step),
+    /// The output of a layer is there, and whole.
+    Output(usize, Panels),
+    /// The last layer's output was handed over, or a step failed.
+    Ended,
+}
+
+struct Step {
+    layer: usize,
+    input: Panels,
+    output: Panels,
+    boundary: bool,
+    interior: bool,
+}
+
+impl State {
+    fn bytes(&self) -> usize {
+        match self {
+            State::Input(blocks) => blocks.iter().map(|(_, block)| block.len()).sum(),
+            State::Step(step) => step.input.bytes() + step.output.bytes(),
+            State::Output(_, panels) => panels.bytes(),
+            State::Ended => 0,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while it was held is a bug that was reported where it happened; what it guards is dropped with the run.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Rank {
+    /// Begin an attempt; `samples` are those of each micro-batch.
+    pub fn new(
+        shard: Arc<Shard>,
+        attempt: Attempt,
+        samples: Vec<usize>,
+        compute: Compute,
+        budget: Budget,
+    ) -> Result<Self, Invalid> {
+        if let Some(count) = samples.iter().find(|&&count| u32::try_from(count).is_err()) {
+            return Err(Invalid(format!("a micro-batch of {count} samples is too large")));
+        }
+        let incoming: Vec<_> = shard.layers().iter().map(|layer| layer.receives().to_vec()).collect();
+        let inbox = Inbox::new(attempt, shard.rank(), shard.workers(), &samples, &incoming, budget);
+        let batch = |_| Batch { state: Mutex::new(State::Input(Vec::new())), bytes: AtomicUsize::new(0) };
+        let batches = samples.iter().map(batch).collect();
+        Ok(Self { shard, attempt, samples, compute, inbox: Mutex::new(inbox), batches })
+    }
+
+    fn check(&self, layer: usize, micro_batch: usize) -> Result<(&ShardLayer, &Batch), Invalid> {
+        match (self.shard.layers().get(layer), self.batches.get(micro_batch)) {
+            (Some(part), Some(batch)) => Ok((part, batch)),
+            _ => Err(Invalid(format!("there is no step of layer {layer} and micro-batch {micro_batch}"))),
+        }
+    }
+
+    /// Take a block of input rows: features from `first_feature` on.
+    pub fn put_input(&self, micro_batch: usize, first_feature: usize, block: Vec<u8>) -> Result<(), RankError> {
+        let (_, batch) = self.check(0, micro_batch)?;
+        let mut state = lock(&batch.state);
+        let State::Input(blocks) = &mut *state else {
+            return Err(RankError::Order { layer: 0, micro_batch, why: "its input was already read" });
+        };
+        blocks.push((first_feature, block));
+        batch.bytes.store(state.bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Judge a body and keep it if it is new.
+    pub fn accept<'a>(&self, body: &'a [u8]) -> Accepted<'a> {
+        lock(&self.inbox).accept(body)
+    }
+
+    /// Whether all that the step gets from other ranks has come.
+    pub fn is_ready(&self, layer: usize, micro_batch: usize) -> Result<bool, Invalid> {
+        self.check(layer, micro_batch)?;
+        Ok(lock(&self.inbox).is_ready(layer, micro_batch))
+    }
+
+    /// Unpack the inputs of a step; the packed ones and the output of the layer before are released.
+    pub fn assemble(&self, layer: usize, micro_batch: usize) -> Result<(), RankError> {
+        let (part, batch) = self.check(layer, micro_batch)?;
+        let order = |why| RankError::Order { layer, micro_batch, why };
+        let mut state = lock(&batch.state);
+        let expected = match &*state {
+            State::Input(_) => layer == 0,
+            State::Output(before, _) => layer == before + 1,
+            State::Step(_) | State::Ended => false,
+        };
+        if !expected {
+            return Err(order("it is not the next step of its micro-batch"));
+        }
+        let payloads = lock(&self.inbox).take(layer, micro_batch);
+        let payloads = payloads.ok_or_else(|| order("frames are still missing"))??;
+        let own = std::mem::replace(&mut *state, State::Ended);
+        let blocks = self.decode(part, &payloads, self.samples[micro_batch])?;
+        let input = match own {
+            State::Input(input) => self.read_input(part, &input, self.samples[micro_batch])?,
+            State::Output(_, own) => gather(part, &own, &blocks, self.samples[micro_batch]),
+            State::Step(_) | State::Ended => unreachable!("checked above"),
+        };
+        let output = input.like(part.layer().rows());
+        *state = State::Step(Step { layer, input, output, boundary: false, interior: false });
+        batch.bytes.store(state.bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn decode(&self, part: &ShardLayer, payloads: &[Vec<u8>], samples: usize) -> Result<Vec<Block>, Invalid> {
+        let decode = |index: usize| {
+            let edge = part.receives()[index];
+            Block::decode(&payloads[index], edge.rows, samples)
+                .map_err(|error| Invalid(format!("edge {} of rank {}: {error}", edge.edge, edge.source)))
+        };
+        self.compute.map(payloads.len(), decode).into_iter().collect()
+    }
+
+    /// The input features that a rank needs, as panels; the packed blocks may hold more.
+    fn read_input(&self, part: &ShardLayer, input: &[(usize, Vec<u8>)], samples: usize) -> Result<Panels, Invalid> {
+        let decode = |index: usize| {
+            let (first, bytes) = &input[index];
+            match Block::decode_any(bytes) {
+                Ok(block) if block.shape().1 == samples => Ok((*first, block)),
+                Ok(block) => {
+                    Err(Invalid(format!("an input block has {} samples instead of {samples}", block.shape().1)))
+                }
+                Err(error) => Err(Invalid(format!("input from feature {first}: {error}"))),
+            }
+        };
+        let blocks = self.compute.map(input.len(), decode).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut missing = part.supplies()[0].clone();
+        let mut taken = Vec::with_capacity(blocks.len());
+        for (first, block) in &blocks {
+            let has = |feature: u32| (*first..first.saturating_add(block.shape().0)).contains(&(feature as usize));
+            let pairs = missing.extract_if(.., |(feature, _)| has(*feature));
+            taken.push(pairs.map(|(feature, column)| (feature - *first as u32, column)).collect::<Vec<_>>());
+        }
+        if let Some((feature, _)) = missing.first() {
+            return Err(Invalid(format!("input feature {feature} is needed and was not given")));
+        }
+        let supplies: Vec<_> =
+            blocks.iter().zip(&taken).map(|((_, block), pairs)| Supply::block(block, pairs)).collect();
+        Ok(unpack(part.layer(), samples, &supplies))
+    }
+
+    /// Compute rows of an assembled step; once all rows are there its inputs are released.
+    pub fn compute(&self, layer: usize, micro_batch: usize, phase: Phase) -> Result<(), RankError> {
+        let (part, batch) = self.check(layer, micro_batch)?;
+        let order = |why| RankError::Order { layer, micro_batch, why };
+        let mut state = lock(&batch.state);
+        let step = match &mut *state {
+            State::Step(step) if step.layer == layer => step,
+            _ => return Err(order("it is not assembled")),
+        };
+        let (boundary, interior) = (phase != Phase::Interior, phase != Phase::Boundary);
+        if boundary && step.boundary || interior && step.interior {
+            return Err(order("these rows were computed already"));
+        }
+        let rows = match phase {
+            Phase::Boundary => Rows::Selected(part.boundary()),
+            Phase::Interior => Rows::Selected(part.interior()),
+            Phase::All => Rows::All,
+        };
+        if let Err(error) = spmm(part.layer(), rows, &step.input, &mut step.output, &self.compute) {
+            *state = State::Ended;
+            return Err(RankError::NonFinite { layer, row: error.row });
+        }
+        step.boundary |= boundary;
+        step.interior |= interior;
+        if step.boundary && step.interior {
+            // The inputs go with the old state.
+            let State::Step(step) = std::mem::replace(&mut *state, State::Ended) else { unreachable!("matched above") };
+            *state = State::Output(layer, step.output);
+        }
+        batch.bytes.store(state.bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Pack the rows that others need, once they are computed, into frames of at most `limit` bytes, in edge order.
+    pub fn frames(&self, layer: usize, micro_batch: usize, limit: usize) -> Result<Vec<Sealed<'_>>, RankError> {
+        let (part, batch) = self.check(layer, micro_batch)?;
+        let state = lock(&batch.state);
+        let output = match &*state {
+            State::Step(step) if step.layer == layer && step.boundary => &step.output,
+            State::Output(done, output) if *done == layer => output,
+            _ => return Err(RankError::Order { layer, micro_batch, why: "the rows to send are not there" }),
+        };
+        let samples = self.samples[micro_batch];
+        let pack = |index: usize| {
+            let rows = &part.sends()[index].rows;
+            codec::encode(rows.len(), samples, output.samples(), |row, out| output.read_row(rows[row] as usize, out))
+        };
+        let payloads = self.compute.map(part.sends().len(), pack);
+        let mut sealed = Vec::with_capacity(payloads.len());
+        for ((edge, send), payload) in (0u32..).zip(part.sends()).zip(payloads) {
+            let room = limit.saturating_sub(frame::overhead(send.targets.len())).min(u32::MAX as usize);
+            let parts =
+                u16::try_from(payload.len().checked_div(room).map_or(usize::MAX, |_| payload.len().div_ceil(room)));
+            let parts = parts.map_err(|_| {
+                Invalid(format!("{} bytes for {:?} do not fit frames of {limit} bytes", payload.len(), send.targets))
+            })?;
+            for (part, piece) in (0u16..).zip(payload.chunks(room)) {
+                let header = Header {
+                    kind: Kind::Data,
+                    attempt: self.attempt,
+                    layer: layer as u32,
+                    micro_batch: micro_batch as u32,
+                    source: self.shard.rank(),
+                    edge,
+                    part,
+                    parts,
+                };
+                sealed.push((&send.targets[..], frame::seal(&header, &send.targets, piece)));
+            }
+        }
+        Ok(sealed)
+    }
+
+    /// The last layer's output, if it is there and whole.
+    fn last<'a>(&self, state: &'a State, micro_batch: usize) -> Result<&'a Panels, RankError> {
+        let layer = self.shard.layers().len() - 1;
+        match state {
+            State::Output(done, output) if *done == layer => Ok(output),
+            _ => Err(RankError::Order { layer, micro_batch, why: "its output is not there" }),
+        }
+    }
+
+    /// Pack and release the last layer's rows.
+    pub fn output(&self, micro_batch: usize) -> Result<Vec<u8>, RankError> {
+        let (_, batch) = self.check(0, micro_batch)?;
+        let mut state = lock(&batch.state);
+        let output = self.last(&state, micro_batch)?;
+        let block = codec::encode(output.rows(), self.samples[micro_batch], output.samples(), |row, out| {
+            output.read_row(row, out);
+        });
+        *state = State::Ended;
+        batch.bytes.store(0, Ordering::Relaxed);
+        Ok(block)
+    }
+
+    /// For each sample its largest output and the lowest global neuron that has it; -inf and -1 without rows.
+    pub fn reduce(&self, micro_batch: usize) -> Result<(Vec<f32>, Vec<i32>), RankError> {
+        let (_, batch) = self.check(0, micro_batch)?;
+        let state = lock(&batch.state);
+        let output = self.last(&state, micro_batch)?;
+        let neurons = self.shard.layers()[self.shard.layers().len() - 1].rows();
+        let samples = self.samples[micro_batch];
+        let Some(&first) = neurons.first() else {
+            return Ok((vec![f32::NEG_INFINITY; samples], vec![-1; samples]));
+        };
+        // A sample that is not live has zeros in all rows.
+        let (mut largest, mut neuron) = (vec![0.0; samples], vec![first as i32; samples]);
+        for &sample in output.samples() {
+            largest[sample as usize] = f32::NEG_INFINITY;
+        }
+        let mut values = vec![0.0; output.samples().len()];
+        for (row, &global) in neurons.iter().enumerate() {
+            output.read_row(row, &mut values);
+            for (&sample, &value) in output.samples().iter().zip(&values) {
+                if value > largest[sample as usize] {
+                    largest[sample as usize] = value;
+                    neuron[sample as usize] = global as i32;
+                }
+            }
+        }
+        Ok((largest, neuron))
+    }
+
+    /// Bytes that panels and packed frames hold now.
+    pub fn resident_bytes(&self) -> u64 {
+        let panels: usize = self.batches.iter().map(|batch| batch.bytes.load(Ordering::Relaxed)).sum();
+        panels as u64 + lock(&self.inbox).held()
+    }
+}
+
+/// The inputs of a later layer: the rank's own rows of the layer before, and the rows that others sent.
+fn gather(part: &ShardLayer, own: &Panels, blocks: &[Block], samples: usize) -> Panels {
+    let (first, rest) = part.supplies().split_first().expect("a layer has at least the rank itself as a supplier");
+    let mut supplies = vec![Supply::panels(own, first)];
+    supplies.extend(blocks.iter().zip(rest).map(|(block, pairs)| Supply::block(block, pairs)));
+    unpack(part.layer(), samples, &supplies)
+}

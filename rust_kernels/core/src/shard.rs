@@ -1,0 +1,169 @@
+//! All that one rank needs of the network: its part of each layer, and which rows come from and go to whom.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::errors::Invalid;
+use crate::inbox::Incoming;
+use crate::layer::Layer;
+
+/// Rows that a rank sends after a layer, as one stream of frames.
+pub struct Outgoing {
+    pub targets: Vec<u16>,
+    /// Local rows, ascending.
+    pub rows: Vec<u32>,
+}
+
+/// One rank's part of a layer.
+pub struct ShardLayer {
+    layer: Arc<Layer>,
+    rows: Vec<u32>,
+    receives: Vec<Incoming>,
+    sends: Vec<Outgoing>,
+    /// For each supplier the (row of the supplier, local column) pairs, by row.
+    supplies: Vec<Vec<(u32, u32)>>,
+    boundary: Vec<u32>,
+    interior: Vec<u32>,
+}
+
+fn ascends(values: &[u32]) -> bool {
+    values.is_sorted_by(|a, b| a < b)
+}
+
+fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Invalid> {
+    if holds { Ok(()) } else { Err(Invalid(otherwise())) }
+}
+
+impl ShardLayer {
+    /// Check what can be checked of one layer alone. `rows` are the global neurons of the local rows; a column's
+    /// `source` is 0 for the rows that the rank has itself (for layer 0: the input's features), i for `receives[i - 1]`.
+    pub fn new(
+        layer: Arc<Layer>,
+        rows: Vec<u32>,
+        column_source: &[u32],
+        column_row: &[u32],
+        receives: Vec<Incoming>,
+        sends: Vec<Outgoing>,
+    ) -> Result<Self, Invalid> {
+        let columns = layer.columns();
+        check(rows.len() == layer.rows(), || format!("{} neurons are named for {} rows", rows.len(), layer.rows()))?;
+        let named = rows.last().is_none_or(|&last| i32::try_from(last).is_ok());
+        check(ascends(&rows) && named, || "the neurons of the rows must ascend strictly, below 2^31".into())?;
+        check(column_source.len() == columns && column_row.len() == columns, || {
+            format!("{} sources and {} rows are given for {columns} columns", column_source.len(), column_row.len())
+        })?;
+        let mut supplies = vec![Vec::new(); receives.len() + 1];
+        for (column, (&source, &row)) in (0u32..).zip(column_source.iter().zip(column_row)) {
+            let supplier = supplies.get_mut(source as usize);
+            let supplier = supplier
+                .ok_or_else(|| Invalid(format!("column {column} names supplier {source} of {}", receives.len() + 1)))?;
+            if let Some(edge) = (source as usize).checked_sub(1).map(|edge| &receives[edge]) {
+                check((row as usize) < edge.rows, || {
+                    format!("column {column} names row {row} of an edge of {} rows", edge.rows)
+                })?;
+            }
+            supplier.push((row, column));
+        }
+        supplies.iter_mut().for_each(|pairs| pairs.sort_unstable());
+        let mut sent = vec![false; rows.len()];
+        for (number, edge) in sends.iter().enumerate() {
+            check(!edge.targets.is_empty() && !edge.rows.is_empty(), || {
+                format!("edge {number} has no target or no row; it should not be there")
+            })?;
+            check(ascends(&edge.rows), || format!("the rows of edge {number} must ascend strictly"))?;
+            for &row in &edge.rows {
+                let row_sent = sent.get_mut(row as usize);
+                *row_sent.ok_or_else(|| Invalid(format!("edge {number} sends row {row} of {}", rows.len())))? = true;
+            }
+        }
+        let (boundary, interior) = (0..rows.len() as u32).partition(|&row| sent[row as usize]);
+        Ok(Self { layer, rows, receives, sends, supplies, boundary, interior })
+    }
+
+    pub fn layer(&self) -> &Layer {
+        &self.layer
+    }
+
+    /// The global neuron of each local row, ascending.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    pub fn receives(&self) -> &[Incoming] {
+        &self.receives
+    }
+
+    pub fn sends(&self) -> &[Outgoing] {
+        &self.sends
+    }
+
+    /// The (row of the supplier, local column) pairs of each supplier, by row.
+    pub fn supplies(&self) -> &[Vec<(u32, u32)>] {
+        &self.supplies
+    }
+
+    /// Local rows that other ranks need, ascending.
+    pub fn boundary(&self) -> &[u32] {
+        &self.boundary
+    }
+
+    /// The other local rows, ascending.
+    pub fn interior(&self) -> &[u32] {
+        &self.interior
+    }
+}
+
+/// One rank's part of the network.
+pub struct Shard {
+    rank: u16,
+    workers: usize,
+    layers: Vec<Arc<ShardLayer>>,
+}
+
+impl Shard {
+    /// Check that the layers fit together and the ranks they name exist.
+    pub fn new(rank: usize, workers: usize, layers: Vec<Arc<ShardLayer>>) -> Result<Self, Invalid> {
+        check(rank < workers && workers <= usize::from(u16::MAX), || {
+            format!("there is no rank {rank} among {workers} workers (of at most {})", u16::MAX)
+        })?;
+        check(!layers.is_empty(), || "a shard has at least one layer".into())?;
+        let rank = rank as u16;
+        let other = |other: u16| other != rank && usize::from(other) < workers;
+        for (k, layer) in layers.iter().enumerate() {
+            check(k > 0 || layer.receives.is_empty(), || "layer 0 reads the input and receives nothing".into())?;
+            check(k + 1 < layers.len() || layer.sends.is_empty(), || {
+                format!("layer {k} is the last and sends nothing")
+            })?;
+            let mut edges = HashSet::new();
+            for edge in &layer.receives {
+                check(other(edge.source) && edge.rows > 0 && edges.insert((edge.source, edge.edge)), || {
+                    format!(
+                        "layer {k}: edge {} of rank {} is empty, given twice, or not of another rank",
+                        edge.edge, edge.source
+                    )
+                })?;
+            }
+            for (number, edge) in layer.sends.iter().enumerate() {
+                let fits = edge.targets.is_sorted_by(|a, b| a < b) && edge.targets.iter().all(|&target| other(target));
+                check(fits, || format!("layer {k}: the targets of edge {number} must be other ranks, ascending"))?;
+            }
+            if let (Some(before), Some((row, column))) = (k.checked_sub(1), layer.supplies[0].last()) {
+                let own = layers[before].rows.len();
+                check((*row as usize) < own, || format!("layer {k}: column {column} names own row {row} of {own}"))?;
+            }
+        }
+        Ok(Self { rank, workers, layers })
+    }
+
+    pub fn rank(&self) -> u16 {
+        self.rank
+    }
+
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    pub fn layers(&self) -> &[Arc<ShardLayer>] {
+        &self.layers
+    }
+}

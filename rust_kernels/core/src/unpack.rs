@@ -1,0 +1,84 @@
+//! Puts rows from several suppliers where a layer's columns want them.
+
+use crate::activations::{Panels, WIDTHS};
+use crate::codec::Block;
+use crate::layer::Layer;
+
+/// A panel of this size shares the cache with weights and outputs.
+const PANEL_BYTES: usize = 256 << 10;
+/// Narrower panels would read the weights too often.
+const NARROWEST: usize = 16;
+const ABSENT: u32 = u32::MAX;
+
+/// Rows from one place.
+pub(crate) struct Supply<'a> {
+    /// The samples that it has values for.
+    samples: &'a [u32],
+    /// Which of them are not all zero.
+    alive: Vec<bool>,
+    /// (Row, local column) by row.
+    pairs: &'a [(u32, u32)],
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Block(&'a Block),
+    Panels(&'a Panels),
+}
+
+impl<'a> Supply<'a> {
+    pub fn block(block: &'a Block, pairs: &'a [(u32, u32)]) -> Self {
+        Self { samples: block.live(), alive: vec![true; block.live().len()], pairs, source: Source::Block(block) }
+    }
+
+    pub fn panels(panels: &'a Panels, pairs: &'a [(u32, u32)]) -> Self {
+        Self { samples: panels.samples(), alive: panels.alive(), pairs, source: Source::Panels(panels) }
+    }
+
+    fn read(&self, row: u32, out: &mut [f32]) {
+        match self.source {
+            Source::Block(block) => block.expand(row as usize, out),
+            Source::Panels(panels) => panels.read_row(row as usize, out),
+        }
+    }
+}
+
+/// The inputs of a layer. Samples that are zero everywhere are left out if the layer keeps them so.
+pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>]) -> Panels {
+    let mut present = vec![!layer.zero_preserving(); samples];
+    for supply in supplies.iter().filter(|supply| !supply.pairs.is_empty()) {
+        for (&sample, &alive) in supply.samples.iter().zip(&supply.alive) {
+            present[sample as usize] |= alive;
+        }
+    }
+    let live: Vec<u32> = (0..).zip(&present).filter_map(|(sample, &present)| present.then_some(sample)).collect();
+    let mut slot_of = vec![ABSENT; samples];
+    (0..).zip(&live).for_each(|(slot, &sample)| slot_of[sample as usize] = slot);
+    let mut panels = Panels::zeroed(layer.columns(), live, width(layer.columns()));
+    for supply in supplies {
+        place(supply, &slot_of, &mut panels);
+    }
+    panels
+}
+
+fn place(supply: &Supply<'_>, slot_of: &[u32], panels: &mut Panels) {
+    let slots: Vec<u32> = supply.samples.iter().map(|&sample| slot_of[sample as usize]).collect();
+    let aligned = supply.samples == panels.samples();
+    let mut values = vec![0.0; slots.len()];
+    let mut row = vec![0.0; panels.samples().len()];
+    for &(from, column) in supply.pairs {
+        supply.read(from, if aligned { &mut row } else { &mut values });
+        if !aligned {
+            for (&slot, &value) in slots.iter().zip(&values).filter(|(slot, _)| **slot != ABSENT) {
+                row[slot as usize] = value;
+            }
+        }
+        panels.write_row(column as usize, &row);
+    }
+}
+
+/// The widest panel that stays in the cache.
+fn width(rows: usize) -> usize {
+    let fits = |width: &usize| *width <= NARROWEST || rows * width * size_of::<f32>() <= PANEL_BYTES;
+    WIDTHS.into_iter().rev().find(fits).unwrap_or(NARROWEST)
+}
