@@ -158,7 +158,8 @@ class EmulatorInfo:
 
 
 RANKS_PER_TOPIC = 100
-"""Ranks that share one SNS topic of a lane: a topic takes 200 filter policies."""
+"""Ranks that share one SNS topic of a lane: within AWS's 200 filter policies a topic, and few enough that one `to`
+attribute can name them all."""
 
 MESSAGE_BYTES = 256 * 1024
 """Largest message of an SNS topic unless its MaximumMessageSize is raised (to 1 MiB at most)."""

@@ -12,7 +12,8 @@ from botocore.config import Config
 from mypy_boto3_sns import SNSClient
 from mypy_boto3_sqs import SQSClient
 
-from fsd_inference.channels.queue import ALL, RANKS_PER_TOPIC, QueueChannel, QueueSettings
+from fsd_inference.channels.queue import ALL, QueueChannel, QueueSettings
+from fsd_inference.records import RANKS_PER_TOPIC
 
 _numbers = itertools.count()
 

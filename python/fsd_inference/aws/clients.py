@@ -14,6 +14,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.parsers import ResponseParserError
 
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import SettingError, StackError
@@ -174,7 +175,7 @@ def request(kind: str, what: str, call: Callable[[], T], *, meter: UsageMeter, r
                 f"cannot {what}: the service answered {status} {code} ({text})", retryable=is_transient
             )
         except BotoCoreError as error:
-            is_transient = isinstance(error, HTTPClientError)
+            is_transient = isinstance(error, HTTPClientError | ResponseParserError)  # the latter: a body cut short
             failure = StackError(f"cannot {what}: {error}", retryable=is_transient)
         pause = next(pauses, None) if is_transient else None
         if pause is None:

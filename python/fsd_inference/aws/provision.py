@@ -67,8 +67,8 @@ class StackSettings:
         for name in ("lanes", "ranks", "run_buckets", "expire_days"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 1024 <= self.message_bytes <= 4 * MESSAGE_BYTES:
-            raise SettingError(f"message_bytes must be from 1024 to {4 * MESSAGE_BYTES}, not {self.message_bytes}")
+        if not 2048 <= self.message_bytes <= 4 * MESSAGE_BYTES:
+            raise SettingError(f"message_bytes must be from 2048 to {4 * MESSAGE_BYTES}, not {self.message_bytes}")
         if not 0 < self.longest_run_s <= _LONGEST_HIDING_S - _MARGIN_S:
             raise SettingError(
                 f"longest_run_s must be from 0 to {_LONGEST_HIDING_S - _MARGIN_S}, which is as long as queues can hide "

@@ -113,8 +113,8 @@ def _check(stack: StackSpec) -> None:
         names = [name for lane in stack.lanes for name in getattr(lane, what)]
         if len(set(names)) != len(names):
             raise FileFormatError(f"'{what}' of the lanes must all differ: a queue belongs to one rank of one lane")
-    if not 1024 <= stack.message_bytes <= _LARGEST_MESSAGE:
-        raise FileFormatError(f"'message_bytes' must be from 1024 to {_LARGEST_MESSAGE}, not {stack.message_bytes}")
+    if not 2048 <= stack.message_bytes <= _LARGEST_MESSAGE:
+        raise FileFormatError(f"'message_bytes' must be from 2048 to {_LARGEST_MESSAGE}, not {stack.message_bytes}")
 
 
 def _check_lane(lane: LaneSpec, ranks: int, where: str) -> None:

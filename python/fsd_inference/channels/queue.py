@@ -26,7 +26,7 @@ from fsd_inference.channels.base import Channel, Expected, Frame, Limits
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, SettingError
-from fsd_inference.records import UsageMeter
+from fsd_inference.records import RANKS_PER_TOPIC, UsageMeter
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Entry = TypeVar("Entry", bound=Mapping[str, Any])
 
-RANKS_PER_TOPIC = 100
-"""Ranks whose queues hang on one topic: within AWS's 200 filter policies a topic, and few enough that one `to`
-attribute can name them all."""
 ALL = "all"
 """What `to` says when a message is for every rank of the block."""
 

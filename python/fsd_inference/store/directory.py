@@ -76,10 +76,13 @@ class DirectoryStore(Store):
             return etag
 
     def put_if_absent(self, key: str, data: bytes) -> str | None:
+        path = self._path(key)
         with self._failures("write", key), self._new_file(key, data) as (new, etag):
             try:
-                os.link(new, self._path(key))
+                os.link(new, path)
             except FileExistsError:
+                if path.is_dir():
+                    raise
                 return None
             return etag
 

@@ -1,0 +1,124 @@
+"""stack.json: what is written comes back; whatever is wrong with it is one clear line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.errors import FileFormatError
+from fsd_inference.records import EmulatorInfo, LaneSpec, StackSpec
+
+
+def lane(number: int, ranks: int) -> LaneSpec:
+    return LaneSpec(
+        tuple(f"arn:aws:sns:us-east-1:000000000000:s-lane{number}-block{b}" for b in range((ranks + 99) // 100)),
+        tuple(f"http://127.0.0.1:1234/000000000000/s-lane{number}-rank{r}" for r in range(ranks)),
+    )
+
+
+STACK = StackSpec(
+    name="s",
+    endpoint_url="http://127.0.0.1:1234",
+    region="us-east-1",
+    lanes=(lane(0, 101), lane(1, 101)),
+    run_buckets=("s-runs-0", "s-runs-1"),
+    network_bucket="s-networks",
+    purge_settle_s=0.5,
+    emulator=EmulatorInfo("http://127.0.0.1:1234", 4321, "0123456789abcdef", "/tmp/x"),
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "stack.json"
+
+
+@pytest.mark.parametrize("stack", [STACK, StackSpec("n", None, "eu-west-1", (lane(0, 1),), ("a",), "b")])
+def test_what_is_written_comes_back(stack: StackSpec, path: Path) -> None:
+    save_stack(stack, path)
+    assert load_stack(path) == stack
+    assert [file.name for file in path.parent.iterdir()] == ["stack.json"]
+
+
+def wrong(change: Callable[[dict[str, Any]], object], path: Path) -> str:
+    """Write a stack.json with one change; return the message about it."""
+    save_stack(STACK, path)
+    value = json.loads(path.read_bytes())
+    change(value)
+    path.write_text(json.dumps(value))
+    with pytest.raises(FileFormatError) as caught:
+        load_stack(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", ["format", "version", "lanes", "region", "emulator", "endpoint_url", "run_buckets"])
+def test_a_missing_field(name: str, path: Path) -> None:
+    assert wrong(lambda value: value.pop(name), path) == f"'{name}' is missing"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "'format' must be 'fsd-stack'"),
+        ({"version": 2}, "'version' is 2, and this program reads 1: make the stack anew"),
+        ({"version": "1"}, "'version' must be a whole number, not '1'"),
+        ({"version": True}, "'version' must be a whole number, not True"),
+        ({"colour": "red"}, "'colour' is not known here"),
+        ({"region": ""}, "'region' must be a string, not ''"),
+        ({"region": None}, "'region' must be a string, not None"),
+        ({"endpoint_url": "ftp://x"}, "'endpoint_url' 'ftp://x' is not an http(s) URL"),
+        ({"lanes": []}, "a stack needs at least one lane and one bucket in 'run_buckets'"),
+        ({"lanes": [3]}, "lanes[0] must be a JSON object"),
+        ({"lanes": [{"topic_arns": [], "queue_urls": []}]}, "'lanes[0].queue_urls' must be as many as lane 0 has"),
+        ({"run_buckets": ["a", 3]}, "'run_buckets' must hold strings only"),
+        ({"message_bytes": 12}, "'message_bytes' must be from 2048 to 1048576, not 12"),
+        ({"purge_settle_s": -1}, "'purge_settle_s' must be a number of seconds, not -1.0"),
+        ({"longest_run_s": float("inf")}, "'longest_run_s' must be a number of seconds, not inf"),
+        ({"longest_run_s": "long"}, "'longest_run_s' must be a number, not 'long'"),
+        ({"emulator": {"pid": 1}}, "'emulator.endpoint_url' is missing"),
+        (
+            {"emulator": {"endpoint_url": "http://127.0.0.1:1", "pid": 1, "token": "0" * 16, "directory": "/"}},
+            "'emulator' names no process that was started for a stack",
+        ),
+    ],
+    ids=str,
+)
+def test_a_wrong_field(change: dict[str, object], message: str, path: Path) -> None:
+    assert wrong(lambda value: value.update(change), path).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lanes: lanes[1]["queue_urls"].pop(), "'lanes[1].queue_urls' must be as many as lane 0 has"),
+        (lambda lanes: lanes[0]["topic_arns"].pop(), "'lanes[0].topic_arns' has 1 topics, but 101 ranks need 2"),
+        (lambda lanes: lanes[0].update(extra=1), "'lanes[0].extra' is not known here"),
+        (lambda lanes: lanes.__setitem__(1, lanes[0]), "'topic_arns' of the lanes must all differ"),
+        (lambda lanes: lanes[1].update(queue_urls=lanes[0]["queue_urls"]), "'queue_urls' of the lanes must all differ"),
+        (lambda lanes: lanes[0]["queue_urls"].__setitem__(3, "queue"), "'lanes[0].queue_urls': 'queue' is not"),
+        (lambda lanes: lanes[0]["topic_arns"].__setitem__(0, "arn:aws:sqs:a:b:c"), "'lanes[0].topic_arns': 'arn:aws"),
+    ],
+)
+def test_a_wrong_lane(change: Callable[[Any], object], message: str, path: Path) -> None:
+    assert wrong(lambda value: change(value["lanes"]), path).startswith(message)
+
+
+def test_other_files(path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"cannot read .*: No such file"):
+        load_stack(path)
+    for data, message in ((b"", "not JSON"), (b"\xff\xfe", "not JSON"), (b"[]", "must be a JSON object")):
+        path.write_bytes(data)
+        with pytest.raises(FileFormatError, match=message):
+            load_stack(path)
+    with pytest.raises(FileFormatError, match="cannot read"):
+        load_stack(path.parent)
+    with pytest.raises(FileFormatError, match="cannot write"):
+        save_stack(STACK, path.parent / "none" / "stack.json")
