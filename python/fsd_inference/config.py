@@ -83,6 +83,8 @@ class RunSettings:
         ``"rows"`` (all output activations), ``"argmax"`` or ``"any"`` (one value a sample).
     clocks : Clocks
         Start, stall and run clock.
+    spill_bytes : int
+        Frames that came early are kept packed; past so many bytes they go to local disk.
     """
 
     workers: int = 1
@@ -92,9 +94,10 @@ class RunSettings:
     overlap: bool = True
     output: str = "rows"
     clocks: Clocks = Clocks()
+    spill_bytes: int = 1 << 29
 
     def __post_init__(self) -> None:
-        for name in ("workers", "branching", "micro_batches", "threads"):
+        for name in ("workers", "branching", "micro_batches", "threads", "spill_bytes"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise SettingError(f"{name} must be a whole number of at least 1, not {value!r}")

@@ -1,5 +1,7 @@
 """The only door to the Rust extension."""
 
+from typing import Literal
+
 from fsd_inference._kernels import (
     Accepted,
     LayerKernel,
@@ -15,8 +17,11 @@ from fsd_inference._kernels import (
     simd_paths,
 )
 
+ActivationName = Literal["identity", "relu", "clipped_relu"]
+
 __all__ = [
     "Accepted",
+    "ActivationName",
     "LayerKernel",
     "NonFiniteError",
     "RankState",

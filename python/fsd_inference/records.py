@@ -1,11 +1,15 @@
-"""Plain records that cross rooms: counts, plan volumes and their JSON forms."""
+"""Plain records that cross rooms: counts, plan volumes, run reports, and their JSON forms."""
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -49,13 +53,14 @@ class Usage:
         return Usage(
             self.requests + other.requests,
             self.billed_units + other.billed_units,
-            self.retries + other.retries,
-            self.misses + other.misses,
-            self.empty_polls + other.empty_polls,
-            self.frames + other.frames,
-            self.wire_bytes + other.wire_bytes,
-            self.body_bytes + other.body_bytes,
-            self.received_bytes + other.received_bytes,
+            *(getattr(self, name) + getattr(other, name) for name in _USAGE_TOTALS),
+        )
+
+    def __sub__(self, earlier: Usage) -> Usage:
+        return Usage(
+            self.requests - earlier.requests,
+            self.billed_units - earlier.billed_units,
+            *(getattr(self, name) - getattr(earlier, name) for name in _USAGE_TOTALS),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -215,3 +220,100 @@ class StackSpec:
     def ranks(self) -> int:
         """The most workers that a run on this stack can have over queues."""
         return len(self.lanes[0].queue_urls) if self.lanes else 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Figures of one run; seconds are wall time unless said.
+
+    Attributes
+    ----------
+    channel, workers, samples, layers, connections
+        What was run.
+    wall_s : float
+        From the call of `infer` to the result in hand.
+    launch_s : float
+        From the start of rank 0 to the start of the last rank.
+    load_s, compute_s : float
+        Loading shard and inputs, and computing: of the rank that took longest.
+    peak_rss_bytes : int
+        Of the rank (serial: this process) that held most.
+    row_sends : int
+        (row, target) pairs of the plan.
+    usage : Usage
+        Requests and bytes of all ranks and of the session.
+    attempts : int
+        Attempts made, the successful one included.
+    simd : str
+        Kernel path of the session's machine.
+    ranks : list of dict
+        What each rank reports of itself.
+    """
+
+    channel: str
+    workers: int
+    samples: int
+    layers: int
+    connections: int
+    wall_s: float
+    launch_s: float
+    load_s: float
+    compute_s: float
+    peak_rss_bytes: int
+    row_sends: int
+    usage: Usage
+    attempts: int
+    simd: str
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def samples_per_s(self) -> float:
+        """Samples over wall time."""
+        return self.samples / self.wall_s
+
+    @property
+    def gedges_per_s(self) -> float:
+        """Connections of all layers x samples / compute seconds / 1e9, dropped samples counted (Graph Challenge)."""
+        return self.connections * self.samples / max(self.compute_s, 1e-9) / 1e9
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values: flat keys, and `ranks`."""
+        usage = self.usage
+        return {
+            "channel": self.channel,
+            "workers": self.workers,
+            "samples": self.samples,
+            "layers": self.layers,
+            "connections": self.connections,
+            "wall_s": self.wall_s,
+            "launch_s": self.launch_s,
+            "load_s": self.load_s,
+            "compute_s": self.compute_s,
+            "samples_per_s": self.samples_per_s,
+            "gedges_per_s": self.gedges_per_s,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "row_sends": self.row_sends,
+            "frames": usage.frames,
+            "wire_bytes": usage.wire_bytes,
+            "body_bytes": usage.body_bytes,
+            "received_bytes": usage.received_bytes,
+            "requests": dict(sorted(usage.requests.items())),
+            "billed_units": dict(sorted(usage.billed_units.items())),
+            "retries": usage.retries,
+            "misses": usage.misses,
+            "empty_polls": usage.empty_polls,
+            "attempts": self.attempts,
+            "simd": self.simd,
+            "ranks": self.ranks,
+        }
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write ``report.json`` into a directory, which is made if need be, and return its path."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "report.json"
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".report", suffix=".tmp", delete=False) as file:
+            json.dump(self.to_json(), file, indent=1)
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(path)
+        return path

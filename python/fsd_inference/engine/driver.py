@@ -5,6 +5,7 @@ The state machine runs in the thread that calls `Driver.run`; everything else po
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -30,7 +31,6 @@ from fsd_inference.engine.messages import (
     Load,
     Loaded,
     Phase,
-    RankPlan,
     ResultStored,
     Send,
     SendGather,
@@ -49,6 +49,7 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
 from fsd_inference.errors import ChannelError, RunError, as_run_error
 from fsd_inference.kernels import NonFiniteError, RankState, seal
+from fsd_inference.partition.plan import RankPlan
 from fsd_inference.store.base import Store
 
 _POLL_S = 2.0
@@ -77,6 +78,13 @@ class Outcome:
 
     error: RunError | None
     summary: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    """Not an event: its turn comes when all events posted before it have been handled."""
+
+    number: int
 
 
 _OPERATIONS: dict[type[Action], str] = {
@@ -109,6 +117,8 @@ class Driver:
         Takes the event log.
     count_requests : callable
         Returns how many requests this rank has made so far.
+    on_layer : callable
+        Called with the number of layers done, as progress.
 
     Attributes
     ----------
@@ -131,6 +141,7 @@ class Driver:
         launcher: Launcher,
         timeline: Timeline,
         count_requests: Callable[[], int],
+        on_layer: Callable[[int], None],
     ) -> None:
         settings = spec.settings
         self.spec = spec
@@ -141,6 +152,7 @@ class Driver:
         self._launcher = launcher
         self._timeline = timeline
         self._count_requests = count_requests
+        self._on_layer = on_layer
         self.layers = 0
         self.sent: list[tuple[int, int, int]] = []
         self.requests: list[int] = []
@@ -154,12 +166,13 @@ class Driver:
             clocks=settings.clocks,
             deadline=spec.deadline,
         )
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | _Flush] = queue.SimpleQueue()
         self._work: RankWork | None = None
         self._state: RankState | None = None
         self._idle_since = timeline.now()
         self._expected: tuple[Expected, ...] = ()
         self._expected_changed = threading.Condition()
+        self._flushed = 0  # the last `_Flush` whose turn has come
         self._stop = False
         self._outcome: Outcome | None = None
 
@@ -175,6 +188,9 @@ class Driver:
             self._events.put(Started())
             while not self._worker.finished:
                 event = self._next_event()
+                if isinstance(event, _Flush):
+                    self._flush(event)
+                    continue
                 for action in self._worker.handle(event, self._timeline.now()):
                     executor = executors.get(type(action))
                     if executor is None:
@@ -196,7 +212,7 @@ class Driver:
         """End the run with an error that was seen outside of the engine, from any thread."""
         self._events.put(Failed(error))
 
-    def _next_event(self) -> Event:
+    def _next_event(self) -> Event | _Flush:
         wait = self._worker.next_clock() - self._timeline.now()
         try:
             return self._events.get(timeout=max(0.0, wait))
@@ -253,12 +269,13 @@ class Driver:
         with timeline.measure(action.phase.value, layer, micro_batch):
             state.compute(layer, micro_batch, action.phase.value)
         frames: tuple[Frame, ...] = ()
-        if action.phase is not Phase.INTERIOR and self._plan().sends(layer):
+        if action.phase is not Phase.INTERIOR and self._plan().sends[layer]:
             with timeline.measure("pack", layer, micro_batch):
                 packed = state.frames(layer, micro_batch, self._channel.limits.frame_bytes)
             frames = tuple(Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed)
         if action.phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
             self.requests.append(self._count_requests())
+            self._on_layer(layer + 1)
         self._idle_since = timeline.now()
         self._events.put(Computed(action.step, action.phase, frames))
 
@@ -341,11 +358,24 @@ class Driver:
                 self._expected = expected
                 self._expected_changed.notify_all()
 
+    def _flush(self, flush: _Flush) -> None:
+        with self._expected_changed:
+            self._flushed = flush.number
+            self._expected_changed.notify_all()
+
+    def _is_due(self, number: int) -> bool:
+        return self._flushed == number and bool(self._expected)
+
     def _receive(self) -> None:
-        """Poll while something is expected, and hand what comes to the inbox."""
-        while True:
+        """Poll while something is expected, and hand what comes to the inbox.
+
+        What is expected is asked for anew once all that came has been taken note of: a channel that was told to look
+        for what is there already would look in vain.
+        """
+        for number in itertools.count(1):
+            self._events.put(_Flush(number))
             with self._expected_changed:
-                self._expected_changed.wait_for(lambda: self._stop or self._expected)
+                self._expected_changed.wait_for(lambda: self._stop or self._is_due(number))  # noqa: B023 - called at once
                 if self._stop:
                     return
                 expected = self._expected

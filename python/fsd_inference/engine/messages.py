@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from fsd_inference.channels.base import Frame, Kind
 from fsd_inference.errors import RunError
+from fsd_inference.partition.plan import RankPlan
 
 
 class Step(NamedTuple):
@@ -24,23 +25,6 @@ class Phase(StrEnum):
     BOUNDARY = "boundary"
     INTERIOR = "interior"
     ALL = "all"
-
-
-class RankPlan(Protocol):
-    """What a rank's state machine knows of the exchange plan."""
-
-    @property
-    def layers(self) -> int:
-        """L."""
-
-    def receives(self, layer: int) -> Sequence[tuple[int, int]]:
-        """Return the (source, edge) pairs that must have come before `layer` can be computed."""
-
-    def sends(self, layer: int) -> bool:
-        """Return whether this rank sends rows after `layer`."""
-
-    def interior(self, layer: int) -> int:
-        """Return how many rows of `layer` no other rank needs."""
 
 
 # --- events ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from fsd_inference.channels.base import Channel
 from fsd_inference.engine.driver import Driver, Outcome, RankWork
@@ -15,6 +16,28 @@ from fsd_inference.records import Usage
 from fsd_inference.store.base import Store
 
 
+@dataclass(slots=True)
+class Backends:
+    """What a rank works with: where shards are, where inputs, claims and results are, and what carries the frames."""
+
+    plans: Store
+    runs: Store
+    channel: Channel
+    release: Callable[[], None] = lambda: None
+
+    def close(self) -> None:
+        """Close everything, the channel first."""
+        self.channel.close()
+        self.plans.close()
+        self.runs.close()
+        self.release()
+
+    def count(self) -> Usage:
+        """Return what has been counted so far."""
+        meters = dict.fromkeys((self.plans.meter, self.runs.meter, self.channel.meter))
+        return sum((meter.snapshot() for meter in meters), Usage())
+
+
 def run_rank(
     *,
     spec: RunSpec,
@@ -22,10 +45,10 @@ def run_rank(
     starter: int | None,
     started: float,
     load: Callable[[], RankWork],
-    store: Store,
-    channel: Channel,
+    backends: Backends,
     launcher: Launcher,
     attached: Callable[[Driver], None] = lambda _: None,
+    on_layer: Callable[[int], None] = lambda _: None,
 ) -> Outcome | None:
     """Run a rank to its end and write its report as the last object.
 
@@ -37,21 +60,21 @@ def run_rank(
         The rank that started this one; None for rank 0.
     started : float
         When this process or handler began, seconds since the epoch.
-    load, store, channel, launcher
-        As for `Driver`; the caller closes them.
+    load, launcher
+        As for `Driver`.
+    backends : Backends
+        Stores and channel; the caller closes them.
     attached : callable, optional
         Called with the driver before it runs, so that the caller can make it fail (say, when its parent is gone).
+    on_layer : callable, optional
+        Called with the number of layers done.
 
     Returns
     -------
     Outcome or None
         None if another process holds this rank's claim: the duplicate has done nothing.
     """
-    meters = [store.meter] if channel.meter is store.meter else [store.meter, channel.meter]
-
-    def count() -> Usage:
-        return sum((meter.snapshot() for meter in meters), Usage())
-
+    store, count = backends.runs, backends.count
     if store.put_if_absent(spec.claim_key(rank), b"") is None:
         return None
     one_write = count()
@@ -61,10 +84,11 @@ def run_rank(
         rank=rank,
         load=load,
         store=store,
-        channel=channel,
+        channel=backends.channel,
         launcher=launcher,
         timeline=timeline,
         count_requests=lambda: sum(count().requests.values()),
+        on_layer=on_layer,
     )
     attached(driver)
     outcome = driver.run()

@@ -78,9 +78,10 @@ class RunSpec:
         """Key of a rank's report, the last object it writes."""
         return f"{self.prefix}reports/{rank:05d}"
 
-    def shard_key(self, rank: int) -> str:
-        """Key of a rank's shard."""
-        return f"plans/{self.plan}/rank-{rank:05d}.safetensors"
+    @property
+    def plan_prefix(self) -> str:
+        """Folder of the plan's manifest and shards, shared by all runs."""
+        return f"plans/{self.plan}/"
 
     def to_json(self) -> str:
         """Return the specification as JSON text."""

@@ -28,7 +28,6 @@ from fsd_inference.engine.messages import (
     Load,
     Loaded,
     Phase,
-    RankPlan,
     ResultStored,
     Send,
     SendGather,
@@ -48,6 +47,7 @@ from fsd_inference.errors import (
     WorkerDiedError,
     run_error_from_record,
 )
+from fsd_inference.partition.plan import RankPlan
 
 _ABORT_GRACE_S = 2.0
 """A child that ended after reporting its error: how long the abort may take before the child's end is taken for it."""
@@ -214,14 +214,14 @@ class Worker:
         """Return the sources of edges that the step still lacks, one entry an edge."""
         assert self._plan is not None  # noqa: S101 - only called once loaded
         return [
-            source for source, edge in self._plan.receives(step.layer) if self._parts.get((step, source, edge), 1) > 0
+            source for source, edge in self._plan.receives[step.layer] if self._parts.get((step, source, edge), 1) > 0
         ]
 
     def _computed(self, step: Step, now: float) -> list[Action]:
         assert self._plan is not None  # noqa: S101 - computing follows loading
         if self._phases:
             return [Compute(step, self._phases.popleft())]
-        for source, edge in self._plan.receives(step.layer):
+        for source, edge in self._plan.receives[step.layer]:
             self._parts.pop((step, source, edge), None)
         self._computing = None
         self._progress[step.micro_batch] += 1
@@ -242,7 +242,7 @@ class Worker:
             step = Step(layer, micro_batch)
             if layer < self._plan.layers and not self._missing(step):
                 self._computing = step
-                split = self._overlap and self._plan.sends(layer) and self._plan.interior(layer) > 0
+                split = self._overlap and self._plan.boundary[layer] > 0 and self._plan.interior[layer] > 0
                 self._phases = deque((Phase.BOUNDARY, Phase.INTERIOR) if split else (Phase.ALL,))
                 return [Compute(step, self._phases.popleft())]
         return []

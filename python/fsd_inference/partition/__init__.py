@@ -1,5 +1,9 @@
 """Partitions of a network, the exchange plan that follows, and the shards that ranks load."""
 
+import sys
+from types import ModuleType
+
+from fsd_inference.partition.cut import cut
 from fsd_inference.partition.exchange import exchange_plan, volumes
 from fsd_inference.partition.manifest import MANIFEST_FILE, FileEntry, Manifest
 from fsd_inference.partition.methods import METHODS, partition_network
@@ -18,6 +22,7 @@ __all__ = [
     "RankPlan",
     "RankShard",
     "ShardPart",
+    "cut",
     "exchange_plan",
     "layer_parts",
     "load_plan",
@@ -31,3 +36,12 @@ __all__ = [
     "volumes",
     "write_shards",
 ]
+
+
+class _CallablePackage(ModuleType):
+    """Lets users write ``fsd.partition(network, ...)`` although the room has the same name."""
+
+    __call__ = staticmethod(cut)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

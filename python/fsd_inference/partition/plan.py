@@ -129,6 +129,11 @@ class RankPlan:
     boundary: tuple[int, ...]
     interior: tuple[int, ...]
 
+    @property
+    def layers(self) -> int:
+        """L."""
+        return len(self.receives)
+
 
 def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]:
     """Return every rank's view of the plan, without weights."""

@@ -1,0 +1,97 @@
+"""From the store to a rank that can compute: its shard, kept warm between runs, and the input rows of one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsd_inference.engine.inputs import read_input
+from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import FileFormatError
+from fsd_inference.kernels import RankState, Shard
+from fsd_inference.partition.kernel_shard import kernel_shard
+from fsd_inference.partition.manifest import MANIFEST_FILE, Manifest
+from fsd_inference.partition.plan import RankPlan
+from fsd_inference.partition.shard import RankShard
+from fsd_inference.partition.shards import read_shard
+from fsd_inference.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class WarmShard:
+    """A rank's shard as the kernels take it; serves any number of runs."""
+
+    shard: RankShard
+    kernels: Shard
+    plan: RankPlan
+
+    @property
+    def needed_features(self) -> NDArray[np.uint32]:
+        """The input rows that layer 0 reads."""
+        return self.shard.parts[0].column_row
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRank:
+    """A warm shard with the inputs of one run (`driver.RankWork`)."""
+
+    warm: WarmShard
+    ready: RankState
+
+    @property
+    def plan(self) -> RankPlan:
+        """What the rank's state machine knows of the exchange plan."""
+        return self.warm.plan
+
+    def state(self) -> RankState:
+        """Return the state with the run's inputs in it."""
+        return self.ready
+
+    def neuron(self, layer: int, row: int) -> int:
+        """Return the global neuron of a local row."""
+        return int(self.warm.shard.parts[layer].rows[row])
+
+
+def load_shard(plans: Store, spec: RunSpec, rank: int) -> WarmShard:
+    """Read a rank's shard and check it against the manifest and the run.
+
+    Raises
+    ------
+    FileFormatError
+        It is missing, or not what the run was planned for.
+    """
+    manifest_key = f"{spec.plan_prefix}{MANIFEST_FILE}"
+    found = plans.get(manifest_key)
+    if found is None:
+        raise FileFormatError(f"{manifest_key} is not in the store; upload the partitioned network again")
+    manifest = Manifest.from_bytes(found, manifest_key)
+    if manifest.plan_digest.hex() != spec.plan or manifest.workers != spec.settings.workers:
+        raise FileFormatError(f"{manifest_key} is of another plan than the run; upload the partitioned network again")
+    shard_key = spec.plan_prefix + manifest.shard(rank).file
+    data = plans.get(shard_key)
+    if data is None:
+        raise FileFormatError(f"{shard_key} is not in the store; upload the partitioned network again")
+    shard = read_shard(data, manifest, rank)
+    return WarmShard(shard, kernel_shard(shard), shard.plan)
+
+
+def load_rank(runs: Store, spec: RunSpec, warm: WarmShard, spill_dir: str | None) -> LoadedRank:
+    """Read the input rows that a rank needs and return it ready to compute."""
+    settings = spec.settings
+    sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
+    state = RankState(
+        warm.kernels,
+        bytes.fromhex(spec.run),
+        spec.attempt,
+        bytes.fromhex(spec.plan),
+        sizes,
+        settings.threads,
+        spill_dir,
+        settings.spill_bytes,
+    )
+    for block in read_input(runs, spec.input_key, warm.needed_features, sizes, spec.features):
+        state.put_input(block.micro_batch, block.first_feature, block.payload)
+    return LoadedRank(warm, state)

@@ -1,0 +1,33 @@
+"""From a place to open stores and a channel: where the processes of a local run name their backends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fsd_inference.channels.delayed import Delayed
+from fsd_inference.channels.sockets import SocketChannel
+from fsd_inference.engine.rank import Backends
+from fsd_inference.errors import SettingError
+from fsd_inference.launch.place import Place
+from fsd_inference.store.open import open_store
+
+
+def open_backends(place: Place, directory: Path, rank: int) -> Backends:
+    """Open what the ranks of a run share; the caller closes it."""
+    backends = _open(place, directory, rank)
+    if place.delay_s > 0:
+        backends.channel = Delayed(backends.channel, deliver_s=place.delay_s)
+    return backends
+
+
+def _open(place: Place, directory: Path, rank: int) -> Backends:
+    if place.stack is not None:
+        # boto3 takes a third of a second to import, which ranks over "memory" need not wait for.
+        from fsd_inference.aws.backends import open_aws_backends  # noqa: PLC0415
+
+        return open_aws_backends(place.channel, Path(place.stack), spec=place.spec, rank=rank, lane=place.lane)
+    if place.store is None:
+        raise SettingError(f"channel {place.channel!r} needs a stack; name its stack.json")
+    store, settings = open_store(place.store), place.spec.settings
+    channel = SocketChannel(directory, rank, settings.workers, connect_timeout_s=settings.clocks.start_s)
+    return Backends(plans=store, runs=store, channel=channel)

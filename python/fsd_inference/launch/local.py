@@ -1,0 +1,105 @@
+"""Local processes as ranks: spawned, never forked, each by its parent in the launch tree."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fsd_inference.engine.launcher import ChildEnd
+from fsd_inference.errors import RunError
+
+EXIT_REPORTED = 3
+"""Exit code of a rank that failed, and has told the others why."""
+
+
+class LocalLauncher:
+    """Starts ranks as processes that live no longer than the starter.
+
+    Each child's standard input is a pipe that ends when this process does, which makes the child end too. What a child
+    writes to its standard error goes to ``rank-<r>.log`` in the run directory.
+
+    Parameters
+    ----------
+    directory : Path
+        The run directory, with ``place.json``.
+    starter : int, optional
+        The rank of this process; None for the session.
+    on_line : callable, optional
+        Called with each line that a child writes to its standard output.
+    """
+
+    def __init__(self, directory: Path, starter: int | None, on_line: Callable[[str], None] | None = None) -> None:
+        self._directory = directory
+        self._starter = starter
+        self._on_line = on_line
+        self._children: list[tuple[subprocess.Popen[str], threading.Thread]] = []
+        self._lock = threading.Lock()
+
+    def start(self, rank: int, on_end: ChildEnd) -> None:
+        """Start `rank`; see `engine.Launcher`."""
+        command = [sys.executable, "-m", "fsd_inference.launch.worker", str(self._directory), str(rank)]
+        if self._starter is not None:
+            command.append(str(self._starter))
+        try:
+            with (self._directory / f"rank-{rank:05d}.log").open("w") as log:
+                child = subprocess.Popen(  # noqa: S603 - this interpreter, our module, arguments that are numbers and a path
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE if self._on_line else subprocess.DEVNULL,
+                    stderr=log,
+                    text=True,
+                )
+        except OSError as error:
+            raise RunError(
+                f"rank {rank} could not be started: {error.strerror or error}", rank=rank, operation="start"
+            ) from error
+        watcher = threading.Thread(target=self._watch, args=(child, rank, on_end), name=f"child-{rank}", daemon=True)
+        with self._lock:
+            self._children.append((child, watcher))
+        watcher.start()
+
+    def _watch(self, child: subprocess.Popen[str], rank: int, on_end: ChildEnd) -> None:
+        if child.stdout is not None and self._on_line is not None:
+            with child.stdout:
+                for line in child.stdout:
+                    self._on_line(line.rstrip("\n"))
+        code = child.wait()
+        if code != 0:
+            on_end(rank, self._reason(rank, code), code == EXIT_REPORTED)
+
+    def _reason(self, rank: int, code: int) -> str:
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        last = ""
+        with contextlib.suppress(OSError):
+            lines = (self._directory / f"rank-{rank:05d}.log").read_text(errors="replace").split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"{how}: {last}" if last else how
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether all children have ended, after waiting up to `timeout_s` seconds for them."""
+        until = time.monotonic() + timeout_s
+        with self._lock:
+            watchers = [watcher for _, watcher in self._children]
+        for watcher in watchers:
+            watcher.join(max(0.0, until - time.monotonic()))
+        return not any(watcher.is_alive() for watcher in watchers)
+
+    def close(self, grace_s: float) -> None:
+        """Wait up to `grace_s` seconds for all children, then end those that are left."""
+        until = time.monotonic() + grace_s
+        with self._lock:
+            children, self._children = self._children, []
+        for child, watcher in children:
+            try:
+                child.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+            watcher.join()
+            if child.stdin is not None:
+                with contextlib.suppress(OSError):
+                    child.stdin.close()

@@ -1,0 +1,74 @@
+"""The process of one rank of a local run: ``python -m fsd_inference.launch.worker DIRECTORY RANK [STARTER]``.
+
+A composition root: it names the backends, runs the rank and ends with 0, or with `EXIT_REPORTED` after an error that
+the other ranks were told. It ends when its standard input does, which its starter holds open.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from fsd_inference.engine.driver import Driver
+from fsd_inference.engine.loading import load_rank, load_shard
+from fsd_inference.engine.rank import run_rank
+from fsd_inference.errors import AbortedError, FsdError
+from fsd_inference.launch.backends import open_backends
+from fsd_inference.launch.local import EXIT_REPORTED, LocalLauncher
+from fsd_inference.launch.place import Place
+
+_GRACE_S = 10.0
+"""How long children that are done may take to write their reports and leave."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the rank that the arguments name and return the exit code."""
+    started = time.time()
+    directory, rank = Path(arguments[0]), int(arguments[1])
+    starter = int(arguments[2]) if len(arguments) > 2 else None
+    try:
+        place = Place.read(directory)
+        spec = place.spec
+        backends = open_backends(place, directory, rank)
+    except FsdError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the log of the rank
+        return 1
+    launcher = LocalLauncher(directory, rank)
+    try:
+        outcome = run_rank(
+            spec=spec,
+            rank=rank,
+            starter=starter,
+            started=started,
+            load=lambda: load_rank(backends.runs, spec, load_shard(backends.plans, spec, rank), str(directory)),
+            backends=backends,
+            launcher=launcher,
+            attached=_end_with_starter,
+            on_layer=(lambda layers: print(layers, flush=True)) if rank == 0 else (lambda _: None),  # noqa: T201
+        )
+    finally:
+        launcher.close(_GRACE_S)
+        backends.close()
+    if outcome is not None and outcome.error is not None:
+        print(outcome.error, file=sys.stderr)  # noqa: T201 - the log of the rank
+        return EXIT_REPORTED
+    return 0
+
+
+def _end_with_starter(driver: Driver) -> None:
+    """Make the run fail once standard input ends, and the process end soon after even if that hangs."""
+
+    def watch() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        driver.fail(AbortedError(f"the process that started rank {driver.rank} is gone", operation="run"))
+        time.sleep(2 * _GRACE_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="starter", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

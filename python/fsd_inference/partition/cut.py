@@ -1,0 +1,46 @@
+"""Cutting a network: from a network to a directory of shards."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from fsd_inference.network import Network
+from fsd_inference.partition.manifest import Manifest
+from fsd_inference.partition.methods import partition_network
+from fsd_inference.partition.shards import write_shards
+
+
+def cut(
+    network: Network,
+    directory: str | os.PathLike[str],
+    *,
+    workers: int,
+    method: str = "hypergraph",
+    seed: int = 0,
+) -> Manifest:
+    """Partition a network over `workers` ranks and write their shards into `directory`.
+
+    Parameters
+    ----------
+    network : Network
+        What is cut; one layer at a time is in memory.
+    directory : path
+        Written beside and renamed when complete; an older set of shards there is replaced.
+    workers : int
+        P.
+    method : str
+        One of `METHODS`.
+    seed : int
+        Equal seeds give equal shards.
+
+    Raises
+    ------
+    InputError
+        A setting makes no sense, or the directory is taken by something else.
+    """
+    started = time.perf_counter()
+    partition = partition_network(network, workers, method, seed)
+    seconds = time.perf_counter() - started
+    return write_shards(network, partition, Path(directory), method=method, seed=seed, seconds=seconds)

@@ -1,0 +1,7 @@
+"""What a user's program talks to: a network, ready to answer batches of samples."""
+
+from fsd_inference.session.inference import Inference
+from fsd_inference.session.progress import Progress
+from fsd_inference.session.session import CHANNELS, Session
+
+__all__ = ["CHANNELS", "Inference", "Progress", "Session"]

@@ -1,0 +1,43 @@
+"""How a session says how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Takes the progress of one task after the other; called from any thread."""
+
+    def begin(self, task: str, total: float | None) -> None:
+        """Say that `task` begins; `total` is None where its length is not known."""
+
+    def advance(self, task: str, completed: float) -> None:
+        """Say how much of `task` is completed."""
+
+    def end(self, task: str) -> None:
+        """Say that `task` is over, well or not."""
+
+
+class Silent:
+    """Progress that no one watches."""
+
+    def begin(self, task: str, total: float | None) -> None:
+        """Do nothing."""
+
+    def advance(self, task: str, completed: float) -> None:
+        """Do nothing."""
+
+    def end(self, task: str) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def task(progress: Progress, name: str, total: float | None = None) -> Iterator[None]:
+    """Report the block as a task."""
+    progress.begin(name, total)
+    try:
+        yield
+    finally:
+        progress.end(name)

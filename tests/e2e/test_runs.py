@@ -1,0 +1,124 @@
+"""Whole runs over real processes: every channel gives the serial answer, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fsd_inference.aws.local import temporary_stack
+from fsd_inference.aws.provision import StackSettings
+from fsd_inference.aws.stack import save_stack
+from scipy import sparse
+
+import fsd_inference as fsd
+from fsd_inference.errors import NumericError
+from fsd_inference.network import read_categories
+from tests.support.runs import same, serial, session
+from tests.support.shared import graph_challenge_inputs, shared
+
+CHANNELS = ("memory", "queue", "object")
+Uneven = tuple[fsd.Network, sparse.csr_array, sparse.csr_array]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("stack") / "stack.json"
+    with temporary_stack(StackSettings(name="fsd-test", lanes=2, ranks=8, run_buckets=2, purge_settle_s=0.0)) as made:
+        save_stack(made, path)
+        yield path
+
+
+@pytest.fixture(scope="module")
+def uneven() -> Uneven:
+    """A network of three widths with biases of both signs, a batch, and its serial answer."""
+    network = fsd.random_network([300, 200, 300, 150, 200, 300, 150], connections=20, seed=3)
+    assert any((layer.bias > 0).any() and (layer.bias < 0).any() for layer in network)
+    x = sparse.random_array((500, 300), density=0.3, rng=np.random.default_rng(1), dtype=np.float32).tocsr()
+    return network, x, serial(network, x)
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_uneven_layers_and_three_micro_batches(channel: str, stack: Path, uneven: Uneven) -> None:
+    network, x, expected = uneven
+    with session(
+        network, channel, stack, workers=5, partition="graph", micro_batches=3, branching=2, threads=2
+    ) as distributed:
+        answer = distributed.infer(x)
+        assert same(answer.outputs, expected)
+        # The session answers again: nothing of the first run is in the way.
+        assert same(distributed.infer(x[:7]).outputs, serial(network, x[:7]))
+    ranks = answer.report.ranks
+    assert {rank["rank"]: rank["starter"] for rank in ranks} == {0: None, 1: 0, 2: 0, 3: 1, 4: 1}
+    assert len({rank["process"] for rank in ranks}) == 5
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_argmax(channel: str, stack: Path, uneven: Uneven) -> None:
+    network, x, expected = uneven
+    with session(network, channel, stack, workers=4, partition="block", output="argmax") as distributed:
+        answer = distributed.infer(x)
+    assert answer.argmax is not None
+    assert answer.argmax.tolist() == expected.toarray().argmax(axis=1).tolist()
+
+
+def test_more_workers_than_neurons() -> None:
+    network = fsd.random_network([6, 4, 3, 2], connections=2, seed=1)
+    x = np.random.default_rng(0).random((5, 6), np.float32)
+    with session(network, "memory", workers=7, partition="block", branching=1) as distributed:
+        assert same(distributed.infer(x).outputs, serial(network, sparse.csr_array(x)))
+
+
+def test_official_categories_serial() -> None:
+    x = graph_challenge_inputs(1024)
+    expected = read_categories(shared("graphchallenge/neuron1024-l120-categories.tsv"))
+    with fsd.Session(fsd.graph_challenge(1024, 120), threads=2) as alone:
+        answer = alone.infer(x)
+    assert (answer.alive() + 1).tolist() == list(expected)
+
+
+def test_official_categories_over_eight_workers() -> None:
+    x = graph_challenge_inputs(1024)
+    expected = read_categories(shared("graphchallenge/neuron1024-l120-categories.tsv"))
+    with session(fsd.graph_challenge(1024, 120), "memory", workers=8) as distributed:
+        answer = distributed.infer(x)
+    assert (answer.alive() + 1).tolist() == list(expected)
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("channel", ["queue", "object"])
+def test_graph_challenge_over_the_emulator(channel: str, stack: Path) -> None:
+    network, x = fsd.graph_challenge(1024, 120), graph_challenge_inputs(1024)[:2000]
+    with session(network, channel, stack, workers=8) as distributed:
+        answer = distributed.infer(x)
+    assert same(answer.outputs, serial(network, x))
+
+
+def test_an_overflow_names_layer_and_neuron() -> None:
+    weights = sparse.csr_array(np.eye(4, dtype=np.float32) * np.float32(1e30))
+    layers = [fsd.Layer(weights, np.zeros(1, np.float32), fsd.Activation("relu")) for _ in range(3)]
+    x = np.zeros((2, 4), np.float32)
+    x[1, 2] = 1.0
+    with session(fsd.Network(layers), "memory", workers=2, partition="block") as distributed:
+        with pytest.raises(NumericError, match="layer 1, neuron 2") as caught:
+            distributed.infer(x)
+    assert not caught.value.retryable
+
+
+def test_the_event_log_of_a_real_run_shows_overlap() -> None:
+    """Boundary rows are handed over before the other rows of their step are computed."""
+    network = fsd.random_network([64] * 7, connections=2, seed=4)
+    x = np.random.default_rng(0).random((200, 64), np.float32)
+    with session(network, "memory", workers=2, partition="block", micro_batches=2) as distributed:
+        report = distributed.infer(x).report
+    overlapped = 0
+    for rank in report.ranks:
+        events = {(name, layer, m): (start, end) for name, layer, m, start, end in rank["events"]}
+        for (name, layer, m), (_, end) in events.items():
+            if name == "interior":
+                assert events["boundary", layer, m][1] <= events["send", layer, m][0] <= end
+                overlapped += 1
+    assert overlapped > 0

@@ -1,0 +1,246 @@
+"""Worker state machines under virtual time: real kernels and inboxes, and a network that delays, repeats and loses."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fsd_inference.channels.base import Frame, Kind
+from fsd_inference.config import Clocks
+from fsd_inference.engine.gather import encode
+from fsd_inference.engine.messages import (
+    Abort,
+    Action,
+    Arrived,
+    CheckChild,
+    ChildChecked,
+    Compute,
+    Computed,
+    Event,
+    Finish,
+    Load,
+    Loaded,
+    Phase,
+    ResultStored,
+    Send,
+    SendGather,
+    Sent,
+    StartChild,
+    Started,
+    StoreResult,
+    Ticked,
+)
+from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.results import concatenate
+from fsd_inference.engine.tree import Tree
+from fsd_inference.engine.worker import Worker, abort_payload
+from fsd_inference.kernels import RankState, Shard, seal
+from fsd_inference.partition import RankShard
+
+RUN = bytes(range(16))
+PLAN = bytes(range(16, 32))
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What the made-up network does wrong."""
+
+    duplicates: float = 0.0
+    corrupted: float = 0.0
+    strays: tuple[bytes, ...] = ()
+    silent: int | None = None  # a rank that never starts
+    lost: float = 0.0
+
+
+CLOCKS = Clocks(start_s=30, stall_s=60, run_s=900)
+NO_FAULTS = Faults()
+
+
+@dataclass
+class Rank:
+    worker: Worker
+    state: RankState | None = None
+    mailbox: list[bytes] = field(default_factory=list)
+    outputs: list[bytes] = field(default_factory=list)
+    finish: Finish | None = None
+    finished_at: float = 0.0
+    starter: int | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Blocks of the batch: (micro-batch, first feature, payload)."""
+
+    samples: int
+    blocks: Sequence[tuple[int, int, bytes]]
+
+
+class VirtualRun:
+    """P ranks of one attempt; `run` plays them to the end and returns them."""
+
+    def __init__(
+        self,
+        shards: Sequence[tuple[RankShard, Shard]],
+        inputs: Inputs,
+        *,
+        branching: int,
+        micro_batches: int,
+        overlap: bool,
+        output: str,
+        seed: int,
+        attempt: int = 0,
+        limit: int = 1 << 20,
+        clocks: Clocks = CLOCKS,
+        faults: Faults = NO_FAULTS,
+    ) -> None:
+        self.tree = Tree(len(shards), branching)
+        self.sizes = micro_batch_sizes(inputs.samples, micro_batches)
+        self.shards, self.inputs, self.faults = shards, inputs, faults
+        self.output, self.attempt, self.limit = output, attempt, limit
+        self.random = random.Random(seed)
+        self.order = itertools.count()
+        self.heap: list[tuple[float, int, int, Event | bytes]] = []
+        self.log: list[tuple[float, int, Action]] = []
+        self.sent: list[bytes] = []
+        self.ranks = [
+            Rank(
+                Worker(
+                    rank=rank,
+                    tree=self.tree,
+                    micro_batches=len(self.sizes),
+                    samples=inputs.samples,
+                    overlap=overlap,
+                    clocks=clocks,
+                    deadline=clocks.run_s,
+                )
+            )
+            for rank in range(len(shards))
+        ]
+
+    def run(self) -> list[Rank]:
+        self.post(0, 0.0, Started())
+        now, started = 0.0, {0}
+        while any(self.ranks[r].finish is None for r in started):
+            clock = min(self.ranks[r].worker.next_clock() for r in started if self.ranks[r].finish is None)
+            if self.heap and self.heap[0][0] <= clock:
+                now, _, rank, event = heapq.heappop(self.heap)
+            else:
+                now = max(now, clock)
+                rank = min(
+                    (r for r in started if self.ranks[r].finish is None),
+                    key=lambda r: self.ranks[r].worker.next_clock(),
+                )
+                event = Ticked()
+            if isinstance(event, Started):
+                started.add(rank)
+            self.handle(rank, event, now)
+        return self.ranks
+
+    def post(self, rank: int, time: float, event: Event | bytes) -> None:
+        heapq.heappush(self.heap, (time, next(self.order), rank, event))
+
+    def some(self, longest: float = 1.0) -> float:
+        """A delay that is now and then much longer than usual."""
+        return self.random.random() ** 4 * longest
+
+    def handle(self, rank: int, event: Event | bytes, now: float) -> None:
+        me = self.ranks[rank]
+        if isinstance(event, bytes):
+            me.mailbox.append(event)
+            events: list[Event] = []
+        else:
+            events = [event]
+        if me.state is not None and not me.worker.finished:
+            for body in me.mailbox:
+                accepted = me.state.accept(body)
+                if accepted.status == "new":
+                    assert accepted.kind is not None
+                    events.append(
+                        Arrived(
+                            Kind(accepted.kind),
+                            accepted.layer or 0,
+                            accepted.micro_batch or 0,
+                            accepted.source or 0,
+                            accepted.edge or 0,
+                            accepted.part or 0,
+                            accepted.parts or 1,
+                            accepted.payload or b"",
+                        )
+                    )
+            me.mailbox.clear()
+        for one in events:
+            for action in me.worker.handle(one, now):
+                self.log.append((now, rank, action))
+                self.execute(rank, me, action, now)
+
+    def execute(self, rank: int, me: Rank, action: Action, now: float) -> None:  # noqa: C901 - one case an action
+        match action:
+            case StartChild(rank=child):
+                self.ranks[child].starter = rank
+                if child != self.faults.silent:
+                    self.post(child, now + self.some(5.0), Started())
+            case CheckChild(rank=child):
+                self.post(rank, now + self.some(), ChildChecked(child, child != self.faults.silent))
+            case Load():
+                shard, kernel = self.shards[rank]
+                me.state = RankState(kernel, RUN, self.attempt, PLAN, self.sizes, 1)
+                for micro_batch, feature, payload in self.inputs.blocks:
+                    me.state.put_input(micro_batch, feature, payload)
+                self.post(rank, now + self.some(3.0), Loaded(shard.plan))
+            case Compute():
+                self.compute(rank, me, action, now)
+            case Send(frames=frames):
+                for frame in frames:
+                    self.deliver(frame, now)
+                self.post(rank, now + self.some(), Sent())
+            case SendGather(target=target, summary=summary):
+                layers = len(self.shards[rank][0].parts)
+                body = seal(RUN, self.attempt, PLAN, rank, Kind.GATHER, layers, [target], 0, 1, summary)
+                self.deliver(Frame(Kind.GATHER, layers, 0, (target,), body), now)
+                self.post(rank, now + self.some(), Sent())
+            case StoreResult():
+                assert me.state is not None
+                summary = b""
+                if self.output == "rows":
+                    me.outputs = [me.state.output(m) for m in range(len(self.sizes))]
+                else:
+                    summary = encode(concatenate([me.state.reduce(m) for m in range(len(self.sizes))]))
+                self.post(rank, now + self.some(), ResultStored(summary))
+            case Abort(error=error):
+                others = [r for r in range(len(self.ranks)) if r != rank]
+                body = seal(RUN, self.attempt, PLAN, rank, Kind.ABORT, 0, others, 0, 1, abort_payload(error))
+                for target in others:
+                    self.post(target, now + self.some(), body)
+            case Finish():
+                me.finish, me.finished_at = action, now
+
+    def compute(self, rank: int, me: Rank, action: Compute, now: float) -> None:
+        layer, micro_batch = action.step
+        assert me.state is not None
+        if action.phase is not Phase.INTERIOR:
+            me.state.assemble(layer, micro_batch)
+        me.state.compute(layer, micro_batch, action.phase.value)
+        frames: tuple[Frame, ...] = ()
+        if action.phase is not Phase.INTERIOR and self.shards[rank][0].plan.sends[layer]:
+            packed = me.state.frames(layer, micro_batch, self.limit)
+            frames = tuple(Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed)
+        self.post(rank, now + self.some(), Computed(action.step, action.phase, frames))
+
+    def deliver(self, frame: Frame, now: float) -> None:
+        self.sent.append(frame.body)
+        for target in frame.targets:
+            if self.random.random() < self.faults.lost:
+                continue
+            copies = 1 + (self.random.random() < self.faults.duplicates)
+            for _ in range(copies):
+                self.post(target, now + self.some(), frame.body)
+            if self.random.random() < self.faults.corrupted:
+                place = self.random.randrange(len(frame.body))
+                bad = bytearray(frame.body)
+                bad[place] ^= 1 << self.random.randrange(8)
+                self.post(target, now + self.some(), bytes(bad))
+            if self.faults.strays and self.random.random() < 0.2:
+                self.post(target, now + self.some(), self.random.choice(self.faults.strays))
