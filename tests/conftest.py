@@ -9,8 +9,8 @@ import boto3
 import pytest
 from mypy_boto3_s3 import S3Client
 
+from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import running_emulator
-from tests.support.lane import Clients
 from tests.support.proxy import FaultProxy
 
 
@@ -33,7 +33,7 @@ def s3_client(emulator_url: str) -> S3Client:
 
 @pytest.fixture(scope="session")
 def queue_clients(emulator_url: str) -> Iterator[Clients]:
-    clients = Clients.of(emulator_url)
+    clients = Clients(emulator_url)
     yield clients
     clients.close()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fsd_inference.aws.clients import Clients
 from fsd_inference.channels.base import Channel, Expected, Frame, Kind, Limits
 from fsd_inference.channels.delayed import Delayed
 from fsd_inference.channels.faulty import Faults, Faulty
@@ -25,7 +26,7 @@ from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import Store
 from fsd_inference.store.directory import DirectoryStore
 from fsd_inference.store.s3 import Credentials, S3Store
-from tests.support.lane import Clients, Lane
+from tests.support.lane import Lane
 
 FRAME_BYTES = 190_000
 """A frame that every channel takes."""
@@ -241,6 +242,8 @@ def test_limits_are_announced_and_enforced(open_channels: Open) -> None:
     with pytest.raises(LimitError, match=f"takes {limits.frame_bytes}") as caught:
         channels[0].send([data(bytes(limits.frame_bytes + 1), 1)])
     assert not caught.value.retryable
+    with pytest.raises(LimitError, match=f"takes {limits.frame_bytes}"):
+        channels[0].abort(Frame(Kind.ABORT, 0, 0, (0, 1), bytes(limits.frame_bytes + 1)))
     largest = os.urandom(limits.frame_bytes)
     channels[0].send([data(largest, 1)]).result(30)
     assert set(collect(channels[1], wants(0), 1)) == {largest}
@@ -307,6 +310,8 @@ def test_close_wakes_who_waits_and_stops_all_threads(open_channels: Open) -> Non
             channel.send([data(b"y", 0)]).result(30)
         with pytest.raises(ChannelError, match="closed"):
             channel.receive(wants(0), 0.0)
+        with pytest.raises(ChannelError, match="closed"):
+            channel.abort(Frame(Kind.ABORT, 0, 0, (0, 1), b"abort"))
     assert {thread for thread in threading.enumerate() if thread.is_alive()} <= before
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from fsd_inference.aws.clients import Clients
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError
-from tests.support.lane import Clients, Lane
+from tests.support.lane import Lane
 from tests.support.proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.emulator
@@ -24,7 +25,7 @@ OpenPair = Callable[..., tuple[QueueChannel, QueueChannel]]
 @pytest.fixture
 def open_pair(queue_clients: Clients, proxy: FaultProxy) -> Iterator[OpenPair]:
     """Return a function that opens the channels of ranks 0 and 1; their requests go through the proxy."""
-    through_proxy = Clients.of(proxy.url)
+    through_proxy = Clients(proxy.url)
     opened: list[QueueChannel] = []
 
     def opener(settings: QueueSettings | None = None) -> tuple[QueueChannel, QueueChannel]:

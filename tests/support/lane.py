@@ -7,34 +7,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import boto3
-from botocore.config import Config
-from mypy_boto3_sns import SNSClient
-from mypy_boto3_sqs import SQSClient
-
+from fsd_inference.aws.clients import Clients
 from fsd_inference.channels.queue import ALL, QueueChannel, QueueSettings
 from fsd_inference.records import RANKS_PER_TOPIC
 
 _numbers = itertools.count()
-
-
-@dataclass
-class Clients:
-    sns: SNSClient
-    sqs: SQSClient
-
-    @classmethod
-    def of(cls, endpoint_url: str) -> Clients:
-        config = Config(retries={"total_max_attempts": 1}, max_pool_connections=16)
-        session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
-        return cls(
-            session.client("sns", endpoint_url=endpoint_url, config=config),
-            session.client("sqs", endpoint_url=endpoint_url, config=config),
-        )
-
-    def close(self) -> None:
-        self.sns.close()
-        self.sqs.close()
 
 
 @dataclass

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Limits
 from fsd_inference.channels.mailbox import Mailbox
-from fsd_inference.channels.sending import check_frames, closed_error, done
+from fsd_inference.channels.sending import check_frames, check_limits, closed_error, done
 from fsd_inference.records import UsageMeter
 
 LOCAL_LIMITS = Limits(frame_bytes=64 << 20, batch_frames=1 << 20, batch_bytes=1 << 40)
@@ -60,6 +60,9 @@ class MemoryChannel(Channel):
         return bodies
 
     def abort(self, frame: Frame) -> None:
+        if self._closed:
+            raise closed_error()
+        check_limits([frame], self.limits)
         for mailbox in self._mailboxes:
             mailbox.put([frame.body])
         self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(frame.body))

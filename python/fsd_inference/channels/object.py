@@ -172,8 +172,10 @@ class ObjectChannel(Channel):
                 if bodies or self._closed.is_set() or time.monotonic() >= until:
                     break
                 self._closed.wait(max(0.0, min(until, self._next_look(missing)) - time.monotonic()))
-        except (RuntimeError, CancelledError):  # the pool of readers refuses work or drops it once closed
-            raise closed_error() from None
+        except (RuntimeError, CancelledError):
+            if not self._closed.is_set():
+                raise
+            raise closed_error() from None  # the pool of readers refuses work or drops it
         finally:
             self._receiving.release()
         self.meter.received(sum(map(len, bodies)))

@@ -25,7 +25,7 @@ from pathlib import Path
 from fsd_inference.channels.base import Channel, Expected, Frame, Limits
 from fsd_inference.channels.mailbox import Mailbox
 from fsd_inference.channels.memory import LOCAL_LIMITS
-from fsd_inference.channels.sending import Joined, check_frames, closed_error, done
+from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.errors import ChannelError
 from fsd_inference.records import UsageMeter
 
@@ -156,6 +156,9 @@ class SocketChannel(Channel):
 
     def abort(self, frame: Frame) -> None:
         """Leave the abort where later ranks find it, and send it to those that listen; the dead need none."""
+        if self._closed:
+            raise closed_error()
+        check_limits([frame], self.limits)
         left = self._directory / f"{self._rank}.abort"
         try:
             left.with_suffix(".tmp").write_bytes(frame.body)
