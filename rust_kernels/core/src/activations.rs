@@ -4,12 +4,23 @@
 //! Runs are 1, 4, 8, 16, 32, 64 or 128 floats long; what a panel has beyond its samples is padding and stays zero.
 
 use crate::aligned::{Aligned, LINE};
+use crate::isa::{Path, core_cache_bytes};
 
 /// The widest panel, in samples.
 pub const MAX_WIDTH: usize = 128;
 
 /// Widths that a panel can have.
 pub const WIDTHS: [usize; 7] = [1, 4, 8, 16, 32, 64, 128];
+
+/// How many samples wide panels should be: so many that the widest layer's input and output stay in the cache of a
+/// core, and not many more than there are.
+pub fn panel_width(widest: usize, samples: usize, path: Path) -> usize {
+    let most = if path == Path::Avx512 { MAX_WIDTH } else { 64 };
+    let row_bytes = 2 * size_of::<f32>() * widest.max(1);
+    let fits = |width: &&usize| **width <= most && **width * row_bytes <= core_cache_bytes();
+    let cached = WIDTHS.iter().rev().find(fits).copied().unwrap_or(1).max(16);
+    cached.min(stride(samples, most))
+}
 
 /// Where a panel lies: its samples are `first .. first + count` of the live ones, its rows `stride` floats apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,27 +156,56 @@ impl Panels {
     /// If the numbers of rows differ.
     pub fn copy_samples(&mut self, source: &Self) {
         assert_eq!(self.rows, source.rows, "both must have the same rows");
-        for to in self.spans.clone() {
-            let wanted = &self.samples[to.slots()];
+        for index in 0..self.spans.len() {
+            let to = self.spans[index];
             for (from, span) in source.spans.iter().enumerate() {
-                let lanes = shared(wanted, &source.samples[span.slots()]);
-                if lanes.is_empty() {
-                    continue;
-                }
-                let target = &mut self.data[to.offset..to.offset + self.rows * to.stride];
-                let rows = target.chunks_exact_mut(to.stride).zip(source.panel(from).chunks_exact(span.stride));
-                for (target, source) in rows {
-                    for &(to, from) in &lanes {
-                        target[to as usize] = source[from as usize];
-                    }
-                }
+                let lanes = shared(&self.samples[to.slots()], &source.samples[span.slots()]);
+                copy_lanes(source.panel(from), span.stride, self.panel_mut(index), to.stride, &lanes);
+            }
+        }
+    }
+
+    /// Copies the samples that `self` has from a panel, rows x `stride`, whose first lanes are these samples.
+    pub(crate) fn place(&mut self, ids: &[u32], panel: &[f32], stride: usize) {
+        let slot = |(from, id): (usize, &u32)| Some((self.samples.binary_search(id).ok()?, from as u32));
+        let mut slots: Vec<(usize, u32)> = ids.iter().enumerate().filter_map(slot).collect();
+        slots.sort_unstable();
+        let mut slots = slots.into_iter().peekable();
+        for index in 0..self.spans.len() {
+            let to = self.spans[index];
+            let mut lanes = Vec::new();
+            while let Some((slot, from)) = slots.next_if(|(slot, _)| *slot < to.first + to.count) {
+                lanes.push(((slot - to.first) as u32, from));
+            }
+            copy_lanes(panel, stride, self.panel_mut(index), to.stride, &lanes);
+        }
+    }
+}
+
+/// Copies lanes (to, from) of every row of a panel into another.
+pub(crate) fn copy_lanes(
+    source: &[f32],
+    source_stride: usize,
+    target: &mut [f32],
+    target_stride: usize,
+    lanes: &[(u32, u32)],
+) {
+    let Some(&(to, from)) = lanes.first() else { return };
+    let (to, from, count) = (to as usize, from as usize, lanes.len());
+    let rows = target.chunks_exact_mut(target_stride).zip(source.chunks_exact(source_stride));
+    if lanes.windows(2).all(|pair| pair[1] == (pair[0].0 + 1, pair[0].1 + 1)) {
+        rows.for_each(|(target, source)| target[to..to + count].copy_from_slice(&source[from..from + count]));
+    } else {
+        for (target, source) in rows {
+            for &(to, from) in lanes {
+                target[to as usize] = source[from as usize];
             }
         }
     }
 }
 
 /// Positions (in `a`, in `b`) of the ids that two ascending lists share.
-fn shared(a: &[u32], b: &[u32]) -> Vec<(u32, u32)> {
+pub(crate) fn shared(a: &[u32], b: &[u32]) -> Vec<(u32, u32)> {
     let (Some(first), Some(last)) = (b.first(), b.last()) else { return Vec::new() };
     let range = a.partition_point(|id| id < first)..a.partition_point(|id| id <= last);
     let position = |at: usize| b.binary_search(&a[at]).ok().map(|found| (at as u32, found as u32));
@@ -188,8 +228,8 @@ fn lay_out(rows: usize, samples: usize, width: usize) -> (Vec<Span>, usize) {
     (spans, offset)
 }
 
-/// The stride of the next panel: as wide as allowed where at most a quarter of it is padding.
-fn stride(left: usize, width: usize) -> usize {
+/// The stride of the next panel for so many samples: as wide as allowed where at most a quarter of it is padding.
+pub(crate) fn stride(left: usize, width: usize) -> usize {
     let fits = |stride: &&usize| **stride <= width && left * 4 >= **stride * 3;
     *WIDTHS.iter().rev().find(fits).unwrap_or(&1)
 }

@@ -78,6 +78,27 @@ impl FromStr for Path {
     }
 }
 
+/// Bytes of the second-level cache of a core, or a usual size where the processor does not tell.
+pub fn core_cache_bytes() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        let kib = l2_kib();
+        (if kib == 0 { 1024 } else { kib }) * 1024
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn l2_kib() -> usize {
+    use std::arch::x86_64::__cpuid;
+    const L2: u32 = 0x8000_0006;
+    if __cpuid(0x8000_0000).eax < L2 { 0 } else { (__cpuid(L2).ecx >> 16) as usize }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn l2_kib() -> usize {
+    0
+}
+
 /// Rounds to nearest and keeps subnormals in this thread until dropped: other libraries may have set it to flush them.
 pub struct FloatState {
     #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code))]

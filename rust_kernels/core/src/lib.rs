@@ -13,6 +13,7 @@ pub mod inbox;
 pub mod isa;
 pub mod layer;
 pub mod rank;
+pub mod serial;
 pub mod shard;
 pub mod spill;
 pub mod spmm;

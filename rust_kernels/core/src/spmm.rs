@@ -13,7 +13,7 @@ mod portable;
 
 use std::ops::Range;
 
-use crate::activations::{Panels, Span};
+use crate::activations::{Panels, Span, WIDTHS};
 use crate::compute::Compute;
 use crate::csr::Indices;
 use crate::errors::NonFinite;
@@ -58,23 +58,45 @@ pub fn spmm(
     };
     let blocks = row_blocks(layer, count, input.samples().len(), input.spans().len(), compute.threads());
     let panels: Vec<Panel> = (0..input.spans().len()).map(|index| Panel::new(input, output, index)).collect();
-    let finite = compute.map(panels.len() * blocks.len(), |task| {
-        let (panel, block) = (&panels[task / blocks.len()], blocks[task % blocks.len()].clone());
+    let product = |panel: &Panel, block| {
         // SAFETY: rows and columns are within the panels (checked above); blocks and panels are disjoint, so no two
         // tasks write the same row of the same panel.
         unsafe { panel.product(layer, rows, block, compute.path()) }
+    };
+    let finite = compute.map(panels.len() * blocks.len(), |task| {
+        product(&panels[task / blocks.len()], blocks[task % blocks.len()].clone())
     });
     if finite.into_iter().all(|finite| finite) {
         return Ok(());
     }
-    let fails = |at: &usize| {
-        // SAFETY: as above, one row at a time in this thread.
-        compute
-            .map(panels.len(), |p| unsafe { panels[p].product(layer, rows, *at..*at + 1, compute.path()) })
-            .contains(&false)
-    };
-    let at = (0..count).find(fails).expect("a row that failed among others fails alone");
-    Err(NonFinite { row: rows.get(at) })
+    let finite =
+        |at: &usize| !compute.map(panels.len(), |index| product(&panels[index], *at..*at + 1)).contains(&false);
+    Err(NonFinite { row: rows.get(first_failure(count, finite)) })
+}
+
+/// Computes all rows over one panel: `input` is columns x `stride`, `output` rows x `stride`, and the first `count`
+/// floats of a row are samples.
+pub(crate) fn spmm_panel(
+    layer: &Layer,
+    input: &[f32],
+    output: &mut [f32],
+    (stride, count): (usize, usize),
+    path: Path,
+) -> Result<(), NonFinite> {
+    assert!(WIDTHS.contains(&stride) && path.supported(), "a width and a path that there are");
+    assert!(input.len() >= layer.columns() * stride && output.len() >= layer.rows() * stride, "panels of that layer");
+    let panel = Panel { input: input.as_ptr(), output: output.as_mut_ptr(), stride, count };
+    // SAFETY: checked above, and this thread has both slices.
+    let product = |block| unsafe { panel.product(layer, Rows::All, block, path) };
+    if product(0..layer.rows()) {
+        return Ok(());
+    }
+    Err(NonFinite { row: first_failure(layer.rows(), |row| product(*row..*row + 1)) })
+}
+
+/// The first of `count` rows that is not finite when it is computed alone.
+fn first_failure(count: usize, finite: impl Fn(&usize) -> bool) -> usize {
+    (0..count).find(|at| !finite(at)).expect("a row that failed among others fails alone")
 }
 
 impl Rows<'_> {
@@ -102,6 +124,7 @@ struct Panel {
     input: *const f32,
     output: *mut f32,
     stride: usize,
+    count: usize,
 }
 
 // SAFETY: tasks read the input only, and write rows of the output that no other task touches.
@@ -111,9 +134,9 @@ unsafe impl Sync for Panel {}
 
 impl Panel {
     fn new(input: &Panels, output: &mut Panels, index: usize) -> Self {
-        let Span { stride, .. } = input.spans()[index];
+        let Span { stride, count, .. } = input.spans()[index];
         assert_eq!(output.spans()[index].stride, stride, "the same panels");
-        Self { input: input.panel(index).as_ptr(), output: output.panel_mut(index).as_mut_ptr(), stride }
+        Self { input: input.panel(index).as_ptr(), output: output.panel_mut(index).as_mut_ptr(), stride, count }
     }
 
     /// Computes the rows at positions `block` of `rows`; false if any pre-activation is not finite.
@@ -123,14 +146,32 @@ impl Panel {
     unsafe fn product(&self, layer: &Layer, rows: Rows<'_>, block: Range<usize>, path: Path) -> bool {
         // SAFETY: handed on to the caller.
         unsafe {
-            match layer.weights().indices() {
+            let finite = match layer.weights().indices() {
                 Indices::U16(indices) => {
-                    run(&Job::new(layer, indices, rows, block, self.input, self.output), self.stride, path)
+                    run(&Job::new(layer, indices, rows, block.clone(), self.input, self.output), self.stride, path)
                 }
                 Indices::U32(indices) => {
-                    run(&Job::new(layer, indices, rows, block, self.input, self.output), self.stride, path)
+                    run(&Job::new(layer, indices, rows, block.clone(), self.input, self.output), self.stride, path)
                 }
+            };
+            if self.count < self.stride && !layer.zero_preserving() {
+                self.clear_padding(rows, block);
             }
+            finite
+        }
+    }
+
+    /// Makes the padding of these rows zero again: a bias must not turn it into a sample that nobody asked for, whose
+    /// values might grow from layer to layer until they are not finite.
+    ///
+    /// # Safety
+    /// As `product`.
+    unsafe fn clear_padding(&self, rows: Rows<'_>, block: Range<usize>) {
+        for at in block {
+            // SAFETY: handed on to the caller.
+            unsafe {
+                self.output.add(rows.get(at) * self.stride + self.count).write_bytes(0, self.stride - self.count)
+            };
         }
     }
 }

@@ -1,1 +1,13 @@
+//! The Python module `fsd_inference._kernels`: it borrows arrays, releases the GIL, calls the core and maps errors.
 
+mod arrays;
+mod layer;
+mod serial;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _kernels(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    layer::register(m)?;
+    serial::register(m)
+}

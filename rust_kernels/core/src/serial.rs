@@ -1,0 +1,201 @@
+//! One batch through all layers in this process.
+
+mod pipeline;
+mod source;
+
+use thiserror::Error;
+
+use crate::activations::{Panels, panel_width};
+use crate::compute::Compute;
+use crate::errors::{Invalid, NonFinite};
+use crate::layer::Layer;
+use crate::spmm::{Rows, spmm};
+pub use source::Samples;
+
+/// A pre-activation is not finite; the layer counts from the first one applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
+#[error("layer {layer}: the pre-activation of row {row} is not finite")]
+pub struct Overflow {
+    pub layer: usize,
+    pub row: usize,
+}
+
+/// Why layers could not be applied; the activations are as they were before.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
+}
+
+/// Activations of one batch. Samples that are all zero are not kept.
+pub struct Serial {
+    samples: usize,
+    neurons: usize,
+    applied: usize,
+    activations: Activations,
+    compute: Compute,
+}
+
+enum Activations {
+    Input(Samples),
+    Panels(Panels),
+}
+
+/// So many layers that keep zeros make it worth to drop dead samples, though a layer that needs all of them follows.
+const WORTH_DROPPING: usize = 4;
+
+impl Serial {
+    pub fn new(input: Samples, compute: Compute) -> Self {
+        Self {
+            samples: input.len(),
+            neurons: input.features(),
+            applied: 0,
+            activations: Activations::Input(input),
+            compute,
+        }
+    }
+
+    /// Pushes the batch through consecutive layers.
+    pub fn apply(&mut self, layers: &[&Layer]) -> Result<(), ApplyError> {
+        let mut neurons = self.neurons;
+        for (index, layer) in layers.iter().enumerate() {
+            if layer.columns() != neurons {
+                let (layer, columns) = (self.applied + index, layer.columns());
+                return Err(Invalid(format!("layer {layer} has {columns} columns for {neurons} inputs")).into());
+            }
+            neurons = layer.rows();
+        }
+        let mut panels: Option<Panels> = None;
+        let mut done = 0;
+        for segment in segments(layers) {
+            let next = match (&panels, &self.activations) {
+                (Some(panels), _) | (None, Activations::Panels(panels)) => self.pass(panels, segment),
+                (None, Activations::Input(input)) => self.pass(input, segment),
+            };
+            let first = self.applied + done;
+            panels = Some(next.map_err(|(layer, NonFinite { row })| Overflow { layer: first + layer, row })?);
+            done += segment.len();
+        }
+        if let Some(panels) = panels {
+            self.activations = Activations::Panels(panels);
+        }
+        self.applied += layers.len();
+        self.neurons = neurons;
+        Ok(())
+    }
+
+    /// Pushes `source` through one segment.
+    fn pass(&self, source: &impl source::Source, layers: &[&Layer]) -> Result<Panels, (usize, NonFinite)> {
+        let all_needed = layers.iter().any(|layer| !layer.zero_preserving());
+        let live = if all_needed { (0..self.samples as u32).collect() } else { source.live() };
+        let widest = layers.iter().map(|layer| layer.rows().max(layer.columns())).max().unwrap_or(0);
+        let width = panel_width(widest, live.len(), self.compute.path());
+        if live.len() <= width && self.compute.threads() > 1 {
+            return self.pass_by_rows(source.panels(live, width), layers);
+        }
+        pipeline::run(source, &live, width, layers, &self.compute)
+    }
+
+    /// Layer by layer, where there are too few panels for the threads: they share the rows.
+    fn pass_by_rows(&self, mut panels: Panels, layers: &[&Layer]) -> Result<Panels, (usize, NonFinite)> {
+        for (index, layer) in layers.iter().enumerate() {
+            let mut output = panels.like(layer.rows());
+            spmm(layer, Rows::All, &panels, &mut output, &self.compute).map_err(|error| (index, error))?;
+            panels = output;
+        }
+        let alive = panels.alive();
+        let live = panels.samples().iter().zip(alive).filter_map(|(id, alive)| alive.then_some(*id)).collect();
+        Ok(panels.repacked(live, panels.width()))
+    }
+
+    /// The activations as CSR, samples x neurons, without zeros: indptr, indices, data.
+    pub fn result(&self) -> (Vec<i64>, Vec<i32>, Vec<f32>) {
+        match &self.activations {
+            Activations::Input(input) => input.without_zeros(),
+            Activations::Panels(panels) => compress(panels, self.samples),
+        }
+    }
+
+    /// For each sample its largest activation and the lowest neuron that has it.
+    ///
+    /// Without neurons the activation is -inf and the neuron -1.
+    pub fn reduce(&self) -> (Vec<f32>, Vec<i32>) {
+        let none = if self.neurons == 0 { (f32::NEG_INFINITY, -1) } else { (0.0, 0) };
+        let (mut best, mut neuron) = (vec![none.0; self.samples], vec![none.1; self.samples]);
+        let converted;
+        let panels = match &self.activations {
+            Activations::Panels(panels) => panels,
+            Activations::Input(input) => {
+                converted = source::Source::panels(input, source::Source::live(input), 16);
+                &converted
+            }
+        };
+        for (index, span) in panels.spans().iter().enumerate() {
+            for row in 0..panels.rows() {
+                for (id, value) in panels.samples()[span.slots()].iter().zip(panels.panel_row(index, row)) {
+                    let sample = *id as usize;
+                    if row == 0 || *value > best[sample] {
+                        best[sample] = *value;
+                        neuron[sample] = row as i32;
+                    }
+                }
+            }
+        }
+        (best, neuron)
+    }
+}
+
+/// Cuts layers so that within each part samples that are dropped are never needed again: before a layer that does not
+/// keep zeros after some that do. A few of those are not worth a cut; then nothing is dropped there.
+fn segments<'a, 'b>(layers: &'a [&'b Layer]) -> Vec<&'a [&'b Layer]> {
+    let mut segments = Vec::new();
+    let (mut start, mut keeping) = (0, 0);
+    for (index, layer) in layers.iter().enumerate() {
+        if layer.zero_preserving() {
+            keeping += 1;
+            continue;
+        }
+        if keeping >= WORTH_DROPPING {
+            segments.push(&layers[start..index]);
+            start = index;
+        }
+        keeping = 0;
+    }
+    if start < layers.len() {
+        segments.push(&layers[start..]);
+    }
+    segments
+}
+
+fn compress(panels: &Panels, samples: usize) -> (Vec<i64>, Vec<i32>, Vec<f32>) {
+    let mut indptr = vec![0; samples + 1];
+    for (index, span) in panels.spans().iter().enumerate() {
+        let ids = &panels.samples()[span.slots()];
+        for row in 0..panels.rows() {
+            for (id, value) in ids.iter().zip(panels.panel_row(index, row)) {
+                indptr[*id as usize + 1] += i64::from(*value != 0.0);
+            }
+        }
+    }
+    for sample in 0..samples {
+        indptr[sample + 1] += indptr[sample];
+    }
+    let entries = indptr[samples] as usize;
+    let (mut indices, mut data) = (vec![0; entries], vec![0.0; entries]);
+    for (index, span) in panels.spans().iter().enumerate() {
+        let ids = &panels.samples()[span.slots()];
+        let mut next: Vec<usize> = ids.iter().map(|id| indptr[*id as usize] as usize).collect();
+        for row in 0..panels.rows() {
+            for (next, value) in next.iter_mut().zip(panels.panel_row(index, row)) {
+                if *value != 0.0 {
+                    indices[*next] = row as i32;
+                    data[*next] = *value;
+                    *next += 1;
+                }
+            }
+        }
+    }
+    (indptr, indices, data)
+}

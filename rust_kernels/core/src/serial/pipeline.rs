@@ -1,0 +1,245 @@
+//! A pass through consecutive layers, panel by panel, so that a panel stays in the cache.
+//!
+//! Samples wait before each layer in a panel that is being filled; when it is full it runs through the layer, and the
+//! samples still alive go on to the next. Where few have died the panel goes on as it is. So panels stay full though
+//! most samples may die, and only a panel a layer is held.
+
+use crate::activations::{Panels, copy_lanes, stride};
+use crate::aligned::Aligned;
+use crate::compute::Compute;
+use crate::errors::NonFinite;
+use crate::isa::Path;
+use crate::layer::Layer;
+use crate::spmm::spmm_panel;
+
+use super::source::Source;
+
+/// Pushes the samples `live` of `source` through `layers`; returns those alive at the end, or the lowest layer and row
+/// that is not finite.
+pub fn run(
+    source: &impl Source,
+    live: &[u32],
+    width: usize,
+    layers: &[&Layer],
+    compute: &Compute,
+) -> Result<Panels, (usize, NonFinite)> {
+    let panels = live.len().div_ceil(width);
+    let share = panels.div_ceil(compute.threads()).max(1) * width;
+    let parts: Vec<&[u32]> = live.chunks(share).collect();
+    let results = compute.map(parts.len(), |part| {
+        let mut pass = Pass::new(layers, width, compute.path());
+        for ids in parts[part].chunks(width) {
+            pass.begin(source, ids);
+        }
+        pass.finish()
+    });
+    let mut done = Vec::new();
+    let mut failure = None;
+    for result in results {
+        match result {
+            Ok(batches) => done.extend(batches),
+            Err(error) => failure = failure.into_iter().chain([error]).min(),
+        }
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(collect(layers.last().map_or(0, |layer| layer.rows()), done, width)),
+    }
+}
+
+/// One panel with the ids of its samples; padding is zero unless it is being filled.
+struct Batch {
+    ids: Vec<u32>,
+    stride: usize,
+    data: Aligned,
+}
+
+/// What waits before a layer.
+#[derive(Default)]
+struct Queue {
+    ready: Vec<Batch>,
+    filling: Option<Batch>,
+}
+
+struct Pass<'a> {
+    layers: &'a [&'a Layer],
+    /// For each layer whether dead samples may be dropped before it.
+    may_drop: Vec<bool>,
+    width: usize,
+    path: Path,
+    floats: usize,
+    queues: Vec<Queue>,
+    done: Vec<Batch>,
+    spare: Vec<Aligned>,
+    failure: Option<(usize, NonFinite)>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(layers: &'a [&'a Layer], width: usize, path: Path) -> Self {
+        let widest = layers.iter().map(|layer| layer.rows().max(layer.columns())).max().unwrap_or(0);
+        // Once dropped a sample is gone, so all layers to come must keep zeros.
+        let last_needing_all = layers.iter().rposition(|layer| !layer.zero_preserving());
+        Self {
+            layers,
+            may_drop: (0..layers.len()).map(|index| last_needing_all.is_none_or(|last| index > last)).collect(),
+            width,
+            path,
+            floats: widest * width,
+            queues: layers.iter().map(|_| Queue::default()).collect(),
+            done: Vec::new(),
+            spare: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Pushes so many samples as a panel has through as many layers as they can go for now.
+    fn begin(&mut self, source: &impl Source, ids: &[u32]) {
+        let stride = if ids.len() == self.width { self.width } else { stride(ids.len(), self.width) };
+        for ids in ids.chunks(stride) {
+            let mut data = self.buffer();
+            let rows = self.layers[0].columns();
+            data[..rows * stride].fill(0.0);
+            source.load(ids, stride, &mut data);
+            self.queues[0].ready.push(Batch { ids: ids.to_vec(), stride, data });
+            self.drain(0);
+        }
+    }
+
+    /// Pushes on what waits, and returns all that came out alive.
+    fn finish(mut self) -> Result<Vec<Batch>, (usize, NonFinite)> {
+        for index in 0..self.layers.len() {
+            if let Some(batch) = self.queues[index].filling.take() {
+                self.split(index, batch);
+            }
+            self.drain(index);
+        }
+        self.failure.map_or(Ok(self.done), Err)
+    }
+
+    /// Runs what is ready, the deepest first, at layer `from` and below.
+    fn drain(&mut self, from: usize) {
+        let mut index = from;
+        loop {
+            if let Some(batch) = self.queues.get_mut(index).and_then(|queue| queue.ready.pop()) {
+                self.step(index, batch);
+                index += 1;
+            } else if index > from {
+                index -= 1;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Runs a batch through a layer and puts what is alive before the next.
+    fn step(&mut self, index: usize, batch: Batch) {
+        let layer = self.layers[index];
+        let Batch { mut ids, stride, data } = batch;
+        let mut output = self.buffer();
+        let result = spmm_panel(layer, &data, &mut output, (stride, ids.len()), self.path);
+        self.spare.push(data);
+        if let Err(error) = result {
+            let error = (index, error);
+            self.failure = Some(self.failure.map_or(error, |failure| failure.min(error)));
+            self.spare.push(output);
+            return;
+        }
+        let Some(may_drop) = self.may_drop.get(index + 1) else {
+            self.done.push(Batch { ids, stride, data: output });
+            return;
+        };
+        let alive = if *may_drop { alive_lanes(&output[..layer.rows() * stride], stride, ids.len()) } else { ALL };
+        let count = (alive & mask(ids.len())).count_ones() as usize;
+        if count * 8 > ids.len() * 7 {
+            self.queues[index + 1].ready.push(Batch { ids, stride, data: output });
+            return;
+        }
+        let lanes: Vec<u32> = (0..ids.len() as u32).filter(|lane| alive >> lane & 1 == 1).collect();
+        ids = lanes.iter().map(|lane| ids[*lane as usize]).collect();
+        self.fill(index + 1, &ids, &lanes, (&output[..layer.rows() * stride], stride));
+        self.spare.push(output);
+    }
+
+    /// Puts samples, which are these lanes of a panel, into the panel that is being filled before a layer.
+    fn fill(&mut self, index: usize, mut ids: &[u32], mut lanes: &[u32], (panel, stride): (&[f32], usize)) {
+        while !ids.is_empty() {
+            let mut batch = match self.queues[index].filling.take() {
+                Some(batch) => batch,
+                None => Batch { ids: Vec::with_capacity(self.width), stride: self.width, data: self.buffer() },
+            };
+            let free = (self.width - batch.ids.len()).min(ids.len());
+            let start = batch.ids.len() as u32;
+            let pairs: Vec<(u32, u32)> = (start..).zip(&lanes[..free]).map(|(to, from)| (to, *from)).collect();
+            copy_lanes(panel, stride, &mut batch.data, self.width, &pairs);
+            batch.ids.extend_from_slice(&ids[..free]);
+            (ids, lanes) = (&ids[free..], &lanes[free..]);
+            let queue = &mut self.queues[index];
+            if batch.ids.len() == self.width { queue.ready.push(batch) } else { queue.filling = Some(batch) }
+        }
+    }
+
+    /// Makes a panel that will not be filled any more ready, as panels no wider than they need be.
+    fn split(&mut self, index: usize, batch: Batch) {
+        let rows = self.layers[index].columns();
+        let mut first = 0;
+        while first < batch.ids.len() {
+            let left = batch.ids.len() - first;
+            let stride = stride(left, self.width);
+            let count = stride.min(left);
+            let mut data = self.buffer();
+            data[..rows * stride].fill(0.0);
+            let pairs: Vec<(u32, u32)> = (0..count as u32).map(|lane| (lane, first as u32 + lane)).collect();
+            copy_lanes(&batch.data[..rows * batch.stride], batch.stride, &mut data, stride, &pairs);
+            self.queues[index].ready.push(Batch { ids: batch.ids[first..first + count].to_vec(), stride, data });
+            first += count;
+        }
+        self.spare.push(batch.data);
+    }
+
+    fn buffer(&mut self) -> Aligned {
+        self.spare.pop().unwrap_or_else(|| Aligned::zeroed(self.floats))
+    }
+}
+
+const ALL: u128 = u128::MAX;
+
+fn mask(lanes: usize) -> u128 {
+    if lanes >= 128 { ALL } else { (1 << lanes) - 1 }
+}
+
+/// A bit for each of the first `count` lanes that have any value that is not zero.
+fn alive_lanes(panel: &[f32], stride: usize, count: usize) -> u128 {
+    let mut found = 0;
+    // Where all are alive a few rows show it.
+    for rows in panel.chunks(64 * stride) {
+        let mut bits = [0_u32; 128];
+        for row in rows.chunks_exact(stride) {
+            for (bits, value) in bits.iter_mut().zip(row) {
+                *bits |= value.to_bits();
+            }
+        }
+        for (lane, bits) in bits[..count].iter().enumerate() {
+            found |= u128::from(*bits != 0) << lane;
+        }
+        if found == mask(count) {
+            break;
+        }
+    }
+    found
+}
+
+/// The samples of all batches that are alive, as panels.
+fn collect(rows: usize, batches: Vec<Batch>, width: usize) -> Panels {
+    let mut live = Vec::new();
+    for batch in &batches {
+        let alive = alive_lanes(&batch.data[..rows * batch.stride], batch.stride, batch.ids.len());
+        live.extend(batch.ids.iter().enumerate().filter(|(lane, _)| alive >> lane & 1 == 1).map(|(_, id)| *id));
+    }
+    live.sort_unstable();
+    let width = width.min(stride(live.len(), width));
+    let mut panels = Panels::zeroed(rows, live, width);
+    for batch in batches {
+        panels.place(&batch.ids, &batch.data[..rows * batch.stride], batch.stride);
+    }
+    panels
+}

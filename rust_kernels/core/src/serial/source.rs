@@ -1,0 +1,122 @@
+//! Where a pass takes its samples from: the user's input or the panels of the pass before.
+
+use crate::activations::{Panels, copy_lanes, shared};
+use crate::buffer::Buffer;
+use crate::csr::{check_finite, check_indptr};
+use crate::errors::Invalid;
+
+/// Samples that a pass begins with.
+pub trait Source: Sync {
+    /// Ids of the samples that are not all zero, as far as is known without much work; ascending.
+    fn live(&self) -> Vec<u32>;
+
+    /// Writes these samples (ids ascending) into a zeroed panel, rows x `stride`, one after the other.
+    fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]);
+
+    /// These samples as panels.
+    fn panels(&self, ids: Vec<u32>, width: usize) -> Panels;
+}
+
+/// The input of a run: CSR, samples x features, finite, features ascending strictly within a sample.
+pub struct Samples {
+    features: usize,
+    indptr: Buffer<i64>,
+    indices: Buffer<i32>,
+    data: Buffer<f32>,
+}
+
+impl Samples {
+    pub fn new(indptr: Buffer<i64>, indices: Buffer<i32>, data: Buffer<f32>, features: usize) -> Result<Self, Invalid> {
+        check_indptr(&indptr, indices.len())?;
+        if data.len() != indices.len() {
+            return Err(Invalid(format!("{} values for {} indices; give one each", data.len(), indices.len())));
+        }
+        if u32::try_from(indptr.len()).is_err() {
+            return Err(Invalid(format!("{} samples are more than 32-bit ids can name", indptr.len() - 1)));
+        }
+        for (sample, ends) in indptr.windows(2).enumerate() {
+            let row = &indices[ends[0] as usize..ends[1] as usize];
+            if !row.is_sorted_by(|a, b| a < b) {
+                return Err(Invalid(format!("the feature indices of sample {sample} must ascend strictly")));
+            }
+            let outside = |index: &&&i32| usize::try_from(***index).map_or(true, |index| index >= features);
+            if let Some(index) = [row.first(), row.last()].iter().flatten().find(outside) {
+                return Err(Invalid(format!("sample {sample} has feature {index}; there are {features} features")));
+            }
+        }
+        check_finite("input value", &data)?;
+        Ok(Self { features, indptr, indices, data })
+    }
+
+    pub fn len(&self) -> usize {
+        self.indptr.len() - 1
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    fn sample(&self, id: usize) -> (&[i32], &[f32]) {
+        let range = self.indptr[id] as usize..self.indptr[id + 1] as usize;
+        (&self.indices[range.clone()], &self.data[range])
+    }
+
+    /// The input as it is, but for stored zeros.
+    pub fn without_zeros(&self) -> (Vec<i64>, Vec<i32>, Vec<f32>) {
+        let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
+        for id in 0..self.len() {
+            let (features, values) = self.sample(id);
+            for (feature, value) in features.iter().zip(values).filter(|(_, value)| **value != 0.0) {
+                indices.push(*feature);
+                data.push(*value);
+            }
+            indptr.push(data.len() as i64);
+        }
+        (indptr, indices, data)
+    }
+}
+
+impl Source for Samples {
+    fn live(&self) -> Vec<u32> {
+        (0..self.len() as u32).filter(|id| self.sample(*id as usize).1.iter().any(|value| *value != 0.0)).collect()
+    }
+
+    fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]) {
+        for (lane, id) in ids.iter().enumerate() {
+            let (features, values) = self.sample(*id as usize);
+            for (feature, value) in features.iter().zip(values) {
+                panel[*feature as usize * stride + lane] = *value;
+            }
+        }
+    }
+
+    fn panels(&self, ids: Vec<u32>, width: usize) -> Panels {
+        let mut panels = Panels::zeroed(self.features, ids, width);
+        for (index, span) in panels.spans().to_vec().into_iter().enumerate() {
+            let ids = panels.samples()[span.slots()].to_vec();
+            self.load(&ids, span.stride, panels.panel_mut(index));
+        }
+        panels
+    }
+}
+
+impl Source for Panels {
+    fn live(&self) -> Vec<u32> {
+        self.samples().to_vec()
+    }
+
+    fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]) {
+        for (index, span) in self.spans().iter().enumerate() {
+            let lanes = shared(ids, &self.samples()[span.slots()]);
+            copy_lanes(self.panel(index), span.stride, panel, stride, &lanes);
+        }
+    }
+
+    fn panels(&self, ids: Vec<u32>, width: usize) -> Panels {
+        self.repacked(ids, width)
+    }
+}

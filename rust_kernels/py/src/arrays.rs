@@ -1,0 +1,26 @@
+//! NumPy arrays at the seam: borrowed, never copied.
+
+use std::sync::Arc;
+
+use fsd_core::buffer::Buffer;
+use numpy::npyffi::flags::{NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE};
+use numpy::{Element, PyArray1, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// Borrows a one-dimensional array that is contiguous and not writeable, and keeps it alive.
+pub fn borrow<T: Element + 'static>(name: &str, array: &Bound<'_, PyArray1<T>>) -> PyResult<Buffer<T>> {
+    // SAFETY: flags are a field of every NumPy array.
+    let flags = unsafe { (*array.as_array_ptr()).fields.flags };
+    if flags & NPY_ARRAY_C_CONTIGUOUS == 0 || flags & NPY_ARRAY_ALIGNED == 0 {
+        return Err(PyValueError::new_err(format!("{name} is not contiguous and aligned; copy it first")));
+    }
+    if flags & NPY_ARRAY_WRITEABLE != 0 {
+        return Err(PyValueError::new_err(format!("{name} is writeable; call {name}.setflags(write=False) first")));
+    }
+    let readonly = array.try_readonly()?;
+    let slice = readonly.as_slice()?;
+    // SAFETY: the owner holds a reference to the array, so its memory stays; it is not writeable, and whoever makes a
+    // read-only array for this module promises not to write it through another one.
+    Ok(unsafe { Buffer::borrowed(slice, Arc::new(array.clone().unbind())) })
+}

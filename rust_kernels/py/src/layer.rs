@@ -1,0 +1,115 @@
+//! `LayerKernel`, and which path it takes.
+
+use std::sync::Arc;
+
+use fsd_core::csr::{Csr, Indices};
+use fsd_core::errors::Invalid;
+use fsd_core::isa::Path;
+use fsd_core::layer::{Activation, Layer};
+use numpy::PyArray1;
+use pyo3::exceptions::{PyArithmeticError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::arrays::borrow;
+
+pyo3::create_exception!(
+    fsd_inference._kernels,
+    NonFiniteError,
+    PyArithmeticError,
+    "A pre-activation is not finite: args are (message, layer, local row)."
+);
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("NonFiniteError", m.py().get_type::<NonFiniteError>())?;
+    m.add_function(wrap_pyfunction!(simd_path, m)?)?;
+    m.add_function(wrap_pyfunction!(simd_paths, m)?)?;
+    m.add_class::<LayerKernel>()
+}
+
+pub fn value_error(error: Invalid) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+pub fn non_finite(layer: usize, row: usize) -> PyErr {
+    let message = format!("layer {layer}: the pre-activation of row {row} is not finite");
+    NonFiniteError::new_err((message, layer, row))
+}
+
+/// Return the kernel path in use (FSD_KERNEL forces one; an unknown or unsupported one raises ValueError).
+#[pyfunction]
+fn simd_path() -> PyResult<&'static str> {
+    Path::current().map(Path::name).map_err(value_error)
+}
+
+/// Return the paths this processor can run.
+#[pyfunction]
+fn simd_paths() -> Vec<&'static str> {
+    Path::available().into_iter().map(Path::name).collect()
+}
+
+/// One layer's weights (rows x columns, CSR), bias and activation, validated; NumPy buffers are borrowed.
+#[pyclass(frozen, module = "fsd_inference._kernels")]
+pub struct LayerKernel {
+    pub layer: Arc<Layer>,
+}
+
+#[derive(FromPyObject)]
+enum ColumnIndices<'py> {
+    U16(Bound<'py, PyArray1<u16>>),
+    U32(Bound<'py, PyArray1<u32>>),
+}
+
+#[pymethods]
+impl LayerKernel {
+    #[new]
+    #[expect(clippy::too_many_arguments, reason = "a layer has as many parts")]
+    fn new(
+        py: Python<'_>,
+        indptr: Bound<'_, PyArray1<i64>>,
+        indices: ColumnIndices<'_>,
+        values: Bound<'_, PyArray1<f32>>,
+        columns: usize,
+        bias: Bound<'_, PyArray1<f32>>,
+        activation: &str,
+        clip: f32,
+        zero_preserving: bool,
+    ) -> PyResult<Self> {
+        let activation = match activation {
+            "identity" => Activation::Identity,
+            "relu" => Activation::Relu,
+            "clipped_relu" => Activation::ClippedRelu(clip),
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "the activation is \"{other}\"; it must be identity, relu or clipped_relu"
+                )));
+            }
+        };
+        let indptr = borrow("indptr", &indptr)?;
+        let indices = match indices {
+            ColumnIndices::U16(indices) => Indices::U16(borrow("indices", &indices)?),
+            ColumnIndices::U32(indices) => Indices::U32(borrow("indices", &indices)?),
+        };
+        let values = borrow("values", &values)?;
+        let bias = borrow("bias", &bias)?;
+        let layer = py.detach(|| {
+            let weights = Csr::new(indptr, indices, values, columns)?;
+            Layer::new(weights, bias, activation, zero_preserving)
+        });
+        Ok(Self { layer: Arc::new(layer.map_err(value_error)?) })
+    }
+
+    #[getter]
+    fn rows(&self) -> usize {
+        self.layer.rows()
+    }
+
+    #[getter]
+    fn columns(&self) -> usize {
+        self.layer.columns()
+    }
+
+    #[getter]
+    fn connections(&self) -> usize {
+        self.layer.weights().connections()
+    }
+}

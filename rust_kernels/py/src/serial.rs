@@ -1,0 +1,77 @@
+//! `SerialState`: a batch through all layers in this process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fsd_core::compute::Compute;
+use fsd_core::layer::Layer;
+use fsd_core::serial::{ApplyError, Samples, Serial};
+use numpy::{IntoPyArray, PyArray1};
+use pyo3::prelude::*;
+
+use crate::arrays::borrow;
+use crate::layer::{LayerKernel, non_finite, value_error};
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<SerialState>()
+}
+
+type Array<'py, T> = Bound<'py, PyArray1<T>>;
+
+/// Activations of one batch, pushed through layers in this process.
+#[pyclass(frozen, module = "fsd_inference._kernels")]
+struct SerialState {
+    serial: Mutex<Serial>,
+}
+
+impl SerialState {
+    /// Works on the state without the GIL; calls from several threads take turns.
+    fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut Serial) -> R + Send) -> R {
+        py.detach(|| work(&mut self.serial.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+#[pymethods]
+impl SerialState {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        indptr: Array<'_, i64>,
+        indices: Array<'_, i32>,
+        data: Array<'_, f32>,
+        features: usize,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let (indptr, indices, data) =
+            (borrow("indptr", &indptr)?, borrow("indices", &indices)?, borrow("data", &data)?);
+        let serial = py.detach(|| {
+            let input = Samples::new(indptr, indices, data, features)?;
+            Ok(Serial::new(input, Compute::new(threads)?))
+        });
+        Ok(Self { serial: Mutex::new(serial.map_err(value_error)?) })
+    }
+
+    /// Push the batch through consecutive layers. NonFiniteError counts layers from the first one ever applied.
+    fn apply(&self, py: Python<'_>, layers: Vec<PyRef<'_, LayerKernel>>) -> PyResult<()> {
+        let layers: Vec<Arc<Layer>> = layers.iter().map(|kernel| kernel.layer.clone()).collect();
+        let result = self.with(py, |serial| {
+            let layers: Vec<&Layer> = layers.iter().map(AsRef::as_ref).collect();
+            serial.apply(&layers)
+        });
+        result.map_err(|error| match error {
+            ApplyError::Invalid(error) => value_error(error),
+            ApplyError::Overflow(error) => non_finite(error.layer, error.row),
+        })
+    }
+
+    /// Return the activations as CSR arrays (indptr, indices, data), samples x neurons, without stored zeros.
+    fn result<'py>(&self, py: Python<'py>) -> (Array<'py, i64>, Array<'py, i32>, Array<'py, f32>) {
+        let (indptr, indices, data) = self.with(py, |serial| serial.result());
+        (indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py))
+    }
+
+    /// Return per sample its largest activation and the lowest neuron that has it.
+    fn reduce<'py>(&self, py: Python<'py>) -> (Array<'py, f32>, Array<'py, i32>) {
+        let (best, neuron) = self.with(py, |serial| serial.reduce());
+        (best.into_pyarray(py), neuron.into_pyarray(py))
+    }
+}
