@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fsd_inference.aws.local import temporary_stack
-from fsd_inference.aws.provision import StackSettings
-from fsd_inference.aws.stack import save_stack
 from scipy import sparse
 
 import fsd_inference as fsd
+from fsd_inference.aws.local import temporary_stack
+from fsd_inference.aws.provision import StackSettings
+from fsd_inference.aws.stack import save_stack
 from fsd_inference.errors import NumericError
 from fsd_inference.network import read_categories
 from tests.support.runs import same, serial, session
@@ -102,9 +102,11 @@ def test_an_overflow_names_layer_and_neuron() -> None:
     layers = [fsd.Layer(weights, np.zeros(1, np.float32), fsd.Activation("relu")) for _ in range(3)]
     x = np.zeros((2, 4), np.float32)
     x[1, 2] = 1.0
-    with session(fsd.Network(layers), "memory", workers=2, partition="block") as distributed:
-        with pytest.raises(NumericError, match="layer 1, neuron 2") as caught:
-            distributed.infer(x)
+    with (
+        session(fsd.Network(layers), "memory", workers=2, partition="block") as distributed,
+        pytest.raises(NumericError, match="layer 1, neuron 2") as caught,
+    ):
+        distributed.infer(x)
     assert not caught.value.retryable
 
 

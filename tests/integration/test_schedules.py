@@ -133,9 +133,9 @@ def outputs(case: Case, ranks: list[Rank]) -> NDArray[np.float32]:
 def check_answer(case: Case, run: VirtualRun) -> None:
     serial = case.serial()
     np.testing.assert_allclose(serial, case.scipy(), rtol=2e-3, atol=2e-4)
-    for rank in run.ranks:
-        assert rank.finish is not None
-        assert rank.finish.error is None, rank.finish.error
+    for ended in run.ranks:
+        assert ended.finish is not None
+        assert ended.finish.error is None, ended.finish.error
     for rank in range(1, len(run.ranks)):
         assert run.ranks[rank].starter == (rank - 1) // case.branching
     if case.output == "rows":

@@ -8,11 +8,11 @@ from pathlib import Path
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.stack import load_stack
 from fsd_inference.channels.object import ObjectChannel
-from fsd_inference.channels.queue import RANKS_PER_TOPIC, QueueChannel, QueueSettings
+from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.engine.rank import Backends
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import SettingError
-from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.records import RANKS_PER_TOPIC, StackSpec, UsageMeter
 from fsd_inference.store.base import Store
 
 
