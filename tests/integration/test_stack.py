@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fsd_inference.aws.check import check_stack
 from fsd_inference.aws.clients import Clients, request
 from fsd_inference.aws.emulator import start_emulator, stop_emulator
 from fsd_inference.aws.lanes import open_lanes
@@ -85,6 +87,30 @@ def test_messages_reach_the_ranks_they_name(clients: Clients) -> None:
     delete_stack(clients, stack)
     assert existing(clients, stack.name) == 0
     delete_stack(clients, stack)  # what is gone is passed over
+
+
+def test_a_stack_that_is_not_as_described(clients: Clients) -> None:
+    stack = create_stack(clients, StackSettings("checked", lanes=2, ranks=3))
+    meter = UsageMeter()
+    check_stack(clients, stack, meter=meter)
+    assert meter.snapshot().requests == {"s3.manage": 2, "sns.manage": 2, "sqs.manage": 6}
+    with pytest.raises(StackError, match=r"6 of 10 resources\): .*VisibilityTimeout of 1200 s"):
+        check_stack(clients, replace(stack, longest_run_s=5000.0))
+    clients.sqs.delete_queue(QueueUrl=stack.lanes[1].queue_urls[2])
+    with pytest.raises(StackError, match=r"1 of 10 resources\): cannot find queue http.*-lane1-rank2: .*make it anew"):
+        check_stack(clients, stack)
+    with pytest.raises(StackError, match=r"cannot find bucket none"):
+        check_stack(clients, replace(stack, network_bucket="none"))
+    delete_stack(clients, stack)
+
+
+def test_nobody_answers_for_a_stack(clients: Clients) -> None:
+    stack = create_stack(clients, StackSettings("silent", ranks=1))
+    nobody = Clients("http://127.0.0.1:9")
+    with pytest.raises(StackError, match=r"4 of 4 resources.*Could not connect") as caught:
+        check_stack(nobody, stack)
+    assert caught.value.retryable
+    delete_stack(clients, stack)
 
 
 def test_a_larger_message_limit_raises_the_topics(clients: Clients) -> None:

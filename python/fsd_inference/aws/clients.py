@@ -14,6 +14,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 
 from fsd_inference.config import RetrySettings
@@ -35,6 +36,7 @@ _TRANSIENT_CODES = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestTimeout", "SlowDown"}
     | {"TooManyRequestsException", "InternalError", "InternalFailure", "ServiceUnavailable", "OperationAborted"}
 )
+_BROKEN_OFF = (NoConnectionError, HTTPClientError, ResponseParserError)  # the last: a body that was cut short
 
 
 class Clients:
@@ -175,7 +177,7 @@ def request(kind: str, what: str, call: Callable[[], T], *, meter: UsageMeter, r
                 f"cannot {what}: the service answered {status} {code} ({text})", retryable=is_transient
             )
         except BotoCoreError as error:
-            is_transient = isinstance(error, HTTPClientError | ResponseParserError)  # the latter: a body cut short
+            is_transient = isinstance(error, _BROKEN_OFF)
             failure = StackError(f"cannot {what}: {error}", retryable=is_transient)
         pause = next(pauses, None) if is_transient else None
         if pause is None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Limits
@@ -361,7 +362,7 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= 500 or status == 429 or error.response.get("Error", {}).get("Code") in _THROTTLED
-    return isinstance(error, HTTPClientError | ResponseParserError)
+    return isinstance(error, NoConnectionError | HTTPClientError | ResponseParserError)
 
 
 def _check_retries_are_off(client: SNSClient | SQSClient) -> None:

@@ -1,0 +1,64 @@
+"""Compare a stack with its description."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from fsd_inference.aws.clients import Clients, request
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import StackError
+from fsd_inference.records import StackSpec, UsageMeter
+
+_THREADS = 16
+_RETRY = RetrySettings(attempts=3)
+
+
+def check_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None = None) -> None:
+    """Look at every topic, queue and bucket of a stack, with a request each.
+
+    Raises
+    ------
+    StackError
+        Some are missing, cannot be asked, or hide messages for less than the longest run; the first is named.
+    """
+    meter = meter or UsageMeter()
+
+    def topic(arn: str) -> None:
+        clients.sns.get_topic_attributes(TopicArn=arn)
+
+    def queue(url: str) -> None:
+        names = ["VisibilityTimeout", "MessageRetentionPeriod"]
+        answer: Mapping[str, Any] = clients.sqs.get_queue_attributes(
+            QueueUrl=url,
+            AttributeNames=names,  # type: ignore[arg-type]
+        )
+        for name in names:
+            seconds = int(answer["Attributes"][name])
+            if seconds < stack.longest_run_s:
+                raise StackError(f"queue {url}: its {name} of {seconds} s is less than longest_run_s")
+
+    def bucket(name: str) -> None:
+        clients.s3.head_bucket(Bucket=name)
+
+    def problem(kind: str, look: Callable[[str], None], name: str) -> StackError | None:
+        try:
+            request(f"{kind}.manage", f"find {look.__name__} {name}", partial(look, name), meter=meter, retry=_RETRY)
+        except StackError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        futures = [threads.submit(problem, "s3", bucket, name) for name in (*stack.run_buckets, stack.network_bucket)]
+        for lane in stack.lanes:
+            futures += [threads.submit(problem, "sns", topic, arn) for arn in lane.topic_arns]
+            futures += [threads.submit(problem, "sqs", queue, url) for url in lane.queue_urls]
+        problems = [found for found in (future.result() for future in futures) if found is not None]
+    if problems:
+        raise StackError(
+            f"stack {stack.name} is not as described ({len(problems)} of {len(futures)} resources): {problems[0]}"
+            + ("" if problems[0].retryable else "; take it down and make it anew"),
+            retryable=problems[0].retryable,
+        )
