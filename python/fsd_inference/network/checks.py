@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
 
-_WHOLE = 2**24  # float32 has every whole number up to here
-
 
 def rounded_float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:
     """Return `array` rounded to float32; float32 arrays are returned as they are.
@@ -26,18 +24,4 @@ def rounded_float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:
         rounded = array.astype(np.float32, copy=False)
     if not np.isfinite(rounded).all():
         raise InputError(f"{what} must be finite float32 numbers, but one is NaN, infinite or too large")
-    return rounded
-
-
-def exact_float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:
-    """Return `array` as float32 like `rounded_float32`, but refuse it with an `InputError` if a value would change."""
-    rounded = rounded_float32(array, what)
-    if array.dtype.kind == "f":
-        exact = rounded.dtype == array.dtype or bool((rounded.astype(array.dtype) == array).all())
-    else:
-        exact = not array.size or (int(array.max()) <= _WHOLE and int(array.min()) >= -_WHOLE)
-    if not exact:
-        raise InputError(
-            f"{what} of type {array.dtype} are not all float32 numbers; round them with .astype('float32')"
-        )
     return rounded

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.atomic import atomic_file
-from fsd_inference.network.checks import exact_float32
+from fsd_inference.network.checks import rounded_float32
 from fsd_inference.network.layer import MAX_WIDTH
 from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC, map_npy, read_npz
 
@@ -42,7 +42,7 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
     FileFormatError
         If the file is missing, truncated, damaged or of another kind.
     InputError
-        If its values are not finite, not exactly float32 numbers, or there are not `features` of them a sample.
+        If its values are not finite as float32, or there are not `features` of them a sample.
     """
     file = Path(path)
     try:
@@ -70,7 +70,7 @@ def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -
     Raises
     ------
     InputError
-        If it is not 2-D, empty, not finite, not exactly float32, or there are not `features` of them a sample.
+        If it is not 2-D, empty, not finite as float32, or there are not `features` of them a sample.
     """
     is_sparse = bool(sparse.issparse(x))  # a name, so that x stays Any for the type checker
     if not is_sparse:
@@ -92,7 +92,7 @@ def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -
         return csr_from_blocks((x[start : start + step] for start in range(0, samples, step)), width, what)
     csr = sparse.csr_array(x, copy=True)
     csr.sum_duplicates()
-    csr.data = exact_float32(csr.data, what)
+    csr.data = rounded_float32(csr.data, what)
     csr.eliminate_zeros()
     return _with_int32(csr, what)
 
@@ -101,12 +101,13 @@ def csr_from_blocks(blocks: Iterable[NDArray[Any]], features: int, what: str = "
     """Return dense blocks of samples x features, one above the other, as float32 CSR; zeros are left out."""
     counts, columns, values = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for block in blocks:
-        mask = block != 0  # true for NaN, which is refused below
+        rounded = rounded_float32(block, what)
+        mask = rounded != 0
         count = np.count_nonzero(mask, axis=1)
         place = np.flatnonzero(mask)
         counts.append(count)
         columns.append((place - np.repeat(np.arange(len(block)) * features, count)).astype(np.int32))
-        values.append(exact_float32(block[mask], what))
+        values.append(rounded[mask])
     indptr = np.cumsum(np.concatenate(counts))
     shape = (indptr.size - 1, features)
     return _with_int32(sparse.csr_array((np.concatenate(values), np.concatenate(columns), indptr), shape=shape), what)
