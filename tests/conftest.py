@@ -1,17 +1,32 @@
-"""The emulated AWS that tests share: one process for the session, a bucket for each that asks."""
+"""What all tests share: hypothesis profiles, the list of what was skipped, and the emulated AWS.
+
+The emulator is one process for the session (with pytest-xdist, one a worker), with a bucket for each test that asks.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 
 import boto3
 import pytest
+from hypothesis import HealthCheck, settings
 from mypy_boto3_s3 import S3Client
 
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import running_emulator
 from tests.support.proxy import FaultProxy
+from tests.support.skips import summarize_skips
+
+# CI draws the same examples each time; at hand every run draws others. A busy machine is no reason to fail.
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    summarize_skips(terminalreporter)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,130 @@
+# One target a habit, the same at hand and in CI. `make` alone lists them.
+#
+#   PYTHON=python3.13 make venv    use this interpreter (3.11 or newer) instead of the first one found
+#   make test ARGS="-k queue"      hand arguments to pytest
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help venv demo test lint types rust package check bench wheel constraints clean
+
+# rustup's folder, for shells that were opened before Rust was installed.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+VENV := .venv
+BIN := $(VENV)/bin
+ifdef PYTHON
+CANDIDATES := $(PYTHON)
+else
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+endif
+# What an interpreter must pass: recent enough, and able to make an environment (Debian ships those modules apart).
+USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+
+EXTENSION := python/fsd_inference/_kernels.abi3.so
+RUST := Cargo.toml Cargo.lock $(shell find rust_kernels -name '*.rs' -o -name Cargo.toml)
+# clippy and maturin build pyo3 for the same interpreter.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# So that programs in the environment find it and each other.
+IN_VENV := VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH
+
+help:
+	@echo "make demo     1024 x 120 network, real digits, 4 workers, over an emulated AWS (installs all it needs)"
+	@echo "make test     all Python tests"
+	@echo "make check    all that CI runs: lint, types, rust, package, test"
+	@echo "make lint     formatting, ruff, clippy, which room may import which"
+	@echo "make types    mypy, and the extension against its stub"
+	@echo "make rust     Rust tests, once for each kernel path that this processor has"
+	@echo "make package  the wheel, installed alone into an environment of its own"
+	@echo "make bench    benchmarks"
+	@echo "make wheel    dist/*.whl"
+	@echo "make constraints  pin the newest versions of what .venv installs"
+	@echo "make venv     .venv with the project (editable) and its test tools"
+	@echo "make clean    remove what the targets made"
+
+# --- environments -----------------------------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@command -v cargo >/dev/null || { \
+	  echo "make: no cargo on PATH; install Rust 1.89 or newer (with rustup) and run make again" >&2; exit 1; }
+	@for python in $(CANDIDATES); do \
+	  if $$python -c '$(USABLE)' 2>/dev/null; then \
+	    echo "making $(VENV) with $$($$python --version) ($$(command -v $$python))"; \
+	    $$python -m venv --clear $(VENV); \
+	    $(BIN)/python -m pip install --quiet --constraint constraints.txt maturin; \
+	    touch $@; exit 0; \
+	  fi; \
+	done; \
+	echo "make: no usable Python among: $(CANDIDATES); install Python 3.11 or newer with its venv module" \
+	  "(Debian: python3-venv), or name one with PYTHON=..." >&2; exit 1
+
+# In release profile, as it is shipped: the first build takes a minute or two.
+$(EXTENSION): $(VENV)/.created pyproject.toml $(RUST)
+	$(IN_VENV) maturin develop --release --skip-install
+	@touch $@
+
+$(VENV)/.local $(VENV)/.test: $(VENV)/.%: $(EXTENSION) pyproject.toml constraints.txt
+	$(IN_VENV) pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[$*]'
+	@touch $(EXTENSION) $@
+
+venv: $(VENV)/.test
+
+# --- habits -----------------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.local
+	$(BIN)/fsd demo $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+	$(BIN)/stubtest --mypy-config-file pyproject.toml fsd_inference._kernels
+
+rust: $(VENV)/.test
+	@paths=$$($(BIN)/python -c 'from fsd_inference import kernels; print(*kernels.simd_paths())'); \
+	for path in $$paths; do \
+	  echo "kernel path $$path"; \
+	  FSD_KERNEL=$$path cargo test --locked --quiet --package fsd-core; \
+	done; \
+	for path in portable avx2 avx512; do \
+	  [[ " $$paths " == *" $$path "* ]] || echo "NOT TESTED: kernel path $$path, which this processor lacks"; \
+	done
+
+wheel: $(VENV)/.created
+	rm -rf dist
+	$(IN_VENV) maturin build --release --out dist
+
+# The wheel with nothing but what it asks for: no extras, no source tree.
+package: wheel
+	rm -rf .work/package
+	$(BIN)/python -m venv .work/package
+	.work/package/bin/python -m pip install --quiet --constraint constraints.txt dist/fsd_inference-*-cp311-abi3-*.whl
+	cd .work && package/bin/fsd --version
+
+check: lint types rust package test
+
+bench: $(VENV)/.test
+	@for script in tests/bench/bench_*.py; do \
+	  echo "== $$script"; $(BIN)/python $$script $(ARGS); \
+	done
+
+# The newest versions that fit together. The name of the project itself is left out.
+constraints: wheel
+	rm -rf .work/constraints
+	$(BIN)/python -m venv .work/constraints
+	.work/constraints/bin/python -m pip install --quiet --upgrade pip
+	.work/constraints/bin/python -m pip install --quiet maturin "$$(echo dist/fsd_inference-*.whl)[test]"
+	{ head -1 constraints.txt; .work/constraints/bin/python -m pip freeze | grep -v '^fsd-inference'; } > .work/constraints.txt
+	mv .work/constraints.txt constraints.txt
+
+clean:
+	rm -rf $(VENV) $(EXTENSION) .work dist target .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

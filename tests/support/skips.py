@@ -1,0 +1,22 @@
+"""Says loudly, at the end of a run, what was not tested and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+
+def summarize_skips(terminal: pytest.TerminalReporter) -> None:
+    """List the skipped tests by reason, the reason first: a missing file or processor feature is easily overlooked."""
+    tests = defaultdict(list)
+    for report in terminal.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        tests[reason.removeprefix("Skipped: ")].append(report.nodeid)
+    if not tests:
+        return
+    terminal.section("NOT TESTED HERE", yellow=True, bold=True)
+    for reason, names in sorted(tests.items()):
+        terminal.line(f"{reason}  ({len(names)} {'test' if len(names) == 1 else 'tests'})", yellow=True)
+        for name in names:
+            terminal.line(f"    {name}")
