@@ -1,0 +1,81 @@
+//! Blocks and frames that Python makes or reads itself.
+
+use fsd_core::codec::{self, Block};
+use fsd_core::frame::{self, Attempt, Header, Kind};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(encode_block, m)?)?;
+    m.add_function(wrap_pyfunction!(decode_block, m)?)?;
+    m.add_function(wrap_pyfunction!(seal, m)?)
+}
+
+fn invalid(message: impl ToString) -> PyErr {
+    PyValueError::new_err(message.to_string())
+}
+
+/// Sixteen bytes, as runs and plans are named.
+pub fn name16(what: &str, bytes: &[u8]) -> PyResult<[u8; 16]> {
+    bytes.try_into().map_err(|_| invalid(format!("{what} has {} bytes; it must have 16", bytes.len())))
+}
+
+/// Pack a CSR block (rows x samples), losslessly.
+#[pyfunction]
+fn encode_block<'py>(
+    py: Python<'py>,
+    indptr: PyReadonlyArray1<'py, i64>,
+    indices: PyReadonlyArray1<'py, i32>,
+    data: PyReadonlyArray1<'py, f32>,
+    samples: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let (indptr, indices, data) = (indptr.as_slice()?, indices.as_slice()?, data.as_slice()?);
+    let block = py.detach(|| codec::encode_csr(indptr, indices, data, samples));
+    Ok(PyBytes::new(py, &block.map_err(invalid)?))
+}
+
+type Csr<'py> = (usize, usize, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f32>>);
+
+/// Unpack a block: (rows, samples, indptr, indices, data) of its CSR. Bad bytes raise ValueError.
+#[pyfunction]
+fn decode_block<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Csr<'py>> {
+    let unpacked = py.detach(|| {
+        let block = Block::decode_any(payload)?;
+        let (indptr, indices, data) = block.csr()?;
+        Ok::<_, codec::BadBlock>((block.shape(), indptr, indices, data))
+    });
+    let ((rows, samples), indptr, indices, data) = unpacked.map_err(invalid)?;
+    Ok((rows, samples, indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py)))
+}
+
+/// Make a control frame (gather, abort), piece `part` of `parts`.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "a header has as many fields")]
+fn seal<'py>(
+    py: Python<'py>,
+    run: &[u8],
+    attempt: u32,
+    plan: &[u8],
+    source: u16,
+    kind: u32,
+    layer: u32,
+    targets: Vec<u16>,
+    part: u16,
+    parts: u16,
+    payload: &[u8],
+) -> PyResult<Bound<'py, PyBytes>> {
+    let kind = Kind::from_number(kind).filter(|kind| *kind != Kind::Data);
+    let kind = kind.ok_or_else(|| invalid("only hello, gather and abort frames (1, 2, 3) are made here"))?;
+    if part >= parts || u16::try_from(targets.len()).is_err() || u32::try_from(payload.len()).is_err() {
+        return Err(invalid(format!(
+            "part {part} of {parts}, {} targets and {} bytes do not fit a frame",
+            targets.len(),
+            payload.len()
+        )));
+    }
+    let attempt = Attempt { run: name16("run", run)?, attempt, plan: name16("plan", plan)? };
+    let header = Header { kind, attempt, layer, micro_batch: 0, source, edge: 0, part, parts };
+    Ok(PyBytes::new(py, &py.detach(|| frame::seal(&header, &targets, payload))))
+}

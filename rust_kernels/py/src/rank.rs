@@ -1,0 +1,204 @@
+//! `Shard`, `ShardLayer`, `RankState` and `Accepted`: one rank of a run.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fsd_core::compute::Compute;
+use fsd_core::frame::Attempt;
+use fsd_core::inbox::{Incoming, Status};
+use fsd_core::rank::{Phase, Rank, RankError};
+use fsd_core::shard::{self, Outgoing};
+use fsd_core::spill::Budget;
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::codec::name16;
+use crate::layer::{LayerKernel, non_finite, value_error};
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<ShardLayer>()?;
+    m.add_class::<Shard>()?;
+    m.add_class::<Accepted>()?;
+    m.add_class::<RankState>()
+}
+
+fn error(error: RankError) -> PyErr {
+    match error {
+        RankError::Invalid(error) => value_error(error),
+        RankError::NonFinite { layer, row } => non_finite(layer, row),
+        RankError::Order { .. } => PyRuntimeError::new_err(error.to_string()),
+        RankError::Spill(_) => PyOSError::new_err(error.to_string()),
+    }
+}
+
+type Array<'py, T> = Bound<'py, PyArray1<T>>;
+
+/// One rank's part of a layer, with where its columns come from and who wants its rows.
+#[pyclass(frozen, module = "fsd_inference._kernels")]
+struct ShardLayer {
+    layer: Arc<shard::ShardLayer>,
+}
+
+#[pymethods]
+impl ShardLayer {
+    #[new]
+    fn new(
+        kernel: &LayerKernel,
+        rows: PyReadonlyArray1<'_, u32>,
+        column_source: PyReadonlyArray1<'_, u32>,
+        column_row: PyReadonlyArray1<'_, u32>,
+        receives: Vec<(u16, u32, usize)>,
+        sends: Vec<(Vec<u16>, PyReadonlyArray1<'_, u32>)>,
+    ) -> PyResult<Self> {
+        let receives = receives.into_iter().map(|(source, edge, rows)| Incoming { source, edge, rows }).collect();
+        let send = |(targets, rows): (_, PyReadonlyArray1<'_, u32>)| -> PyResult<_> {
+            Ok(Outgoing { targets, rows: rows.as_slice()?.to_vec() })
+        };
+        let sends = sends.into_iter().map(send).collect::<PyResult<_>>()?;
+        let (source, row) = (column_source.as_slice()?, column_row.as_slice()?);
+        let rows = rows.as_slice()?.to_vec();
+        let layer = shard::ShardLayer::new(kernel.layer.clone(), rows, source, row, receives, sends);
+        Ok(Self { layer: Arc::new(layer.map_err(value_error)?) })
+    }
+}
+
+/// All that one rank needs of the network; immutable, kept warm between runs.
+#[pyclass(frozen, module = "fsd_inference._kernels")]
+struct Shard {
+    shard: Arc<shard::Shard>,
+}
+
+#[pymethods]
+impl Shard {
+    #[new]
+    fn new(rank: usize, workers: usize, layers: Vec<PyRef<'_, ShardLayer>>) -> PyResult<Self> {
+        let layers = layers.iter().map(|layer| layer.layer.clone()).collect();
+        Ok(Self { shard: Arc::new(shard::Shard::new(rank, workers, layers).map_err(value_error)?) })
+    }
+}
+
+/// What the inbox made of a body; fields other than `status` are None where the body could not be read.
+#[pyclass(frozen, get_all, module = "fsd_inference._kernels")]
+struct Accepted {
+    status: &'static str,
+    kind: Option<u32>,
+    layer: Option<u32>,
+    micro_batch: Option<u32>,
+    source: Option<u16>,
+    edge: Option<u32>,
+    part: Option<u16>,
+    parts: Option<u16>,
+    /// The payload of a new control frame (hello, gather, abort); data stays in Rust.
+    payload: Option<Py<PyBytes>>,
+}
+
+/// One rank's inbox and activations in one attempt of a run. All methods release the GIL and may run in threads.
+#[pyclass(frozen, module = "fsd_inference._kernels")]
+struct RankState {
+    rank: Rank,
+}
+
+#[pymethods]
+impl RankState {
+    #[new]
+    #[pyo3(signature = (shard, run, attempt, plan, samples, threads, spill_dir=None, spill_bytes=1 << 62))]
+    #[expect(clippy::too_many_arguments, reason = "an attempt is told all of this once")]
+    fn new(
+        py: Python<'_>,
+        shard: &Shard,
+        run: &[u8],
+        attempt: u32,
+        plan: &[u8],
+        samples: Vec<usize>,
+        threads: usize,
+        spill_dir: Option<PathBuf>,
+        spill_bytes: u64,
+    ) -> PyResult<Self> {
+        let attempt = Attempt { run: name16("run", run)?, attempt, plan: name16("plan", plan)? };
+        let budget = Budget::new(spill_dir, spill_bytes);
+        let rank = py.detach(|| Rank::new(shard.shard.clone(), attempt, samples, Compute::new(threads)?, budget));
+        Ok(Self { rank: rank.map_err(value_error)? })
+    }
+
+    /// Take a block of input rows (features first_feature.. x samples of the micro-batch) made by encode_block.
+    fn put_input(&self, py: Python<'_>, micro_batch: usize, first_feature: usize, payload: &[u8]) -> PyResult<()> {
+        py.detach(|| self.rank.put_input(micro_batch, first_feature, payload.to_vec())).map_err(error)
+    }
+
+    /// Judge a body and keep it packed if it is new. Thread-safe, never raises for bad bytes.
+    fn accept(&self, py: Python<'_>, body: &[u8]) -> Accepted {
+        let accepted = py.detach(|| self.rank.accept(body));
+        let header = accepted.header.as_ref();
+        Accepted {
+            status: match accepted.status {
+                Status::New => "new",
+                Status::Duplicate => "duplicate",
+                Status::Stale => "stale",
+                Status::Foreign => "foreign",
+                Status::Corrupt => "corrupt",
+            },
+            kind: header.map(|header| header.kind as u32),
+            layer: header.map(|header| header.layer),
+            micro_batch: header.map(|header| header.micro_batch),
+            source: header.map(|header| header.source),
+            edge: header.map(|header| header.edge),
+            part: header.map(|header| header.part),
+            parts: header.map(|header| header.parts),
+            payload: accepted.payload.map(|payload| PyBytes::new(py, payload).unbind()),
+        }
+    }
+
+    /// Whether every part of every edge of the step has come (rows of this rank's own layer before not counted).
+    fn ready(&self, py: Python<'_>, layer: usize, micro_batch: usize) -> PyResult<bool> {
+        py.detach(|| self.rank.is_ready(layer, micro_batch)).map_err(value_error)
+    }
+
+    /// Unpack the step's inputs into panels; the packed frames are released.
+    fn assemble(&self, py: Python<'_>, layer: usize, micro_batch: usize) -> PyResult<()> {
+        py.detach(|| self.rank.assemble(layer, micro_batch)).map_err(error)
+    }
+
+    /// Compute the rows that others need, the other rows, or all; after the last phase the inputs are released.
+    fn compute(&self, py: Python<'_>, layer: usize, micro_batch: usize, phase: &str) -> PyResult<()> {
+        let phase = match phase {
+            "boundary" => Phase::Boundary,
+            "interior" => Phase::Interior,
+            "all" => Phase::All,
+            other => {
+                let message = format!("the phase is \"{other}\"; it must be boundary, interior or all");
+                return Err(PyValueError::new_err(message));
+            }
+        };
+        py.detach(|| self.rank.compute(layer, micro_batch, phase)).map_err(error)
+    }
+
+    /// Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order.
+    fn frames<'py>(
+        &self,
+        py: Python<'py>,
+        layer: usize,
+        micro_batch: usize,
+        limit: usize,
+    ) -> PyResult<Vec<(Vec<u16>, Bound<'py, PyBytes>)>> {
+        let frames = py.detach(|| self.rank.frames(layer, micro_batch, limit)).map_err(error)?;
+        Ok(frames.into_iter().map(|(targets, body)| (targets.to_vec(), PyBytes::new(py, &body))).collect())
+    }
+
+    /// Return the last layer's rows as a block (local rows x samples of the micro-batch) and release them.
+    fn output<'py>(&self, py: Python<'py>, micro_batch: usize) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &py.detach(|| self.rank.output(micro_batch)).map_err(error)?))
+    }
+
+    /// Return per sample the largest output and the lowest (global) neuron that has it; -inf and -1 without rows.
+    fn reduce<'py>(&self, py: Python<'py>, micro_batch: usize) -> PyResult<(Array<'py, f32>, Array<'py, i32>)> {
+        let (largest, neuron) = py.detach(|| self.rank.reduce(micro_batch)).map_err(error)?;
+        Ok((largest.into_pyarray(py), neuron.into_pyarray(py)))
+    }
+
+    /// Return the bytes that panels and packed frames hold now.
+    fn resident_bytes(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.rank.resident_bytes())
+    }
+}
