@@ -174,6 +174,18 @@ def test_other_failures_are_not_repeated(store: S3Store, proxy: FaultProxy) -> N
     assert proxy.counts.total() == 1
 
 
+@pytest.mark.parametrize(("code", "requests"), [("InternalError", QUICK.attempts), ("AccessDenied", 1)])
+def test_a_key_that_could_not_be_deleted(store: S3Store, proxy: FaultProxy, code: str, requests: int) -> None:
+    # DeleteObjects answers 200 and names the keys that failed.
+    error = f"<Error><Key>runs/b</Key><Code>{code}</Code><Message>no</Message></Error>"
+    body = f"<DeleteResult><Deleted><Key>runs/a</Key></Deleted>{error}</DeleteResult>"
+    proxy.hook = lambda request: Fault(status=200, body=body)
+    with pytest.raises(StoreError, match=rf"cannot delete a and 1 more in bucket .*{code}") as caught:
+        store.delete(["a", "b"])
+    assert isinstance(caught.value, AccessDeniedError) == (code == "AccessDenied")
+    assert store.meter.snapshot().requests["s3.delete"] == proxy.counts["s3.delete"] == requests
+
+
 def test_a_missing_bucket_is_an_error(emulator_url: str) -> None:
     store = connect(emulator_url, "no-such-bucket")
     for use in (lambda: store.get("a"), lambda: store.put("a", b""), lambda: store.put_if_match("a", b"", "tag")):

@@ -42,12 +42,14 @@ class Request:
 class Fault:
     """How a request is broken.
 
-    `status` answers in the service's place; `reset` breaks the connection before it is passed on, `lose_answer` after
-    it took effect, `cut_answer` in the middle of the body; `delay_s` comes before any of them, or alone.
+    `status` answers in the service's place, with an S3 error of `code` or with `body`; `reset` breaks the connection
+    before the request is passed on, `lose_answer` after it took effect, `cut_answer` in the middle of the body;
+    `delay_s` comes before any of them, or alone.
     """
 
     status: int = 0
     code: str = "SlowDown"
+    body: str = ""
     reset: bool = False
     lose_answer: bool = False
     cut_answer: bool = False
@@ -146,8 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.reset:
             self._break()
         elif fault.status:
-            text = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode()
-            self._answer(fault.status, [("Content-Type", "application/xml")], text)
+            text = fault.body or f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
+            self._answer(fault.status, [("Content-Type", "application/xml")], text.encode())
         else:
             status, answer_headers, text = self._forward(body)
             if fault.lose_answer:

@@ -293,7 +293,7 @@ class S3Store(Store):
 
     def _error(self, what: str, failure: _Failure) -> StoreError:
         message = f"cannot {what} in {self._name}: {failure.text}"
-        if failure.status in {401, 403}:
+        if failure.status in {401, 403} or "AccessDenied" in failure.text:
             if what.startswith(("get ", "head ")):
                 message += (
                     " (an object that is not there also answers 403 unless the role has s3:ListBucket on the bucket)"
