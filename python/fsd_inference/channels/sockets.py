@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,8 @@ _WRITE_PIECES = 64
 """Buffers handed to the kernel in one call (at most IOV_MAX, 1024 on Linux)."""
 _RETRY_S = 0.02
 """How often a rank that does not listen yet is tried again."""
+_ABORT_S = 5.0
+"""How long an abort waits for a rank that runs but takes nothing."""
 _LONGEST_ADDRESS = 100
 """Bytes of a socket's path; Linux takes 107, macOS 103."""
 _NOT_THERE_YET = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN})
@@ -168,8 +170,9 @@ class SocketChannel(Channel):
         joined = Joined(len(self._peers))
         self._enqueue([(peer.rank, frame.body) for peer in self._peers], joined, give_up=0.0)
         self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(frame.body))
-        with contextlib.suppress(ChannelError):
-            joined.future.result()
+        _, late = wait([joined.future], _ABORT_S)
+        if late:
+            raise ChannelError(f"not all ranks have taken the abort after {_ABORT_S:g} s: some process is stopped")
 
     def close(self) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fsd_inference.channels import sockets
 from fsd_inference.channels.base import Frame, Kind, Limits
 from fsd_inference.channels.sockets import SocketChannel
 from fsd_inference.errors import ChannelError
@@ -155,8 +156,8 @@ def test_another_process(open_channel: Open, start_rank_one: Callable[[str], sub
     assert process.wait(30) == 0
 
 
-def test_a_process_that_dies_fails_what_is_sent_to_it(
-    open_channel: Open, start_rank_one: Callable[[str], subprocess.Popen[bytes]]
+def test_a_process_that_stops_or_dies_holds_up_no_abort(
+    open_channel: Open, start_rank_one: Callable[[str], subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = start_rank_one("stop")
     channel = open_channel(0)
@@ -164,6 +165,10 @@ def test_a_process_that_dies_fails_what_is_sent_to_it(
     waiting = [channel.send([data(bytes(1 << 20), 1)]) for _ in range(8)]  # more than the kernel holds for it
     time.sleep(0.05)
     assert not waiting[-1].done()
+    monkeypatch.setattr(sockets, "_ABORT_S", 0.05)
+    with pytest.raises(ChannelError, match="not all ranks have taken the abort"):
+        channel.abort(Frame(Kind.ABORT, 0, 0, (0, 1), b"first"))
+    assert channel.receive([], 10) == [b"first"]
     process.kill()
     with pytest.raises(ChannelError, match="rank 1 has gone") as caught:
         waiting[-1].result(10)
