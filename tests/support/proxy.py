@@ -148,8 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.reset:
             self._break()
         elif fault.status:
-            text = fault.body or f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
-            self._answer(fault.status, [("Content-Type", "application/xml")], text.encode())
+            error = fault.body or f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
+            self._answer(fault.status, [("Content-Type", "application/xml")], error.encode())
         else:
             status, answer_headers, text = self._forward(body)
             if fault.lose_answer:
