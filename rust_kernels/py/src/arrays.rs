@@ -1,4 +1,4 @@
-//! NumPy arrays at the seam: borrowed, never copied.
+//! NumPy arrays at the seam.
 
 use std::sync::Arc;
 
@@ -10,8 +10,7 @@ use pyo3::prelude::*;
 
 /// Borrows a one-dimensional array that is contiguous and not writeable, and keeps it alive.
 pub fn borrow<T: Element + 'static>(name: &str, array: &Bound<'_, PyArray1<T>>) -> PyResult<Buffer<T>> {
-    // SAFETY: flags are a field of every NumPy array.
-    let flags = unsafe { (*array.as_array_ptr()).fields.flags };
+    let flags = flags(array);
     if flags & NPY_ARRAY_C_CONTIGUOUS == 0 || flags & NPY_ARRAY_ALIGNED == 0 {
         return Err(PyValueError::new_err(format!("{name} is not contiguous and aligned; copy it first")));
     }
@@ -23,4 +22,18 @@ pub fn borrow<T: Element + 'static>(name: &str, array: &Bound<'_, PyArray1<T>>) 
     // SAFETY: the owner holds a reference to the array, so its memory stays; it is not writeable, and whoever makes a
     // read-only array for this module promises not to write it through another one.
     Ok(unsafe { Buffer::borrowed(slice, Arc::new(array.clone().unbind())) })
+}
+
+/// Borrows an array as `borrow` does where that is possible, and copies it otherwise.
+pub fn borrow_or_copy<T: Element + Copy + 'static>(array: &Bound<'_, PyArray1<T>>) -> PyResult<Buffer<T>> {
+    let lasting = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
+    if flags(array) & (lasting | NPY_ARRAY_WRITEABLE) == lasting {
+        return borrow("array", array);
+    }
+    Ok(array.try_readonly()?.as_array().iter().copied().collect::<Vec<T>>().into())
+}
+
+fn flags<T: Element>(array: &Bound<'_, PyArray1<T>>) -> i32 {
+    // SAFETY: flags are a field of every NumPy array.
+    unsafe { (*array.as_array_ptr()).fields.flags }
 }

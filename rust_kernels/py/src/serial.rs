@@ -8,7 +8,7 @@ use fsd_core::serial::{ApplyError, Samples, Serial};
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 
-use crate::arrays::borrow;
+use crate::arrays::borrow_or_copy;
 use crate::layer::{LayerKernel, non_finite, value_error};
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {

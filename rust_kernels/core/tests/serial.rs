@@ -1,0 +1,122 @@
+//! A batch through whole networks against the obvious loop, bit for bit, with dead samples dropped where that is allowed.
+
+mod common;
+
+use common::{Plain, bits, plain, value};
+use fsd_core::compute::Compute;
+use fsd_core::isa::Path;
+use fsd_core::layer::Layer;
+use fsd_core::serial::{ApplyError, Overflow, Samples, Serial};
+use proptest::prelude::*;
+
+/// Layers of any widths, a batch whose samples are often all zero, and after how many layers the list is cut.
+fn cases(huge: bool) -> impl Strategy<Value = (Vec<Plain>, Vec<Vec<f32>>, usize)> {
+    (prop::collection::vec(0..12_usize, 2..12), 0..200_usize).prop_flat_map(move |(widths, samples)| {
+        let layers: Vec<_> = widths.windows(2).map(|pair| plain(pair[0], pair[1], huge)).collect();
+        let features = widths[0];
+        let sample = prop_oneof![
+            prop::collection::vec(value(huge), features),
+            Just(vec![0.0; features]),
+            prop::collection::vec(prop_oneof![9 => Just(0.0), 1 => value(huge)], features),
+        ];
+        (layers, prop::collection::vec(sample, samples), 0..widths.len())
+    })
+}
+
+fn serial(features: usize, samples: &[Vec<f32>], compute: Compute) -> Serial {
+    let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
+    for sample in samples {
+        // Stored zeros are allowed, so every other one is stored.
+        let kept = sample.iter().enumerate().filter(|(feature, value)| **value != 0.0 || feature % 2 == 0);
+        kept.for_each(|(feature, value)| {
+            indices.push(feature as i32);
+            data.push(*value);
+        });
+        indptr.push(indices.len() as i64);
+    }
+    Serial::new(Samples::new(indptr.into(), indices.into(), data.into(), features).unwrap(), compute)
+}
+
+fn dense(serial: &Serial, neurons: usize) -> Vec<Vec<f32>> {
+    let (indptr, indices, data) = serial.result();
+    assert!(data.iter().all(|value| *value != 0.0), "zeros are not stored");
+    let sample = |ends: &[i64]| {
+        let mut row = vec![0.0; neurons];
+        (ends[0] as usize..ends[1] as usize).for_each(|at| row[indices[at] as usize] = data[at]);
+        row
+    };
+    indptr.windows(2).map(sample).collect()
+}
+
+/// All samples through all layers, or the first layer and its lowest row that is not finite.
+fn expected(layers: &[Plain], samples: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, Overflow> {
+    let mut samples = samples.to_vec();
+    for (layer, plain) in layers.iter().enumerate() {
+        let results: Vec<_> = samples.iter().map(|sample| plain.apply(sample)).collect();
+        if let Some(row) = results.iter().filter_map(|result| result.as_ref().err()).min() {
+            return Err(Overflow { layer, row: *row });
+        }
+        samples = results.into_iter().map(Result::unwrap).collect();
+    }
+    Ok(samples)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn networks_give_the_same_bits((plains, samples, cut) in cases(false), threads in 1..4_usize) {
+        let layers: Vec<Layer> = plains.iter().map(Plain::layer).collect();
+        let layers: Vec<&Layer> = layers.iter().collect();
+        let Ok(expected) = expected(&plains, &samples) else { return Err(TestCaseError::reject("overflow")) };
+        let neurons = plains.last().unwrap().rows.len();
+        for path in Path::available() {
+            let mut serial = serial(plains[0].columns, &samples, Compute::with_path(path, threads).unwrap());
+            serial.apply(&layers[..cut]).unwrap();
+            serial.apply(&layers[cut..]).unwrap();
+            for (found, expected) in dense(&serial, neurons).iter().zip(&expected) {
+                prop_assert_eq!(bits(found), bits(expected), "{}", path);
+            }
+            let (best, neuron) = serial.reduce();
+            for (sample, values) in expected.iter().enumerate() {
+                let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let first = values.iter().position(|value| *value == largest).map_or(-1, |row| row as i32);
+                prop_assert_eq!((best[sample], neuron[sample]), (largest, first));
+            }
+        }
+    }
+
+    #[test]
+    fn overflow_names_the_first_layer_and_its_lowest_row((plains, samples, _) in cases(true), threads in 1..4_usize) {
+        let layers: Vec<Layer> = plains.iter().map(Plain::layer).collect();
+        let layers: Vec<&Layer> = layers.iter().collect();
+        let compute = Compute::with_path(*Path::available().last().unwrap(), threads).unwrap();
+        let mut serial = serial(plains[0].columns, &samples, compute);
+        let before = serial.result();
+        match (serial.apply(&layers), expected(&plains, &samples)) {
+            (Ok(()), Ok(_)) => {}
+            (Err(ApplyError::Overflow(found)), Err(expected)) => {
+                prop_assert_eq!(found, expected);
+                prop_assert_eq!(serial.result(), before);
+            }
+            (found, expected) => prop_assert!(false, "{found:?} {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn layers_must_follow_each_other() {
+    let layer = |columns, rows| Plain {
+        columns,
+        rows: vec![vec![]; rows],
+        bias: vec![0.0],
+        activation: fsd_core::layer::Activation::Relu,
+        zero_preserving: true,
+        one_value: false,
+        wide: false,
+    };
+    let mut serial = serial(3, &[vec![1.0, 0.0, 2.0]], Compute::with_path(Path::Portable, 1).unwrap());
+    let (first, wrong) = (layer(3, 5).layer(), layer(4, 2).layer());
+    let error = serial.apply(&[&first, &wrong]).unwrap_err();
+    assert_eq!(error.to_string(), "layer 1 has 4 columns for 5 inputs");
+}
