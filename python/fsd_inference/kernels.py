@@ -1,6 +1,8 @@
 """The only door to the Rust extension."""
 
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+from numpy.typing import NDArray
 
 from fsd_inference._kernels import (
     Accepted,
@@ -17,6 +19,7 @@ from fsd_inference._kernels import (
     simd_paths,
 )
 
+Array = TypeVar("Array", bound=NDArray[Any])
 ActivationName = Literal["identity", "relu", "clipped_relu"]
 
 __all__ = [
@@ -30,7 +33,15 @@ __all__ = [
     "ShardLayer",
     "decode_block",
     "encode_block",
+    "read_only",
     "seal",
     "simd_path",
     "simd_paths",
 ]
+
+
+def read_only(array: Array) -> Array:
+    """Return a view that cannot be written: what the kernels borrow must stay as they have checked it."""
+    view = array.view()
+    view.setflags(write=False)
+    return view

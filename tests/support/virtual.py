@@ -20,6 +20,7 @@ from fsd_inference.engine.messages import (
     Compute,
     Computed,
     Event,
+    Failed,
     Finish,
     Load,
     Loaded,
@@ -34,10 +35,11 @@ from fsd_inference.engine.messages import (
     Ticked,
 )
 from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.numeric import overflow
 from fsd_inference.engine.results import concatenate
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
-from fsd_inference.kernels import RankState, Shard, seal
+from fsd_inference.kernels import NonFiniteError, RankState, Shard, seal
 from fsd_inference.partition import RankShard
 
 RUN = bytes(range(16))
@@ -191,7 +193,12 @@ class VirtualRun:
                     me.state.put_input(micro_batch, feature, payload)
                 self.post(rank, now + self.some(3.0), Loaded(shard.plan))
             case Compute():
-                self.compute(rank, me, action, now)
+                try:
+                    self.compute(rank, me, action, now)
+                except NonFiniteError as error:
+                    _, layer, row = error.args
+                    neuron = int(self.shards[rank][0].parts[layer].rows[row])
+                    self.post(rank, now + self.some(), Failed(overflow(layer, neuron, rank)))
             case Send(frames=frames):
                 for frame in frames:
                     self.deliver(frame, now)

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from fsd_inference.engine.numeric import overflow
 from fsd_inference.errors import InputError
-from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState
+from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, read_only
 
 _GROUP = 16
 """Layers handed to the kernel at once: enough for panels to stay in cache over several, few enough to hold."""
@@ -56,7 +56,8 @@ def run_serial(
     samples, features = x.shape
     load_s = compute_s = 0.0
     connections = 0
-    state = SerialState(x.indptr.astype(np.int64), x.indices.astype(np.int32), x.data, features, threads)
+    indptr, indices, data = x.indptr.astype(np.int64), x.indices.astype(np.int32), x.data
+    state = SerialState(read_only(indptr), read_only(indices), read_only(data), features, threads)
     outputs = features
     for group, seconds in _timed(_grouped(layers)):
         load_s += seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from fsd_inference.errors import FileFormatError
-from fsd_inference.kernels import ActivationName, LayerKernel, Shard, ShardLayer
+from fsd_inference.kernels import ActivationName, LayerKernel, Shard, ShardLayer, read_only
 from fsd_inference.partition.shard import RankShard
 
 
@@ -21,16 +21,25 @@ def kernel_shard(shard: RankShard) -> Shard:
     for k, part in enumerate(shard.parts):
         try:
             kernel = LayerKernel(
-                part.indptr,
-                part.indices,
-                part.values,
+                read_only(part.indptr),
+                read_only(part.indices),
+                read_only(part.values),
                 part.columns,
-                part.bias,
+                read_only(part.bias),
                 cast("ActivationName", part.activation),
                 part.clip,
                 part.zero_preserving,
             )
-            layers.append(ShardLayer(kernel, part.rows, part.column_source, part.column_row, part.receives, part.sends))
+            layers.append(
+                ShardLayer(
+                    kernel,
+                    read_only(part.rows),
+                    read_only(part.column_source),
+                    read_only(part.column_row),
+                    part.receives,
+                    [(targets, read_only(rows)) for targets, rows in part.sends],
+                )
+            )
         except ValueError as error:
             raise FileFormatError(f"shard of rank {shard.rank}, layer {k}: {error}") from error
     try:
