@@ -41,8 +41,7 @@ impl SerialState {
         features: usize,
         threads: usize,
     ) -> PyResult<Self> {
-        let (indptr, indices, data) =
-            (borrow("indptr", &indptr)?, borrow("indices", &indices)?, borrow("data", &data)?);
+        let (indptr, indices, data) = (borrow_or_copy(&indptr)?, borrow_or_copy(&indices)?, borrow_or_copy(&data)?);
         let serial = py.detach(|| {
             let input = Samples::new(indptr, indices, data, features)?;
             Ok(Serial::new(input, Compute::new(threads)?))
