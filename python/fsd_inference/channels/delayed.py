@@ -23,8 +23,7 @@ class Delayed(Wrapper):
     inner : Channel
         The channel to slow down.
     send_s, deliver_s : float
-        Seconds before `inner` is handed a send, and before a body that it delivered is handed on. Deliveries that come
-        while others are held are seen when the first of those is due.
+        Seconds before `inner` is handed a send, and before a body that it delivered is handed on.
     jitter : float
         Each time is drawn evenly from (1 - jitter) to (1 + jitter) times the above.
     seed : int
@@ -40,12 +39,18 @@ class Delayed(Wrapper):
         self._jitter = jitter
         self._random = random.Random(seed)  # noqa: S311 - draws latencies
         self._order = itertools.count()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # guards all below
         self._closed = False
         self._held_sends: list[tuple[float, int, Sequence[Frame], Joined]] = []
         self._held_bodies: list[tuple[float, int, bytes]] = []
-        self._thread = threading.Thread(target=self._run, name="delayed-sends", daemon=True)
-        self._thread.start()
+        self._expected: Sequence[Expected] = ()
+        self._receivers = 0
+        self._error: Exception | None = None
+        self._threads = [threading.Thread(target=self._pass_sends_on, name="delayed-sends", daemon=True)]
+        if deliver_s > 0:
+            self._threads.append(threading.Thread(target=self._take_deliveries, name="delayed-deliveries", daemon=True))
+        for thread in self._threads:
+            thread.start()
 
     def send(self, frames: Sequence[Frame]) -> Future[None]:
         check_limits(frames, self.limits)
@@ -58,24 +63,29 @@ class Delayed(Wrapper):
         return joined.future
 
     def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+        if self._deliver_s <= 0:
+            return self.inner.receive(expected, timeout_s)
         until = time.monotonic() + timeout_s
-        while True:
-            with self._changed:
-                due = self._take_due()
-                if due:
-                    return due
-                if self._held_bodies:
-                    first = self._held_bodies[0][0]
-                    self._changed.wait(max(0.0, min(first, until) - time.monotonic()))
-                    if first > until:
-                        return self._take_due()
-                    continue
-            came = self.inner.receive(expected, max(0.0, until - time.monotonic()))
-            if not came:
-                return []
-            with self._changed:
-                for body in came:
-                    heapq.heappush(self._held_bodies, (self._due(self._deliver_s), next(self._order), body))
+        with self._changed:
+            self._expected = expected
+            self._receivers += 1
+            self._changed.notify_all()
+            try:
+                while True:
+                    due = self._take_due()
+                    if due:
+                        return due
+                    if self._error is not None:
+                        error, self._error = self._error, None
+                        raise error
+                    if self._closed:
+                        raise closed_error()
+                    now = time.monotonic()
+                    if now >= until:
+                        return []
+                    self._changed.wait(min([until, *(held[0] for held in self._held_bodies[:1])]) - now)
+            finally:
+                self._receivers -= 1
 
     def abort(self, frame: Frame) -> None:
         time.sleep(max(0.0, self._due(self._send_s) - time.monotonic()))
@@ -85,7 +95,8 @@ class Delayed(Wrapper):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self.inner.close()
 
     def _due(self, seconds: float) -> float:
@@ -97,7 +108,29 @@ class Delayed(Wrapper):
             due.append(heapq.heappop(self._held_bodies)[2])
         return due
 
-    def _run(self) -> None:
+    def _take_deliveries(self) -> None:
+        """Receive while someone waits or something is held, so that each body's time runs from when it came."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._closed or (self._error is None and (self._receivers or self._held_bodies))
+                )
+                if self._closed:
+                    return
+                expected = self._expected
+            came: list[bytes] = []
+            error = None
+            try:
+                came = self.inner.receive(expected, _TURN_S)
+            except Exception as failed:  # noqa: BLE001 - whatever it is, the next to receive must see it
+                error = failed
+            with self._changed:
+                self._error = error
+                for body in came:
+                    heapq.heappush(self._held_bodies, (self._due(self._deliver_s), next(self._order), body))
+                self._changed.notify_all()
+
+    def _pass_sends_on(self) -> None:
         while (held := self._next_send()) is not None:
             frames, joined = held
             try:
@@ -117,3 +150,7 @@ class Delayed(Wrapper):
         for _, _, _, joined in dropped:
             joined.end(closed_error())
         return None
+
+
+_TURN_S = 0.05
+"""Longest receive of `inner`: how old the list of what is expected may get meanwhile."""

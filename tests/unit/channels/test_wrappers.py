@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -94,6 +94,47 @@ def test_delayed_deliveries_are_held() -> None:
         came = delayed.receive([], 0.02)
     assert came == [b"x"]
     assert time.monotonic() - begun >= 0.1
+    delayed.close()
+
+
+def test_each_delivery_is_held_from_when_it_came() -> None:
+    sender, receiver = pair()
+    delayed = Delayed(receiver, deliver_s=0.3)
+    with ThreadPoolExecutor(1) as pool:
+        sender.send([data(b"x", 1)])
+        begun = time.monotonic()
+        first = pool.submit(delayed.receive, [], 10)
+        time.sleep(0.2)
+        sender.send([data(b"y", 1)])
+        sent = time.monotonic()
+        assert first.result() == [b"x"]
+        assert time.monotonic() - begun >= 0.3
+        assert delayed.receive([], 10) == [b"y"]
+        assert time.monotonic() - sent >= 0.3
+    delayed.close()
+
+
+class Broken(Wrapper):
+    """Fails to receive, once."""
+
+    def __init__(self, inner: Channel) -> None:
+        super().__init__(inner)
+        self.left = 1
+
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+        self.left -= 1
+        if self.left == 0:
+            raise ChannelError("cannot receive")
+        return self.inner.receive(expected, timeout_s)
+
+
+def test_delayed_errors_of_receives_reach_the_receiver() -> None:
+    sender, receiver = pair()
+    delayed = Delayed(Broken(receiver), deliver_s=0.01)
+    with pytest.raises(ChannelError, match="cannot receive"):
+        delayed.receive([], 10)
+    sender.send([data(b"x", 1)])
+    assert delayed.receive([], 10) == [b"x"]
     delayed.close()
 
 
