@@ -2,11 +2,12 @@
 //!
 //! A block says which samples are alive (not zero in every row), sends equal rows once, and holds for each distinct row
 //! a bitmap of its nonzeros over the live samples. The nonzeros follow in the cheapest of three ways: one value for all,
-//! one-byte codes into a table of at most 256 values, or the floats themselves, byte plane by byte plane. Zstandard goes
-//! over it all where that makes it smaller. Zero is the float of 32 zero bits: -0 is kept as a value.
+//! one-byte codes into a table of at most 256 values, or the floats themselves, byte plane by byte plane. Each kind of
+//! bytes is compressed by itself with Zstandard, where that makes it smaller. Zero is the float of 32 zero bits: -0 is kept as a value.
 //!
 //! ```text
-//! block  = packing (0 stored, 1 zstd), varint rows, varint samples, [zstd: varint bytes of the body], body
+//! block  = varint rows, varint samples, pieces of the body
+//! piece  = varint 2 x length, bytes | varint 2 x length + 1, varint packed length, packed bytes
 //! body   = flags, [some live: varint live count, live ids], [repeats: varint distinct rows, a varint each row],
 //!          bitmaps (distinct rows x ceil(live / 8) bytes), values
 //! flags  = live: 0 all, 1 bitmap, 2 varint gaps | repeats: 4 | values: 0 one, 8 table, 16 planes
@@ -27,6 +28,8 @@ pub use encode::encode;
 
 /// More rows than any layer has: a bound on what a few bytes can claim.
 const MAX_ROWS: usize = 1 << 24;
+/// Longer pieces are cut, so that lengths fit their fields.
+const LARGEST_PIECE: usize = 1 << 30;
 const TABLE: usize = 256;
 
 const LIVE: u8 = 0b11;
@@ -46,8 +49,10 @@ pub struct BadBlock(&'static str);
 
 /// The most bytes that a block of this shape can take.
 pub fn most_bytes(rows: usize, samples: usize) -> u64 {
-    const HEAD: u64 = 1 + 3 * 5;
-    HEAD.saturating_add(most_body(rows, samples))
+    // Two numbers in front, and one before each piece.
+    const HEAD: u64 = 2 * 5 + 8 * 5;
+    let body = most_body(rows, samples);
+    body.saturating_add(HEAD + body / LARGEST_PIECE as u64 * 5)
 }
 
 fn most_body(rows: usize, samples: usize) -> u64 {

@@ -12,6 +12,7 @@ use crate::compute::Compute;
 use crate::errors::Invalid;
 use crate::frame::{self, Attempt, Header, Kind};
 use crate::inbox::{Accepted, Inbox};
+use crate::isa::Path;
 use crate::shard::{Shard, ShardLayer};
 use crate::spill::Budget;
 use crate::spmm::{Rows, spmm};
@@ -164,7 +165,7 @@ impl Rank {
         let blocks = self.decode(part, &payloads, self.samples[micro_batch])?;
         let input = match own {
             State::Input(input) => self.read_input(part, &input, self.samples[micro_batch])?,
-            State::Output(_, own) => gather(part, &own, &blocks, self.samples[micro_batch]),
+            State::Output(_, own) => gather(part, &own, &blocks, self.samples[micro_batch], self.compute.path()),
             State::Step(_) | State::Ended => unreachable!("checked above"),
         };
         let output = input.like(part.layer().rows());
@@ -207,7 +208,7 @@ impl Rank {
         }
         let supplies: Vec<_> =
             blocks.iter().zip(&taken).map(|((_, block), pairs)| Supply::block(block, pairs)).collect();
-        Ok(unpack(part.layer(), samples, &supplies))
+        Ok(unpack(part.layer(), samples, &supplies, self.compute.path()))
     }
 
     /// Compute rows of an assembled step; once all rows are there its inputs are released.
@@ -341,9 +342,9 @@ impl Rank {
 }
 
 /// The inputs of a later layer: the rank's own rows of the layer before, and the rows that others sent.
-fn gather(part: &ShardLayer, own: &Panels, blocks: &[Block], samples: usize) -> Panels {
+fn gather(part: &ShardLayer, own: &Panels, blocks: &[Block], samples: usize, path: Path) -> Panels {
     let (first, rest) = part.supplies().split_first().expect("a layer has at least the rank itself as a supplier");
     let mut supplies = vec![Supply::panels(own, first)];
     supplies.extend(blocks.iter().zip(rest).map(|(block, pairs)| Supply::block(block, pairs)));
-    unpack(part.layer(), samples, &supplies)
+    unpack(part.layer(), samples, &supplies, path)
 }

@@ -1,13 +1,10 @@
 //! Puts rows from several suppliers where a layer's columns want them.
 
-use crate::activations::{Panels, WIDTHS};
+use crate::activations::{Panels, panel_width};
 use crate::codec::Block;
+use crate::isa::Path;
 use crate::layer::Layer;
 
-/// A panel of this size shares the cache with weights and outputs.
-const PANEL_BYTES: usize = 256 << 10;
-/// Narrower panels would read the weights too often.
-const NARROWEST: usize = 16;
 const ABSENT: u32 = u32::MAX;
 
 /// Rows from one place.
@@ -44,7 +41,7 @@ impl<'a> Supply<'a> {
 }
 
 /// The inputs of a layer. Samples that are zero everywhere are left out if the layer keeps them so.
-pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>]) -> Panels {
+pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>], path: Path) -> Panels {
     let mut present = vec![!layer.zero_preserving(); samples];
     for supply in supplies.iter().filter(|supply| !supply.pairs.is_empty()) {
         for (&sample, &alive) in supply.samples.iter().zip(&supply.alive) {
@@ -54,7 +51,8 @@ pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>]) -> 
     let live: Vec<u32> = (0..).zip(&present).filter_map(|(sample, &present)| present.then_some(sample)).collect();
     let mut slot_of = vec![ABSENT; samples];
     (0..).zip(&live).for_each(|(slot, &sample)| slot_of[sample as usize] = slot);
-    let mut panels = Panels::zeroed(layer.columns(), live, width(layer.columns()));
+    let width = panel_width(layer.columns().max(layer.rows()), live.len(), path);
+    let mut panels = Panels::zeroed(layer.columns(), live, width);
     for supply in supplies {
         place(supply, &slot_of, &mut panels);
     }
@@ -75,10 +73,4 @@ fn place(supply: &Supply<'_>, slot_of: &[u32], panels: &mut Panels) {
         }
         panels.write_row(column as usize, &row);
     }
-}
-
-/// The widest panel that stays in the cache.
-fn width(rows: usize) -> usize {
-    let fits = |width: &usize| *width <= NARROWEST || rows * width * size_of::<f32>() <= PANEL_BYTES;
-    WIDTHS.into_iter().rev().find(fits).unwrap_or(NARROWEST)
 }

@@ -48,25 +48,32 @@ impl Block {
 
     fn decode_if(mut block: &[u8], fits: impl Fn((usize, usize)) -> bool) -> Result<Self, BadBlock> {
         const CUT: BadBlock = BadBlock("it ends too early");
-        let (&packing, rest) = block.split_first().ok_or(CUT)?;
-        block = rest;
         let rows = varint::take(&mut block).ok_or(CUT)? as usize;
         let samples = varint::take(&mut block).ok_or(CUT)? as usize;
         if !fits((rows, samples)) || rows > MAX_ROWS {
             return Err(BadBlock("it has another shape"));
         }
-        let body = match packing {
-            0 => block.to_vec(),
-            1 => {
-                let length = varint::take(&mut block).ok_or(CUT)? as usize;
-                if length as u64 > most_body(rows, samples) || length / ZSTD_BLOCK.1 > block.len() / ZSTD_BLOCK.0 {
-                    return Err(BadBlock("it claims to be larger than it can be"));
-                }
-                let body = DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress(block, length));
-                body.ok().filter(|body| body.len() == length).ok_or(BadBlock("its compressed part is damaged"))?
+        let mut body = Vec::new();
+        while !block.is_empty() {
+            let head = varint::take(&mut block).ok_or(CUT)?;
+            let length = (head >> 1) as usize;
+            if (body.len() + length) as u64 > most_body(rows, samples) || length > LARGEST_PIECE {
+                return Err(BadBlock("it claims to be larger than it can be"));
             }
-            _ => return Err(BadBlock("its packing is unknown")),
-        };
+            let packed = if head & 1 == 0 { length } else { varint::take(&mut block).ok_or(CUT)? as usize };
+            let (piece, rest) = block.split_at_checked(packed).ok_or(CUT)?;
+            block = rest;
+            if head & 1 == 0 {
+                body.extend_from_slice(piece);
+                continue;
+            }
+            if length / ZSTD_BLOCK.1 > packed / ZSTD_BLOCK.0 {
+                return Err(BadBlock("it claims to be larger than it can be"));
+            }
+            let piece = DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress(piece, length));
+            let piece = piece.ok().filter(|piece| piece.len() == length);
+            body.extend_from_slice(&piece.ok_or(BadBlock("a compressed piece is damaged"))?);
+        }
         Self::read(rows, samples, body)
     }
 

@@ -10,6 +10,8 @@ use super::*;
 use crate::varint;
 
 const LEVEL: i32 = 1;
+/// A piece smaller than this is not worth a compression of its own.
+const SMALL: usize = 200;
 
 thread_local! {
     static COMPRESSOR: RefCell<Compressor<'static>> =
@@ -28,10 +30,12 @@ pub fn encode(rows: usize, samples: usize, live: &[u32], fill: impl Fn(usize, &m
         varint::put(&mut body, survey.distinct.len() as u32);
         survey.repeats.iter().for_each(|&repeat| varint::put(&mut body, repeat));
     }
+    let mut ends = vec![body.len()];
     let nonzeros = put_bitmaps(&mut body, live.len(), &survey, &fill);
-    flags |= put_values(&mut body, &nonzeros);
+    ends.push(body.len());
+    flags |= put_values(&mut body, &nonzeros, &mut ends);
     body[0] = flags;
-    pack(rows, samples, &body)
+    pack(rows, samples, &body, &ends)
 }
 
 /// What a first look at the rows tells.
@@ -126,22 +130,30 @@ fn put_bitmaps(body: &mut Vec<u8>, columns: usize, survey: &Survey, fill: &impl 
     nonzeros
 }
 
-fn put_values(body: &mut Vec<u8>, nonzeros: &[f32]) -> u8 {
-    let Some((table, codes)) = tabulate(nonzeros) else {
-        for byte in (0..4).rev() {
-            body.extend(nonzeros.iter().map(|value| (value.to_bits().rotate_left(1) >> (8 * byte)) as u8));
+/// Append the nonzeros, and to `ends` where each kind of bytes ends.
+fn put_values(body: &mut Vec<u8>, nonzeros: &[f32], ends: &mut Vec<usize>) -> u8 {
+    let flags = match tabulate(nonzeros) {
+        Some((table, _)) if table.len() <= 1 => {
+            table.iter().for_each(|bits| body.extend_from_slice(&bits.to_le_bytes()));
+            VALUES_ONE
         }
-        return VALUES_PLANES;
+        Some((table, codes)) if 1 + 4 * table.len() + codes.len() < 4 * nonzeros.len() => {
+            body.push((table.len() - 1) as u8);
+            table.iter().for_each(|bits| body.extend_from_slice(&bits.to_le_bytes()));
+            ends.push(body.len());
+            body.extend_from_slice(&codes);
+            VALUES_TABLE
+        }
+        _ => {
+            for byte in (0..4).rev() {
+                body.extend(nonzeros.iter().map(|value| (value.to_bits().rotate_left(1) >> (8 * byte)) as u8));
+                ends.push(body.len());
+            }
+            VALUES_PLANES
+        }
     };
-    if table.len() > 1 {
-        body.push((table.len() - 1) as u8);
-    }
-    table.iter().for_each(|bits| body.extend_from_slice(&bits.to_le_bytes()));
-    if table.len() <= 1 {
-        return VALUES_ONE;
-    }
-    body.extend_from_slice(&codes);
-    VALUES_TABLE
+    ends.push(body.len());
+    flags
 }
 
 /// The distinct values (as bits) and the code of each, if they are few enough.
@@ -169,21 +181,34 @@ fn tabulate(values: &[f32]) -> Option<(Vec<u32>, Vec<u8>)> {
     Some((table, codes))
 }
 
-fn pack(rows: usize, samples: usize, body: &[u8]) -> Vec<u8> {
-    let mut block = vec![1];
+/// Compress what lies between the ends piece by piece: bytes of one kind have statistics of their own.
+fn pack(rows: usize, samples: usize, body: &[u8], ends: &[usize]) -> Vec<u8> {
+    let mut block = Vec::new();
     varint::put(&mut block, rows as u32);
     varint::put(&mut block, samples as u32);
-    let head = block.len();
-    if let Ok(length) = u32::try_from(body.len()) {
-        varint::put(&mut block, length);
-        let packed = COMPRESSOR.with_borrow_mut(|zstd| zstd.compress(body)).unwrap_or_else(|_| body.to_vec());
-        if block.len() + packed.len() < head + body.len() {
-            block.extend_from_slice(&packed);
-            return block;
+    let mut start = 0;
+    for &end in ends {
+        // Small pieces wait for the next one: each costs some bytes.
+        if end - start < SMALL && end < body.len() {
+            continue;
         }
+        body[start..end].chunks(LARGEST_PIECE).for_each(|piece| put_piece(&mut block, piece));
+        start = end;
     }
-    block[0] = 0;
-    block.truncate(head);
-    block.extend_from_slice(body);
     block
+}
+
+fn put_piece(block: &mut Vec<u8>, piece: &[u8]) {
+    let length = piece.len() as u32;
+    let packed = COMPRESSOR.with_borrow_mut(|zstd| zstd.compress(piece));
+    if let Ok(packed) = packed
+        && packed.len() + 5 < piece.len()
+    {
+        varint::put(block, length << 1 | 1);
+        varint::put(block, packed.len() as u32);
+        block.extend_from_slice(&packed);
+    } else {
+        varint::put(block, length << 1);
+        block.extend_from_slice(piece);
+    }
 }

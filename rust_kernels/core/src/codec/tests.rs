@@ -87,12 +87,13 @@ proptest! {
         store in any::<bool>(),
     ) {
         let mut block = encoded(samples, &rows);
-        if store && block[0] == 1 {
+        if store {
             // As if it had not been compressed, so that the changes reach the body.
             let whole = Block::decode_any(&block).unwrap();
-            block = vec![0];
+            block.clear();
             varint::put(&mut block, rows.len() as u32);
             varint::put(&mut block, samples as u32);
+            varint::put(&mut block, 2 * whole.body().len() as u32);
             block.extend_from_slice(whole.body());
         }
         for (at, byte) in changes {
@@ -117,17 +118,21 @@ proptest! {
 #[test]
 fn large_claims_take_no_memory() {
     let head = |rows, samples| {
-        let mut block = vec![0];
+        let mut block = Vec::new();
         varint::put(&mut block, rows);
         varint::put(&mut block, samples);
         block
     };
     for flags in [LIVE_ALL, LIVE_BITMAP, LIVE_GAPS, LIVE_ALL | REPEATS, VALUES_PLANES, VALUES_TABLE] {
         let mut block = head(1 << 24, u32::MAX);
-        block.extend_from_slice(&[flags, 0xff, 0xff, 0xff, 0xff, 0x0f]);
+        block.extend_from_slice(&[2 * 6, flags, 0xff, 0xff, 0xff, 0xff, 0x0f]);
         assert!(Block::decode_any(&block).is_err());
     }
     assert!(Block::decode_any(&head(u32::MAX, 1)).is_err());
+    let mut block = head(1 << 20, 1 << 20);
+    varint::put(&mut block, 1 << 31 | 1);
+    block.extend_from_slice(&[4, 1, 2, 3, 4]);
+    assert!(Block::decode_any(&block).is_err());
 }
 
 #[test]
