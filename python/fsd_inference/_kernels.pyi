@@ -6,6 +6,21 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Accepted",
+    "LayerKernel",
+    "NonFiniteError",
+    "RankState",
+    "SerialState",
+    "Shard",
+    "ShardLayer",
+    "decode_block",
+    "encode_block",
+    "seal",
+    "simd_path",
+    "simd_paths",
+]
+
 class NonFiniteError(ArithmeticError):
     """A pre-activation is not finite: args are (message, layer, local row)."""
 
