@@ -36,7 +36,7 @@ def floats(rng: np.random.Generator, kind: str, shape: tuple[int, int]) -> NDArr
     if kind == "one":
         return np.full(shape, 32, np.float32)
     if kind == "few":
-        return rng.integers(1, 20, shape).astype(np.float32) / 16
+        return rng.integers(1, 20, shape).astype(np.float32) / np.float32(16)
     if kind == "any":
         pattern = rng.integers(0, 1 << 32, shape, np.uint32)
         pattern[(pattern >> 23) & 0xFF == 0xFF] = 1 << 31

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.kernels import (
+    ActivationName,
     LayerKernel,
     NonFiniteError,
     RankState,
@@ -28,48 +31,51 @@ from fsd_inference.kernels import (
 RUN, PLAN = b"r" * 16, b"p" * 16
 
 
+T = TypeVar("T", bound=np.generic)
+Rows = NDArray[np.intp]
+Edge = tuple[tuple[int, ...], Rows]
+"""Targets, and global rows."""
+
+
+def frozen(array: NDArray[Any], dtype: type[T]) -> NDArray[T]:
+    """Return a read-only copy, as the kernels borrow arrays."""
+    copy = array.astype(dtype)
+    copy.setflags(write=False)
+    return copy
+
+
 @dataclass(frozen=True)
 class Dense:
     """A layer as plain arrays."""
 
     weights: NDArray[np.float32]
     bias: NDArray[np.float32]
-    activation: str
+    activation: ActivationName
     clip: float = 0.0
 
-    @property
-    def keeps_zeros(self) -> bool:
-        return bool((self.bias <= 0).all()) if self.activation != "identity" else bool((self.bias == 0).all())
-
-    def kernel(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> LayerKernel:
+    def kernel(self, rows: Rows, columns: Rows) -> LayerKernel:
         part = sparse.csr_array(self.weights[np.ix_(rows, columns)])
         bias = self.bias if self.bias.size == 1 else self.bias[rows]
-        arrays = [
-            part.indptr.astype(np.int64),
-            part.indices.astype(np.uint16),
-            part.data.astype(np.float32),
-            bias.copy(),
-        ]
-        for array in arrays:
-            array.setflags(write=False)
-        indptr, indices, values, bias = arrays
+        keeps_zeros = bool((self.bias == 0).all() if self.activation == "identity" else (self.bias <= 0).all())
         return LayerKernel(
-            indptr,
-            indices,
-            values,
+            frozen(part.indptr, np.int64),
+            frozen(part.indices, np.uint16),
+            frozen(part.data, np.float32),
             columns.size,
-            bias,
+            frozen(bias, np.float32),
             self.activation,
             self.clip,
-            self.keeps_zeros,  # type: ignore[arg-type]
+            keeps_zeros,
         )
 
 
 def random_network(rng: np.random.Generator, widths: Sequence[int]) -> list[Dense]:
+    """Return layers of which some keep zeros and some do not."""
     layers = []
-    for k, (columns, rows) in enumerate(zip(widths, widths[1:], strict=False)):
+    names: list[ActivationName] = ["relu", "clipped_relu", "identity"]
+    for columns, rows in itertools.pairwise(widths):
         weights = rng.standard_normal((rows, columns), np.float32) * (rng.random((rows, columns)) < 0.4)
-        activation = ["relu", "clipped_relu", "identity"][(k + int(rng.integers(3))) % 3]
+        activation = names[rng.integers(3)]
         bias = rng.standard_normal(rows, np.float32) * np.float32(0.3)
         if rng.random() < 0.6:
             bias = -np.abs(bias) if activation != "identity" else bias * np.float32(0)
@@ -77,48 +83,50 @@ def random_network(rng: np.random.Generator, widths: Sequence[int]) -> list[Dens
     return layers
 
 
-def split(layers: list[Dense], owners: list[NDArray[np.intp]], workers: int) -> list[Shard]:
-    """Cut a network by hand: what several ranks want alike goes as one edge."""
+def edges_between(source_rows: list[Rows], columns: list[Rows]) -> list[list[Edge]]:
+    """Return the edges of each rank after a layer: what the same other ranks want goes as one."""
+    edges = []
+    for source, rows in enumerate(source_rows):
+        wanted: dict[tuple[int, ...], list[int]] = {}
+        for row in rows.tolist():
+            targets = tuple(rank for rank, needs in enumerate(columns) if rank != source and row in needs)
+            if targets:
+                wanted.setdefault(targets, []).append(row)
+        edges.append([(targets, np.array(found)) for targets, found in sorted(wanted.items())])
+    return edges
+
+
+def incoming(rank: int, own: Rows, edges: list[list[Edge]]) -> tuple[list[tuple[int, int, int]], dict[int, list[int]]]:
+    """Return what a rank receives before a layer, and the supplier and place of each row it then has."""
+    receives: list[tuple[int, int, int]] = []
+    places = {row: [0, i] for i, row in enumerate(own.tolist())}
+    for source, sent in enumerate(edges):
+        for number, (targets, rows) in enumerate(sent):
+            if rank in targets:
+                receives.append((source, number, rows.size))
+                places |= {row: [len(receives), i] for i, row in enumerate(rows.tolist())}
+    return receives, places
+
+
+def split(layers: list[Dense], owners: list[Rows], workers: int) -> list[Shard]:
+    """Cut a network by hand."""
     rows = [[np.flatnonzero(owner == rank) for rank in range(workers)] for owner in owners]
     columns = [[np.flatnonzero(layer.weights[own].any(axis=0)) for own in rows[k]] for k, layer in enumerate(layers)]
-    edges: list[list[list[tuple[tuple[int, ...], NDArray[np.intp]]]]] = []
-    for k in range(len(layers)):
-        after: list[list[tuple[tuple[int, ...], NDArray[np.intp]]]] = [[] for _ in range(workers)]
-        for source in range(workers if k + 1 < len(layers) else 0):
-            wanted: dict[tuple[int, ...], list[int]] = {}
-            for row in rows[k][source]:
-                targets = tuple(t for t in range(workers) if t != source and row in columns[k + 1][t])
-                if targets:
-                    wanted.setdefault(targets, []).append(row)
-            after[source] = [(targets, np.array(found)) for targets, found in sorted(wanted.items())]
-        edges.append(after)
+    edges = [edges_between(rows[k], columns[k + 1]) for k in range(len(layers) - 1)]
+    nothing: list[list[Edge]] = [[] for _ in range(workers)]
+    features = np.arange(layers[0].weights.shape[1])
     shards = []
     for rank in range(workers):
         parts = []
         for k, layer in enumerate(layers):
-            receives, places = [], {}
-            if k == 0:
-                places = {int(feature): (0, int(feature)) for feature in columns[0][rank]}
-            else:
-                places = {int(row): (0, i) for i, row in enumerate(rows[k - 1][rank])}
-                for source in range(workers):
-                    for number, (targets, found) in enumerate(edges[k - 1][source]):
-                        if rank in targets:
-                            receives.append((source, number, found.size))
-                            places |= {int(row): (len(receives), i) for i, row in enumerate(found)}
-            where = np.array([places[int(column)] for column in columns[k][rank]], np.uint32).reshape(-1, 2)
+            before, after = [nothing, *edges][k], [*edges, nothing][k]
+            receives, places = incoming(rank, features if k == 0 else rows[k - 1][rank], before)
+            where = np.array([places[column] for column in columns[k][rank].tolist()], np.uint32).reshape(-1, 2)
             own = rows[k][rank]
-            sends = [(targets, np.searchsorted(own, found).astype(np.uint32)) for targets, found in edges[k][rank]]
-            parts.append(
-                ShardLayer(
-                    layer.kernel(own, columns[k][rank]),
-                    own.astype(np.uint32),
-                    np.ascontiguousarray(where[:, 0]),
-                    np.ascontiguousarray(where[:, 1]),
-                    receives,
-                    sends,
-                )
-            )
+            sends = [(targets, np.searchsorted(own, found).astype(np.uint32)) for targets, found in after[rank]]
+            source, row = np.ascontiguousarray(where.T)
+            kernel = layer.kernel(own, columns[k][rank])
+            parts.append(ShardLayer(kernel, own.astype(np.uint32), source, row, receives, sends))
         shards.append(Shard(rank, workers, parts))
     return shards
 
@@ -145,10 +153,11 @@ def serial(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
     """Return outputs, largest outputs and their neurons as `SerialState` computes them."""
     batch = sparse.csr_array(x)
-    arrays = [batch.indptr.astype(np.int64), batch.indices.astype(np.int32), batch.data]
-    for array in arrays:
-        array.setflags(write=False)
-    indptr, indices, data = arrays
+    indptr, indices, data = (
+        frozen(batch.indptr, np.int64),
+        frozen(batch.indices, np.int32),
+        frozen(batch.data, np.float32),
+    )
     state = SerialState(indptr, indices, data, x.shape[1], 1)
     state.apply(
         [layer.kernel(np.arange(layer.weights.shape[0]), np.arange(layer.weights.shape[1])) for layer in layers]
@@ -176,13 +185,13 @@ def run(states: list[RankState], layers: int, batches: int, rng: np.random.Gener
         for state in states:
             assert state.ready(k, m)
             state.assemble(k, m)
-            phases = ["all"] if rng.random() < 0.3 else ["boundary", "interior"]
-            state.compute(k, m, phases[0])  # type: ignore[arg-type]
+            whole = rng.random() < 0.3
+            state.compute(k, m, "all" if whole else "boundary")
             for targets, body in state.frames(k, m, limit):
                 assert len(body) <= limit
                 bodies += [(target, body) for target in targets]
-            for phase in phases[1:]:
-                state.compute(k, m, phase)  # type: ignore[arg-type]
+            if not whole:
+                state.compute(k, m, "interior")
         for at in rng.permutation(len(bodies)):
             target, body = bodies[at]
             damaged = bytearray(body)
@@ -216,7 +225,7 @@ def test_ranks_give_the_serial_result_bit_for_bit(
     rng = np.random.default_rng(seed)
     # Some layers are narrower than there are ranks: those ranks have no rows of them.
     layers = random_network(rng, rng.integers(1, 25, depth + 1).tolist())
-    owners = [rng.integers(0, workers, layer.weights.shape[0]) for layer in layers]
+    owners: list[Rows] = [rng.integers(0, workers, (layer.weights.shape[0],)) for layer in layers]
     x = rng.standard_normal((sum(sizes), layers[0].weights.shape[1]), np.float32)
     x *= rng.random(x.shape) < density
     folder = tmp_path_factory.mktemp("spill")
@@ -387,16 +396,22 @@ def test_frames_past_the_budget_go_to_files(tmp_path: Path) -> None:
         ({"sends": [([1], [2])]}, "row 2 of 2"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(change: dict[str, list[int]], message: str) -> None:
+def test_parts_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
     layer = Dense(np.ones((2, 2), np.float32), np.zeros(1, np.float32), "relu")
     kernel = layer.kernel(np.arange(2), np.arange(2))
-    parts = {"rows": [0, 1], "column_source": [0, 1], "column_row": [0, 0], "receives": [(1, 0, 1)], "sends": []}
+    parts: dict[str, Any] = {
+        "rows": [0, 1],
+        "column_source": [0, 1],
+        "column_row": [0, 0],
+        "receives": [(1, 0, 1)],
+        "sends": [],
+    }
     first = {**parts, "column_source": [0, 0], "column_row": [0, 1], "receives": []}
 
-    def shard_layer(parts: dict[str, list]) -> ShardLayer:  # type: ignore[type-arg]
-        arrays = [np.array(parts[name], np.uint32) for name in ("rows", "column_source", "column_row")]
-        sends = [(targets, np.array(rows, np.uint32)) for targets, rows in parts["sends"]]
-        return ShardLayer(kernel, *arrays, parts["receives"], sends)
+    def shard_layer(parts: dict[str, Any]) -> ShardLayer:
+        rows, source, row = (np.array(parts[name], np.uint32) for name in ("rows", "column_source", "column_row"))
+        sends = [(targets, np.array(sent, np.uint32)) for targets, sent in parts["sends"]]
+        return ShardLayer(kernel, rows, source, row, parts["receives"], sends)
 
     Shard(0, 2, [shard_layer(first), shard_layer(parts)])
     with pytest.raises(ValueError, match=message):
