@@ -5,13 +5,15 @@ from __future__ import annotations
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network
 from fsd_inference.partition.block import block_owners
+from fsd_inference.partition.graph import graph_owners
+from fsd_inference.partition.hypergraph import hypergraph_owners
 from fsd_inference.partition.plan import Partition
 from fsd_inference.partition.shuffled import random_owners
 
-METHODS = ("block", "random")
+METHODS = ("block", "random", "graph", "hypergraph")
 
 
-def partition_network(network: Network, workers: int, method: str = "block", seed: int = 0) -> Partition:
+def partition_network(network: Network, workers: int, method: str = "hypergraph", seed: int = 0) -> Partition:
     """Decide which rank owns which neuron.
 
     Parameters
@@ -20,7 +22,7 @@ def partition_network(network: Network, workers: int, method: str = "block", see
         Its layers are asked for one by one, possibly several times.
     workers : int
         P; more than there are neurons leaves ranks empty.
-    method : {"block", "random"}
+    method : {"block", "random", "graph", "hypergraph"}
         Which partitioner.
     seed : int
         Equal seeds give equal partitions.
@@ -41,5 +43,12 @@ def partition_network(network: Network, workers: int, method: str = "block", see
         raise SettingError(f"workers must be at least 1, not {workers}")
     if seed < 0:
         raise SettingError(f"seed must be at least 0, not {seed}")
-    owners = block_owners(network, workers) if method == "block" else random_owners(network, workers, seed)
+    if method == "block":
+        owners = block_owners(network, workers)
+    elif method == "random":
+        owners = random_owners(network, workers, seed)
+    elif method == "graph":
+        owners = graph_owners(network, workers, seed)
+    else:
+        owners = hypergraph_owners(network, workers, seed)
     return Partition(workers, owners)
