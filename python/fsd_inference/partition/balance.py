@@ -6,6 +6,8 @@ connections over P and *one row* its heaviest row.
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,3 +35,14 @@ def imbalance(load: NDArray[np.int64]) -> float:
     """Return the largest load over the even one; 1.0 for a layer without connections."""
     total = int(load.sum())
     return float(load.max()) * load.size / total if total else 1.0
+
+
+def heaviest_first(weight: NDArray[np.int64], workers: int) -> NDArray[np.int32]:
+    """Deal things out, the heaviest first, each to the rank that is least loaded; return their ranks."""
+    load = [(0, rank) for rank in range(workers)]
+    ranks = np.empty(weight.size, np.int32)
+    for thing in np.argsort(-weight, kind="stable").tolist():
+        lightest, rank = load[0]
+        ranks[thing] = rank
+        heapq.heapreplace(load, (lightest + int(weight[thing]), rank))
+    return ranks

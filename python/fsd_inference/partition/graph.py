@@ -17,10 +17,13 @@ def graph_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.
     """Cut few connections: METIS counts each cut connection, where a row sent once serves many."""
     owners: list[NDArray[np.int32]] = []
     for k, layer in enumerate(network):
-        problem = LayerProblem.of(layer, workers, owners[k - 1] if k else None, None)
-        parts = _parts(problem, seed)
-        owners.append(problem.balanced(_placed(problem, parts)))
+        owners.append(graph_partitioned(LayerProblem.of(layer, workers, owners[k - 1] if k else None, None), seed))
     return tuple(owners)
+
+
+def graph_partitioned(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
+    """Return owners for one layer, balanced."""
+    return problem.balanced(_placed(problem, _parts(problem, seed)))
 
 
 def _parts(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
@@ -28,6 +31,8 @@ def _parts(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
     small = problem.small
     if problem.workers == 1 or small.class_groups.size == 0:
         return runs(row_weights(problem.layer), problem.workers)
+    if small.groups <= problem.workers:
+        return np.arange(small.groups, dtype=np.int32)[small.group]
     classes = np.repeat(np.arange(small.classes), np.diff(small.class_pointer))
     tails = np.concatenate([small.class_groups, small.groups + classes])
     heads = np.concatenate([small.groups + classes, small.class_groups])

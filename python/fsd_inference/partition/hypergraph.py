@@ -1,8 +1,8 @@
 """`hypergraph`: layer by layer with Mt-KaHyPar, then sweeps over the layers with both neighbours known.
 
-A row that is needed by the ranks T costs |T without its owner| sends. That is the connectivity, less one, of a net whose
-pins are the row itself and the rows it feeds. One layer is partitioned at a time, its neighbours' owners being fixed
-vertices (anchors), one a rank.
+A row that the ranks T need costs |T without its owner| sends: the connectivity, less one, of a net whose pins are the
+row itself and the rows it feeds. One layer is partitioned at a time, its neighbours' owners being fixed vertices
+(anchors), one a rank. METIS's answer is taken where it is cheaper: often where groups are heavy or ranks many.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.network import Network
-from fsd_inference.partition.balance import capacity, row_weights
+from fsd_inference.partition.balance import capacity, heaviest_first, row_weights
 from fsd_inference.partition.block import runs
 from fsd_inference.partition.contract import select
 from fsd_inference.partition.exchange import needed
+from fsd_inference.partition.graph import graph_partitioned
 from fsd_inference.partition.neighbours import LayerProblem
 
 _IMBALANCE = 0.03
 _SWEEPS = 6
+_TRIAL = 8  # layers after which a sweep that does not pay is given up
+_MOST_PINS = 100_000  # beyond, Mt-KaHyPar would take minutes a layer; METIS is used instead
 _WORTH_IT = 0.002  # a sweep that saves a smaller share of the sends is the last one
 
 
@@ -31,56 +34,61 @@ def hypergraph_owners(network: Network, workers: int, seed: int) -> tuple[NDArra
     if workers == 1:
         return tuple(np.zeros(width, np.int32) for width in network.widths[1:])
     owners: list[NDArray[np.int32]] = []
+    sends = 0
     for k, layer in enumerate(network):
         problem = LayerProblem.of(layer, workers, owners[k - 1] if k else None, None)
         owners.append(_partitioned(problem, seed))
-    sends = _sends(network, owners, workers)
-    for sweep in range(_SWEEPS):
+        sends += problem.cost(owners[k])
+    for sweep in range(1, _SWEEPS + 1):
         # Backward first: the forward pass chose each layer without knowing the next.
-        layers = range(len(network)) if sweep % 2 else range(len(network) - 1, -1, -1)
-        before = sends
-        for k in layers:
-            following = needed(network.layer(k + 1), owners[k + 1], workers) if k + 1 < len(network) else None
-            problem = LayerProblem.of(network.layer(k), workers, owners[k - 1] if k else None, following)
-            candidate = _partitioned(problem, seed + 1 + sweep)
-            saved = problem.cost(owners[k]) - problem.cost(candidate)
-            if saved >= 0:
-                owners[k] = candidate
-                sends -= saved
-        if before - sends < _WORTH_IT * before:
+        worth = _WORTH_IT * sends
+        saved = _sweep(network, owners, workers, backward=sweep % 2 == 1, seed=seed + sweep, worth=worth)
+        sends -= saved
+        if saved < worth:
             break
     return tuple(owners)
 
 
-def _sends(network: Network, owners: list[NDArray[np.int32]], workers: int) -> int:
-    """Return the rows sent in all."""
-    sends = 0
-    for k in range(1, len(network)):
-        need = needed(network.layer(k), owners[k], workers)
-        sends += int(need.sum() - need[np.arange(need.shape[0]), owners[k - 1]].sum())
-    return sends
+def _sweep(
+    network: Network, owners: list[NDArray[np.int32]], workers: int, *, backward: bool, seed: int, worth: float
+) -> int:
+    """Partition each layer anew beside both neighbours, keep what is no worse, and return the sends saved."""
+    saved = 0
+    order = range(len(network))
+    for done, k in enumerate(reversed(order) if backward else order):
+        if done == _TRIAL and saved < worth * _TRIAL / len(network):
+            break
+        following = needed(network.layer(k + 1), owners[k + 1], workers) if k + 1 < len(network) else None
+        problem = LayerProblem.of(network.layer(k), workers, owners[k - 1] if k else None, following)
+        candidate = _partitioned(problem, seed)
+        gain = problem.cost(owners[k]) - problem.cost(candidate)
+        if gain >= 0:
+            owners[k] = candidate
+            saved += gain
+    return saved
 
 
 def _partitioned(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
     """Return owners for one layer, balanced."""
-    pins, weights = _nets(problem)
-    weight = row_weights(problem.layer)
-    if not pins:
-        return runs(weight, problem.workers)
-    workers, groups, group_weight = problem.workers, problem.small.groups, problem.small.group_weight
+    workers, small = problem.workers, problem.small
+    if small.class_groups.size > _MOST_PINS:
+        return graph_partitioned(problem, seed)
+    nets, weights = _nets(problem)
+    if not nets:
+        return runs(row_weights(problem.layer), workers)
     initializer, context = _mtkahypar()
     context.set_partitioning_parameters(workers, _IMBALANCE, mtkahypar.Objective.KM1)
-    # Groups heavier than the slack may not fit within the limit; `balanced` splits them afterwards.
-    limit = max(capacity(weight, workers), int(group_weight.sum()) // workers + int(group_weight.max()))
-    limit = capacity(weight, workers) if groups >= workers * 4 else limit
+    limit = capacity(row_weights(problem.layer), workers)
+    # Groups may be too heavy to fit within the limit; `balanced` splits some of them afterwards.
+    limit = max(limit, int(np.bincount(heaviest_first(small.group_weight, workers), small.group_weight).max()))
     context.set_individual_target_block_weights([limit + 1] * workers)  # 1 for the anchor
     mtkahypar.set_seed(seed)
     graph = initializer.create_hypergraph(
-        context, groups + workers, len(pins), pins, [*group_weight.tolist(), *[1] * workers], weights
+        context, small.groups + workers, len(nets), nets, [*small.group_weight.tolist(), *[1] * workers], weights
     )
-    graph.add_fixed_vertices([*[-1] * groups, *range(workers)], workers)
-    blocks = np.array(graph.partition(context).get_partition()[:groups], np.int32)
-    return problem.balanced(blocks[problem.small.group])
+    graph.add_fixed_vertices([*[-1] * small.groups, *range(workers)], workers)
+    blocks = np.array(graph.partition(context).get_partition()[: small.groups], np.int32)
+    return min(graph_partitioned(problem, seed), problem.balanced(blocks[small.group]), key=problem.cost)
 
 
 @cache
