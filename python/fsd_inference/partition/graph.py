@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from fsd_inference.network import Network
-from fsd_inference.partition.balance import row_weights
+from fsd_inference.partition.balance import heaviest_first, row_weights
 from fsd_inference.partition.block import runs
 from fsd_inference.partition.neighbours import LayerProblem
 
@@ -31,8 +31,9 @@ def _parts(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
     small = problem.small
     if problem.workers == 1 or small.class_groups.size == 0:
         return runs(row_weights(problem.layer), problem.workers)
-    if small.groups <= problem.workers:
-        return np.arange(small.groups, dtype=np.int32)[small.group]
+    if np.count_nonzero(small.group_weight) < 2 * problem.workers:
+        # Too few for METIS, which complains on standard output when a part stays empty.
+        return heaviest_first(small.group_weight, problem.workers)[small.group]
     classes = np.repeat(np.arange(small.classes), np.diff(small.class_pointer))
     tails = np.concatenate([small.class_groups, small.groups + classes])
     heads = np.concatenate([small.groups + classes, small.class_groups])
