@@ -20,6 +20,6 @@ def runs(row_weight: NDArray[np.int64], workers: int) -> NDArray[np.int32]:
     return np.minimum(ranks, workers - 1).astype(np.int32)
 
 
-def block_owners(network: Network, workers: int) -> tuple[NDArray[np.int32], ...]:
+def partition_owners(network: Network, workers: int, _seed: int) -> tuple[NDArray[np.int32], ...]:
     """Give each rank one run of consecutive neurons of each layer."""
     return tuple(runs(row_weights(layer), workers) for layer in network)

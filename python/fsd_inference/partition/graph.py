@@ -13,7 +13,7 @@ from fsd_inference.partition.block import runs
 from fsd_inference.partition.neighbours import LayerProblem
 
 
-def graph_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
+def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
     """Cut few connections: METIS counts each cut connection, where a row sent once serves many."""
     owners: list[NDArray[np.int32]] = []
     for k, layer in enumerate(network):

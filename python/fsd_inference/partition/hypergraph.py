@@ -29,7 +29,7 @@ _MOST_PINS = 100_000  # beyond, Mt-KaHyPar would take minutes a layer; METIS is 
 _WORTH_IT = 0.002  # a sweep that saves a smaller share of the sends is the last one
 
 
-def hypergraph_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
+def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
     """Minimize the rows sent."""
     if workers == 1:
         return tuple(np.zeros(width, np.int32) for width in network.widths[1:])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network
-from fsd_inference.partition.block import block_owners
-from fsd_inference.partition.graph import graph_owners
-from fsd_inference.partition.hypergraph import hypergraph_owners
 from fsd_inference.partition.plan import Partition
-from fsd_inference.partition.shuffled import random_owners
 
-METHODS = ("block", "random", "graph", "hypergraph")
+# Imported when used: ranks read shards without ever loading METIS or Mt-KaHyPar.
+_PARTITIONERS = {"block": "block", "random": "shuffled", "graph": "graph", "hypergraph": "hypergraph"}
+METHODS = tuple(_PARTITIONERS)
+_SEEDS = 2**30  # METIS counts them in 32 bits
 
 
 def partition_network(network: Network, workers: int, method: str = "hypergraph", seed: int = 0) -> Partition:
@@ -25,7 +26,7 @@ def partition_network(network: Network, workers: int, method: str = "hypergraph"
     method : {"block", "random", "graph", "hypergraph"}
         Which partitioner.
     seed : int
-        Equal seeds give equal partitions.
+        0 to 2^30 - 1; equal seeds give equal partitions.
 
     Returns
     -------
@@ -35,20 +36,13 @@ def partition_network(network: Network, workers: int, method: str = "hypergraph"
     Raises
     ------
     SettingError
-        Another method, fewer than one worker, or a negative seed.
+        Another method, fewer than one worker, or a seed out of range.
     """
     if method not in METHODS:
         raise SettingError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if workers < 1:
         raise SettingError(f"workers must be at least 1, not {workers}")
-    if seed < 0:
-        raise SettingError(f"seed must be at least 0, not {seed}")
-    if method == "block":
-        owners = block_owners(network, workers)
-    elif method == "random":
-        owners = random_owners(network, workers, seed)
-    elif method == "graph":
-        owners = graph_owners(network, workers, seed)
-    else:
-        owners = hypergraph_owners(network, workers, seed)
-    return Partition(workers, owners)
+    if not 0 <= seed < _SEEDS:
+        raise SettingError(f"seed must be 0 to {_SEEDS - 1}, not {seed}")
+    partitioner = import_module(f"fsd_inference.partition.{_PARTITIONERS[method]}")
+    return Partition(workers, partitioner.partition_owners(network, workers, seed))

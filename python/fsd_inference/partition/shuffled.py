@@ -10,7 +10,7 @@ from fsd_inference.partition.balance import row_weights
 from fsd_inference.partition.block import runs
 
 
-def random_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
+def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
     """Give each rank one run of the shuffled neurons of each layer."""
     random = np.random.default_rng(seed)
     owners = []

@@ -112,6 +112,8 @@ def test_nonsense_is_refused() -> None:
         partition_network(network, 0)
     with pytest.raises(SettingError, match="seed"):
         partition_network(network, 2, "random", -1)
+    with pytest.raises(SettingError, match="seed"):
+        partition_network(network, 2, "graph", 2**30)
     with pytest.raises(SettingError, match="workers"):
         Partition(0, ())
     with pytest.raises(InputError, match="layer 0"):
