@@ -167,7 +167,7 @@ def test_every_faulty_run_ends_by_its_deadline_in_an_answer_or_a_typed_error(
     dead = silent if 0 < silent < case.partition.workers else None
     run = case.play(clocks=clocks, faults=Faults(duplicates=0.2, silent=dead, lost=lost))
     errors = []
-    for rank, ended in enumerate(run.ranks):
+    for ended in run.ranks:
         if ended.finish is None:
             assert dead is not None  # it, or a rank between it and rank 0, was never started
             continue

@@ -20,7 +20,8 @@ from botocore.parsers import ResponseParserError
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import SettingError, StackError
 from fsd_inference.records import StackSpec, UsageMeter
-from fsd_inference.store import Credentials, Store, open_store
+from fsd_inference.store import Store, open_store
+from fsd_inference.store.s3 import Credentials
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -15,8 +15,8 @@ from fsd_inference.kernels import RankState, Shard
 from fsd_inference.partition.kernel_shard import kernel_shard
 from fsd_inference.partition.manifest import MANIFEST_FILE, Manifest
 from fsd_inference.partition.plan import RankPlan
+from fsd_inference.partition.reading import read_shard
 from fsd_inference.partition.shard import RankShard
-from fsd_inference.partition.shards import read_shard
 from fsd_inference.store.base import Store
 
 

@@ -1,15 +1,50 @@
-"""Partitions of a network, the exchange plan that follows, and the shards that ranks load."""
+"""Partitions of a network, the exchange plan that follows, and the shards that ranks load.
+
+The names below are imported when they are first used: a worker needs the plan and the shard files alone.
+"""
+
+from __future__ import annotations
 
 import sys
+from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from fsd_inference.partition.cut import cut
-from fsd_inference.partition.exchange import exchange_plan, volumes
-from fsd_inference.partition.manifest import MANIFEST_FILE, FileEntry, Manifest
-from fsd_inference.partition.methods import METHODS, partition_network
-from fsd_inference.partition.plan import Edge, ExchangePlan, Partition, RankPlan, plan_digest, rank_plans
-from fsd_inference.partition.shard import RankShard, ShardPart, layer_parts
-from fsd_inference.partition.shards import load_plan, load_shard, read_manifest, read_plan, read_shard, write_shards
+if TYPE_CHECKING:
+    from fsd_inference.partition.cutting import cut
+    from fsd_inference.partition.exchange import exchange_plan, volumes
+    from fsd_inference.partition.manifest import MANIFEST_FILE, FileEntry, Manifest
+    from fsd_inference.partition.methods import METHODS, partition_network
+    from fsd_inference.partition.plan import Edge, ExchangePlan, Partition, RankPlan, plan_digest, rank_plans
+    from fsd_inference.partition.reading import load_plan, load_shard, read_manifest, read_plan, read_shard
+    from fsd_inference.partition.shard import RankShard, ShardPart, layer_parts
+    from fsd_inference.partition.shards import write_shards
+
+_FILES = {
+    "MANIFEST_FILE": "manifest",
+    "METHODS": "methods",
+    "Edge": "plan",
+    "ExchangePlan": "plan",
+    "FileEntry": "manifest",
+    "Manifest": "manifest",
+    "Partition": "plan",
+    "RankPlan": "plan",
+    "RankShard": "shard",
+    "ShardPart": "shard",
+    "cut": "cutting",
+    "exchange_plan": "exchange",
+    "layer_parts": "shard",
+    "load_plan": "reading",
+    "load_shard": "reading",
+    "partition_network": "methods",
+    "plan_digest": "plan",
+    "rank_plans": "plan",
+    "read_manifest": "reading",
+    "read_plan": "reading",
+    "read_shard": "reading",
+    "volumes": "exchange",
+    "write_shards": "shards",
+}
 
 __all__ = [
     "MANIFEST_FILE",
@@ -38,10 +73,17 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
+
+
 class _CallablePackage(ModuleType):
     """Lets users write ``fsd.partition(network, ...)`` although the room has the same name."""
 
-    __call__ = staticmethod(cut)
+    def __call__(self, *args: Any, **settings: Any) -> Manifest:
+        return import_module(f"{__name__}.cutting").cut(*args, **settings)  # type: ignore[no-any-return]
 
 
 sys.modules[__name__].__class__ = _CallablePackage

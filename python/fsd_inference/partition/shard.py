@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
-from fsd_inference.network import Layer
 from fsd_inference.partition.plan import Edge, ExchangePlan, Partition, RankPlan
+
+if TYPE_CHECKING:
+    from fsd_inference.network import Layer  # a worker never imports it: that room needs SciPy
 
 U16_COLUMNS = 1 << 16
 

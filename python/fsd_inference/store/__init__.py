@@ -2,6 +2,5 @@
 
 from fsd_inference.store.base import ObjectInfo, Store, StoredObject
 from fsd_inference.store.open import open_store
-from fsd_inference.store.s3 import Credentials
 
-__all__ = ["Credentials", "ObjectInfo", "Store", "StoredObject", "open_store"]
+__all__ = ["ObjectInfo", "Store", "StoredObject", "open_store"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import SettingError
@@ -11,7 +11,9 @@ from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import Store
 from fsd_inference.store.directory import DirectoryStore
 from fsd_inference.store.memory import MemoryStore
-from fsd_inference.store.s3 import Credentials, S3Store
+
+if TYPE_CHECKING:
+    from fsd_inference.store.s3 import Credentials
 
 
 def open_store(
@@ -42,8 +44,10 @@ def open_store(
     if parts.scheme == "memory" and not parts.netloc and not parts.path:
         return MemoryStore(meter=meter)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
-        return DirectoryStore(url2pathname(parts.path), meter=meter)
+        return DirectoryStore(unquote(parts.path), meter=meter)
     if parts.scheme == "s3" and parts.netloc and not parts.query:
+        from fsd_inference.store.s3 import S3Store  # noqa: PLC0415 - its client library is for those who need it
+
         return S3Store(
             parts.netloc,
             parts.path,
