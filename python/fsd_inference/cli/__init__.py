@@ -1,1 +1,1 @@
-"""."""
+"""The command line, `fsd`: one file a command."""

@@ -1,0 +1,158 @@
+"""What a command says: one JSON object for machines, tables and progress bars for people, one line when it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # rich is imported where something is drawn, so that commands start fast
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
+
+    from fsd_inference.records import Usage
+
+
+class Tasks(Protocol):
+    """Hears how far named tasks are; the session's progress protocol."""
+
+    def begin(self, task: str, total: float | None) -> None:
+        """Begin `task`, which is done at `total` (unknown if None)."""
+
+    def advance(self, task: str, completed: float) -> None:
+        """Say that `completed` of the total is done."""
+
+    def end(self, task: str) -> None:
+        """End `task`."""
+
+
+class Output:
+    """Where a command's words go: results to stdout, everything else to stderr.
+
+    Parameters
+    ----------
+    as_json : bool
+        The result is one JSON object instead of a table for people.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._people: Console | None = None
+
+    def result(self, record: Mapping[str, Any], *tables: RenderableType) -> None:
+        """Print the result: `record` as one line of JSON, or `tables`."""
+        if self._as_json:
+            print_json(record)
+        else:
+            console = _console(stderr=False)
+            for table in tables:
+                console.print(table, soft_wrap=isinstance(table, str))
+
+    def note(self, text: str) -> None:
+        """Tell people something on the way; machines do not hear it."""
+        if not self._as_json:
+            self._stderr().print(text)
+
+    @contextmanager
+    def progress(self) -> Iterator[Tasks]:
+        """Yield something to report tasks to; it draws bars on stderr if that is a terminal."""
+        if not sys.stderr.isatty():
+            yield _Silence()
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._stderr(), transient=True) as progress:
+            yield _Bars(progress)
+
+    def _stderr(self) -> Console:
+        """Return the console that notes and bars share, so that they do not write over each other."""
+        if self._people is None:
+            self._people = _console(stderr=True)
+        return self._people
+
+
+class _Silence:
+    def begin(self, task: str, total: float | None) -> None:
+        """Draw nothing."""
+
+    def advance(self, task: str, completed: float) -> None:
+        """Draw nothing."""
+
+    def end(self, task: str) -> None:
+        """Draw nothing."""
+
+
+class _Bars:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._ids: dict[str, TaskID] = {}
+
+    def begin(self, task: str, total: float | None) -> None:
+        self.end(task)
+        self._ids[task] = self._progress.add_task(task, total=total)
+
+    def advance(self, task: str, completed: float) -> None:
+        if task in self._ids:
+            self._progress.update(self._ids[task], completed=completed)
+
+    def end(self, task: str) -> None:
+        if task in self._ids:
+            self._progress.remove_task(self._ids.pop(task))
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout, on one line."""
+    sys.stdout.write(json.dumps(record, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(message: str) -> None:
+    """Print one line on stderr, whatever the message holds."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+
+
+def facts(rows: Sequence[tuple[str, object]]) -> str:
+    """Return lines of two columns: what, and its value."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> RenderableType:
+    """Return a titled table: its first column left, the others right-aligned."""
+    from rich.table import Table  # noqa: PLC0415
+
+    drawn = Table(title=title, title_justify="left", title_style="bold")
+    for number, name in enumerate(columns):
+        drawn.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(str, row))
+    return drawn
+
+
+def bytes_text(size: float) -> str:
+    """Return a size for people, in powers of 1000: ``1.2 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time for people: ``0.042 s``, ``12.3 s``."""
+    return f"{seconds:.3f} s" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def requests_text(usage: Usage) -> str:
+    """Return requests by kind: ``12 s3.get, 3 s3.put``."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(usage.requests.items())) or "none"
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    # File names may hold brackets: nothing is read as markup. Long lines are for the terminal to wrap.
+    return Console(stderr=stderr, markup=False, highlight=False, soft_wrap=False)

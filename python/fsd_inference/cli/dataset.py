@@ -1,0 +1,41 @@
+"""`fsd dataset`: real inputs without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fsd_inference.cli.console import Output, bytes_text, facts
+from fsd_inference.cli.options import Json, examples
+from fsd_inference.cli.outputs import check_output
+
+app = typer.Typer(name="dataset", help="Make inputs for a network.")
+
+
+@app.command(epilog=examples("fsd dataset digits --neurons 1024 --samples 10000 -o digits.npz"))
+def digits(
+    neurons: Annotated[int, typer.Option("--neurons", min=1, help="Features of a sample: the network's inputs.")],
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Samples; past 1,797 they are shifted copies.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write (.npz), samples x features.")],
+    as_json: Json = False,
+) -> None:
+    """Write scikit-learn's handwritten digits, upsampled and thresholded to N features."""
+    from fsd_inference import network  # noqa: PLC0415
+
+    out = Output(as_json)
+    check_output(output)
+    batch = network.digits(neurons, samples)
+    network.save_outputs(output, batch)
+    size = output.stat().st_size
+    out.result(
+        {"path": str(output), "samples": samples, "features": neurons, "ones": int(batch.nnz), "bytes": size},
+        facts(
+            [
+                ("inputs", f"{output} ({bytes_text(size)})"),
+                ("shape", f"{samples:,} samples x {neurons:,} features"),
+                ("ones", f"{batch.nnz:,} ({batch.nnz / (samples * neurons):.1%})"),
+            ]
+        ),
+    )

@@ -1,0 +1,148 @@
+"""`fsd infer`: push a batch through a network, here or on P workers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fsd_inference.cli.console import Output, bytes_text, facts, requests_text, seconds_text
+from fsd_inference.cli.options import Json, Method, examples
+from fsd_inference.cli.outputs import check_distinct, check_output
+from fsd_inference.errors import SettingError
+
+if TYPE_CHECKING:
+    from fsd_inference.session import Inference
+
+EXAMPLES = examples(
+    "fsd infer net digits.npz -o out.npz --categories categories.tsv",
+    "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --report run",
+    "fsd infer net-p8 digits.npz -o out.npz --channel memory --micro-batches 2",
+)
+
+Channel = Literal["serial", "memory", "queue", "object"]
+
+
+def infer(
+    network: Annotated[
+        Path, typer.Argument(help="A network, or a directory that `fsd partition` made of one.", metavar="NETWORK|DIR")
+    ],
+    batch: Annotated[
+        Path, typer.Argument(help="Samples x features: SciPy's sparse .npz, or a dense .npy.", metavar="INPUT")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: SciPy's CSR .npz, samples x outputs.")],
+    channel: Annotated[
+        Channel,
+        typer.Option(
+            "--channel",
+            help="serial: this process alone. memory: local workers over sockets. queue: over SNS and SQS. "
+            "object: over S3.",
+        ),
+    ] = "serial",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Workers (P). Default: 1, or what DIR was cut for.")
+    ] = None,
+    method: Annotated[
+        Method | None, typer.Option("--partition", help="How neurons are dealt to workers. Default: hypergraph.")
+    ] = None,
+    micro_batches: Annotated[
+        int, typer.Option("--micro-batches", min=1, help="Parts of the batch; more hide latency and cost requests.")
+    ] = 1,
+    branching: Annotated[int, typer.Option("--branching", min=1, help="Workers that each worker starts.")] = 4,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Kernel threads of each worker.")] = 1,
+    no_overlap: Annotated[
+        bool, typer.Option("--no-overlap", help="Send only when a layer is complete, to see what overlap saves.")
+    ] = False,
+    stack: Annotated[
+        Path | None,
+        typer.Option("--stack", help="A stack.json of `fsd stack up`. Default: a local stack, for this run only."),
+    ] = None,
+    categories: Annotated[
+        Path | None,
+        typer.Option("--categories", help="File to list samples with any output > 0 in: one a line, counted from 1."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Directory to write report.json to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Infer a batch: the same bits on every channel and for every number of workers."""
+    out = Output(as_json)
+    for path in (output, categories):
+        if path is not None:
+            check_output(path)
+    if report is not None:
+        check_output(report, directory=True)
+    check_distinct(NETWORK=network, INPUT=batch, output=output, categories=categories, report=report, stack=stack)
+    _check_before(network, method, stack)
+    from fsd_inference.network import load_inputs  # noqa: PLC0415
+    from fsd_inference.session import Session  # noqa: PLC0415
+
+    with (
+        out.progress() as tasks,
+        Session(
+            network,
+            channel=channel,
+            workers=workers,
+            partition=method or "hypergraph",
+            branching=branching,
+            micro_batches=micro_batches,
+            threads=threads,
+            overlap=not no_overlap,
+            stack=stack,
+            progress=tasks,
+        ) as session,
+    ):
+        inference = session.infer(load_inputs(batch, session.features))
+    _write(inference, output, categories, report)
+    out.result(inference.report.to_json(), _summary(inference, output, report))
+
+
+def _check_before(network: Path, method: Method | None, stack: Path | None) -> None:
+    """Refuse what a session would find out late, or not at all."""
+    from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
+    from fsd_inference.partition import MANIFEST_FILE  # noqa: PLC0415
+
+    if method is not None and (network / MANIFEST_FILE).is_file():
+        raise SettingError(f"{network} is partitioned already; leave out --partition {method}, or give the network")
+    if stack is not None:
+        load_stack(stack)
+
+
+def _write(inference: Inference, output: Path, categories: Path | None, report: Path | None) -> None:
+    """Write all files, none of which takes its place before all are complete."""
+    from fsd_inference.network import save_outputs, write_categories  # noqa: PLC0415
+    from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
+
+    assert inference.outputs is not None  # noqa: S101 - rows were asked for
+    with ExitStack() as files:
+        save_outputs(files.enter_context(atomic_file(output)), inference.outputs)
+        if categories is not None:
+            import numpy as np  # noqa: PLC0415
+
+            alive = np.zeros(inference.report.samples, bool)
+            alive[inference.alive()] = True
+            write_categories(files.enter_context(atomic_file(categories)), alive)
+        if report is not None:
+            inference.report.save(report)
+
+
+def _summary(inference: Inference, output: Path, report: Path | None) -> str:
+    figures, outputs = inference.report, inference.outputs
+    assert outputs is not None  # noqa: S101 - rows were asked for
+    samples, width = outputs.shape
+    rows = [
+        ("output", f"{output}: {samples:,} samples x {width:,} outputs, {outputs.nnz:,} not zero"),
+        ("alive", f"{inference.alive().size:,} of {samples:,} samples have an output > 0"),
+        ("wall time", f"{seconds_text(figures.wall_s)} ({figures.samples_per_s:,.0f} samples/s)"),
+        ("compute", f"{seconds_text(figures.compute_s)} ({figures.gedges_per_s:.2f} Gedge/s, kernel {figures.simd})"),
+    ]
+    if figures.workers > 1:
+        usage = figures.usage
+        rows += [
+            ("exchanged", f"{figures.row_sends:,} row_sends, {usage.frames:,} frames, {bytes_text(usage.wire_bytes)}"),
+            ("requests", requests_text(usage)),
+        ]
+    if report is not None:
+        rows.append(("report", str(report / "report.json")))
+    return facts(rows)

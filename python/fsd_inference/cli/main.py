@@ -1,0 +1,93 @@
+"""The `fsd` program: its commands, and how they end.
+
+Exit codes: 0 done; 1 it failed (or, for `demo`, an answer differs); 2 the input or a flag is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from fsd_inference.cli import dataset, demo, infer, network, partition, stack
+from fsd_inference.cli.console import print_error, print_json
+from fsd_inference.cli.failures import EXPLAINED, INTERRUPTED, explain
+from fsd_inference.cli.options import examples
+
+app = typer.Typer(
+    name="fsd",
+    help="Distributed inference of sparse neural networks over serverless services.",
+    epilog=examples(
+        "fsd demo",
+        "fsd network generate radixnet --neurons 1024 --layers 120 -o net",
+        "fsd dataset digits --neurons 1024 --samples 10000 -o digits.npz",
+        "fsd infer net digits.npz -o out.npz --channel memory --workers 4",
+    ),
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("demo", epilog=demo.EXAMPLES, short_help="Run over an emulated AWS here and compare.")(demo.demo)
+app.command("infer", epilog=infer.EXAMPLES, short_help="Push a batch through a network.")(infer.infer)
+app.command("partition", epilog=partition.EXAMPLES, short_help="Cut a network for P workers.")(partition.partition)
+app.add_typer(network.app)
+app.add_typer(dataset.app)
+app.add_typer(stack.app)
+
+_TERMINATED = 143  # what shells report of a process that SIGTERM ended
+
+
+@app.callback(invoke_without_command=True)
+def _fsd(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and the kernel path in use.")] = False,
+) -> None:
+    if version:
+        typer.echo(_version_text())
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _version_text() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    from fsd_inference import kernels  # noqa: PLC0415
+
+    try:
+        number = version("fsd-inference")
+    except PackageNotFoundError:
+        number = "(not installed)"
+    return f"fsd {number}, kernel {kernels.simd_path()}"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        What follows the program's name.
+    """
+    try:
+        code = app(args=list(arguments), prog_name="fsd", standalone_mode=False)
+    except EXPLAINED as error:
+        failure = explain(error)
+    else:
+        if code != INTERRUPTED.code:  # typer's answer to Ctrl-C
+            return code if isinstance(code, int) else 0
+        failure = INTERRUPTED
+    print_error(failure.text)
+    if "--json" in arguments:
+        print_json({"error": failure.record})
+    return failure.code
+
+
+def main() -> NoReturn:
+    """Run the program; the entry point of `fsd`."""
+    # What a command began (files, processes, an emulator) is undone when it is terminated, as when it fails.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    sys.exit(run(sys.argv[1:]))

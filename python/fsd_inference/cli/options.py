@@ -1,0 +1,16 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, for machines.")]
+Method = Literal["block", "random", "graph", "hypergraph"]
+
+
+def examples(*commands: str) -> str:
+    """Return what stands at the end of a command's help: examples, each on a line of its own."""
+    lines = ["Example:" if len(commands) == 1 else "Examples:", *(f"  {command}" for command in commands)]
+    return "\b\n" + "\n".join(lines)  # \b keeps the lines apart

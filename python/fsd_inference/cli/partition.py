@@ -1,0 +1,84 @@
+"""`fsd partition`: cut a network for P workers and write their shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fsd_inference.cli.console import Output, bytes_text, facts, seconds_text, table
+from fsd_inference.cli.options import Json, Method, examples
+from fsd_inference.cli.outputs import check_distinct, check_output
+
+if TYPE_CHECKING:
+    from fsd_inference.partition import Manifest
+
+EXAMPLES = examples("fsd partition net --workers 8 --method hypergraph -o net-p8")
+
+_MOST_EXCHANGES = 8
+"""Exchanges that the table for people shows; --json has all."""
+
+
+def partition(
+    network: Annotated[Path, typer.Argument(help="A network that `fsd network` made.", metavar="NETWORK")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write the shards to.")],
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Workers (P) to cut for.")],
+    method: Annotated[
+        Method, typer.Option("--method", help="How neurons are dealt to workers; hypergraph exchanges the fewest rows.")
+    ] = "hypergraph",
+    as_json: Json = False,
+) -> None:
+    """Cut a network's layers by neurons for P workers, and write each worker's shard."""
+    from fsd_inference.network import Network  # noqa: PLC0415
+    from fsd_inference.partition import cut  # noqa: PLC0415
+
+    out = Output(as_json)
+    check_output(output, directory=True)
+    check_distinct(NETWORK=network, output=output)
+    loaded = Network.load(network)
+    with out.progress() as tasks:
+        tasks.begin("partitioning", None)
+        manifest = cut(loaded, output, workers=workers, method=method)
+    out.result(_record(manifest, output), *_tables(manifest, output))
+
+
+def _record(manifest: Manifest, output: Path) -> dict[str, Any]:
+    volumes = manifest.volumes
+    return {
+        "path": str(output),
+        "workers": manifest.workers,
+        "method": manifest.method,
+        "layers": manifest.layers,
+        "row_sends": volumes.row_sends,
+        "imbalance": volumes.imbalance,
+        "seconds": volumes.seconds,
+        "largest_sender": list(volumes.largest_sender),
+        "largest_receiver": list(volumes.largest_receiver),
+        "shard_bytes": [entry.size for entry in manifest.shards],
+    }
+
+
+def _tables(manifest: Manifest, output: Path) -> list[Any]:
+    volumes = manifest.volumes
+    sizes = [entry.size for entry in manifest.shards]
+    exchanges = len(volumes.largest_sender)
+    summary = facts(
+        [
+            ("shards", f"{output} ({manifest.workers} of {bytes_text(min(sizes))} to {bytes_text(max(sizes))})"),
+            ("method", f"{manifest.method}, {seconds_text(volumes.seconds)}"),
+            ("row_sends", f"{volumes.row_sends:,} over {exchanges} exchanges"),
+            ("imbalance", f"{volumes.imbalance:.3f} x the even share, the worst layer"),
+        ]
+    )
+    if not volumes.row_sends:
+        return [summary]
+    busiest = sorted(range(exchanges), key=lambda k: -max(volumes.largest_sender[k], volumes.largest_receiver[k]))
+    title = "Most rows that one worker sends and receives" + (
+        f", the {_MOST_EXCHANGES} busiest of {exchanges} exchanges" if exchanges > _MOST_EXCHANGES else ""
+    )
+    rows = (
+        (f"{k} to {k + 1}", f"{volumes.largest_sender[k]:,}", f"{volumes.largest_receiver[k]:,}")
+        for k in sorted(busiest[:_MOST_EXCHANGES])
+    )
+    return [summary, table(title, ("layers", "largest sender", "largest receiver"), rows)]

@@ -1,0 +1,71 @@
+"""`fsd stack` with a real emulator that outlives the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.emulator import stop_emulator
+from fsd_inference.aws.stack import load_stack
+from tests.support.cli import Fsd, entries, fsd_in
+
+pytestmark = pytest.mark.emulator
+
+
+@pytest.fixture
+def fsd(capsys: pytest.CaptureFixture[str]) -> Fsd:
+    return fsd_in(capsys)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A process that has ended stays known until its parent asks, and its parent is gone.
+    return " Z" not in Path(f"/proc/{pid}/stat").read_text() if Path("/proc").exists() else True
+
+
+def test_up_show_down(fsd: Fsd, tmp_path: Path) -> None:
+    file = tmp_path / "stack.json"
+    program = "from fsd_inference.cli.main import main; main()"
+    flags = ["stack", "up", "--lanes", "2", "--ranks", "3", "-o", str(file), "--json"]
+    # A process of its own, since the emulator must outlive it.
+    subprocess.run([sys.executable, "-c", program, *flags], check=True, capture_output=True, timeout=120)
+    stack = load_stack(file)
+    assert stack.emulator is not None
+    try:
+        clients = Clients.of_stack(stack)
+        assert len(clients.sqs.list_queues()["QueueUrls"]) == 6
+        clients.close()
+        shown = fsd("stack", "show", file, "--json").json()
+        assert (len(shown["lanes"]), shown["ranks"]) == (2, 3)
+        assert shown["emulator"] == {"endpoint_url": stack.endpoint_url, "pid": stack.emulator.pid}
+        assert stack.emulator.token not in fsd("stack", "show", file).stdout
+        again = fsd("stack", "up", "-o", file)
+        assert again.code == 2
+        assert f"fsd stack down {file}" in again.error()
+        down = fsd("stack", "down", file, "--json")
+        assert (down.code, down.json()["deleted"]) == (0, True)
+        assert not _is_running(stack.emulator.pid)
+        assert entries(tmp_path) == set()
+    finally:
+        stop_emulator(stack.emulator)
+
+
+def test_on_a_given_endpoint(fsd: Fsd, tmp_path: Path, emulator_url: str) -> None:
+    file = tmp_path / "stack.json"
+    assert fsd("stack", "up", "--endpoint-url", emulator_url, "-o", file).code == 0
+    stack = load_stack(file)
+    assert stack.emulator is None
+    clients = Clients.of_stack(stack)
+    assert {stack.network_bucket, *stack.run_buckets} <= {b["Name"] for b in clients.s3.list_buckets()["Buckets"]}
+    assert fsd("stack", "down", file).code == 0
+    assert stack.network_bucket not in {bucket["Name"] for bucket in clients.s3.list_buckets()["Buckets"]}
+    clients.close()
+    assert entries(tmp_path) == set()

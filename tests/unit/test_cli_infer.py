@@ -1,0 +1,232 @@
+"""`fsd infer`: answers, files, and what it says of inputs that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from fsd_inference.network import Network, random_network, read_categories
+from tests.support.cli import Fsd, entries, fsd_in
+
+FEATURES, SAMPLES = 24, 10
+FLAT_KEYS = {
+    "wall_s",
+    "launch_s",
+    "load_s",
+    "compute_s",
+    "samples_per_s",
+    "gedges_per_s",
+    "peak_rss_bytes",
+    "row_sends",
+    "frames",
+    "wire_bytes",
+    "body_bytes",
+    "requests",
+    "empty_polls",
+    "billed_units",
+    "ranks",
+}
+
+
+@pytest.fixture
+def fsd(capsys: pytest.CaptureFixture[str]) -> Fsd:
+    return fsd_in(capsys)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a network `net` and inputs `x.npz`, in which the commands run."""
+    random_network((FEATURES, 30, 20, 16), 5, seed=4).save(tmp_path / "net")
+    x = np.random.default_rng(1).random((SAMPLES, FEATURES), np.float32)
+    x[x < 0.6] = 0
+    x[3] = 0
+    sparse.save_npz(tmp_path / "x.npz", sparse.csr_array(x))
+    np.save(tmp_path / "x.npy", x)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def oracle(place: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
+    y: Any = np.load(place / "x.npy").T
+    for layer in Network.load(place / "net"):
+        y = layer.activation.apply((layer.weights @ y + layer.bias[:, None]).astype(np.float32))
+    return np.asarray(y.T)
+
+
+def load(name: str) -> sparse.csr_array:
+    return sparse.csr_array(sparse.load_npz(name))
+
+
+def test_serial_writes_all_files(fsd: Fsd, place: Path) -> None:
+    flags = "net x.npz -o out.npz --categories alive.tsv --report run --json"
+    said = fsd("infer", *flags.split())
+    assert (said.code, said.stderr) == (0, "")
+    outputs = sparse.load_npz("out.npz")
+    assert outputs.format == "csr"
+    assert np.allclose(outputs.toarray(), oracle(place), rtol=1e-5, atol=1e-6)
+    alive = np.flatnonzero((outputs.toarray() > 0).any(axis=1)) + 1
+    assert read_categories("alive.tsv").tolist() == alive.tolist()
+    assert said.json().keys() >= FLAT_KEYS
+    assert json.loads(Path("run/report.json").read_text()) == said.json()
+    assert entries(place) == {"net", "x.npz", "x.npy", "out.npz", "alive.tsv", "run"}
+
+
+def test_people_get_a_summary(fsd: Fsd, place: Path) -> None:
+    said = fsd("infer", "net", "x.npy", "-o", "out.npz", "--report", "run")
+    assert said.code == 0
+    assert f"{SAMPLES} samples x 16 outputs" in said.stdout
+    assert "run/report.json" in said.stdout
+
+
+def test_workers_answer_with_the_same_bits(fsd: Fsd, place: Path) -> None:
+    assert fsd("infer", "net", "x.npz", "-o", "serial.npz").code == 0
+    assert fsd("partition", "net", "--workers", 3, "--method", "random", "-o", "cut").code == 0
+    for number, flags in enumerate(("net --workers 3 --partition block --micro-batches 2 --branching 1", "cut")):
+        said = fsd("infer", *flags.split(), "x.npz", "-o", f"{number}.npz", "--channel", "memory", "--json")
+        assert said.code == 0, said.stderr
+        assert [rank["starter"] for rank in said.json()["ranks"]][1:] == ([0, 1] if number == 0 else [0, 0])
+        ours, serial = load(f"{number}.npz"), load("serial.npz")
+        assert ours.indptr.tolist() == serial.indptr.tolist()
+        assert ours.indices.tolist() == serial.indices.tolist()
+        assert ours.data.tobytes() == serial.data.tobytes()
+
+
+def _write(name: str, data: bytes) -> Callable[[], None]:
+    return lambda: (Path(name).write_bytes(data), None)[1]
+
+
+def _save(name: str, array: Any) -> Callable[[], None]:
+    return lambda: np.save(name, array, allow_pickle=True)
+
+
+def _with(value: float) -> np.ndarray[Any, Any]:
+    x = np.ones((SAMPLES, FEATURES), np.float32)
+    x[2, 3] = value
+    return x
+
+
+def _truncate(name: str, by: int = 40) -> Callable[[], None]:
+    return lambda: (Path(name).write_bytes(Path(name).read_bytes()[:-by]), None)[1]
+
+
+def _flip(name: str, at: int = -8) -> Callable[[], None]:
+    def damage() -> None:
+        content = bytearray(Path(name).read_bytes())
+        content[at] ^= 0xFF
+        Path(name).write_bytes(content)
+
+    return damage
+
+
+def _bad_sparse() -> None:
+    x = sparse.csr_array(np.ones((2, FEATURES), np.float32))
+    x.indices[5] = 1000
+    sparse.save_npz("bad.npz", x)
+
+
+def _empty_batch() -> None:
+    sparse.save_npz("bad.npz", sparse.csr_array((0, FEATURES), dtype=np.float32))
+
+
+GROUP = "net/layers-00000.safetensors"
+
+BAD: dict[str, tuple[Callable[[], object], str, str]] = {
+    "inputs missing": (lambda: None, "net bad.npz", "bad.npz"),
+    "inputs empty": (_write("bad.npz", b""), "net bad.npz", "bad.npz is empty"),
+    "inputs are text": (_write("bad.npz", b"one, two"), "net bad.npz", "bad.npz"),
+    "inputs are a directory": (lambda: Path("bad.npz").mkdir(), "net bad.npz", "bad.npz"),
+    "inputs truncated": (_truncate("x.npz"), "net x.npz", "x.npz"),
+    "inputs corrupt": (_flip("x.npz", 200), "net x.npz", "x.npz"),
+    "dense inputs truncated": (_truncate("x.npy"), "net x.npy", "x.npy"),
+    "dense inputs cut in the header": (_truncate("x.npy", 128 + 4 * SAMPLES * FEATURES - 20), "net x.npy", "x.npy"),
+    "inputs hold NaN": (_save("bad.npy", _with(np.nan)), "net bad.npy", "finite"),
+    "inputs hold infinity": (_save("bad.npy", _with(np.inf)), "net bad.npy", "finite"),
+    "inputs are complex": (_save("bad.npy", np.ones((2, FEATURES), np.complex64)), "net bad.npy", "complex64"),
+    "inputs are strings": (_save("bad.npy", np.full((2, FEATURES), "a")), "net bad.npy", "bad.npy"),
+    "inputs are pickled": (_save("bad.npy", np.array([{}, []], object)), "net bad.npy", "bad.npy"),
+    "inputs do not fit float32": (_save("bad.npy", np.full((2, FEATURES), 1e300)), "net bad.npy", "float32"),
+    "inputs too narrow": (_save("bad.npy", np.ones((2, FEATURES - 1), np.float32)), "net bad.npy", "23 features"),
+    "inputs too wide": (_save("bad.npy", np.ones((2, FEATURES + 1), np.float32)), "net bad.npy", "25 features"),
+    "inputs have one dimension": (_save("bad.npy", np.ones(FEATURES, np.float32)), "net bad.npy", "2-D"),
+    "inputs have three dimensions": (_save("bad.npy", np.ones((2, 3, 4), np.float32)), "net bad.npy", "2-D"),
+    "inputs without samples": (_save("bad.npy", np.ones((0, FEATURES), np.float32)), "net bad.npy", "empty"),
+    "sparse inputs without samples": (_empty_batch, "net bad.npz", "bad.npz"),
+    "sparse inputs that point outside": (_bad_sparse, "net bad.npz", "bad.npz"),
+    "network missing": (lambda: None, "nowhere x.npz", "nowhere is not a network"),
+    "network is a file": (lambda: None, "x.npy x.npz", "x.npy is not a network"),
+    "network's manifest truncated": (_truncate("net/network.json"), "net x.npz", "network.json"),
+    "network's manifest empty": (_write("net/network.json", b""), "net x.npz", "network.json"),
+    "network's manifest of another kind": (_write("net/network.json", b"[]"), "net x.npz", "network.json"),
+    "network's layers missing": (lambda: Path(GROUP).unlink(), "net x.npz", "layers-00000"),
+    "network's layers truncated": (_truncate(GROUP), "net x.npz", "layers-00000"),
+    "network's layers corrupt": (_flip(GROUP), "net x.npz", "layers-00000"),
+    "network's layers empty": (_write(GROUP, b""), "net x.npz", "layers-00000"),
+    "shards in serial": (lambda: None, "cut x.npz", "serial"),
+    "shards for other workers": (lambda: None, "cut x.npz --channel memory --workers 3", "2 workers"),
+    "shards partitioned again": (lambda: None, "cut x.npz --channel memory --partition block", "partitioned already"),
+    "shards truncated": (_truncate("cut/rank-00001.safetensors"), "cut x.npz --channel memory", "rank-00001"),
+    "shard missing": (lambda: Path("cut/rank-00001.safetensors").unlink(), "cut x.npz --channel memory", "rank-00001"),
+    "plan corrupt": (_flip("cut/plan.safetensors"), "cut x.npz --channel memory", "plan.safetensors"),
+    "shards' manifest truncated": (_truncate("cut/manifest.json"), "cut x.npz --channel memory", "manifest.json"),
+    "serial with workers": (lambda: None, "net x.npz --workers 2", "serial"),
+    "memory with a stack": (lambda: None, "net x.npz --channel memory --stack x.npz", "stack"),
+    "stack missing": (lambda: None, "net x.npz --channel queue --stack nowhere.json", "nowhere.json"),
+    "stack is something else": (lambda: None, "net x.npz --channel queue --stack x.npz", "x.npz"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_code_2(fsd: Fsd, place: Path, case: str) -> None:
+    damage, arguments, said = BAD[case]
+    if arguments.startswith("cut"):
+        assert fsd("partition", "net", "--workers", 2, "--method", "block", "-o", "cut").code == 0
+    damage()
+    before = entries(place)
+    flags = ["-o", "out.npz", "--categories", "alive.tsv", "--report", "run"]
+    plain = fsd("infer", *arguments.split(), *flags)
+    assert plain.code == 2, plain.stderr
+    assert said in plain.error()
+    machine = fsd("infer", *arguments.split(), *flags, "--json")
+    assert machine.code == 2
+    assert machine.json()["error"]["message"] == machine.error()
+    assert entries(place) == before
+    Path("out.npz").write_text("an older answer")
+    assert fsd("infer", *arguments.split(), *flags).code == 2
+    assert Path("out.npz").read_text() == "an older answer"
+
+
+def test_a_failure_at_the_end_leaves_no_file(fsd: Fsd, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("fsd_inference.network.write_categories", full)
+    before = entries(place)
+    said = fsd("infer", "net", "x.npz", "-o", "out.npz", "--categories", "alive.tsv")
+    assert said.code in {1, 2}
+    assert "No space left on device" in said.error()
+    assert entries(place) == before
+
+
+def test_an_answer_that_overflows_names_layer_and_neuron(fsd: Fsd, place: Path) -> None:
+    np.save("huge.npy", np.full((2, FEATURES), 3e38, np.float32))
+    said = fsd("infer", "net", "huge.npy", "-o", "out.npz", "--json")
+    assert said.code == 1
+    assert said.json()["error"]["type"] == "NumericError"
+    assert said.json()["error"]["layer"] == 0
+    assert not Path("out.npz").exists()
+
+
+def test_an_answer_replaces_an_older_one(fsd: Fsd, place: Path) -> None:
+    Path("out.npz").write_text("an older answer")
+    assert fsd("infer", "net", "x.npz", "-o", "out.npz").code == 0
+    assert sparse.load_npz("out.npz").shape == (SAMPLES, 16)
+    shutil.copy("out.npz", "again.npz")
+    assert fsd("infer", "net", "x.npz", "-o", "out.npz").code == 0
+    assert Path("out.npz").read_bytes() == Path("again.npz").read_bytes()
