@@ -160,7 +160,7 @@ BAD: dict[str, tuple[Callable[[], object], str, str]] = {
     "sparse inputs without samples": (_empty_batch, "net bad.npz", "bad.npz"),
     "sparse inputs that point outside": (_bad_sparse, "net bad.npz", "bad.npz"),
     "network missing": (lambda: None, "nowhere x.npz", "nowhere is not a network"),
-    "network is a file": (lambda: None, "x.npy x.npz", "x.npy is not a network"),
+    "network is a file": (lambda: None, "x.npy x.npz", "x.npy"),
     "network's manifest truncated": (_truncate("net/network.json"), "net x.npz", "network.json"),
     "network's manifest empty": (_write("net/network.json", b""), "net x.npz", "network.json"),
     "network's manifest of another kind": (_write("net/network.json", b"[]"), "net x.npz", "network.json"),

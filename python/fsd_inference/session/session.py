@@ -257,11 +257,14 @@ class Session:
         prefix = f"plans/{manifest.plan_digest.hex()}/"
         if home.plans.stat(prefix + MANIFEST_FILE) is not None:
             return
-        files = [*(entry.file for entry in manifest.shards), manifest.plan.file, MANIFEST_FILE]
-        with task(self._progress, "upload", len(files)):
-            for done, name in enumerate(files):
-                home.plans.put(prefix + name, (folder / name).read_bytes())
+        entries = [*manifest.shards, manifest.plan]
+        with task(self._progress, "upload", len(entries)):
+            for done, entry in enumerate(entries):
+                data = (folder / entry.file).read_bytes()
+                entry.check(data)  # a damaged shard is the caller's to mend, not a rank's to find
+                home.plans.put(prefix + entry.file, data)
                 self._progress.advance("upload", done + 1)
+            home.plans.put(prefix + MANIFEST_FILE, (folder / MANIFEST_FILE).read_bytes())
 
     def _infer_distributed(self, batch: sparse.csr_array) -> Inference:
         home, manifest, partition = self._prepared()
