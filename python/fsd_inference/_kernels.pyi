@@ -141,7 +141,11 @@ class Accepted:
 
 @final
 class RankState:
-    """One rank's inbox and activations in one attempt of a run. All methods release the GIL and may run in threads."""
+    """One rank's inbox and activations in one attempt of a run. All methods release the GIL and may run in threads.
+
+    The steps of a micro-batch come in order, others in any: a step out of order is a RuntimeError, a step, input or frame
+    that cannot be used a ValueError. A data frame's layer is the layer that made its rows.
+    """
 
     def __new__(
         cls,
