@@ -143,8 +143,8 @@ class Accepted:
 class RankState:
     """One rank's inbox and activations in one attempt of a run. All methods release the GIL and may run in threads.
 
-    The steps of a micro-batch come in order, others in any: a step out of order is a RuntimeError, a step, input or frame
-    that cannot be used a ValueError. A data frame's layer is the layer that made its rows.
+    The steps of a micro-batch come in order, others in any: a step out of order is a RuntimeError; a step, input or
+    frame that cannot be used is a ValueError. A data frame's layer is the layer that made its rows.
     """
 
     def __new__(
