@@ -6,17 +6,14 @@
 use crate::aligned::{Aligned, LINE};
 use crate::isa::{Path, core_cache_bytes};
 
-/// The widest panel, in samples.
-pub const MAX_WIDTH: usize = 128;
-
 /// Widths that a panel can have.
 pub const WIDTHS: [usize; 7] = [1, 4, 8, 16, 32, 64, 128];
 
-/// How many samples wide panels should be: so many that the widest layer's input and output stay in the cache of a
-/// core, and not many more than there are.
+/// How many samples wide panels should be: four vectors, or fewer where the widest layer's input would not stay in the
+/// cache of a core; and not many more than there are.
 pub fn panel_width(widest: usize, samples: usize, path: Path) -> usize {
-    let most = if path == Path::Avx512 { MAX_WIDTH } else { 64 };
-    let row_bytes = 2 * size_of::<f32>() * widest.max(1);
+    let most = if path == Path::Avx512 { 64 } else { 32 };
+    let row_bytes = size_of::<f32>() * widest.max(1);
     let fits = |width: &&usize| **width <= most && **width * row_bytes <= core_cache_bytes();
     let cached = WIDTHS.iter().rev().find(fits).copied().unwrap_or(1).max(16);
     cached.min(stride(samples, most))

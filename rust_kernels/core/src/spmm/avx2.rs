@@ -75,25 +75,30 @@ pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
     // SAFETY: handed on to the caller.
     unsafe {
         match stride {
-            1 => width::<X1, I, 1, 1, 8>(job),
-            4 => width::<X4, I, 4, 1, 8>(job),
-            8 => width::<X8, I, 8, 1, 8>(job),
-            16 => width::<X8, I, 16, 2, 4>(job),
-            32 => width::<X8, I, 32, 4, 2>(job),
-            64 => width::<X8, I, 64, 8, 1>(job),
-            _ => width::<X8, I, 128, 8, 1>(job),
+            1 => width::<X1, I, 1, 1, 6, 8>(job),
+            4 => width::<X4, I, 4, 1, 6, 8>(job),
+            8 => width::<X8, I, 8, 1, 6, 8>(job),
+            16 => width::<X8, I, 16, 2, 2, 2>(job),
+            32 => width::<X8, I, 32, 4, 1, 1>(job),
+            64 => width::<X8, I, 64, 8, 1, 1>(job),
+            _ => width::<X8, I, 128, 8, 1, 1>(job),
         }
     }
 }
 
+/// As many rows in flight as keep the adders busy and need no more addresses than there are registers: `R`, or `ONE`
+/// where weights need none.
+///
 /// # Safety
 /// As `run`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn width<S: Lanes, I: Index, const STRIDE: usize, const V: usize, const R: usize>(job: &Job<'_, I>) -> bool {
+unsafe fn width<S: Lanes, I: Index, const STRIDE: usize, const V: usize, const R: usize, const ONE: usize>(
+    job: &Job<'_, I>,
+) -> bool {
     // SAFETY: handed on to the caller.
     unsafe {
         if job.one_value() {
-            product::<S, I, true, STRIDE, V, R>(job)
+            product::<S, I, true, STRIDE, V, ONE>(job)
         } else {
             product::<S, I, false, STRIDE, V, R>(job)
         }

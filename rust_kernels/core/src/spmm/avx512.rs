@@ -25,9 +25,9 @@ pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
     // SAFETY: handed on to the caller.
     unsafe {
         match stride {
-            16 => width::<I, 16, 1, 8>(job),
-            32 => width::<I, 32, 2, 4>(job),
-            64 => width::<I, 64, 4, 2>(job),
+            16 => width::<I, 16, 1, 4>(job),
+            32 => width::<I, 32, 2, 2>(job),
+            64 => width::<I, 64, 4, 1>(job),
             128 => width::<I, 128, 8, 1>(job),
             _ => avx2::run(job, stride),
         }
