@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("infer net in.npz -o out --categories out", "output and categories are both out"),
         ("infer net in.npz -o nowhere/out", "nowhere is not a directory"),
         ("infer net in.npz -o .", ". is a directory"),
+        ("dataset digits --neurons 1024 --samples 5 -o pipe", "pipe is a device or a pipe"),
         ("infer net in.npz -o out --categories nowhere/c", "nowhere is not a directory"),
         ("infer net in.npz -o out --report nowhere/r", "nowhere is not a directory"),
         ("partition net --workers 0 -o out", "--workers"),
@@ -127,6 +129,7 @@ def test_nonsense_is_one_line_and_code_2(
     monkeypatch.chdir(tmp_path)
     Path("full").mkdir()
     Path("full/other").write_text("not ours")
+    os.mkfifo("pipe")
     plain = fsd(*arguments.split())
     assert plain.code == 2
     assert said in plain.error()
@@ -136,7 +139,7 @@ def test_nonsense_is_one_line_and_code_2(
     assert machine.error() == plain.error()
     assert said in machine.json()["error"]["message"]
     assert machine.json()["error"]["retryable"] is False
-    assert entries(tmp_path) == {"full"}
+    assert entries(tmp_path) == {"full", "pipe"}
     assert entries(Path("full")) == {"other"}
 
 

@@ -49,6 +49,7 @@ class Output:
             console = _console(stderr=False)
             for table in tables:
                 console.print(table, soft_wrap=isinstance(table, str))
+            sys.stdout.flush()  # so that a full disk is heard of here
 
     def note(self, text: str) -> None:
         """Tell people something on the way; machines do not hear it."""

@@ -51,7 +51,9 @@ def demo(
         with Session(network, progress=tasks) as session:
             expected = session.infer(x)
         out.note("partition: hypergraph, once for both channels")
+        tasks.begin("partition", None)
         cut(network, shards, workers=workers)
+        tasks.end("partition")
         answers = {}
         with temporary_stack(StackSettings("fsd-demo", ranks=workers, purge_settle_s=0)) as made:
             save_stack(made, stack)

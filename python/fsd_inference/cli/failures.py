@@ -56,7 +56,9 @@ def explain(error: BaseException) -> Failure:
         case FsdError():
             return Failure(str(error), 2 if isinstance(error, InputError) else 1, kind, retryable=error.retryable)
         case OSError():
-            text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            text = error.strerror or str(error)
+            if error.filename and error.strerror:
+                text = f"{error.filename}: {text}"
             is_path = isinstance(error, _WRONG_PATH)
             # A full disk or a lost connection may be mended; a wrong path stays wrong.
             return Failure(text or kind, 2 if is_path else 1, kind, retryable=not is_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -82,7 +83,8 @@ def run(arguments: Sequence[str]) -> int:
         failure = INTERRUPTED
     print_error(failure.text)
     if "--json" in arguments:
-        print_json({"error": failure.record})
+        with suppress(OSError):  # what failed may be stdout itself
+            print_json({"error": failure.record})
     return failure.code
 
 

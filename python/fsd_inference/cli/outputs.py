@@ -19,6 +19,9 @@ def check_output(path: Path, *, directory: bool = False) -> None:
         raise InputError(f"{path} is a file, but a directory is to be written there; choose another name")
     if not directory and path.is_dir():
         raise InputError(f"{path} is a directory, but a file is to be written there; choose another name")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # A file is renamed into its place, which would take a device or a pipe away from everyone else.
+        raise InputError(f"{path} is a device or a pipe, but a file is to be written there; choose another name")
 
 
 def check_distinct(**paths: Path | None) -> None:
