@@ -137,7 +137,7 @@ class Accepted:
     def parts(self) -> int | None: ...
     @property
     def payload(self) -> bytes | None:
-        """The payload of a new control frame (hello, gather, abort); data stays in Rust."""
+        """The payload of a new control frame (gather, abort); data stays in Rust."""
 
 @final
 class RankState:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from fsd_inference.aws.backends import open_buckets
@@ -17,7 +18,7 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.channels.object import sweep
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import SettingError
+from fsd_inference.errors import FsdError, SettingError
 from fsd_inference.launch.place import Place
 from fsd_inference.records import Usage, UsageMeter
 from fsd_inference.store.base import Store
@@ -77,17 +78,14 @@ class AwsHome:
     def place(self, spec: RunSpec) -> Iterator[Place]:
         """Hold what an attempt needs, and give its place."""
         place = Place(spec, self._channel, stack=str(self._path.absolute()))
-        if self._channel == "object":
-            try:
-                yield place
-            finally:
-                sweep(self._runs, spec.run)
-            return
-        lease = self._lanes.acquire(spec.run, spec.attempt, spec.deadline - time.time(), _LANE_WAIT_S)
-        try:
-            yield Place(spec, self._channel, stack=place.stack, lane=lease.lane)
-        finally:
-            self._lanes.release(lease)
+        with ExitStack() as held:
+            if self._channel == "object":
+                held.callback(_clean_up, sweep, self._runs, spec.run)
+            else:
+                lease = self._lanes.acquire(spec.run, spec.attempt, spec.deadline - time.time(), _LANE_WAIT_S)
+                place = replace(place, lane=lease.lane)
+                held.callback(_clean_up, self._lanes.release, lease)
+            yield place
 
     def usage(self) -> Usage:
         """Return all requests of this process so far."""
@@ -105,3 +103,9 @@ class AwsHome:
             if (self._folder / "stack.json").exists():
                 take_down(load_stack(self._folder / "stack.json"))
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _clean_up(work: Callable[..., None], *arguments: object) -> None:
+    """Clean up; what that fails to do expires by itself, and must not hide how the run ended."""
+    with suppress(FsdError):
+        work(*arguments)

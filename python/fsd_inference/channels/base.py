@@ -16,9 +16,8 @@ class Kind(IntEnum):
     """What a frame carries; the numbers are those of the frame header (rust_kernels/core/src/frame.rs)."""
 
     DATA = 0
-    HELLO = 1
-    GATHER = 2
-    ABORT = 3
+    GATHER = 1
+    ABORT = 2
 
 
 @dataclass(frozen=True, slots=True)

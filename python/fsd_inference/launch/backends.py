@@ -16,7 +16,8 @@ def open_backends(place: Place, directory: Path, rank: int) -> Backends:
     """Open what the ranks of a run share; the caller closes it."""
     backends = _open(place, directory, rank)
     if place.delay_s > 0:
-        backends.channel = Delayed(backends.channel, deliver_s=place.delay_s)
+        half = place.delay_s / 2  # to the service, and from it
+        backends.channel = Delayed(backends.channel, send_s=half, deliver_s=half)
     return backends
 
 

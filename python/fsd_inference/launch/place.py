@@ -30,7 +30,7 @@ class Place:
     lane : int or None
         The lane that the attempt holds, for "queue".
     delay_s : float
-        Latency added to every delivery, for emulators, which have none.
+        Latency added on the way of every frame, for emulators, which have none.
     """
 
     spec: RunSpec

@@ -69,7 +69,7 @@ class Session:
         The ``stack.json`` of the resources to use; without it, "queue" and "object" start an emulated stack of their
         own on this machine and take it down again.
     delay_s : float
-        Latency added to every delivery: emulators have none.
+        Latency added on the way of every frame: emulators have none.
     progress : Progress, optional
         Is told how far the session is.
 

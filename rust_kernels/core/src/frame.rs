@@ -6,7 +6,7 @@
 //! |----------|-------|-------|
 //! | 0        | 3     | magic `FSD` |
 //! | 3        | 1     | version, 1 |
-//! | 4        | 1     | kind: 0 data, 1 hello, 2 gather, 3 abort |
+//! | 4        | 1     | kind: 0 data, 1 gather, 2 abort |
 //! | 5        | 16    | run |
 //! | 21       | 4     | attempt |
 //! | 25       | 16    | digest of the exchange plan |
@@ -33,15 +33,14 @@ const CHECKSUM: usize = 8;
 #[repr(u8)]
 pub enum Kind {
     Data = 0,
-    Hello = 1,
-    Gather = 2,
-    Abort = 3,
+    Gather = 1,
+    Abort = 2,
 }
 
 impl Kind {
     /// The kind of that number, if there is one.
     pub fn from_number(number: u32) -> Option<Kind> {
-        [Kind::Data, Kind::Hello, Kind::Gather, Kind::Abort].into_iter().find(|&kind| kind as u32 == number)
+        [Kind::Data, Kind::Gather, Kind::Abort].into_iter().find(|&kind| kind as u32 == number)
     }
 }
 

@@ -67,7 +67,7 @@ fn seal<'py>(
     payload: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
     let kind = Kind::from_number(kind).filter(|kind| *kind != Kind::Data);
-    let kind = kind.ok_or_else(|| invalid("only hello, gather and abort frames (1, 2, 3) are made here"))?;
+    let kind = kind.ok_or_else(|| invalid("only gather and abort frames (1, 2) are made here"))?;
     if part >= parts || u16::try_from(targets.len()).is_err() || u32::try_from(payload.len()).is_err() {
         return Err(invalid(format!(
             "part {part} of {parts}, {} targets and {} bytes do not fit a frame",

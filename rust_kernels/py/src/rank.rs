@@ -90,7 +90,7 @@ struct Accepted {
     edge: Option<u32>,
     part: Option<u16>,
     parts: Option<u16>,
-    /// The payload of a new control frame (hello, gather, abort); data stays in Rust.
+    /// The payload of a new control frame (gather, abort); data stays in Rust.
     payload: Option<Py<PyBytes>>,
 }
 
