@@ -303,8 +303,8 @@ def test_control_frames_bring_their_payload_once() -> None:
             assert (first.status, first.kind, first.layer, first.source) == ("new", kind, 5, 0)
             assert (first.part, first.parts, first.payload) == (part, 2, b"text")
             assert (again.status, again.payload) == ("duplicate", None)
-    assert state.accept(seal(RUN, 1, PLAN, 0, 2, 5, [0], 0, 1, b"")).status == "foreign"
-    assert state.accept(seal(RUN, 1, PLAN, 9, 3, 5, [0], 0, 1, b"")).status == "new"
+    assert state.accept(seal(RUN, 1, PLAN, 0, 1, 5, [0], 0, 1, b"")).status == "foreign"
+    assert state.accept(seal(RUN, 1, PLAN, 9, 2, 5, [0], 0, 1, b"")).status == "new"
     with pytest.raises(ValueError, match="gather and abort"):
         seal(RUN, 1, PLAN, 0, 0, 5, [1], 0, 1, b"")
     with pytest.raises(ValueError, match="16"):

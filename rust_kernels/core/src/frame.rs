@@ -175,7 +175,7 @@ mod tests {
             attempt,
             plan,
         });
-        (0u32..4, attempt, any::<(u32, u32, u16, u32)>(), any::<(u16, u16)>()).prop_map(
+        (0u32..3, attempt, any::<(u32, u32, u16, u32)>(), any::<(u16, u16)>()).prop_map(
             |(kind, attempt, (layer, micro_batch, source, edge), (a, b))| Header {
                 kind: Kind::from_number(kind).unwrap(),
                 attempt,
