@@ -9,13 +9,13 @@ use crate::isa::{Path, core_cache_bytes};
 /// Widths that a panel can have.
 pub const WIDTHS: [usize; 7] = [1, 4, 8, 16, 32, 64, 128];
 
-/// How many samples wide panels should be: four vectors, or fewer where the widest layer's input would not stay in the
-/// cache of a core; and not many more than there are.
+/// How many samples wide panels should be: four vectors, or with AVX-512 fewer where the widest layer's input would not
+/// stay in the cache of a core (with AVX2 narrower panels were not faster at any size); not many more than there are.
 pub fn panel_width(widest: usize, samples: usize, path: Path) -> usize {
-    let most = if path == Path::Avx512 { 64 } else { 32 };
+    let (least, most) = if path == Path::Avx512 { (16, 64) } else { (32, 32) };
     let row_bytes = size_of::<f32>() * widest.max(1);
     let fits = |width: &&usize| **width <= most && **width * row_bytes <= core_cache_bytes();
-    let cached = WIDTHS.iter().rev().find(fits).copied().unwrap_or(1).max(16);
+    let cached = WIDTHS.iter().rev().find(fits).copied().unwrap_or(1).max(least);
     cached.min(stride(samples, most))
 }
 
