@@ -159,7 +159,7 @@ def main() -> None:
         return
     console = Console(width=150)
     paths = simd_paths()
-    table = Table(title="GEdges/s (and ratios to the fastest path)")
+    table = Table(title="GEdges/s, and ratios of the fastest path to the others")
     columns = (
         "network",
         "samples",
