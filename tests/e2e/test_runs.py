@@ -15,6 +15,7 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.errors import NumericError
 from fsd_inference.network import read_categories
+from fsd_inference.partition import cut
 from tests.support.runs import same, serial, session
 from tests.support.shared import graph_challenge_inputs, shared
 
@@ -80,21 +81,29 @@ def test_official_categories_serial() -> None:
     assert (answer.alive() + 1).tolist() == list(expected)
 
 
-def test_official_categories_over_eight_workers() -> None:
+@pytest.fixture(scope="module")
+def eight_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 1024 x 120 network of the Graph Challenge, cut for eight workers."""
+    folder = tmp_path_factory.mktemp("cut") / "shards"
+    cut(fsd.graph_challenge(1024, 120), folder, workers=8, method="graph")
+    return folder
+
+
+def test_official_categories_over_eight_workers(eight_shards: Path) -> None:
     x = graph_challenge_inputs(1024)
     expected = read_categories(shared("graphchallenge/neuron1024-l120-categories.tsv"))
-    with session(fsd.graph_challenge(1024, 120), "memory", workers=8) as distributed:
+    with session(eight_shards, "memory") as distributed:
         answer = distributed.infer(x)
     assert (answer.alive() + 1).tolist() == list(expected)
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("channel", ["queue", "object"])
-def test_graph_challenge_over_the_emulator(channel: str, stack: Path) -> None:
-    network, x = fsd.graph_challenge(1024, 120), graph_challenge_inputs(1024)[:2000]
-    with session(network, channel, stack, workers=8) as distributed:
+def test_graph_challenge_over_the_emulator(channel: str, stack: Path, eight_shards: Path) -> None:
+    x = graph_challenge_inputs(1024)[:2000]
+    with session(eight_shards, channel, stack) as distributed:
         answer = distributed.infer(x)
-    assert same(answer.outputs, serial(network, x))
+    assert same(answer.outputs, serial(fsd.graph_challenge(1024, 120), x))
 
 
 def test_an_overflow_names_layer_and_neuron() -> None:
