@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fsd_inference.partition.reading import load_plan, load_shard, read_manifest, read_plan, read_shard
     from fsd_inference.partition.shard import RankShard, ShardPart, layer_parts
     from fsd_inference.partition.shards import write_shards
+    from fsd_inference.partition.sharing import share_rows
 
 _FILES = {
     "MANIFEST_FILE": "manifest",
@@ -42,6 +43,7 @@ _FILES = {
     "read_manifest": "reading",
     "read_plan": "reading",
     "read_shard": "reading",
+    "share_rows": "sharing",
     "volumes": "exchange",
     "write_shards": "shards",
 }
@@ -68,6 +70,7 @@ __all__ = [
     "read_manifest",
     "read_plan",
     "read_shard",
+    "share_rows",
     "volumes",
     "write_shards",
 ]

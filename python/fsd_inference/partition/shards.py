@@ -21,6 +21,7 @@ from fsd_inference.partition.shard_file import (
     plan_tensors,
     shard_metadata,
 )
+from fsd_inference.partition.sharing import share_rows
 from fsd_inference.partition.tensors import TensorSpool
 
 Put = Callable[[str, bytes], object]
@@ -50,7 +51,7 @@ def write_shards(
         A directory, which is written beside and renamed when complete, and replaces an older set of shards; or a
         callable that puts (name, content) somewhere, the manifest last.
     plan : ExchangePlan, optional
-        The plan of one edge for each pair of ranks if not given.
+        Who sends what to whom; `exchange_plan` with `share_rows` if not given.
     method, seed, seconds
         How the partition was made, for the manifest.
 
@@ -60,7 +61,7 @@ def write_shards(
         The partition is not one of this network, or the directory is taken by something else.
     """
     check_partition(network, partition)
-    plan = plan or exchange_plan(network, partition)
+    plan = plan or share_rows(exchange_plan(network, partition))
 
     def write(folder: Path) -> Manifest:
         files = _write_files(network, partition, plan, folder)

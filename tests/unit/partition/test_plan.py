@@ -16,6 +16,7 @@ from fsd_inference.partition import (
     partition_network,
     plan_digest,
     rank_plans,
+    share_rows,
     volumes,
 )
 
@@ -43,6 +44,36 @@ def test_plan_is_what_every_single_weight_asks_for(cut: tuple[Network, Partition
     assert found == brute_force(network, partition)
     assert all(list(edges) == sorted(edges, key=lambda e: (e.source, e.targets)) for edges in plan.exchanges)
     assert all(edge.rows.dtype == np.int32 for edges in plan.exchanges for edge in edges)
+
+
+@given(cut_networks(), st.sampled_from([0.0, 0.125, 1.0, 100.0]))
+def test_shared_rows_still_bring_everyone_what_it_needs(cut: tuple[Network, Partition], slack: float) -> None:
+    network, partition = cut
+    plan = exchange_plan(network, partition)
+    shared = share_rows(plan, slack)
+    needs = brute_force(network, partition)
+    brought: dict[tuple[int, int, int], list[int]] = {}
+    for k, edges in enumerate(shared.exchanges):
+        assert list(edges) == sorted(edges, key=lambda e: (e.source, e.targets))
+        for edge in edges:
+            assert edge.rows.tolist() == sorted(set(edge.rows.tolist()))
+            needed = sum(len(needs[k, edge.source, target]) for target in edge.targets)
+            assert edge.rows.size * len(edge.targets) <= (1 + slack) * needed
+            brought.update({(k, edge.source, target): edge.rows.tolist() for target in edge.targets})
+    assert brought.keys() == needs.keys()  # one edge for each pair, and no pair without need
+    assert all(set(needs[key]) <= set(rows) for key, rows in brought.items())
+    assert sum(e.rows.size for x in shared.exchanges for e in x) <= sum(e.rows.size for x in plan.exchanges for e in x)
+
+
+def test_rows_that_all_want_are_sent_once() -> None:
+    network = make_network([8, 9, 9], seed=3, density=1.0)
+    partition = partition_network(network, 3, "block")
+    (exchange,) = share_rows(exchange_plan(network, partition)).exchanges
+    assert [(e.source, e.targets, e.rows.tolist()) for e in exchange] == [
+        (0, (1, 2), [0, 1, 2]),
+        (1, (0, 2), [3, 4, 5]),
+        (2, (0, 1), [6, 7, 8]),
+    ]
 
 
 @given(cut_networks(), st.booleans())

@@ -31,6 +31,7 @@ from fsd_inference.partition import (
     read_manifest,
     read_plan,
     read_shard,
+    share_rows,
     volumes,
     write_shards,
 )
@@ -84,11 +85,13 @@ def test_shards_hold_every_connection_once(cut: tuple[Network, Partition], merge
         assert (bias == layer.bias).all()
 
 
-@given(cut_networks(), st.booleans())
-def test_ranks_compute_what_scipy_computes(cut: tuple[Network, Partition], merge: bool) -> None:
+@given(cut_networks(), st.sampled_from([merged, share_rows, None]))
+def test_ranks_compute_what_scipy_computes(
+    cut: tuple[Network, Partition], merge: Callable[[ExchangePlan], ExchangePlan] | None
+) -> None:
     network, partition = cut
     plan = exchange_plan(network, partition)
-    manifest, files = written(network, partition, merged(plan) if merge else plan)
+    manifest, files = written(network, partition, merge(plan) if merge else plan)
     shards = [read_shard(files[entry.file], manifest, r) for r, entry in enumerate(manifest.shards)]
     x = np.random.default_rng(1).standard_normal((network.widths[0], 3)).astype(np.float32)
     assert (distributed(shards, x, network.widths[-1]) == serial(network, x)).all()
@@ -97,7 +100,7 @@ def test_ranks_compute_what_scipy_computes(cut: tuple[Network, Partition], merge
 @given(cut_networks())
 def test_plan_and_rank_plans_survive_the_files(cut: tuple[Network, Partition]) -> None:
     network, partition = cut
-    plan = exchange_plan(network, partition)
+    plan = share_rows(exchange_plan(network, partition))
     manifest, files = written(network, partition)
     read, read_back = read_plan(files["plan.safetensors"], manifest)
     assert plan_digest(network.digest, read, read_back) == manifest.plan_digest
@@ -109,7 +112,7 @@ def test_plan_and_rank_plans_survive_the_files(cut: tuple[Network, Partition]) -
 def test_manifest_says_what_the_shards_are_of() -> None:
     network = make_network([6, 8, 7], seed=3)
     partition = partition_network(network, 3, "random", 5)
-    plan = exchange_plan(network, partition)
+    plan = share_rows(exchange_plan(network, partition))
     manifest = write_shards(network, partition, lambda *_: None, method="random", seed=5, seconds=0.5)
     assert (manifest.workers, manifest.method, manifest.seed) == (3, "random", 5)
     assert (manifest.features, manifest.layers, manifest.widths) == (6, 2, (6, 8, 7))
