@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.engine.timeline import Interval
 from fsd_inference.errors import RunError
 
@@ -73,7 +73,7 @@ def rank_report(
         "ended": time.time(),
         "load_s": sum(i.end - i.start for i in intervals if i.name == "load"),
         **{name: sum(row[name] for row in table) for name in _COLUMNS},
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(),
         "layers": table,
         "events": [list(interval) for interval in intervals],
         "error": None if error is None else error.record(),

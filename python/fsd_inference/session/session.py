@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import tempfile
 import time
@@ -22,6 +21,7 @@ from fsd_inference import kernels
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.gather import Summary, decode
 from fsd_inference.engine.inputs import encode_input
+from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.results import output_triplets
 from fsd_inference.engine.serial import run_serial
@@ -215,7 +215,7 @@ class Session:
             launch_s=0.0,
             load_s=load_s + run.load_s,
             compute_s=run.compute_s,
-            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_rss_bytes=peak_rss_bytes(),
             row_sends=0,
             usage=Usage(),
             attempts=1,
