@@ -2,6 +2,7 @@
 #
 #   PYTHON=python3.13 make venv    use this interpreter (3.11 or newer) instead of the first one found
 #   make test ARGS="-k queue"      hand arguments to pytest
+#   make bench BENCH=runs ARGS="--samples 500"   one benchmark, with arguments
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -13,6 +14,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 VENV := .venv
+BENCH := *
 BIN := $(VENV)/bin
 ifdef PYTHON
 CANDIDATES := $(PYTHON)
@@ -37,7 +39,7 @@ help:
 	@echo "make types    mypy, and the extension against its stub"
 	@echo "make rust     Rust tests, once for each kernel path that this processor has"
 	@echo "make package  the wheel, installed alone into an environment of its own"
-	@echo "make bench    benchmarks"
+	@echo "make bench    benchmarks: kernel, runs, overlap, partition (BENCH=runs for one of them)"
 	@echo "make wheel    dist/*.whl"
 	@echo "make constraints  pin the newest versions of what .venv installs"
 	@echo "make venv     .venv with the project (editable) and its test tools"
@@ -113,8 +115,8 @@ package: wheel
 check: lint types rust package test
 
 bench: $(VENV)/.test
-	@for script in tests/bench/bench_*.py; do \
-	  echo "== $$script"; $(BIN)/python $$script $(ARGS); \
+	@for script in tests/bench/bench_$(BENCH).py; do \
+	  echo "== $$script"; $(BIN)/python -m tests.bench.$$(basename $$script .py) $(ARGS); \
 	done
 
 # The newest versions that fit together. The name of the project itself is left out.

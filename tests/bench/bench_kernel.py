@@ -1,4 +1,4 @@
-"""Kernel rates beside SciPy and a hand-written loop, in one run: ``python tests/bench/bench_kernel.py``.
+"""Kernel rates beside SciPy and a hand-written loop, in one run: ``make bench BENCH=kernel``.
 
 All rates are GEdges/s: connections of all layers x samples / seconds, dropped samples counted. The loop is
 ``../shared/limits/kernel_limit.c`` (or ``$FSD_SHARED/limits``): one core, nothing checked, nothing skipped.

@@ -20,8 +20,8 @@ def shared(name: str) -> Path:
     return path
 
 
-def graph_challenge_inputs(neurons: int) -> sparse.csr_array:
-    """Return the real inputs of the Graph Challenge as samples x features."""
+def graph_challenge_inputs(neurons: int, samples: int | None = None) -> sparse.csr_array:
+    """Return the real inputs of the Graph Challenge, all or the first, as samples x features."""
     with np.load(shared(f"graphchallenge/inputs_{neurons}.npz")) as archive:
-        bits = np.unpackbits(archive["bits"], axis=1)[:, :neurons]
+        bits = np.unpackbits(archive["bits"][:samples], axis=1)[:, :neurons]
     return sparse.csr_array(bits.astype(np.float32))

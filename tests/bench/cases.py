@@ -1,0 +1,39 @@
+"""The networks and inputs that the benchmarks of whole runs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+import fsd_inference as fsd
+from tests.support.shared import ROOT, graph_challenge_inputs
+
+CONNECTIONS = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, a batch, and what to call them."""
+
+    name: str
+    network: fsd.Network
+    x: sparse.csr_array
+
+
+def graph_challenge_case(layers: int, samples: int) -> Case:
+    """The Graph Challenge's network of 1024 neurons on its own inputs if they are at hand, otherwise on digits."""
+    if (ROOT / "graphchallenge" / "inputs_1024.npz").exists():
+        x, what = graph_challenge_inputs(1024, samples), "of the Graph Challenge's inputs"
+    else:
+        x, what = fsd.digits(1024, samples), "handwritten digits (the Graph Challenge's inputs are not at hand)"
+    name = f"Graph Challenge, 1024 neurons x {layers} layers, {x.shape[0]:,} {what}"
+    return Case(name, fsd.graph_challenge(1024, layers), x)
+
+
+def random_case(layers: int, samples: int) -> Case:
+    """Distinct random rows, biases of both signs, dense random inputs: nothing dies, nothing repeats."""
+    network = fsd.random_network([1024] * (layers + 1), CONNECTIONS)
+    x = sparse.csr_array(np.random.default_rng(0).standard_normal((samples, 1024), np.float32))
+    return Case(f"random, 1024 neurons x {layers} layers, {samples:,} dense random inputs", network, x)
