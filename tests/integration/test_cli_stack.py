@@ -44,7 +44,7 @@ def test_up_show_down(fsd: Fsd, tmp_path: Path) -> None:
         assert len(clients.sqs.list_queues()["QueueUrls"]) == 6
         clients.close()
         shown = fsd("stack", "show", file, "--json").json()
-        assert (len(shown["lanes"]), shown["ranks"]) == (2, 3)
+        assert (len(shown["lanes"]), shown["ranks"], shown["problem"]) == (2, 3, None)
         assert shown["emulator"] == {"endpoint_url": stack.endpoint_url, "pid": stack.emulator.pid}
         assert stack.emulator.token not in fsd("stack", "show", file).stdout
         again = fsd("stack", "up", "-o", file)

@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fsd_inference.aws.lanes import LaneTable, Lease
 from fsd_inference.errors import LaneError
-from fsd_inference.store.claims import claim
 from fsd_inference.store.memory import MemoryStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
@@ -170,15 +169,6 @@ def test_threads_never_share_a_lane() -> None:
     for thread in threads:
         thread.join()
     assert taken == [1] * 80
-
-
-def test_a_rank_is_claimed_once() -> None:
-    store = MemoryStore()
-    assert claim(store, "run", 0, 3, "a")
-    assert not claim(store, "run", 0, 3, "b")
-    assert not claim(store, "run", 0, 3, "a")
-    assert claim(store, "run", 1, 3, "b")
-    assert claim(store, "run", 0, 4, "b")
 
 
 @dataclass

@@ -12,7 +12,7 @@ import typer
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_output
-from fsd_inference.errors import InputError, SettingError
+from fsd_inference.errors import InputError, SettingError, StackError
 
 if TYPE_CHECKING:
     from fsd_inference.records import StackSpec
@@ -80,11 +80,22 @@ def down(path: StackFile = _DEFAULT, as_json: Json = False) -> None:
 
 @app.command(epilog=examples("fsd stack show stack.json"))
 def show(path: StackFile = _DEFAULT, as_json: Json = False) -> None:
-    """Say what a stack consists of."""
+    """Say what a stack consists of, and whether it is all there."""
+    from fsd_inference.aws.check import check_stack  # noqa: PLC0415
+    from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
 
     stack = load_stack(path)
-    Output(as_json).result(_record(stack, path), facts(_rows(stack, path)))
+    clients = Clients.of_stack(stack)
+    problem = None
+    try:
+        check_stack(clients, stack)
+    except StackError as error:
+        problem = str(error)
+    finally:
+        clients.close()
+    rows = [*_rows(stack, path), ("state", problem or "all there")]
+    Output(as_json).result({**_record(stack, path), "problem": problem}, facts(rows))
 
 
 def _record(stack: StackSpec, path: Path) -> dict[str, Any]:

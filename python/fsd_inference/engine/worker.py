@@ -87,7 +87,6 @@ class Worker:
     ) -> None:
         self.rank = rank
         self._tree = tree
-        self._micro_batches = micro_batches
         self._samples = samples
         self._overlap = overlap
         self._clocks = clocks
@@ -118,11 +117,6 @@ class Worker:
     def finished(self) -> bool:
         """Whether `Finish` has been given out."""
         return self._finished
-
-    @property
-    def waiting(self) -> bool:
-        """Whether nothing is being computed."""
-        return self._computing is None
 
     def expected(self) -> list[Expected]:
         """Return what is still missing, the most urgent first; empty when no frame can be of use."""
