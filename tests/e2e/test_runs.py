@@ -14,6 +14,7 @@ from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.errors import NumericError
+from fsd_inference.kernels import simd_paths
 from fsd_inference.network import read_categories
 from fsd_inference.partition import cut
 from tests.support.runs import same, serial, session
@@ -64,6 +65,19 @@ def test_argmax(channel: str, stack: Path, uneven: Uneven) -> None:
         answer = distributed.infer(x)
     assert answer.argmax is not None
     assert answer.argmax.tolist() == expected.toarray().argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("path", ["portable", "avx2", "avx512"])
+def test_ranks_on_every_kernel_path(path: str, uneven: Uneven, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever instructions the ranks use: the answer is that of this process, which uses the best it has."""
+    if path not in simd_paths():
+        pytest.skip(f"this processor does not support the kernel path {path}, so ranks did NOT run on it")
+    network, x, expected = uneven
+    monkeypatch.setenv("FSD_KERNEL", path)  # for the processes of the ranks
+    with session(network, "memory", workers=3, partition="block", micro_batches=2) as distributed:
+        answer = distributed.infer(x)
+    assert {rank["simd"] for rank in answer.report.ranks} == {path}
+    assert same(answer.outputs, expected)
 
 
 def test_more_workers_than_neurons() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.engine.timeline import Interval
 from fsd_inference.errors import RunError
+from fsd_inference.kernels import simd_path
 
 _COMPUTE = ("boundary", "interior", "all")
 _COLUMNS = ("compute_s", "pack_s", "unpack_s", "wait_s", "send_s")
@@ -74,6 +75,7 @@ def rank_report(
         "load_s": sum(i.end - i.start for i in intervals if i.name == "load"),
         **{name: sum(row[name] for row in table) for name in _COLUMNS},
         "peak_rss_bytes": peak_rss_bytes(),
+        "simd": simd_path(),
         "layers": table,
         "events": [list(interval) for interval in intervals],
         "error": None if error is None else error.record(),
