@@ -199,10 +199,10 @@ class VirtualRun:
                     _, layer, row = error.args
                     neuron = int(self.shards[rank][0].parts[layer].rows[row])
                     self.post(rank, now + self.some(), Failed(overflow(layer, neuron, rank)))
-            case Send(frames=frames):
+            case Send(step=step, frames=frames):
                 for frame in frames:
                     self.deliver(frame, now)
-                self.post(rank, now + self.some(), Sent())
+                self.post(rank, now + self.some(), Sent(step))
             case SendGather(target=target, summary=summary):
                 layers = len(self.shards[rank][0].parts)
                 body = seal(RUN, self.attempt, PLAN, rank, Kind.GATHER, layers, [target], 0, 1, summary)

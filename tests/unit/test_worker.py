@@ -96,7 +96,10 @@ def test_boundary_rows_are_sent_while_the_others_are_computed() -> None:
     machine.handle(Started(), 0.0)
     assert machine.handle(Loaded(PLAN), 1.0) == [Compute(Step(0, 0), Phase.BOUNDARY)]
     actions = machine.handle(Computed(Step(0, 0), Phase.BOUNDARY, (FRAME,)), 2.0)
-    assert actions == [Send((FRAME,)), Compute(Step(0, 0), Phase.INTERIOR)]
+    assert actions == [Send(Step(0, 0), (FRAME,)), Compute(Step(0, 0), Phase.INTERIOR)]
+    assert machine.expected() == []  # what others send is not looked for before the own is taken
+    machine.handle(Sent(Step(0, 0)), 2.5)
+    assert machine.expected() == [Expected(Kind.DATA, 0, 0, 1)]
     assert machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 3.0) == []
     assert machine.expected() == [Expected(Kind.DATA, 0, 0, 1)]
     assert machine.handle(data(), 4.0) == [Compute(Step(1, 0), Phase.ALL)]
@@ -107,9 +110,9 @@ def test_without_overlap_nothing_is_computed_while_frames_are_sent() -> None:
     machine = worker(micro_batches=2, overlap=False)
     machine.handle(Started(), 0.0)
     assert machine.handle(Loaded(PLAN), 1.0) == [Compute(Step(0, 0), Phase.ALL)]
-    assert machine.handle(Computed(Step(0, 0), Phase.ALL, (FRAME,)), 2.0) == [Send((FRAME,))]
+    assert machine.handle(Computed(Step(0, 0), Phase.ALL, (FRAME,)), 2.0) == [Send(Step(0, 0), (FRAME,))]
     assert machine.handle(data(), 3.0) == []
-    assert machine.handle(Sent(), 4.0) == [Compute(Step(0, 1), Phase.ALL)]
+    assert machine.handle(Sent(Step(0, 0)), 4.0) == [Compute(Step(0, 1), Phase.ALL)]
 
 
 def test_a_step_waits_for_all_parts_of_an_edge() -> None:

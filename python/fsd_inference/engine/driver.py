@@ -37,6 +37,7 @@ from fsd_inference.engine.messages import (
     Sent,
     StartChild,
     Started,
+    Step,
     StoreResult,
     Ticked,
 )
@@ -250,10 +251,10 @@ class Driver:
 
     def _do_now(self, action: Action) -> None:
         match action:
-            case Send(frames=frames):
-                self._send(frames)
+            case Send(step=step, frames=frames):
+                self._send(frames, step)
             case SendGather(target=target, summary=summary):
-                self._send(self._gather_frames(target, summary))
+                self._send(self._gather_frames(target, summary), None)
             case Abort(error=error):
                 self._abort(error)
             case Finish(error=error, summary=summary):
@@ -290,7 +291,7 @@ class Driver:
                 summary = encode(concatenate(parts))
         self._events.put(ResultStored(summary))
 
-    def _send(self, frames: Sequence[Frame]) -> None:
+    def _send(self, frames: Sequence[Frame], step: Step | None) -> None:
         started, first = self._timeline.now(), frames[0]
         self.sent.append((first.layer, len(frames), sum(len(frame.body) for frame in frames)))
         try:
@@ -303,7 +304,7 @@ class Driver:
             self._timeline.add("send", first.layer, first.micro_batch, started, self._timeline.now())
             error = None if done.cancelled() else done.exception()
             if done.cancelled() or error is None:
-                self._events.put(Sent())
+                self._events.put(Sent(step))
             else:
                 self._events.put(Failed(as_run_error(error, rank=self.rank, operation="send", layer=first.layer)))
 

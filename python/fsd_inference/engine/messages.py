@@ -67,7 +67,9 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The service has taken the frames of one `Send` or `SendGather`."""
+    """The service has taken the frames of one `Send`, of `step`, or of `SendGather`."""
+
+    step: Step | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class Compute:
 class Send:
     """Send the frames of a step; answered by `Sent`."""
 
+    step: Step
     frames: Sequence[Frame]
 
 

@@ -100,7 +100,8 @@ class Worker:
         self._parts: dict[tuple[Step, int, int], int] = {}  # (step, source, edge) -> parts still missing
         self._heard: dict[int, float] = {}  # source -> when a frame last came from it
 
-        self._unsent = 0
+        self._unsent: set[Step | None] = set()  # steps whose frames the service has not taken yet; None: the gather
+        self._boundary_done: Step | None = None  # the step in work, once its boundary rows are computed
         self._stored = False
         self._gather_sent = False
         self._summaries: dict[int, bytes] = {}  # rank itself and each child -> summary of its subtree
@@ -119,7 +120,11 @@ class Worker:
         return self._finished
 
     def expected(self) -> list[Expected]:
-        """Return what is still missing, the most urgent first; empty when no frame can be of use."""
+        """Return what is still missing, the most urgent first; empty when no frame can be of use.
+
+        Other ranks send a step's frames at about the time that this one does. Until its own are taken theirs are not
+        looked for: each look before they are there is a request for nothing.
+        """
         if self._finished or self._plan is None:
             return []
         missing: list[Expected] = []
@@ -127,14 +132,19 @@ class Worker:
             # What the next step lacks; once it lacks nothing, what the step after it will need.
             for needed in range(max(1, layer), min(layer + 2, self._plan.layers)):
                 sources = dict.fromkeys(self._missing(Step(needed, micro_batch)))
-                if sources:
+                if sources and self._has_sent(Step(needed - 1, micro_batch)):
                     missing += [Expected(Kind.DATA, needed - 1, micro_batch, source) for source in sources]
+                if sources:
                     break
         if self._stored:
             missing += [
                 Expected(Kind.GATHER, self._plan.layers, 0, c) for c in self._children if c not in self._summaries
             ]
         return missing
+
+    def _has_sent(self, step: Step) -> bool:
+        done = self._progress[step.micro_batch] > step.layer or self._boundary_done == step
+        return done and step not in self._unsent
 
     def next_clock(self) -> float:
         """Return when a clock may expire next: `handle` must be called with `Ticked` by then."""
@@ -163,12 +173,13 @@ class Worker:
             case Arrived():
                 actions += self._arrived(event, now)
             case Computed(step=step, frames=frames):
+                self._boundary_done = step
                 if frames:
-                    self._unsent += 1
-                    actions.append(Send(frames))
+                    self._unsent.add(step)
+                    actions.append(Send(step, frames))
                 actions += self._computed(step, now)
-            case Sent():
-                self._unsent -= 1
+            case Sent(step=sent):
+                self._unsent.discard(sent)
             case ResultStored(summary=summary):
                 self._summaries[self.rank] = summary
                 self._stored = True
@@ -253,7 +264,7 @@ class Worker:
             self._finished = True
             return [Finish(None, summary)]
         self._gather_sent = True
-        self._unsent += 1
+        self._unsent.add(None)
         return [SendGather(parent, summary)]
 
     # --- what goes wrong ---------------------------------------------------------------------------------------------
