@@ -141,7 +141,9 @@ def authors_table(runs: dict[str, Run]) -> Table:
         for name, ((least, most), here) in compared.items():
             span = f"{least:,g}" if least == most else f"{least:,g}-{most:,g}"
             ratio = f"{least / here:.1f}" if least == most else f"{least / here:.1f}-{most / here:.1f}"
-            rows.setdefault(name, [name]).extend([span, f"{here:,.5g}", f"{ratio} x"])
+            rows.setdefault(name, [name]).extend(
+                [span, f"{here:,.0f}" if here >= 1000 else f"{here:.3g}", f"{ratio} x"]
+            )
     for row in rows.values():
         table.add_row(*row)
     return table
