@@ -111,11 +111,11 @@ def run_rank(
 def _put_counted(
     store: Store, key: str, report: dict[str, object], count: Callable[[], Usage], one_write: Usage
 ) -> None:
-    """Write a report whose counts include its own writing; where that took more than foreseen, write it again."""
-    before = count()
+    """Write a report whose counts include its own writing; where that took another number of requests, do it again."""
     while True:
+        before = count()
         foreseen = before + one_write
         store.put(key, json.dumps({**report, "usage": foreseen.to_json()}).encode())
-        before = count()
-        if before == foreseen:
+        if count() == foreseen:
             return
+        one_write = count() - before
