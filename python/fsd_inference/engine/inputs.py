@@ -1,17 +1,19 @@
 """The input object: the batch by features, in blocks that a rank reads only if it needs one of their rows.
 
 Layout: ``b"FSDI"``, version (u32), header length (u32), all little-endian; then the header, a JSON object with
-``features``, ``block`` (features a block), ``samples`` (of each micro-batch) and ``offsets`` (per micro-batch, where
-each block starts and the last one ends, from the end of the header); then the blocks, made by `kernels.encode_block`.
+``features``, ``block`` (features a block), ``samples`` (of each micro-batch), ``offsets`` (per micro-batch, where each
+block starts and the last one ends, from the end of the header) and ``crc32`` (per micro-batch, of each block); then the
+blocks, made by `kernels.encode_block`.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,23 +48,26 @@ def encode_input(x: sparse.csr_array, micro_batches: tuple[int, ...]) -> bytes:
     block = max(1, min(features, _BLOCK_BYTES * 8 // max(micro_batches)))
     bodies: list[bytes] = []
     offsets: list[list[int]] = []
+    sums: list[list[int]] = []
     position = first = 0
     for size in micro_batches:
         by_feature = x[first : first + size].T.tocsr()
         by_feature.sort_indices()
         first += size
         starts = [position]
+        sums.append([])
         for row in range(0, features, block):
             part = by_feature[row : row + block]
             body = kernels.encode_block(
                 part.indptr.astype(np.int64), part.indices.astype(np.int32), part.data.astype(np.float32), size
             )
             bodies.append(body)
+            sums[-1].append(zlib.crc32(body))
             position += len(body)
             starts.append(position)
         offsets.append(starts)
     header = json.dumps(
-        {"features": features, "block": block, "samples": list(micro_batches), "offsets": offsets}
+        {"features": features, "block": block, "samples": list(micro_batches), "offsets": offsets, "crc32": sums}
     ).encode()
     return b"".join([_PREFIX.pack(_MAGIC, _VERSION, len(header)), header, *bodies])
 
@@ -107,21 +112,33 @@ def read_input(
     header = _parse_header(key, first[_PREFIX.size : start], expected_samples, expected_features)
     blocks = [int(b) for b in np.unique(needed // header.block)]
     wanted = [
-        (micro_batch, b * header.block, start + offsets[b], offsets[b + 1] - offsets[b])
-        for micro_batch, offsets in enumerate(header.offsets)
+        _Wanted(micro_batch, b * header.block, start + offsets[b], offsets[b + 1] - offsets[b], sums[b])
+        for micro_batch, (offsets, sums) in enumerate(zip(header.offsets, header.sums, strict=True))
         for b in blocks
     ]
     yield from _fetch(store, key, first, wanted)
 
 
-def _fetch(store: Store, key: str, first: bytes, wanted: list[tuple[int, int, int, int]]) -> Iterator[InputBlock]:
-    beyond = [(begin, length) for _, _, begin, length in wanted if begin + length > len(first)]
+class _Wanted(NamedTuple):
+    """A block to read, and its checksum."""
+
+    micro_batch: int
+    feature: int
+    begin: int
+    length: int
+    crc32: int
+
+
+def _fetch(store: Store, key: str, first: bytes, wanted: list[_Wanted]) -> Iterator[InputBlock]:
+    beyond = [(block.begin, block.length) for block in wanted if block.begin + block.length > len(first)]
     fetched = iter(store.get_ranges(key, beyond) or [] if beyond else [])
-    for micro_batch, feature, begin, length in wanted:
+    for micro_batch, feature, begin, length, crc32 in wanted:
         inside = begin + length <= len(first)
         payload = first[begin : begin + length] if inside else next(fetched, b"")
         if len(payload) != length:
             raise FileFormatError(f"the input object {key} is truncated; upload the batch again")
+        if zlib.crc32(payload) != crc32:
+            raise FileFormatError(f"the input object {key} is damaged; upload the batch again")
         yield InputBlock(micro_batch, feature, payload)
 
 
@@ -129,12 +146,14 @@ def _fetch(store: Store, key: str, first: bytes, wanted: list[tuple[int, int, in
 class _Header:
     block: int
     offsets: list[list[int]]
+    sums: list[list[int]]
 
 
 def _parse_header(key: str, text: bytes, samples: tuple[int, ...], features: int) -> _Header:
     try:
         value = json.loads(text)
         block, offsets = int(value["block"]), [[int(o) for o in starts] for starts in value["offsets"]]
+        sums = [[int(s) for s in of_blocks] for of_blocks in value["crc32"]]
         if value["features"] != features or tuple(value["samples"]) != samples:
             raise FileFormatError(
                 f"the input object {key} holds {value['samples']} samples x {value['features']} features, "
@@ -144,6 +163,7 @@ def _parse_header(key: str, text: bytes, samples: tuple[int, ...], features: int
         raise FileFormatError(f"the header of the input object {key} cannot be read: {error}") from error
     blocks = -(-features // block) if block > 0 else -1
     regular = all(len(starts) == blocks + 1 and starts == sorted(starts) and starts[0] >= 0 for starts in offsets)
+    regular = regular and [len(of_blocks) for of_blocks in sums] == [blocks] * len(samples)
     if len(offsets) != len(samples) or not regular:
         raise FileFormatError(f"the header of the input object {key} contradicts itself; upload the batch again")
-    return _Header(block, offsets)
+    return _Header(block, offsets, sums)
