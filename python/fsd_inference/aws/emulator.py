@@ -27,13 +27,15 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 """Emulators this process started, by process id, so that it reaps them."""
 
 
-def start_emulator(*, timeout_s: float = 60.0) -> EmulatorInfo:
+def start_emulator(*, timeout_s: float = 60.0, tied: bool = False) -> EmulatorInfo:
     """Start an emulator on a free port and wait until it answers.
 
     Parameters
     ----------
     timeout_s : float, optional
         Longest wait for it, in seconds.
+    tied : bool, optional
+        Whether it ends when this process does, however that comes about.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def start_emulator(*, timeout_s: float = 60.0) -> EmulatorInfo:
         )
     deadline = time.monotonic() + timeout_s
     for _ in range(_PORT_TRIES):
-        info = _launch(_free_port())
+        info = _launch(_free_port(), tied=tied)
         process = _started[info.pid]
         while process.poll() is None:
             if _is_healthy(info.endpoint_url):
@@ -80,6 +82,8 @@ def stop_emulator(info: EmulatorInfo) -> bool:
     process = _started.pop(info.pid, None)
     if process is not None:
         process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
     directory = Path(info.directory)
     if directory.name.startswith(_DIRECTORY_PREFIX):
         shutil.rmtree(directory, ignore_errors=True)
@@ -88,8 +92,8 @@ def stop_emulator(info: EmulatorInfo) -> bool:
 
 @contextmanager
 def running_emulator() -> Iterator[EmulatorInfo]:
-    """Start an emulator for the length of a `with` block."""
-    info = start_emulator()
+    """Start an emulator for the length of a `with` block, or of this process."""
+    info = start_emulator(tied=True)
     try:
         yield info
     finally:
@@ -97,9 +101,10 @@ def running_emulator() -> Iterator[EmulatorInfo]:
 
 
 _DIRECTORY_PREFIX = "fsd-emulator-"
+_TIED = ("-P", str(Path(__file__).with_name("tied_emulator.py")))  # -P: its neighbours are no top-level modules
 
 
-def _launch(port: int) -> EmulatorInfo:
+def _launch(port: int, *, tied: bool) -> EmulatorInfo:
     directory = tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX)
     token = uuid4().hex
     environment = os.environ | {
@@ -116,10 +121,10 @@ def _launch(port: int) -> EmulatorInfo:
     with Path(directory, "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 -- our own interpreter
             # Python ignores -X options it does not know; this one marks the process as ours.
-            [sys.executable, "-X", f"fsd_emulator={token}", "-m", "ministack"],
+            [sys.executable, "-X", f"fsd_emulator={token}", *(_TIED if tied else ("-m", "ministack"))],
             env=environment,
             cwd=directory,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

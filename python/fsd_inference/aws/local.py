@@ -11,15 +11,17 @@ from fsd_inference.aws.provision import StackSettings, create_stack, delete_stac
 from fsd_inference.records import StackSpec
 
 
-def bring_up(settings: StackSettings, *, endpoint_url: str | None = None, region: str | None = None) -> StackSpec:
-    """Make a stack at `endpoint_url`, or on an emulator started for it.
+def bring_up(
+    settings: StackSettings, *, endpoint_url: str | None = None, region: str | None = None, tied: bool = False
+) -> StackSpec:
+    """Make a stack at `endpoint_url`, or on an emulator started for it, which ends with this process if `tied`.
 
     Raises
     ------
     StackError
         The emulator did not start, or something could not be made; nothing is left behind.
     """
-    emulator = start_emulator() if endpoint_url is None else None
+    emulator = start_emulator(tied=tied) if endpoint_url is None else None
     clients = Clients(endpoint_url if emulator is None else emulator.endpoint_url, region)
     try:
         return create_stack(clients, settings, emulator=emulator)
@@ -45,8 +47,8 @@ def take_down(stack: StackSpec) -> None:
 
 @contextmanager
 def temporary_stack(settings: StackSettings) -> Iterator[StackSpec]:
-    """Bring a stack up on an emulator for the length of a `with` block."""
-    stack = bring_up(settings)
+    """Bring a stack up on an emulator for the length of a `with` block, or of this process."""
+    stack = bring_up(settings, tied=True)
     try:
         yield stack
     finally:
