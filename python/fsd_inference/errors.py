@@ -9,7 +9,8 @@
     ├── StoreError              a store could not read or write (never raised for "not there")
     │   └── AccessDeniedError   it refused: credentials or policy
     ├── ChannelError            a channel could not send or receive
-    │   └── LimitError          a frame or batch exceeds what the service takes
+    │   ├── LimitError          a frame or batch exceeds what the service takes
+    │   └── PeerGoneError       the process of another rank has ended; what ended it is told apart
     ├── LaneError               no lane could be leased, or a lease was lost
     ├── StackError              the deployed resources are missing or differ from their description
     └── RunError                a run ended without an answer; names rank, layer and operation
@@ -79,6 +80,10 @@ class LimitError(ChannelError):
     """A frame or a batch exceeds what the service takes."""
 
     retryable = False
+
+
+class PeerGoneError(ChannelError):
+    """The process of another rank has ended; what ended it is told apart."""
 
 
 class LaneError(FsdError):

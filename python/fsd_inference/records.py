@@ -231,7 +231,7 @@ class RunReport:
     channel, workers, samples, layers, connections
         What was run.
     wall_s : float
-        From the call of `infer` to the result in hand.
+        From the call of `infer` (of a prepared session) to the result in hand, all attempts included.
     launch_s : float
         From the start of rank 0 to the start of the last rank.
     load_s, compute_s : float
@@ -241,13 +241,15 @@ class RunReport:
     row_sends : int
         (row, target) pairs of the plan.
     usage : Usage
-        Requests and bytes of all ranks and of the session.
+        Requests and bytes of all ranks and of the session from the call of `infer` on: leases and their release, the
+        input, the exchange, results, reports and cleaning up. Not in it are what `prepare` does once a session (the
+        stack, the shards' upload), and what ranks asked for that were killed before they reported.
     attempts : int
         Attempts made, the successful one included.
     simd : str
         Kernel path of the session's machine.
     ranks : list of dict
-        What each rank reports of itself.
+        What each rank of the attempt that brought the answer reports of itself.
     """
 
     channel: str

@@ -6,8 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,34 +13,8 @@ from scipy import sparse
 
 import fsd_inference as fsd
 from fsd_inference.errors import RunError, WorkerDiedError
+from tests.support.processes import ranks_of, runs
 from tests.support.runs import session
-
-
-def ranks_of(session_pid: int) -> dict[int, int]:
-    """Return the process of each rank that this process has started, directly or not."""
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_bytes().split(b"\0")
-            if b"fsd_inference.launch.worker" in arguments and session_pid in ancestors(int(process.name)):
-                found[int(arguments[4])] = int(process.name)
-        except OSError:  # it has ended meanwhile
-            continue
-    return found
-
-
-def ancestors(pid: int) -> Iterator[int]:
-    while pid > 1:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        yield pid
-
-
-def runs(pid: int) -> bool:
-    """Whether a process is there and has not ended; init may be slow to bury it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("victim", [0, 5])

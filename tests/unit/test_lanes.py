@@ -78,6 +78,19 @@ def test_a_released_lane_is_free_at_once_where_purges_are_immediate() -> None:
     assert world.now < 1
 
 
+@pytest.mark.parametrize(("settle_s", "waits_s"), [(0.0, 2.0), (60.0, 60.0)])
+def test_a_lane_with_a_poll_that_nobody_waits_for_is_not_held_before_it_has_ended(
+    settle_s: float, waits_s: float
+) -> None:
+    world = World()
+    table = world.table(1, settle_s=settle_s)
+    table.release(table.acquire("run", 0, 100, 0), 2.0)
+    released = world.now
+    assert table.acquire("run", 1, 100, 200).lane == 0
+    assert released + waits_s <= world.now <= released + waits_s + 6
+    assert world.purged == [0]
+
+
 @pytest.mark.parametrize("settle_s", [0.0, 60.0])
 def test_a_lane_whose_holder_is_gone_is_purged_before_it_is_held(settle_s: float) -> None:
     world = World()

@@ -37,6 +37,7 @@ from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
 from fsd_inference.errors import (
+    AbortedError,
     DeadlineError,
     NumericError,
     RunError,
@@ -253,6 +254,32 @@ def test_a_failure_of_its_own_is_told_to_all() -> None:
     machine.handle(Started(), 0.0)
     error = RunError("rank 0, load: no such shard", rank=0, operation="load")
     assert machine.handle(Failed(error), 1.0) == [Abort(error), Finish(error)]
+
+
+def test_the_end_of_another_rank_waits_for_the_abort_that_explains_it() -> None:
+    gone = RunError("rank 0, layer 0, send: rank 1 has gone", rank=0, layer=0, operation="send")
+    machine = worker()
+    machine.handle(Started(), 0.0)
+    machine.handle(Loaded(PLAN), 1.0)
+    assert machine.handle(Failed(gone, secondary=True), 1.0) == []
+    assert machine.handle(Failed(RunError("later"), secondary=True), 1.5) == []
+    cause = NumericError("layer 0, neuron 3: inf", rank=1, layer=0, operation="compute")
+    told = Arrived(Kind.ABORT, 0, 0, 1, 0, 0, 1, abort_payload(cause))
+    assert [type(action) for action in machine.handle(told, 2.0)] == [Finish]
+
+    machine = worker()
+    machine.handle(Started(), 0.0)
+    machine.handle(Loaded(PLAN), 1.0)
+    machine.handle(Failed(gone, secondary=True), 1.0)
+    assert machine.next_clock() == 3.0
+    assert machine.handle(Ticked(), 3.0) == [Abort(gone), Finish(gone)]
+
+
+def test_a_rank_whose_starter_is_gone_leaves_the_telling_to_those_who_know_why() -> None:
+    machine = worker()
+    machine.handle(Started(), 0.0)
+    error = AbortedError("the process that started rank 0 is gone")
+    assert machine.handle(Failed(error), 1.0) == [Finish(error)]
 
 
 @given(st.integers(1, 200), st.integers(1, 50))

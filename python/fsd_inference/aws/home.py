@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from fsd_inference.aws.local import bring_up, take_down
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.channels.object import sweep
+from fsd_inference.engine.driver import POLL_S
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FsdError, SettingError
 from fsd_inference.launch.place import Place
@@ -48,7 +48,7 @@ class AwsHome:
                 self._path = stack or Path()
             else:
                 self._path = self._folder / "stack.json"
-                made = bring_up(StackSettings(name="fsd-session", ranks=workers, purge_settle_s=0.0))
+                made = bring_up(StackSettings(name="fsd-session", ranks=workers, purge_settle_s=0.0), tied=True)
                 save_stack(made, self._path)
             self._stack = load_stack(self._path)
             if channel == "queue" and workers > self._stack.ranks:
@@ -78,14 +78,19 @@ class AwsHome:
     def place(self, spec: RunSpec) -> Iterator[Place]:
         """Hold what an attempt needs, and give its place."""
         place = Place(spec, self._channel, stack=str(self._path.absolute()))
-        with ExitStack() as held:
-            if self._channel == "object":
-                held.callback(_clean_up, sweep, self._runs, spec.run)
-            else:
-                lease = self._lanes.acquire(spec.run, spec.attempt, spec.deadline - time.time(), _LANE_WAIT_S)
-                place = replace(place, lane=lease.lane)
-                held.callback(_clean_up, self._lanes.release, lease)
-            yield place
+        if self._channel == "object":
+            try:
+                yield place
+            finally:
+                _clean_up(sweep, self._runs, spec.run)
+            return
+        lease = self._lanes.acquire(spec.run, spec.attempt, spec.settings.clocks.run_s, _LANE_WAIT_S)
+        open_poll_s = POLL_S  # ranks that were stopped may have left one, which takes what the next holder sends
+        try:
+            yield replace(place, lane=lease.lane)
+            open_poll_s = 0.0
+        finally:
+            _clean_up(self._lanes.release, lease, open_poll_s)
 
     def usage(self) -> Usage:
         """Return all requests of this process so far."""

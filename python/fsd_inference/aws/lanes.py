@@ -143,13 +143,26 @@ class LaneTable:
             )
         return renewed
 
-    def release(self, lease: Lease) -> None:
-        """Purge the lane's queues and give it back; raise `LaneError` if it was taken over (nothing is purged then)."""
+    def release(self, lease: Lease, open_poll_s: float = 0.0) -> None:
+        """Purge the lane's queues and give it back.
+
+        Parameters
+        ----------
+        lease : Lease
+        open_poll_s : float, optional
+            How long a poll may still be open that nobody waits for: the lane is not held again before it has ended.
+
+        Raises
+        ------
+        LaneError
+            The lane was taken over; nothing is purged then.
+        """
         # Whoever purges must still hold the lane, and go on holding it meanwhile.
         holding = self.renew(lease, _PURGE_S)
         self._purge(holding.lane)
-        state: State = "draining" if self._settle_s > 0 else "free"
-        if self._write(holding.lane, state, lease.run, lease.attempt, self._settle_s, holding.etag) is None:
+        settle_s = max(self._settle_s, open_poll_s)
+        state: State = "draining" if settle_s > 0 else "free"
+        if self._write(holding.lane, state, lease.run, lease.attempt, settle_s, holding.etag) is None:
             raise LaneError(f"lane {lease.lane} was taken from run {lease.run} while it was being purged")
 
     def _try(self, view: _View, run: str, attempt: int, deadline_s: float) -> Lease | None:

@@ -26,7 +26,7 @@ from fsd_inference.channels.base import Channel, Expected, Frame, Limits
 from fsd_inference.channels.mailbox import Mailbox
 from fsd_inference.channels.memory import LOCAL_LIMITS
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
-from fsd_inference.errors import ChannelError
+from fsd_inference.errors import ChannelError, PeerGoneError
 from fsd_inference.records import UsageMeter
 
 _U32 = struct.Struct("<I")
@@ -246,7 +246,7 @@ class SocketChannel(Channel):
             came = b""
         if not came:
             if source.buffer:
-                self._mailbox.fail(ChannelError(f"rank {source.rank} ended in the middle of a frame"))
+                self._mailbox.fail(PeerGoneError(f"rank {source.rank} ended in the middle of a frame"))
             self._drop(source)
             return
         source.buffer += came
@@ -336,7 +336,8 @@ class SocketChannel(Channel):
             self._watch(peer, writable=True)
             return
         except OSError as error:
-            peer.error = ChannelError(f"rank {peer.rank} has gone ({error.strerror or error}): it takes no more frames")
+            reason = error.strerror or error
+            peer.error = PeerGoneError(f"rank {peer.rank} has gone ({reason}): it takes no more frames")
             self._fail(peer, peer.error)
             return
         self._watch(peer, writable=False)

@@ -48,12 +48,12 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.timeline import Timeline
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
-from fsd_inference.errors import ChannelError, RunError, as_run_error
+from fsd_inference.errors import PeerGoneError, RunError, as_run_error
 from fsd_inference.kernels import NonFiniteError, RankState, seal
 from fsd_inference.partition.plan import RankPlan
 from fsd_inference.store.base import Store
 
-_POLL_S = 2.0
+POLL_S = 2.0
 """Longest single receive: a rank that fails ends within about this time."""
 _CONTROL_BYTES = 128 * 1024
 """Largest piece of a summary on its way up the tree, below every channel's frame limit."""
@@ -128,7 +128,7 @@ class Driver:
     sent : list of (layer, frames, bytes)
         What was handed to the channel.
     requests : list of int
-        `count_requests` at the end of each layer.
+        `count_requests` once loaded, and at the end of each layer.
     """
 
     def __init__(
@@ -213,6 +213,10 @@ class Driver:
         """End the run with an error that was seen outside of the engine, from any thread."""
         self._events.put(Failed(error))
 
+    def _fail(self, error: BaseException, operation: str, layer: int | None = None) -> None:
+        failure = as_run_error(error, rank=self.rank, operation=operation, layer=layer)
+        self._events.put(Failed(failure, secondary=isinstance(error, PeerGoneError)))
+
     def _next_event(self) -> Event | _Flush:
         wait = self._worker.next_clock() - self._timeline.now()
         try:
@@ -238,6 +242,7 @@ class Driver:
                         self._work = self._load()
                         self._state = self._work.state()
                     self.layers = self._work.plan.layers
+                    self.requests.append(self._count_requests())
                     self._idle_since = self._timeline.now()
                     self._events.put(Loaded(self._work.plan))
                 case Compute():
@@ -247,7 +252,7 @@ class Driver:
         except NonFiniteError as error:
             self._events.put(Failed(self._numeric_error(error)))
         except Exception as error:  # noqa: BLE001 - an action may fail in any way, and the run must end with its reason
-            self._events.put(Failed(as_run_error(error, rank=self.rank, operation=operation, layer=layer)))
+            self._fail(error, operation, layer)
 
     def _do_now(self, action: Action) -> None:
         match action:
@@ -296,8 +301,8 @@ class Driver:
         self.sent.append((first.layer, len(frames), sum(len(frame.body) for frame in frames)))
         try:
             future = self._channel.send(frames)
-        except ChannelError as error:
-            self._events.put(Failed(as_run_error(error, rank=self.rank, operation="send", layer=first.layer)))
+        except Exception as error:  # noqa: BLE001 - as in `_do`
+            self._fail(error, "send", first.layer)
             return
 
         def taken(done: Future[None]) -> None:
@@ -306,7 +311,7 @@ class Driver:
             if done.cancelled() or error is None:
                 self._events.put(Sent(step))
             else:
-                self._events.put(Failed(as_run_error(error, rank=self.rank, operation="send", layer=first.layer)))
+                self._fail(error, "send", first.layer)
 
         future.add_done_callback(taken)
 
@@ -331,7 +336,7 @@ class Driver:
         body = self._seal(Kind.ABORT, 0, others, 0, 1, abort_payload(error))
         try:
             self._channel.abort(Frame(Kind.ABORT, 0, 0, tuple(others), body))
-        except ChannelError as failed:
+        except Exception as failed:  # noqa: BLE001 - see above
             error.add_note(f"the other ranks could not be told: {failed}")
 
     def _on_child_end(self, rank: int, reason: str, reported: bool) -> None:
@@ -381,10 +386,12 @@ class Driver:
                     return
                 expected = self._expected
             try:
-                for body in self._channel.receive(expected, _POLL_S):
+                for body in self._channel.receive(expected, POLL_S):
                     self._accept(body)
+            except PeerGoneError as error:
+                self._fail(error, "receive")  # and listen on for what ended it
             except Exception as error:  # noqa: BLE001 - whatever ends the receiver must end the run with its reason
-                self._events.put(Failed(as_run_error(error, rank=self.rank, operation="receive")))
+                self._fail(error, "receive")
                 return
 
     def _accept(self, body: bytes) -> None:

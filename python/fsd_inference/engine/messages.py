@@ -98,9 +98,10 @@ class ChildEnded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something this rank did has failed."""
+    """Something this rank did has failed; `secondary` if that shows another rank's end, which others may explain."""
 
     error: RunError
+    secondary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def rank_report(
     sent : sequence of (layer, frames, bytes)
         What was handed to the channel.
     requests : sequence of int
-        Requests counted by the time each layer was done, cumulative, one a layer computed.
+        Requests counted once the shard was loaded, and by the time each layer was done, cumulative.
     error : RunError, optional
         How the rank failed.
     """
@@ -64,14 +64,14 @@ def rank_report(
         volumes[layer][1] += size
     for layer, row in enumerate(table):
         row["frames"], row["bytes"] = volumes[layer]
-        before = requests[layer - 1] if 0 < layer <= len(requests) else 0
-        row["requests"] = requests[layer] - before if layer < len(requests) else 0
+        row["requests"] = requests[layer + 1] - requests[layer] if layer + 1 < len(requests) else 0
     return {
         "rank": rank,
         "starter": starter,
         "process": os.getpid(),
         "started": started,
         "ended": time.time(),
+        "load_requests": requests[0] if requests else 0,
         "load_s": sum(i.end - i.start for i in intervals if i.name == "load"),
         **{name: sum(row[name] for row in table) for name in _COLUMNS},
         "peak_rss_bytes": peak_rss_bytes(),

@@ -40,6 +40,7 @@ from fsd_inference.engine.messages import (
 )
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import (
+    AbortedError,
     DeadlineError,
     RunError,
     StallError,
@@ -50,7 +51,7 @@ from fsd_inference.errors import (
 from fsd_inference.partition.plan import RankPlan
 
 _ABORT_GRACE_S = 2.0
-"""A child that ended after reporting its error: how long the abort may take before the child's end is taken for it."""
+"""How long a failure that another rank's failure explains waits for the abort that tells of that one."""
 
 
 class Worker:
@@ -109,7 +110,7 @@ class Worker:
         self._children = tree.children(rank)
         self._unreported = set(self._children)
         self._children_due = 0.0
-        self._ended_child: tuple[ChildEnded, float] | None = None
+        self._secondary: tuple[RunError, float] | None = None  # to be told by then if nothing explains it
         self._finished = False
 
     # --- what the driver reads ---------------------------------------------------------------------------------------
@@ -151,8 +152,8 @@ class Worker:
         times = [self._deadline]
         if self._unreported:
             times.append(self._children_due)
-        if self._ended_child is not None:
-            times.append(self._ended_child[1])
+        if self._secondary is not None:
+            times.append(self._secondary[1])
         times += [due for due, _, _ in self._stalls()]
         return min(times)
 
@@ -187,8 +188,8 @@ class Worker:
                 actions += self._checked(child, claimed=claimed)
             case ChildEnded():
                 actions += self._child_ended(event, now)
-            case Failed(error=error):
-                actions += self._fail(error)
+            case Failed(error=error, secondary=secondary):
+                actions += self._explain(error, now) if secondary else self._fail(error)
             case Ticked():
                 pass
         if not self._finished:
@@ -271,7 +272,15 @@ class Worker:
 
     def _fail(self, error: RunError) -> list[Action]:
         self._finished = True
+        if isinstance(error, AbortedError):
+            # Its starter is gone. Who knows why tells all; "stopped" from here could come before that.
+            return [Finish(error)]
         return [Abort(error), Finish(error)]
+
+    def _explain(self, error: RunError, now: float) -> list[Action]:
+        """Leave a secondary failure until the rank that failed first has told why."""
+        self._secondary = self._secondary or (error, now + _ABORT_GRACE_S)
+        return []
 
     def _checked(self, child: int, *, claimed: bool) -> list[Action]:
         if claimed:
@@ -287,9 +296,8 @@ class Worker:
         if event.rank in self._summaries:
             return []
         if event.reported:
-            self._ended_child = (event, now + _ABORT_GRACE_S)
-            return []
-        return self._fail(_died(event))
+            return self._explain(died(event.rank, event.reason), now)
+        return self._fail(died(event.rank, event.reason))
 
     def _stalls(self) -> list[tuple[float, int, int]]:
         """Return (when the stall clock expires, source, layer) of every source that a blocked step waits for."""
@@ -314,8 +322,8 @@ class Worker:
                 operation="run",
             )
             return self._fail(error)
-        if self._ended_child is not None and now >= self._ended_child[1]:
-            return self._fail(_died(self._ended_child[0]))
+        if self._secondary is not None and now >= self._secondary[1]:
+            return self._fail(self._secondary[0])
         stalled = min(((due, source, layer) for due, source, layer in self._stalls() if now >= due), default=None)
         if stalled is not None:
             _, source, layer = stalled
@@ -341,10 +349,11 @@ class Worker:
         return "waiting for its sends to be taken" if self._unsent else "storing its result"
 
 
-def _died(event: ChildEnded) -> WorkerDiedError:
+def died(rank: int, reason: str) -> WorkerDiedError:
+    """Return the error of a rank whose process ended by itself."""
     return WorkerDiedError(
-        f"rank {event.rank} ended before its work was done ({event.reason}); see its log and try again",
-        rank=event.rank,
+        f"rank {rank} ended before its work was done ({reason}); try again, or with more memory",
+        rank=rank,
         operation="run",
     )
 

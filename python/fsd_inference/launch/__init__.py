@@ -1,1 +1,1 @@
-"""."""
+"""How ranks are started: as local processes."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +23,9 @@ class LocalLauncher:
     """Starts ranks as processes that live no longer than the starter.
 
     Each child's standard input is a pipe that ends when this process does, which makes the child end too. What a child
-    writes to its standard error goes to ``rank-<r>.log`` in the run directory.
+    writes to its standard error goes to ``rank-<r>.log`` in the run directory. The session's child leads a process
+    group, which all ranks share: an interrupt from the terminal is the session's to handle, not theirs, and what is
+    left of the group goes when its leader does, stopped processes too.
 
     Parameters
     ----------
@@ -53,6 +57,7 @@ class LocalLauncher:
                     stdout=subprocess.PIPE if self._on_line else subprocess.DEVNULL,
                     stderr=log,
                     text=True,
+                    start_new_session=self._starter is None,
                 )
         except OSError as error:
             raise RunError(
@@ -69,6 +74,9 @@ class LocalLauncher:
                 for line in child.stdout:
                     self._on_line(line.rstrip("\n"))
         code = child.wait()
+        if self._starter is None:
+            with contextlib.suppress(OSError):
+                os.killpg(child.pid, signal.SIGKILL)
         if code != 0:
             on_end(rank, self._reason(rank, code), code == EXIT_REPORTED)
 
@@ -89,17 +97,26 @@ class LocalLauncher:
             watcher.join(max(0.0, until - time.monotonic()))
         return not any(watcher.is_alive() for watcher in watchers)
 
+    def hang_up(self) -> None:
+        """Make all children end, those too that the other ranks' abort does not reach."""
+        with self._lock:
+            for child, _ in self._children:
+                _hang_up(child)
+
     def close(self, grace_s: float) -> None:
         """Wait up to `grace_s` seconds for all children, then end those that are left."""
         until = time.monotonic() + grace_s
         with self._lock:
             children, self._children = self._children, []
         for child, watcher in children:
-            try:
-                child.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            watcher.join(max(0.0, until - time.monotonic()))
+            if watcher.is_alive():
                 child.kill()
             watcher.join()
-            if child.stdin is not None:
-                with contextlib.suppress(OSError):
-                    child.stdin.close()
+            _hang_up(child)
+
+
+def _hang_up(child: subprocess.Popen[str]) -> None:
+    if child.stdin is not None:
+        with contextlib.suppress(OSError):
+            child.stdin.close()

@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)  # noqa: T201 - the log of the rank
         return 1
     launcher = LocalLauncher(directory, rank)
+    outcome = None
     try:
         outcome = run_rank(
             spec=spec,
@@ -50,6 +51,8 @@ def main(arguments: list[str]) -> int:
             on_layer=(lambda layers: print(layers, flush=True)) if rank == 0 else (lambda _: None),  # noqa: T201
         )
     finally:
+        if outcome is None or outcome.error is not None:
+            launcher.hang_up()
         launcher.close(_GRACE_S)
         backends.close()
     if outcome is not None and outcome.error is not None:

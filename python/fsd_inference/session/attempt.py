@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import DeadlineError, RunError, WorkerDiedError, run_error_from_record
+from fsd_inference.engine.worker import died
+from fsd_inference.errors import AbortedError, DeadlineError, RunError, run_error_from_record
 from fsd_inference.launch.local import LocalLauncher
 from fsd_inference.launch.place import Place
 from fsd_inference.session.progress import Progress, task
@@ -26,23 +27,21 @@ _WATCH_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An attempt that ended well: when rank 0 was started, and what every rank reports."""
+    """How an attempt ended: when rank 0 was started, what each rank reports, and what went wrong.
+
+    Without an error there is a report of every rank; otherwise of those that could still write one.
+    """
 
     launched: float
     reports: list[dict[str, Any]]
+    error: RunError | None
 
 
 def run_attempt(place: Place, store: Store, layers: int, progress: Progress) -> Ended:
-    """Run all ranks of an attempt to their end.
-
-    Raises
-    ------
-    RunError
-        The attempt failed; the error is that of the rank that failed first.
-    """
+    """Run all ranks of an attempt to their end; the error, if any, is that of the rank that failed first."""
     directory = Path(tempfile.mkdtemp(prefix="fsd-run-"))
     directory.chmod(0o700)
-    died: list[tuple[int, str, bool]] = []
+    failed: list[RunError] = []
 
     def on_line(line: str) -> None:
         with suppress(ValueError):
@@ -53,37 +52,39 @@ def run_attempt(place: Place, store: Store, layers: int, progress: Progress) -> 
         place.write(directory)
         launched = time.time()
         with task(progress, "infer", layers):
-            launcher.start(0, lambda rank, reason, reported: died.append((rank, reason, reported)))
-            while not launcher.wait(_WATCH_S):
+            launcher.start(0, lambda rank, reason, reported: failed.extend([] if reported else [died(rank, reason)]))
+            while not failed and not launcher.wait(_WATCH_S):
                 if time.time() > place.spec.deadline + _GRACE_S:
-                    raise DeadlineError(
-                        f"the run did not end within {_GRACE_S:g} s of its deadline; its processes were stopped",
-                        operation="run",
-                    )
-        return Ended(launched, _reports(store, place.spec, died))
+                    failed.append(_overdue())
+        launcher.close(0.0)
+        reports = _reports(store, place.spec)
+        return Ended(launched, reports, _first_error(place.spec, reports, failed))
     finally:
         launcher.close(0.0)
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _reports(store: Store, spec: RunSpec, died: Sequence[tuple[int, str, bool]]) -> list[dict[str, Any]]:
-    reports = []
-    for rank in range(spec.settings.workers):
-        data = store.get(spec.report_key(rank))
-        if data is not None:
-            reports.append(json.loads(data))
-    errors = [run_error_from_record(report["error"]) for report in reports if report["error"] is not None]
-    for rank, reason, reported in died:
-        if not reported:
-            raise WorkerDiedError(
-                f"rank {rank} ended before its work was done ({reason}); try again, or with more memory",
-                rank=rank,
-                operation="run",
-            )
-    if errors:
-        raise errors[0]
+def _overdue() -> DeadlineError:
+    return DeadlineError(
+        f"the run did not end within {_GRACE_S:g} s of its deadline; its processes were stopped", operation="run"
+    )
+
+
+def _reports(store: Store, spec: RunSpec) -> list[dict[str, Any]]:
+    found = (store.get(spec.report_key(rank)) for rank in range(spec.settings.workers))
+    return [json.loads(data) for data in found if data is not None]
+
+
+def _first_error(spec: RunSpec, reports: Sequence[dict[str, Any]], failed: Sequence[RunError]) -> RunError | None:
+    """Return what went wrong first: what the ranks were told by the one that failed, rather than that they stopped."""
+    told = [run_error_from_record(report["error"]) for report in reports if report["error"] is not None]
+    causes = [error for error in told if not isinstance(error, AbortedError)]
+    for error in (*causes, *failed, *told):
+        return error
     missing = sorted(set(range(spec.settings.workers)) - {report["rank"] for report in reports})
     if missing:
         names = ", ".join(map(str, missing))
-        raise RunError(f"ranks {names} ended without a report; try again", rank=missing[0], operation="report")
-    return reports
+        return RunError(
+            f"ranks {names} ended without a report; try again", rank=missing[0], operation="report", retryable=True
+        )
+    return None

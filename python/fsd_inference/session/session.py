@@ -26,7 +26,7 @@ from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.results import output_triplets
 from fsd_inference.engine.serial import run_serial
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import FileFormatError, RunError, SettingError
+from fsd_inference.errors import FileFormatError, FsdError, RunError, SettingError
 from fsd_inference.network import Network, as_inputs
 from fsd_inference.partition import (
     METHODS,
@@ -111,6 +111,7 @@ class Session:
         self._home: Home | None = None
         self._manifest: Manifest | None = None
         self._partition: Partition | None = None
+        self._uploaded = False
         self._kernels: list[kernels.LayerKernel] | None = None
         if isinstance(network, Network):
             self._network = network
@@ -235,7 +236,9 @@ class Session:
             self._partition, _ = load_plan(self._folder)
         if self._home is None:
             self._home = self._open_home()
-        self._upload(self._home, self._folder, self._manifest)
+        if not self._uploaded:
+            self._upload(self._home, self._folder, self._manifest)
+            self._uploaded = True
         return self._home, self._manifest, self._partition
 
     def _cut(self) -> None:
@@ -281,28 +284,36 @@ class Session:
         )
         try:
             home.runs.put(spec.input_key, encode_input(batch, sizes))
-            spec, ended = self._attempts_until_answer(home, spec, manifest.layers)
+            spec, ended, tried = self._attempts_until_answer(home, spec, manifest.layers)
             rows, summary = _collect(home, spec, sizes, manifest, partition)
             wall_s = time.time() - started
         finally:
-            with suppress(RunError):
+            with suppress(FsdError):  # what is left expires, and must not hide how the run ended
                 home.runs.delete(info.key for info in list(home.runs.list(f"runs/{spec.run}/")))
-        report = self._report(manifest, spec, ended, wall_s, home.usage() - before)
+        report = self._report(manifest, spec, ended, wall_s, home.usage() - before + tried)
         values, argmax = summary or (None, None)
         return Inference(rows, values, argmax, report)
 
-    def _attempts_until_answer(self, home: Home, spec: RunSpec, layers: int) -> tuple[RunSpec, Ended]:
+    def _attempts_until_answer(self, home: Home, spec: RunSpec, layers: int) -> tuple[RunSpec, Ended, Usage]:
+        """Return the attempt that brought the answer, how it ended, and what the ranks of all attempts asked for."""
+        usage = Usage()
         while True:
-            spec = replace(spec, deadline=time.time() + self._settings.clocks.run_s)
             try:
                 with home.place(spec) as place:
-                    return spec, run_attempt(replace(place, delay_s=self._delay_s), home.runs, layers, self._progress)
+                    # A lane may have been waited for: the run's time begins now.
+                    spec = replace(spec, deadline=time.time() + self._settings.clocks.run_s)
+                    whole = replace(place, spec=spec, delay_s=self._delay_s)
+                    ended = run_attempt(whole, home.runs, layers, self._progress)
+                    usage = sum((Usage.from_json(rank["usage"]) for rank in ended.reports), usage)
+                    if ended.error is not None:
+                        raise ended.error
+                    return spec, ended, usage
             except RunError as error:
                 if not error.retryable or spec.attempt + 1 >= self._attempts:
                     raise
                 spec = replace(spec, attempt=spec.attempt + 1)
 
-    def _report(self, manifest: Manifest, spec: RunSpec, ended: Ended, wall_s: float, own: Usage) -> RunReport:
+    def _report(self, manifest: Manifest, spec: RunSpec, ended: Ended, wall_s: float, usage: Usage) -> RunReport:
         ranks = ended.reports
         return RunReport(
             channel=self._channel,
@@ -316,7 +327,7 @@ class Session:
             compute_s=max(rank["compute_s"] for rank in ranks),
             peak_rss_bytes=max(rank["peak_rss_bytes"] for rank in ranks),
             row_sends=manifest.volumes.row_sends,
-            usage=sum((Usage.from_json(rank["usage"]) for rank in ranks), own),
+            usage=usage,
             attempts=spec.attempt + 1,
             simd=kernels.simd_path(),
             ranks=ranks,

@@ -1,0 +1,299 @@
+"""Deliberate faults in real runs: a typed error that says where, in time, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fsd_inference as fsd
+from fsd_inference.aws.local import temporary_stack
+from fsd_inference.aws.provision import StackSettings
+from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.config import Clocks
+from fsd_inference.errors import DeadlineError, RunError, StallError, WorkerDiedError
+from tests.support.processes import ranks_of, runs, temporary_folders, wait_until
+from tests.support.runs import same, session
+
+pytestmark = [pytest.mark.emulator, pytest.mark.timeout(120)]
+
+NETWORK = fsd.random_network([96] * 6, connections=8, seed=5)
+X = np.random.default_rng(0).random((40, 96), np.float32)
+
+
+@pytest.fixture(scope="module")
+def serial() -> fsd.Inference:
+    with fsd.Session(NETWORK) as alone:
+        return alone.infer(X)
+
+
+@pytest.fixture(scope="module")
+def two_lanes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("stack") / "stack.json"
+    with temporary_stack(StackSettings(name="fsd-faults", lanes=2, ranks=5, purge_settle_s=0.0)) as made:
+        save_stack(made, path)
+        yield path
+
+
+@pytest.fixture
+def stack(two_lanes: Path, tmp_path: Path) -> Path:
+    """The same with one lane alone: a second attempt finds what the first one left."""
+    made = load_stack(two_lanes)
+    save_stack(replace(made, lanes=made.lanes[:1]), tmp_path / "one.json")
+    return tmp_path / "one.json"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process and no temporary folder outlives its session."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    yield
+    assert temporary_folders() == set()
+    wait_until(lambda: ranks_of(os.getpid()) == {}, "all ranks have ended")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+@contextmanager
+def once_all_run(workers: int, act: Callable[[dict[int, int]], None]) -> Iterator[list[float]]:
+    """Call `act` with the ranks' processes when all have started; give the list that then gets the time."""
+    at: list[float] = []
+
+    def watch() -> None:
+        pids: dict[int, int] = {}
+
+        def all_run() -> bool:
+            pids.update(ranks_of(os.getpid()))
+            return len(pids) == workers
+
+        wait_until(all_run, "all ranks run", 60)
+        act(pids)
+        at.append(time.monotonic())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield at
+    watcher.join()
+
+
+@pytest.mark.parametrize("channel", ["memory", "queue"])
+def test_a_stopped_rank_is_named_by_the_stall_clock(channel: str, stack: Path) -> None:
+    with (
+        session(
+            NETWORK,
+            channel,
+            stack,
+            workers=2,
+            partition="block",
+            attempts=1,
+            delay_s=0.5,
+            clocks=Clocks(start_s=60, stall_s=3, run_s=60),
+        ) as distributed,
+        pytest.raises(StallError) as caught,
+        once_all_run(2, lambda pids: os.kill(pids[1], signal.SIGSTOP)) as stopped_at,
+    ):
+        distributed.infer(X)
+    assert (caught.value.rank, caught.value.operation) == (1, "receive")
+    assert caught.value.layer is not None
+    assert caught.value.retryable
+    assert time.monotonic() - stopped_at[0] < 45
+
+
+@pytest.mark.parametrize("channel", ["memory", "queue"])
+def test_a_deadline_that_is_too_short(channel: str, stack: Path) -> None:
+    clocks = Clocks(start_s=30, stall_s=30, run_s=3)
+    began = time.monotonic()
+    with (
+        session(
+            NETWORK, channel, stack, workers=3, partition="block", attempts=1, delay_s=2.0, clocks=clocks
+        ) as distributed,
+        pytest.raises(DeadlineError, match="by the run's deadline") as caught,
+    ):
+        distributed.infer(X)
+    assert caught.value.rank in range(3)
+    assert caught.value.operation == "run"
+    assert time.monotonic() - began < 30
+
+
+def missing(data: bytes) -> bytes | None:
+    return None
+
+
+def cut_short(data: bytes) -> bytes | None:
+    return data[: len(data) // 2]
+
+
+def changed(data: bytes) -> bytes | None:
+    middle = len(data) * 3 // 4
+    return data[:middle] + bytes([data[middle] ^ 0x55]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("channel", "damage"), [("memory", missing), ("memory", cut_short), ("memory", changed), ("queue", missing)]
+)
+def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Callable[[bytes], bytes | None]) -> None:
+    with session(NETWORK, channel, stack, workers=3, partition="block") as distributed:
+        distributed.prepare()
+        home = distributed._home
+        assert home is not None
+        assert distributed._manifest is not None
+        key = f"plans/{distributed._manifest.plan_digest.hex()}/{distributed._manifest.shard(2).file}"
+        whole = home.plans.get(key)
+        assert whole is not None
+        harmed = damage(whole)
+        if harmed is None:
+            home.plans.delete([key])
+        else:
+            home.plans.put(key, harmed)
+        with pytest.raises(RunError, match="rank 2, load:") as caught:
+            distributed.infer(X)
+        assert (caught.value.rank, caught.value.operation, caught.value.retryable) == (2, "load", False)
+        assert list(home.runs.list("runs/")) == []
+        home.plans.put(key, whole)
+        assert distributed.infer(X).outputs is not None
+
+
+@pytest.mark.parametrize("damage", [missing, cut_short, changed])
+def test_a_damaged_input_is_found_when_it_is_loaded(
+    damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session(NETWORK, "memory", workers=3, partition="block") as distributed:
+        distributed.prepare()
+        home = distributed._home
+        assert home is not None
+        put = home.runs.put
+
+        def harm(key: str, data: bytes) -> str:
+            harmed = damage(data)
+            return "" if harmed is None else put(key, harmed)
+
+        monkeypatch.setattr(home.runs, "put", harm)
+        with pytest.raises(RunError, match=r"rank \d, load:") as caught:
+            distributed.infer(X)
+        assert (caught.value.operation, caught.value.retryable) == ("load", False)
+
+
+@pytest.mark.parametrize(("channel", "victim"), [("memory", 1), ("queue", 0), ("queue", 3), ("object", 1)])
+def test_a_rank_killed_in_the_first_attempt_leaves_the_second_alone(
+    channel: str, victim: int, stack: Path, serial: fsd.Inference
+) -> None:
+    with (
+        session(NETWORK, channel, stack, workers=4, partition="block", branching=2, delay_s=0.5) as distributed,
+        once_all_run(4, lambda pids: os.kill(pids[victim], signal.SIGKILL)),
+    ):
+        answer = distributed.infer(X)
+        assert same(answer.outputs, serial.outputs)
+    assert answer.report.attempts == 2
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_the_rank_that_was_killed_is_named_whoever_notices_first(victim: int) -> None:
+    with (
+        session(NETWORK, "memory", workers=3, partition="block", branching=1, attempts=1, delay_s=0.5) as distributed,
+        pytest.raises(WorkerDiedError, match=f"rank {victim} ended .*killed by signal 9") as caught,
+        once_all_run(3, lambda pids: os.kill(pids[victim], signal.SIGKILL)),
+    ):
+        distributed.infer(X)
+    assert caught.value.rank == victim
+
+
+@pytest.mark.parametrize("lanes", ["stack", "two_lanes"])
+def test_sessions_share_the_lanes_of_a_stack(lanes: str, request: pytest.FixtureRequest, serial: fsd.Inference) -> None:
+    """Three at once: where there are fewer lanes they take turns, and the time they wait is not the run's."""
+    stack = request.getfixturevalue(lanes)
+    answers: list[fsd.Inference] = []
+
+    def infer() -> None:
+        clocks = Clocks(start_s=20, stall_s=20, run_s=20)
+        with session(NETWORK, "queue", stack, workers=3, partition="block", attempts=1, clocks=clocks) as distributed:
+            answers.append(distributed.infer(X))
+
+    threads = [threading.Thread(target=infer) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 3
+    assert all(same(answer.outputs, serial.outputs) for answer in answers)
+
+
+SESSION = """
+import sys, numpy as np, fsd_inference as fsd
+network = fsd.random_network([96] * 6, connections=8, seed=5)
+with fsd.Session(network, channel=sys.argv[1], workers=3, partition="block", branching=1, delay_s=5.0) as session:
+    session.infer(np.ones((4, 96), np.float32))
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Start programs with a session whose run takes long, each with a folder of temporary files of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(channel: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SESSION, channel],
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        assert process.stderr is not None
+        process.stderr.close()
+        process.kill()
+        process.wait()
+
+
+def test_ranks_and_emulator_end_with_a_session_that_is_killed(
+    program: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = program("queue")
+    pids: dict[int, int] = {}
+
+    def all_run() -> bool:
+        pids.update(ranks_of(process.pid))
+        return len(pids) == 3
+
+    wait_until(all_run, "all ranks run", 60)
+    (described,) = tmp_path.glob("fsd-stack-*/stack.json")
+    emulator = load_stack(described).emulator
+    assert emulator is not None
+    assert runs(emulator.pid)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(runs, [*pids.values(), emulator.pid])), "ranks and emulator have ended", 30)
+    assert not Path(emulator.directory).exists()
+    for left in tmp_path.glob("fsd-*"):  # a killed program cannot remove its files
+        subprocess.run(["rm", "-r", left], check=True)
+
+
+def test_an_interrupt_is_the_sessions_alone(program: Callable[[str], subprocess.Popen[str]]) -> None:
+    process = program("memory")
+    pids: dict[int, int] = {}
+
+    def all_run() -> bool:
+        pids.update(ranks_of(process.pid))
+        return len(pids) == 3
+
+    wait_until(all_run, "all ranks run", 60)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=30)
+    assert errors.count("KeyboardInterrupt") == 1
+    assert errors.count("Traceback") == 1
+    wait_until(lambda: not any(map(runs, pids.values())), "all ranks have ended", 10)

@@ -1,0 +1,47 @@
+"""The processes and files that a run has, seen from outside."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+def ranks_of(session_pid: int) -> dict[int, int]:
+    """Return the process of each rank that a process has started, directly or not."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            if b"fsd_inference.launch.worker" in arguments and session_pid in ancestors(int(process.name)):
+                found[int(arguments[4])] = int(process.name)
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        yield pid
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended; init may be slow to bury it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(happened: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not happened():
+        assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.02)
+
+
+def temporary_folders() -> set[Path]:
+    """What sessions, runs and emulators have put into the folder of temporary files."""
+    return set(Path(tempfile.gettempdir()).glob("fsd-*"))
