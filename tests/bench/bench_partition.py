@@ -3,6 +3,9 @@
 `row_sends` counts (row, target) pairs over the L-1 exchanges: the inputs are read from the store, not exchanged. The
 paper counts those too, so its partition is shown both ways. Largest sender and receiver are of the worst exchange;
 imbalance is the largest rank's connections over the even share, of the worst layer.
+
+Rows that several ranks want are packed and sent once where their edges can be merged (`share_rows`). `packed` counts
+the rows of all edges after that, once each: what the bytes of a run follow, while `row_sends` says what is delivered.
 """
 
 from __future__ import annotations
@@ -15,8 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fsd_inference as fsd
-from fsd_inference.partition import METHODS, Partition, exchange_plan, partition_network, volumes
-from fsd_inference.records import PlanVolumes
+from fsd_inference.partition import METHODS, Partition, exchange_plan, partition_network, share_rows, volumes
 from tests.bench.cases import CONNECTIONS
 from tests.support.shared import ROOT
 
@@ -32,39 +34,38 @@ def paper_partition() -> tuple[Partition, int]:
     return Partition(8, tuple(owners[1:])), int((owners[0][pairs[0]] != pairs[1]).sum())
 
 
-def add_row(table: Table, name: str, found: PlanVolumes, best: int, note: str = "") -> None:
-    """Add what a partition gives."""
+def add_row(table: Table, name: str, network: fsd.Network, partition: Partition, seconds: float) -> int:
+    """Add what a partition gives; return its row_sends."""
+    plan = exchange_plan(network, partition)
+    shared = [edge for exchange in share_rows(plan).exchanges for edge in exchange]
+    found = volumes(network, partition, plan, seconds)
     table.add_row(
         name,
         f"{found.row_sends:,}",
-        f"{found.row_sends / best:.2f}",
+        f"{sum(edge.rows.size for edge in shared):,}",
+        f"{len(shared):,}",
         f"{max(found.largest_sender):,}",
         f"{max(found.largest_receiver):,}",
         f"{found.imbalance:.3f}",
-        f"{found.seconds:.2f}" if found.seconds else "-",
-        note,
+        f"{seconds:.2f}" if seconds else "-",
     )
+    return found.row_sends
 
 
 def compare(console: Console, title: str, network: fsd.Network, workers: int, *, with_paper: bool) -> None:
     """Print a row a method."""
-    found: dict[str, PlanVolumes] = {}
+    table = Table(title=f"{title}, {workers} workers")
+    numbers = ("row_sends", "packed", "edges", "largest sender", "largest receiver", "imbalance", "seconds")
+    for column in ("method", *numbers):
+        table.add_column(column, justify="right" if column in numbers else "left")
     for method in METHODS:
         started = time.perf_counter()
         partition = partition_network(network, workers, method)
-        seconds = time.perf_counter() - started
-        found[method] = volumes(network, partition, exchange_plan(network, partition), seconds)
-    best = min(volume.row_sends for volume in found.values())
-    table = Table(title=f"{title}, {workers} workers")
-    columns = ("method", "row_sends", "x best", "largest sender", "largest receiver", "imbalance", "seconds", "")
-    for column in columns:
-        table.add_column(column, justify="left" if column in {"method", ""} else "right")
-    for method, volume in found.items():
-        add_row(table, method, volume, best)
+        add_row(table, method, network, partition, time.perf_counter() - started)
     if with_paper and PAPER.exists():
         partition, first = paper_partition()
-        volume = volumes(network, partition, exchange_plan(network, partition), 0.0)
-        add_row(table, "the paper's", volume, best, f"{volume.row_sends + first:,} with the inputs, as it counts")
+        row_sends = add_row(table, "the paper's", network, partition, 0.0)
+        table.caption = f"The paper's partition sends {row_sends + first:,} rows with the inputs, as the paper counts."
     console.print(table)
     if with_paper and not PAPER.exists():
         console.print(f"SKIPPED the paper's partition: {PAPER} is not there (set FSD_SHARED)")
