@@ -95,7 +95,7 @@ rust: $(VENV)/.test
 	@paths=$$($(BIN)/python -c 'from fsd_inference import kernels; print(*kernels.simd_paths())'); \
 	for path in $$paths; do \
 	  echo "kernel path $$path"; \
-	  FSD_KERNEL=$$path cargo test --locked --quiet --package fsd-core; \
+	  FSD_KERNEL=$$path cargo test --locked --release --quiet --package fsd-core; \
 	done; \
 	for path in portable avx2 avx512; do \
 	  [[ " $$paths " == *" $$path "* ]] || echo "NOT TESTED: kernel path $$path, which this processor lacks"; \
