@@ -7,6 +7,7 @@ from pathlib import Path
 from fsd_inference.channels.delayed import Delayed
 from fsd_inference.channels.sockets import SocketChannel
 from fsd_inference.engine.rank import Backends
+from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.launch.place import Place
 from fsd_inference.store.open import open_store
@@ -30,5 +31,7 @@ def _open(place: Place, directory: Path, rank: int) -> Backends:
     if place.store is None:
         raise SettingError(f"channel {place.channel!r} needs a stack; name its stack.json")
     store, settings = open_store(place.store), place.spec.settings
-    channel = SocketChannel(directory, rank, settings.workers, connect_timeout_s=settings.clocks.start_s)
+    # Each level of the launch tree has the start clock's time until it listens.
+    patience_s = settings.clocks.start_s * Tree(settings.workers, settings.branching).depth
+    channel = SocketChannel(directory, rank, settings.workers, connect_timeout_s=patience_s)
     return Backends(plans=store, runs=store, channel=channel)
