@@ -184,6 +184,26 @@ def test_a_damaged_input_is_found_when_it_is_loaded(
         assert (caught.value.operation, caught.value.retryable) == ("load", False)
 
 
+@pytest.mark.parametrize("damage", [missing, cut_short, changed])
+def test_a_damaged_result_is_no_answer(
+    damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session(NETWORK, "memory", workers=2, partition="block") as distributed:
+        distributed.prepare()
+        home = distributed._home
+        assert home is not None
+        get = home.runs.get
+
+        def harm(key: str) -> bytes | None:
+            data = get(key)
+            return damage(data) if data is not None and key.endswith("results/00001") else data
+
+        monkeypatch.setattr(home.runs, "get", harm)
+        with pytest.raises(RunError, match="collecting the results") as caught:
+            distributed.infer(X)
+        assert (caught.value.operation, caught.value.retryable) == ("collect", True)
+
+
 @pytest.mark.parametrize(("channel", "victim"), [("memory", 1), ("queue", 0), ("queue", 3), ("object", 1)])
 def test_a_rank_killed_in_the_first_attempt_leaves_the_second_alone(
     channel: str, victim: int, stack: Path, serial: fsd.Inference

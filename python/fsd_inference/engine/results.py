@@ -1,12 +1,14 @@
 """A rank's output rows as one object, and their way back into one matrix.
 
-Layout: ``b"FSDR"``, version (u32), number of micro-batches (u32), the length of each block (u64), all little-endian,
-then the blocks as `kernels.encode_block` makes them (local rows x samples of the micro-batch).
+Layout: ``b"FSDR"``, version (u32), number of micro-batches (u32), CRC-32 of all that follows (u32), the length of each
+block (u64), all little-endian, then the blocks as `kernels.encode_block` makes them (local rows x samples of the
+micro-batch).
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +18,7 @@ from fsd_inference.engine.gather import Summary
 from fsd_inference.errors import FileFormatError
 from fsd_inference.kernels import decode_block
 
-_PREFIX = struct.Struct("<4sII")
+_PREFIX = struct.Struct("<4sIII")
 _MAGIC = b"FSDR"
 _VERSION = 1
 
@@ -27,15 +29,18 @@ Triplets = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 def pack_blocks(blocks: Sequence[bytes]) -> bytes:
     """Return the result object of a rank from its blocks, one a micro-batch."""
     lengths = struct.pack(f"<{len(blocks)}Q", *map(len, blocks))
-    return b"".join([_PREFIX.pack(_MAGIC, _VERSION, len(blocks)), lengths, *blocks])
+    body = b"".join([lengths, *blocks])
+    return _PREFIX.pack(_MAGIC, _VERSION, len(blocks), zlib.crc32(body)) + body
 
 
 def unpack_blocks(data: bytes, micro_batches: int) -> list[memoryview]:
     """Return the blocks of a result object; anything else is a `FileFormatError`."""
     start = _PREFIX.size + 8 * micro_batches
-    if len(data) < start or _PREFIX.unpack_from(data) != (_MAGIC, _VERSION, micro_batches):
+    if len(data) < start or _PREFIX.unpack_from(data)[:3] != (_MAGIC, _VERSION, micro_batches):
         raise FileFormatError(f"this is not a result object of version {_VERSION} with {micro_batches} micro-batches")
     blocks, view = [], memoryview(data)
+    if zlib.crc32(view[_PREFIX.size :]) != _PREFIX.unpack_from(data)[3]:
+        raise FileFormatError("the result object is damaged")
     for length in struct.unpack_from(f"<{micro_batches}Q", data, _PREFIX.size):
         blocks.append(view[start : start + length])
         start += length

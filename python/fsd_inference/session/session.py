@@ -285,7 +285,10 @@ class Session:
         try:
             home.runs.put(spec.input_key, encode_input(batch, sizes))
             spec, ended, tried = self._attempts_until_answer(home, spec, manifest.layers)
-            rows, summary = _collect(home, spec, sizes, manifest, partition)
+            try:
+                rows, summary = _collect(home, spec, sizes, manifest, partition)
+            except FileFormatError as error:  # not a file of the user's
+                raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
             wall_s = time.time() - started
         finally:
             with suppress(FsdError):  # what is left expires, and must not hide how the run ended
