@@ -50,9 +50,9 @@ def demo(
         out.note("serial: one process")
         with Session(network, progress=tasks) as session:
             expected = session.infer(x)
-        out.note("partition: hypergraph, once for both channels")
+        out.note("partition: graph, once for both channels")
         tasks.begin("partition", None)
-        cut(network, shards, workers=workers)
+        cut(network, shards, workers=workers, method="graph")
         tasks.end("partition")
         answers = {}
         with temporary_stack(StackSettings("fsd-demo", ranks=workers, purge_settle_s=0)) as made:

@@ -45,7 +45,7 @@ def infer(
         int | None, typer.Option("--workers", min=1, help="Workers (P). Default: 1, or what DIR was cut for.")
     ] = None,
     method: Annotated[
-        Method | None, typer.Option("--partition", help="How neurons are dealt to workers. Default: hypergraph.")
+        Method | None, typer.Option("--partition", help="How neurons are dealt to workers. Default: graph.")
     ] = None,
     micro_batches: Annotated[
         int, typer.Option("--micro-batches", min=1, help="Parts of the batch; more hide latency and cost requests.")
@@ -84,7 +84,7 @@ def infer(
             network,
             channel=channel,
             workers=workers,
-            partition=method or "hypergraph",
+            partition=method or "graph",
             branching=branching,
             micro_batches=micro_batches,
             threads=threads,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fsd_inference.partition.plan import Edge, ExchangePlan
 
-SLACK = 0.125
+SLACK = 0.25
 """Rows that a target gets without needing them, as a share of those it needs: they cost it some unpacking, while each
 row that is sent once instead of twice saves its bytes, and each edge less a frame a step."""
 _MOST_EDGES = 64

@@ -58,7 +58,8 @@ class Session:
     workers : int, optional
         P; 1 if not given, or what the directory was partitioned for.
     partition : str
-        Partitioner, for a network that is not partitioned yet.
+        Partitioner, for a network that is not partitioned yet: "graph" is quick; "hypergraph" may take minutes to save a
+        few more rows, which pays where a network is cut once and used often.
     seed : int
         Of the partitioner.
     branching, micro_batches, threads, overlap, output, clocks
@@ -85,7 +86,7 @@ class Session:
         *,
         channel: str = "serial",
         workers: int | None = None,
-        partition: str = "hypergraph",
+        partition: str = "graph",
         seed: int = 0,
         branching: int = 4,
         micro_batches: int = 1,
