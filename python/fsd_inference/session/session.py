@@ -58,8 +58,8 @@ class Session:
     workers : int, optional
         P; 1 if not given, or what the directory was partitioned for.
     partition : str
-        Partitioner, for a network that is not partitioned yet: "graph" is quick; "hypergraph" may take minutes to save a
-        few more rows, which pays where a network is cut once and used often.
+        Partitioner, for a network that is not partitioned yet: "graph" is quick; "hypergraph" may take minutes to save
+        a few more rows, which pays where a network is cut once and used often.
     seed : int
         Of the partitioner.
     branching, micro_batches, threads, overlap, output, clocks
