@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from fsd_inference.network import Network, digits, graph_challenge, random_network
-from fsd_inference.partition import exchange_plan, load_plan, volumes
+from fsd_inference.partition import exchange_plan, load_plan, share_rows, volumes
 from tests.support.cli import Fsd, entries, fsd_in
 
 
@@ -116,7 +116,7 @@ def test_partition(fsd: Fsd, tmp_path: Path, method: str) -> None:
     said = fsd("partition", tmp_path / "net", "--workers", 3, "--method", method, "-o", tmp_path / "cut", "--json")
     assert said.code == 0, said.stderr
     cut, plan = load_plan(tmp_path / "cut")
-    expected = volumes(network, cut, exchange_plan(network, cut), 0.0)
+    expected = volumes(network, cut, share_rows(exchange_plan(network, cut)), 0.0)
     record = said.json()
     assert record["row_sends"] == expected.row_sends
     assert record["imbalance"] == expected.imbalance
