@@ -71,8 +71,13 @@ def _overdue() -> DeadlineError:
 
 
 def _reports(store: Store, spec: RunSpec) -> list[dict[str, Any]]:
-    found = (store.get(spec.report_key(rank)) for rank in range(spec.settings.workers))
-    return [json.loads(data) for data in found if data is not None]
+    """Return the reports that are there; one that cannot be read is as good as none."""
+    reports = []
+    for rank in range(spec.settings.workers):
+        data = store.get(spec.report_key(rank))
+        with suppress(ValueError):
+            reports.append(json.loads(data or b""))
+    return reports
 
 
 def _first_error(spec: RunSpec, reports: Sequence[dict[str, Any]], failed: Sequence[RunError]) -> RunError | None:
