@@ -249,6 +249,15 @@ def test_a_child_that_reported_its_error_gets_time_for_the_abort_to_come() -> No
     assert isinstance(finish.error, WorkerDiedError)
 
 
+def test_a_rank_that_waits_for_an_abort_looks_for_it_even_if_it_expects_nothing_else() -> None:
+    machine = worker()
+    machine.handle(Started(), 0.0)
+    machine.handle(Loaded(PLAN), 1.0)
+    assert machine.expected() == []
+    machine.handle(ChildEnded(1, "exit code 3", reported=True), 1.0)
+    assert machine.expected() == [Expected(Kind.ABORT, 0, 0, 0)]
+
+
 def test_a_failure_of_its_own_is_told_to_all() -> None:
     machine = worker()
     machine.handle(Started(), 0.0)

@@ -190,7 +190,7 @@ class ObjectChannel(Channel):
         """Return, for each kind, what is to be read of its most urgent step."""
         urgent: dict[Kind, _Missing] = {}
         for item in expected:
-            if item not in self._read:
+            if item not in self._read and item.kind is not Kind.ABORT:  # aborts are looked for whatever is expected
                 step = (item.layer, item.micro_batch)
                 missing = urgent.setdefault(item.kind, _Missing(item.kind, step))
                 if missing.step == step:

@@ -124,7 +124,8 @@ class Worker:
         """Return what is still missing, the most urgent first; empty when no frame can be of use.
 
         Other ranks send a step's frames at about the time that this one does. Until its own are taken theirs are not
-        looked for: each look before they are there is a request for nothing.
+        looked for: each look before they are there is a request for nothing. A rank that has seen another's failure at
+        second hand looks for the abort that tells the first.
         """
         if self._finished or self._plan is None:
             return []
@@ -141,6 +142,8 @@ class Worker:
             missing += [
                 Expected(Kind.GATHER, self._plan.layers, 0, c) for c in self._children if c not in self._summaries
             ]
+        if self._secondary is not None:
+            missing.append(Expected(Kind.ABORT, 0, 0, self.rank))
         return missing
 
     def _has_sent(self, step: Step) -> bool:

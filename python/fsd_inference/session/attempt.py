@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +82,10 @@ def _reports(store: Store, spec: RunSpec) -> list[dict[str, Any]]:
 
 def _first_error(spec: RunSpec, reports: Sequence[dict[str, Any]], failed: Sequence[RunError]) -> RunError | None:
     """Return what went wrong first: what the ranks were told by the one that failed, rather than that they stopped."""
-    told = [run_error_from_record(report["error"]) for report in reports if report["error"] is not None]
-    causes = [error for error in told if not isinstance(error, AbortedError)]
-    for error in (*causes, *failed, *told):
-        return error
+    told = {report["rank"]: run_error_from_record(report["error"]) for report in reports if report["error"] is not None}
+    causes = {rank: error for rank, error in told.items() if not isinstance(error, AbortedError)}
+    for error in (*causes.values(), *failed, *told.values()):
+        return _origin(error, causes)
     missing = sorted(set(range(spec.settings.workers)) - {report["rank"] for report in reports})
     if missing:
         names = ", ".join(map(str, missing))
@@ -93,3 +93,12 @@ def _first_error(spec: RunSpec, reports: Sequence[dict[str, Any]], failed: Seque
             f"ranks {names} ended without a report; try again", rank=missing[0], operation="report", retryable=True
         )
     return None
+
+
+def _origin(error: RunError, causes: Mapping[int, RunError]) -> RunError:
+    """Follow an error to what the rank that it names says of it: a rank may know another's failure by its end alone."""
+    followed: set[int] = set()
+    while error.rank is not None and error.rank in causes and error.rank not in followed:
+        followed.add(error.rank)
+        error = causes[error.rank]
+    return error

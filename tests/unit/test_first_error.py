@@ -1,0 +1,50 @@
+"""Which of the errors that ranks report is the one that the user sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fsd_inference.config import RunSettings
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import AbortedError, RunError, StallError, WorkerDiedError
+from fsd_inference.session.attempt import _first_error
+
+SPEC = RunSpec("0" * 32, 0, "1" * 32, 1, 1, 0.0, RunSettings(workers=4))
+
+
+def reports(*errors: RunError | None) -> list[dict[str, Any]]:
+    """The reports of ranks 0, 1, ..."""
+    return [{"rank": rank, "error": error and error.record()} for rank, error in enumerate(errors)]
+
+
+def died(rank: int) -> WorkerDiedError:
+    return WorkerDiedError(f"rank {rank} died", rank=rank, operation="run")
+
+
+LOAD = RunError("rank 2, load: damaged", rank=2, operation="load")
+
+
+@pytest.mark.parametrize(
+    ("told", "first"),
+    [
+        (reports(None, None, None, None), None),
+        # Rank 0 saw rank 2 end; rank 2 says why.
+        (reports(died(2), AbortedError("stopped"), LOAD, AbortedError("stopped")), LOAD),
+        # Rank 0 saw rank 1 end, which had seen rank 3 end, which cannot say anything.
+        (reports(died(1), died(3), AbortedError("stopped")), died(3)),
+        # Two ranks that wait for each other still give one answer.
+        (reports(StallError("a", rank=1), StallError("b", rank=0), None, None), StallError("a", rank=1)),
+        (reports(AbortedError("stopped"), None, None, None), AbortedError("stopped")),
+    ],
+)
+def test_the_origin_is_found(told: list[dict[str, Any]], first: RunError | None) -> None:
+    found = _first_error(SPEC, told, [])
+    assert (found and found.record()) == (first and first.record())
+
+
+def test_a_rank_without_report_is_named_where_no_one_complains() -> None:
+    found = _first_error(SPEC, reports(None, None, None), [])
+    assert found is not None
+    assert (found.rank, found.retryable) == (3, True)
