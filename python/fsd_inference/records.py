@@ -179,6 +179,40 @@ class LaneSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerFunction:
+    """A Lambda function that runs ranks: its memory in MB, and its ARN."""
+
+    memory_mb: int
+    arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionsSpec:
+    """The Lambda functions of a stack.
+
+    Attributes
+    ----------
+    coordinator : str
+        ARN of the function that carries out runs.
+    workers : tuple of WorkerFunction
+        One a memory size, ascending.
+    failures_queue_url : str
+        Where Lambda sends the events of invocations that ended without an answer.
+    timeout_s : float
+        Longest time of one invocation.
+    """
+
+    coordinator: str
+    workers: tuple[WorkerFunction, ...]
+    failures_queue_url: str
+    timeout_s: float
+
+    def worker(self, memory_mb: int) -> WorkerFunction | None:
+        """Return the function of that memory size, or None."""
+        return next((function for function in self.workers if function.memory_mb == memory_mb), None)
+
+
+@dataclass(frozen=True, slots=True)
 class StackSpec:
     """The deployed resources, as stack.json describes them.
 
@@ -190,7 +224,7 @@ class StackSpec:
         Where the services answer; None for AWS itself.
     region : str
     lanes : tuple of LaneSpec
-        All of the same number of ranks.
+        All of the same number of ranks; none where runs exchange objects only.
     run_buckets : tuple of str
         Buckets of what a run needs and leaves; their objects expire. Leases are kept in the first.
     network_bucket : str
@@ -201,6 +235,8 @@ class StackSpec:
         Queues keep and hide messages for longer than this.
     purge_settle_s : float
         How long a purge may go on in a queue after it was asked for: 60 s on AWS.
+    functions : FunctionsSpec or None
+        The Lambda functions; without them ranks are processes of the session's machine.
     emulator : EmulatorInfo or None
         The emulator that was started for this stack.
     """
@@ -214,6 +250,7 @@ class StackSpec:
     message_bytes: int = MESSAGE_BYTES
     longest_run_s: float = 900.0
     purge_settle_s: float = 60.0
+    functions: FunctionsSpec | None = None
     emulator: EmulatorInfo | None = None
 
     @property

@@ -11,7 +11,7 @@ import pytest
 
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.errors import FileFormatError
-from fsd_inference.records import EmulatorInfo, LaneSpec, StackSpec
+from fsd_inference.records import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
 
 def lane(number: int, ranks: int) -> LaneSpec:
@@ -21,6 +21,8 @@ def lane(number: int, ranks: int) -> LaneSpec:
     )
 
 
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:s-"
+
 STACK = StackSpec(
     name="s",
     endpoint_url="http://127.0.0.1:1234",
@@ -29,6 +31,12 @@ STACK = StackSpec(
     run_buckets=("s-runs-0", "s-runs-1"),
     network_bucket="s-networks",
     purge_settle_s=0.5,
+    functions=FunctionsSpec(
+        coordinator=f"{FUNCTION}coordinator",
+        workers=(WorkerFunction(512, f"{FUNCTION}worker-512"), WorkerFunction(1769, f"{FUNCTION}worker-1769")),
+        failures_queue_url="http://127.0.0.1:1234/000000000000/s-failures",
+        timeout_s=900.0,
+    ),
     emulator=EmulatorInfo("http://127.0.0.1:1234", 4321, "0123456789abcdef", "/tmp/x"),
 )
 
@@ -38,7 +46,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "stack.json"
 
 
-@pytest.mark.parametrize("stack", [STACK, StackSpec("n", None, "eu-west-1", (lane(0, 1),), ("a",), "b")])
+@pytest.mark.parametrize(
+    "stack",
+    [
+        STACK,
+        StackSpec("n", None, "eu-west-1", (lane(0, 1),), ("a",), "b"),
+        StackSpec("objects-only", None, "eu-west-1", (), ("a",), "b"),
+    ],
+    ids=lambda stack: stack.name,
+)
 def test_what_is_written_comes_back(stack: StackSpec, path: Path) -> None:
     save_stack(stack, path)
     assert load_stack(path) == stack
@@ -59,7 +75,7 @@ def wrong(change: Callable[[dict[str, Any]], object], path: Path) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-@pytest.mark.parametrize("name", ["format", "version", "lanes", "region", "emulator", "endpoint_url", "run_buckets"])
+@pytest.mark.parametrize("name", ["format", "version", "lanes", "region", "functions", "emulator", "run_buckets"])
 def test_a_missing_field(name: str, path: Path) -> None:
     assert wrong(lambda value: value.pop(name), path) == f"'{name}' is missing"
 
@@ -68,14 +84,14 @@ def test_a_missing_field(name: str, path: Path) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "'format' must be 'fsd-stack'"),
-        ({"version": 2}, "'version' is 2, and this program reads 1: make the stack anew"),
+        ({"version": 3}, "'version' is 3, and this program reads 2: make the stack anew"),
         ({"version": "1"}, "'version' must be a whole number, not '1'"),
         ({"version": True}, "'version' must be a whole number, not True"),
         ({"colour": "red"}, "'colour' is not known here"),
         ({"region": ""}, "'region' must be a string, not ''"),
         ({"region": None}, "'region' must be a string, not None"),
         ({"endpoint_url": "ftp://x"}, "'endpoint_url' 'ftp://x' is not an http(s) URL"),
-        ({"lanes": []}, "a stack needs at least one lane and one bucket in 'run_buckets'"),
+        ({"run_buckets": []}, "a stack needs at least one bucket in 'run_buckets'"),
         ({"lanes": [3]}, "lanes[0] must be a JSON object"),
         ({"lanes": [{"topic_arns": [], "queue_urls": []}]}, "'lanes[0].queue_urls' must be as many as lane 0 has"),
         ({"run_buckets": ["a", 3]}, "'run_buckets' must hold strings only"),
@@ -109,6 +125,26 @@ def test_a_wrong_field(change: dict[str, object], message: str, path: Path) -> N
 )
 def test_a_wrong_lane(change: Callable[[Any], object], message: str, path: Path) -> None:
     assert wrong(lambda value: change(value["lanes"]), path).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"coordinator": "s-coordinator"}, "'functions': 's-coordinator' is not the ARN of a Lambda function"),
+        ({"workers": []}, "'functions.workers' must list at least one size"),
+        ({"workers": [{"memory_mb": 1}]}, "'functions.workers[0].arn' is missing"),
+        (
+            {"workers": [{"memory_mb": 1769, "arn": FUNCTION}, {"memory_mb": 512, "arn": FUNCTION}]},
+            "'functions.workers'",
+        ),
+        ({"failures_queue_url": "s-failures"}, "'functions.failures_queue_url': 's-failures' is not an http(s) URL"),
+        ({"timeout_s": "900"}, "'functions.timeout_s' must be a number"),
+        ({"image": "x"}, "'functions.image' is not known here"),
+    ],
+    ids=str,
+)
+def test_wrong_functions(change: dict[str, object], message: str, path: Path) -> None:
+    assert wrong(lambda value: value["functions"].update(change), path).startswith(message)
 
 
 def test_other_files(path: Path) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from fsd_inference.aws.fields import Fields
 from fsd_inference.errors import FileFormatError
-from fsd_inference.records import RANKS_PER_TOPIC, EmulatorInfo, LaneSpec, StackSpec
-
-T = TypeVar("T")
+from fsd_inference.records import (
+    RANKS_PER_TOPIC,
+    EmulatorInfo,
+    FunctionsSpec,
+    LaneSpec,
+    StackSpec,
+    WorkerFunction,
+)
 
 _FORMAT = "fsd-stack"
-_VERSION = 1
+_VERSION = 2
 _LARGEST_MESSAGE = 1024 * 1024
 
 
@@ -55,13 +59,14 @@ def load_stack(path: Path) -> StackSpec:
 
 def parse_stack(value: object) -> StackSpec:
     """Check the JSON value of a stack.json and return the stack; `FileFormatError` names what is wrong."""
-    top = _Fields(value, "")
+    top = Fields(value, "", "the file")
     if top.take("format", str) != _FORMAT:
         raise FileFormatError(f"'format' must be {_FORMAT!r}")
     version = top.take("version", int)
     if version != _VERSION:
         raise FileFormatError(f"'version' is {version}, and this program reads {_VERSION}: make the stack anew")
     emulator = top.take_optional("emulator", dict)
+    functions = top.take_optional("functions", dict)
     stack = StackSpec(
         name=top.take("name", str),
         endpoint_url=top.take_optional("endpoint_url", str),
@@ -72,6 +77,7 @@ def parse_stack(value: object) -> StackSpec:
         message_bytes=top.take("message_bytes", int),
         longest_run_s=top.take_number("longest_run_s"),
         purge_settle_s=top.take_number("purge_settle_s"),
+        functions=None if functions is None else _functions(functions),
         emulator=None if emulator is None else _emulator(emulator),
     )
     top.end()
@@ -80,14 +86,43 @@ def parse_stack(value: object) -> StackSpec:
 
 
 def _lane(value: object, where: str) -> LaneSpec:
-    fields = _Fields(value, where)
+    fields = Fields(value, where)
     lane = LaneSpec(fields.take_strings("topic_arns"), fields.take_strings("queue_urls"))
     fields.end()
     return lane
 
 
+def _functions(value: object) -> FunctionsSpec:
+    fields = Fields(value, "functions.")
+    found = FunctionsSpec(
+        coordinator=fields.take("coordinator", str),
+        workers=tuple(
+            _worker(worker, f"functions.workers[{index}].") for index, worker in enumerate(fields.take("workers", list))
+        ),
+        failures_queue_url=fields.take("failures_queue_url", str),
+        timeout_s=fields.take_number("timeout_s"),
+    )
+    fields.end()
+    sizes = [worker.memory_mb for worker in found.workers]
+    if not sizes or sorted(set(sizes)) != sizes:
+        raise FileFormatError("'functions.workers' must list at least one size, each once, the smallest first")
+    for arn in (found.coordinator, *(worker.arn for worker in found.workers)):
+        if arn.count(":") < 6 or not arn.startswith("arn:") or arn.split(":")[2] != "lambda":
+            raise FileFormatError(f"'functions': {arn!r} is not the ARN of a Lambda function")
+    if urlsplit(found.failures_queue_url).scheme not in {"http", "https"}:
+        raise FileFormatError(f"'functions.failures_queue_url': {found.failures_queue_url!r} is not an http(s) URL")
+    return found
+
+
+def _worker(value: object, where: str) -> WorkerFunction:
+    fields = Fields(value, where)
+    worker = WorkerFunction(fields.take("memory_mb", int), fields.take("arn", str))
+    fields.end()
+    return worker
+
+
 def _emulator(value: object) -> EmulatorInfo:
-    fields = _Fields(value, "emulator.")
+    fields = Fields(value, "emulator.")
     found = EmulatorInfo(
         fields.take("endpoint_url", str),
         fields.take("pid", int),
@@ -105,8 +140,8 @@ def _check(stack: StackSpec) -> None:
         parts = urlsplit(stack.endpoint_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise FileFormatError(f"'endpoint_url' {stack.endpoint_url!r} is not an http(s) URL")
-    if not stack.lanes or not stack.run_buckets:
-        raise FileFormatError("a stack needs at least one lane and one bucket in 'run_buckets'")
+    if not stack.run_buckets:
+        raise FileFormatError("a stack needs at least one bucket in 'run_buckets'")
     for index, lane in enumerate(stack.lanes):
         _check_lane(lane, stack.ranks, f"lanes[{index}].")
     for what in ("topic_arns", "queue_urls"):
@@ -132,53 +167,3 @@ def _check_lane(lane: LaneSpec, ranks: int, where: str) -> None:
     for arn in lane.topic_arns:
         if arn.count(":") != 5 or not arn.startswith("arn:") or arn.split(":")[2] != "sns":
             raise FileFormatError(f"'{where}topic_arns': {arn!r} is not the ARN of an SNS topic")
-
-
-class _Fields:
-    """Takes the fields of a JSON object one by one, each of the type asked for, and none is left over."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, Mapping):
-            raise FileFormatError(f"{where.rstrip('.') or 'the file'} must be a JSON object")
-        self._left: dict[str, Any] = dict(value)
-        self._where = where
-
-    def take(self, name: str, kind: type[T]) -> T:
-        if name not in self._left:
-            raise FileFormatError(f"'{self._where}{name}' is missing")
-        value = self._left.pop(name)
-        if not isinstance(value, kind) or isinstance(value, bool) or value == "":
-            raise FileFormatError(f"'{self._where}{name}' must be {_KINDS[kind]}, not {value!r:.60}")
-        return value
-
-    def take_optional(self, name: str, kind: type[T]) -> T | None:
-        if self._left.get(name, ...) is None:
-            del self._left[name]
-            return None
-        return self.take(name, kind)
-
-    def take_number(self, name: str) -> float:
-        kind = int if isinstance(self._left.get(name), int) else float
-        value = float(self.take(name, kind))
-        if not 0 <= value < math.inf:
-            raise FileFormatError(f"'{self._where}{name}' must be a number of seconds, not {value}")
-        return value
-
-    def take_strings(self, name: str) -> tuple[str, ...]:
-        values = self.take(name, list)
-        if not all(isinstance(value, str) and value for value in values):
-            raise FileFormatError(f"'{self._where}{name}' must hold strings only")
-        return tuple(values)
-
-    def end(self) -> None:
-        if self._left:
-            raise FileFormatError(f"'{self._where}{min(self._left)}' is not known here")
-
-
-_KINDS: dict[type, str] = {
-    str: "a string",
-    int: "a whole number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-}

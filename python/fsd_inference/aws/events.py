@@ -1,0 +1,203 @@
+"""What the Lambda functions are invoked with; docs/events.md describes the same for callers in other languages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from fsd_inference.aws.fields import Fields
+from fsd_inference.config import Clocks, RunSettings
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.engine.tree import Tree
+from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.records import StackSpec
+
+EVENT_VERSION = 1
+
+DEEPEST_TREE = 12
+"""Levels of a launch tree: AWS stops chains of about 16 invocations of functions by functions, the coordinator's among
+them (Lambda's recursive loop detection), and some room is left."""
+
+CHANNELS = ("serial", "queue", "object")
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One attempt at a run, as the coordinator is asked for it.
+
+    Attributes
+    ----------
+    spec : RunSpec
+        The attempt; its deadline is the coordinator's to set, and its threads are the worker functions'.
+    channel : {"serial", "queue", "object"}
+        What the ranks exchange frames over; "serial" is a plan for one worker, which exchanges nothing.
+    memory_mb : int
+        Which worker function to use.
+    lane_wait_s : float
+        Longest wait for a lane, for "queue".
+    """
+
+    spec: RunSpec
+    channel: str
+    memory_mb: int
+    lane_wait_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.channel not in CHANNELS:
+            raise SettingError(f"'channel' must be one of {', '.join(CHANNELS)}, not {self.channel!r}")
+        if self.channel == "serial" and self.spec.settings.workers != 1:
+            raise SettingError(f"channel 'serial' takes a plan for 1 worker, not {self.spec.settings.workers}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event."""
+        settings = self.spec.settings
+        return {
+            "version": EVENT_VERSION,
+            "run": self.spec.run,
+            "attempt": self.spec.attempt,
+            "plan": self.spec.plan,
+            "samples": self.spec.samples,
+            "features": self.spec.features,
+            "channel": self.channel,
+            "memory_mb": self.memory_mb,
+            "lane_wait_s": self.lane_wait_s,
+            "workers": settings.workers,
+            "branching": settings.branching,
+            "micro_batches": settings.micro_batches,
+            "overlap": settings.overlap,
+            "output": settings.output,
+            **asdict(settings.clocks),
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> RunEvent:
+        """Check an event and return it; `InputError` names what is wrong."""
+        fields = _versioned(value)
+        default = RunSettings()
+        settings = RunSettings(
+            workers=fields.take("workers", int),
+            branching=fields.take_or("branching", default.branching),
+            micro_batches=fields.take_or("micro_batches", default.micro_batches),
+            overlap=fields.take_or("overlap", default.overlap),
+            output=fields.take_or("output", default.output),
+            clocks=Clocks(*(fields.take_number_or(name, seconds) for name, seconds in asdict(default.clocks).items())),
+        )
+        spec = RunSpec(
+            run=fields.take("run", str),
+            attempt=fields.take_or("attempt", 0),
+            plan=fields.take("plan", str),
+            samples=fields.take("samples", int),
+            features=fields.take("features", int),
+            deadline=0.0,
+            settings=settings,
+        )
+        event = cls(
+            spec=spec,
+            channel=fields.take("channel", str),
+            memory_mb=fields.take("memory_mb", int),
+            lane_wait_s=fields.take_number_or("lane_wait_s", 60.0),
+        )
+        fields.end()
+        return event
+
+
+@dataclass(frozen=True, slots=True)
+class RankEvent:
+    """One rank of an attempt, as its parent in the launch tree starts it.
+
+    Attributes
+    ----------
+    spec : RunSpec
+        The attempt.
+    rank : int
+        Whose place to take.
+    starter : int or None
+        The rank that sends this; None for the coordinator.
+    channel : {"serial", "queue", "object"}
+    memory_mb : int
+        Which worker function runs the ranks.
+    lane : int or None
+        The lane that the attempt holds, for "queue".
+    code : str
+        Digest of the sender's code: another code must not answer.
+    """
+
+    spec: RunSpec
+    rank: int
+    starter: int | None
+    channel: str
+    memory_mb: int
+    lane: int | None
+    code: str
+
+    def child(self, rank: int) -> RankEvent:
+        """Return the event that starts `rank` from here."""
+        return replace(self, rank=rank, starter=self.rank)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event."""
+        names = ("rank", "starter", "channel", "memory_mb", "lane", "code")
+        return {
+            "version": EVENT_VERSION,
+            "spec": json.loads(self.spec.to_json()),
+            **{name: getattr(self, name) for name in names},
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> RankEvent:
+        """Check an event and return it; `InputError` names what is wrong."""
+        fields = _versioned(value)
+        event = cls(
+            spec=RunSpec.from_json(json.dumps(fields.take("spec", dict))),
+            rank=fields.take("rank", int),
+            starter=fields.take_optional("starter", int),
+            channel=fields.take("channel", str),
+            memory_mb=fields.take("memory_mb", int),
+            lane=fields.take_optional("lane", int),
+            code=fields.take("code", str),
+        )
+        fields.end()
+        if not 0 <= event.rank < event.spec.settings.workers:
+            raise FileFormatError(f"'rank' must be from 0 to {event.spec.settings.workers - 1}, not {event.rank}")
+        if event.channel not in CHANNELS or (event.channel == "queue") != (event.lane is not None):
+            raise FileFormatError(f"'channel' {event.channel!r} and 'lane' {event.lane!r} do not go together")
+        return event
+
+
+def check_fit(event: RunEvent, stack: StackSpec) -> None:
+    """Raise `SettingError` where a stack cannot carry out a run, whatever the state it is in."""
+    settings = event.spec.settings
+    if stack.functions is None:
+        raise SettingError(f"stack {stack.name} has no functions; deploy an image or a package of them first")
+    if stack.functions.worker(event.memory_mb) is None:
+        sizes = ", ".join(str(worker.memory_mb) for worker in stack.functions.workers)
+        raise SettingError(f"stack {stack.name} has no workers of {event.memory_mb} MB; it has {sizes}")
+    if event.channel == "queue" and settings.workers > stack.ranks:
+        raise SettingError(
+            f"stack {stack.name} has queues for {stack.ranks} workers, not {settings.workers}; "
+            "use fewer, channel 'object', or a stack with more ranks"
+        )
+    check_depth(settings.workers, settings.branching)
+
+
+def check_depth(workers: int, branching: int) -> None:
+    """Raise `SettingError` for a launch tree that AWS would stop, naming the least branching that fits."""
+    depth = Tree(workers, branching).depth
+    if depth > DEEPEST_TREE:
+        least = next(b for b in range(branching + 1, workers + 1) if Tree(workers, b).depth <= DEEPEST_TREE)
+        raise SettingError(
+            f"a launch tree of {workers} workers with branching {branching} is {depth} levels deep; AWS stops chains "
+            f"of more than {DEEPEST_TREE}; use a branching of at least {least}"
+        )
+
+
+def _versioned(value: object) -> Fields:
+    fields = Fields(value, "", "the event")
+    version = fields.take("version", int)
+    if version != EVENT_VERSION:
+        raise FileFormatError(
+            f"the event is of version {version}, and these functions read {EVENT_VERSION}: "
+            "use the release of the client that the functions were deployed with"
+        )
+    return fields

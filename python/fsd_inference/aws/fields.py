@@ -1,0 +1,90 @@
+"""JSON objects from elsewhere, taken field by field: each of the type asked for, and none left over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from fsd_inference.errors import FileFormatError
+
+T = TypeVar("T")
+
+
+class Fields:
+    """The fields of one JSON object.
+
+    Parameters
+    ----------
+    value : object
+        The parsed JSON.
+    where : str
+        What the names of its fields begin with in messages, for example ``"lanes[0]."``.
+    what : str, optional
+        What the object is called where `where` is empty.
+
+    Raises
+    ------
+    FileFormatError
+        From here and from all methods: names the field and what is wrong with it.
+    """
+
+    def __init__(self, value: object, where: str, what: str = "") -> None:
+        if not isinstance(value, Mapping):
+            raise FileFormatError(f"{where.rstrip('.') or what} must be a JSON object")
+        self._left: dict[str, Any] = dict(value)
+        self._where = where
+
+    def take(self, name: str, kind: type[T]) -> T:
+        """Return a field that must be there and, if it is a string, must not be empty."""
+        if name not in self._left:
+            raise FileFormatError(f"'{self._where}{name}' is missing")
+        value = self._left.pop(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or value == "":
+            raise FileFormatError(f"'{self._where}{name}' must be {_KINDS[kind]}, not {value!r:.60}")
+        return value
+
+    def take_optional(self, name: str, kind: type[T]) -> T | None:
+        """Return a field that must be there, but may be null."""
+        if self._left.get(name, ...) is None:
+            del self._left[name]
+            return None
+        return self.take(name, kind)
+
+    def take_or(self, name: str, default: T) -> T:
+        """Return a field of the default's type, or the default where there is none."""
+        return self.take(name, type(default)) if name in self._left else default
+
+    def take_number(self, name: str) -> float:
+        """Return a number that is finite and not negative."""
+        kind = int if isinstance(self._left.get(name), int) else float
+        value = float(self.take(name, kind))
+        if not 0 <= value < math.inf:
+            raise FileFormatError(f"'{self._where}{name}' must be a number of seconds, not {value}")
+        return value
+
+    def take_number_or(self, name: str, default: float) -> float:
+        """Return a number, or the default where there is none."""
+        return self.take_number(name) if name in self._left else default
+
+    def take_strings(self, name: str) -> tuple[str, ...]:
+        """Return a list of strings, none of them empty."""
+        values = self.take(name, list)
+        if not all(isinstance(value, str) and value for value in values):
+            raise FileFormatError(f"'{self._where}{name}' must hold strings only")
+        return tuple(values)
+
+    def end(self) -> None:
+        """Raise if a field is left that nobody took."""
+        if self._left:
+            raise FileFormatError(f"'{self._where}{min(self._left)}' is not known here")
+
+
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}

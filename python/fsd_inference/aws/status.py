@@ -1,0 +1,152 @@
+"""The status of a run: one small object that its coordinator writes and whoever asked for the run reads."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from fsd_inference.aws.fields import Fields
+from fsd_inference.errors import FileFormatError, RunError, run_error_from_record
+
+State = Literal["waiting", "running", "done", "failed"]
+
+STATUS_FOLDER = "status/"
+
+INLINE_BYTES = 128 * 1024
+"""Results up to this size in all are part of the status, which saves their readers a request a rank."""
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes
+    ----------
+    run, attempt, plan, channel, workers, samples
+        What was asked for.
+    state : {"waiting", "running", "done", "failed"}
+        Waiting for a lane; ranks are at work; ended with an answer; ended without.
+    received, launched, ended : float or None
+        When the coordinator began, rank 0 was started, and the run ended: seconds since the epoch.
+    layers : int
+        L of the plan.
+    error : RunError or None
+        Why it failed.
+    results : tuple of bytes or None
+        The result objects in the order of ranks (of rank 0 alone for summaries), if they are small; otherwise they are
+        at `RunSpec.result_key`.
+    """
+
+    run: str
+    attempt: int
+    plan: str
+    channel: str
+    workers: int
+    samples: int
+    state: State
+    received: float
+    layers: int = 0
+    launched: float | None = None
+    ended: float | None = None
+    error: RunError | None = None
+    results: tuple[bytes, ...] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the coordinator will change this no more."""
+        return self.state in {"done", "failed"}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as plain JSON values."""
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        return {
+            "version": _VERSION,
+            **plain,
+            "error": None if self.error is None else self.error.record(),
+            "results": None
+            if self.results is None
+            else [base64.b64encode(result).decode("ascii") for result in self.results],
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> RunStatus:
+        """Check a status and return it; anything else is a `FileFormatError`."""
+        fields = Fields(value, "", "a run's status")
+        version = fields.take("version", int)
+        if version != _VERSION:
+            raise FileFormatError(
+                f"the run's status is of version {version}, and this program reads {_VERSION}: "
+                "use the release that the stack's functions were deployed with"
+            )
+        error = fields.take_optional("error", dict)
+        results = fields.take_optional("results", list)
+        status = cls(
+            **{name: fields.take(name, kind) for name, kind in _WHAT.items()},
+            state=_state(fields.take("state", str)),
+            received=fields.take_number("received"),
+            layers=fields.take("layers", int),
+            launched=_time(fields, "launched"),
+            ended=_time(fields, "ended"),
+            error=None if error is None else run_error_from_record(error),
+            results=None if results is None else tuple(_decode(result) for result in results),
+        )
+        fields.end()
+        return status
+
+    @classmethod
+    def from_bytes(cls, data: bytes, key: str) -> RunStatus:
+        """Read the status object at `key`; anything else is a `FileFormatError`."""
+        try:
+            return cls.from_json(json.loads(data))
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{key} is not a run's status: {error}") from error
+        except FileFormatError as error:
+            raise FileFormatError(f"{key}: {error}") from error
+
+
+_WHAT: dict[str, type] = {"run": str, "attempt": int, "plan": str, "channel": str, "workers": int, "samples": int}
+_PLAIN = (*_WHAT, "state", "received", "layers", "launched", "ended")
+
+
+def status_key(run: str) -> str:
+    """Return the key of a run's status, in the first bucket of runs."""
+    return f"{STATUS_FOLDER}{run}"
+
+
+def progress_key(prefix: str) -> str:
+    """Return the key of an attempt's progress: the layers that rank 0 has done, in digits."""
+    return f"{prefix}progress"
+
+
+def metrics_key(prefix: str) -> str:
+    """Return the key of an attempt's metrics: the reports of all ranks and of the coordinator."""
+    return f"{prefix}metrics"
+
+
+def failure_key(prefix: str, rank: int) -> str:
+    """Return the key where another run's coordinator leaves what Lambda says of a rank that ended on its own."""
+    return f"{prefix}failures/{rank:05d}"
+
+
+def _state(text: str) -> State:
+    for state in get_args(State):
+        if state == text:
+            found: State = state
+            return found
+    raise FileFormatError(f"'state' must be one of {', '.join(get_args(State))}, not {text!r}")
+
+
+def _time(fields: Fields, name: str) -> float | None:
+    value = fields.take_optional(name, float)
+    return None if value is None else value
+
+
+def _decode(text: object) -> bytes:
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except ValueError as error:
+        raise FileFormatError(f"'results' must hold base64: {error}") from error
