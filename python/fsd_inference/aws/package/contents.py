@@ -1,0 +1,175 @@
+"""The files of a function: libraries at their locked versions, and our own package."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsd_inference.aws.package.archive import ZipFacts, write_zip
+from fsd_inference.aws.package.prune import prune
+from fsd_inference.errors import FsdError, InputError, SettingError
+
+LOCK = Path(__file__).with_name("requirements.txt")
+"""The libraries, pinned by hash for every architecture and Python that we support."""
+
+_PACKAGE = Path(__file__).parents[2]
+_MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine in an ELF header
+_ARCHITECTURES = {"x86_64": "x86_64", "arm64": "aarch64"}  # Lambda's names, and those of wheels
+_GLIBC = 34  # 2.34 is Amazon Linux 2023's, on which Lambda runs Python 3.12 and newer
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a function will run: Lambda's name of the architecture, and the version of Python."""
+
+    arch: str = "x86_64"
+    python: str = "3.13"
+
+    def __post_init__(self) -> None:
+        if self.arch not in _ARCHITECTURES:
+            raise SettingError(f"the architecture must be one of {', '.join(_ARCHITECTURES)}, not {self.arch!r}")
+        version = re.fullmatch(r"3\.(\d{1,2})", self.python)
+        if version is None or int(version[1]) < 11:
+            raise SettingError(f"the version of Python must be like 3.13, and at least 3.11, not {self.python!r}")
+
+    @property
+    def machine(self) -> str:
+        """The architecture as wheels and compilers call it."""
+        return _ARCHITECTURES[self.arch]
+
+    @property
+    def pip_options(self) -> list[str]:
+        """What makes pip take wheels of this target, whatever machine it runs on."""
+        platforms = [f"manylinux_2_{minor}_{self.machine}" for minor in range(_GLIBC, 16, -1)]
+        platforms.append(f"manylinux2014_{self.machine}")
+        return [
+            "--only-binary=:all:",
+            "--implementation=cp",
+            f"--python-version={self.python}",
+            *(f"--platform={platform}" for platform in platforms),
+        ]
+
+
+def build_zip(
+    output: Path,
+    target: Target,
+    *,
+    wheel: Path | None = None,
+    on_library: Callable[[int, int], None] = lambda _done, _all: None,
+) -> ZipFacts:
+    """Write the functions' zip: what the image has, for Lambda's own Python runtimes.
+
+    Parameters
+    ----------
+    output : Path
+        The zip to write; it appears whole or not at all.
+    target : Target
+        Where it will run.
+    wheel : Path, optional
+        A wheel of ours for the target; the package that is running, if not given.
+    on_library : callable
+        Is told how many libraries of how many were found.
+
+    Raises
+    ------
+    FsdError
+        If a library cannot be downloaded, our package is not made for the target, or Lambda would refuse the size.
+    """
+    with tempfile.TemporaryDirectory(prefix="fsd-package-") as folder:
+        directory = Path(folder)
+        add_our_package(directory, target, wheel)  # first: what is wrong with it is known without a download
+        add_libraries(directory, target, on_library)
+        prune(directory)
+        return write_zip(directory, output)
+
+
+def add_libraries(
+    directory: Path, target: Target, on_library: Callable[[int, int], None] = lambda _done, _all: None
+) -> None:
+    """Install the locked libraries into `directory`; pip's own settings say where they come from.
+
+    Raises
+    ------
+    FsdError
+        If pip cannot get one of them, in pip's words.
+    """
+    total = len(re.findall(r"^\w\S*==", LOCK.read_text(), flags=re.MULTILINE))
+    options = ["--require-hashes", "--no-compile", "--progress-bar=off", *target.pip_options]
+    done = 0
+    for line in _pip("--target", str(directory), *options, "--requirement", str(LOCK)):
+        if line.startswith("Collecting "):
+            done += 1
+            on_library(done, total)
+
+
+def add_our_package(directory: Path, target: Target, wheel: Path | None = None) -> None:
+    """Put our package into `directory`, from a wheel or as it is running.
+
+    Raises
+    ------
+    InputError
+        If its compiled extension cannot be loaded by the target.
+    """
+    if wheel is not None:
+        if not wheel.is_file():
+            raise InputError(f"{wheel} is not there; `make wheel` builds one for this machine")
+        for _ in _pip("--target", str(directory), "--no-compile", *target.pip_options, str(wheel)):
+            pass
+    else:
+        unwanted = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(_PACKAGE, directory / _PACKAGE.name, ignore=unwanted)
+    _check_extension(directory / _PACKAGE.name, target)
+
+
+def _check_extension(package: Path, target: Target) -> None:
+    libraries = list(package.glob("_kernels*.so"))
+    if len(libraries) != 1:
+        raise InputError(f"{package.name} has {len(libraries)} compiled extensions instead of one; build it again")
+    content = libraries[0].read_bytes()
+    machine = _MACHINES.get(int.from_bytes(content[18:20], "little"), "another")
+    hint = "name a wheel that is made for it with --wheel (docker/Dockerfile's stage `wheel` builds it)"
+    if machine != target.machine:
+        raise InputError(
+            f"the compiled extension is for {machine} and Lambda's {target.arch} needs {target.machine}; {hint}"
+        )
+    needed = max((int(minor) for minor in re.findall(rb"\0GLIBC_2\.(\d+)", content)), default=0)
+    if needed > _GLIBC:
+        raise InputError(f"the compiled extension needs glibc 2.{needed} and Lambda has 2.{_GLIBC}; {hint}")
+
+
+def _pip(*arguments: str) -> Iterator[str]:
+    """Run pip and yield what it says, line by line.
+
+    Raises
+    ------
+    FsdError
+        If it fails, with its last error.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+        *arguments,
+    ]
+    reason = "it did not say why"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # noqa: S603 - pip
+        try:
+            for line in process.stdout or ():
+                if line.startswith("ERROR: ") or "No module named pip" in line:
+                    reason = line.removeprefix("ERROR: ").strip()
+                yield line
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise FsdError(f"pip could not install the functions' libraries: {reason}")
