@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from fsd_inference.config import RunSettings
+from fsd_inference.engine.ending import first_error
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, RunError, StallError, WorkerDiedError
-from fsd_inference.session.attempt import _first_error
 
 SPEC = RunSpec("0" * 32, 0, "1" * 32, 1, 1, 0.0, RunSettings(workers=4))
 
@@ -40,11 +40,11 @@ LOAD = RunError("rank 2, load: damaged", rank=2, operation="load")
     ],
 )
 def test_the_origin_is_found(told: list[dict[str, Any]], first: RunError | None) -> None:
-    found = _first_error(SPEC, told, [])
+    found = first_error(SPEC, told, [])
     assert (found and found.record()) == (first and first.record())
 
 
 def test_a_rank_without_report_is_named_where_no_one_complains() -> None:
-    found = _first_error(SPEC, reports(None, None, None), [])
+    found = first_error(SPEC, reports(None, None, None), [])
     assert found is not None
     assert (found.rank, found.retryable) == (3, True)

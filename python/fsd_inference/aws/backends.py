@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 
 from fsd_inference.aws.clients import Clients
-from fsd_inference.aws.stack import load_stack
+from fsd_inference.channels.base import Channel
+from fsd_inference.channels.memory import MemoryHub
 from fsd_inference.channels.object import ObjectChannel
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.engine.rank import Backends
@@ -16,37 +16,27 @@ from fsd_inference.records import RANKS_PER_TOPIC, StackSpec, UsageMeter
 from fsd_inference.store.base import Store
 
 
-def open_aws_backends(channel: str, path: Path, *, spec: RunSpec, rank: int, lane: int | None) -> Backends:
-    """Open a stack's buckets and one rank's channel.
+def open_aws_backends(
+    clients: Clients, stack: StackSpec, channel: str, *, spec: RunSpec, rank: int, lane: int | None
+) -> Backends:
+    """Open a stack's buckets and one rank's channel; closing them closes `clients` too.
 
     Parameters
     ----------
-    channel : {"queue", "object"}
-    path : Path
-        The ``stack.json``.
-    spec, rank
-        The attempt, and whose channel to open.
-    lane : int, optional
-        The lane that the attempt holds, for "queue".
+    clients, stack
+        The stack, and clients of it.
+    channel, spec, rank, lane
+        See `open_channel`.
     """
-    stack = load_stack(path)
-    clients = Clients.of_stack(stack)
-    meter = UsageMeter()
-    runs, plans = open_buckets(clients, stack, meter)
-    if channel == "object":
-        objects = ObjectChannel(runs, run=spec.run, attempt=spec.attempt, rank=rank, workers=spec.settings.workers)
-        return Backends(plans, runs[0], objects, _closing(clients, runs, plans))
-    if channel != "queue" or lane is None:
-        raise SettingError(f"channel {channel!r} cannot be opened on a stack without a lane")
-    queues = QueueChannel(
-        clients.sns,
-        clients.sqs,
-        topics=stack.lanes[lane].topic_arns[: -(-spec.settings.workers // RANKS_PER_TOPIC)],
-        queue_url=stack.lanes[lane].queue_urls[rank],
-        workers=spec.settings.workers,
-        settings=QueueSettings(message_bytes=stack.message_bytes),
-    )
-    return Backends(plans, runs[0], queues, _closing(clients, runs, plans))
+    runs, plans = open_buckets(clients, stack, UsageMeter())
+
+    def release() -> None:
+        for store in (*runs, plans):
+            store.close()
+        clients.close()
+
+    frames = open_channel(clients, stack, runs, channel, spec=spec, rank=rank, lane=lane)
+    return Backends(plans, runs[0], frames, release)
 
 
 def open_buckets(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tuple[list[Store], Store]:
@@ -55,10 +45,43 @@ def open_buckets(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tuple
     return runs, clients.open_bucket(stack.network_bucket, meter=meter)
 
 
-def _closing(clients: Clients, runs: list[Store], plans: Store) -> Callable[[], None]:
-    def close() -> None:
-        for store in (*runs, plans):
-            store.close()
-        clients.close()
+def open_channel(
+    clients: Clients,
+    stack: StackSpec,
+    runs: Sequence[Store],
+    channel: str,
+    *,
+    spec: RunSpec,
+    rank: int,
+    lane: int | None,
+) -> Channel:
+    """Open one rank's channel.
 
-    return close
+    Parameters
+    ----------
+    clients, stack
+        The stack, and clients of it; stay the caller's, as do `runs`.
+    runs : sequence of Store
+        The buckets of the runs.
+    channel : {"serial", "queue", "object"}
+        "serial": one rank, which exchanges nothing.
+    spec, rank
+        The attempt, and whose channel to open.
+    lane : int, optional
+        The lane that the attempt holds, for "queue".
+    """
+    workers = spec.settings.workers
+    if channel == "serial" and workers == 1:
+        return MemoryHub(1).channel(0)
+    if channel == "object":
+        return ObjectChannel(runs, run=spec.run, attempt=spec.attempt, rank=rank, workers=workers)
+    if channel != "queue" or lane is None or lane >= len(stack.lanes):
+        raise SettingError(f"channel {channel!r} of {workers} workers cannot be opened on stack {stack.name}")
+    return QueueChannel(
+        clients.sns,
+        clients.sqs,
+        topics=stack.lanes[lane].topic_arns[: -(-workers // RANKS_PER_TOPIC)],
+        queue_url=stack.lanes[lane].queue_urls[rank],
+        workers=workers,
+        settings=QueueSettings(message_bytes=stack.message_bytes),
+    )

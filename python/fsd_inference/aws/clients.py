@@ -24,6 +24,7 @@ from fsd_inference.store import Store, open_store
 from fsd_inference.store.s3 import Credentials
 
 if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
@@ -101,6 +102,12 @@ class Clients:
     def s3(self) -> S3Client:
         """The S3 client, for buckets; objects go through `open_bucket`."""
         client: S3Client = self._client("s3")
+        return client
+
+    @property
+    def functions(self) -> LambdaClient:
+        """The Lambda client."""
+        client: LambdaClient = self._client("lambda")
         return client
 
     def open_bucket(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Kind
+from fsd_inference.engine.control import abort_frame, seal_control
 from fsd_inference.engine.gather import encode
 from fsd_inference.engine.launcher import Launcher
 from fsd_inference.engine.messages import (
@@ -47,9 +48,9 @@ from fsd_inference.engine.results import concatenate, pack_blocks
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.timeline import Timeline
 from fsd_inference.engine.tree import Tree
-from fsd_inference.engine.worker import Worker, abort_payload
+from fsd_inference.engine.worker import Worker
 from fsd_inference.errors import PeerGoneError, RunError, as_run_error
-from fsd_inference.kernels import NonFiniteError, RankState, seal
+from fsd_inference.kernels import NonFiniteError, RankState
 from fsd_inference.partition.plan import RankPlan
 from fsd_inference.store.base import Store
 
@@ -316,26 +317,19 @@ class Driver:
         future.add_done_callback(taken)
 
     def _gather_frames(self, target: int, summary: bytes) -> list[Frame]:
-        layers = self._plan().layers
         pieces = [summary[i : i + _CONTROL_BYTES] for i in range(0, len(summary), _CONTROL_BYTES)] or [b""]
         return [
-            Frame(Kind.GATHER, layers, 0, (target,), self._seal(Kind.GATHER, layers, [target], i, len(pieces), piece))
+            seal_control(self.spec, self.rank, Kind.GATHER, self._plan().layers, [target], i, len(pieces), piece)
             for i, piece in enumerate(pieces)
         ]
 
-    def _seal(self, kind: Kind, layer: int, targets: Sequence[int], part: int, parts: int, payload: bytes) -> bytes:
-        spec = self.spec
-        run, plan = bytes.fromhex(spec.run), bytes.fromhex(spec.plan)
-        return seal(run, spec.attempt, plan, self.rank, kind, layer, targets, part, parts, payload)
-
     def _abort(self, error: RunError) -> None:
         """Tell all ranks. Where even that fails their own clocks end them, so the first error is the one to keep."""
-        others = [rank for rank in range(self.spec.settings.workers) if rank != self.rank]
-        if not others:
+        frame = abort_frame(self.spec, self.rank, error)
+        if frame is None:
             return
-        body = self._seal(Kind.ABORT, 0, others, 0, 1, abort_payload(error))
         try:
-            self._channel.abort(Frame(Kind.ABORT, 0, 0, tuple(others), body))
+            self._channel.abort(frame)
         except Exception as failed:  # noqa: BLE001 - see above
             error.add_note(f"the other ranks could not be told: {failed}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,23 +56,36 @@ class LoadedRank:
         return int(self.warm.shard.parts[layer].rows[row])
 
 
-def load_shard(plans: Store, spec: RunSpec, rank: int) -> WarmShard:
+def load_manifest(read: Callable[[str], bytes | None], spec: RunSpec) -> Manifest:
+    """Read the manifest of a run's plan; `FileFormatError` if it is missing or of another plan."""
+    key = f"{spec.plan_prefix}{MANIFEST_FILE}"
+    found = read(key)
+    if found is None:
+        raise FileFormatError(f"{key} is not in the store; upload the partitioned network again")
+    manifest = Manifest.from_bytes(found, key)
+    if manifest.plan_digest.hex() != spec.plan or manifest.workers != spec.settings.workers:
+        raise FileFormatError(f"{key} is of another plan than the run; upload the partitioned network again")
+    return manifest
+
+
+def load_shard(read: Callable[[str], bytes | None], spec: RunSpec, rank: int) -> WarmShard:
     """Read a rank's shard and check it against the manifest and the run.
+
+    Parameters
+    ----------
+    read : callable
+        Returns the object of a key, or None: the store of plans, or something that keeps copies of what it holds.
+    spec, rank
+        The attempt, and whose shard to read.
 
     Raises
     ------
     FileFormatError
         It is missing, or not what the run was planned for.
     """
-    manifest_key = f"{spec.plan_prefix}{MANIFEST_FILE}"
-    found = plans.get(manifest_key)
-    if found is None:
-        raise FileFormatError(f"{manifest_key} is not in the store; upload the partitioned network again")
-    manifest = Manifest.from_bytes(found, manifest_key)
-    if manifest.plan_digest.hex() != spec.plan or manifest.workers != spec.settings.workers:
-        raise FileFormatError(f"{manifest_key} is of another plan than the run; upload the partitioned network again")
+    manifest = load_manifest(read, spec)
     shard_key = spec.plan_prefix + manifest.shard(rank).file
-    data = plans.get(shard_key)
+    data = read(shard_key)
     if data is None:
         raise FileFormatError(f"{shard_key} is not in the store; upload the partitioned network again")
     shard = read_shard(data, manifest, rank)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fsd_inference.channels.base import Channel
 from fsd_inference.engine.driver import Driver, Outcome, RankWork
@@ -18,24 +18,33 @@ from fsd_inference.store.base import Store
 
 @dataclass(slots=True)
 class Backends:
-    """What a rank works with: where shards are, where inputs, claims and results are, and what carries the frames."""
+    """What a rank works with: where shards are, where inputs, claims and results are, and what carries the frames.
+
+    Attributes
+    ----------
+    plans, runs : Store
+    channel : Channel
+    release : callable
+        Closes what was opened beside the channel.
+    before : Usage
+        What the stores and the channel had counted before this rank began.
+    """
 
     plans: Store
     runs: Store
     channel: Channel
     release: Callable[[], None] = lambda: None
+    before: Usage = field(default_factory=Usage)
 
     def close(self) -> None:
         """Close everything, the channel first."""
         self.channel.close()
-        self.plans.close()
-        self.runs.close()
         self.release()
 
     def count(self) -> Usage:
-        """Return what has been counted so far."""
+        """Return what this rank has been counted so far."""
         meters = dict.fromkeys((self.plans.meter, self.runs.meter, self.channel.meter))
-        return sum((meter.snapshot() for meter in meters), Usage())
+        return sum((meter.snapshot() for meter in meters), Usage()) - self.before
 
 
 def run_rank(

@@ -26,12 +26,16 @@ def _open(place: Place, directory: Path, rank: int) -> Backends:
     if place.stack is not None:
         # boto3 takes a third of a second to import, which ranks over "memory" need not wait for.
         from fsd_inference.aws.backends import open_aws_backends  # noqa: PLC0415
+        from fsd_inference.aws.clients import Clients  # noqa: PLC0415
+        from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
 
-        return open_aws_backends(place.channel, Path(place.stack), spec=place.spec, rank=rank, lane=place.lane)
+        stack = load_stack(Path(place.stack))
+        clients = Clients.of_stack(stack)
+        return open_aws_backends(clients, stack, place.channel, spec=place.spec, rank=rank, lane=place.lane)
     if place.store is None:
         raise SettingError(f"channel {place.channel!r} needs a stack; name its stack.json")
     store, settings = open_store(place.store), place.spec.settings
     # Each level of the launch tree has the start clock's time until it listens.
     patience_s = settings.clocks.start_s * Tree(settings.workers, settings.branching).depth
     channel = SocketChannel(directory, rank, settings.workers, connect_timeout_s=patience_s)
-    return Backends(plans=store, runs=store, channel=channel)
+    return Backends(plans=store, runs=store, channel=channel, release=store.close)

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
             rank=rank,
             starter=starter,
             started=started,
-            load=lambda: load_rank(backends.runs, spec, load_shard(backends.plans, spec, rank), str(directory)),
+            load=lambda: load_rank(backends.runs, spec, load_shard(backends.plans.get, spec, rank), str(directory)),
             backends=backends,
             launcher=launcher,
             attached=_end_with_starter,

@@ -19,6 +19,7 @@ from scipy import sparse
 
 from fsd_inference import kernels
 from fsd_inference.config import Clocks, RunSettings
+from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.gather import Summary, decode
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.memory import peak_rss_bytes
@@ -38,7 +39,7 @@ from fsd_inference.partition import (
 )
 from fsd_inference.partition.manifest import MANIFEST_FILE
 from fsd_inference.records import RunReport, Usage
-from fsd_inference.session.attempt import Ended, run_attempt
+from fsd_inference.session.attempt import run_attempt
 from fsd_inference.session.home import Home, LocalHome
 from fsd_inference.session.inference import Inference
 from fsd_inference.session.progress import Progress, Silent, task

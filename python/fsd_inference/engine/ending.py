@@ -1,0 +1,72 @@
+"""How an attempt ended: what its ranks report, and which of their errors is the one to show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import AbortedError, RunError, run_error_from_record
+from fsd_inference.store.base import Store
+
+_READERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended: when rank 0 was started, what each rank reports, and what went wrong.
+
+    Without an error there is a report of every rank; otherwise of those that could still write one.
+    """
+
+    launched: float
+    reports: list[dict[str, Any]]
+    error: RunError | None
+
+
+def read_reports(store: Store, spec: RunSpec) -> list[dict[str, Any]]:
+    """Return the reports that are there; one that cannot be read is as good as none."""
+    reports = []
+    with ThreadPoolExecutor(min(_READERS, spec.settings.workers)) as threads:
+        for data in threads.map(store.get, map(spec.report_key, range(spec.settings.workers))):
+            with suppress(ValueError):
+                reports.append(json.loads(data or b""))
+    return reports
+
+
+def first_error(spec: RunSpec, reports: Sequence[dict[str, Any]], failed: Sequence[RunError]) -> RunError | None:
+    """Return what went wrong first: what the ranks were told by the one that failed, rather than that they stopped.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The attempt.
+    reports : sequence of dict
+        What `read_reports` found.
+    failed : sequence of RunError
+        What whoever watched the ranks saw.
+    """
+    told = {report["rank"]: run_error_from_record(report["error"]) for report in reports if report["error"] is not None}
+    causes = {rank: error for rank, error in told.items() if not isinstance(error, AbortedError)}
+    for error in (*causes.values(), *failed, *told.values()):
+        return _origin(error, causes)
+    missing = sorted(set(range(spec.settings.workers)) - {report["rank"] for report in reports})
+    if missing:
+        names = ", ".join(map(str, missing))
+        return RunError(
+            f"ranks {names} ended without a report; try again", rank=missing[0], operation="report", retryable=True
+        )
+    return None
+
+
+def _origin(error: RunError, causes: Mapping[int, RunError]) -> RunError:
+    """Follow an error to what the rank that it names says of it: a rank may know another's failure by its end alone."""
+    followed: set[int] = set()
+    while error.rank is not None and error.rank in causes and error.rank not in followed:
+        followed.add(error.rank)
+        error = causes[error.rank]
+    return error
