@@ -1,0 +1,146 @@
+data "aws_caller_identity" "current" {}
+
+data "aws_partition" "current" {}
+
+data "aws_region" "current" {}
+
+locals {
+  account   = data.aws_caller_identity.current.account_id
+  partition = data.aws_partition.current.partition
+  region    = data.aws_region.current.id # `name` is deprecated in later providers, `region` is not in earlier ones
+
+  # Names and ARNs are put together here, not taken from resources: roles name functions, functions name roles, queues
+  # name themselves in their policies.
+  bucket_prefix    = coalesce(var.bucket_prefix, var.name)
+  is_express       = var.storage_class == "express"
+  run_bucket_end   = local.is_express ? "--${coalesce(var.express_zone_id, "none")}--x-s3" : ""
+  run_bucket_names = [for index in range(var.run_buckets) : "${local.bucket_prefix}-runs-${index}${local.run_bucket_end}"]
+  run_bucket_arns = [
+    for name in local.run_bucket_names : (
+      local.is_express
+      ? "arn:${local.partition}:s3express:${local.region}:${local.account}:bucket/${name}"
+      : "arn:${local.partition}:s3:::${name}"
+    )
+  ]
+  network_bucket_name = "${local.bucket_prefix}-networks"
+  network_bucket_arn  = "arn:${local.partition}:s3:::${local.network_bucket_name}"
+
+  sns_arn    = "arn:${local.partition}:sns:${local.region}:${local.account}"
+  sqs_arn    = "arn:${local.partition}:sqs:${local.region}:${local.account}"
+  lambda_arn = "arn:${local.partition}:lambda:${local.region}:${local.account}:function"
+  logs_arn   = "arn:${local.partition}:logs:${local.region}:${local.account}:log-group"
+
+  coordinator_name = "${var.name}-coordinator"
+  coordinator_arn  = "${local.lambda_arn}:${local.coordinator_name}"
+  worker_names     = { for size in var.memory_sizes : tostring(size) => "${var.name}-worker-${size}" }
+  worker_arns      = { for size, name in local.worker_names : size => "${local.lambda_arn}:${name}" }
+  function_names   = concat([local.coordinator_name], values(local.worker_names))
+  failures_name    = "${var.name}-failures"
+  failures_arn     = "${local.sqs_arn}:${local.failures_name}"
+
+  ranks_per_topic = 100 # within AWS's 200 filter policies a topic, and few enough that one message can name them all
+  topics = {
+    for place in setproduct(range(var.lanes), range(ceil(var.ranks / local.ranks_per_topic))) :
+    "lane${place[0]}-block${place[1]}" => { lane = place[0], block = place[1] }
+  }
+  queues = {
+    for place in setproduct(range(var.lanes), range(var.ranks)) :
+    "lane${place[0]}-rank${place[1]}" => {
+      rank  = place[1]
+      topic = "lane${place[0]}-block${floor(place[1] / local.ranks_per_topic)}"
+    }
+  }
+  topic_arns = { for key, _ in local.topics : key => "${local.sns_arn}:${var.name}-${key}" }
+  queue_arns = { for key, _ in local.queues : key => "${local.sqs_arn}:${var.name}-${key}" }
+
+  has_functions = var.package_type == "zip" || var.image_uri != ""
+
+  stack = {
+    format       = "fsd-stack"
+    version      = 2
+    name         = var.name
+    endpoint_url = var.endpoint_url
+    region       = local.region
+    lanes = [
+      for lane in range(var.lanes) : {
+        topic_arns = [
+          for block in range(ceil(var.ranks / local.ranks_per_topic)) : aws_sns_topic.lane["lane${lane}-block${block}"].arn
+        ]
+        queue_urls = [for rank in range(var.ranks) : aws_sqs_queue.lane["lane${lane}-rank${rank}"].url]
+      }
+    ]
+    run_buckets    = local.run_bucket_names
+    network_bucket = local.network_bucket_name
+    message_bytes  = var.message_bytes
+    longest_run_s  = var.longest_run_s
+    purge_settle_s = var.purge_settle_s
+    emulator       = null
+    functions = local.has_functions ? {
+      coordinator = aws_lambda_function.coordinator[0].arn
+      workers = [
+        # Keys are strings, whose order is not that of numbers; padded they sort alike.
+        for padded in sort([for size in var.memory_sizes : format("%05d", size)]) : {
+          memory_mb = tonumber(padded)
+          arn       = aws_lambda_function.worker[tostring(tonumber(padded))].arn
+        }
+      ]
+      failures_queue_url = aws_sqs_queue.failures.url
+      timeout_s          = var.timeout_s
+    } : null
+  }
+  stack_json = jsonencode(local.stack)
+}
+
+# Rules between settings, which a variable's own validation cannot state before Terraform 1.9.
+resource "terraform_data" "rules" {
+  lifecycle {
+    precondition {
+      condition     = var.package_type == "image" || var.image_uri == ""
+      error_message = "image_uri is for package_type = \"image\"; leave it empty, or change package_type."
+    }
+    precondition {
+      condition     = var.package_type == "zip" || var.zip_path == null
+      error_message = "zip_path is for package_type = \"zip\"; leave it out, or change package_type."
+    }
+    precondition {
+      condition     = var.package_type == "image" || var.zip_path != null
+      error_message = "package_type = \"zip\" needs zip_path: write the file with `fsd package zip`."
+    }
+    precondition {
+      condition     = var.image_uri == "" || var.endpoint_url != null || strcontains(var.image_uri, ".dkr.ecr.${local.region}.")
+      error_message = "image_uri must be in ECR in the provider's region (${local.region}): Lambda takes images from nowhere else."
+    }
+    precondition {
+      condition     = var.timeout_s <= var.longest_run_s
+      error_message = "timeout_s (${var.timeout_s}) must not be longer than longest_run_s (${var.longest_run_s}): queues would give a message out again while a function still works on it."
+    }
+    precondition {
+      condition     = var.lanes * var.ranks <= 10000
+      error_message = "lanes x ranks (${var.lanes} x ${var.ranks}) must be at most 10000, an account's filter policies."
+    }
+    precondition {
+      condition     = !(var.kms_key_create && var.kms_key_arn != null)
+      error_message = "kms_key_create and kms_key_arn exclude each other: make a key or give one."
+    }
+    precondition {
+      condition     = local.is_express == (var.express_zone_id != null)
+      error_message = "storage_class = \"express\" and express_zone_id go together: give both or neither."
+    }
+    precondition {
+      condition     = !local.is_express || var.endpoint_url == null
+      error_message = "storage_class = \"express\" is for AWS itself: emulators have no directory buckets."
+    }
+    precondition {
+      condition     = !local.is_express || !local.has_key
+      error_message = "storage_class = \"express\" cannot be had with a KMS key: directory buckets keep S3's own."
+    }
+    precondition {
+      condition     = alltrue([for name in local.run_bucket_names : length(name) <= 63])
+      error_message = "bucket_prefix is too long: ${local.run_bucket_names[0]} has more than the 63 characters of a bucket's name."
+    }
+    precondition {
+      condition     = var.alarms || length(var.alarm_actions) == 0
+      error_message = "alarm_actions needs alarms = true."
+    }
+  }
+}

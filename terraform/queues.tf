@@ -1,0 +1,64 @@
+# A lane is a topic for each 100 ranks and a queue for each rank, which gets what names its rank, and what names `all`.
+# `fsd stack up` makes the same on an emulator.
+
+locals {
+  message_lifetime_s = ceil(var.longest_run_s) + 300
+}
+
+resource "aws_sns_topic" "lane" {
+  #checkov:skip=CKV_AWS_26:With SNS's own key other services cannot publish, and SNS keeps nothing; kms_key_create and kms_key_arn encrypt.
+  for_each = local.topics
+
+  name              = "${var.name}-${each.key}"
+  kms_master_key_id = local.key_arn
+  tags              = var.tags
+}
+
+resource "aws_sqs_queue" "lane" {
+  for_each = local.queues
+
+  name                              = "${var.name}-${each.key}"
+  visibility_timeout_seconds        = local.message_lifetime_s
+  message_retention_seconds         = max(local.message_lifetime_s, 60)
+  max_message_size                  = 262144
+  kms_master_key_id                 = local.key_arn
+  kms_data_key_reuse_period_seconds = local.has_key ? 3600 : null
+  sqs_managed_sse_enabled           = local.has_key ? null : true
+  tags                              = var.tags
+
+  # Inline: a policy of its own would cost another request and another wait for each queue.
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "sns.amazonaws.com" }
+      Action    = "sqs:SendMessage"
+      Resource  = local.queue_arns[each.key]
+      Condition = { ArnEquals = { "aws:SourceArn" = local.topic_arns[each.value.topic] } }
+    }]
+  })
+}
+
+resource "aws_sns_topic_subscription" "lane" {
+  for_each = local.queues
+
+  topic_arn            = aws_sns_topic.lane[each.value.topic].arn
+  protocol             = "sqs"
+  endpoint             = aws_sqs_queue.lane[each.key].arn
+  raw_message_delivery = true
+  filter_policy_scope  = "MessageAttributes"
+  filter_policy        = jsonencode({ to = [tostring(each.value.rank), "all"] })
+}
+
+# Events of invocations that ended without an answer (killed by memory or time limit, throttled, too late). The
+# coordinator of the run reads them within seconds; what is left here belonged to a run that nobody waited for.
+resource "aws_sqs_queue" "failures" {
+  name                              = local.failures_name
+  visibility_timeout_seconds        = 30
+  message_retention_seconds         = 86400
+  max_message_size                  = 262144
+  kms_master_key_id                 = local.key_arn
+  kms_data_key_reuse_period_seconds = local.has_key ? 3600 : null
+  sqs_managed_sse_enabled           = local.has_key ? null : true
+  tags                              = var.tags
+}

@@ -1,0 +1,186 @@
+# Buckets of the runs, whose objects expire, and one of networks, which keeps what was pushed.
+
+resource "aws_s3_bucket" "runs" {
+  #checkov:skip=CKV_AWS_18:Access logs would cost more than the runs: each run makes thousands of requests. CloudTrail has data events.
+  #checkov:skip=CKV_AWS_21:Objects of runs are written once and expire; old versions would be paid for and never read.
+  #checkov:skip=CKV_AWS_144:What is here can be computed again; a copy in another region would double the bill.
+  #checkov:skip=CKV_AWS_145:S3's own keys encrypt unless kms_key_create or kms_key_arn is set: each request with a KMS key may be billed.
+  #checkov:skip=CKV2_AWS_62:Nothing waits for events of these buckets; ranks read the objects that they expect.
+  count = local.is_express ? 0 : var.run_buckets
+
+  bucket        = local.run_bucket_names[count.index]
+  force_destroy = var.force_destroy
+  tags          = var.tags
+}
+
+# Always encrypted and never public, so that a standard bucket's settings for those do not exist here.
+resource "aws_s3_directory_bucket" "runs" {
+  count = local.is_express ? var.run_buckets : 0
+
+  bucket        = local.run_bucket_names[count.index]
+  force_destroy = var.force_destroy
+
+  location {
+    name = var.express_zone_id
+  }
+}
+
+resource "aws_s3_bucket" "networks" {
+  #checkov:skip=CKV_AWS_18:Access logs would need a bucket of their own; CloudTrail has data events.
+  #checkov:skip=CKV_AWS_21:Objects are named by the digest of what they hold and never change; stack.json can be made again.
+  #checkov:skip=CKV_AWS_144:Networks are pushed from files that the user has; a copy in another region would double the bill.
+  #checkov:skip=CKV_AWS_145:S3's own keys encrypt unless kms_key_create or kms_key_arn is set.
+  #checkov:skip=CKV2_AWS_62:Nothing waits for events of this bucket.
+  bucket        = local.network_bucket_name
+  force_destroy = var.force_destroy
+  tags          = var.tags
+}
+
+locals {
+  run_buckets = local.is_express ? aws_s3_directory_bucket.runs[*].bucket : aws_s3_bucket.runs[*].bucket
+
+  tls_only = {
+    for name, arn in merge(zipmap(local.run_bucket_names, local.run_bucket_arns), { (local.network_bucket_name) = local.network_bucket_arn }) :
+    name => {
+      Sid       = "TlsOnly"
+      Effect    = "Deny"
+      Principal = "*"
+      Action    = strcontains(arn, ":s3express:") ? "s3express:*" : "s3:*"
+      Resource  = strcontains(arn, ":s3express:") ? [arn] : [arn, "${arn}/*"]
+      Condition = { Bool = { "aws:SecureTransport" = "false" } }
+    }
+  }
+}
+
+resource "aws_s3_bucket_lifecycle_configuration" "runs" {
+  count  = var.run_buckets
+  bucket = local.run_buckets[count.index]
+
+  rule {
+    id     = "expire"
+    status = "Enabled"
+
+    filter {
+      prefix = ""
+    }
+    expiration {
+      days = var.expire_days
+    }
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 1
+    }
+  }
+}
+
+resource "aws_s3_bucket_lifecycle_configuration" "networks" {
+  bucket = aws_s3_bucket.networks.bucket
+
+  rule {
+    id     = "expire"
+    status = "Enabled"
+
+    filter {
+      prefix = ""
+    }
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 1
+    }
+  }
+}
+
+resource "aws_s3_bucket_public_access_block" "runs" {
+  count  = local.is_express ? 0 : var.run_buckets
+  bucket = aws_s3_bucket.runs[count.index].bucket
+
+  block_public_acls       = true
+  block_public_policy     = true
+  ignore_public_acls      = true
+  restrict_public_buckets = true
+}
+
+resource "aws_s3_bucket_public_access_block" "networks" {
+  bucket = aws_s3_bucket.networks.bucket
+
+  block_public_acls       = true
+  block_public_policy     = true
+  ignore_public_acls      = true
+  restrict_public_buckets = true
+}
+
+resource "aws_s3_bucket_server_side_encryption_configuration" "runs" {
+  count  = local.is_express ? 0 : var.run_buckets
+  bucket = aws_s3_bucket.runs[count.index].bucket
+
+  rule {
+    bucket_key_enabled = local.has_key # one KMS request for many objects
+
+    apply_server_side_encryption_by_default {
+      sse_algorithm     = local.has_key ? "aws:kms" : "AES256"
+      kms_master_key_id = local.key_arn
+    }
+  }
+}
+
+resource "aws_s3_bucket_server_side_encryption_configuration" "networks" {
+  bucket = aws_s3_bucket.networks.bucket
+
+  rule {
+    bucket_key_enabled = local.has_key
+
+    apply_server_side_encryption_by_default {
+      sse_algorithm     = local.has_key ? "aws:kms" : "AES256"
+      kms_master_key_id = local.key_arn
+    }
+  }
+}
+
+resource "aws_s3_bucket_policy" "runs" {
+  count  = var.run_buckets
+  bucket = local.run_buckets[count.index]
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(
+      [local.tls_only[local.run_bucket_names[count.index]]],
+      # In a directory bucket the lifecycle works through a session like everybody else.
+      [
+        for arn in slice(local.run_bucket_arns, count.index, count.index + 1) : {
+          Sid       = "Lifecycle"
+          Effect    = "Allow"
+          Principal = { Service = "lifecycle.s3.amazonaws.com" }
+          Action    = "s3express:CreateSession"
+          Resource  = arn
+          Condition = { StringEquals = { "s3express:SessionMode" = "ReadWrite" } }
+        } if local.is_express
+      ]
+    )
+  })
+
+  depends_on = [aws_s3_bucket_public_access_block.runs] # S3 refuses two changes of a bucket at once
+}
+
+resource "aws_s3_bucket_policy" "networks" {
+  bucket = aws_s3_bucket.networks.bucket
+  policy = jsonencode({
+    Version   = "2012-10-17"
+    Statement = [local.tls_only[local.network_bucket_name]]
+  })
+
+  depends_on = [aws_s3_bucket_public_access_block.networks]
+}
+
+# What the functions read to know their stack.
+resource "aws_s3_object" "stack" {
+  bucket       = aws_s3_bucket.networks.bucket
+  key          = "stack.json"
+  content      = local.stack_json
+  content_type = "application/json"
+
+  override_provider {
+    default_tags {
+      tags = {} # an object can have 10 tags; the bucket has them all
+    }
+  }
+
+  depends_on = [aws_s3_bucket_server_side_encryption_configuration.networks]
+}

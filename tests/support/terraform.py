@@ -1,0 +1,176 @@
+"""Terraform for tests: the module applied from a directory of its own, with the provider from this machine's disk.
+
+    with applied(tmp_path, emulator_url, name="fsd", lanes=1, ranks=3) as deployment:
+        stack = parse_stack(json.loads(deployment.outputs["stack_json"]))
+
+Where Terraform is not installed, tests that ask for it are skipped and say so; they never are in CI, if it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODULE = Path(__file__).parents[2] / "terraform"
+_MIRROR = Path(os.environ.get("FSD_TERRAFORM_MIRROR", "/opt/tf-plugins"))
+_PARALLELISM = 64  # the provider waits for each queue; together they take as long as one
+_TIMEOUT_S = 280
+_SERVICES = ("cloudwatch", "ecr", "iam", "kms", "lambda", "logs", "s3", "sns", "sqs", "sts")
+
+
+def needs_terraform() -> None:
+    """Skip the test where there is no Terraform, or nothing that its provider could come from."""
+    if shutil.which("terraform") is None:
+        pytest.skip("Terraform is not installed: the deployment module is not tested")
+
+
+class Terraform:
+    """A working directory of Terraform.
+
+    Parameters
+    ----------
+    directory : Path
+        Made if it is not there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        needs_terraform()
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        configuration = directory / "terraform.rc"
+        configuration.write_text(_cli_configuration())
+        self._environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))
+        } | {
+            "TF_CLI_CONFIG_FILE": str(configuration),
+            "TF_IN_AUTOMATION": "1",
+            "CHECKPOINT_DISABLE": "1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command; what it says is in the failure's message."""
+        done = subprocess.run(
+            ["terraform", *arguments],
+            cwd=self.directory,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            command = " ".join(arguments)
+            raise AssertionError(f"terraform {command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def copy_module(self) -> Path:
+        """Copy the module here, so that nothing is written among its files; return where it lies."""
+        target = self.directory / "module"
+        shutil.copytree(MODULE, target, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        return target
+
+    def init(self) -> None:
+        """Install the provider."""
+        self.run("init", "-no-color", "-input=false", "-backend=false")
+
+
+class Deployment(Terraform):
+    """The module on an emulator.
+
+    Parameters
+    ----------
+    directory : Path
+        Where configuration and state are kept.
+    endpoint_url : str
+        The emulator's.
+    provider : mapping, optional
+        More of the provider's settings, such as ``access_key``, ``insecure`` or ``default_tags``.
+    """
+
+    def __init__(self, directory: Path, endpoint_url: str, provider: dict[str, Any] | None = None) -> None:
+        super().__init__(directory)
+        self._endpoint_url = endpoint_url
+        self._provider = {
+            "region": "us-east-1",
+            "access_key": "test",
+            "secret_key": "test",
+            "skip_credentials_validation": True,
+            "skip_metadata_api_check": True,
+            "skip_requesting_account_id": True,
+            "s3_use_path_style": True,
+            "endpoints": [dict.fromkeys(_SERVICES, endpoint_url)],
+            **(provider or {}),
+        }
+        self.copy_module()
+        self._configure({"name": "unnamed"})
+        self.init()
+
+    def apply(self, **variables: Any) -> None:
+        """Make or change the stack; what an emulator needs, and that all can be deleted, is set unless given."""
+        self._configure(variables)
+        self.run("apply", "-no-color", "-input=false", "-auto-approve", f"-parallelism={_PARALLELISM}")
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The module's outputs."""
+        found: dict[str, Any] = json.loads(self.run("output", "-json").stdout)["stack"]["value"]
+        return found
+
+    def changes(self) -> list[dict[str, Any]]:
+        """Plan again; return the changes that ``terraform show -json`` lists: none if all is well."""
+        plan = self.directory / "plan"
+        self.run("plan", "-no-color", "-input=false", f"-parallelism={_PARALLELISM}", f"-out={plan}")
+        shown = json.loads(self.run("show", "-json", str(plan)).stdout)
+        return [
+            change
+            for change in shown.get("resource_changes", [])
+            if change["change"]["actions"] not in (["no-op"], ["read"])
+        ]
+
+    def destroy(self) -> None:
+        """Delete the stack."""
+        self.run("destroy", "-no-color", "-input=false", "-auto-approve", f"-parallelism={_PARALLELISM}")
+
+    def _configure(self, variables: dict[str, Any]) -> None:
+        settings = {
+            "endpoint_url": self._endpoint_url,
+            "purge_settle_s": 0,
+            "force_destroy": True,
+            "force_delete": True,
+            **{name: str(value) if isinstance(value, Path) else value for name, value in variables.items()},
+        }
+        root = {
+            "provider": {"aws": self._provider},
+            "module": {"stack": {"source": "./module", **settings}},
+            "output": {"stack": {"value": "${module.stack}"}},
+        }
+        (self.directory / "main.tf.json").write_text(json.dumps(root, indent=2))
+
+
+@contextmanager
+def applied(
+    directory: Path, endpoint_url: str, *, provider: dict[str, Any] | None = None, **variables: Any
+) -> Iterator[Deployment]:
+    """Apply the module for the length of a `with` block."""
+    deployment = Deployment(directory, endpoint_url, provider)
+    try:
+        deployment.apply(**variables)
+        yield deployment
+    finally:
+        deployment.destroy()
+
+
+def _cli_configuration() -> str:
+    """Take the provider from the mirror on disk if there is one, else from where Terraform looks by itself."""
+    if not _MIRROR.is_dir():
+        return ""
+    return f'provider_installation {{\n  filesystem_mirror {{\n    path = "{_MIRROR}"\n  }}\n}}\n'
