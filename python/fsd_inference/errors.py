@@ -19,6 +19,7 @@
         ├── StallError          no frame from a rank (stall clock)
         ├── DeadlineError       the run did not end in time (run clock)
         ├── WorkerDiedError     a rank's process ended on its own
+        ├── StackUpdatedError   functions of two releases met in a run
         └── AbortedError        another rank's failure stopped this one
 """
 
@@ -165,13 +166,28 @@ class WorkerDiedError(RunError):
     retryable = True
 
 
+class StackUpdatedError(RunError):
+    """Functions of two releases met in a run: the stack was being updated."""
+
+    retryable = True
+
+
 class AbortedError(RunError):
     """Another rank's failure stopped this one."""
 
 
 _RUN_ERRORS: dict[str, type[RunError]] = {
     kind.__name__: kind
-    for kind in (RunError, NumericError, StartError, StallError, DeadlineError, WorkerDiedError, AbortedError)
+    for kind in (
+        RunError,
+        NumericError,
+        StartError,
+        StallError,
+        DeadlineError,
+        WorkerDiedError,
+        StackUpdatedError,
+        AbortedError,
+    )
 }
 
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, get_args
@@ -25,7 +26,7 @@ from uuid import uuid4
 
 from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
-from fsd_inference.errors import LaneError, StoreError
+from fsd_inference.errors import FsdError, LaneError, StoreError
 from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.store import Store
 
@@ -132,6 +133,25 @@ class LaneTable:
                 raise LaneError(f"no lane is free after {wait_s:g} s: {view.holders()}")
             self._sleep(min(left, random.uniform(pause / 2, pause)))  # noqa: S311 -- spreads load, no secret
             pause = min(2 * pause, _POLL_S[1])
+
+    @contextmanager
+    def hold(self, run: str, attempt: int, deadline_s: float, wait_s: float, open_poll_s: float) -> Iterator[Lease]:
+        """Hold a lane for the length of a `with` block.
+
+        Parameters
+        ----------
+        run, attempt, deadline_s, wait_s
+            See `acquire`.
+        open_poll_s : float
+            See `release`; after a block that ends well no poll is open.
+        """
+        lease = self.acquire(run, attempt, deadline_s, wait_s)
+        try:
+            yield lease
+            open_poll_s = 0.0
+        finally:
+            with suppress(FsdError):  # the lease expires by itself, and this must not hide how the run ended
+                self.release(lease, open_poll_s)
 
     def renew(self, lease: Lease, deadline_s: float) -> Lease:
         """Hold the lane until `deadline_s` from now instead; raise `LaneError` if it was taken over."""

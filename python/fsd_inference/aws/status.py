@@ -127,9 +127,9 @@ def metrics_key(prefix: str) -> str:
     return f"{prefix}metrics"
 
 
-def failure_key(prefix: str, rank: int) -> str:
+def failure_key(prefix: str) -> str:
     """Return the key where another run's coordinator leaves what Lambda says of a rank that ended on its own."""
-    return f"{prefix}failures/{rank:05d}"
+    return f"{prefix}failed"
 
 
 def _state(text: str) -> State:

@@ -130,6 +130,8 @@ class Driver:
         What was handed to the channel.
     requests : list of int
         `count_requests` once loaded, and at the end of each layer.
+    result_bytes : int
+        Bytes of the object that this rank stored its outputs in.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class Driver:
         self.layers = 0
         self.sent: list[tuple[int, int, int]] = []
         self.requests: list[int] = []
+        self.result_bytes = 0
         self._sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
         self._worker = Worker(
             rank=rank,
@@ -291,7 +294,9 @@ class Driver:
         with self._timeline.measure("store", self._plan().layers, 0):
             if self.spec.settings.output == "rows":
                 blocks = [state.output(m) for m in range(len(self._sizes))]
-                self._store.put(self.spec.result_key(self.rank), pack_blocks(blocks))
+                result = pack_blocks(blocks)
+                self.result_bytes = len(result)
+                self._store.put(self.spec.result_key(self.rank), result)
             else:
                 parts = [state.reduce(m) for m in range(len(self._sizes))]
                 summary = encode(concatenate(parts))

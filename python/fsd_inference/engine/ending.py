@@ -28,11 +28,11 @@ class Ended:
     error: RunError | None
 
 
-def read_reports(store: Store, spec: RunSpec) -> list[dict[str, Any]]:
-    """Return the reports that are there; one that cannot be read is as good as none."""
+def read_reports(store: Store, spec: RunSpec, ranks: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the reports of `ranks` that are there; one that cannot be read is as good as none."""
     reports = []
-    with ThreadPoolExecutor(min(_READERS, spec.settings.workers)) as threads:
-        for data in threads.map(store.get, map(spec.report_key, range(spec.settings.workers))):
+    with ThreadPoolExecutor(_READERS) as threads:
+        for data in threads.map(store.get, map(spec.report_key, ranks)):
             with suppress(ValueError):
                 reports.append(json.loads(data or b""))
     return reports

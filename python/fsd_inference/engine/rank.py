@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fsd_inference.channels.base import Channel
-from fsd_inference.engine.driver import Driver, Outcome, RankWork
+from fsd_inference.engine.driver import Driver, RankWork
 from fsd_inference.engine.launcher import Launcher
 from fsd_inference.engine.rank_report import rank_report
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.timeline import Timeline
+from fsd_inference.errors import RunError
 from fsd_inference.records import Usage
 from fsd_inference.store.base import Store
 
@@ -47,6 +49,14 @@ class Backends:
         return sum((meter.snapshot() for meter in meters), Usage()) - self.before
 
 
+@dataclass(frozen=True, slots=True)
+class RankEnd:
+    """How a rank ended: with an error or well, and what it reports of itself."""
+
+    error: RunError | None
+    report: dict[str, Any]
+
+
 def run_rank(
     *,
     spec: RunSpec,
@@ -58,7 +68,7 @@ def run_rank(
     launcher: Launcher,
     attached: Callable[[Driver], None] = lambda _: None,
     on_layer: Callable[[int], None] = lambda _: None,
-) -> Outcome | None:
+) -> RankEnd | None:
     """Run a rank to its end and write its report as the last object.
 
     Parameters
@@ -80,7 +90,7 @@ def run_rank(
 
     Returns
     -------
-    Outcome or None
+    RankEnd or None
         None if another process holds this rank's claim: the duplicate has done nothing.
     """
     store, count = backends.runs, backends.count
@@ -111,20 +121,21 @@ def run_rank(
         intervals=timeline.intervals(),
         sent=driver.sent,
         requests=driver.requests,
+        result_bytes=len(outcome.summary) if rank == 0 and outcome.summary else driver.result_bytes,
         error=outcome.error,
     )
-    _put_counted(store, spec.report_key(rank), report, count, one_write)
-    return outcome
+    return RankEnd(outcome.error, _put_counted(store, spec.report_key(rank), report, count, one_write))
 
 
 def _put_counted(
-    store: Store, key: str, report: dict[str, object], count: Callable[[], Usage], one_write: Usage
-) -> None:
+    store: Store, key: str, report: dict[str, Any], count: Callable[[], Usage], one_write: Usage
+) -> dict[str, Any]:
     """Write a report whose counts include its own writing; where that took another number of requests, do it again."""
     while True:
         before = count()
         foreseen = before + one_write
-        store.put(key, json.dumps({**report, "usage": foreseen.to_json()}).encode())
+        whole = {**report, "usage": foreseen.to_json()}
+        store.put(key, json.dumps(whole).encode())
         if count() == foreseen:
-            return
+            return whole
         one_write = count() - before

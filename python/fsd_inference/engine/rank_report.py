@@ -36,6 +36,7 @@ def rank_report(
     intervals: Sequence[Interval],
     sent: Sequence[tuple[int, int, int]],
     requests: Sequence[int],
+    result_bytes: int,
     error: RunError | None,
 ) -> dict[str, Any]:
     """Build the report, but for the counts of requests.
@@ -54,6 +55,8 @@ def rank_report(
         What was handed to the channel.
     requests : sequence of int
         Requests counted once the shard was loaded, and by the time each layer was done, cumulative.
+    result_bytes : int
+        Of the object with this rank's results; 0 if it has none.
     error : RunError, optional
         How the rank failed.
     """
@@ -71,6 +74,7 @@ def rank_report(
         "process": os.getpid(),
         "started": started,
         "ended": time.time(),
+        "result_bytes": result_bytes,
         "load_requests": requests[0] if requests else 0,
         "load_s": sum(i.end - i.start for i in intervals if i.name == "load"),
         **{name: sum(row[name] for row in table) for name in _COLUMNS},

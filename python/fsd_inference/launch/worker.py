@@ -37,9 +37,9 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)  # noqa: T201 - the log of the rank
         return 1
     launcher = LocalLauncher(directory, rank)
-    outcome = None
+    ended = None
     try:
-        outcome = run_rank(
+        ended = run_rank(
             spec=spec,
             rank=rank,
             starter=starter,
@@ -51,12 +51,12 @@ def main(arguments: list[str]) -> int:
             on_layer=(lambda layers: print(layers, flush=True)) if rank == 0 else (lambda _: None),  # noqa: T201
         )
     finally:
-        if outcome is None or outcome.error is not None:
+        if ended is None or ended.error is not None:
             launcher.hang_up()
         launcher.close(_GRACE_S)
         backends.close()
-    if outcome is not None and outcome.error is not None:
-        print(outcome.error, file=sys.stderr)  # noqa: T201 - the log of the rank
+    if ended is not None and ended.error is not None:
+        print(ended.error, file=sys.stderr)  # noqa: T201 - the log of the rank
         return EXIT_REPORTED
     return 0
 

@@ -41,7 +41,7 @@ def run_attempt(place: Place, store: Store, layers: int, progress: Progress) -> 
                 if time.time() > place.spec.deadline + _GRACE_S:
                     failed.append(_overdue())
         launcher.close(0.0)
-        reports = read_reports(store, place.spec)
+        reports = read_reports(store, place.spec, range(place.spec.settings.workers))
         return Ended(launched, reports, first_error(place.spec, reports, failed))
     finally:
         launcher.close(0.0)

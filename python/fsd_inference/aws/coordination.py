@@ -1,0 +1,345 @@
+"""One attempt at a run, from its event to its status: what the coordinator function does.
+
+It leases a lane, starts rank 0, and watches: the report of rank 0, whether all ranks have started, and what Lambda says
+of ranks that ended without a word. One coordination is one attempt; trying again is up to whoever asked for the run.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fsd_inference.aws.backends import open_channel
+from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.events import RankEvent, RunEvent, check_fit
+from fsd_inference.aws.failures import Failure, FailureQueue, parse_failure
+from fsd_inference.aws.lanes import open_lanes
+from fsd_inference.aws.status import INLINE_BYTES, RunStatus, failure_key, metrics_key, status_key
+from fsd_inference.engine.control import abort_frame
+from fsd_inference.engine.driver import POLL_S
+from fsd_inference.engine.ending import Ended, first_error, read_reports
+from fsd_inference.engine.loading import load_manifest
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import DeadlineError, FileFormatError, FsdError, RunError, SettingError, StartError
+from fsd_inference.launch.aws_lambda import invoke_rank
+from fsd_inference.records import FunctionsSpec, StackSpec, UsageMeter
+from fsd_inference.store.base import Store
+
+_END_S = 20.0
+"""Seconds before Lambda's time limit by which the ranks must have ended: the rest is for telling how."""
+_GRACE_S = 5.0
+"""How long after their deadline ranks may take to end by themselves."""
+_STOP_S = 8.0
+"""How long ranks that were told to stop may take to report."""
+_LAST_REPORTS_S = 10.0
+"""How long after rank 0's end the other reports, which were begun before it, may take."""
+_LOOK_S = (0.05, 0.25)
+"""Pauses between two looks for rank 0's report: the first, and the longest."""
+_LEFT_S = 2.0
+"""How often to look for a failure that another coordinator received."""
+_POLL_WAIT_S = 1
+_READERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a coordination works with; all of it stays the caller's.
+
+    Attributes
+    ----------
+    clients, stack, runs
+        The stack, clients of it, and its buckets of runs.
+    meter : UsageMeter
+        Counts what is asked of the buckets.
+    read_plan : callable
+        Returns the object of a key in the network bucket, or None.
+    code : str
+        Digest of this code.
+    """
+
+    clients: Clients
+    stack: StackSpec
+    runs: Sequence[Store]
+    meter: UsageMeter
+    read_plan: Callable[[str], bytes | None]
+    code: str
+
+    @property
+    def store(self) -> Store:
+        """The bucket of inputs, claims, results and statuses."""
+        return self.runs[0]
+
+
+class Coordination:
+    """One attempt.
+
+    Parameters
+    ----------
+    resources : Resources
+    event : RunEvent
+        What is asked for.
+    ends : float
+        When Lambda ends this invocation, seconds since the epoch.
+    """
+
+    def __init__(self, resources: Resources, event: RunEvent, ends: float) -> None:
+        self._use = resources
+        self._event = event
+        self._ends = ends
+        self._before = resources.meter.snapshot()
+        self._status = RunStatus(
+            run=event.spec.run,
+            attempt=event.spec.attempt,
+            plan=event.spec.plan,
+            channel=event.channel,
+            workers=event.spec.settings.workers,
+            samples=event.spec.samples,
+            state="waiting" if event.channel == "queue" else "running",
+            received=time.time(),
+        )
+
+    def carry_out(self) -> RunStatus | None:
+        """Carry the attempt out and return its last status, which is also stored; None if another has taken it."""
+        spec = self._event.spec
+        if self._use.store.put_if_absent(f"{spec.prefix}coordinator", b"") is None:
+            return None
+        self._put_status()
+        ended = None
+        try:
+            functions = self._checked()
+            with self._lane() as lane:
+                ended = self._run(functions, lane)
+                if ended.error is not None:
+                    raise ended.error
+            self._status = replace(self._status, state="done", results=self._small_results(ended))
+        except Exception as error:  # noqa: BLE001 - whatever happens here, whoever waits for the run must be told
+            failure = error if isinstance(error, RunError) else _as_run_error(error)
+            self._status = replace(self._status, state="failed", error=failure, results=None)
+        self._status = replace(self._status, ended=time.time())
+        self._put_metrics(ended)
+        self._put_status()
+        return self._status
+
+    # --- the steps ---------------------------------------------------------------------------------------------------
+
+    def _checked(self) -> FunctionsSpec:
+        """Refuse what cannot work, before anything is started."""
+        event, stack = self._event, self._use.stack
+        check_fit(event, stack)
+        try:
+            manifest = load_manifest(self._use.read_plan, event.spec)
+        except FileFormatError as error:
+            raise FileFormatError(
+                f"plan {event.spec.plan} is not on stack {stack.name} ({error}): push it first"
+            ) from error
+        if manifest.features != event.spec.features:
+            raise SettingError(f"the plan takes {manifest.features} features a sample, not {event.spec.features}")
+        self._status = replace(self._status, layers=manifest.layers)
+        assert stack.functions is not None  # noqa: S101 - checked by `check_fit`
+        return stack.functions
+
+    @contextmanager
+    def _lane(self) -> Iterator[int | None]:
+        """Hold a lane for a run over queues."""
+        if self._event.channel != "queue":
+            yield None
+            return
+        use, spec = self._use, self._event.spec
+        lanes = open_lanes(use.store, use.clients, use.stack, meter=use.meter)
+        left_s = self._ends - _END_S - time.time()
+        wait_s = max(0.0, min(self._event.lane_wait_s, left_s - spec.settings.clocks.start_s))
+        with lanes.hold(spec.run, spec.attempt, min(spec.settings.clocks.run_s, left_s), wait_s, POLL_S) as lease:
+            yield lease.lane
+
+    def _run(self, functions: FunctionsSpec, lane: int | None) -> Ended:
+        event, use = self._event, self._use
+        launched = time.time()
+        deadline = min(launched + event.spec.settings.clocks.run_s, self._ends - _END_S)
+        spec = replace(event.spec, deadline=deadline)
+        rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code)
+        function = functions.worker(event.memory_mb)
+        assert function is not None  # noqa: S101 - checked by `check_fit`
+        with _Watch(use, spec, functions) as watch:
+            invoke_rank(use.clients.functions, function.arn, rank_event, use.meter)
+            self._status = replace(self._status, state="running", launched=launched)
+            self._put_status()
+            failed = watch.until_over(launched)
+            if failed is not None:
+                self._abort(spec, lane, failed)
+            reports = _last_reports(use.store, spec, failed)
+        return Ended(launched, reports, first_error(spec, reports, [failed] if failed else []))
+
+    def _abort(self, spec: RunSpec, lane: int | None, error: RunError) -> None:
+        """Stop all ranks, in the name of the one that failed; where that fails too, their own clocks end them."""
+        source = error.rank if error.rank is not None else 0
+        frame = abort_frame(spec, source, error)
+        if frame is None:
+            return
+        use = self._use
+        channel = open_channel(use.clients, use.stack, use.runs, self._event.channel, spec=spec, rank=source, lane=lane)
+        try:
+            with suppress(FsdError):
+                channel.abort(frame)
+        finally:
+            channel.close()
+
+    # --- what is told ------------------------------------------------------------------------------------------------
+
+    def _small_results(self, ended: Ended) -> tuple[bytes, ...] | None:
+        """Return the result objects if they are small enough to be part of the status."""
+        spec = self._event.spec
+        sizes = {report["rank"]: report["result_bytes"] for report in ended.reports}
+        ranks = range(spec.settings.workers) if spec.settings.output == "rows" else range(1)
+        if sum(sizes.values()) > INLINE_BYTES:
+            return None
+        with ThreadPoolExecutor(_READERS) as threads:
+            found = list(threads.map(self._use.store.get, [spec.result_key(rank) for rank in ranks]))
+        if any(result is None for result in found):
+            raise RunError(
+                "a result is not in the store although the run ended well", operation="collect", retryable=True
+            )
+        return tuple(result for result in found if result is not None)
+
+    def _put_status(self) -> None:
+        self._use.store.put(status_key(self._status.run), json.dumps(self._status.to_json()).encode())
+
+    def _put_metrics(self, ended: Ended | None) -> None:
+        spec = self._event.spec
+        usage = self._use.meter.snapshot() - self._before
+        usage.requests["s3.put"] += 2  # these metrics, and the last status
+        usage.billed_units["s3.put"] += 2
+        metrics: dict[str, Any] = {
+            "version": 1,
+            "run": spec.run,
+            "attempt": spec.attempt,
+            "stack": self._use.stack.name,
+            "channel": self._event.channel,
+            "memory_mb": self._event.memory_mb,
+            "launched": self._status.launched,
+            "coordinator": {"started": self._status.received, "ended": self._status.ended, "usage": usage.to_json()},
+            "ranks": [] if ended is None else ended.reports,
+        }
+        self._use.store.put(metrics_key(spec.prefix), json.dumps(metrics).encode())
+
+
+class _Watch:
+    """Looks for the end of an attempt while its ranks are at work."""
+
+    def __init__(self, use: Resources, spec: RunSpec, functions: FunctionsSpec) -> None:
+        self._use = use
+        self._spec = spec
+        self._failures = FailureQueue(use.clients, functions.failures_queue_url, use.meter)
+        self._failed: RunError | None = None
+        self._woken = threading.Event()
+        self._stop = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name="failures")
+
+    def __enter__(self) -> _Watch:
+        self._listener.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._listener.join()
+
+    def until_over(self, launched: float) -> RunError | None:
+        """Return None once rank 0 has reported, or what went wrong if that is seen before."""
+        store, spec = self._use.store, self._spec
+        barrier: float | None = launched + spec.settings.clocks.start_s
+        left_due = launched + _LEFT_S
+        pause = _LOOK_S[0]
+        while not self._woken.wait(pause):
+            if store.stat(spec.report_key(0)) is not None:
+                return None
+            now = time.time()
+            if now >= left_due:
+                left_due = now + _LEFT_S
+                self._take_left()
+            if barrier is not None and now >= barrier:
+                barrier = None
+                missing = self._missing()
+                if missing:
+                    return _not_started(spec, missing)
+            if now > spec.deadline + _GRACE_S:
+                return DeadlineError("the run did not end by its deadline, and rank 0 says nothing", operation="run")
+            pause = min(1.5 * pause, _LOOK_S[1])
+        return self._failed
+
+    def _missing(self) -> list[int]:
+        prefix = self._spec.claim_key(0).rpartition("/")[0] + "/"
+        claimed = {int(info.key.rpartition("/")[2]) for info in self._use.store.list(prefix)}
+        return sorted(set(range(self._spec.settings.workers)) - claimed)
+
+    def _take_left(self) -> None:
+        data = self._use.store.get(failure_key(self._spec.prefix))
+        failure = None if data is None else parse_failure(data)
+        if failure is not None:
+            self._note(failure.error)
+
+    def _listen(self) -> None:
+        """Receive failures of this attempt, and leave those of others where their coordinators look."""
+        while not self._stop.is_set():
+            try:
+                for body, receipt in self._failures.receive(_POLL_WAIT_S):
+                    if self._hear(body):
+                        self._failures.delete(receipt)
+            except FsdError as error:
+                if not self._stop.is_set():
+                    self._note(_as_run_error(error))
+                return
+
+    def _hear(self, body: str) -> bool:
+        """Pass a record on; return whether it was one of a rank, so that it has been dealt with."""
+        failure = parse_failure(body)
+        if failure is None:
+            return False
+        if self._is_ours(failure):
+            self._note(failure.error)
+        else:
+            other = failure.event.spec
+            self._use.store.put_if_absent(failure_key(other.prefix), body.encode())
+        return True
+
+    def _is_ours(self, failure: Failure) -> bool:
+        spec = failure.event.spec
+        return (spec.run, spec.attempt) == (self._spec.run, self._spec.attempt)
+
+    def _note(self, error: RunError) -> None:
+        self._failed = self._failed or error
+        self._woken.set()
+
+
+def _last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[dict[str, Any]]:
+    """Return the reports of all ranks, or of those that report in time."""
+    until = time.time() + (_LAST_REPORTS_S if failed is None else _STOP_S)
+    silent = set() if failed is None or failed.rank is None else {failed.rank}
+    reports: dict[int, dict[str, Any]] = {}
+    while True:
+        missing = [rank for rank in range(spec.settings.workers) if rank not in reports]
+        reports |= {report["rank"]: report for report in read_reports(store, spec, missing)}
+        if silent.issuperset(set(range(spec.settings.workers)) - reports.keys()) or time.time() > until:
+            return [reports[rank] for rank in sorted(reports)]
+        time.sleep(_LOOK_S[1])
+
+
+def _not_started(spec: RunSpec, missing: Sequence[int]) -> StartError:
+    workers = spec.settings.workers
+    names = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+    return StartError(
+        f"{workers - len(missing)} of {workers} ranks started within {spec.settings.clocks.start_s:g} s "
+        f"(missing: {names}); see whether the account has as much free concurrency, and try again",
+        rank=missing[0],
+        operation="start",
+    )
+
+
+def _as_run_error(error: Exception) -> RunError:
+    if isinstance(error, FsdError):
+        return RunError(str(error), operation="coordinate", retryable=error.retryable)
+    return RunError(f"the coordinator failed: {type(error).__name__}: {error}", operation="coordinate")

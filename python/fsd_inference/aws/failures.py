@@ -1,0 +1,105 @@
+"""What Lambda says of invocations that ended without an answer (its on-failure destination, a queue of the stack).
+
+A rank that runs out of memory or time cannot report. The record of its invocation can, and holds the event that started
+it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fsd_inference.aws.clients import Clients, request
+from fsd_inference.aws.events import RankEvent
+from fsd_inference.config import RetrySettings
+from fsd_inference.engine.worker import died
+from fsd_inference.errors import InputError, RunError, StackUpdatedError, StartError
+from fsd_inference.records import UsageMeter
+
+_RETRY = RetrySettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A rank that ended without an answer: the event that started it, and the error to show for it."""
+
+    event: RankEvent
+    error: RunError
+
+
+class FailureQueue:
+    """The on-failure destination of a stack's worker functions.
+
+    Parameters
+    ----------
+    clients : Clients
+    url : str
+        Of the queue.
+    meter : UsageMeter
+        Counts ``sqs.receive`` and ``sqs.delete``.
+    """
+
+    def __init__(self, clients: Clients, url: str, meter: UsageMeter) -> None:
+        self._sqs = clients.sqs
+        self._url = url
+        self._meter = meter
+
+    def receive(self, wait_s: int) -> list[tuple[str, str]]:
+        """Return up to 10 records that are there within `wait_s` seconds, each with the receipt to delete it by."""
+        answer = request(
+            "sqs.receive",
+            f"receive from {self._url}",
+            lambda: self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_s),
+            meter=self._meter,
+            retry=_RETRY,
+        )
+        messages = answer.get("Messages", [])
+        if not messages:
+            self._meter.empty_poll()
+        return [(message["Body"], message["ReceiptHandle"]) for message in messages]
+
+    def delete(self, receipt: str) -> None:
+        """Delete a record that has been dealt with."""
+        request(
+            "sqs.delete",
+            f"delete a message of {self._url}",
+            lambda: self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=receipt),
+            meter=self._meter,
+            retry=_RETRY,
+        )
+
+
+def parse_failure(body: str | bytes) -> Failure | None:
+    """Return what a record says of a rank; None if it is not of a rank, or not a record."""
+    try:
+        record = json.loads(body)
+        event = RankEvent.from_json(record["requestPayload"])
+        context = _mapping(record.get("requestContext"))
+        answer = _mapping(record.get("responsePayload"))
+    except (ValueError, KeyError, TypeError, InputError):
+        return None
+    return Failure(event, _error(event, str(context.get("condition", "")), answer))
+
+
+def _error(event: RankEvent, condition: str, answer: Mapping[str, Any]) -> RunError:
+    rank = event.rank
+    kind, text = str(answer.get("errorType", "")), str(answer.get("errorMessage", "")).strip()
+    if condition == "EventAgeExceeded":
+        return StartError(
+            f"Lambda did not start rank {rank} in time: {event.spec.settings.workers} workers and their coordinator "
+            "must fit the account's free concurrency; use fewer workers, or ask AWS for more",
+            rank=rank,
+            operation="start",
+        )
+    if kind == StackUpdatedError.__name__:
+        return StackUpdatedError(text, rank=rank, operation="start")
+    if kind.endswith("Error") and not kind.startswith(("Runtime.", "Sandbox.")):  # raised by our handler
+        return RunError(f"rank {rank} could not begin: {text}", rank=rank, operation="start", retryable=False)
+    reason = " ".join(f"{kind}: {text}".strip(": ").split()) or "Lambda gives no reason"
+    return died(rank, f"{reason}; function of {event.memory_mb} MB")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

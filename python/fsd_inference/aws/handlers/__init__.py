@@ -1,0 +1,1 @@
+"""What Lambda calls: `coordinator.handle` for a run, `worker.handle` for each of its ranks."""

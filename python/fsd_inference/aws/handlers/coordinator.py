@@ -1,0 +1,78 @@
+"""The coordinator function: one attempt at a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fsd_inference.aws.coordination import Coordination, Resources
+from fsd_inference.aws.events import RunEvent
+from fsd_inference.aws.handlers.environment import Environment, environment
+from fsd_inference.aws.handlers.logs import Log
+from fsd_inference.aws.handlers.worker import Context
+from fsd_inference.aws.status import RunStatus, status_key
+from fsd_inference.errors import InputError, RunError
+
+
+def handle(event: object, context: Context) -> dict[str, Any]:
+    """Carry out the attempt that an event asks for.
+
+    Parameters
+    ----------
+    event : dict
+        See `RunEvent`.
+    context : Context
+        Lambda's.
+
+    Returns
+    -------
+    dict
+        The run's status (`RunStatus.to_json`), as it is also stored; ``{"duplicate": true}`` if another invocation
+        carries this attempt out.
+    """
+    ends = time.time() + context.get_remaining_time_in_millis() / 1000
+    warm = environment()
+    try:
+        asked = RunEvent.from_json(event)
+    except InputError as error:
+        return _refuse(warm, event, error).to_json()
+    log = Log(run=asked.spec.run, attempt=asked.spec.attempt, request=context.aws_request_id)
+    log.line("run begins", channel=asked.channel, workers=asked.spec.settings.workers, plan=asked.spec.plan)
+    resources = Resources(warm.clients, warm.stack, warm.runs, warm.meter, warm.read_plan, warm.code)
+    status = Coordination(resources, asked, ends).carry_out()
+    if status is None:
+        log.line("another invocation has this attempt", level="WARNING")
+        return {"duplicate": True}
+    if status.error is not None:
+        log.line(str(status.error), level="ERROR", kind=type(status.error).__name__, rank=status.error.rank)
+    log.line("run ended", state=status.state, seconds=round(time.time() - status.received, 3))
+    return status.to_json()
+
+
+def _refuse(warm: Environment, event: object, error: InputError) -> RunStatus:
+    """Return the status of a run whose event says nothing of use, and store it where the run can be told."""
+    said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
+    run = str(said.get("run") or "unknown")
+    status = RunStatus(
+        run=run,
+        attempt=said["attempt"] if isinstance(said.get("attempt"), int) else 0,
+        plan=str(said.get("plan") or "unknown"),
+        channel=str(said.get("channel") or "unknown"),
+        workers=0,
+        samples=0,
+        state="failed",
+        received=time.time(),
+        ended=time.time(),
+        error=RunError(str(error), operation="read the event"),
+    )
+    Log(run=run).line(str(error), level="ERROR", kind=type(error).__name__)
+    if len(run) == 32 and set(run) <= set("0123456789abcdef"):
+        warm.store.put(status_key(run), json.dumps(status.to_json()).encode())
+    return status
+
+
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    environment()  # while Lambda gives the start-up its own time

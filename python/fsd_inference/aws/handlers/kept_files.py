@@ -1,0 +1,58 @@
+"""Objects that never change, kept on a function's own disk between runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+
+class KeptFiles:
+    """Copies of objects in a directory, the longest unused removed first.
+
+    Parameters
+    ----------
+    directory : Path
+        Made if need be.
+    most_bytes : int
+        What all copies may take together; an object that is larger is not kept.
+    """
+
+    def __init__(self, directory: Path, most_bytes: int) -> None:
+        self._directory = directory
+        self._most_bytes = most_bytes
+
+    def reader(self, get: Callable[[str], bytes | None]) -> Callable[[str], bytes | None]:
+        """Return `get` for keys under which there is always the same: what has been read once comes from the disk."""
+
+        def read(key: str) -> bytes | None:
+            path = self._directory / hashlib.sha256(key.encode()).hexdigest()
+            with suppress(OSError):
+                data = path.read_bytes()
+                path.touch()
+                return data
+            found = get(key)
+            if found is not None and len(found) <= self._most_bytes:
+                with suppress(OSError):  # a full disk makes the next run slower, not this one fail
+                    self._keep(path, found)
+            return found
+
+        return read
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        kept = [(file.stat(), file) for file in self._directory.iterdir()]
+        total = sum(stat.st_size for stat, _ in kept) + len(data)
+        for stat, file in sorted(kept, key=lambda entry: entry[0].st_mtime_ns):
+            if total <= self._most_bytes:
+                break
+            file.unlink(missing_ok=True)
+            total -= stat.st_size
+        beside = self._directory / f".{uuid4().hex}"
+        try:
+            beside.write_bytes(data)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
