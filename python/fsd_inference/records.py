@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import threading
@@ -11,6 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.fields import Fields
+
+EACH_MESSAGE = ".messages"
+"""Ends a kind of billing units in which each message of a batch is rounded up, instead of their sum."""
 
 
 @dataclass(slots=True)
@@ -22,7 +29,9 @@ class Usage:
     requests : Counter
         HTTP requests by kind (``"sns.publish"``, ``"sqs.receive"``, ``"s3.get"``...), retries and misses included.
     billed_units : Counter
-        Billing units by kind: 64 KiB units for SNS and SQS, requests for S3.
+        Billing units by kind: 64 KiB units for SNS and SQS, requests for S3. AWS does not say how it rounds a
+        PublishBatch, so both ways are counted: ``"sns.publish"`` rounds the batch, ``"sns.publish.messages"`` each
+        message.
     retries : int
         Requests that repeated a failed one (also counted in `requests`).
     misses : int
@@ -80,6 +89,37 @@ class Usage:
 
 
 _USAGE_TOTALS = ("retries", "misses", "empty_polls", "frames", "wire_bytes", "body_bytes", "received_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionTime:
+    """Time of Lambda functions of one size, as Lambda bills it.
+
+    Attributes
+    ----------
+    memory_mb : int
+    architecture : {"x86_64", "arm64"}
+    seconds : float
+        From start to end, summed over the invocations: launching, loading and waiting included.
+    invocations : int
+    """
+
+    memory_mb: int
+    architecture: str
+    seconds: float
+    invocations: int
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise SettingError(f"architecture must be {' or '.join(ARCHITECTURES)}, not {self.architecture!r}")
+        if self.memory_mb < 1 or not 0 <= self.seconds < math.inf or self.invocations < 0:
+            raise SettingError(
+                "a function's time needs at least 1 MB, and no negative seconds or invocations: "
+                f"not {self.memory_mb} MB, {self.seconds} s, {self.invocations} invocations"
+            )
+
+
+ARCHITECTURES = ("x86_64", "arm64")
 
 
 class UsageMeter:
@@ -346,6 +386,52 @@ class RunReport:
             "ranks": self.ranks,
         }
 
+    @classmethod
+    def from_json(cls, value: object) -> RunReport:
+        """Rebuild a report from `to_json`; FileFormatError names the field that is missing or wrong."""
+        fields = Fields(value, "", "a run's report")
+        return cls(
+            channel=fields.take("channel", str),
+            workers=fields.take("workers", int),
+            samples=fields.take("samples", int),
+            layers=fields.take("layers", int),
+            connections=fields.take("connections", int),
+            wall_s=fields.take_number("wall_s"),
+            launch_s=fields.take_number("launch_s"),
+            load_s=fields.take_number("load_s"),
+            compute_s=fields.take_number("compute_s"),
+            peak_rss_bytes=fields.take("peak_rss_bytes", int),
+            row_sends=fields.take("row_sends", int),
+            usage=Usage(
+                Counter(_counts(fields.take("requests", dict), "requests")),
+                Counter(_counts(fields.take("billed_units", dict), "billed_units")),
+                *(fields.take(name, int) for name in _USAGE_TOTALS),
+            ),
+            attempts=fields.take("attempts", int),
+            simd=fields.take("simd", str),
+            ranks=fields.take("ranks", list),
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RunReport:
+        """Read ``report.json``, or that in a directory.
+
+        Raises
+        ------
+        FileFormatError
+            There is none, or it is not a run's report.
+        """
+        file = Path(path)
+        file = file / "report.json" if file.is_dir() else file
+        try:
+            return cls.from_json(json.loads(file.read_bytes()))
+        except OSError as error:
+            raise FileFormatError(f"{file}: cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{file}: is not JSON") from error
+        except FileFormatError as error:
+            raise FileFormatError(f"{file}: is not a run's report: {error}") from error
+
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``report.json`` into a directory, which is made if need be, and return its path."""
         folder = Path(directory)
@@ -356,3 +442,8 @@ class RunReport:
         Path(file.name).chmod(0o644)
         Path(file.name).replace(path)
         return path
+
+
+def _counts(value: Mapping[str, Any], where: str) -> dict[str, int]:
+    fields = Fields(value, f"{where}.")
+    return {name: fields.take(name, int) for name in value}

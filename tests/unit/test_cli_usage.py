@@ -27,6 +27,9 @@ COMMANDS = (
     "stack up",
     "stack down",
     "stack show",
+    "cost",
+    "prices show",
+    "prices update",
 )
 
 
@@ -121,6 +124,19 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("stack show", "stack.json"),
         ("stack down nowhere", "nowhere"),
         ("stack show full/other", "full/other"),
+        ("cost", "give a report.json, or --paper"),
+        ("cost full --paper", "give a report.json, or --paper"),
+        ("cost nowhere", "nowhere"),
+        ("cost full", "report.json: cannot be read"),
+        ("cost full/other", "full/other: is not JSON"),
+        ("cost full --memory 64", "--memory"),
+        ("cost full --architecture z80", "--architecture"),
+        ("cost full --publish-units frame", "--publish-units"),
+        ("prices show --region mars-1", "there are no prices of region 'mars-1'"),
+        ("prices show --prices nowhere", "nowhere: cannot be read"),
+        ("prices show --prices full/other", "full/other: is not JSON"),
+        ("prices update -o out", "--region"),
+        ("prices update --region us-east-1 -o nowhere/out", "nowhere is not a directory"),
     ],
 )
 def test_nonsense_is_one_line_and_code_2(

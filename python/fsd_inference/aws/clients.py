@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
+    from fsd_inference.aws.price_list import PriceListClient
+
 T = TypeVar("T")
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -108,6 +110,12 @@ class Clients:
     def functions(self) -> LambdaClient:
         """The Lambda client."""
         client: LambdaClient = self._client("lambda")
+        return client
+
+    @property
+    def pricing(self) -> PriceListClient:
+        """The client of the AWS Price List API, which answers in few regions."""
+        client: PriceListClient = self._client("pricing")
         return client
 
     def open_bucket(

@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fsd_inference.aws.fields import Fields
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.fields import Fields
 from fsd_inference.records import StackSpec
 
 EVENT_VERSION = 1

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from fsd_inference.aws.fields import Fields
 from fsd_inference.errors import FileFormatError
+from fsd_inference.fields import Fields
 from fsd_inference.records import (
     RANKS_PER_TOPIC,
     EmulatorInfo,

@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from fsd_inference.aws.fields import Fields
 from fsd_inference.errors import FileFormatError, RunError, run_error_from_record
+from fsd_inference.fields import Fields
 
 State = Literal["waiting", "running", "done", "failed"]
 

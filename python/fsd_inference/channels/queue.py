@@ -27,7 +27,7 @@ from fsd_inference.channels.base import Channel, Expected, Frame, Limits
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, SettingError
-from fsd_inference.records import RANKS_PER_TOPIC, UsageMeter
+from fsd_inference.records import EACH_MESSAGE, RANKS_PER_TOPIC, UsageMeter
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
@@ -69,9 +69,6 @@ class QueueSettings:
     message_bytes : int
         Most bytes of a message, and of all messages of a batch, attributes included: 256 KiB on AWS (SNS quotas,
         2026-11), up to 1 MiB on topics whose MaximumMessageSize is raised.
-    batch_units : str
-        How SNS rounds a PublishBatch to 64 KiB units: ``"batch"`` rounds the sum (as the paper assumes), ``"message"``
-        each message. AWS does not say.
     senders : int
         Requests in flight at a time; the clients need as many pooled connections, and one more a receiving thread.
     delete : bool
@@ -81,7 +78,6 @@ class QueueSettings:
     """
 
     message_bytes: int = 256 * 1024
-    batch_units: str = "batch"
     senders: int = 4
     delete: bool = False
     retry: RetrySettings = field(default_factory=RetrySettings)
@@ -89,8 +85,6 @@ class QueueSettings:
     def __post_init__(self) -> None:
         if not 2 * _ATTRIBUTE_BYTES <= self.message_bytes <= 1 << 20:
             raise SettingError(f"message_bytes must be 2048 to 1048576, not {self.message_bytes}")
-        if self.batch_units not in {"batch", "message"}:
-            raise SettingError(f"batch_units must be 'batch' or 'message', not {self.batch_units!r}")
         if self.senders < 1:
             raise SettingError(f"senders must be at least 1, not {self.senders}")
 
@@ -237,11 +231,12 @@ class QueueChannel(Channel):
                 del left[number]
             _check_entries(failed)
 
-        self._request("sns.publish", f"publish to {topic}", call, lambda: self._publish_units(left.values()))
+        def units() -> int:
+            sizes = [message.size for message in left.values()]
+            self.meter.more_units(f"sns.publish{EACH_MESSAGE}", sum(map(_units, sizes)))
+            return _units(sum(sizes))
 
-    def _publish_units(self, messages: Iterable[_Message]) -> int:
-        sizes = [message.size for message in messages]
-        return _units(sum(sizes)) if self._settings.batch_units == "batch" else sum(map(_units, sizes))
+        self._request("sns.publish", f"publish to {topic}", call, units)
 
     def _delete(self, receipts: Sequence[str]) -> None:
         """Delete messages; one that cannot be deleted comes again later, and is dropped as a duplicate or as stale."""

@@ -147,6 +147,11 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.3f} s" if seconds < 1 else f"{seconds:.1f} s"
 
 
+def usd_text(usd: float) -> str:
+    """Return dollars for people, with four digits that count: ``0.02150``."""
+    return f"{usd:#,.4g}"
+
+
 def requests_text(usage: Usage) -> str:
     """Return requests by kind: ``12 s3.get, 3 s3.put``."""
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(usage.requests.items())) or "none"

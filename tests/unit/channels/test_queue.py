@@ -127,13 +127,12 @@ def test_a_large_answer_is_billed_by_its_units_and_text_that_is_no_frame_is_hand
     stubbed.done()
 
 
-@pytest.mark.parametrize(("rounding", "units"), [("batch", 2), ("message", 10)])
-def test_how_a_batch_is_rounded_is_a_setting(rounding: str, units: int) -> None:
-    stubbed = Stubbed(batch_units=rounding)
+def test_a_batch_is_rounded_both_ways() -> None:
+    stubbed = Stubbed()
     bodies = [bytes([i]) * 8000 for i in range(10)]
     stubbed.sns.add_response("publish_batch", {"Successful": [], "Failed": []})
     stubbed.channel.send(frames(*bodies)).result(30)
-    assert stubbed.channel.meter.snapshot().billed_units["sns.publish"] == units
+    assert stubbed.channel.meter.snapshot().billed_units == {"sns.publish": 2, "sns.publish.messages": 10}
     stubbed.done()
 
 
@@ -150,7 +149,7 @@ def test_topics_must_fit_the_workers(workers: int, topics: int) -> None:
         QueueChannel(sns, sqs, topics=[TOPIC] * topics, queue_url=QUEUE, workers=workers)
 
 
-@pytest.mark.parametrize("wrong", [{"message_bytes": 1}, {"batch_units": "frame"}, {"senders": 0}])
+@pytest.mark.parametrize("wrong", [{"message_bytes": 1}, {"senders": 0}])
 def test_nonsense_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(wrong))):
         QueueSettings(**wrong)

@@ -55,12 +55,12 @@ class Fields:
         """Return a field of the default's type, or the default where there is none."""
         return self.take(name, type(default)) if name in self._left else default
 
-    def take_number(self, name: str) -> float:
-        """Return a number that is finite and not negative."""
+    def take_number(self, name: str, unit: str = "seconds") -> float:
+        """Return a number (of `unit`, as messages say) that is finite and not negative."""
         kind = int if isinstance(self._left.get(name), int) else float
         value = float(self.take(name, kind))
         if not 0 <= value < math.inf:
-            raise FileFormatError(f"'{self._where}{name}' must be a number of seconds, not {value}")
+            raise FileFormatError(f"'{self._where}{name}' must be a number of {unit}, not {value}")
         return value
 
     def take_number_or(self, name: str, default: float) -> float:
@@ -73,6 +73,11 @@ class Fields:
         if not all(isinstance(value, str) and value for value in values):
             raise FileFormatError(f"'{self._where}{name}' must hold strings only")
         return tuple(values)
+
+    def rest(self) -> dict[str, Any]:
+        """Return, and take, all fields that are left: those whose names are not known beforehand."""
+        left, self._left = self._left, {}
+        return left
 
     def end(self) -> None:
         """Raise if a field is left that nobody took."""

@@ -1,0 +1,160 @@
+"""Prices of a region from the AWS Price List API, as a table of the cost model.
+
+Written from the API's reference and published examples, and tested on answers of that shape: it never ran against AWS
+where it was written. What the API does not list as expected is an error that names the price, never a guess.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fsd_inference.cost.prices import INSTANCE, UNITS, Price, PriceTable, Tier
+from fsd_inference.errors import SettingError, StackError
+
+PRICE_LIST_REGION = "us-east-1"
+"""Where the API answers, whatever region is asked about."""
+INSTANCES = tuple(f"c5.{size}xlarge" for size in (2, 4, 9, 12, 18, 24))
+_PAGES = 100  # a filter that fits more is not what was meant
+_ANYWHERE = "Any"  # the location of the free allowances
+
+
+class PriceListClient(Protocol):
+    """The one call that is made of boto3's ``pricing`` client."""
+
+    def get_products(self, **request: Any) -> Mapping[str, Any]:
+        """Return a page of products: ``PriceList`` (JSON texts) and, unless it is the last, ``NextToken``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """Which product a price is that of: filters that the API applies, and how its usage type ends."""
+
+    service: str
+    filters: Mapping[str, str]
+    usage_type: str = ""
+    optional: bool = False
+
+
+_QUERIES = {
+    "lambda.x86_64.gb_second": _Query("AWSLambda", {"group": "AWS-Lambda-Duration"}),
+    "lambda.arm64.gb_second": _Query("AWSLambda", {"group": "AWS-Lambda-Duration-ARM"}),
+    "lambda.request": _Query("AWSLambda", {"group": "AWS-Lambda-Requests"}),
+    "sns.publish": _Query("AmazonSNS", {"group": "SNS-Requests-Tier1"}),
+    "sns.delivery": _Query(
+        "AWSDataTransfer", {"transferType": "AWS Outbound", "toLocation": "External"}, "DataTransfer-Out-Bytes"
+    ),
+    "sqs.request": _Query("AWSQueueService", {"group": "SQS-APIRequest-Tier1", "queueType": "Standard"}),
+    "s3.put": _Query("AmazonS3", {"group": "S3-API-Tier1"}, "Requests-Tier1"),
+    "s3.get": _Query("AmazonS3", {"group": "S3-API-Tier2"}, "Requests-Tier2"),
+    "s3.storage": _Query("AmazonS3", {"volumeType": "Standard"}, "TimedStorage-ByteHrs"),
+    "s3express.put": _Query("AmazonS3", {"productFamily": "API Request"}, "Requests-XZ-Tier1", optional=True),
+    "s3express.get": _Query("AmazonS3", {"productFamily": "API Request"}, "Requests-XZ-Tier2", optional=True),
+    "s3express.upload": _Query("AmazonS3", {}, "Upload-XZ", optional=True),
+    "s3express.retrieval": _Query("AmazonS3", {}, "Retrieval-XZ", optional=True),
+    "s3express.storage": _Query("AmazonS3", {}, "TimedStorage-XZ-ByteHrs", optional=True),
+} | {
+    f"{INSTANCE}{instance}": _Query(
+        "AmazonEC2",
+        {
+            "instanceType": instance,
+            "operatingSystem": "Linux",
+            "tenancy": "Shared",
+            "preInstalledSw": "NA",
+            "capacitystatus": "Used",
+        },
+        optional=True,
+    )
+    for instance in INSTANCES
+}
+
+
+def fetch_prices(client: PriceListClient, region: str) -> PriceTable:
+    """Ask for all prices of a region.
+
+    Parameters
+    ----------
+    client : PriceListClient
+        boto3's ``pricing`` client, of `PRICE_LIST_REGION`.
+    region : str
+
+    Raises
+    ------
+    SettingError
+        The API lists no product, or several, for a price that every region has.
+    StackError
+        It refused or did not answer.
+    """
+    today = datetime.now(UTC).date().isoformat()
+    prices = {}
+    for name, query in _QUERIES.items():
+        found = list(_tiers(client, name, query, region))
+        if not found and query.optional:
+            continue
+        if len(found) != 1:
+            raise SettingError(
+                f"the AWS Price List has {len(found)} products for {name!r} in region {region!r}, where one was "
+                "expected: check the region's name"
+            )
+        unit = "hour" if name.startswith(INSTANCE) else UNITS[name]
+        prices[name] = Price(unit, f"AWS Price List API, {query.service}, {today}", found[0])
+    return PriceTable(region, today, prices)
+
+
+def _tiers(client: PriceListClient, name: str, query: _Query, region: str) -> Iterator[tuple[Tier, ...]]:
+    """Yield the tiers of each product that fits, equal ones once."""
+    seen = set()
+    for product in _products(client, query, region):
+        attributes = product["product"]["attributes"]
+        if attributes.get("location") == _ANYWHERE or not _ends(attributes.get("usagetype", ""), query.usage_type):
+            continue
+        terms = product.get("terms", {}).get("OnDemand", {}).values()
+        for term in terms:
+            tiers = _without_allowance(_dimensions(name, term["priceDimensions"].values()))
+            if tiers and tiers not in seen:
+                seen.add(tiers)
+                yield tiers
+
+
+def _ends(usage_type: str, wanted: str) -> bool:
+    """Whether a usage type is the wanted one, with or without a region in front (``EU-Requests-Tier1``)."""
+    return usage_type == wanted or usage_type.endswith(f"-{wanted}") or not wanted
+
+
+def _products(client: PriceListClient, query: _Query, region: str) -> Iterator[Mapping[str, Any]]:
+    # Data transfer is listed by where it starts.
+    where = "fromRegionCode" if query.service == "AWSDataTransfer" else "regionCode"
+    filters = [
+        {"Type": "TERM_MATCH", "Field": field, "Value": value}
+        for field, value in {where: region, **query.filters}.items()
+    ]
+    request: dict[str, Any] = {"ServiceCode": query.service, "Filters": filters, "FormatVersion": "aws_v1"}
+    for _ in range(_PAGES):
+        try:
+            page = client.get_products(**request)
+        except (ClientError, BotoCoreError) as error:
+            raise StackError(f"cannot read the AWS Price List: {error}") from error
+        yield from map(json.loads, page["PriceList"])
+        if not page.get("NextToken"):
+            return
+        request["NextToken"] = page["NextToken"]
+    raise StackError(f"the AWS Price List has too many products of {query.service} for one price")
+
+
+def _dimensions(name: str, dimensions: Iterable[Mapping[str, Any]]) -> list[Tier]:
+    try:
+        found = [Tier(float(each["beginRange"]), float(each["pricePerUnit"]["USD"])) for each in dimensions]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SettingError(f"the AWS Price List has no price in dollars for {name!r}: {error!r}") from error
+    return sorted(found, key=lambda tier: tier.start)
+
+
+def _without_allowance(tiers: list[Tier]) -> tuple[Tier, ...]:
+    """Leave out a free first tier, which is the account's; what follows then starts at 0."""
+    paid = tiers[1:] if len(tiers) > 1 and tiers[0].usd == 0 else tiers
+    return tuple(Tier(0.0 if index == 0 else tier.start, tier.usd) for index, tier in enumerate(paid))

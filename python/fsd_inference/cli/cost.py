@@ -1,0 +1,148 @@
+"""`fsd cost`: what a run costs, from its report; and the paper's runs beside the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fsd_inference.cli.console import Output, facts, table, usd_text
+from fsd_inference.cli.options import Json, PricesFile, Region, examples
+from fsd_inference.errors import SettingError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fsd_inference.cost.model import Cost
+    from fsd_inference.cost.paper import PaperComparison, PaperRun
+
+EXAMPLES = examples(
+    "fsd cost run1/report.json",
+    "fsd cost run1 --memory 3538 --architecture arm64 --publish-units batch --delivery free",
+    "fsd cost --paper",
+)
+
+
+def cost(
+    report: Annotated[
+        Path | None, typer.Argument(help="A report.json that `fsd infer --report` wrote, or its directory.")
+    ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Instead: the runs of arXiv 2403.15195 beside the cost model.")
+    ] = False,
+    region: Region = "us-east-1",
+    prices: PricesFile = None,
+    memory: Annotated[
+        int, typer.Option("--memory", min=128, max=10240, help="MB of a worker's function; 1,769 are one processor.")
+    ] = 1769,
+    coordinator_memory: Annotated[
+        int,
+        typer.Option("--coordinator-memory", min=128, max=10240, help="MB of the function that carries out the run."),
+    ] = 512,
+    architecture: Annotated[
+        Literal["x86_64", "arm64"], typer.Option("--architecture", help="Of functions.")
+    ] = "x86_64",
+    publish_units: Annotated[
+        Literal["message", "batch"],
+        typer.Option("--publish-units", help="What SNS rounds to 64 KiB: each message, or a batch (as the paper)."),
+    ] = "message",
+    delivery: Annotated[
+        Literal["paid", "free"], typer.Option("--delivery", help="Bytes from SNS to SQS: paid (as the paper), or free.")
+    ] = "paid",
+    storage: Annotated[
+        Literal["standard", "express"], typer.Option("--storage", help="Class of the S3 buckets that runs use.")
+    ] = "standard",
+    as_json: Json = False,
+) -> None:
+    """Say what a run costs on AWS, by service, from what it counted; or compare the model with the paper's runs.
+
+    Lambda time is that of the report: as long as the ranks took where they ran. What AWS leaves unclear is read the
+    dearer way unless told.
+    """
+    if paper == (report is not None):
+        raise SettingError("give a report.json, or --paper")
+    out = Output(as_json)
+    if paper:
+        record, shown = _paper()
+        out.result(record, *shown)
+        return
+    from fsd_inference.cost.metered import function_times  # noqa: PLC0415
+    from fsd_inference.cost.model import Billing, run_cost  # noqa: PLC0415
+    from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
+    from fsd_inference.records import RunReport  # noqa: PLC0415
+
+    assert report is not None  # noqa: S101 - checked above
+    run = RunReport.load(report)
+    functions = function_times(run, memory_mb=memory, architecture=architecture, coordinator_mb=coordinator_memory)
+    found = run_cost(
+        run.usage,
+        functions,
+        load_prices(region, prices),
+        samples=run.samples,
+        billing=Billing(publish_units, delivery, storage),
+    )
+    title = f"{report}: channel {run.channel}, P={run.workers}, {run.samples:,} samples"
+    out.result({"report": str(report), **found.to_json()}, *_tables(title, found))
+
+
+def _tables(title: str, found: Cost) -> list[RenderableType]:
+    rows = [(line.service, line.item, f"{line.quantity:,.6g}", line.unit, usd_text(line.usd)) for line in found.lines]
+    drawn = table(
+        f"{title}; USD, prices of {found.region}, {found.date}", ("service", "item", "quantity", "unit", "USD"), rows
+    )
+    services = ", ".join(f"{name} {usd_text(usd)}" for name, usd in found.by_service().items() if usd)
+    total = facts(
+        [
+            ("services", services),
+            ("request", f"USD {usd_text(found.usd)} (prices of {found.date})"),
+            ("sample", f"USD {usd_text(found.usd_per_sample)} (prices of {found.date})"),
+        ]
+    )
+    return [drawn, total]
+
+
+def _paper() -> tuple[dict[str, Any], list[RenderableType]]:
+    from fsd_inference.cost.paper import SOURCE, compare, paper_prices, paper_runs  # noqa: PLC0415
+
+    compared = [(run, compare(run)) for run in paper_runs()]
+    largest = max((found.largest_error for _, found in compared if found), default=0.0)
+    count = sum(found is not None for _, found in compared)
+    prices = paper_prices()
+    drawn = table(
+        f"{SOURCE}: its costs beside the model's; USD, {prices}",
+        ("channel", "neurons", "P", "partition", "paper", "model", "largest error"),
+        (_row(*each) for each in compared),
+    )
+    said = (
+        f"largest error of any of {count} costs and their parts (Lambda, SNS, SQS, S3): {largest:.2%}; "
+        "rows without costs are not in the authors' sheet"
+    )
+    record = {
+        "source": SOURCE,
+        "region": prices.region,
+        "prices_of": prices.date,
+        "largest_error": largest,
+        "rows": [_record(*each) for each in compared],
+    }
+    return record, [drawn, said]
+
+
+def _row(run: PaperRun, found: PaperComparison | None) -> tuple[str, ...]:
+    named = (run.channel, f"{run.neurons:,}", str(run.workers), run.partition)
+    if found is None or run.total_usd is None:
+        return (*named, "-", "-", "-")
+    return (*named, usd_text(run.total_usd), usd_text(found.cost.usd), f"{found.largest_error:.2%}")
+
+
+def _record(run: PaperRun, found: PaperComparison | None) -> dict[str, Any]:
+    return {
+        "channel": run.channel,
+        "neurons": run.neurons,
+        "workers": run.workers,
+        "partition": run.partition,
+        "paper_usd": run.total_usd,
+        "model_usd": found and found.cost.usd,
+        "services": found and {name: found.cost.by_service()[name] for name in run.usd},
+        "errors": found and dict(found.errors),
+    }

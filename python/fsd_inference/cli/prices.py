@@ -1,0 +1,66 @@
+"""`fsd prices`: what AWS charges, as the cost model takes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fsd_inference.cli.console import Output, table
+from fsd_inference.cli.options import Json, PricesFile, Region, examples
+from fsd_inference.cli.outputs import check_output
+
+app = typer.Typer(name="prices", help="What AWS charges: show, update.")
+
+
+@app.command(epilog=examples("fsd prices show", "fsd prices show --prices eu-west-1.json"))
+def show(region: Region = "us-east-1", prices: PricesFile = None, as_json: Json = False) -> None:
+    """Print a region's prices, with their date and sources."""
+    from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
+
+    found = load_prices(region, prices)
+    sources = list(dict.fromkeys(price.source for price in found.prices.values()))
+    rows = [
+        (name if index == 0 else "", f"{tier.start:,.0f}", f"{tier.usd:g}", price.unit, sources.index(price.source) + 1)
+        for name, price in found.prices.items()
+        for index, tier in enumerate(price.tiers)
+    ]
+    notes = "\n".join(f"source {number}: {source}" for number, source in enumerate(sources, 1))
+    Output(as_json).result(
+        found.to_json(), table(f"USD, {found}", ("price", "from, a month", "USD", "for a", "source"), rows), notes
+    )
+
+
+@app.command(epilog=examples("fsd prices update --region eu-west-1 -o eu-west-1.json"))
+def update(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    region: Annotated[str, typer.Option("--region", help="AWS region whose prices to ask for.")],
+    endpoint_url: Annotated[
+        str | None, typer.Option("--endpoint-url", help="Of another service than the AWS Price List API.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask the AWS Price List API for a region's prices (needs AWS credentials), and write a file for --prices.
+
+    The file is read as any other afterwards. This command was tested on answers of the documented shape alone: it never
+    ran against AWS where it was written, so look at what it finds (fsd prices show --prices FILE).
+    """
+    from fsd_inference.aws.clients import Clients  # noqa: PLC0415
+    from fsd_inference.aws.price_list import PRICE_LIST_REGION, fetch_prices  # noqa: PLC0415
+    from fsd_inference.cost.prices import parse_prices  # noqa: PLC0415
+    from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
+
+    out = Output(as_json)
+    check_output(output)
+    clients = Clients(endpoint_url, PRICE_LIST_REGION)
+    try:
+        found = fetch_prices(clients.pricing, region)
+    finally:
+        clients.close()
+    text = json.dumps(found.to_json(), indent=1) + "\n"
+    parse_prices(text, str(output))  # what cannot be read back is not written
+    with atomic_file(output) as path:
+        path.write_text(text)
+    out.result({"path": str(output), **found.to_json()}, f"{output}: {len(found.prices)} {found}")

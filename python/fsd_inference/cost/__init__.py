@@ -1,0 +1,1 @@
+"""What a run costs: dated prices, the cost model, the paper's figures, and counts before the run."""

@@ -1,0 +1,147 @@
+"""The runs that the paper's authors measured on AWS, and the cost model beside what they were billed.
+
+Figures: "FSD-Inference: Fully Serverless Distributed Inference with Scalable Cloud Communication", ICDE 2024,
+arXiv 2403.15195 (``data/paper``): batches of 10,000 samples, 120 layers, one row a run. How they counted: SNS units
+round the batch; the bytes of message bodies are billed from SNS to SQS; of SQS the polls alone; a run has P workers
+and one function that starts it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from fsd_inference.cost.model import PAPER_BILLING, Cost, run_cost
+from fsd_inference.cost.prices import PriceTable, parse_prices
+from fsd_inference.records import FunctionTime, Usage
+
+SOURCE = "arXiv 2403.15195"
+_DATA = resources.files("fsd_inference.cost") / "data" / "paper"
+_PARTS = {"queue": ("Lambda", "SNS", "SQS"), "object": ("Lambda", "S3")}
+
+
+@dataclass(frozen=True, slots=True)
+class PaperRun:
+    """A run that the authors measured.
+
+    Attributes
+    ----------
+    channel : {"queue", "object"}
+    neurons, layers, samples, workers
+        What was run.
+    partition : str
+        How neurons were dealt to workers.
+    usage : Usage
+        What they counted.
+    function : FunctionTime or None
+        Time of all functions; None where their cost sheet does not say the memory.
+    usd : mapping of str to float
+        What they computed, by service; empty for rows without costs.
+    figures : mapping of str to str
+        All columns as published.
+    """
+
+    channel: str
+    neurons: int
+    layers: int
+    samples: int
+    workers: int
+    partition: str
+    usage: Usage
+    function: FunctionTime | None
+    usd: Mapping[str, float]
+    figures: Mapping[str, str]
+
+    @property
+    def total_usd(self) -> float | None:
+        """Dollars of the run as they computed it, if they did."""
+        return float(self.figures["cost_total_usd"]) if self.usd else None
+
+
+@dataclass(frozen=True, slots=True)
+class PaperComparison:
+    """A run beside the model: `errors` by service and in all, relative to the authors' figures."""
+
+    run: PaperRun
+    cost: Cost
+    errors: Mapping[str, float]
+
+    @property
+    def largest_error(self) -> float:
+        """The largest of the errors, without its sign."""
+        return max(map(abs, self.errors.values()), default=0.0)
+
+
+@cache
+def paper_prices() -> PriceTable:
+    """Return the unit prices behind the authors' costs."""
+    return parse_prices((_DATA / "prices.json").read_text(encoding="utf-8"), "prices.json")
+
+
+@cache
+def paper_runs() -> tuple[PaperRun, ...]:
+    """Return all runs that the authors measured, those over `queue` first."""
+    return tuple(
+        _run(channel, row)
+        for channel in _PARTS
+        for row in csv.DictReader(io.StringIO((_DATA / f"{channel}.csv").read_text(encoding="utf-8")))
+    )
+
+
+def compare(run: PaperRun) -> PaperComparison | None:
+    """Return the model's cost beside the authors', or None for rows without costs."""
+    total = run.total_usd
+    if total is None or run.function is None:
+        return None
+    cost = run_cost(run.usage, [run.function], paper_prices(), samples=run.samples, billing=PAPER_BILLING)
+    model = cost.by_service()
+    errors = {service: model[service] / usd - 1 for service, usd in run.usd.items()}
+    return PaperComparison(run, cost, {**errors, "total": cost.usd / total - 1})
+
+
+def _run(channel: str, row: Mapping[str, str]) -> PaperRun:
+    workers = int(row["workers"])
+    memory = row["memory_mb"]
+    # The function that starts the run is one more.
+    function = FunctionTime(int(memory), "x86_64", float(row["sum_lambda_runtime_s"]), workers + 1) if memory else None
+    usd = {service: float(row[f"cost_{service.lower()}_usd"]) for service in _PARTS[channel] if row["cost_total_usd"]}
+    return PaperRun(
+        channel=channel,
+        neurons=int(row["neurons"]),
+        layers=int(row["layers"]),
+        samples=int(row["batch"]),
+        workers=workers,
+        partition=row.get("partition", "hypergraph"),
+        usage=_queue_usage(row) if channel == "queue" else _object_usage(row),
+        function=function,
+        usd=usd,
+        figures=dict(row),
+    )
+
+
+def _queue_usage(row: Mapping[str, str]) -> Usage:
+    polls, sent = int(row["poll_calls"]), int(row["bytes_sent"])
+    return Usage(
+        Counter({"sns.publish": int(row["publish_calls"]), "sqs.receive": polls}),
+        Counter({"sns.publish": int(row["publish_requests_billed"]), "sqs.receive": polls}),
+        frames=int(row["messages_sent"]),
+        body_bytes=sent,
+        # Each message has one receiver; what came twice (their bytes_received) was delivered, and billed, once.
+        received_bytes=sent,
+    )
+
+
+def _object_usage(row: Mapping[str, str]) -> Usage:
+    requests = Counter({f"s3.{kind}": int(row[f"{kind}s"]) for kind in ("put", "get", "list")})
+    return Usage(
+        requests,
+        requests.copy(),
+        frames=int(row["puts"]),
+        body_bytes=int(row["bytes_written"]),
+        received_bytes=int(row["bytes_read"]),
+    )
