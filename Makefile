@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust package check bench wheel constraints clean
+.PHONY: help venv demo test lint types rust package check image e2e bench wheel constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -39,9 +39,12 @@ help:
 	@echo "make types    mypy, and the extension against its stub"
 	@echo "make rust     Rust tests, once for each kernel path that this processor has"
 	@echo "make package  the wheel, installed alone into an environment of its own"
+	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
+	@echo "make e2e      the image answers invocations"
 	@echo "make bench    benchmarks: kernel, runs, overlap, partition (BENCH=runs for one of them)"
 	@echo "make wheel    dist/*.whl"
 	@echo "make constraints  pin the newest versions of what .venv installs"
+	@echo "make lock     pin the libraries of the Lambda functions, by hash, at the versions of constraints.txt"
 	@echo "make venv     .venv with the project (editable) and its test tools"
 	@echo "make clean    remove what the targets made"
 
@@ -84,6 +87,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
@@ -103,7 +107,7 @@ rust: $(VENV)/.test
 
 wheel: $(VENV)/.created
 	rm -rf dist
-	$(IN_VENV) maturin build --release --out dist
+	$(IN_VENV) maturin build --release --strip --out dist
 
 # The wheel with nothing but what it asks for: no extras, no source tree.
 package: wheel
@@ -113,6 +117,16 @@ package: wheel
 	cd .work && package/bin/fsd --version
 
 check: lint types rust package test
+
+# --- deployment -------------------------------------------------------------------------------------------------------
+
+image: wheel
+	docker/build dist
+
+e2e: image $(VENV)/.test
+	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -m image $(ARGS)
+
+# --- figures and pins -------------------------------------------------------------------------------------------------
 
 bench: $(VENV)/.test
 	@for script in tests/bench/bench_$(BENCH).py; do \
@@ -127,6 +141,15 @@ constraints: wheel
 	.work/constraints/bin/python -m pip install --quiet maturin "$$(echo dist/fsd_inference-*.whl)[test]"
 	{ head -1 constraints.txt; .work/constraints/bin/python -m pip freeze | grep -v '^fsd-inference'; } > .work/constraints.txt
 	mv .work/constraints.txt constraints.txt
+
+# The oldest Python asks for the most; hashes are of all wheels of a version, for every Python and architecture.
+lock:
+	rm -rf .work/lock
+	python3 -m venv .work/lock
+	.work/lock/bin/python -m pip install --quiet uv
+	.work/lock/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade \
+	  --constraint constraints.txt docker/requirements.in --output-file python/fsd_inference/aws/package/requirements.txt
 
 clean:
 	rm -rf $(VENV) $(EXTENSION) .work dist target .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

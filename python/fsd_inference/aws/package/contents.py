@@ -103,7 +103,7 @@ def add_libraries(
     options = ["--require-hashes", "--no-compile", "--progress-bar=off", *target.pip_options]
     done = 0
     for line in _pip("--target", str(directory), *options, "--requirement", str(LOCK)):
-        if line.startswith("Collecting "):
+        if line.startswith(("Collecting ", "Processing ")):
             done += 1
             on_library(done, total)
 

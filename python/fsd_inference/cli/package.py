@@ -1,0 +1,72 @@
+"""`fsd package`: what the functions of a stack run, for those who deploy zips instead of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fsd_inference.cli.console import Output, bytes_text, facts
+from fsd_inference.cli.options import Json, examples
+from fsd_inference.cli.outputs import check_output
+
+app = typer.Typer(name="package", help="What the functions of a stack run.")
+
+_TASK = "downloading libraries"
+
+
+@app.callback()
+def _package() -> None:
+    """Keep `zip` a command of its own; typer would merge it into its group."""
+
+
+@app.command(
+    "zip",
+    epilog=examples("fsd package zip -o fsd-lambda.zip", "fsd package zip --arch arm64 --wheel fsd_*.whl -o a.zip"),
+)
+def zip_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    arch: Annotated[
+        Literal["x86_64", "arm64"], typer.Option("--arch", help="Architecture of the functions.")
+    ] = "x86_64",
+    python: Annotated[
+        str, typer.Option("--python", help="Version of Lambda's Python runtime; 3.12 is the oldest with glibc 2.34.")
+    ] = "3.13",
+    wheel: Annotated[
+        Path | None, typer.Option("--wheel", help="A wheel of this package to take. Default: the one that is running.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the zip of the functions: the same contents as the image, libraries at their locked versions."""
+    from fsd_inference.aws.package import Target, build_zip  # noqa: PLC0415
+
+    out = Output(as_json)
+    check_output(output)
+    target = Target(arch, python)
+    with out.progress() as tasks:
+        begun = False
+
+        def on_library(done: int, total: int) -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                tasks.begin(_TASK, total)
+            tasks.advance(_TASK, done)
+
+        written = build_zip(output, target, wheel=wheel, on_library=on_library)
+    record = {
+        "path": str(output),
+        "arch": arch,
+        "python": python,
+        "zipped_bytes": written.zipped_bytes,
+        "unpacked_bytes": written.unpacked_bytes,
+        "files": written.files,
+        "sha256": written.sha256,
+    }
+    rows = [
+        ("zip", f"{output} ({arch}, Python {python})"),
+        ("size", f"{bytes_text(written.zipped_bytes)}, unpacked {bytes_text(written.unpacked_bytes)}"),
+        ("sha256", written.sha256),
+    ]
+    out.result(record, facts(rows))

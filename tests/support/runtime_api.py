@@ -1,0 +1,84 @@
+"""A small Lambda Runtime API: it hands out one event, records what the runtime answers, and then ends the runtime."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+_PATH = "/2018-06-01/runtime/"
+_REQUEST = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the runtime sent: the end of the path (``response``, ``error``, or ``init/error``) and the body's JSON."""
+
+    kind: str
+    body: Any
+
+
+class RuntimeApi:
+    """Serves one event on 127.0.0.1; `address` is for ``AWS_LAMBDA_RUNTIME_API``, `answers` has what came back."""
+
+    def __init__(self, event: object) -> None:
+        self.answers: list[Answer] = []
+        events = [event]
+        answers = self.answers
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if self.path != f"{_PATH}invocation/next" or not events:
+                    self._reply(500, b"{}")  # the runtime ends when there is no next invocation to be had
+                    return
+                self._reply(
+                    200,
+                    json.dumps(events.pop()).encode(),
+                    {
+                        "Lambda-Runtime-Aws-Request-Id": _REQUEST,
+                        "Lambda-Runtime-Deadline-Ms": str(int((time.time() + 60) * 1000)),
+                        "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:000000000000:function:f",
+                    },
+                )
+
+            def do_POST(self) -> None:
+                kind = self.path.removeprefix(_PATH).removeprefix(f"invocation/{_REQUEST}/")
+                answers.append(Answer(kind, json.loads(self._body())))
+                self._reply(202, b"{}")
+
+            def _body(self) -> bytes:
+                if self.headers.get("Transfer-Encoding") != "chunked":
+                    return self.rfile.read(int(self.headers["Content-Length"]))
+                chunks = []
+                while size := int(self.rfile.readline(), 16):
+                    chunks.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(chunks)
+
+            def _reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+                self.send_response(status)
+                headers = {"Content-Type": "application/json", **(headers or {})}  # awslambdaric crashes without a type
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Be quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> RuntimeApi:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
