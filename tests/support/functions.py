@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from zipfile import ZipFile
 
 import boto3
 
 from fsd_inference.aws.emulator import start_emulator, stop_emulator
+from fsd_inference.aws.handlers.code import code_digest
 from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.aws.local import bring_up
 from fsd_inference.aws.provision import StackSettings
@@ -23,7 +25,13 @@ ROLE = "arn:aws:iam::000000000000:role/functions"
 
 @contextmanager
 def functions_stack(
-    folder: Path, *, ranks: int = 6, lanes: int = 2, memory_mb: tuple[int, ...] = (512,), timeout_s: int = 60
+    folder: Path,
+    *,
+    ranks: int = 6,
+    lanes: int = 2,
+    memory_mb: tuple[int, ...] = (512,),
+    timeout_s: int = 120,
+    runtime: str = "provided.al2023",
 ) -> Iterator[StackSpec]:
     """Make a stack with a coordinator and workers; its description is `folder`/stack.json."""
     emulator = start_emulator(tied=True)
@@ -31,14 +39,14 @@ def functions_stack(
         stack = bring_up(
             StackSettings("fsd-test", lanes=lanes, ranks=ranks, purge_settle_s=0.0), endpoint_url=emulator.endpoint_url
         )
-        stack = add_functions(replace(stack, emulator=emulator), memory_mb, timeout_s)
+        stack = add_functions(replace(stack, emulator=emulator), memory_mb, timeout_s, runtime)
         save_stack(stack, folder / "stack.json")
         yield stack
     finally:
         stop_emulator(emulator)
 
 
-def add_functions(stack: StackSpec, memory_mb: tuple[int, ...], timeout_s: int) -> StackSpec:
+def add_functions(stack: StackSpec, memory_mb: tuple[int, ...], timeout_s: int, runtime: str) -> StackSpec:
     """Add a coordinator, a worker function a memory size, and their on-failure destination."""
     session = boto3.Session("test", "test", region_name=stack.region)
     sqs = session.client("sqs", endpoint_url=stack.endpoint_url)
@@ -53,7 +61,7 @@ def add_functions(stack: StackSpec, memory_mb: tuple[int, ...], timeout_s: int) 
     def make(name: str, handler: str, size: int) -> str:
         made = functions.create_function(
             FunctionName=f"{stack.name}-{name}",
-            Runtime="provided.al2023",
+            Runtime=runtime,  # type: ignore[arg-type]
             Handler=f"fsd_inference.aws.handlers.{handler}.handle",
             Role=ROLE,
             Code={"ZipFile": code},
@@ -79,3 +87,11 @@ def add_functions(stack: StackSpec, memory_mb: tuple[int, ...], timeout_s: int) 
         Bucket=stack.network_bucket, Key=STACK_KEY, Body=body
     )
     return whole
+
+
+def deployed_code(folder: Path) -> str:
+    """Return the digest of the functions' code."""
+    code_zip(folder / "code.zip")
+    with ZipFile(folder / "code.zip") as archive:
+        archive.extractall(folder / "code")
+    return code_digest(folder / "code" / "fsd_inference")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -45,3 +46,17 @@ def wait_until(happened: Callable[[], bool], what: str, timeout_s: float = 30.0)
 def temporary_folders() -> set[Path]:
     """What sessions, runs and emulators have put into the folder of temporary files."""
     return set(Path(tempfile.gettempdir()).glob("fsd-*"))
+
+
+def processes_of(function: str) -> set[int]:
+    """Return the processes that the emulator keeps for a function whose name ends so."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            variables = dict(
+                entry.split(b"=", 1) for entry in (process / "environ").read_bytes().split(b"\0") if b"=" in entry
+            )
+            name = variables.get(b"AWS_LAMBDA_FUNCTION_NAME", b"").decode()
+            if name.endswith(function) and runs(int(process.name)):
+                found.add(int(process.name))
+    return found

@@ -161,7 +161,8 @@ class Coordination:
         event, use = self._event, self._use
         launched = time.time()
         deadline = min(launched + event.spec.settings.clocks.run_s, self._ends - _END_S)
-        spec = replace(event.spec, deadline=deadline)
+        clocks = replace(event.spec.settings.clocks, run_s=deadline - launched)
+        spec = replace(event.spec, deadline=deadline, settings=replace(event.spec.settings, clocks=clocks))
         rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code)
         function = functions.worker(event.memory_mb)
         assert function is not None  # noqa: S101 - checked by `check_fit`

@@ -86,7 +86,7 @@ def parse_failure(body: str | bytes) -> Failure | None:
 def _error(event: RankEvent, condition: str, answer: Mapping[str, Any]) -> RunError:
     rank = event.rank
     kind, text = str(answer.get("errorType", "")), str(answer.get("errorMessage", "")).strip()
-    if condition == "EventAgeExceeded":
+    if condition == "EventAgeExceeded" or not (kind or text):  # it never ran
         return StartError(
             f"Lambda did not start rank {rank} in time: {event.spec.settings.workers} workers and their coordinator "
             "must fit the account's free concurrency; use fewer workers, or ask AWS for more",

@@ -10,9 +10,8 @@ _KINDS = frozenset({".py", ".so", ".json", ".txt"})
 
 
 @cache
-def code_digest() -> str:
-    """Return 32 hexadecimal digits that differ where any file of the package does."""
-    root = Path(__file__).parents[2]
+def code_digest(root: Path = Path(__file__).parents[2]) -> str:
+    """Return 32 hexadecimal digits that differ where any file of the package in the folder `root` does."""
     files = sorted(path for path in root.rglob("*") if path.suffix in _KINDS and path.is_file())
     digest = hashlib.sha256()
     for path in files:

@@ -71,15 +71,15 @@ def handle(event: object, context: Context) -> dict[str, Any]:
 
 
 def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log: Log) -> str:
+    if started >= asked.spec.deadline:
+        log.line("this event came after the run's deadline", level="WARNING")
+        return "late"
     if asked.code != warm.code:
         raise StackUpdatedError(
             f"rank {asked.rank} has other code than the rank that started it: the stack is being updated; try again",
             rank=asked.rank,
             operation="start",
         )
-    if started >= asked.spec.deadline:
-        log.line("this event came after the run's deadline", level="WARNING")
-        return "late"
     functions = warm.stack.functions
     function = None if functions is None else functions.worker(asked.memory_mb)
     if function is None:

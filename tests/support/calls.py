@@ -1,0 +1,125 @@
+"""Runs on a functions stack as any program could ask for them: with events and objects alone, without a session."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from scipy import sparse
+
+import fsd_inference as fsd
+from fsd_inference.aws.backends import open_buckets
+from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.events import RunEvent
+from fsd_inference.aws.status import RunStatus, metrics_key, status_key
+from fsd_inference.config import RunSettings
+from fsd_inference.engine.inputs import encode_input
+from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.results import output_triplets
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.partition import Manifest, Partition, load_plan, read_manifest
+from fsd_inference.partition.manifest import MANIFEST_FILE
+from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.store.base import Store
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A network that is on the stack, cut."""
+
+    manifest: Manifest
+    partition: Partition
+
+    @property
+    def plan(self) -> str:
+        return self.manifest.plan_digest.hex()
+
+
+class Caller:
+    """Asks the coordinator of a stack for runs."""
+
+    def __init__(self, stack: StackSpec) -> None:
+        self.stack = stack
+        self.clients = Clients.of_stack(stack)
+        runs, self.plans = open_buckets(self.clients, stack, UsageMeter())
+        self.store: Store = runs[0]
+
+    def push(self, network: fsd.Network, workers: int) -> Pushed:
+        with tempfile.TemporaryDirectory() as folder:
+            fsd.partition(network, folder, workers=workers, method="graph")
+            manifest = read_manifest(folder)
+            pushed = Pushed(manifest, load_plan(folder)[0])
+            for name in (*(entry.file for entry in manifest.shards), MANIFEST_FILE):
+                self.plans.put(f"plans/{pushed.plan}/{name}", Path(folder, name).read_bytes())
+        return pushed
+
+    def event(self, pushed: Pushed, x: sparse.csr_array, channel: str, memory_mb: int, **settings: Any) -> RunEvent:
+        """Store the inputs of a run and return its event."""
+        run = RunSettings(workers=pushed.manifest.workers, **settings)
+        spec = RunSpec(uuid4().hex, 0, pushed.plan, x.shape[0], x.shape[1], 0.0, run)
+        self.store.put(spec.input_key, encode_input(x, micro_batch_sizes(x.shape[0], run.micro_batches)))
+        return RunEvent(spec, channel, memory_mb)
+
+    def ask(self, event: RunEvent | dict[str, Any]) -> None:
+        assert self.stack.functions is not None
+        value = event if isinstance(event, dict) else event.to_json()
+        self.clients.functions.invoke(
+            FunctionName=self.stack.functions.coordinator, InvocationType="Event", Payload=json.dumps(value).encode()
+        )
+
+    def status(self, run: str) -> RunStatus | None:
+        data = self.store.get(status_key(run))
+        return None if data is None else RunStatus.from_bytes(data, status_key(run))
+
+    def wait(self, run: str, timeout_s: float = 120.0) -> RunStatus:
+        until = time.monotonic() + timeout_s
+        while (status := self.status(run)) is None or not status.is_over:
+            assert time.monotonic() < until, f"run {run} is not over: {status}"
+            time.sleep(0.05)
+        return status
+
+    def carry_out(self, event: RunEvent) -> RunStatus:
+        self.ask(event)
+        return self.wait(event.spec.run)
+
+    def metrics(self, event: RunEvent) -> dict[str, Any]:
+        data = self.store.get(metrics_key(event.spec.prefix))
+        assert data is not None
+        value: dict[str, Any] = json.loads(data)
+        return value
+
+    def outputs(self, pushed: Pushed, event: RunEvent, status: RunStatus) -> sparse.csr_array:
+        """Put the results together, as docs/events.md says."""
+        spec, manifest = event.spec, pushed.manifest
+        found = status.results or [self.store.get(spec.result_key(rank)) for rank in range(manifest.workers)]
+        sizes = micro_batch_sizes(spec.samples, spec.settings.micro_batches)
+        shape = (spec.samples, manifest.widths[-1])
+        total = sparse.csr_array(shape, dtype="f4")
+        for rank, data in enumerate(found):
+            assert data is not None
+            rows = pushed.partition.rows(manifest.layers - 1, rank)
+            samples, neurons, values = output_triplets(data, sizes, rows)
+            total = total + sparse.coo_array((values, (samples, neurons)), shape=shape).tocsr()
+        total.sort_indices()
+        return total
+
+    def close(self) -> None:
+        self.store.close()
+        self.plans.close()
+        self.clients.close()
+
+
+@contextmanager
+def caller(stack: StackSpec) -> Iterator[Caller]:
+    made = Caller(stack)
+    try:
+        yield made
+    finally:
+        made.close()
