@@ -33,14 +33,14 @@ IN_VENV := VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH
 
 help:
 	@echo "make demo     1024 x 120 network, real digits, 4 workers, over an emulated AWS (installs all it needs)"
-	@echo "make test     all Python tests"
+	@echo "make test     all Python tests but those of make e2e"
 	@echo "make check    all that CI runs: lint, types, rust, package, test"
 	@echo "make lint     formatting, ruff, clippy, which room may import which"
 	@echo "make types    mypy, and the extension against its stub"
 	@echo "make rust     Rust tests, once for each kernel path that this processor has"
 	@echo "make package  the wheel, installed alone into an environment of its own"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
-	@echo "make e2e      the image answers invocations"
+	@echo "make e2e      the deployment: functions on an emulated AWS, and the image answers invocations"
 	@echo "make bench    benchmarks: kernel, runs, overlap, partition (BENCH=runs for one of them)"
 	@echo "make wheel    dist/*.whl"
 	@echo "make constraints  pin the newest versions of what .venv installs"
@@ -81,7 +81,7 @@ demo: $(VENV)/.local
 	$(BIN)/fsd demo $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not image and not functions" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -124,7 +124,7 @@ image: wheel
 	docker/build dist
 
 e2e: image $(VENV)/.test
-	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -m image $(ARGS)
+	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -m "image or functions" $(ARGS)
 
 # --- figures and pins -------------------------------------------------------------------------------------------------
 
