@@ -5,6 +5,7 @@ Each invocation in flight is a process of its own; ranks start each other throug
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from scipy import sparse
 import fsd_inference as fsd
 from fsd_inference.aws.events import DEEPEST_TREE, RankEvent, RunEvent
 from fsd_inference.aws.failures import FailureQueue
+from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.config import Clocks
 from fsd_inference.engine.gather import decode
 from fsd_inference.errors import StackUpdatedError, StartError, WorkerDiedError
@@ -146,7 +148,7 @@ def test_an_event_of_another_rank_s_failure_reaches_its_own_coordinator(
     """Coordinators compete for the records of one queue."""
     one = calls.event(pushed, inputs, "object", MEMORY_MB)
     assert calls.stack.functions is not None
-    other = RankEvent(replace(one.spec, run="f" * 32), 3, 0, "object", MEMORY_MB, None, "c0de")
+    other = RankEvent(replace(one.spec, run="f" * 32), 3, 0, "object", MEMORY_MB, None, "c0de", "57ac")
     record = {"requestPayload": other.to_json(), "responsePayload": {"errorMessage": "signal: killed"}}
     calls.clients.sqs.send_message(QueueUrl=calls.stack.functions.failures_queue_url, MessageBody=json.dumps(record))
     assert calls.carry_out(one).state == "done"
@@ -162,7 +164,7 @@ def test_other_code_ends_with_a_retryable_error(calls: Caller, pushed: Pushed, i
     event = calls.event(pushed, inputs, "object", MEMORY_MB)
     assert calls.stack.functions is not None
     spec = replace(event.spec, deadline=time.time() + 30)
-    foreign = RankEvent(spec, 1, 0, "object", MEMORY_MB, None, "another code")
+    foreign = RankEvent(spec, 1, 0, "object", MEMORY_MB, None, "another code", "57ac")
     worker = calls.stack.functions.workers[0].arn
     calls.ask(event)
     calls.clients.functions.invoke(
@@ -238,7 +240,7 @@ def test_a_deeper_tree_would_be_stopped(detecting: Caller, inputs: sparse.csr_ar
     event = detecting.event(chain, inputs, "object", MEMORY_MB, branching=1)
     assert detecting.stack.functions is not None
     spec = replace(event.spec, deadline=time.time() + 100)
-    first = RankEvent(spec, 0, None, "object", MEMORY_MB, None, deployed_code(tmp_path))
+    first = RankEvent(spec, 0, None, "object", MEMORY_MB, None, deployed_code(tmp_path), stack_digest(detecting))
     detecting.clients.functions.invoke(
         FunctionName=detecting.stack.functions.workers[0].arn,
         InvocationType="Event",
@@ -270,9 +272,31 @@ def test_a_second_invocation_of_an_attempt_does_nothing(
 def test_a_late_event_ends_at_once(calls: Caller, pushed: Pushed, inputs: sparse.csr_array) -> None:
     event = calls.event(pushed, inputs, "object", MEMORY_MB)
     assert calls.stack.functions is not None
-    late = RankEvent(replace(event.spec, deadline=time.time() - 1), 0, None, "object", MEMORY_MB, None, "c0de")
+    late = RankEvent(replace(event.spec, deadline=time.time() - 1), 0, None, "object", MEMORY_MB, None, "c0de", "57ac")
     answer = calls.clients.functions.invoke(
         FunctionName=calls.stack.functions.workers[0].arn, Payload=json.dumps(late.to_json()).encode()
     )
     assert json.loads(answer["Payload"].read()) == {"rank": 0, "result": "late"}
     assert calls.store.stat(event.spec.claim_key(0)) is None
+
+
+def stack_digest(calls: Caller) -> str:
+    return hashlib.sha256(calls.plans.get(STACK_KEY) or b"").hexdigest()[:32]
+
+
+def test_a_stack_that_has_changed_is_read_anew(
+    calls: Caller, pushed: Pushed, inputs: sparse.csr_array, expected: sparse.csr_array
+) -> None:
+    """Functions outlive what they have read of the stack."""
+    before = calls.plans.get(STACK_KEY)
+    assert before is not None
+    value = json.loads(before)
+    calls.plans.put(STACK_KEY, json.dumps({**value, "lanes": []}).encode())
+    event = calls.event(pushed, inputs, "queue", MEMORY_MB)
+    error = calls.carry_out(event).error
+    calls.plans.put(STACK_KEY, before)
+    assert error is not None
+    assert "has queues for 0 workers" in str(error)
+    event = calls.event(pushed, inputs, "queue", MEMORY_MB)
+    outputs, _ = carry_out(calls, pushed, event)
+    assert same(outputs, expected)

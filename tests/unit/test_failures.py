@@ -14,7 +14,7 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import RunError, StackUpdatedError, StartError, WorkerDiedError
 
 ID = "0123456789abcdef" * 2
-EVENT = RankEvent(RunSpec(ID, 2, ID, 10, 4, 50.0, RunSettings(workers=8)), 3, 0, "object", 1769, None, "c0de")
+EVENT = RankEvent(RunSpec(ID, 2, ID, 10, 4, 50.0, RunSettings(workers=8)), 3, 0, "object", 1769, None, "c0de", "57ac")
 
 
 def record(condition: str, answer: dict[str, Any] | None) -> str:

@@ -45,7 +45,7 @@ def test_a_run_event_needs_only_what_differs() -> None:
 
 
 def test_a_rank_event_comes_back_and_leads_to_its_children() -> None:
-    event = RankEvent(spec(), 1, 0, "queue", 1769, 0, "c0de")
+    event = RankEvent(spec(), 1, 0, "queue", 1769, 0, "c0de", "57ac")
     assert RankEvent.from_json(plain(event.to_json())) == event
     child = event.child(3)
     assert (child.rank, child.starter, child.spec, child.lane) == (3, 1, event.spec, 0)
@@ -92,7 +92,7 @@ def test_a_wrong_run_event(change: dict[str, object], message: str) -> None:
 )
 def test_a_wrong_rank_event(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        RankEvent.from_json(RankEvent(spec(), 1, 0, "queue", 1769, 0, "c0de").to_json() | change)
+        RankEvent.from_json(RankEvent(spec(), 1, 0, "queue", 1769, 0, "c0de", "57ac").to_json() | change)
     assert message in str(caught.value)
 
 

@@ -28,7 +28,7 @@ from fsd_inference.engine.loading import load_manifest
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, FileFormatError, FsdError, RunError, SettingError, StartError
 from fsd_inference.launch.aws_lambda import invoke_rank
-from fsd_inference.records import FunctionsSpec, StackSpec, UsageMeter
+from fsd_inference.records import FunctionsSpec, StackSpec, Usage, UsageMeter
 from fsd_inference.store.base import Store
 
 _END_S = 20.0
@@ -55,6 +55,8 @@ class Resources:
     ----------
     clients, stack, runs
         The stack, clients of it, and its buckets of runs.
+    digest : str
+        Of the stack's description, as `RankEvent` names it.
     meter : UsageMeter
         Counts what is asked of the buckets.
     read_plan : callable
@@ -65,6 +67,7 @@ class Resources:
 
     clients: Clients
     stack: StackSpec
+    digest: str
     runs: Sequence[Store]
     meter: UsageMeter
     read_plan: Callable[[str], bytes | None]
@@ -86,13 +89,15 @@ class Coordination:
         What is asked for.
     ends : float
         When Lambda ends this invocation, seconds since the epoch.
+    before : Usage
+        What the meter said when the invocation began.
     """
 
-    def __init__(self, resources: Resources, event: RunEvent, ends: float) -> None:
+    def __init__(self, resources: Resources, event: RunEvent, ends: float, before: Usage) -> None:
         self._use = resources
         self._event = event
         self._ends = ends
-        self._before = resources.meter.snapshot()
+        self._before = before
         self._status = RunStatus(
             run=event.spec.run,
             attempt=event.spec.attempt,
@@ -163,7 +168,7 @@ class Coordination:
         deadline = min(launched + event.spec.settings.clocks.run_s, self._ends - _END_S)
         clocks = replace(event.spec.settings.clocks, run_s=deadline - launched)
         spec = replace(event.spec, deadline=deadline, settings=replace(event.spec.settings, clocks=clocks))
-        rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code)
+        rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code, use.digest)
         function = functions.worker(event.memory_mb)
         assert function is not None  # noqa: S101 - checked by `check_fit`
         with _Watch(use, spec, functions) as watch:

@@ -121,6 +121,8 @@ class RankEvent:
         The lane that the attempt holds, for "queue".
     code : str
         Digest of the sender's code: another code must not answer.
+    stack : str
+        Digest of the ``stack.json`` that the coordinator has read.
     """
 
     spec: RunSpec
@@ -130,6 +132,7 @@ class RankEvent:
     memory_mb: int
     lane: int | None
     code: str
+    stack: str
 
     def child(self, rank: int) -> RankEvent:
         """Return the event that starts `rank` from here."""
@@ -137,7 +140,7 @@ class RankEvent:
 
     def to_json(self) -> dict[str, Any]:
         """Return the event."""
-        names = ("rank", "starter", "channel", "memory_mb", "lane", "code")
+        names = ("rank", "starter", "channel", "memory_mb", "lane", "code", "stack")
         return {
             "version": EVENT_VERSION,
             "spec": json.loads(self.spec.to_json()),
@@ -156,6 +159,7 @@ class RankEvent:
             memory_mb=fields.take("memory_mb", int),
             lane=fields.take_optional("lane", int),
             code=fields.take("code", str),
+            stack=fields.take("stack", str),
         )
         fields.end()
         if not 0 <= event.rank < event.spec.settings.workers:

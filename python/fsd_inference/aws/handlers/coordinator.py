@@ -10,11 +10,12 @@ from typing import Any
 
 from fsd_inference.aws.coordination import Coordination, Resources
 from fsd_inference.aws.events import RunEvent
-from fsd_inference.aws.handlers.environment import Environment, environment
+from fsd_inference.aws.handlers.environment import environment
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.handlers.worker import Context
 from fsd_inference.aws.status import RunStatus, status_key
 from fsd_inference.errors import InputError, RunError
+from fsd_inference.store.base import Store
 
 
 def handle(event: object, context: Context) -> dict[str, Any]:
@@ -35,14 +36,18 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     """
     ends = time.time() + context.get_remaining_time_in_millis() / 1000
     warm = environment()
+    before = warm.meter.snapshot()
+    opened = warm.open()
     try:
         asked = RunEvent.from_json(event)
     except InputError as error:
-        return _refuse(warm, event, error).to_json()
+        return _refuse(opened.store, event, error).to_json()
     log = Log(run=asked.spec.run, attempt=asked.spec.attempt, request=context.aws_request_id)
     log.line("run begins", channel=asked.channel, workers=asked.spec.settings.workers, plan=asked.spec.plan)
-    resources = Resources(warm.clients, warm.stack, warm.runs, warm.meter, warm.read_plan, warm.code)
-    status = Coordination(resources, asked, ends).carry_out()
+    resources = Resources(
+        warm.clients, opened.stack, opened.digest, opened.runs, warm.meter, warm.plan_reader(opened), warm.code
+    )
+    status = Coordination(resources, asked, ends, before).carry_out()
     if status is None:
         log.line("another invocation has this attempt", level="WARNING")
         return {"duplicate": True}
@@ -52,7 +57,7 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     return status.to_json()
 
 
-def _refuse(warm: Environment, event: object, error: InputError) -> RunStatus:
+def _refuse(store: Store, event: object, error: InputError) -> RunStatus:
     """Return the status of a run whose event says nothing of use, and store it where the run can be told."""
     said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
     run = str(said.get("run") or "unknown")
@@ -70,7 +75,7 @@ def _refuse(warm: Environment, event: object, error: InputError) -> RunStatus:
     )
     Log(run=run).line(str(error), level="ERROR", kind=type(error).__name__)
     if len(run) == 32 and set(run) <= set("0123456789abcdef"):
-        warm.store.put(status_key(run), json.dumps(status.to_json()).encode())
+        store.put(status_key(run), json.dumps(status.to_json()).encode())
     return status
 
 

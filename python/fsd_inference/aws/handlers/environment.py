@@ -5,11 +5,13 @@ Nothing of a run is among it. What ranks count is told apart by what the meter s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from shutil import disk_usage
 
@@ -20,7 +22,7 @@ from fsd_inference.aws.handlers.kept_files import KeptFiles
 from fsd_inference.aws.stack import parse_stack
 from fsd_inference.engine.loading import WarmShard, load_shard
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import StackError
+from fsd_inference.errors import StackError, StackUpdatedError
 from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.store.base import Store
 
@@ -31,6 +33,26 @@ MB_PER_CORE = 1769
 """Lambda gives a function one core for so many MB of memory (AWS, "Configure Lambda function memory", 2026-11)."""
 
 _CONNECTIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A stack's description with its digest, its buckets of runs, and that of its networks."""
+
+    digest: str
+    stack: StackSpec
+    runs: tuple[Store, ...]
+    plans: Store
+
+    @property
+    def store(self) -> Store:
+        """The bucket of inputs, claims, results and statuses."""
+        return self.runs[0]
+
+    def close(self) -> None:
+        """Close the buckets."""
+        for store in (*self.runs, self.plans):
+            store.close()
 
 
 class Environment:
@@ -56,46 +78,49 @@ class Environment:
         folder = Path(tempfile.gettempdir())
         # Spilled frames and the shards kept share the disk.
         self._files = KeptFiles(folder / "fsd-plans", disk_usage(folder).free // 2)
+        self._opened: Opened | None = None
         self._shard: tuple[tuple[str, int], WarmShard] | None = None
 
-    @cached_property
-    def stack(self) -> StackSpec:
-        """What the functions belong to."""
-        return self._read_stack(os.environ["FSD_STACK_BUCKET"])
+    def open(self, digest: str | None = None) -> Opened:
+        """Return the stack that the functions belong to, its buckets open.
 
-    @cached_property
-    def _buckets(self) -> tuple[list[Store], Store]:
-        return open_buckets(self.clients, self.stack, self.meter)
+        Parameters
+        ----------
+        digest : str, optional
+            Of the description that whoever started this rank has read; the last one read here serves if it is that. A
+            coordinator gives none: it reads the description for each run, which may have changed since.
 
-    @property
-    def runs(self) -> list[Store]:
-        """Buckets of the runs."""
-        return self._buckets[0]
+        Raises
+        ------
+        StackUpdatedError
+            The description is not that one (any more).
+        """
+        if self._opened is None or self._opened.digest != digest:
+            opened = self._read()
+            if self._opened is None or self._opened.digest != opened.digest:
+                self._opened = opened
+            else:
+                opened.close()
+        if digest not in {None, self._opened.digest}:
+            raise StackUpdatedError(
+                "the stack's description has changed since the run began; try again", operation="start"
+            )
+        return self._opened
 
-    @property
-    def plans(self) -> Store:
-        """Bucket of the networks."""
-        return self._buckets[1]
-
-    @cached_property
-    def read_plan(self) -> Callable[[str], bytes | None]:
-        """Reads objects of plans, which never change under their keys, from the disk where they have been read once."""
-        return self._files.reader(self.plans.get)
-
-    @property
-    def store(self) -> Store:
-        """The bucket of inputs, claims, results and statuses."""
-        return self.runs[0]
-
-    def shard(self, spec: RunSpec, rank: int) -> WarmShard:
+    def shard(self, opened: Opened, spec: RunSpec, rank: int) -> WarmShard:
         """Return a rank's shard: the one of the last run if it is that, from the disk or from the store otherwise."""
         key = (spec.plan, rank)
         if self._shard is None or self._shard[0] != key:
             self._shard = None  # two may not fit at a time
-            self._shard = (key, load_shard(self.read_plan, spec, rank))
+            self._shard = (key, load_shard(self.plan_reader(opened), spec, rank))
         return self._shard[1]
 
-    def _read_stack(self, bucket: str) -> StackSpec:
+    def plan_reader(self, opened: Opened) -> Callable[[str], bytes | None]:
+        """Return what reads objects of plans, which never change under their keys: from the disk the second time."""
+        return self._files.reader(opened.plans.get)
+
+    def _read(self) -> Opened:
+        bucket = os.environ["FSD_STACK_BUCKET"]
         store = self.clients.open_bucket(bucket, meter=self.meter)
         try:
             data = store.get(STACK_KEY)
@@ -104,9 +129,11 @@ class Environment:
         if data is None:
             raise StackError(f"{STACK_KEY} is not in bucket {bucket}; apply the stack's Terraform module again")
         try:
-            return parse_stack(json.loads(data))
+            stack = parse_stack(json.loads(data))
         except ValueError as error:
             raise StackError(f"{STACK_KEY} in bucket {bucket} is not JSON ({error})") from error
+        runs, plans = open_buckets(self.clients, stack, self.meter)
+        return Opened(hashlib.sha256(data).hexdigest()[:32], stack, tuple(runs), plans)
 
 
 @cache

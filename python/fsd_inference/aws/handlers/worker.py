@@ -21,6 +21,7 @@ from fsd_inference.engine.loading import load_rank
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
 from fsd_inference.launch.aws_lambda import LambdaLauncher
+from fsd_inference.store.base import Store
 
 _END_S = 10.0
 """Seconds before Lambda's time limit at which a rank gives up, so that it can still tell the others."""
@@ -80,20 +81,21 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
             rank=asked.rank,
             operation="start",
         )
-    functions = warm.stack.functions
+    before = warm.meter.snapshot()
+    opened = warm.open(asked.stack)
+    functions = opened.stack.functions
     function = None if functions is None else functions.worker(asked.memory_mb)
     if function is None:
-        raise SettingError(f"stack {warm.stack.name} has no workers of {asked.memory_mb} MB")
+        raise SettingError(f"stack {opened.stack.name} has no workers of {asked.memory_mb} MB")
     spec = replace(
         asked.spec,
         deadline=min(asked.spec.deadline, started + left_s - _END_S),
         settings=replace(asked.spec.settings, threads=warm.threads),
     )
-    before = warm.meter.snapshot()
     channel = open_channel(
-        warm.clients, warm.stack, warm.runs, asked.channel, spec=spec, rank=asked.rank, lane=asked.lane
+        warm.clients, opened.stack, opened.runs, asked.channel, spec=spec, rank=asked.rank, lane=asked.lane
     )
-    backends = Backends(warm.plans, warm.store, channel, before=before)
+    backends = Backends(opened.plans, opened.store, channel, before=before)
     spill = tempfile.mkdtemp(prefix="fsd-spill-")
     log.line("rank begins", starter=asked.starter, channel=asked.channel, workers=spec.settings.workers)
     try:
@@ -103,10 +105,10 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
                 rank=asked.rank,
                 starter=asked.starter,
                 started=started,
-                load=lambda: load_rank(warm.store, spec, warm.shard(spec, asked.rank), spill),
+                load=lambda: load_rank(opened.store, spec, warm.shard(opened, spec, asked.rank), spill),
                 backends=backends,
                 launcher=LambdaLauncher(warm.clients.functions, function.arn, asked, warm.meter),
-                on_layer=_progress(warm, asked, notes) if asked.rank == 0 else (lambda _: None),
+                on_layer=_progress(opened.store, asked, notes) if asked.rank == 0 else (lambda _: None),
             )
     finally:
         backends.close()
@@ -114,7 +116,7 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
     if ended is None:
         log.line("another invocation has this rank", level="WARNING")
         return "duplicate"
-    log.rank_metrics(warm.stack.name, asked.channel, ended.report)
+    log.rank_metrics(opened.stack.name, asked.channel, ended.report)
     if ended.error is not None:
         error = ended.error
         log.line(str(error), level="ERROR", kind=type(error).__name__, step=error.layer, operation=error.operation)
@@ -123,13 +125,13 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
     return "done"
 
 
-def _progress(warm: Environment, asked: RankEvent, notes: ThreadPoolExecutor) -> Callable[[int], None]:
+def _progress(store: Store, asked: RankEvent, notes: ThreadPoolExecutor) -> Callable[[int], None]:
     """Return what notes in the store how many layers are done, beside the computing and not too often."""
     due = time.monotonic() + _PROGRESS_S
 
     def write(layers: int) -> None:
         with suppress(FsdError):  # whoever reads it can do without
-            warm.store.put(progress_key(asked.spec.prefix), str(layers).encode())
+            store.put(progress_key(asked.spec.prefix), str(layers).encode())
 
     def on_layer(layers: int) -> None:
         nonlocal due
