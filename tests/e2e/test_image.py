@@ -44,18 +44,8 @@ def base() -> Iterator[Container]:
 def invoke(container: Container, event: object, *command: str) -> Answer:
     """Run the image as Lambda does, hand it one event and return its answer."""
     with RuntimeApi(event) as api:
-        environment = {
-            "AWS_LAMBDA_RUNTIME_API": api.address,
-            "AWS_LAMBDA_FUNCTION_NAME": "f",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
-            "AWS_REGION": "us-east-1",
-        }
-        done = container.run(
-            *container.config["Entrypoint"],
-            *(command or container.config["Cmd"]),
-            environment=environment,
-            timeout_s=120,
-        )
+        line = (*container.config["Entrypoint"], *(command or container.config["Cmd"]))
+        done = container.run(*line, environment=api.environment, timeout_s=120)
     assert len(api.answers) == 1, done.stdout
     return api.answers[0]
 

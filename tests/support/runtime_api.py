@@ -22,7 +22,7 @@ class Answer:
 
 
 class RuntimeApi:
-    """Serves one event on 127.0.0.1; `address` is for ``AWS_LAMBDA_RUNTIME_API``, `answers` has what came back."""
+    """Serves one event on 127.0.0.1; `answers` has what came back."""
 
     def __init__(self, event: object) -> None:
         self.answers: list[Answer] = []
@@ -73,7 +73,17 @@ class RuntimeApi:
                 """Be quiet."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self._server.server_port}"
+        self._address = f"127.0.0.1:{self._server.server_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Lambda tells a runtime."""
+        return {
+            "AWS_LAMBDA_RUNTIME_API": self._address,
+            "AWS_LAMBDA_FUNCTION_NAME": "f",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
+            "AWS_REGION": "us-east-1",
+        }
 
     def __enter__(self) -> RuntimeApi:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
