@@ -1,0 +1,70 @@
+"""Copies of objects on a function's disk: read once, bounded, never half-written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsd_inference.aws.handlers.kept_files import KeptFiles
+
+
+class Objects:
+    """A store that counts its reads."""
+
+    def __init__(self, **objects: bytes) -> None:
+        self.objects = objects
+        self.reads: list[str] = []
+
+    def get(self, key: str) -> bytes | None:
+        self.reads.append(key)
+        return self.objects.get(key)
+
+
+def test_what_was_read_once_comes_from_the_disk_also_in_another_process(tmp_path: Path) -> None:
+    objects = Objects(a=b"1", b=b"")
+    for _ in range(2):
+        read = KeptFiles(tmp_path / "kept", 100).reader(objects.get)
+        assert [read("a"), read("b"), read("a")] == [b"1", b"", b"1"]
+    assert objects.reads == ["a", "b"]
+
+
+def test_what_is_absent_is_asked_for_again(tmp_path: Path) -> None:
+    objects = Objects()
+    read = KeptFiles(tmp_path, 100).reader(objects.get)
+    assert read("a") is None
+    objects.objects["a"] = b"there now"
+    assert read("a") == b"there now"
+
+
+def test_the_longest_unused_makes_room(tmp_path: Path) -> None:
+    objects = Objects(a=b"a" * 40, b=b"b" * 40, c=b"c" * 40)
+    read = KeptFiles(tmp_path, 100).reader(objects.get)
+    read("a")
+    read("b")
+    for file, seconds in zip(sorted(tmp_path.iterdir(), key=lambda file: file.read_bytes()), (200, 100), strict=True):
+        os.utime(file, (seconds, seconds))  # b was used before a
+    read("c")
+    assert sorted(file.read_bytes()[:1] for file in tmp_path.iterdir()) == [b"a", b"c"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 70)), max_size=20))
+def test_copies_stay_within_bounds_and_are_the_objects(tmp_path_factory: pytest.TempPathFactory, wanted: list) -> None:  # type: ignore[type-arg]
+    folder = tmp_path_factory.mktemp("kept")
+    sizes = dict(reversed(wanted))
+    objects = Objects(**{key: key.encode() * size for key, size in sizes.items()})
+    read = KeptFiles(folder, 100).reader(objects.get)
+    for key, _ in wanted:
+        assert read(key) == objects.objects[key]
+        assert sum(file.stat().st_size for file in folder.iterdir()) <= 100
+
+
+def test_a_disk_that_takes_nothing_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    objects = Objects(a=b"1")
+    read = KeptFiles(tmp_path / "file" / "folder", 100).reader(objects.get)
+    assert [read("a"), read("a")] == [b"1", b"1"]
+    assert objects.reads == ["a", "a"]
