@@ -1,0 +1,162 @@
+"""The handlers called in this process: what they leave behind, and what they keep for the next run."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from scipy import sparse
+
+import fsd_inference as fsd
+from fsd_inference.aws.events import RankEvent
+from fsd_inference.aws.handlers import coordinator, environment, worker
+from fsd_inference.aws.handlers.code import code_digest
+from fsd_inference.aws.handlers.environment import STACK_KEY
+from fsd_inference.aws.local import bring_up
+from fsd_inference.aws.provision import StackSettings
+from fsd_inference.aws.stack import save_stack
+from fsd_inference.aws.status import RunStatus
+from fsd_inference.errors import FsdError, StackUpdatedError
+from fsd_inference.records import FunctionsSpec, WorkerFunction
+from tests.support.calls import Caller, Pushed, caller
+from tests.support.runs import same, serial
+
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:none-"
+NETWORK = fsd.random_network([64, 48, 48, 32], connections=8, seed=3)
+
+pytestmark = pytest.mark.emulator
+
+
+@dataclass
+class Context:
+    """Lambda's, with as much time as it says."""
+
+    left_s: float = 60.0
+    aws_request_id: str = "request"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self.left_s * 1000)
+
+
+@pytest.fixture(scope="module")
+def calls(emulator_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """A stack whose functions are not there: the handlers are called here."""
+    made = bring_up(StackSettings("handlers", ranks=2, purge_settle_s=0.0), endpoint_url=emulator_url)
+    queue = made.lanes[0].queue_urls[0].replace("lane0-rank0", "failures")
+    functions = FunctionsSpec(f"{FUNCTION}coordinator", (WorkerFunction(1769, f"{FUNCTION}worker"),), queue, 60.0)
+    with caller(replace(made, functions=functions)) as ready:
+        ready.clients.sqs.create_queue(QueueName=f"{made.name}-failures")
+        path = tmp_path_factory.mktemp("stack") / "stack.json"
+        save_stack(ready.stack, path)
+        ready.plans.put(STACK_KEY, path.read_bytes())
+        yield ready
+
+
+@pytest.fixture(autouse=True)
+def function(calls: Caller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """What Lambda sets for a function, and an environment that has just begun."""
+    variables = {"FSD_STACK_BUCKET": calls.stack.network_bucket, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769"}
+    for name, value in {**variables, "AWS_ENDPOINT_URL": str(calls.stack.endpoint_url)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    environment.environment.cache_clear()
+    yield
+    environment.environment().clients.close()
+    environment.environment.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def inputs() -> sparse.csr_array:
+    return sparse.csr_array(sparse.random_array((20, 64), density=0.4, rng=5, dtype="f4"))
+
+
+def rank_event(calls: Caller, pushed: Pushed, inputs: sparse.csr_array) -> RankEvent:
+    spec = calls.event(pushed, inputs, "serial", 1769).spec
+    spec = replace(spec, deadline=time.time() + 60)
+    stack = environment.environment().open().digest
+    return RankEvent(spec, 0, None, "serial", 1769, None, code_digest(), stack)
+
+
+def own_threads() -> set[threading.Thread]:
+    """Threads but those that wait in a warm store's pool."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("s3-range")}
+
+
+def test_a_rank_leaves_an_answer_and_nothing_else(
+    calls: Caller, inputs: sparse.csr_array, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pushed = calls.push(NETWORK, 1)
+    before = own_threads()
+    event = rank_event(calls, pushed, inputs)
+    assert worker.handle(event.to_json(), Context()) == {"rank": 0, "result": "done"}
+    assert own_threads() == before  # a thread that is frozen with the function would wake in another run
+    assert [file.name for file in tmp_path.iterdir()] == ["fsd-plans"]
+    data = calls.store.get(event.spec.result_key(0))
+    assert data is not None
+    status = replace(calls_status(event), results=(data,))
+    run = calls.event(pushed, inputs, "serial", 1769)
+    assert same(calls.outputs(pushed, replace(run, spec=event.spec), status), serial(NETWORK, inputs))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.get("message") for line in lines] == ["rank begins", None, "rank is done"]
+    assert all(line["run"] == event.spec.run and line["rank"] == 0 for line in lines)
+
+
+def calls_status(event: RankEvent) -> RunStatus:
+    spec = event.spec
+    return RunStatus(spec.run, 0, spec.plan, "serial", 1, spec.samples, "done", 0.0)
+
+
+def test_the_second_run_finds_its_shard_and_counts_its_own_requests(calls: Caller, inputs: sparse.csr_array) -> None:
+    pushed = calls.push(NETWORK, 1)
+    requests = []
+    for _ in range(2):
+        event = rank_event(calls, pushed, inputs)
+        worker.handle(event.to_json(), Context())
+        requests.append(json.loads(calls.store.get(event.spec.report_key(0)) or b"")["usage"]["requests"])
+    assert requests[0] == {"s3.get": 3, "s3.put": 3}  # manifest, shard, input; claim, result, report
+    assert requests[1] == {"s3.get": 1, "s3.put": 3}
+
+
+def test_a_rank_gives_up_before_Lambda_ends_it(calls: Caller, inputs: sparse.csr_array) -> None:
+    event = rank_event(calls, calls.push(NETWORK, 1), inputs)
+    assert worker.handle(event.to_json(), Context(left_s=5.0)) == {"rank": 0, "result": "failed"}
+    error = json.loads(calls.store.get(event.spec.report_key(0)) or b"")["error"]
+    assert error["type"] == "DeadlineError"
+
+
+@pytest.mark.parametrize("change", [{"code": "other"}, {"stack": "other"}])
+def test_a_rank_of_another_release_or_stack_does_not_begin(
+    change: dict[str, str], calls: Caller, inputs: sparse.csr_array
+) -> None:
+    event = rank_event(calls, calls.push(NETWORK, 1), inputs)
+    with pytest.raises(StackUpdatedError, match="try again"):
+        worker.handle(event.to_json() | change, Context())
+    assert calls.store.stat(event.spec.claim_key(0)) is None
+
+
+def test_a_wrong_event_is_an_error_that_Lambda_passes_on(calls: Caller) -> None:
+    with pytest.raises(FsdError, match="'version' is missing"):
+        worker.handle({"rank": 0}, Context())
+
+
+def test_functions_that_are_missing_are_told_in_the_status(calls: Caller, inputs: sparse.csr_array) -> None:
+    event = calls.event(calls.push(NETWORK, 2), inputs, "queue", 1769)
+    before = own_threads()
+    answer = coordinator.handle(event.to_json(), Context())
+    assert own_threads() == before
+    assert answer["state"] == "failed"
+    assert answer["error"]["message"].startswith(f"cannot start rank 0 with {FUNCTION}worker: the service answered 404")
+    assert calls.status(event.spec.run) is not None
+    lease = json.loads(calls.store.get("lanes/0000.json") or b"")
+    assert lease["state"] != "held"  # given back at once
+
+
+def test_an_event_that_names_no_run_is_refused(calls: Caller) -> None:
+    answer = coordinator.handle({"version": 7, "run": "../x"}, Context())
+    assert answer["state"] == "failed"
+    assert "of version 7" in answer["error"]["message"]
