@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
     from fsd_inference.partition import cut as partition
     from fsd_inference.records import RunReport, Usage
-    from fsd_inference.session import Inference, Progress, Session
+    from fsd_inference.session import Inference, Progress, Push, Session, push
 
 _ROOMS = {
     "Activation": "network",
@@ -24,11 +24,13 @@ _ROOMS = {
     "Layer": "network",
     "Network": "network",
     "Progress": "session",
+    "Push": "session",
     "RunReport": "records",
     "Session": "session",
     "Usage": "records",
     "digits": "network",
     "graph_challenge": "network",
+    "push": "session",
     "random_network": "network",
 }
 
@@ -40,12 +42,14 @@ __all__ = [
     "Layer",
     "Network",
     "Progress",
+    "Push",
     "RunReport",
     "Session",
     "Usage",
     "digits",
     "graph_challenge",
     "partition",
+    "push",
     "random_network",
 ]
 

@@ -13,6 +13,7 @@
     │   └── PeerGoneError       the process of another rank has ended; what ended it is told apart
     ├── LaneError               no lane could be leased, or a lease was lost
     ├── StackError              the deployed resources are missing or differ from their description
+    │   └── NotAllowedError     a service refused: credentials or policy
     └── RunError                a run ended without an answer; names rank, layer and operation
         ├── NumericError        a value is not finite; names layer and neuron
         ├── StartError          a rank never reported (start clock)
@@ -95,6 +96,10 @@ class LaneError(FsdError):
 
 class StackError(FsdError):
     """The deployed resources are missing or differ from their description."""
+
+
+class NotAllowedError(StackError):
+    """A service refused: credentials or policy."""
 
 
 class RunError(FsdError):

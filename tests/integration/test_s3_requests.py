@@ -9,7 +9,7 @@ import pytest
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import AccessDeniedError, SettingError, StoreError
 from fsd_inference.store.s3 import Credentials, S3Store
-from tests.support.proxy import Fault, FaultProxy
+from tests.support.proxy import Fault, FaultProxy, Request
 
 pytestmark = pytest.mark.emulator
 
@@ -209,3 +209,36 @@ def test_plain_http_is_for_this_machine() -> None:
         connect("http://example.com", "bucket")
     with pytest.raises(SettingError, match="not an endpoint"):
         connect("127.0.0.1:80", "bucket")
+
+
+def test_requests_are_signed_with_the_keys_that_are_valid_now(proxy: FaultProxy, new_bucket: Callable[[], str]) -> None:
+    signed = []
+
+    def hook(request: Request) -> None:
+        signed.append(request.headers["authorization"].partition("Credential=")[2].partition("/")[0])
+        assert request.headers["x-amz-security-token"] == "session"
+
+    proxy.hook = hook
+    store = S3Store(
+        new_bucket(),
+        endpoint_url=proxy.url,
+        region="us-east-1",
+        credentials=lambda: Credentials("renewed", "secret", "session"),
+    )
+    store.put("a", b"x")
+    assert store.get("a") == b"x"
+    store.close()
+    assert signed == ["renewed", "renewed"]
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", ""])
+def test_absent_keys_that_answer_403_are_explained(store: S3Store, proxy: FaultProxy, code: str) -> None:
+    """What S3 answers for absent keys to who may not list the bucket."""
+    proxy.hook = lambda request: Fault(status=403, code=code) if "gone" in request.path else None
+    for read in (store.get, store.stat, store.get_object, lambda key: store.get_range(key, 0, 5)):
+        with pytest.raises(AccessDeniedError) as caught:
+            read("gone")
+        message = str(caught.value)
+        assert "the role may not list the bucket: grant s3:ListBucket (S3 answers 403 instead of 404" in message
+        assert "\n" not in message
+        assert not caught.value.retryable

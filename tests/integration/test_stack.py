@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import LaneError, SettingError, StackError
 from fsd_inference.records import EmulatorInfo, UsageMeter
+from fsd_inference.store.s3 import Credentials
 from tests.support.proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.emulator
@@ -257,7 +259,7 @@ def test_credentials_and_region_of_an_emulator(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     local = Clients("http://127.0.0.1:1")
     assert local.region == "us-east-1"
-    assert local.credentials().access_key_id == "test"
+    assert local.credentials() == Credentials("test", "test")
     with pytest.raises(SettingError, match="no AWS region"):
         Clients()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
@@ -265,7 +267,33 @@ def test_credentials_and_region_of_an_emulator(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:2")
     found = Clients(region="eu-west-1")
     assert (found.endpoint_url, found.region) == ("http://127.0.0.1:2", "eu-west-1")
-    assert found.credentials().access_key_id == "mine"
+    assert found.credentials() == Credentials("mine", "secret")
+
+
+def test_credentials_that_expire_are_asked_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A profile whose keys come from a program, as those of a login do; each time others."""
+    program = tmp_path / "keys"
+    program.write_text(
+        "#!/bin/sh\n"
+        f"echo x >> {tmp_path}/asked\n"
+        'cat << END\n{"Version": 1, "AccessKeyId": "key", "SecretAccessKey": "s", "SessionToken": "t",'
+        f' "Expiration": "{datetime.now(UTC) + timedelta(minutes=5):%Y-%m-%dT%H:%M:%SZ}"}}\nEND\n'
+    )
+    program.chmod(0o755)
+    (tmp_path / "config").write_text(f"[profile login]\ncredential_process = {program}\n")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_PROFILE", "login")
+    source = Clients("http://127.0.0.1:1").credentials()
+    assert callable(source)
+    before = (tmp_path / "asked").read_text().count("x")
+    assert source() == source() == Credentials("key", "s", "t")
+    assert (tmp_path / "asked").read_text().count("x") > before  # within 10 minutes of their end they are renewed
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    with pytest.raises(SettingError, match=r"profile \(other\) could not be found: set AWS_PROFILE to one"):
+        Clients("http://127.0.0.1:1")
 
 
 def is_running(pid: int) -> bool:

@@ -20,6 +20,7 @@ COMMANDS = (
     "demo",
     "infer",
     "partition",
+    "push",
     "network generate",
     "network import",
     "network info",

@@ -13,15 +13,16 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ProfileNotFound
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 
 from fsd_inference.config import RetrySettings
-from fsd_inference.errors import SettingError, StackError
+from fsd_inference.errors import NotAllowedError, SettingError, StackError
 from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.store import Store, open_store
-from fsd_inference.store.s3 import Credentials
+from fsd_inference.store.s3 import Credentials, CredentialSource
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -36,10 +37,25 @@ T = TypeVar("T")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _EMULATOR_REGION = "us-east-1"
 _EMULATOR_CREDENTIALS = Credentials("test", "test")
+_ANSWER_S = 60.0  # a long poll answers within 20 s
 _TRANSIENT_CODES = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestTimeout", "SlowDown"}
     | {"TooManyRequestsException", "InternalError", "InternalFailure", "ServiceUnavailable", "OperationAborted"}
 )
+_DENIED_CODES = frozenset(
+    {"AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"}
+    | {"UnauthorizedOperation", "KMSAccessDeniedException", "403"}  # the last: of a HEAD, which has no body
+)
+_EXPIRED = "the credentials have expired; sign in again"
+_HINTS = {
+    "ResourceNotFoundException": "it is not there; see fsd stack check",
+    "TooManyRequestsException": "the concurrency of the account or the function is used up; wait, or ask AWS for more",
+    "ResourceConflictException": "it is being updated; try again in a minute",
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "UnrecognizedClientException": "the credentials are not known there; see AWS_PROFILE and the region",
+    "InvalidClientTokenId": "the credentials are not known there; see AWS_PROFILE and the region",
+}
 _BROKEN_OFF = (NoConnectionError, HTTPClientError, ResponseParserError)  # the last: a body that was cut short
 
 
@@ -58,28 +74,25 @@ class Clients:
     Raises
     ------
     SettingError
-        There is no region.
+        There is no region, or no profile of the name that AWS_PROFILE gives.
     """
 
     def __init__(self, endpoint_url: str | None = None, region: str | None = None, *, connections: int = 32) -> None:
         self.endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
         self._is_local = self.endpoint_url is not None and urlsplit(self.endpoint_url).hostname in _LOOPBACK
         core = botocore.session.Session()
-        if self._is_local:
-            # An emulator needs no role of this machine, and asking for one costs seconds where there is none.
-            core.get_component("credential_provider").remove("iam-role")
-        self._session = boto3.Session(botocore_session=core, region_name=region or os.environ.get("AWS_REGION"))
-        found = self._session.region_name or (_EMULATOR_REGION if self._is_local else None)
+        try:
+            if self._is_local:
+                # An emulator needs no role of this machine, and asking for one costs seconds where there is none.
+                core.get_component("credential_provider").remove("iam-role")
+            self._session = boto3.Session(botocore_session=core, region_name=region or os.environ.get("AWS_REGION"))
+            found = self._session.region_name or (_EMULATOR_REGION if self._is_local else None)
+        except ProfileNotFound as error:
+            raise SettingError(f"{error}: set AWS_PROFILE to one that your AWS configuration has") from error
         if found is None:
             raise SettingError("no AWS region is set: give one, or set AWS_REGION")
         self.region: str = found
-        self._config = Config(
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            max_pool_connections=connections,
-            connect_timeout=5,
-            read_timeout=60,  # a long poll answers within 20 s
-            tcp_keepalive=True,
-        )
+        self._connections = connections
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
 
@@ -108,9 +121,15 @@ class Clients:
 
     @property
     def functions(self) -> LambdaClient:
-        """The Lambda client."""
+        """The Lambda client, for calls that are answered at once."""
         client: LambdaClient = self._client("lambda")
         return client
+
+    def functions_answering_within(self, seconds: float) -> LambdaClient:
+        """Return a Lambda client that waits so long for an answer; the caller closes it."""
+        with self._lock:
+            client: LambdaClient = self._make("lambda", seconds)
+            return client
 
     @property
     def pricing(self) -> PriceListClient:
@@ -131,15 +150,20 @@ class Clients:
             retry=retry,
         )
 
-    def credentials(self) -> Credentials:
-        """Return the credentials as they are now; an emulator takes any, so it gets some if none are configured."""
+    def credentials(self) -> CredentialSource:
+        """Return the credentials, which renew themselves; an emulator takes any, so it gets some if none are set."""
         found = self._session.get_credentials()
         if found is None:
             if self._is_local:
                 return _EMULATOR_CREDENTIALS
             raise SettingError("no AWS credentials are set: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
-        frozen = found.get_frozen_credentials()
-        return Credentials(frozen.access_key or "", frozen.secret_key or "", frozen.token)
+
+        def read() -> Credentials:
+            frozen = found.get_frozen_credentials()
+            return Credentials(frozen.access_key or "", frozen.secret_key or "", frozen.token)
+
+        # Those of a role, a login or a process expire; botocore renews them when it is asked in time.
+        return read if isinstance(found, RefreshableCredentials) else read()
 
     def close(self) -> None:
         """Close all connections."""
@@ -151,16 +175,26 @@ class Clients:
     def _client(self, service: str) -> Any:
         with self._lock:  # clients may be shared by threads, the session that makes them may not
             if service not in self._clients:
-                make: Callable[..., Any] = partial(self._session.client, service)
-                if self.credentials() is _EMULATOR_CREDENTIALS:  # real ones are left to the SDK, which renews them
-                    make = partial(make, aws_access_key_id="test", aws_secret_access_key="test")  # noqa: S106
-                self._clients[service] = make(
-                    endpoint_url=self.endpoint_url, region_name=self.region, config=self._config
-                )
+                self._clients[service] = self._make(service, _ANSWER_S)
             return self._clients[service]
 
+    def _make(self, service: str, answer_s: float) -> Any:
+        config = Config(
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            max_pool_connections=self._connections,
+            connect_timeout=5,
+            read_timeout=answer_s,
+            tcp_keepalive=True,
+        )
+        make: Callable[..., Any] = partial(self._session.client, service)
+        if self.credentials() is _EMULATOR_CREDENTIALS:  # real ones are left to the SDK, which renews them
+            make = partial(make, aws_access_key_id="test", aws_secret_access_key="test")  # noqa: S106
+        return make(endpoint_url=self.endpoint_url, region_name=self.region, config=config)
 
-def request(kind: str, what: str, call: Callable[[], T], *, meter: UsageMeter, retry: RetrySettings) -> T:
+
+def request(
+    kind: str, what: str, call: Callable[[], T], *, meter: UsageMeter, retry: RetrySettings, action: str = ""
+) -> T:
     """Send one request of a stack's upkeep, again while that can help.
 
     Parameters
@@ -172,11 +206,15 @@ def request(kind: str, what: str, call: Callable[[], T], *, meter: UsageMeter, r
     call : callable
         Sends it once.
     meter, retry : UsageMeter, RetrySettings
+    action : str, optional
+        What IAM calls the operation, for the message where it is not allowed.
 
     Raises
     ------
     StackError
         The service refused, or did not answer in the attempts allowed.
+    NotAllowedError
+        A policy does not allow it.
     """
     is_repeat = False
     pauses = retry.pauses()
@@ -185,18 +223,24 @@ def request(kind: str, what: str, call: Callable[[], T], *, meter: UsageMeter, r
         try:
             return call()
         except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            is_transient = code in _TRANSIENT_CODES or status >= 500 or status == 429
-            text = error.response.get("Error", {}).get("Message", "")
-            failure = StackError(
-                f"cannot {what}: the service answered {status} {code} ({text})", retryable=is_transient
-            )
+            failure = refusal(what, error, action)
         except BotoCoreError as error:
-            is_transient = isinstance(error, _BROKEN_OFF)
-            failure = StackError(f"cannot {what}: {error}", retryable=is_transient)
-        pause = next(pauses, None) if is_transient else None
+            failure = StackError(f"cannot {what}: {error}", retryable=isinstance(error, _BROKEN_OFF))
+        pause = next(pauses, None) if failure.retryable else None
         if pause is None:
             raise failure
         is_repeat = True
         time.sleep(pause)
+
+
+def refusal(what: str, error: ClientError, action: str = "") -> StackError:
+    """Return what a service's answer means: see `request`."""
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    text = error.response.get("Error", {}).get("Message", "")
+    message = f"cannot {what}: the service answered {status} {code} ({text})"
+    if code in _DENIED_CODES:
+        return NotAllowedError(f"{message}; the caller's policy must allow {action}" if action else message)
+    if code in _HINTS:
+        message += f"; {_HINTS[code]}"
+    return StackError(message, retryable=code in _TRANSIENT_CODES or status >= 500 or status == 429)

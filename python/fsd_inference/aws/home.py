@@ -1,11 +1,12 @@
-"""A session's stores and lanes on a stack: one that stands, or an emulated one made for the session."""
+"""A session's attempts over local processes and a stack: one that stands, or an emulated one made for the session."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.channels.object import sweep
 from fsd_inference.engine.driver import POLL_S
+from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FsdError, SettingError
+from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.place import Place
 from fsd_inference.records import Usage, UsageMeter
 from fsd_inference.store.base import Store
@@ -38,10 +41,13 @@ class AwsHome:
         The ``stack.json`` of a stack that stands; without it an emulated one is made, and goes with this.
     workers : int
         P; a stack must have as many ranks for "queue".
+    delay_s : float, optional
+        Latency added on the way of every frame.
     """
 
-    def __init__(self, channel: str, stack: Path | None, workers: int) -> None:
+    def __init__(self, channel: str, stack: Path | None, workers: int, delay_s: float = 0.0) -> None:
         self._channel = channel
+        self._delay_s = delay_s
         self._folder = Path(tempfile.mkdtemp(prefix="fsd-stack-")) if stack is None else None
         try:
             if self._folder is None:
@@ -74,26 +80,39 @@ class AwsHome:
         """Holds inputs and results."""
         return self._runs[0]
 
-    @contextmanager
-    def place(self, spec: RunSpec) -> Iterator[Place]:
-        """Hold what an attempt needs, and give its place."""
-        place = Place(spec, self._channel, stack=str(self._path.absolute()))
+    def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+        """Carry out one attempt over processes of this machine, holding a lane if the channel needs one."""
         if self._channel == "object":
             try:
-                yield place
+                return self._run(spec, None, on_layer)
             finally:
                 _clean_up(sweep, self._runs, spec.run)
-            return
         lease = self._lanes.acquire(spec.run, spec.attempt, spec.settings.clocks.run_s, _LANE_WAIT_S)
         open_poll_s = POLL_S  # ranks that were stopped may have left one, which takes what the next holder sends
         try:
-            yield replace(place, lane=lease.lane)
-            open_poll_s = 0.0
+            ended = self._run(spec, lease.lane, on_layer)
+            if ended.error is None:
+                open_poll_s = 0.0
+            return ended
         finally:
             _clean_up(self._lanes.release, lease, open_poll_s)
 
+    def _run(self, spec: RunSpec, lane: int | None, on_layer: Callable[[float], None]) -> Ended:
+        # A lane may have been waited for: the run's time begins now.
+        timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
+        place = Place(timed, self._channel, stack=str(self._path.absolute()), lane=lane, delay_s=self._delay_s)
+        return run_attempt(place, self._runs[0], on_layer)
+
+    def result(self, spec: RunSpec, rank: int) -> bytes | None:
+        """Return the result object of a rank, or None if it is not there."""
+        return self._runs[0].get(spec.result_key(rank))
+
+    def forget(self, run: str) -> None:
+        """Delete the objects of a run."""
+        self._runs[0].delete([info.key for info in self._runs[0].list(f"runs/{run}/")])
+
     def usage(self) -> Usage:
-        """Return all requests of this process so far."""
+        """Return all requests so far but those of the ranks."""
         return self._meter.snapshot()
 
     def close(self) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # rich is imported where something is drawn, so that commands
 class Tasks(Protocol):
     """Hears how far named tasks are; the session's progress protocol."""
 
-    def begin(self, task: str, total: float | None) -> None:
-        """Begin `task`, which is done at `total` (unknown if None)."""
+    def begin(self, task: str, total: float | None, unit: str = "") -> None:
+        """Begin `task`, which is done at `total` (unknown if None); `unit` may be "bytes"."""
 
     def advance(self, task: str, completed: float) -> None:
         """Say that `completed` of the total is done."""
@@ -62,9 +62,14 @@ class Output:
         if not sys.stderr.isatty():
             yield _Silence()
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[done]}"),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=self._stderr(), transient=True) as progress:
             yield _Bars(progress)
 
@@ -76,7 +81,7 @@ class Output:
 
 
 class _Silence:
-    def begin(self, task: str, total: float | None) -> None:
+    def begin(self, task: str, total: float | None, unit: str = "") -> None:
         """Draw nothing."""
 
     def advance(self, task: str, completed: float) -> None:
@@ -89,19 +94,22 @@ class _Silence:
 class _Bars:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._ids: dict[str, TaskID] = {}
+        self._tasks: dict[str, tuple[TaskID, float | None, str]] = {}
 
-    def begin(self, task: str, total: float | None) -> None:
+    def begin(self, task: str, total: float | None, unit: str = "") -> None:
         self.end(task)
-        self._ids[task] = self._progress.add_task(task, total=total)
+        self._tasks[task] = (self._progress.add_task(task, total=total, done=""), total, unit)
 
     def advance(self, task: str, completed: float) -> None:
-        if task in self._ids:
-            self._progress.update(self._ids[task], completed=completed)
+        if task in self._tasks:
+            number, total, unit = self._tasks[task]
+            write = bytes_text if unit == "bytes" else "{:.0f}".format
+            done = write(completed) if total is None else f"{write(completed)}/{write(total)}"
+            self._progress.update(number, completed=completed, done=done)
 
     def end(self, task: str) -> None:
-        if task in self._ids:
-            self._progress.remove_task(self._ids.pop(task))
+        if task in self._tasks:
+            self._progress.remove_task(self._tasks.pop(task)[0])
 
 
 def print_json(record: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`fsd infer`: push a batch through a network, here or on P workers."""
+"""`fsd infer`: push a batch through a network, here, on P workers, or on a stack's functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fsd_inference.cli.console import Output, bytes_text, facts, requests_text, seconds_text
-from fsd_inference.cli.options import Json, Method, examples
+from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
 
@@ -20,6 +20,7 @@ EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --categories categories.tsv",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --report run",
     "fsd infer net-p8 digits.npz -o out.npz --channel memory --micro-batches 2",
+    "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
 )
 
 Channel = Literal["serial", "memory", "queue", "object"]
@@ -37,8 +38,7 @@ def infer(
         Channel,
         typer.Option(
             "--channel",
-            help="serial: this process alone. memory: local workers over sockets. queue: over SNS and SQS. "
-            "object: over S3.",
+            help="serial: one worker. memory: local workers over sockets. queue: over SNS and SQS. object: over S3.",
         ),
     ] = "serial",
     workers: Annotated[
@@ -57,8 +57,25 @@ def infer(
     ] = False,
     stack: Annotated[
         Path | None,
-        typer.Option("--stack", help="A stack.json of `fsd stack up`. Default: a local stack, for this run only."),
+        typer.Option(
+            "--stack",
+            help="A stack.json. If it has functions they are the workers, and the network must have been pushed; "
+            "otherwise workers are processes here. Default: a local stack, for this run only.",
+        ),
     ] = None,
+    memory_mb: Annotated[
+        int | None,
+        typer.Option(
+            "--memory", min=1, help="MB of the worker functions. Default: the smallest that an estimate finds enough."
+        ),
+    ] = None,
+    synchronous: Annotated[
+        bool,
+        typer.Option(
+            "--synchronous", help="Hold one connection to the stack's coordinator instead of asking it again."
+        ),
+    ] = False,
+    profile: Profile = None,
     categories: Annotated[
         Path | None,
         typer.Option("--categories", help="File to list samples with any output > 0 in: one a line, counted from 1."),
@@ -68,6 +85,7 @@ def infer(
 ) -> None:
     """Infer a batch: the same bits on every channel and for every number of workers."""
     out = Output(as_json)
+    use_profile(profile)
     for path in (output, categories):
         if path is not None:
             check_output(path)
@@ -84,12 +102,14 @@ def infer(
             network,
             channel=channel,
             workers=workers,
-            partition=method or "graph",
+            partition=method,
             branching=branching,
             micro_batches=micro_batches,
             threads=threads,
             overlap=not no_overlap,
             stack=stack,
+            memory_mb=memory_mb,
+            synchronous=synchronous,
             progress=tasks,
         ) as session,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,11 +10,29 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, for machines.")]
 Method = Literal["block", "random", "graph", "hypergraph"]
+Stack = Annotated[Path, typer.Option("--stack", help="The stack.json of the resources.", metavar="STACK")]
+
+
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", help="Profile of your AWS configuration. Default: AWS_PROFILE, or keys in the environment."
+    ),
+]
+
 
 Region = Annotated[str, typer.Option("--region", help="AWS region whose prices hold; the package has some.")]
 PricesFile = Annotated[
     Path | None, typer.Option("--prices", help="A file of prices, as `fsd prices update` writes, instead of --region.")
 ]
+
+
+def use_profile(name: str | None) -> None:
+    """Let this process and those that it starts use a profile, also where the environment holds keys."""
+    if name is not None:
+        os.environ["AWS_PROFILE"] = name
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            os.environ.pop(key, None)
 
 
 def examples(*commands: str) -> str:

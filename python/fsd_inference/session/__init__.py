@@ -2,6 +2,7 @@
 
 from fsd_inference.session.inference import Inference
 from fsd_inference.session.progress import Progress
+from fsd_inference.session.pushing import Push, push
 from fsd_inference.session.session import CHANNELS, Session
 
-__all__ = ["CHANNELS", "Inference", "Progress", "Session"]
+__all__ = ["CHANNELS", "Inference", "Progress", "Push", "Session", "push"]

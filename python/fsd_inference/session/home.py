@@ -1,15 +1,18 @@
-"""Where a session keeps plans and runs, and what its ranks exchange frames over."""
+"""Where a session keeps plans and runs, and what carries out its attempts."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
+from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.place import Place
 from fsd_inference.records import Usage
 from fsd_inference.store.base import Store
@@ -17,7 +20,7 @@ from fsd_inference.store.open import open_store
 
 
 class Home(Protocol):
-    """Stores, and places for attempts."""
+    """Stores, and what carries out attempts."""
 
     @property
     def plans(self) -> Store:
@@ -27,20 +30,41 @@ class Home(Protocol):
     def runs(self) -> Store:
         """Holds inputs and results."""
 
-    def place(self, spec: RunSpec) -> AbstractContextManager[Place]:
-        """Return a context that holds what the attempt needs, such as a lane, and gives its `Place`."""
+    def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+        """Carry out one attempt, whose deadline is set when it is launched.
+
+        Parameters
+        ----------
+        spec : RunSpec
+            The attempt; the input is in `runs` already.
+        on_layer : callable
+            Called with the number of layers done.
+        """
+
+    def result(self, spec: RunSpec, rank: int) -> bytes | None:
+        """Return the result object of a rank, or None if it is not there."""
+
+    def forget(self, run: str) -> None:
+        """Delete the objects of a run that nobody needs any more."""
 
     def usage(self) -> Usage:
-        """Return all requests of this process so far."""
+        """Return all requests so far but those of the ranks."""
 
     def close(self) -> None:
         """Release everything, what was made for the session alone included."""
 
 
 class LocalHome:
-    """A folder on this machine, gone with the session; frames go over sockets (channel "memory")."""
+    """A folder on this machine, gone with the session; frames go over sockets (channel "memory").
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    delay_s : float, optional
+        Latency added on the way of every frame.
+    """
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
         self._folder = Path(tempfile.mkdtemp(prefix="fsd-"))
         self._url = (self._folder / "store").as_uri()
         self._store = open_store(self._url)
@@ -55,13 +79,21 @@ class LocalHome:
         """Holds inputs and results."""
         return self._store
 
-    @contextmanager
-    def place(self, spec: RunSpec) -> Iterator[Place]:
-        """Give the place of an attempt; there is nothing to hold."""
-        yield Place(spec, "memory", store=self._url)
+    def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+        """Carry out one attempt over local processes."""
+        timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
+        return run_attempt(Place(timed, "memory", store=self._url, delay_s=self._delay_s), self._store, on_layer)
+
+    def result(self, spec: RunSpec, rank: int) -> bytes | None:
+        """Return the result object of a rank, or None if it is not there."""
+        return self._store.get(spec.result_key(rank))
+
+    def forget(self, run: str) -> None:
+        """Delete the objects of a run."""
+        self._store.delete([info.key for info in self._store.list(f"runs/{run}/")])
 
     def usage(self) -> Usage:
-        """Return all requests of this process so far."""
+        """Return all requests so far but those of the ranks."""
         return self._store.meter.snapshot()
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Takes the progress of one task after the other; called from any thread."""
 
-    def begin(self, task: str, total: float | None) -> None:
-        """Say that `task` begins; `total` is None where its length is not known."""
+    def begin(self, task: str, total: float | None, unit: str = "") -> None:
+        """Say that `task` begins; `total` is None where its length is not known, `unit` may be "bytes"."""
 
     def advance(self, task: str, completed: float) -> None:
         """Say how much of `task` is completed."""
@@ -23,7 +23,7 @@ class Progress(Protocol):
 class Silent:
     """Progress that no one watches."""
 
-    def begin(self, task: str, total: float | None) -> None:
+    def begin(self, task: str, total: float | None, unit: str = "") -> None:
         """Do nothing."""
 
     def advance(self, task: str, completed: float) -> None:
@@ -34,9 +34,9 @@ class Silent:
 
 
 @contextmanager
-def task(progress: Progress, name: str, total: float | None = None) -> Iterator[None]:
+def task(progress: Progress, name: str, total: float | None = None, unit: str = "") -> Iterator[None]:
     """Report the block as a task."""
-    progress.begin(name, total)
+    progress.begin(name, total, unit)
     try:
         yield
     finally:

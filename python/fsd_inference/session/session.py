@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -11,20 +12,17 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
 from fsd_inference import kernels
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.ending import Ended
-from fsd_inference.engine.gather import Summary, decode
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.engine.micro_batches import micro_batch_sizes
-from fsd_inference.engine.results import output_triplets
 from fsd_inference.engine.serial import run_serial
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError, FsdError, RunError, SettingError
@@ -39,10 +37,15 @@ from fsd_inference.partition import (
 )
 from fsd_inference.partition.manifest import MANIFEST_FILE
 from fsd_inference.records import RunReport, Usage
-from fsd_inference.session.attempt import run_attempt
+from fsd_inference.session.collecting import collect
 from fsd_inference.session.home import Home, LocalHome
 from fsd_inference.session.inference import Inference
+from fsd_inference.session.memory_need import estimate_mb
 from fsd_inference.session.progress import Progress, Silent, task
+from fsd_inference.session.pushing import DEFAULT_METHOD, pushed_plan, upload
+
+if TYPE_CHECKING:
+    from fsd_inference.records import StackSpec
 
 CHANNELS = ("serial", "memory", "queue", "object")
 
@@ -55,12 +58,13 @@ class Session:
     network : Network or path
         A network, the path of one, or a directory made by `fsd partition`.
     channel : {"serial", "memory", "queue", "object"}
-        How: in this process, or over P workers that exchange activations over local sockets, SNS+SQS or S3.
+        How: in one process, or over P workers that exchange activations over local sockets, SNS+SQS or S3. On a stack
+        with functions the workers (for "serial": the one worker) are those, otherwise processes of this machine.
     workers : int, optional
         P; 1 if not given, or what the directory was partitioned for.
-    partition : str
-        Partitioner, for a network that is not partitioned yet: "graph" is quick; "hypergraph" may take minutes to save
-        a few more rows, which pays where a network is cut once and used often.
+    partition : str, optional
+        Partitioner, for a network that is not partitioned yet: "graph" (used if not given) is quick; "hypergraph" may
+        take minutes to save a few more rows, which pays where a network is cut once and used often.
     seed : int
         Of the partitioner.
     branching, micro_batches, threads, overlap, output, clocks
@@ -69,7 +73,11 @@ class Session:
         How often a run is tried in all, where trying again can help.
     stack : path, optional
         The ``stack.json`` of the resources to use; without it, "queue" and "object" start an emulated stack of their
-        own on this machine and take it down again.
+        own on this machine and take it down again. On a stack with functions the network must have been pushed.
+    memory_mb : int, optional
+        Size of the worker functions to use; the smallest that an estimate finds large enough if not given.
+    synchronous : bool
+        Hold one connection to the coordinator function until the run has ended, instead of asking how far it is.
     delay_s : float
         Latency added on the way of every frame: emulators have none.
     progress : Progress, optional
@@ -87,7 +95,7 @@ class Session:
         *,
         channel: str = "serial",
         workers: int | None = None,
-        partition: str = "graph",
+        partition: str | None = None,
         seed: int = 0,
         branching: int = 4,
         micro_batches: int = 1,
@@ -97,16 +105,28 @@ class Session:
         clocks: Clocks | None = None,
         attempts: int = 2,
         stack: str | os.PathLike[str] | None = None,
+        memory_mb: int | None = None,
+        synchronous: bool = False,
         delay_s: float = 0.0,
         progress: Progress | None = None,
     ) -> None:
-        _check(channel, workers, partition, attempts, stack, delay_s)
+        _check(channel, workers, partition, attempts, delay_s)
+        self._deployed = _functions_of(stack, channel)
+        if self._deployed is None and (memory_mb is not None or synchronous):
+            raise SettingError("memory_mb and synchronous are for stacks with functions")
+        if self._deployed is not None and (threads != 1 or delay_s > 0):
+            raise SettingError(
+                f"stack {self._deployed.name} has functions, whose threads follow from their memory and whose frames "
+                "are not delayed: give memory_mb instead of threads and delay_s"
+            )
+        self._memory_mb, self._synchronous = memory_mb, synchronous
         self._channel = channel
         self._method, self._seed = partition, seed
         self._attempts = attempts
         self._stack = None if stack is None else Path(stack)
         self._delay_s = delay_s
         self._progress = progress or Silent()
+        self._source = network
         self._network: Network | None = None
         self._folder: Path | None = None  # of shards
         self._own_folder = False
@@ -120,7 +140,7 @@ class Session:
         elif (Path(network) / MANIFEST_FILE).exists():
             self._folder = Path(network)
             self._manifest = read_manifest(network)
-            if channel == "serial":
+            if channel == "serial" and self._deployed is None:
                 raise SettingError(f"{network} holds shards; channel 'serial' takes the network itself")
             if workers not in {None, self._manifest.workers}:
                 raise SettingError(
@@ -171,13 +191,16 @@ class Session:
             The run ended without an answer; says where, and whether trying again can help.
         """
         batch = as_inputs(x, self.features)
-        if self._channel == "serial":
+        if self._is_alone:
             return self._infer_serial(batch)
         return self._infer_distributed(batch)
 
     def prepare(self) -> None:
-        """Partition the network and upload its shards, if that is still to be done; `infer` does it too."""
-        if self._channel == "serial":
+        """Partition the network and upload its shards, if that is still to be done; `infer` does it too.
+
+        On a stack with functions, look for what was pushed.
+        """
+        if self._is_alone:
             self._layer_kernels()
         else:
             self._prepared()
@@ -190,6 +213,11 @@ class Session:
         if self._own_folder and self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder, self._own_folder = None, False
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether this process does it all."""
+        return self._channel == "serial" and self._deployed is None
 
     # --- serial ------------------------------------------------------------------------------------------------------
 
@@ -230,46 +258,74 @@ class Session:
     # --- distributed -------------------------------------------------------------------------------------------------
 
     def _prepared(self) -> tuple[Home, Manifest, Partition]:
-        if self._folder is None:
+        if self._deployed is None and self._folder is None:
             self._cut()
-        assert self._folder is not None  # noqa: S101 - cut
-        if self._manifest is None or self._partition is None:
-            self._manifest = read_manifest(self._folder)
-            self._partition, _ = load_plan(self._folder)
         if self._home is None:
             self._home = self._open_home()
-        if not self._uploaded:
-            self._upload(self._home, self._folder, self._manifest)
+        if self._manifest is None or self._partition is None or not self._uploaded:
+            if self._deployed is not None:
+                self._manifest, self._partition = self._find(self._home)
+            else:
+                assert self._folder is not None  # noqa: S101 - cut
+                self._manifest = read_manifest(self._folder)
+                self._partition, _ = load_plan(self._folder)
+                upload(self._home.plans, self._folder, self._manifest, self._progress)
             self._uploaded = True
         return self._home, self._manifest, self._partition
 
     def _cut(self) -> None:
         assert self._network is not None  # noqa: S101 - a folder otherwise
         self._folder, self._own_folder = Path(tempfile.mkdtemp(prefix="fsd-shards-")), True
+        method = self._method or DEFAULT_METHOD
         with task(self._progress, "partition"):
-            cut(self._network, self._folder, workers=self._settings.workers, method=self._method, seed=self._seed)
+            cut(self._network, self._folder, workers=self._settings.workers, method=method, seed=self._seed)
 
     def _open_home(self) -> Home:
         if self._channel == "memory":
-            return LocalHome()
+            return LocalHome(self._delay_s)
         # boto3 takes a third of a second to import, which sessions without AWS need not wait for.
         from fsd_inference.aws.home import AwsHome  # noqa: PLC0415
+        from fsd_inference.aws.lambda_home import LambdaHome  # noqa: PLC0415
 
         with task(self._progress, "stack"):
-            return AwsHome(self._channel, self._stack, self._settings.workers)
+            if self._deployed is None:
+                return AwsHome(self._channel, self._stack, self._settings.workers, self._delay_s)
+            return LambdaHome(
+                self._channel,
+                self._deployed,
+                self._settings,
+                need_mb=self._need_mb,
+                memory_mb=self._memory_mb,
+                synchronous=self._synchronous,
+            )
 
-    def _upload(self, home: Home, folder: Path, manifest: Manifest) -> None:
-        prefix = f"plans/{manifest.plan_digest.hex()}/"
-        if home.plans.stat(prefix + MANIFEST_FILE) is not None:
-            return
-        entries = [*manifest.shards, manifest.plan]
-        with task(self._progress, "upload", len(entries)):
-            for done, entry in enumerate(entries):
-                data = (folder / entry.file).read_bytes()
-                entry.check(data)  # a damaged shard is the caller's to mend, not a rank's to find
-                home.plans.put(prefix + entry.file, data)
-                self._progress.advance("upload", done + 1)
-            home.plans.put(prefix + MANIFEST_FILE, (folder / MANIFEST_FILE).read_bytes())
+    def _find(self, home: Home) -> tuple[Manifest, Partition]:
+        """Return what was pushed of the network."""
+        if self._folder is not None:
+            return pushed_plan(home.plans, self._manifest or read_manifest(self._folder), self._push_command())
+        assert self._network is not None  # noqa: S101 - a folder otherwise
+        return pushed_plan(
+            home.plans,
+            (self._network.digest, self._settings.workers),
+            self._push_command(),
+            method=None if self._settings.workers == 1 else self._method,
+        )
+
+    def _push_command(self) -> str:
+        """Return what pushes this session's network."""
+        method, workers = self._method, self._settings.workers
+        if isinstance(self._source, Network):
+            more = "" if method is None else f", partition={method!r}"
+            return f"fsd_inference.push(network, stack={str(self._stack)!r}, workers={workers}{more})"
+        command = ["fsd", "push", str(self._source), "--stack", str(self._stack)]
+        if self._folder is None:
+            command += ["--workers", str(workers)]
+            command += [] if method is None else ["--partition", method]
+        return shlex.join(command)
+
+    def _need_mb(self, spec: RunSpec) -> float:
+        assert self._manifest is not None  # noqa: S101 - there is a plan before there is a run
+        return estimate_mb(self._manifest, spec)
 
     def _infer_distributed(self, batch: sparse.csr_array) -> Inference:
         home, manifest, partition = self._prepared()
@@ -288,13 +344,13 @@ class Session:
             home.runs.put(spec.input_key, encode_input(batch, sizes))
             spec, ended, tried = self._attempts_until_answer(home, spec, manifest.layers)
             try:
-                rows, summary = _collect(home, spec, sizes, manifest, partition)
+                rows, summary = collect(home, spec, sizes, manifest, partition)
             except FileFormatError as error:  # not a file of the user's
                 raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
             wall_s = time.time() - started
         finally:
             with suppress(FsdError):  # what is left expires, and must not hide how the run ended
-                home.runs.delete(info.key for info in list(home.runs.list(f"runs/{spec.run}/")))
+                home.forget(spec.run)
         report = self._report(manifest, spec, ended, wall_s, home.usage() - before + tried)
         values, argmax = summary or (None, None)
         return Inference(rows, values, argmax, report)
@@ -304,15 +360,12 @@ class Session:
         usage = Usage()
         while True:
             try:
-                with home.place(spec) as place:
-                    # A lane may have been waited for: the run's time begins now.
-                    spec = replace(spec, deadline=time.time() + self._settings.clocks.run_s)
-                    whole = replace(place, spec=spec, delay_s=self._delay_s)
-                    ended = run_attempt(whole, home.runs, layers, self._progress)
-                    usage = sum((Usage.from_json(rank["usage"]) for rank in ended.reports), usage)
-                    if ended.error is not None:
-                        raise ended.error
+                with task(self._progress, "infer", layers):
+                    ended = home.attempt(spec, lambda done: self._progress.advance("infer", done))
+                usage = sum((Usage.from_json(rank["usage"]) for rank in ended.reports), usage)
+                if ended.error is None:
                     return spec, ended, usage
+                raise ended.error
             except RunError as error:
                 if not error.retryable or spec.attempt + 1 >= self._attempts:
                     raise
@@ -334,53 +387,33 @@ class Session:
             row_sends=manifest.volumes.row_sends,
             usage=usage,
             attempts=spec.attempt + 1,
-            simd=kernels.simd_path(),
+            simd=ranks[0]["simd"],
             ranks=ranks,
         )
 
 
-def _check(
-    channel: str,
-    workers: int | None,
-    partition: str,
-    attempts: int,
-    stack: str | os.PathLike[str] | None,
-    delay_s: float,
-) -> None:
+def _check(channel: str, workers: int | None, partition: str | None, attempts: int, delay_s: float) -> None:
     if channel not in CHANNELS:
         raise SettingError(f"channel must be one of {', '.join(CHANNELS)}, not {channel!r}")
-    if partition not in METHODS:
+    if partition is not None and partition not in METHODS:
         raise SettingError(f"partition must be one of {', '.join(METHODS)}, not {partition!r}")
     if attempts < 1:
         raise SettingError(f"attempts must be at least 1, not {attempts}")
     if delay_s < 0:
         raise SettingError(f"delay_s must not be negative, but is {delay_s}")
-    if stack is not None and channel not in {"queue", "object"}:
-        raise SettingError(f"a stack serves the channels queue and object, not {channel!r}")
     if channel == "serial" and workers not in {None, 1}:
-        raise SettingError(f"channel 'serial' runs in this process alone: it takes no {workers} workers")
+        raise SettingError(f"channel 'serial' runs in one process: it takes no {workers} workers")
 
 
-def _collect(
-    home: Home, spec: RunSpec, sizes: tuple[int, ...], manifest: Manifest, partition: Partition
-) -> tuple[sparse.csr_array | None, Summary | None]:
-    """Read what the ranks stored and put it together."""
-    if spec.settings.output != "rows":
-        data = home.runs.get(spec.result_key(0))
-        if data is None:
-            raise FileFormatError(f"{spec.result_key(0)} is not in the store although the run ended well")
-        try:
-            return None, decode(data, spec.samples)
-        except ValueError as error:
-            raise FileFormatError(f"{spec.result_key(0)}: {error}") from error
-    parts = []
-    for rank in range(spec.settings.workers):
-        data = home.runs.get(spec.result_key(rank))
-        if data is None:
-            raise FileFormatError(f"{spec.result_key(rank)} is not in the store although the run ended well")
-        parts.append(output_triplets(data, sizes, partition.rows(manifest.layers - 1, rank)))
-    samples, neurons, values = (np.concatenate([part[i] for part in parts]) for i in range(3))
-    shape = (spec.samples, manifest.widths[-1])
-    rows: Any = sparse.coo_array((values, (samples, neurons)), shape=shape).tocsr()
-    rows.sort_indices()
-    return rows, None
+def _functions_of(path: str | os.PathLike[str] | None, channel: str) -> StackSpec | None:
+    """Return the stack if its functions are to carry out the runs."""
+    if path is None:
+        return None
+    from fsd_inference.aws.stack import load_stack  # noqa: PLC0415 - who uses no stack need not read one
+
+    stack = load_stack(Path(path))
+    if channel == "memory":
+        raise SettingError("a stack serves the channels serial, queue and object, not 'memory'")
+    if channel == "serial" and stack.functions is None:
+        raise SettingError(f"stack {stack.name} has no functions, so it serves the channels queue and object alone")
+    return None if stack.functions is None else stack

@@ -13,7 +13,7 @@ from fsd_inference.store.directory import DirectoryStore
 from fsd_inference.store.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from fsd_inference.store.s3 import Credentials
+    from fsd_inference.store.s3 import CredentialSource
 
 
 def open_store(
@@ -21,7 +21,7 @@ def open_store(
     *,
     endpoint_url: str | None = None,
     region: str | None = None,
-    credentials: Credentials | None = None,
+    credentials: CredentialSource | None = None,
     retry: RetrySettings | None = None,
     meter: UsageMeter | None = None,
 ) -> Store:

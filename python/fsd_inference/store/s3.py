@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -26,7 +26,7 @@ from fsd_inference.store.keys import check_key, check_prefix, check_range
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import S3Config
+    from obstore.store import S3Config, S3Credential
 
 T = TypeVar("T")
 
@@ -41,16 +41,21 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 # 409: another conditional write or a delete of the key was under way; S3 asks for the request to be sent again.
 _TRANSIENT_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TRANSIENT_CODE = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"})
+_ASK_AGAIN = timedelta(minutes=10)  # botocore renews keys that would expire within this time
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys that sign the requests; the environment's (as on Lambda) are used where none are given."""
+    """What signs the requests."""
 
     access_key_id: str
     secret_access_key: str
     session_token: str | None = None
+
+
+CredentialSource = Credentials | Callable[[], Credentials]
+"""Keys, or what returns those that are valid now, for keys that expire."""
 
 
 class S3Store(Store):
@@ -65,8 +70,8 @@ class S3Store(Store):
         Another service than AWS; plain http is accepted on a loopback address only.
     region : str, optional
         The environment's if not given.
-    credentials : Credentials, optional
-        The environment's if not given.
+    credentials : Credentials or callable, optional
+        The environment's (as on Lambda) if not given; a callable is asked again every few minutes.
     retry : RetrySettings, optional
         How throttled, failed and broken-off requests are repeated.
     timeout_s : float, optional
@@ -82,7 +87,7 @@ class S3Store(Store):
         *,
         endpoint_url: str | None = None,
         region: str | None = None,
-        credentials: Credentials | None = None,
+        credentials: CredentialSource | None = None,
         retry: RetrySettings | None = None,
         timeout_s: float = 120.0,
         meter: UsageMeter | None = None,
@@ -97,15 +102,19 @@ class S3Store(Store):
             config["endpoint"] = endpoint_url
         if region is not None:
             config["region"] = region
-        if credentials is not None:
+        provider: Callable[[], S3Credential] | None = None
+        if isinstance(credentials, Credentials):
             config["access_key_id"] = credentials.access_key_id
             config["secret_access_key"] = credentials.secret_access_key
             if credentials.session_token is not None:
                 config["session_token"] = credentials.session_token
+        elif credentials is not None:
+            provider = partial(_renewed, credentials)
         self._bucket = Bucket(
             bucket,
             prefix=prefix.strip("/") or None,
             config=config,
+            credential_provider=provider,
             client_options={
                 "allow_http": plain,
                 "timeout": timedelta(seconds=timeout_s),
@@ -296,7 +305,8 @@ class S3Store(Store):
         if failure.status in {401, 403} or "AccessDenied" in failure.text:
             if what.startswith(("get ", "head ")):
                 message += (
-                    " (an object that is not there also answers 403 unless the role has s3:ListBucket on the bucket)"
+                    "; the role may not list the bucket: grant s3:ListBucket (S3 answers 403 instead of 404 for absent "
+                    "keys otherwise), or it may not read the object: grant s3:GetObject"
                 )
             return AccessDeniedError(message)
         return StoreError(message, retryable=failure.is_transient)
@@ -334,6 +344,16 @@ class _Failure:
         if self.status == 0:
             return "HTTP error" in self.text or any(code in self.text for code in _TRANSIENT_CODE)
         return self.status in _TRANSIENT_STATUS or self.code in _TRANSIENT_CODE
+
+
+def _renewed(credentials: Callable[[], Credentials]) -> S3Credential:
+    keys = credentials()
+    return {
+        "access_key_id": keys.access_key_id,
+        "secret_access_key": keys.secret_access_key,
+        "token": keys.session_token,
+        "expires_at": datetime.now(UTC) + _ASK_AGAIN,
+    }
 
 
 def _is_plain(endpoint_url: str) -> bool:

@@ -1,10 +1,11 @@
-"""One attempt over local processes: start rank 0, watch, collect."""
+"""One attempt over local processes: start rank 0, watch, see how it ended."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from fsd_inference.engine.worker import died
 from fsd_inference.errors import DeadlineError, RunError
 from fsd_inference.launch.local import LocalLauncher
 from fsd_inference.launch.place import Place
-from fsd_inference.session.progress import Progress, task
 from fsd_inference.store.base import Store
 
 _GRACE_S = 15.0
@@ -21,25 +21,34 @@ _GRACE_S = 15.0
 _WATCH_S = 0.2
 
 
-def run_attempt(place: Place, store: Store, layers: int, progress: Progress) -> Ended:
-    """Run all ranks of an attempt to their end; the error, if any, is that of the rank that failed first."""
+def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -> Ended:
+    """Run all ranks of an attempt to their end; the error, if any, is that of the rank that failed first.
+
+    Parameters
+    ----------
+    place : Place
+        Where the ranks find each other.
+    store : Store
+        Holds the objects of the run.
+    on_layer : callable
+        Called with the number of layers that rank 0 has done.
+    """
     directory = Path(tempfile.mkdtemp(prefix="fsd-run-"))
     directory.chmod(0o700)
     failed: list[RunError] = []
 
     def on_line(line: str) -> None:
         with suppress(ValueError):
-            progress.advance("infer", float(line))
+            on_layer(float(line))
 
     launcher = LocalLauncher(directory, None, on_line)
     try:
         place.write(directory)
         launched = time.time()
-        with task(progress, "infer", layers):
-            launcher.start(0, lambda rank, reason, reported: failed.extend([] if reported else [died(rank, reason)]))
-            while not failed and not launcher.wait(_WATCH_S):
-                if time.time() > place.spec.deadline + _GRACE_S:
-                    failed.append(_overdue())
+        launcher.start(0, lambda rank, reason, reported: failed.extend([] if reported else [died(rank, reason)]))
+        while not failed and not launcher.wait(_WATCH_S):
+            if time.time() > place.spec.deadline + _GRACE_S:
+                failed.append(_overdue())
         launcher.close(0.0)
         reports = read_reports(store, place.spec, range(place.spec.settings.workers))
         return Ended(launched, reports, first_error(place.spec, reports, failed))

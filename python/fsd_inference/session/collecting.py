@@ -1,0 +1,58 @@
+"""What the ranks of a run stored, put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fsd_inference.engine.gather import Summary, decode
+from fsd_inference.engine.results import output_triplets
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import FileFormatError
+from fsd_inference.partition import Manifest, Partition
+from fsd_inference.session.home import Home
+
+
+def collect(
+    home: Home, spec: RunSpec, sizes: tuple[int, ...], manifest: Manifest, partition: Partition
+) -> tuple[sparse.csr_array | None, Summary | None]:
+    """Return the output rows, or the summary of each sample if that was asked for.
+
+    Parameters
+    ----------
+    home, spec
+        Where results are, and of which attempt.
+    sizes : tuple of int
+        Samples of each micro-batch.
+    manifest, partition
+        What the run followed.
+
+    Raises
+    ------
+    FileFormatError
+        A result is missing or damaged.
+    """
+    if spec.settings.output != "rows":
+        data = _result(home, spec, 0)
+        try:
+            return None, decode(data, spec.samples)
+        except ValueError as error:
+            raise FileFormatError(f"{spec.result_key(0)}: {error}") from error
+    parts = [
+        output_triplets(_result(home, spec, rank), sizes, partition.rows(manifest.layers - 1, rank))
+        for rank in range(spec.settings.workers)
+    ]
+    samples, neurons, values = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    shape = (spec.samples, manifest.widths[-1])
+    rows: Any = sparse.coo_array((values, (samples, neurons)), shape=shape).tocsr()
+    rows.sort_indices()
+    return rows, None
+
+
+def _result(home: Home, spec: RunSpec, rank: int) -> bytes:
+    data = home.result(spec, rank)
+    if data is None:
+        raise FileFormatError(f"{spec.result_key(rank)} is not in the store although the run ended well")
+    return data

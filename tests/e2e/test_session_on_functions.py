@@ -1,0 +1,272 @@
+"""Sessions and the command line against functions: push, infer, and what happens when something is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fsd_inference as fsd
+from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.errors import SettingError, WorkerDiedError
+from fsd_inference.records import StackSpec
+from tests.support.cli import Fsd, fsd_in
+from tests.support.functions import functions_stack
+from tests.support.processes import processes_of, wait_until
+from tests.support.runs import same, serial
+
+P = 4
+
+pytestmark = [pytest.mark.emulator, pytest.mark.functions]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with stack.json, a network `net` and inputs `x.npz`."""
+    folder = tmp_path_factory.mktemp("session")
+    with functions_stack(folder, ranks=P, memory_mb=(512, 1769)):
+        fsd.graph_challenge(1024, 24).save(folder / "net")
+        sparse.save_npz(folder / "x.npz", fsd.digits(neurons=1024, samples=300))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def inputs(place: Path) -> sparse.csr_array:
+    return sparse.csr_array(sparse.load_npz(place / "x.npz"))
+
+
+@pytest.fixture(scope="module")
+def expected(place: Path, inputs: sparse.csr_array) -> sparse.csr_array:
+    return serial(fsd.Network.load(place / "net"), inputs)
+
+
+@pytest.fixture(scope="module")
+def pushed(place: Path) -> Path:
+    """The network, pushed for 1 and for P workers."""
+    for workers in (1, P):
+        fsd.push(place / "net", stack=place / "stack.json", workers=workers)
+    return place / "net"
+
+
+@pytest.fixture
+def commands(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Fsd:
+    monkeypatch.chdir(place)
+    return fsd_in(capsys)
+
+
+def test_push_then_infer(commands: Fsd, place: Path, expected: sparse.csr_array) -> None:
+    """What a user does, from a network that is not there to the same bits as here."""
+    infer = f"infer net x.npz -o out.npz --channel queue --workers {P} --branching 2 --stack stack.json --memory 1769"
+    refused = commands(*infer.split(), "--partition", "block")
+    assert refused.code == 2
+    push = f"fsd push net --stack stack.json --workers {P} --partition block"
+    assert refused.error() == f"the network is not on the stack for {P} workers; push it first: {push}"
+    first = commands(*shlex.split(push)[1:], "--json").json()
+    assert first["sent_bytes"] > 1e6
+    again = commands(*shlex.split(push)[1:], "--json").json()
+    assert (again["sent_bytes"], again["found_bytes"], again["plan"]) == (0, first["sent_bytes"], first["plan"])
+    said = commands(*infer.split(), "--report", "run", "--json")
+    assert said.code == 0, said.stderr
+    assert same(sparse.csr_array(sparse.load_npz("out.npz")), expected)
+    assert said.json()["requests"]["lambda.invoke"] == 1 + P
+    assert [rank["starter"] for rank in said.json()["ranks"]] == [None, 0, 0, 1]
+
+
+@pytest.mark.parametrize("synchronous", [False, True], ids=["asynchronous", "synchronous"])
+@pytest.mark.parametrize(("channel", "workers"), [("serial", 1), ("queue", P), ("object", P)])
+def test_a_session_answers_bit_for_bit(
+    channel: str,
+    workers: int,
+    synchronous: bool,
+    place: Path,
+    pushed: Path,
+    inputs: sparse.csr_array,
+    expected: sparse.csr_array,
+) -> None:
+    stack = place / "stack.json"
+    with fsd.Session(pushed, channel=channel, workers=workers, stack=stack, synchronous=synchronous) as session:
+        answers = [session.infer(inputs) for _ in range(2)]
+    for answer in answers:
+        assert same(answer.outputs, expected)
+        assert len({rank["process"] for rank in answer.report.ranks}) == workers
+        assert os.getpid() not in {rank["process"] for rank in answer.report.ranks}
+    seconds = ", ".join(f"{answer.report.wall_s:.1f}" for answer in answers)
+    print(f"{channel}, P={workers}, {'one call' if synchronous else 'followed'}: {seconds} s")
+
+
+def test_large_results_and_summaries(place: Path, pushed: Path) -> None:
+    """20,000 samples, all alive: results beyond what a status holds."""
+    network = fsd.random_network([64, 64], connections=4, seed=3)
+    fsd.push(network, stack=place / "stack.json", workers=2)
+    x = np.random.default_rng(1).random((20_000, 64), np.float32)
+    for output in ("rows", "argmax"):
+        with (
+            fsd.Session(network, channel="object", workers=2, stack=place / "stack.json", output=output) as distributed,
+            fsd.Session(network, output=output) as alone,
+        ):
+            found, wanted = distributed.infer(x), alone.infer(x)
+        if output == "rows":
+            assert same(found.outputs, wanted.outputs)
+        else:
+            assert found.argmax is not None
+            assert wanted.argmax is not None
+            assert found.argmax.tolist() == wanted.argmax.tolist()
+
+
+def test_shards_of_a_directory(
+    place: Path, inputs: sparse.csr_array, expected: sparse.csr_array, tmp_path: Path
+) -> None:
+    shards, stack = tmp_path / "cut", place / "stack.json"
+    fsd.partition(fsd.Network.load(place / "net"), shards, workers=3, method="random")
+    with fsd.Session(shards, channel="object", stack=stack) as session:
+        with pytest.raises(SettingError, match=f"push it first: fsd push {shards} --stack {stack}$"):
+            session.infer(inputs)
+        fsd.push(shards, stack=stack)
+        assert same(session.infer(inputs).outputs, expected)
+
+
+def test_what_a_run_leaves(place: Path, pushed: Path, inputs: sparse.csr_array) -> None:
+    stack = load_stack(place / "stack.json")
+    clients = Clients.of_stack(stack)
+    store = clients.open_bucket(stack.run_buckets[0])
+    before = {info.key for info in store.list("")}
+    for channel in ("queue", "object"):
+        with fsd.Session(pushed, channel=channel, workers=P, stack=place / "stack.json") as session:
+            session.infer(inputs)
+    left = {info.key for info in store.list("")} - before
+    store.close()
+    clients.close()
+    assert {key.split("/")[0] for key in left} <= {"status", "runs", "lanes", "lane-clock"}
+    assert {key.rpartition("/")[2] for key in left if key.startswith("runs/")} == {"metrics", "coordinator"}
+
+
+# --- lanes ------------------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_at_once_take_two_lanes_and_a_third_waits(
+    place: Path, pushed: Path, inputs: sparse.csr_array, expected: sparse.csr_array
+) -> None:
+    many = sparse.vstack([inputs] * 10).tocsr()
+    answers: list[fsd.Inference] = []
+
+    def run() -> None:
+        with fsd.Session(pushed, channel="queue", workers=P, stack=place / "stack.json") as session:
+            answers.append(session.infer(many))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 3
+    for answer in answers:
+        assert answer.outputs is not None
+        assert same(answer.outputs[:300], expected)
+
+
+# --- what is killed ---------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_is_named(place: Path, pushed: Path, inputs: sparse.csr_array) -> None:
+    stack = load_stack(place / "stack.json")
+    many = sparse.vstack([inputs] * 60).tocsr()
+    size = 1769  # no other test has more than P of it at a time
+    with fsd.Session(
+        pushed, channel="queue", workers=P, stack=place / "stack.json", memory_mb=size, attempts=1
+    ) as session:
+        session.infer(inputs)
+        workers = processes_of(f"{stack.name}-worker-{size}")
+        assert len(workers) == P
+        killed: list[float] = []
+
+        def kill() -> None:
+            wait_until(lambda: len(claims(stack)) == P, "all ranks have started")
+            os.kill(max(workers), signal.SIGKILL)
+            killed.append(time.monotonic())
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(WorkerDiedError) as caught:
+            session.infer(many)
+        killer.join()
+    assert time.monotonic() - killed[0] < 10
+    assert caught.value.rank is not None
+    assert caught.value.retryable
+
+
+def claims(stack: StackSpec) -> list[str]:
+    clients = Clients.of_stack(stack)
+    store = clients.open_bucket(stack.run_buckets[0])
+    found = [info.key for info in store.list("runs/") if "/claims/" in info.key]
+    store.close()
+    clients.close()
+    return found
+
+
+def test_a_killed_client_leaves_what_expires(place: Path, pushed: Path, inputs: sparse.csr_array) -> None:
+    """The run ends without it and gives its lane back."""
+    stack = load_stack(place / "stack.json")
+    sparse.save_npz(place / "many.npz", sparse.vstack([inputs] * 10))
+    command = f"infer net many.npz -o many-out.npz --channel queue --workers {P} --stack stack.json"
+    program = "from fsd_inference.cli.main import main; main()"
+    client = subprocess.Popen([sys.executable, "-c", program, *command.split()], cwd=place)
+    wait_until(lambda: bool(claims(stack)), "the run has begun")
+    client.kill()
+    client.wait()
+    clients = Clients.of_stack(stack)
+    store = clients.open_bucket(stack.run_buckets[0])
+
+    def lanes() -> list[str]:
+        return [json.loads(store.get(info.key) or b"{}")["state"] for info in store.list("lanes/")]
+
+    try:
+        assert "held" in lanes()
+        wait_until(lambda: "held" not in lanes(), "no lane is held", 60)
+    finally:
+        store.close()
+        clients.close()
+    assert not (place / "many-out.npz").exists()
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_each_refusal_is_one_line(commands: Fsd, place: Path, pushed: Path) -> None:
+    infer = f"infer net x.npz -o no.npz --channel queue --workers {P} --stack stack.json".split()
+    stack = load_stack(place / "stack.json")
+    assert stack.functions is not None
+    value = json.loads((place / "stack.json").read_text())
+    (place / "old.json").write_text(json.dumps(value | {"version": 1}))
+    (place / "other.json").write_text("{}")
+    gone = stack.functions.coordinator + "-gone"
+    save_stack(replace(stack, functions=replace(stack.functions, coordinator=gone)), place / "gone.json")
+    for flags, code, message in (
+        ([*infer, "--stack", "old.json"], 2, "old.json: 'version' is 1, and this program reads 2: make the stack anew"),
+        ([*infer, "--stack", "other.json"], 2, "other.json: 'format' is missing"),
+        ([*infer, "--stack", "."], 2, "cannot read .: Is a directory"),
+        ([*infer, "--memory", "640"], 2, "has no workers of 640 MB; it has 512, 1769"),
+        ([*infer, "--threads", "2"], 2, "whose threads follow from their memory"),
+        ([*infer, "--workers", "3"], 2, "the network is not on the stack for 3 workers; push it first: fsd push net"),
+        ([*infer, "--workers", "5"], 2, f"has queues for {P} workers, not 5"),
+        ([*infer, "--workers", "1001", "--channel", "object"], 2, "can run at a time"),
+        ([*infer, "--workers", "40", "--branching", "1", "--channel", "object"], 2, "is 40 levels deep"),
+        ([*infer, "--stack", "gone.json"], 1, f"cannot invoke the coordinator {gone}: the service answered 404"),
+        ([*infer, "--channel", "memory"], 2, "a stack serves the channels serial, queue and object, not 'memory'"),
+    ):
+        said = commands(*flags)
+        assert said.code == code, said
+        assert message in said.error(), said.error()
+    assert not (place / "no.npz").exists()
