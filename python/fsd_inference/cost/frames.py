@@ -1,0 +1,188 @@
+"""What a plan's edges send: predicted sizes of their packed rows, and the frames and requests that follow."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsd_inference.errors import SettingError
+from fsd_inference.partition.plan import ExchangePlan
+
+UNIT_BYTES = 64 * 1024
+"""What SNS and SQS bill as one request."""
+_HEADER_BYTES = 73  # of a frame, and two more a target (rust_kernels/core/src/frame.rs)
+_BATCH_ENTRIES = 10  # PublishBatch (SNS API)
+_INDEX_BYTES, _ENTRY_BYTES, _TARGET_BYTES = 16, 12, 4  # of an object of frames (channels/parts.py)
+_NEIGHBOUR_BYTES = 64 * 1024  # ranges closer than this are read as one (store/s3.py)
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """Predicted sizes of what a plan's edges carry.
+
+    Attributes
+    ----------
+    samples : tuple of int
+        Samples of each micro-batch.
+    exchanges : tuple of ndarray of float64, edges x micro-batches
+        Bytes of the packed rows of each edge, in the order of the plan's exchanges.
+    input_bytes : float
+        Of the input object.
+    live : tuple of float
+        After each layer but the last, the share of samples with any activation that is not zero.
+    density : tuple of float
+        After each layer but the last, the share of activations that are not zero.
+    """
+
+    samples: tuple[int, ...]
+    exchanges: tuple[NDArray[np.float64], ...]
+    input_bytes: float
+    live: tuple[float, ...]
+    density: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelLimits:
+    """What the channels take, and how they ask; the defaults are theirs (channels/queue.py, channels/object.py).
+
+    Attributes
+    ----------
+    message_bytes : int
+        Most bytes of an SNS message, and of a batch, attributes included.
+    attribute_bytes : int
+        Of them, kept free for the attribute that names the targets.
+    object_frame_bytes : int
+        Most bytes of a frame over `object`.
+    first_bytes : int
+        What the first read of an object asks for.
+    poll_s : float
+        Longest single receive: a wait of so long is an empty poll.
+    ranks_a_topic : int
+        Ranks that one topic serves.
+    """
+
+    message_bytes: int = 256 * 1024
+    attribute_bytes: int = 1024
+    object_frame_bytes: int = 16 << 20
+    first_bytes: int = 256 * 1024
+    poll_s: float = 2.0
+    ranks_a_topic: int = 100
+
+    @property
+    def queue_frame_bytes(self) -> int:
+        """Most bytes of a frame over `queue`, before base64."""
+        return (self.message_bytes - self.attribute_bytes) * 3 // 4
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSize:
+    """A frame: its target ranks, and its bytes with the header."""
+
+    targets: tuple[int, ...]
+    size: float
+
+    @property
+    def text_size(self) -> float:
+        """Bytes in base64, as SNS and SQS carry it."""
+        return math.ceil(self.size * 4 / 3)
+
+
+@dataclass(frozen=True, slots=True)
+class StepFrames:
+    """What one rank sends after one layer of one micro-batch."""
+
+    layer: int
+    micro_batch: int
+    source: int
+    frames: tuple[FrameSize, ...]
+
+
+def cut_frames(targets: tuple[int, ...], payload: float, frame_bytes: int) -> list[FrameSize]:
+    """Return the frames that carry `payload` bytes, none longer than `frame_bytes`, its header included."""
+    header = _HEADER_BYTES + 2 * len(targets)
+    room = frame_bytes - header
+    whole, rest = divmod(payload, room)
+    sizes = [float(room)] * int(whole) + ([rest] if rest or not whole else [])
+    return [FrameSize(targets, header + size) for size in sizes]
+
+
+def step_frames(plan: ExchangePlan, payloads: Payloads, frame_bytes: int) -> Iterator[StepFrames]:
+    """Yield what each rank sends, step by step.
+
+    Parameters
+    ----------
+    plan : ExchangePlan
+    payloads : Payloads
+        Of this plan.
+    frame_bytes : int
+        Most bytes of a frame.
+
+    Raises
+    ------
+    SettingError
+        The sizes are those of another plan.
+    """
+    edges = [len(exchange) for exchange in plan.exchanges]
+    if edges != [len(sizes) for sizes in payloads.exchanges]:
+        raise SettingError("the sizes of frames were predicted for another plan: predict them for this one")
+    for layer, sizes in enumerate(payloads.exchanges):
+        for micro_batch in range(len(payloads.samples)):
+            of_source: defaultdict[int, list[FrameSize]] = defaultdict(list)
+            for edge, payload in zip(plan.exchanges[layer], sizes[:, micro_batch], strict=True):
+                of_source[edge.source] += cut_frames(edge.targets, float(payload), frame_bytes)
+            for source, frames in of_source.items():
+                yield StepFrames(layer, micro_batch, source, tuple(frames))
+
+
+def publish_batches(frames: Iterable[FrameSize], limits: ChannelLimits) -> list[list[float]]:
+    """Return the message sizes of each PublishBatch that a send makes: a topic's apart, packed as the channel packs."""
+    topics: defaultdict[int, list[float]] = defaultdict(list)
+    for frame in frames:
+        by_topic: defaultdict[int, list[int]] = defaultdict(list)
+        for target in frame.targets:
+            by_topic[target // limits.ranks_a_topic].append(target)
+        for topic, targets in by_topic.items():
+            topics[topic].append(frame.text_size + _attribute_bytes(targets))
+    return [batch for messages in topics.values() for batch in _first_fit(messages, limits.message_bytes)]
+
+
+def _attribute_bytes(targets: Sequence[int]) -> int:
+    """Bytes of the attribute `to`: its name, its type, and its value, a JSON list of strings."""
+    return len("to") + len("String.Array") + sum(len(str(target)) + len('"", ') for target in targets)
+
+
+def _first_fit(messages: Iterable[float], batch_bytes: int) -> list[list[float]]:
+    batches: list[list[float]] = []
+    for size in sorted(messages, reverse=True):
+        for batch in batches:
+            if len(batch) < _BATCH_ENTRIES and sum(batch) + size <= batch_bytes:
+                batch.append(size)
+                break
+        else:
+            batches.append([size])
+    return batches
+
+
+def units(size: float) -> int:
+    """Return the 64 KiB units that a request of `size` bytes is billed as."""
+    return max(1, math.ceil(size / UNIT_BYTES))
+
+
+def extra_reads(frames: Sequence[FrameSize], target: int, first_bytes: int) -> int:
+    """Return the reads of an object of `frames` that `target` needs beyond the first one."""
+    start = _INDEX_BYTES + sum(_ENTRY_BYTES + _TARGET_BYTES * len(frame.targets) for frame in frames)
+    reads = int(start > first_bytes)
+    read_until = max(float(first_bytes), start)
+    end = -math.inf  # of the range that is being joined
+    position = float(start)
+    for frame in frames:
+        begin, position = max(position, read_until), position + frame.size
+        if target in frame.targets and position > read_until:
+            reads += begin > end + _NEIGHBOUR_BYTES
+            end = position
+    return reads

@@ -1,0 +1,202 @@
+"""Counts before the run: the requests and bytes of a run, from its exchange plan and the predicted sizes of its frames.
+
+What is sent follows from the plan alone: which rank sends after which layer, in how many frames, packed into how many
+requests. What is received also depends on timing: how many messages a poll finds, how often an object is looked for
+before it is there. `Habits` says that, fitted on runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from fsd_inference.config import RunSettings
+from fsd_inference.cost.frames import (
+    ChannelLimits,
+    FrameSize,
+    Payloads,
+    cut_frames,
+    extra_reads,
+    publish_batches,
+    step_frames,
+    units,
+)
+from fsd_inference.cost.habits import Habits
+from fsd_inference.engine.tree import Tree
+from fsd_inference.errors import SettingError
+from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.records import EACH_MESSAGE, Usage
+
+_DELETED_AT_ONCE = 1000  # DeleteObjects (S3 API)
+_HASH_FOLDERS = 16  # first parts of the keys of frames (channels/object.py)
+_GATHERED_BYTES = 128 * 1024  # of a piece of a summary on its way up the tree (engine/driver.py)
+_SUMMARY_BYTES = 8  # a sample's value and neuron (engine/gather.py)
+
+
+def predict_serial(payloads: Payloads, settings: RunSettings, limits: ChannelLimits | None = None) -> Usage:
+    """Return what a run in a single function will count: the input, a claim, the result, a report."""
+    usage = Usage()
+    _count_run(usage, 1, payloads, settings, limits or ChannelLimits())
+    return usage
+
+
+def predict_queue(
+    plan: ExchangePlan,
+    payloads: Payloads,
+    settings: RunSettings,
+    *,
+    lane_ranks: int | None = None,
+    habits: Habits | None = None,
+    limits: ChannelLimits | None = None,
+) -> Usage:
+    """Return what a run over `queue` will count.
+
+    Parameters
+    ----------
+    plan, payloads
+        The exchange plan and the sizes of what its edges carry.
+    settings : RunSettings
+        Branching and output of the run.
+    lane_ranks : int, optional
+        Queues of a lane, which are all purged after the run; as many as workers if not given.
+    habits, limits : optional
+    """
+    habits, limits = habits or Habits(), limits or ChannelLimits()
+    usage, traffic = Usage(), _Traffic()
+    for step in step_frames(plan, payloads, limits.queue_frame_bytes):
+        traffic.publish(usage, step.frames, limits)
+        for frame in step.frames:
+            traffic.to(step.layer, step.source, frame)
+    for source, parent in _gathers(plan.workers, settings):
+        for frame in _gather_frames(parent, payloads, settings):
+            traffic.publish(usage, [frame], limits)
+            traffic.to(len(plan.exchanges), source, frame)
+    polls = billed = 0.0
+    for key, sources in traffic.sources.items():
+        of_layer = habits.polls_before(len(sources), traffic.messages[key], len(payloads.samples))
+        polls += of_layer
+        billed += of_layer * units(traffic.texts[key] / of_layer)
+    empty = habits.waiting_s(plan.workers) / limits.poll_s
+    usage.empty_polls = round(empty)
+    _count(usage, "sqs.receive", round(polls + empty), round(billed + empty))
+    usage.frames, usage.wire_bytes = traffic.frames, round(traffic.wire_bytes)
+    usage.body_bytes, usage.received_bytes = round(traffic.text_bytes), round(sum(traffic.texts.values()))
+    _count(usage, "sqs.purge", lane_ranks or plan.workers)
+    # The lease: looked up among the others and read; then held, held on to while the queues are purged, given back.
+    for kind, count in (("s3.list", 1), ("s3.get", 1), ("s3.put", 3)):
+        _count(usage, kind, count)
+    _count_run(usage, plan.workers, payloads, settings, limits)
+    return usage
+
+
+def predict_object(
+    plan: ExchangePlan,
+    payloads: Payloads,
+    settings: RunSettings,
+    *,
+    buckets: int = 1,
+    habits: Habits | None = None,
+    limits: ChannelLimits | None = None,
+) -> Usage:
+    """Return what a run over `object` will count.
+
+    Parameters
+    ----------
+    plan, payloads
+        The exchange plan and the sizes of what its edges carry.
+    settings : RunSettings
+        Branching and output of the run.
+    buckets : int
+        Buckets that the objects are spread over; all are swept after the run.
+    habits, limits : optional
+    """
+    habits, limits = habits or Habits(), limits or ChannelLimits()
+    usage, traffic = Usage(), _Traffic()
+    writes = reads = 0
+    for step in step_frames(plan, payloads, limits.object_frame_bytes):
+        writes += 1
+        for frame in step.frames:
+            traffic.to(step.layer, step.source, frame)
+        readers = {target for frame in step.frames for target in frame.targets}
+        reads += sum(1 + extra_reads(step.frames, target, limits.first_bytes) for target in readers)
+    misses = sum(habits.misses_before(len(of_key), len(payloads.samples)) for of_key in traffic.sources.values())
+    for source, parent in _gathers(plan.workers, settings):
+        frames = _gather_frames(parent, payloads, settings)
+        for frame in frames:
+            traffic.to(len(plan.exchanges), source, frame)
+        writes += 1
+        reads += 1 + extra_reads(frames, parent, limits.first_bytes)
+    usage.misses = round(misses + habits.waiting_s(plan.workers) * habits.looks_a_second)
+    usage.frames, usage.wire_bytes = traffic.frames, round(traffic.wire_bytes)
+    usage.body_bytes, usage.received_bytes = usage.wire_bytes, round(sum(traffic.bytes.values()))
+    _count(usage, "s3.put", writes)
+    _count(usage, "s3.get", reads + usage.misses)
+    # The sweep looks into every folder and deletes what lies there: objects are spread over them by a hash.
+    folders = _HASH_FOLDERS * buckets
+    _count(usage, "s3.list", folders)
+    _count(usage, "s3.delete", round(folders * (1 - (1 - 1 / folders) ** writes)))
+    _count_run(usage, plan.workers, payloads, settings, limits)
+    return usage
+
+
+class _Traffic:
+    """Sums over what is sent: in all, and by the layer before which and the rank by which it is received."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.wire_bytes = self.text_bytes = 0.0
+        self.sources: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+        self.messages: Counter[tuple[int, int]] = Counter()
+        self.bytes: defaultdict[tuple[int, int], float] = defaultdict(float)
+        self.texts: defaultdict[tuple[int, int], float] = defaultdict(float)
+
+    def to(self, layer: int, source: int, frame: FrameSize) -> None:
+        """Note a frame that `source` sends after `layer`."""
+        self.frames += 1
+        self.wire_bytes += frame.size
+        self.text_bytes += frame.text_size
+        for target in frame.targets:
+            key = layer, target
+            self.sources[key].add(source)
+            self.messages[key] += 1
+            self.bytes[key] += frame.size
+            self.texts[key] += frame.text_size
+
+    @staticmethod
+    def publish(usage: Usage, frames: Sequence[FrameSize], limits: ChannelLimits) -> None:
+        """Count the requests that publish the frames of one send."""
+        for batch in publish_batches(frames, limits):
+            _count(usage, "sns.publish", 1, units(sum(batch)))
+            usage.billed_units[f"sns.publish{EACH_MESSAGE}"] += sum(map(units, batch))
+
+
+def _count(usage: Usage, kind: str, requests: int, billed: int | None = None) -> None:
+    usage.requests[kind] += requests
+    usage.billed_units[kind] += max(requests, requests if billed is None else billed)
+
+
+def _count_run(usage: Usage, workers: int, payloads: Payloads, settings: RunSettings, limits: ChannelLimits) -> None:
+    """Count what every run needs, whatever its channel: the input, claims, shards, results, reports, tidying up."""
+    results = workers if settings.output == "rows" else 1
+    _count(usage, "s3.put", 1 + 2 * workers + results)
+    # A rank reads the manifest, its shard and the input, which takes another read where it is longer than the first.
+    of_rank = 3 + (payloads.input_bytes > limits.first_bytes)
+    _count(usage, "s3.get", workers * of_rank + workers + results)
+    objects = 1 + 2 * workers + results
+    _count(usage, "s3.list", math.ceil(objects / _DELETED_AT_ONCE))
+    _count(usage, "s3.delete", math.ceil(objects / _DELETED_AT_ONCE))
+
+
+def _gathers(workers: int, settings: RunSettings) -> list[tuple[int, int]]:
+    """Return each rank but 0 with its parent, to whom it says that its subtree is done."""
+    if settings.workers != workers:
+        raise SettingError(f"the settings are for {settings.workers} workers, but the plan has {workers}")
+    tree = Tree(workers, settings.branching)
+    return [(rank, tree.parent(rank) or 0) for rank in range(1, workers)]
+
+
+def _gather_frames(parent: int, payloads: Payloads, settings: RunSettings) -> list[FrameSize]:
+    size = 0 if settings.output == "rows" else _SUMMARY_BYTES * sum(payloads.samples)
+    pieces = [min(_GATHERED_BYTES, size - start) for start in range(0, size, _GATHERED_BYTES)] or [0]
+    return [frame for piece in pieces for frame in cut_frames((parent,), piece, 1 << 30)]
