@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.package.contents import LOCK
 from fsd_inference.aws.package.prune import SERVICES
+from fsd_inference.aws.status import status_key
+from tests.support.functions import functions_stack
 from tests.support.image import BASE, SBOM, Container
 from tests.support.runtime_api import Answer, RuntimeApi
 
@@ -25,6 +28,7 @@ pytestmark = [
 ]
 
 LIMIT_MB = 150
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # buildah's, where a base names none
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +45,11 @@ def base() -> Iterator[Container]:
     container.close()
 
 
-def invoke(container: Container, event: object, *command: str) -> Answer:
+def invoke(container: Container, event: object, *command: str, **environment: str) -> Answer:
     """Run the image as Lambda does, hand it one event and return its answer."""
     with RuntimeApi(event) as api:
         line = (*container.config["Entrypoint"], *(command or container.config["Cmd"]))
-        done = container.run(*line, environment=api.environment, timeout_s=120)
+        done = container.run(*line, environment={**api.environment, **environment}, timeout_s=120)
     assert len(api.answers) == 1, done.stdout
     return api.answers[0]
 
@@ -57,11 +61,28 @@ def test_a_worker_refuses_an_event_of_another_version(container: Container) -> N
     assert answer.body["errorMessage"].startswith("the event is of version 999, and these functions read ")
 
 
-def test_a_coordinator_answers_an_event_of_another_version_with_a_failed_status(container: Container) -> None:
-    answer = invoke(container, {"version": 999}, "fsd_inference.aws.handlers.coordinator.handle")
+@pytest.mark.emulator
+def test_a_coordinator_reads_its_stack_and_stores_what_became_of_a_run(container: Container, tmp_path: Path) -> None:
+    run = "0" * 32
+    with functions_stack(tmp_path, ranks=1, lanes=1) as stack:
+        environment = {
+            "FSD_STACK_BUCKET": stack.network_bucket,
+            "AWS_ENDPOINT_URL": str(stack.endpoint_url),
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+        handler = "fsd_inference.aws.handlers.coordinator.handle"
+        answer = invoke(container, {"version": 999, "run": run}, handler, **environment)
+        clients = Clients.of_stack(stack)
+        store = clients.open_bucket(stack.run_buckets[0])
+        stored = store.get(status_key(run))
+        store.close()
+        clients.close()
     assert answer.kind == "response"
     assert answer.body["state"] == "failed"
     assert answer.body["error"]["message"].startswith("the event is of version 999, and these functions read ")
+    assert stored is not None
+    assert json.loads(stored) == answer.body
 
 
 def test_the_image_is_a_worker_unless_told_otherwise(container: Container) -> None:
@@ -98,6 +119,7 @@ def test_nothing_of_the_machine_that_built_it_is_left(container: Container, base
         ours, theirs = container.root / name, base.root / name
         assert ours.exists() == theirs.exists(), name
         assert not ours.is_file() or ours.read_bytes() == theirs.read_bytes(), name
+    assert set(container.config["Env"]) - set(base.config.get("Env", [])) <= {"PYTHONPATH=/var/task", PATH}
     added = {path for path in files(container.root) - files(base.root) if path.parts[:2] != ("var", "task")}
     assert added - {Path("etc/hosts")} == {Path("usr/share/doc/fsd-inference/sbom.json")}  # `buildah run` makes hosts
 
