@@ -93,6 +93,7 @@ class Clients:
             raise SettingError("no AWS region is set: give one, or set AWS_REGION")
         self.region: str = found
         self._connections = connections
+        self._ca_bundle: str | None = core.get_config_variable("ca_bundle")  # AWS_CA_BUNDLE, or the profile's
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
 
@@ -140,12 +141,13 @@ class Clients:
     def open_bucket(
         self, bucket: str, folder: str = "", *, meter: UsageMeter | None = None, retry: RetrySettings | None = None
     ) -> Store:
-        """Open (a folder of) a bucket as a store with the same endpoint, region and credentials."""
+        """Open (a folder of) a bucket as a store with the same endpoint, region, credentials and trust."""
         return open_store(
             f"s3://{bucket}/{folder}",
             endpoint_url=self.endpoint_url,
             region=self.region,
             credentials=self.credentials(),
+            ca_bundle=self._ca_bundle,
             meter=meter,
             retry=retry,
         )

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from fsd_inference.errors import StackError
@@ -27,7 +29,7 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 """Emulators this process started, by process id, so that it reaps them."""
 
 
-def start_emulator(*, timeout_s: float = 60.0, tied: bool = False) -> EmulatorInfo:
+def start_emulator(*, timeout_s: float = 60.0, tied: bool = False, strict: bool = False) -> EmulatorInfo:
     """Start an emulator on a free port and wait until it answers.
 
     Parameters
@@ -36,6 +38,9 @@ def start_emulator(*, timeout_s: float = 60.0, tied: bool = False) -> EmulatorIn
         Longest wait for it, in seconds.
     tied : bool, optional
         Whether it ends when this process does, however that comes about.
+    strict : bool, optional
+        Whether it enforces IAM policies (access key ``test`` with secret ``test`` is the account's root) and speaks TLS
+        alone, with the certificate at `certificate_path`, which its functions trust.
 
     Raises
     ------
@@ -48,10 +53,10 @@ def start_emulator(*, timeout_s: float = 60.0, tied: bool = False) -> EmulatorIn
         )
     deadline = time.monotonic() + timeout_s
     for _ in range(_PORT_TRIES):
-        info = _launch(_free_port(), tied=tied)
+        info = _launch(_free_port(), tied=tied, strict=strict)
         process = _started[info.pid]
         while process.poll() is None:
-            if _is_healthy(info.endpoint_url):
+            if _is_healthy(info):
                 return info
             if time.monotonic() > deadline:
                 break
@@ -100,11 +105,16 @@ def running_emulator() -> Iterator[EmulatorInfo]:
         stop_emulator(info)
 
 
+def certificate_path(info: EmulatorInfo) -> Path:
+    """Return where a strict emulator keeps the certificate that it signed for itself (PEM)."""
+    return _certificate_path(info.directory)
+
+
 _DIRECTORY_PREFIX = "fsd-emulator-"
 _TIED = ("-P", str(Path(__file__).with_name("tied_emulator.py")))  # -P: its neighbours are no top-level modules
 
 
-def _launch(port: int, *, tied: bool) -> EmulatorInfo:
+def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
     directory = tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX)
     token = uuid4().hex
     environment = os.environ | {
@@ -118,6 +128,15 @@ def _launch(port: int, *, tied: bool) -> EmulatorInfo:
         "LOG_LEVEL": "WARNING",
         "TMPDIR": directory,
     }
+    if strict:
+        environment |= {
+            "AUTH": "true",
+            "USE_SSL": "1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_CA_BUNDLE": str(_certificate_path(directory)),  # functions inherit it
+        }
+        environment.pop("AWS_SESSION_TOKEN", None)
     with Path(directory, "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 -- our own interpreter
             # Python ignores -X options it does not know; this one marks the process as ours.
@@ -130,7 +149,12 @@ def _launch(port: int, *, tied: bool) -> EmulatorInfo:
             start_new_session=True,
         )
     _started[process.pid] = process
-    return EmulatorInfo(f"http://127.0.0.1:{port}", process.pid, token, directory)
+    scheme = "https" if strict else "http"
+    return EmulatorInfo(f"{scheme}://127.0.0.1:{port}", process.pid, token, directory)
+
+
+def _certificate_path(directory: str) -> Path:
+    return Path(directory, "ministack-tls", "server.crt")  # where ministack puts it below TMPDIR
 
 
 def _free_port() -> int:
@@ -140,15 +164,22 @@ def _free_port() -> int:
         return port
 
 
-def _is_healthy(endpoint_url: str) -> bool:
-    connection = http.client.HTTPConnection(endpoint_url.removeprefix("http://"), timeout=2)
+def _is_healthy(info: EmulatorInfo) -> bool:
+    where = urlsplit(info.endpoint_url)
+    connection: http.client.HTTPConnection | None = None
     try:
+        if where.scheme == "https":
+            trusted = ssl.create_default_context(cafile=certificate_path(info))
+            connection = http.client.HTTPSConnection(where.netloc, timeout=2, context=trusted)
+        else:
+            connection = http.client.HTTPConnection(where.netloc, timeout=2)
         connection.request("GET", "/_ministack/health")
         return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException):  # not up yet, or its certificate is not there yet
         return False
     finally:
-        connection.close()
+        if connection is not None:
+            connection.close()
 
 
 def _is_ours(info: EmulatorInfo) -> bool:

@@ -22,6 +22,7 @@ def open_store(
     endpoint_url: str | None = None,
     region: str | None = None,
     credentials: CredentialSource | None = None,
+    ca_bundle: str | None = None,
     retry: RetrySettings | None = None,
     meter: UsageMeter | None = None,
 ) -> Store:
@@ -30,7 +31,7 @@ def open_store(
     Parameters
     ----------
     url : str
-    endpoint_url, region, credentials, retry : optional
+    endpoint_url, region, credentials, ca_bundle, retry : optional
         For ``s3://`` alone; see `S3Store`.
     meter : UsageMeter, optional
         Where the store counts; one of its own if not given.
@@ -54,6 +55,7 @@ def open_store(
             endpoint_url=endpoint_url,
             region=region,
             credentials=credentials,
+            ca_bundle=ca_bundle,
             retry=retry,
             meter=meter,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -26,7 +28,7 @@ from fsd_inference.store.keys import check_key, check_prefix, check_range
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import S3Config, S3Credential
+    from obstore.store import ClientConfig, S3Config, S3Credential
 
 T = TypeVar("T")
 
@@ -72,12 +74,20 @@ class S3Store(Store):
         The environment's if not given.
     credentials : Credentials or callable, optional
         The environment's (as on Lambda) if not given; a callable is asked again every few minutes.
+    ca_bundle : str, optional
+        File of certificates (PEM) to trust beside the system's, such as those of a company's proxy; AWS_CA_BUNDLE if
+        not given.
     retry : RetrySettings, optional
         How throttled, failed and broken-off requests are repeated.
     timeout_s : float, optional
         Longest time of one request, its body included.
     meter : UsageMeter, optional
         Counts ``s3.get``, ``s3.put``, ``s3.head``, ``s3.list`` and ``s3.delete``.
+
+    Raises
+    ------
+    SettingError
+        The endpoint is none, or the certificates cannot be read.
     """
 
     def __init__(
@@ -88,6 +98,7 @@ class S3Store(Store):
         endpoint_url: str | None = None,
         region: str | None = None,
         credentials: CredentialSource | None = None,
+        ca_bundle: str | None = None,
         retry: RetrySettings | None = None,
         timeout_s: float = 120.0,
         meter: UsageMeter | None = None,
@@ -110,16 +121,20 @@ class S3Store(Store):
                 config["session_token"] = credentials.session_token
         elif credentials is not None:
             provider = partial(_renewed, credentials)
+        options: ClientConfig = {
+            "allow_http": plain,
+            "timeout": timedelta(seconds=timeout_s),
+            "connect_timeout": timedelta(seconds=5),
+        }
+        ca_bundle = ca_bundle or os.environ.get("AWS_CA_BUNDLE")
+        if ca_bundle and not plain:
+            options["root_certificate"] = _certificates(ca_bundle)
         self._bucket = Bucket(
             bucket,
             prefix=prefix.strip("/") or None,
             config=config,
             credential_provider=provider,
-            client_options={
-                "allow_http": plain,
-                "timeout": timedelta(seconds=timeout_s),
-                "connect_timeout": timedelta(seconds=5),
-            },
+            client_options=options,
             retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
         )
         self._threads = ThreadPoolExecutor(_PARALLEL_RANGES, thread_name_prefix="s3-range")
@@ -363,6 +378,16 @@ def _is_plain(endpoint_url: str) -> bool:
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise SettingError(f"endpoint {endpoint_url} is not on this machine, so it must be https")
     return parts.scheme == "http"
+
+
+def _certificates(path: str) -> bytes:
+    try:
+        found = Path(path).read_bytes()
+    except OSError as error:
+        raise SettingError(f"the certificates to trust (AWS_CA_BUNDLE) cannot be read: {error}") from error
+    if b"-----BEGIN CERTIFICATE-----" not in found:
+        raise SettingError(f"{path} (AWS_CA_BUNDLE) holds no certificates: give a file in PEM format")
+    return found
 
 
 def _spans(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,0 +1,106 @@
+"""An emulator that speaks TLS alone and enforces IAM; and stores that trust who the AWS SDKs are told to trust."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.emulator import certificate_path, start_emulator, stop_emulator
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import SettingError, StoreError
+from fsd_inference.records import EmulatorInfo
+from fsd_inference.store.s3 import Credentials, S3Store
+
+pytestmark = pytest.mark.emulator
+
+BUCKET = "strict-bucket"
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[EmulatorInfo]:
+    info = start_emulator(tied=True, strict=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_CA_BUNDLE", str(certificate_path(info)))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        clients = Clients(info.endpoint_url)
+        clients.s3.create_bucket(Bucket=BUCKET)
+        clients.close()
+        yield info
+    stop_emulator(info)
+
+
+def put_and_get(endpoint_url: str, ca_bundle: Path | None) -> None:
+    store = S3Store(
+        BUCKET,
+        endpoint_url=endpoint_url,
+        region="us-east-1",
+        credentials=Credentials("test", "test"),
+        ca_bundle=None if ca_bundle is None else str(ca_bundle),
+        retry=RetrySettings(attempts=1),
+    )
+    try:
+        store.put("key", b"data")
+        assert store.get("key") == b"data"
+    finally:
+        store.close()
+
+
+def test_stores_trust_the_certificates_that_the_environment_names(
+    emulator: EmulatorInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_and_get(emulator.endpoint_url, None)
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    with pytest.raises(StoreError, match="cannot put key"):
+        put_and_get(emulator.endpoint_url, None)
+    put_and_get(emulator.endpoint_url, certificate_path(emulator))
+
+
+def test_stores_trust_the_certificates_of_the_profile(
+    emulator: EmulatorInfo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    config = tmp_path / "config"
+    config.write_text(f"[default]\nregion = us-east-1\nca_bundle = {certificate_path(emulator)}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    clients = Clients(emulator.endpoint_url)
+    store = clients.open_bucket(BUCKET)
+    try:
+        store.put("other", b"data")
+        assert [entry["Key"] for entry in clients.s3.list_objects_v2(Bucket=BUCKET, Prefix="other")["Contents"]]
+    finally:
+        store.close()
+        clients.close()
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+def test_certificates_that_are_none(content: bytes | None, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+    with pytest.raises(SettingError, match="AWS_CA_BUNDLE"):
+        put_and_get("https://127.0.0.1:1", bundle)
+
+
+def test_policies_are_enforced(emulator: EmulatorInfo) -> None:
+    admin = boto3.client("iam", endpoint_url=emulator.endpoint_url, region_name="us-east-1")
+    admin.create_user(UserName="nobody")
+    key = admin.create_access_key(UserName="nobody")["AccessKey"]
+    nobody = boto3.client(
+        "s3",
+        endpoint_url=emulator.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id=key["AccessKeyId"],
+        aws_secret_access_key=key["SecretAccessKey"],
+    )
+    with pytest.raises(ClientError, match="AccessDenied"):
+        nobody.list_objects_v2(Bucket=BUCKET)
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "test"  # the account's root, which made the bucket
