@@ -105,6 +105,9 @@ def test_a_rank_reports_its_requests_by_layer(proxied: Path, proxy: FaultProxy, 
         assert sum(layer["frames"] for layer in rank["layers"]) + gathered == rank["usage"]["frames"]
         size = sum(layer["bytes"] for layer in rank["layers"])
         assert (size < rank["usage"]["wire_bytes"]) == gathered
+        targets = [target for target, _, _ in rank["sent_to"]]
+        assert targets == sorted({*targets} & {*range(WORKERS)} - {rank["rank"]})
+        assert sum(sent for _, _, sent in rank["sent_to"]) >= rank["usage"]["wire_bytes"]  # some have several targets
         assert rank["layers"][-1]["frames"] == rank["layers"][-1]["bytes"] == 0
     ranks = [rank["usage"] for rank in report.ranks]
     assert report.usage.wire_bytes == sum(usage["wire_bytes"] for usage in ranks)

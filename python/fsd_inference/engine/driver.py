@@ -128,6 +128,8 @@ class Driver:
         L, 0 until the shard is loaded.
     sent : list of (layer, frames, bytes)
         What was handed to the channel.
+    sent_to : dict of int to (frames, bytes)
+        The same by target: a frame for several targets counts for each of them.
     requests : list of int
         `count_requests` once loaded, and at the end of each layer.
     result_bytes : int
@@ -159,6 +161,7 @@ class Driver:
         self._on_layer = on_layer
         self.layers = 0
         self.sent: list[tuple[int, int, int]] = []
+        self.sent_to: dict[int, tuple[int, int]] = {}
         self.requests: list[int] = []
         self.result_bytes = 0
         self._sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
@@ -305,6 +308,10 @@ class Driver:
     def _send(self, frames: Sequence[Frame], step: Step | None) -> None:
         started, first = self._timeline.now(), frames[0]
         self.sent.append((first.layer, len(frames), sum(len(frame.body) for frame in frames)))
+        for frame in frames:
+            for target in frame.targets:
+                count, size = self.sent_to.get(target, (0, 0))
+                self.sent_to[target] = (count + 1, size + len(frame.body))
         try:
             future = self._channel.send(frames)
         except Exception as error:  # noqa: BLE001 - as in `_do`
