@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -54,6 +54,15 @@ class Arrived:
     part: int
     parts: int
     payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivedEdges:
+    """All parts of these (source, edge) of a step have come: as many `Arrived` in one, as the simulator tells them."""
+
+    layer: int
+    micro_batch: int
+    edges: Collection[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,19 @@ class Ticked:
     """Time has passed."""
 
 
-Event = Started | Loaded | Arrived | Computed | Sent | ResultStored | ChildChecked | ChildEnded | Failed | Ticked
+Event = (
+    Started
+    | Loaded
+    | Arrived
+    | ArrivedEdges
+    | Computed
+    | Sent
+    | ResultStored
+    | ChildChecked
+    | ChildEnded
+    | Failed
+    | Ticked
+)
 
 # --- actions --------------------------------------------------------------------------------------------------------
 

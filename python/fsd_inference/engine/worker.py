@@ -17,6 +17,7 @@ from fsd_inference.engine.messages import (
     Abort,
     Action,
     Arrived,
+    ArrivedEdges,
     CheckChild,
     ChildChecked,
     ChildEnded,
@@ -98,7 +99,9 @@ class Worker:
         self._blocked_since = [0.0] * micro_batches  # when that layer began to lack only other ranks' rows
         self._phases: deque[Phase] = deque()  # phases of the step in work that are still to be issued
         self._computing: Step | None = None
-        self._parts: dict[tuple[Step, int, int], int] = {}  # (step, source, edge) -> parts still missing
+        self._early: list[Arrived | ArrivedEdges] = []  # what came before the plan
+        # Of steps not yet computed, the (source, edge) still missing, with their missing parts (0: none has come).
+        self._inputs: dict[Step, dict[tuple[int, int], int]] = {}
         self._heard: dict[int, float] = {}  # source -> when a frame last came from it
 
         self._unsent: set[Step | None] = set()  # steps whose frames the service has not taken yet; None: the gather
@@ -129,15 +132,11 @@ class Worker:
         """
         if self._finished or self._plan is None:
             return []
-        missing: list[Expected] = []
-        for layer, micro_batch in sorted((layer, m) for m, layer in enumerate(self._progress)):
-            # What the next step lacks; once it lacks nothing, what the step after it will need.
-            for needed in range(max(1, layer), min(layer + 2, self._plan.layers)):
-                sources = dict.fromkeys(self._missing(Step(needed, micro_batch)))
-                if sources and self._has_sent(Step(needed - 1, micro_batch)):
-                    missing += [Expected(Kind.DATA, needed - 1, micro_batch, source) for source in sources]
-                if sources:
-                    break
+        missing = [
+            Expected(Kind.DATA, step.layer - 1, step.micro_batch, source)
+            for step in self.wanted()
+            for source in dict.fromkeys(source for source, _ in self._missing(step))
+        ]
         if self._stored:
             missing += [
                 Expected(Kind.GATHER, self._plan.layers, 0, c) for c in self._children if c not in self._summaries
@@ -145,6 +144,21 @@ class Worker:
         if self._secondary is not None:
             missing.append(Expected(Kind.ABORT, 0, 0, self.rank))
         return missing
+
+    def wanted(self) -> list[Step]:
+        """Return the steps whose missing inputs are looked for, the most urgent first."""
+        steps: list[Step] = []
+        if self._plan is None:
+            return steps
+        for layer, micro_batch in sorted((layer, m) for m, layer in enumerate(self._progress)):
+            # The next step, if it lacks something; once it lacks nothing, the step after it.
+            for needed in range(max(1, layer), min(layer + 2, self._plan.layers)):
+                step = Step(needed, micro_batch)
+                if self._missing(step):
+                    if self._has_sent(Step(needed - 1, micro_batch)):
+                        steps.append(step)
+                    break
+        return steps
 
     def _has_sent(self, step: Step) -> bool:
         done = self._progress[step.micro_batch] > step.layer or self._boundary_done == step
@@ -174,8 +188,16 @@ class Worker:
                 actions.append(Load())
             case Loaded(plan=plan):
                 self._plan = plan
+                for early in self._early:
+                    self._take(early)
+                self._early.clear()
             case Arrived():
                 actions += self._arrived(event, now)
+            case ArrivedEdges(edges=edges):
+                sources = dict.fromkeys((source for source, _ in edges), now)
+                self._heard.update(sources)
+                self._unreported.difference_update(sources)
+                self._take(event)
             case Computed(step=step, frames=frames):
                 self._boundary_done = step
                 if frames:
@@ -215,23 +237,40 @@ class Worker:
             if len(pieces) == event.parts:
                 self._summaries[event.source] = b"".join(pieces[part] for part in range(event.parts))
             return []
-        key = (Step(event.layer + 1, event.micro_batch), event.source, event.edge)
-        self._parts[key] = self._parts.get(key, event.parts) - 1
+        self._take(event)
         return []
 
-    def _missing(self, step: Step) -> list[int]:
-        """Return the sources of edges that the step still lacks, one entry an edge."""
+    def _take(self, event: Arrived | ArrivedEdges) -> None:
+        """Note what has come of a step's inputs."""
+        if self._plan is None:
+            self._early.append(event)
+            return
+        step = Step(event.layer + 1, event.micro_batch)
+        if not self._progress[step.micro_batch] <= step.layer < self._plan.layers:
+            return
+        missing = self._missing(step)
+        if isinstance(event, ArrivedEdges):
+            for edge in event.edges:
+                missing.pop(edge, None)
+            return
+        key = (event.source, event.edge)
+        if key in missing:
+            missing[key] = (missing[key] or event.parts) - 1
+            if not missing[key]:
+                del missing[key]
+
+    def _missing(self, step: Step) -> dict[tuple[int, int], int]:
+        """Return the (source, edge) that a step not yet computed lacks, in the plan's order."""
         assert self._plan is not None  # noqa: S101 - only called once loaded
-        return [
-            source for source, edge in self._plan.receives[step.layer] if self._parts.get((step, source, edge), 1) > 0
-        ]
+        if step not in self._inputs:
+            self._inputs[step] = dict.fromkeys(self._plan.receives[step.layer], 0)
+        return self._inputs[step]
 
     def _computed(self, step: Step, now: float) -> list[Action]:
         assert self._plan is not None  # noqa: S101 - computing follows loading
         if self._phases:
             return [Compute(step, self._phases.popleft())]
-        for source, edge in self._plan.receives[step.layer]:
-            self._parts.pop((step, source, edge), None)
+        self._inputs.pop(step, None)
         self._computing = None
         self._progress[step.micro_batch] += 1
         self._blocked_since[step.micro_batch] = now
@@ -310,7 +349,7 @@ class Worker:
         for m, layer in enumerate(self._progress):
             step = Step(layer, m)
             if 0 < layer < self._plan.layers and step != self._computing:
-                for source in self._missing(step):
+                for source, _ in self._missing(step):
                     since = max(self._blocked_since[m], self._heard.get(source, 0.0))
                     stalls.append((since + self._clocks.stall_s, source, layer - 1))
         return stalls
@@ -327,7 +366,9 @@ class Worker:
             return self._fail(error)
         if self._secondary is not None and now >= self._secondary[1]:
             return self._fail(self._secondary[0])
-        stalled = min(((due, source, layer) for due, source, layer in self._stalls() if now >= due), default=None)
+        # No stall clock runs shorter than from when a step was blocked: sources are gone through only after that.
+        stalls = self._stalls() if now >= min(self._blocked_since) + self._clocks.stall_s else []
+        stalled = min((stall for stall in stalls if now >= stall[0]), default=None)
         if stalled is not None:
             _, source, layer = stalled
             message = (
