@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust package check image e2e bench wheel constraints lock clean
+.PHONY: help venv demo test lint types rust package check terraform image e2e bench wheel constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -34,11 +34,12 @@ IN_VENV := VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH
 help:
 	@echo "make demo     1024 x 120 network, real digits, 4 workers, over an emulated AWS (installs all it needs)"
 	@echo "make test     all Python tests but those of make e2e"
-	@echo "make check    all that CI runs: lint, types, rust, package, test"
+	@echo "make check    all that CI runs: lint, types, rust, package, terraform, test"
 	@echo "make lint     formatting, ruff, clippy, which room may import which"
 	@echo "make types    mypy, and the extension against its stub"
 	@echo "make rust     Rust tests, once for each kernel path that this processor has"
 	@echo "make package  the wheel, installed alone into an environment of its own"
+	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
 	@echo "make e2e      the deployment: functions on an emulated AWS, and the image answers invocations"
 	@echo "make bench    benchmarks: kernel, runs, overlap, partition (BENCH=runs for one of them)"
@@ -81,7 +82,7 @@ demo: $(VENV)/.local
 	$(BIN)/fsd demo $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto -m "not image and not functions" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not image and not functions and not deploys" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -116,15 +117,25 @@ package: wheel
 	.work/package/bin/python -m pip install --quiet --constraint constraints.txt dist/fsd_inference-*-cp311-abi3-*.whl
 	cd .work && package/bin/fsd --version
 
-check: lint types rust package test
+check: lint types rust package terraform test
 
 # --- deployment -------------------------------------------------------------------------------------------------------
+
+# Its many dependencies would get in the way of ours.
+.work/checkov/.created: terraform/checkov.txt $(VENV)/.created
+	rm -rf .work/checkov
+	$(BIN)/python -m venv .work/checkov
+	.work/checkov/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+terraform: .work/checkov/.created
+	.work/checkov/bin/checkov --directory terraform --framework terraform --compact --quiet --skip-download
 
 image: wheel
 	docker/build dist
 
 e2e: image $(VENV)/.test
-	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -m "image or functions" $(ARGS)
+	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -m "image or functions or deploys" $(ARGS)
 
 # --- figures and pins -------------------------------------------------------------------------------------------------
 

@@ -6,13 +6,12 @@ locals {
   )
   coordinator_handler = "fsd_inference.aws.handlers.coordinator.handle"
   worker_handler      = "fsd_inference.aws.handlers.worker.handle"
-  is_zip              = var.package_type == "zip"
-  zip_sha256          = local.is_zip && var.zip_path != null ? filebase64sha256(var.zip_path) : null
+  zip_sha256          = local.is_zip && local.has_functions ? filebase64sha256(var.zip_path) : null
 }
 
 # Through S3, since a request of Lambda's own takes 50 MB at most.
 resource "aws_s3_object" "zip" {
-  count = local.is_zip && var.zip_path != null ? 1 : 0
+  count = local.is_zip && local.has_functions ? 1 : 0
 
   bucket = aws_s3_bucket.networks.bucket
   key    = "packages/${filesha256(var.zip_path)}.zip"

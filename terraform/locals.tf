@@ -12,8 +12,8 @@ locals {
   # Names and ARNs are put together here, not taken from resources: roles name functions, functions name roles, queues
   # name themselves in their policies.
   bucket_prefix    = coalesce(var.bucket_prefix, var.name)
-  is_express       = var.storage_class == "express"
-  run_bucket_end   = local.is_express ? "--${coalesce(var.express_zone_id, "none")}--x-s3" : ""
+  is_express       = var.storage_class == "express" && var.express_zone_id != null # one without the other: see below
+  run_bucket_end   = local.is_express ? "--${var.express_zone_id}--x-s3" : ""
   run_bucket_names = [for index in range(var.run_buckets) : "${local.bucket_prefix}-runs-${index}${local.run_bucket_end}"]
   run_bucket_arns = [
     for name in local.run_bucket_names : (
@@ -38,13 +38,17 @@ locals {
   failures_name    = "${var.name}-failures"
   failures_arn     = "${local.sqs_arn}:${local.failures_name}"
 
-  ranks_per_topic = 100 # within AWS's 200 filter policies a topic, and few enough that one message can name them all
+  # No lane is planned for what a rule below refuses: a million queues would take hours to refuse.
+  lanes = var.lanes * var.ranks <= local.most_queues ? var.lanes : 0
+
+  most_queues     = 10000 # an account's filter policies
+  ranks_per_topic = 100   # within AWS's 200 filter policies a topic, and few enough that one message can name them all
   topics = {
-    for place in setproduct(range(var.lanes), range(ceil(var.ranks / local.ranks_per_topic))) :
+    for place in setproduct(range(local.lanes), range(ceil(var.ranks / local.ranks_per_topic))) :
     "lane${place[0]}-block${place[1]}" => { lane = place[0], block = place[1] }
   }
   queues = {
-    for place in setproduct(range(var.lanes), range(var.ranks)) :
+    for place in setproduct(range(local.lanes), range(var.ranks)) :
     "lane${place[0]}-rank${place[1]}" => {
       rank  = place[1]
       topic = "lane${place[0]}-block${floor(place[1] / local.ranks_per_topic)}"
@@ -53,7 +57,8 @@ locals {
   topic_arns = { for key, _ in local.topics : key => "${local.sns_arn}:${var.name}-${key}" }
   queue_arns = { for key, _ in local.queues : key => "${local.sqs_arn}:${var.name}-${key}" }
 
-  has_functions = var.package_type == "zip" || var.image_uri != ""
+  is_zip        = var.package_type == "zip"
+  has_functions = local.is_zip ? var.zip_path != null : var.image_uri != ""
 
   stack = {
     format       = "fsd-stack"
@@ -62,7 +67,7 @@ locals {
     endpoint_url = var.endpoint_url
     region       = local.region
     lanes = [
-      for lane in range(var.lanes) : {
+      for lane in range(local.lanes) : {
         topic_arns = [
           for block in range(ceil(var.ranks / local.ranks_per_topic)) : aws_sns_topic.lane["lane${lane}-block${block}"].arn
         ]
@@ -103,10 +108,6 @@ resource "terraform_data" "rules" {
       error_message = "zip_path is for package_type = \"zip\"; leave it out, or change package_type."
     }
     precondition {
-      condition     = var.package_type == "image" || var.zip_path != null
-      error_message = "package_type = \"zip\" needs zip_path: write the file with `fsd package zip`."
-    }
-    precondition {
       condition     = var.image_uri == "" || var.endpoint_url != null || strcontains(var.image_uri, ".dkr.ecr.${local.region}.")
       error_message = "image_uri must be in ECR in the provider's region (${local.region}): Lambda takes images from nowhere else."
     }
@@ -115,15 +116,15 @@ resource "terraform_data" "rules" {
       error_message = "timeout_s (${var.timeout_s}) must not be longer than longest_run_s (${var.longest_run_s}): queues would give a message out again while a function still works on it."
     }
     precondition {
-      condition     = var.lanes * var.ranks <= 10000
-      error_message = "lanes x ranks (${var.lanes} x ${var.ranks}) must be at most 10000, an account's filter policies."
+      condition     = var.lanes * var.ranks <= local.most_queues
+      error_message = "lanes x ranks (${var.lanes} x ${var.ranks}) must be at most ${local.most_queues}, an account's filter policies."
     }
     precondition {
       condition     = !(var.kms_key_create && var.kms_key_arn != null)
       error_message = "kms_key_create and kms_key_arn exclude each other: make a key or give one."
     }
     precondition {
-      condition     = local.is_express == (var.express_zone_id != null)
+      condition     = (var.storage_class == "express") == (var.express_zone_id != null)
       error_message = "storage_class = \"express\" and express_zone_id go together: give both or neither."
     }
     precondition {
@@ -133,10 +134,6 @@ resource "terraform_data" "rules" {
     precondition {
       condition     = !local.is_express || !local.has_key
       error_message = "storage_class = \"express\" cannot be had with a KMS key: directory buckets keep S3's own."
-    }
-    precondition {
-      condition     = alltrue([for name in local.run_bucket_names : length(name) <= 63])
-      error_message = "bucket_prefix is too long: ${local.run_bucket_names[0]} has more than the 63 characters of a bucket's name."
     }
     precondition {
       condition     = var.alarms || length(var.alarm_actions) == 0

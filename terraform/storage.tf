@@ -5,6 +5,7 @@ resource "aws_s3_bucket" "runs" {
   #checkov:skip=CKV_AWS_21:Objects of runs are written once and expire; old versions would be paid for and never read.
   #checkov:skip=CKV_AWS_144:What is here can be computed again; a copy in another region would double the bill.
   #checkov:skip=CKV_AWS_145:S3's own keys encrypt unless kms_key_create or kms_key_arn is set: each request with a KMS key may be billed.
+  #checkov:skip=CKV2_AWS_61:They have a lifecycle; it is not found through the list that standard and directory buckets share.
   #checkov:skip=CKV2_AWS_62:Nothing waits for events of these buckets; ranks read the objects that they expect.
   count = local.is_express ? 0 : var.run_buckets
 

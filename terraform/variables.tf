@@ -17,8 +17,8 @@ variable "bucket_prefix" {
   default     = null
 
   validation {
-    condition     = var.bucket_prefix == null || can(regex("^[a-z0-9][a-z0-9-]{1,50}[a-z0-9]$", var.bucket_prefix))
-    error_message = "bucket_prefix must be 3 to 52 of a-z, 0-9 and '-', and neither begin nor end with '-'."
+    condition     = var.bucket_prefix == null || can(regex("^[a-z0-9][a-z0-9-]{1,30}[a-z0-9]$", var.bucket_prefix))
+    error_message = "bucket_prefix must be 3 to 32 of a-z, 0-9 and '-', and neither begin nor end with '-'."
   }
 }
 
@@ -179,7 +179,7 @@ variable "image_uri" {
 }
 
 variable "zip_path" {
-  description = "Local zip file of the functions, as `fsd package zip` writes it; uploaded through the bucket of networks."
+  description = "Local zip file of the functions, as `fsd package zip` writes it; null makes everything but the functions."
   type        = string
   default     = null
 

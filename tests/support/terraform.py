@@ -22,7 +22,7 @@ import pytest
 MODULE = Path(__file__).parents[2] / "terraform"
 _MIRROR = Path(os.environ.get("FSD_TERRAFORM_MIRROR", "/opt/tf-plugins"))
 _PARALLELISM = 64  # the provider waits for each queue; together they take as long as one
-_TIMEOUT_S = 280
+_TIMEOUT_S = 600
 _SERVICES = ("cloudwatch", "ecr", "iam", "kms", "lambda", "logs", "s3", "sns", "sqs", "sts")
 
 
@@ -98,7 +98,7 @@ class Deployment(Terraform):
 
     def __init__(self, directory: Path, endpoint_url: str, provider: dict[str, Any] | None = None) -> None:
         super().__init__(directory)
-        self._endpoint_url = endpoint_url
+        self.endpoint_url = endpoint_url
         self._provider = {
             "region": "us-east-1",
             "access_key": "test",
@@ -142,7 +142,7 @@ class Deployment(Terraform):
 
     def _configure(self, variables: dict[str, Any]) -> None:
         settings = {
-            "endpoint_url": self._endpoint_url,
+            "endpoint_url": self.endpoint_url,
             "purge_settle_s": 0,
             "force_destroy": True,
             "force_delete": True,

@@ -54,7 +54,7 @@ def test_topics_queues_and_subscriptions_are_as_described(clients: Clients) -> N
     settings = StackSettings("moto", lanes=2, ranks=3, longest_run_s=600.5, message_bytes=1 << 20)
     stack = create_stack(clients, settings, meter=meter)
     assert existing(clients) == (2, 6, 6, 2)
-    assert meter.snapshot().requests == {"s3.manage": 4, "sns.manage": 2 + 6, "sqs.manage": 6}
+    assert meter.snapshot().requests == {"s3.manage": 10, "sns.manage": 2 + 6, "sqs.manage": 6}
     assert (stack.region, stack.endpoint_url, stack.message_bytes) == (REGION, None, 1 << 20)
     for number, lane in enumerate(stack.lanes):
         (topic,) = lane.topic_arns
@@ -68,6 +68,8 @@ def test_topics_queues_and_subscriptions_are_as_described(clients: Clients) -> N
             queue = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
             assert queue["QueueArn"] == f"arn:aws:sqs:{REGION}:123456789012:{name}"
             assert queue["MessageRetentionPeriod"] == queue["VisibilityTimeout"] == "901"
+            assert queue["MaximumMessageSize"] == str(1 << 20)
+            assert queue["SqsManagedSseEnabled"] == "true"
             (allowed,) = json.loads(queue["Policy"])["Statement"]
             assert allowed == {
                 "Effect": "Allow",
@@ -92,6 +94,14 @@ def test_objects_of_runs_expire_and_those_of_networks_stay(clients: Clients) -> 
         assert rule["Status"] == "Enabled"
         assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
         assert rule.get("Expiration") == ({"Days": 3} if bucket in stack.run_buckets else None)
+        blocked = clients.s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+        assert len(blocked) == 4
+        assert all(blocked.values())
+        (encrypted,) = clients.s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+        assert encrypted["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+        (denied,) = json.loads(clients.s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+        assert denied["Effect"] == "Deny"
+        assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
 def test_a_stack_is_deleted_whole_and_no_other_with_it(clients: Clients) -> None:

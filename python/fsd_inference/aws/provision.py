@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from fsd_inference.aws.clients import Clients, request
@@ -104,7 +104,7 @@ def create_stack(
     emulator : EmulatorInfo, optional
         The emulator to write into the description, for who takes the stack down.
     meter : UsageMeter, optional
-        Counts the requests: 1 a topic, 2 a queue, 2 a bucket.
+        Counts the requests: 1 a topic, 2 a queue, 5 a bucket.
 
     Raises
     ------
@@ -200,7 +200,9 @@ class _Provision:
         attributes: dict[QueueAttributeNameType, str] = {
             "MessageRetentionPeriod": str(min(max(lifetime_s, _RETENTION_S[0]), _RETENTION_S[1])),
             "VisibilityTimeout": str(lifetime_s),
-            "Policy": json.dumps(_policy(arn, topic_arn)),
+            "MaximumMessageSize": str(max(self.settings.message_bytes, MESSAGE_BYTES)),
+            "SqsManagedSseEnabled": "true",
+            "Policy": json.dumps(_queue_policy(arn, topic_arn)),
         }
         made = self._request(
             "sqs.manage",
@@ -232,28 +234,38 @@ class _Provision:
             lambda: self.clients.s3.create_bucket(Bucket=name, **where),  # type: ignore[arg-type]
         )
         self.made.buckets.append(name)
-        rule = {
+        expire = {
             "ID": "expire",
             "Status": "Enabled",
             "Filter": {"Prefix": ""},
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
         }
         if expire_days is not None:
-            rule["Expiration"] = {"Days": expire_days}
-        self._request(
-            "s3.manage",
-            f"set the lifecycle of bucket {name}",
-            lambda: self.clients.s3.put_bucket_lifecycle_configuration(
-                Bucket=name,
-                LifecycleConfiguration={"Rules": [rule]},  # type: ignore[list-item]
+            expire["Expiration"] = {"Days": expire_days}
+        private = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+        encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
+        policy = _bucket_policy(f"arn:{self.clients.sns.meta.partition}:s3:::{name}")
+        s3: Any = self.clients.s3  # its types want literals
+        settings: dict[str, Callable[[], object]] = {
+            "lifecycle": lambda: s3.put_bucket_lifecycle_configuration(
+                Bucket=name, LifecycleConfiguration={"Rules": [expire]}
             ),
-        )
+            "public access block": lambda: s3.put_public_access_block(
+                Bucket=name, PublicAccessBlockConfiguration=dict.fromkeys(private, True)
+            ),
+            "encryption": lambda: s3.put_bucket_encryption(
+                Bucket=name, ServerSideEncryptionConfiguration={"Rules": [encryption]}
+            ),
+            "policy": lambda: s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy)),
+        }
+        for what, call in settings.items():
+            self._request("s3.manage", f"set the {what} of bucket {name}", call)
 
     def _request(self, kind: str, what: str, call: Callable[[], T]) -> T:
         return request(kind, what, call, meter=self.meter, retry=_RETRY)
 
 
-def _policy(queue_arn: str, topic_arn: str) -> dict[str, object]:
+def _queue_policy(queue_arn: str, topic_arn: str) -> dict[str, object]:
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -263,6 +275,22 @@ def _policy(queue_arn: str, topic_arn: str) -> dict[str, object]:
                 "Action": "sqs:SendMessage",
                 "Resource": queue_arn,
                 "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
+            }
+        ],
+    }
+
+
+def _bucket_policy(bucket_arn: str) -> dict[str, object]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "TlsOnly",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": [bucket_arn, f"{bucket_arn}/*"],
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
             }
         ],
     }

@@ -1,0 +1,110 @@
+# Every setting that a team might change: sizes, lanes, a key of its own, rights bounded by a policy, alarms.
+
+terraform {
+  required_version = ">= 1.7"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.100, < 7"
+    }
+  }
+}
+
+variable "region" {
+  description = "Region of the stack."
+  type        = string
+  default     = "us-east-1"
+}
+
+variable "image_uri" {
+  description = "Image of the functions, by digest."
+  type        = string
+  default     = ""
+}
+
+variable "permissions_boundary" {
+  description = "ARN of the policy that bounds the roles; none if null."
+  type        = string
+  default     = null
+}
+
+provider "aws" {
+  region = var.region
+
+  default_tags {
+    tags = {
+      team        = "graphs"
+      cost-centre = "inference"
+    }
+  }
+}
+
+resource "aws_sns_topic" "alarms" {
+  #checkov:skip=CKV_AWS_26:Alarms name functions and metrics, nothing secret.
+  name = "graphs-alarms"
+}
+
+module "fsd" {
+  source = "../.."
+
+  name          = "graphs"
+  bucket_prefix = "graphs-inference"
+  tags          = { service = "fsd" }
+
+  lanes         = 4
+  ranks         = 64
+  longest_run_s = 1800
+
+  run_buckets   = 4
+  expire_days   = 2
+  force_destroy = true # examples are thrown away
+
+  image_uri            = var.image_uri
+  images_kept          = 20
+  force_delete         = true
+  architecture         = "x86_64"
+  memory_sizes         = [1769, 3538, 10240]
+  timeout_s            = 900
+  ephemeral_storage_mb = 2048
+  reserved_concurrency = 200
+
+  iam_path             = "/graphs/"
+  permissions_boundary = var.permissions_boundary
+  kms_key_create       = true
+
+  log_retention_days = 30
+  alarms             = true
+  alarm_actions      = [aws_sns_topic.alarms.arn]
+  dashboard          = true
+}
+
+# What a program's own role is given, so that it can use the stack.
+resource "aws_iam_role" "program" {
+  name = "graphs-program"
+  path = "/graphs/"
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "ec2.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+    }]
+  })
+}
+
+resource "aws_iam_role_policy_attachment" "program" {
+  role       = aws_iam_role.program.name
+  policy_arn = module.fsd.caller_policy_arn
+}
+
+output "repository_url" {
+  description = "Where to push the image."
+  value       = module.fsd.repository_url
+}
+
+output "stack_json" {
+  description = "What `fsd infer --stack` reads."
+  value       = module.fsd.stack_json
+}

@@ -1,0 +1,217 @@
+# What is made, setting by setting; the emulator's tests show that it can be.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+variables {
+  name      = "fsd"
+  lanes     = 2
+  ranks     = 101
+  image_uri = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/fsd@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+}
+
+run "lanes_and_policies" {
+  command = plan
+
+  assert {
+    condition     = length(aws_sns_topic.lane) == 4 && length(aws_sqs_queue.lane) == 202 && length(aws_sns_topic_subscription.lane) == 202
+    error_message = "each lane has a topic for each 100 ranks, and a queue and a subscription for each rank"
+  }
+  assert {
+    condition     = jsondecode(aws_sqs_queue.lane["lane1-rank100"].policy).Statement[0].Condition.ArnEquals["aws:SourceArn"] == "arn:aws:sns:eu-west-1:123456789012:fsd-lane1-block1"
+    error_message = "rank 100 gets its messages from the second block"
+  }
+  assert {
+    condition     = alltrue([for queue in aws_sqs_queue.lane : queue.visibility_timeout_seconds == 1200 && queue.message_retention_seconds == 1200])
+    error_message = "queues hide and keep messages for longer than the longest run"
+  }
+  assert {
+    condition     = aws_sns_topic_subscription.lane["lane0-rank7"].filter_policy == jsonencode({ to = ["7", "all"] })
+    error_message = "a queue gets what is for its rank, and what is for all"
+  }
+
+  # Whoever polls for objects of a run must be told 404, not 403, while they are not there.
+  assert {
+    condition = alltrue([
+      for policy in [aws_iam_role_policy.worker.policy, aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : anytrue([
+        for statement in jsondecode(policy).Statement :
+        contains(statement.Action, "s3:ListBucket") && contains(statement.Resource, "arn:aws:s3:::fsd-runs-0") && !can(statement.Condition)
+      ])
+    ])
+    error_message = "each party may list the buckets of the runs, without a condition"
+  }
+  assert {
+    condition = alltrue(flatten([
+      for policy in [aws_iam_role_policy.worker.policy, aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : [
+        for statement in jsondecode(policy).Statement : [for action in statement.Action : !strcontains(action, "*")]
+      ]
+    ]))
+    error_message = "no party is given actions by pattern"
+  }
+  assert {
+    condition = alltrue(flatten([
+      for policy in [aws_iam_role_policy.worker.policy, aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : [
+        for statement in jsondecode(policy).Statement : !contains(statement.Resource, "*") || statement.Action == ["lambda:GetAccountSettings"]
+      ]
+    ]))
+    error_message = "no party is given all resources, but where the action knows none"
+  }
+  assert {
+    condition     = length(aws_iam_policy.caller.policy) <= 6144 && length(aws_iam_role_policy.worker.policy) <= 10240
+    error_message = "policies stay within IAM's limits"
+  }
+}
+
+run "functions" {
+  command = plan
+
+  variables {
+    lanes        = 1
+    ranks        = 1
+    memory_sizes = [3008, 512]
+    endpoint_url = "http://127.0.0.1:4566"
+    tags         = { team = "graph" }
+  }
+
+  assert {
+    condition     = keys(aws_lambda_function.worker) == ["3008", "512"] && aws_lambda_function.worker["512"].function_name == "fsd-worker-512"
+    error_message = "there is a worker function for each size"
+  }
+  assert {
+    condition     = aws_lambda_function.worker["512"].image_config[0].command == tolist(["fsd_inference.aws.handlers.worker.handle"])
+    error_message = "the image's command is the handler"
+  }
+  assert {
+    condition     = aws_lambda_function.coordinator[0].environment[0].variables == tomap({ AWS_ENDPOINT_URL = "http://127.0.0.1:4566", FSD_STACK_BUCKET = "fsd-networks" })
+    error_message = "functions know the bucket of networks, and an emulator's endpoint"
+  }
+  assert {
+    condition     = alltrue([for config in concat(values(aws_lambda_function_event_invoke_config.worker), aws_lambda_function_event_invoke_config.coordinator) : config.maximum_retry_attempts == 0 && config.maximum_event_age_in_seconds == 60])
+    error_message = "Lambda repeats no event and keeps none for long"
+  }
+  assert {
+    condition     = aws_lambda_function.worker["512"].tags == tomap({ team = "graph" }) && aws_iam_role.worker.tags == tomap({ team = "graph" })
+    error_message = "tags are set"
+  }
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.function) + length(aws_cloudwatch_metric_alarm.failures) + length(aws_cloudwatch_dashboard.this) + length(aws_kms_key.this) == 0
+    error_message = "nothing that costs money while idle is made unless asked for"
+  }
+  assert {
+    condition     = aws_lambda_function.worker["512"].reserved_concurrent_executions == -1
+    error_message = "no concurrency is set apart"
+  }
+}
+
+run "before_the_image" {
+  command = plan
+
+  variables {
+    lanes     = 0
+    image_uri = ""
+  }
+
+  assert {
+    condition     = length(aws_lambda_function.coordinator) + length(aws_lambda_function.worker) + length(aws_sqs_queue.lane) == 0
+    error_message = "without an image there are no functions, and without lanes no queues"
+  }
+  assert {
+    condition     = length(aws_ecr_repository.this) == 1 && aws_ecr_repository.this[0].image_tag_mutability == "IMMUTABLE" && length(aws_cloudwatch_log_group.function) == 2
+    error_message = "the repository and the rest are there"
+  }
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.worker.policy, "sns:") && !strcontains(aws_iam_role_policy.worker.policy, "sqs:ReceiveMessage")
+    error_message = "a stack without lanes gives no rights on lanes"
+  }
+}
+
+run "zip" {
+  command = plan
+
+  variables {
+    lanes        = 0
+    image_uri    = ""
+    package_type = "zip"
+    zip_path     = "versions.tf"
+    architecture = "arm64"
+  }
+
+  assert {
+    condition     = aws_lambda_function.worker["1769"].handler == "fsd_inference.aws.handlers.worker.handle" && aws_lambda_function.worker["1769"].runtime == "python3.13"
+    error_message = "a zip names handler and runtime"
+  }
+  assert {
+    condition     = aws_s3_object.zip[0].key == "packages/${filesha256("versions.tf")}.zip" && length(aws_ecr_repository.this) == 0
+    error_message = "the zip lies in the bucket of networks under its digest, and no repository is made"
+  }
+}
+
+run "everything" {
+  command = apply
+
+  variables {
+    lanes                = 1
+    ranks                = 1
+    memory_sizes         = [512, 10240, 1769]
+    alarms               = true
+    alarm_actions        = ["arn:aws:sns:eu-west-1:123456789012:alarms"]
+    dashboard            = true
+    kms_key_create       = true
+    iam_path             = "/team/"
+    permissions_boundary = "arn:aws:iam::123456789012:policy/boundary"
+  }
+
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.function) == 12 && length(aws_cloudwatch_metric_alarm.failures) == 1 && length(aws_cloudwatch_dashboard.this) == 1
+    error_message = "each function has three alarms, and the failures' queue one"
+  }
+  assert {
+    condition     = [for worker in jsondecode(output.stack_json).functions.workers : worker.memory_mb] == [512, 1769, 10240]
+    error_message = "stack.json lists the sizes as numbers are ordered"
+  }
+  assert {
+    condition     = aws_iam_role.worker.path == "/team/" && aws_iam_role.coordinator.permissions_boundary == "arn:aws:iam::123456789012:policy/boundary"
+    error_message = "path and boundary are set"
+  }
+  assert {
+    condition = alltrue(concat(
+      [for queue in concat(values(aws_sqs_queue.lane), [aws_sqs_queue.failures]) : queue.kms_master_key_id == output.kms_key_arn],
+      [for topic in aws_sns_topic.lane : topic.kms_master_key_id == output.kms_key_arn],
+      [for group in aws_cloudwatch_log_group.function : group.kms_key_id == output.kms_key_arn],
+      [for function in aws_lambda_function.worker : function.kms_key_arn == output.kms_key_arn],
+    ))
+    error_message = "the key encrypts queues, topics, logs and environments"
+  }
+  assert {
+    condition = alltrue([
+      for policy in [aws_iam_role_policy.worker.policy, aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : anytrue([
+        for statement in jsondecode(policy).Statement : statement.Resource == [output.kms_key_arn] && statement.Action == ["kms:Decrypt", "kms:GenerateDataKey"]
+      ])
+    ])
+    error_message = "each party may use the key"
+  }
+}
+
+run "express" {
+  command = plan
+
+  variables {
+    lanes           = 0
+    storage_class   = "express"
+    express_zone_id = "euw1-az1"
+    run_buckets     = 2
+  }
+
+  assert {
+    condition     = [for bucket in aws_s3_directory_bucket.runs : bucket.bucket] == ["fsd-runs-0--euw1-az1--x-s3", "fsd-runs-1--euw1-az1--x-s3"] && length(aws_s3_bucket.runs) == 0
+    error_message = "the buckets of the runs are directory buckets"
+  }
+  assert {
+    condition = anytrue([
+      for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement :
+      statement.Action == ["s3express:CreateSession"] && contains(statement.Resource, "arn:aws:s3express:eu-west-1:123456789012:bucket/fsd-runs-0--euw1-az1--x-s3")
+    ])
+    error_message = "workers may open sessions on them"
+  }
+}
