@@ -14,17 +14,30 @@ from fsd_inference.records import StackSpec, UsageMeter
 
 _THREADS = 16
 _RETRY = RetrySettings(attempts=3)
+_ACTIONS = {"s3": "s3:ListBucket", "sns": "sns:GetTopicAttributes", "sqs": "sqs:GetQueueAttributes"}
 
 
 def check_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None = None) -> None:
+    """Raise `StackError` if a topic, queue or bucket of a stack is not as described; the first is named."""
+    problems, count = stack_problems(clients, stack, meter or UsageMeter())
+    if problems:
+        raise StackError(
+            f"stack {stack.name} is not as described ({len(problems)} of {count} resources): {problems[0]}"
+            + ("" if problems[0].retryable else "; take it down and make it anew"),
+            retryable=problems[0].retryable,
+        )
+
+
+def stack_problems(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tuple[list[StackError], int]:
     """Look at every topic, queue and bucket of a stack, with a request each.
 
-    Raises
-    ------
-    StackError
-        Some are missing, cannot be asked, or hide messages for less than the longest run; the first is named.
+    Returns
+    -------
+    list of StackError
+        Those that are missing, cannot be asked, or hide messages for less than the longest run.
+    int
+        How many there are in all.
     """
-    meter = meter or UsageMeter()
 
     def topic(arn: str) -> None:
         clients.sns.get_topic_attributes(TopicArn=arn)
@@ -45,7 +58,14 @@ def check_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None 
 
     def problem(kind: str, look: Callable[[str], None], name: str) -> StackError | None:
         try:
-            request(f"{kind}.manage", f"find {look.__name__} {name}", partial(look, name), meter=meter, retry=_RETRY)
+            request(
+                f"{kind}.manage",
+                f"find {look.__name__} {name}",
+                partial(look, name),
+                meter=meter,
+                retry=_RETRY,
+                action=_ACTIONS[kind],
+            )
         except StackError as error:
             return error
         return None
@@ -56,9 +76,4 @@ def check_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None 
             futures += [threads.submit(problem, "sns", topic, arn) for arn in lane.topic_arns]
             futures += [threads.submit(problem, "sqs", queue, url) for url in lane.queue_urls]
         problems = [found for found in (future.result() for future in futures) if found is not None]
-    if problems:
-        raise StackError(
-            f"stack {stack.name} is not as described ({len(problems)} of {len(futures)} resources): {problems[0]}"
-            + ("" if problems[0].retryable else "; take it down and make it anew"),
-            retryable=problems[0].retryable,
-        )
+    return problems, len(futures)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -52,6 +52,18 @@ class Lease:
     run: str
     attempt: int
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """What a lane's lease says: its state, who has or had it last, and until when (UTC)."""
+
+    lane: int
+    state: State
+    run: str
+    attempt: int
+    until: datetime
+    is_over: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,19 @@ class LaneTable:
         self._clock = clock
         self._sleep = sleep
 
-    def acquire(self, run: str, attempt: int, deadline_s: float, wait_s: float) -> Lease:
+    def look(self) -> list[LaneState]:
+        """Return what the leases of all lanes that were ever held say, in order of the lanes."""
+        view = _View(self._store, self._lanes, self._clock)
+        return [
+            LaneState(
+                lane, entry.state, entry.run, entry.attempt, entry.until, entry.state != "free" and view.is_over(entry)
+            )
+            for lane, entry in sorted(view.read().items())
+        ]
+
+    def acquire(
+        self, run: str, attempt: int, deadline_s: float, wait_s: float, lanes: Sequence[int] | None = None
+    ) -> Lease:
         """Hold a lane until `deadline_s` from now, and a margin for stopping.
 
         Parameters
@@ -115,17 +139,20 @@ class LaneTable:
             The run ends within this many seconds.
         wait_s : float
             Longest wait for a lane, in seconds.
+        lanes : sequence of int, optional
+            One of these, instead of any.
 
         Raises
         ------
         LaneError
             None became free in time; the message says who holds them until when.
         """
+        wanted = list(range(self._lanes) if lanes is None else lanes)
         give_up = self._clock() + wait_s
         pause = _POLL_S[0]
         view = _View(self._store, self._lanes, self._clock)
         while True:
-            lease = self._try(view, run, attempt, deadline_s)
+            lease = self._try(view, wanted, run, attempt, deadline_s)
             if lease is not None:
                 return lease
             left = give_up - self._clock()
@@ -185,11 +212,11 @@ class LaneTable:
         if self._write(holding.lane, state, lease.run, lease.attempt, settle_s, holding.etag) is None:
             raise LaneError(f"lane {lease.lane} was taken from run {lease.run} while it was being purged")
 
-    def _try(self, view: _View, run: str, attempt: int, deadline_s: float) -> Lease | None:
-        """Look at all lanes once; take a free one, and make those whose holders are gone ready to be taken."""
+    def _try(self, view: _View, wanted: Sequence[int], run: str, attempt: int, deadline_s: float) -> Lease | None:
+        """Look at all wanted lanes once; take a free one, and make those whose holders are gone ready to be taken."""
         lasts_s = deadline_s + _MARGIN_S
         entries = view.read()
-        lanes = list(range(self._lanes))
+        lanes = list(wanted)
         random.shuffle(lanes)  # so that runs that start together try different lanes first
         for lane in lanes:
             entry = entries.get(lane)
@@ -263,11 +290,7 @@ class _View:
     def _now(self) -> datetime:
         """Return a time that the store's clock has passed."""
         if self._store_time is None:
-            self._store.put(_CLOCK_KEY, uuid4().hex.encode())
-            info = self._store.stat(_CLOCK_KEY)
-            if info is None:
-                raise StoreError(f"the object {_CLOCK_KEY} is gone just after it was written")
-            self._store_time = (info.modified, self._clock())
+            self._store_time = (store_time(self._store), self._clock())
         written, then = self._store_time
         return written + timedelta(seconds=self._clock() - then)
 
@@ -280,6 +303,15 @@ class _View:
         ]
         more = f"; and {len(shown) - 4} more" if len(shown) > 4 else ""
         return "; ".join(shown[:4]) + more if shown else "others were quicker"
+
+
+def store_time(store: Store) -> datetime:
+    """Return the time that a store gives an object written now."""
+    store.put(_CLOCK_KEY, uuid4().hex.encode())
+    info = store.stat(_CLOCK_KEY)
+    if info is None:
+        raise StoreError(f"the object {_CLOCK_KEY} is gone just after it was written")
+    return info.modified
 
 
 def open_lanes(store: Store, clients: Clients, stack: StackSpec, *, meter: UsageMeter) -> LaneTable:

@@ -54,7 +54,7 @@ class Output:
     def note(self, text: str) -> None:
         """Tell people something on the way; machines do not hear it."""
         if not self._as_json:
-            self._stderr().print(text)
+            self._stderr().print(text, soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[Tasks]:

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fsd_inference.cli import cost, dataset, demo, infer, network, package, partition, prices, push, stack
+from fsd_inference.cli import cost, dataset, demo, infer, network, package, partition, prices, push, runs, stack
 from fsd_inference.cli.console import print_error, print_json
 from fsd_inference.cli.failures import EXPLAINED, INTERRUPTED, explain
 from fsd_inference.cli.options import examples
@@ -39,6 +39,7 @@ app.command("push", epilog=push.EXAMPLES, short_help="Upload a network to a stac
 app.add_typer(network.app)
 app.add_typer(dataset.app)
 app.add_typer(stack.app)
+app.add_typer(runs.app)
 app.add_typer(prices.app)
 app.add_typer(package.app)
 

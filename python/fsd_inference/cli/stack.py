@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 import typer
 
 from fsd_inference.cli.console import Output, facts
-from fsd_inference.cli.options import Json, examples
+from fsd_inference.cli.options import Json, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_output
 from fsd_inference.errors import InputError, SettingError, StackError
 
 if TYPE_CHECKING:
     from fsd_inference.records import StackSpec
 
-app = typer.Typer(name="stack", help="Topics, queues and buckets: up, down, show.")
+app = typer.Typer(name="stack", help="Topics, queues, buckets and functions: up, down, show, check.")
 
 _DEFAULT = Path("stack.json")
 
@@ -35,10 +35,16 @@ def up(
             "--endpoint-url", help="Of a running emulator. Default: one is started, and runs on until `down`."
         ),
     ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", help="AWS region, for --endpoint-url. Default: that of your configuration."),
+    ] = None,
+    profile: Profile = None,
     as_json: Json = False,
 ) -> None:
     """Start an emulated AWS on this machine, make a stack's resources there, and write stack.json."""
     out = Output(as_json)
+    use_profile(profile)
     check_output(output)
     if output.exists():
         raise InputError(f"{output} is there already; take that stack down first: fsd stack down {output}")
@@ -54,9 +60,8 @@ def up(
         tasks.begin("making topics, queues and buckets", None)
         # Our own emulator purges at once; what else answers at an URL may take as long as AWS.
         settle_s = 0.0 if endpoint_url is None else 60.0
-        stack = bring_up(
-            StackSettings("fsd", lanes=lanes, ranks=ranks, purge_settle_s=settle_s), endpoint_url=endpoint_url
-        )
+        settings = StackSettings("fsd", lanes=lanes, ranks=ranks, purge_settle_s=settle_s)
+        stack = bring_up(settings, endpoint_url=endpoint_url, region=region)
         try:
             save_stack(stack, output)
         except BaseException:
@@ -66,11 +71,12 @@ def up(
 
 
 @app.command(epilog=examples("fsd stack down stack.json"))
-def down(path: StackFile = _DEFAULT, as_json: Json = False) -> None:
+def down(path: StackFile = _DEFAULT, profile: Profile = None, as_json: Json = False) -> None:
     """Delete a stack's resources, stop the emulator that was started for it, and remove stack.json."""
     from fsd_inference.aws.local import take_down  # noqa: PLC0415
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
 
+    use_profile(profile)
     out = Output(as_json)
     stack = load_stack(path)
     take_down(stack)
@@ -79,12 +85,13 @@ def down(path: StackFile = _DEFAULT, as_json: Json = False) -> None:
 
 
 @app.command(epilog=examples("fsd stack show stack.json"))
-def show(path: StackFile = _DEFAULT, as_json: Json = False) -> None:
+def show(path: StackFile = _DEFAULT, profile: Profile = None, as_json: Json = False) -> None:
     """Say what a stack consists of, and whether it is all there."""
     from fsd_inference.aws.check import check_stack  # noqa: PLC0415
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
 
+    use_profile(profile)
     stack = load_stack(path)
     clients = Clients.of_stack(stack)
     problem = None
@@ -96,6 +103,37 @@ def show(path: StackFile = _DEFAULT, as_json: Json = False) -> None:
         clients.close()
     rows = [*_rows(stack, path), ("state", problem or "all there")]
     Output(as_json).result({**_record(stack, path), "problem": problem}, facts(rows))
+
+
+@app.command(epilog=examples("fsd stack check stack.json", "fsd stack check --wait stack.json"))
+def check(
+    path: StackFile = _DEFAULT,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until messages reach the right queues alone: up to 15 minutes on AWS.")
+    ] = False,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether runs can work: resources, functions, permissions, concurrency, and where messages arrive."""
+    from fsd_inference.aws.clients import Clients  # noqa: PLC0415
+    from fsd_inference.aws.preflight import preflight  # noqa: PLC0415
+    from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
+
+    use_profile(profile)
+    out, stack = Output(as_json), load_stack(path)
+    clients = Clients.of_stack(stack)
+    findings = []
+    try:
+        for finding in preflight(clients, stack, wait=wait):
+            findings.append(finding)
+            out.note(f"{finding.state:<8} {finding.what}: {finding.text}")
+    finally:
+        clients.close()
+    bad = [finding for finding in findings if finding.state != "ok"]
+    record = {"path": str(path), "ready": not bad, "findings": [asdict(finding) for finding in findings]}
+    out.result(record, f"{stack.name} is ready" if not bad else f"{stack.name}: {len(bad)} things to mend, see above")
+    if bad:
+        raise typer.Exit(1)
 
 
 def _record(stack: StackSpec, path: Path) -> dict[str, Any]:

@@ -1,0 +1,230 @@
+"""Everything about a stack that would make runs fail, looked at beforehand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+from uuid import uuid4
+
+from fsd_inference.aws.backends import open_buckets
+from fsd_inference.aws.check import stack_problems
+from fsd_inference.aws.clients import Clients, request
+from fsd_inference.aws.concurrency import COORDINATORS, free_concurrency
+from fsd_inference.aws.handlers.environment import STACK_KEY
+from fsd_inference.aws.lanes import LaneTable, open_lanes
+from fsd_inference.aws.probe import probe_lane
+from fsd_inference.aws.stack import parse_stack
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import FsdError, LaneError, NotAllowedError, StackError
+from fsd_inference.records import FunctionsSpec, StackSpec, UsageMeter
+from fsd_inference.store.base import Store
+
+SETTLES_S = 900.0
+"""SNS lets filters act within this time."""
+
+_RETRY = RetrySettings(attempts=3)
+_AGAIN_S = 15.0
+_PROBE_S = 60.0
+_LANE_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, how it is, and what there is to say or to do.
+
+    `state` is "ok", "problem", or "unknown" where it could not be looked at; problems and what is unknown need someone.
+    """
+
+    what: str
+    state: Literal["ok", "problem", "unknown"]
+    text: str
+
+
+def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False) -> Iterator[Finding]:
+    """Look at a stack and yield what was found, one after the other.
+
+    Parameters
+    ----------
+    clients, stack
+        The stack, and clients of it.
+    wait : bool, optional
+        Repeat the probe of the lanes until it finds nothing wrong or `SETTLES_S` are over.
+    """
+    meter = UsageMeter()
+    runs, networks = open_buckets(clients, stack, meter)
+    try:
+        yield from _resources(clients, stack, meter)
+        yield _objects(runs[0], "bucket of runs", _read_write)
+        if stack.functions is not None:
+            yield from _function_settings(clients, stack, stack.functions, meter)
+            yield _objects(networks, "description", partial(_description, stack))
+            yield _invocation(clients, stack.functions, meter)
+            yield _concurrency(clients, stack, meter)
+        lanes = open_lanes(runs[0], clients, stack, meter=meter)
+        for lane in range(len(stack.lanes)):
+            yield _lane(clients, stack, lanes, lane, meter, wait=wait)
+    finally:
+        for store in (*runs, networks):
+            store.close()
+
+
+def _resources(clients: Clients, stack: StackSpec, meter: UsageMeter) -> Iterator[Finding]:
+    problems, count = stack_problems(clients, stack, meter)
+    if not problems:
+        yield Finding("resources", "ok", f"{count} topics, queues and buckets are there")
+    for problem in problems[:5]:
+        yield _failed("resources", problem)
+    if len(problems) > 5:
+        yield Finding("resources", "problem", f"and {len(problems) - 5} more")
+
+
+def _failed(what: str, error: FsdError) -> Finding:
+    return Finding(what, "unknown" if isinstance(error, NotAllowedError) else "problem", str(error))
+
+
+def _objects(store: Store, what: str, look: Callable[[Store], str]) -> Finding:
+    try:
+        return Finding(what, "ok", look(store))
+    except FsdError as error:
+        return _failed(what, error)
+
+
+def _read_write(store: Store) -> str:
+    key = f"check/{uuid4().hex}"
+    if store.get(key) is not None:
+        raise StackError(f"{key} is there although nobody wrote it")
+    store.put(key, b"")
+    store.delete([key])
+    return "objects can be written, read and deleted; absent ones answer 404"
+
+
+def _description(stack: StackSpec, networks: Store) -> str:
+    data = networks.get(STACK_KEY)
+    if data is None:
+        raise StackError(f"{STACK_KEY} is not in bucket {stack.network_bucket}: functions cannot start; apply again")
+    try:
+        theirs = parse_stack(json.loads(data))
+    except ValueError as error:
+        raise StackError(f"{STACK_KEY} in bucket {stack.network_bucket} is not JSON ({error}); apply again") from error
+    ours = replace(stack, emulator=None)
+    for name in ours.__dataclass_fields__:
+        if getattr(ours, name) != getattr(replace(theirs, emulator=None), name):
+            raise StackError(
+                f"the functions' {STACK_KEY} has another {name!r} than this file: take the file from the stack's "
+                "output, or apply again"
+            )
+    return "the functions read the same description"
+
+
+# --- functions --------------------------------------------------------------------------------------------------------
+
+
+def _function_settings(
+    clients: Clients, stack: StackSpec, functions: FunctionsSpec, meter: UsageMeter
+) -> Iterator[Finding]:
+    wanted: list[tuple[str, int | None]] = [(functions.coordinator, None)]
+    wanted += [(worker.arn, worker.memory_mb) for worker in functions.workers]
+    code: dict[str, str] = {}
+    for arn, memory_mb in wanted:
+        name = arn.rpartition(":")[2]
+        try:
+            found: Mapping[str, Any] = request(
+                "lambda.manage",
+                f"ask for function {arn}",
+                partial(clients.functions.get_function_configuration, FunctionName=arn),
+                meter=meter,
+                retry=_RETRY,
+                action="lambda:GetFunctionConfiguration",
+            )
+        except StackError as error:
+            yield _failed(f"function {name}", error)
+            continue
+        code[name] = found["CodeSha256"]
+        wrong = list(_differences(found, stack, functions, memory_mb))
+        text = "; ".join(wrong) or f"{found['MemorySize']} MB, {found['Timeout']} s, active"
+        yield Finding(f"function {name}", "problem" if wrong else "ok", text)
+    if len(set(code.values())) > 1:
+        others = sorted(name for name, digest in code.items() if digest != next(iter(code.values())))
+        yield Finding("code", "problem", f"{', '.join(others)} has other code than {next(iter(code))}; apply again")
+    elif code:
+        yield Finding("code", "ok", f"all functions have the code {next(iter(code.values()))}")
+
+
+def _differences(
+    found: Mapping[str, Any], stack: StackSpec, functions: FunctionsSpec, memory_mb: int | None
+) -> Iterator[str]:
+    if found.get("State") != "Active":
+        yield f"it is {found.get('State')} ({found.get('StateReason', 'no reason given')})"
+    if found.get("LastUpdateStatus") == "Failed":
+        yield f"its last update failed ({found.get('LastUpdateStatusReason', 'no reason given')})"
+    if memory_mb is not None and found["MemorySize"] != memory_mb:
+        yield f"it has {found['MemorySize']} MB, not {memory_mb}"
+    if found["Timeout"] != functions.timeout_s:
+        yield f"its time limit is {found['Timeout']} s, not {functions.timeout_s:g}"
+    bucket = found.get("Environment", {}).get("Variables", {}).get("FSD_STACK_BUCKET")
+    if bucket != stack.network_bucket:
+        yield f"its FSD_STACK_BUCKET is {bucket!r}, not {stack.network_bucket!r}"
+
+
+def _invocation(clients: Clients, functions: FunctionsSpec, meter: UsageMeter) -> Finding:
+    try:
+        request(
+            "lambda.invoke",
+            f"invoke the coordinator {functions.coordinator}",
+            lambda: clients.functions.invoke(FunctionName=functions.coordinator, InvocationType="DryRun"),
+            meter=meter,
+            retry=_RETRY,
+            action="lambda:InvokeFunction",
+        )
+    except StackError as error:
+        return _failed("invocation", error)
+    return Finding("invocation", "ok", "the coordinator may be invoked")
+
+
+def _concurrency(clients: Clients, stack: StackSpec, meter: UsageMeter) -> Finding:
+    try:
+        largest = free_concurrency(clients, meter) - COORDINATORS
+    except StackError as error:
+        return _failed("concurrency", error)
+    if largest < 1:
+        return Finding("concurrency", "problem", "the account has no free concurrency: ask AWS for a higher quota")
+    queues = f" (over queues: {min(largest, stack.ranks)})" if stack.lanes else ""
+    return Finding("concurrency", "ok", f"the largest run has P = {largest}{queues}")
+
+
+# --- lanes ------------------------------------------------------------------------------------------------------------
+
+
+def _lane(clients: Clients, stack: StackSpec, lanes: LaneTable, lane: int, meter: UsageMeter, *, wait: bool) -> Finding:
+    """Probe a lane while holding it; with `wait`, again until nothing is wrong."""
+    what, until = f"lane {lane}", time.monotonic() + (SETTLES_S if wait else 0.0)
+    while True:
+        try:
+            problems = _probe(clients, stack, lanes, lane, meter)
+        except LaneError as error:
+            if error.retryable:
+                return Finding(what, "ok", f"in use, and so not probed ({error})")
+            return _failed(what, error)
+        except FsdError as error:
+            return _failed(what, error)
+        if not problems:
+            return Finding(what, "ok", f"each of {stack.ranks} queues gets what is for it, and nothing else")
+        if time.monotonic() + _AGAIN_S > until:
+            more = f" (and {len(problems) - 1} more queues)" if len(problems) > 1 else ""
+            hint = "" if wait else "; new filters act within 15 minutes: fsd stack check --wait"
+            return Finding(what, "problem", f"not settled: {problems[0]}{more}{hint}")
+        time.sleep(_AGAIN_S)
+
+
+def _probe(clients: Clients, stack: StackSpec, lanes: LaneTable, lane: int, meter: UsageMeter) -> list[str]:
+    lease = lanes.acquire(uuid4().hex, 0, _PROBE_S, stack.purge_settle_s + _LANE_WAIT_S, [lane])
+    try:
+        return probe_lane(clients, stack.lanes[lane], meter)
+    finally:
+        with suppress(FsdError):  # it expires
+            lanes.release(lease)

@@ -1,0 +1,108 @@
+"""Probes of lanes: whether each message that a topic gets reaches the queue it is for, and no other.
+
+SNS lets filters of new subscriptions act within 15 minutes. Until then queues miss messages, or get those of others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from uuid import uuid4
+
+from fsd_inference.aws.clients import Clients, request
+from fsd_inference.channels.queue import ALL
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import StackError
+from fsd_inference.records import RANKS_PER_TOPIC, LaneSpec, UsageMeter
+
+_RETRY = RetrySettings(attempts=3)
+_RECEIVE_S = 2
+_ROUNDS = 5
+"""Receives of a queue before what has not come counts as lost."""
+_BATCH = 10
+_THREADS = 32
+
+
+def probe_lane(clients: Clients, lane: LaneSpec, meter: UsageMeter) -> list[str]:
+    """Send a message to each rank of a lane and one to all ranks; return what went wrong, a line a queue.
+
+    The lane must be held meanwhile, and purged afterwards. Ranks drop such messages: they are no frames.
+
+    Raises
+    ------
+    StackError
+        A topic or queue does not take the request.
+    """
+    nonce = uuid4().hex
+    bodies = {str(rank): f"probe-{nonce}-{rank}" for rank in range(len(lane.queue_urls))}
+    with ThreadPoolExecutor(_THREADS) as threads:
+        sends: list[Callable[[], None]] = []
+        for block, arn in enumerate(lane.topic_arns):
+            ranks = range(block * RANKS_PER_TOPIC, min((block + 1) * RANKS_PER_TOPIC, len(lane.queue_urls)))
+            messages = [(str(rank), bodies[str(rank)]) for rank in ranks] + [(ALL, f"probe-{nonce}-{ALL}")]
+            batches = [messages[first : first + _BATCH] for first in range(0, len(messages), _BATCH)]
+            sends += [partial(_publish, clients, arn, batch, meter) for batch in batches]
+        list(threads.map(lambda send: send(), sends))
+        looks = [
+            threads.submit(_look, clients, url, nonce, {bodies[str(rank)], f"probe-{nonce}-{ALL}"}, meter)
+            for rank, url in enumerate(lane.queue_urls)
+        ]
+        found = [look.result() for look in looks]
+    return [problem for problem in found if problem is not None]
+
+
+def _publish(clients: Clients, arn: str, messages: Sequence[tuple[str, str]], meter: UsageMeter) -> None:
+    entries = [
+        {
+            "Id": str(number),
+            "Message": body,
+            "MessageAttributes": {"to": {"DataType": "String.Array", "StringValue": json.dumps([to])}},
+        }
+        for number, (to, body) in enumerate(messages)
+    ]
+    answer = request(
+        "sns.publish",
+        f"publish to topic {arn}",
+        lambda: clients.sns.publish_batch(TopicArn=arn, PublishBatchRequestEntries=entries),  # type: ignore[arg-type]
+        meter=meter,
+        retry=_RETRY,
+        action="sns:Publish",
+    )
+    if answer.get("Failed"):
+        raise StackError(f"topic {arn} refused a message: {answer['Failed'][0].get('Message', '')}")
+
+
+def _look(clients: Clients, url: str, nonce: str, own: set[str], meter: UsageMeter) -> str | None:
+    """Return what is wrong with what a queue got, or None."""
+    got: set[str] = set()
+    for wait_s in (_RECEIVE_S,) * _ROUNDS:
+        before = len(got)
+        answer = request(
+            "sqs.receive",
+            f"receive from queue {url}",
+            partial(_receive, clients, url, wait_s),
+            meter=meter,
+            retry=_RETRY,
+            action="sqs:ReceiveMessage",
+        )
+        got.update(answer)
+        if own <= got and len(got) == before:  # what else was on its way has had its time
+            break
+    wrapped = [body for body in got - own if nonce in body and not body.startswith("probe-")]
+    foreign = [body for body in got - own if body.startswith(f"probe-{nonce}")]
+    name = url.rpartition("/")[2]
+    if wrapped:
+        return f"queue {name} gets messages wrapped in JSON: its subscription needs RawMessageDelivery"
+    if foreign:
+        return f"queue {name} gets what is for others: the filter of its subscription does not act (yet)"
+    if not own <= got:
+        missing = len(own - got)
+        return f"queue {name} misses {missing} of {len(own)} messages: its subscription or policy does not act (yet)"
+    return None
+
+
+def _receive(clients: Clients, url: str, wait_s: int) -> set[str]:
+    answer = clients.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_s)
+    return {message["Body"] for message in answer.get("Messages", [])}

@@ -1,0 +1,213 @@
+"""`fsd runs`: what runs on a stack's functions left, and cleaning it up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fsd_inference.cli.console import Output, facts, requests_text, seconds_text, table
+from fsd_inference.cli.options import Json, Profile, Stack, examples, use_profile
+from fsd_inference.errors import SettingError
+
+if TYPE_CHECKING:
+    from fsd_inference.aws.lanes import LaneState
+    from fsd_inference.aws.metrics import RunMetrics
+    from fsd_inference.aws.status import RunStatus
+    from fsd_inference.records import StackSpec
+    from fsd_inference.store.base import Store
+
+app = typer.Typer(name="runs", help="Runs on a stack: list, show, clean.")
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_ERROR_CHARACTERS = 60
+
+
+@app.command("list", epilog=examples("fsd runs list --stack stack.json"))
+def list_(
+    stack: Stack,
+    last: Annotated[int, typer.Option("--last", min=1, help="How many, the newest.")] = 20,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """List the newest runs on a stack's functions, and who holds its lanes."""
+    from fsd_inference.aws.runs import read_statuses  # noqa: PLC0415
+
+    use_profile(profile)
+    with _opened(stack) as (_, stores, lanes):
+        statuses = read_statuses(stores[0], last)
+    columns = ("run", "state", "channel", "P", "samples", "when (UTC)", "seconds", "error")
+    rows = (
+        (
+            status.run[:12],
+            status.state,
+            status.channel,
+            status.workers,
+            f"{status.samples:,}",
+            f"{datetime.fromtimestamp(status.received, UTC):%Y-%m-%d %H:%M:%S}",
+            "" if status.ended is None else f"{status.ended - status.received:.1f}",
+            "" if status.error is None else _short(f"{type(status.error).__name__}: {status.error}"),
+        )
+        for status in statuses
+    )
+    record = {"runs": [_record(status) for status in statuses], "lanes": [_lane_record(lane) for lane in lanes]}
+    Output(as_json).result(record, table(f"{len(statuses)} runs", columns, rows), *_lane_table(lanes))
+
+
+@app.command(epilog=examples("fsd runs show 3f2a91 --stack stack.json"))
+def show(
+    run: Annotated[str, typer.Argument(help="The run, or the first digits of it.", metavar="RUN")],
+    stack: Stack,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Say how a run ended, and what each of its ranks did."""
+    from fsd_inference.aws.runs import read_run  # noqa: PLC0415
+
+    use_profile(profile)
+    with _opened(stack) as (_, stores, __):
+        status, metrics = read_run(stores[0], run)
+    record = _record(status) | {"ranks": None if metrics is None else metrics.ranks}
+    if metrics is not None:
+        record |= {"memory_mb": metrics.memory_mb, "usage": metrics.usage.to_json()}
+    Output(as_json).result(record, facts(_facts(status, metrics)), *([] if metrics is None else [_rank_table(metrics)]))
+
+
+@app.command(
+    epilog=examples(
+        "fsd runs clean --older-than 1h --stack stack.json",
+        "fsd runs clean 3f2a91c06e8d4b7f9a5d1e2c3b4a5968 --stack stack.json",
+    )
+)
+def clean(
+    stack: Stack,
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Runs to remove, also those that may be going on.", metavar="[RUN]...")
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", help="Runs that ended so long ago, such as 90s, 30m, 1h or 2d.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All runs that have ended.")] = False,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Delete what runs that have ended left on a stack; what is not deleted expires."""
+    from fsd_inference.aws.runs import clean as clean_runs  # noqa: PLC0415
+
+    use_profile(profile)
+    if not (runs or older_than or every):
+        raise SettingError("say what to delete: runs by their ids, --older-than, or --all")
+    age_s = _seconds(older_than) if older_than else 0.0 if every else None
+    with _opened(stack) as (spec, stores, lanes):
+        gone = clean_runs(stores, spec.longest_run_s, named=runs or (), older_than_s=age_s)
+    objects = sum(len(traces.objects) for traces in gone)
+    record = {
+        "runs": [traces.run for traces in gone],
+        "objects": objects,
+        "lanes": [_lane_record(lane) for lane in lanes],
+    }
+    Output(as_json).result(record, f"{len(gone)} runs are gone, {objects:,} objects", *_lane_table(lanes))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[StackSpec, list[Store], list[LaneState]]]:
+    """Give a stack, its buckets of runs, and what its lanes' leases say."""
+    from fsd_inference.aws.backends import open_buckets  # noqa: PLC0415
+    from fsd_inference.aws.clients import Clients  # noqa: PLC0415
+    from fsd_inference.aws.lanes import open_lanes  # noqa: PLC0415
+    from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
+    from fsd_inference.records import UsageMeter  # noqa: PLC0415
+
+    spec, meter = load_stack(path), UsageMeter()
+    clients = Clients.of_stack(spec)
+    runs, plans = open_buckets(clients, spec, meter)
+    try:
+        yield spec, runs, open_lanes(runs[0], clients, spec, meter=meter).look() if spec.lanes else []
+    finally:
+        for store in (*runs, plans):
+            store.close()
+        clients.close()
+
+
+def _record(status: RunStatus) -> dict[str, Any]:
+    return {name: value for name, value in status.to_json().items() if name != "results"}
+
+
+def _lane_record(lane: LaneState) -> dict[str, Any]:
+    return {
+        "lane": lane.lane,
+        "state": lane.state,
+        "run": lane.run,
+        "attempt": lane.attempt,
+        "until": lane.until.isoformat(),
+        "expired": lane.is_over,
+    }
+
+
+def _lane_table(lanes: list[LaneState]) -> list[Any]:
+    if not lanes:
+        return []
+    rows = (
+        (
+            lane.lane,
+            f"{lane.state}, expired" if lane.is_over else lane.state,
+            lane.run[:12],
+            "" if lane.state == "free" else f"{lane.until:%Y-%m-%d %H:%M:%S}",
+        )
+        for lane in lanes
+    )
+    return [table("Lanes that were held", ("lane", "state", "last run", "until (UTC)"), rows)]
+
+
+def _facts(status: RunStatus, metrics: RunMetrics | None) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [
+        ("run", f"{status.run}, attempt {status.attempt}"),
+        ("state", status.state),
+        ("what", f"{status.channel}, {status.workers} workers, {status.samples:,} samples, {status.layers} layers"),
+        ("plan", status.plan),
+        ("began", f"{datetime.fromtimestamp(status.received, UTC):%Y-%m-%d %H:%M:%S} UTC"),
+    ]
+    if status.launched is not None:
+        rows.append(("launched", f"{seconds_text(status.launched - status.received)} later"))
+    if status.ended is not None:
+        rows.append(("took", seconds_text(status.ended - status.received)))
+    if status.error is not None:
+        rows.append(("error", f"{type(status.error).__name__}: {status.error}"))
+    if metrics is not None:
+        rows += [("memory", f"{metrics.memory_mb} MB"), ("requests", requests_text(metrics.usage))]
+    return rows
+
+
+def _rank_table(metrics: RunMetrics) -> Any:
+    columns = ("rank", "started by", "seconds", "load s", "compute s", "wait s", "requests", "peak MB", "error")
+    rows = (
+        (
+            rank["rank"],
+            "" if rank["starter"] is None else rank["starter"],
+            f"{rank['ended'] - rank['started']:.2f}",
+            f"{rank['load_s']:.2f}",
+            f"{rank['compute_s']:.2f}",
+            f"{rank['wait_s']:.2f}",
+            f"{sum(rank['usage']['requests'].values()):,}",
+            f"{rank['peak_rss_bytes'] / 2**20:.0f}",
+            "" if rank["error"] is None else _short(rank["error"]["message"]),
+        )
+        for rank in metrics.ranks
+    )
+    return table(f"{len(metrics.ranks)} ranks reported", columns, rows)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _ERROR_CHARACTERS else f"{text[: _ERROR_CHARACTERS - 1]}…"
+
+
+def _seconds(age: str) -> float:
+    match = re.fullmatch(r"(\d+)([smhd])", age)
+    if match is None:
+        raise SettingError(f"--older-than must be a number and s, m, h or d, such as 90s or 1h, not {age!r}")
+    return float(match[1]) * _UNITS[match[2]]
