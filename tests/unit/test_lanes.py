@@ -55,6 +55,31 @@ def test_each_run_gets_a_lane_of_its_own_until_none_is_left() -> None:
     assert world.now >= 5
 
 
+def test_one_lane_can_be_asked_for() -> None:
+    world = World()
+    table = world.table(3)
+    assert table.acquire("a", 0, 100, 0, [1]).lane == 1
+    with pytest.raises(LaneError, match="lane 1 is held by run a"):
+        table.acquire("b", 0, 100, 0, [1])
+    assert table.acquire("b", 0, 100, 0, [0, 1]).lane == 0
+
+
+def test_what_leases_say() -> None:
+    world = World()
+    table = world.table(3)
+    first, second = table.acquire("a", 2, 100, 0, [0]), table.acquire("b", 0, 10, 0, [2])
+    assert [(state.lane, state.run, state.attempt, state.is_over) for state in table.look()] == [
+        (0, "a", 2, False),
+        (2, "b", 0, False),
+    ]
+    world.now += 100
+    table.release(first)
+    assert [(state.state, state.is_over) for state in table.look()] == [("draining", False), ("held", True)]
+    assert second.lane == 2
+    world.now += 70
+    assert [(state.state, state.is_over) for state in table.look()] == [("draining", True), ("held", True)]
+
+
 def test_a_released_lane_is_purged_and_settles_before_it_is_held_again() -> None:
     world = World()
     table = world.table(1)

@@ -1,0 +1,86 @@
+"""Which runs cleaning takes for ended, by their status and by the store's time alone."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from fsd_inference.aws.runs import clean, find_traces, read_run, read_statuses
+from fsd_inference.aws.status import RunStatus, State, status_key
+from fsd_inference.errors import SettingError
+from fsd_inference.store.memory import MemoryStore
+
+START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+LONGEST_S = 900.0
+
+
+class Stack:
+    """Two buckets of runs under a time of our own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        clock = lambda: datetime.fromtimestamp(START + self.now, UTC)  # noqa: E731
+        self.stores = [MemoryStore(clock=clock), MemoryStore(clock=clock)]
+
+    def run(self, digit: str, state: State | None) -> str:
+        run = digit * 32
+        if state is not None:
+            status = RunStatus(run, 0, run, "object", 2, 5, state, self.now)
+            self.stores[0].put(status_key(run), json.dumps(status.to_json()).encode())
+        self.stores[0].put(f"runs/{run}/input", b"")
+        self.stores[1].put(f"a/{run}/0/layer-0-0-1", b"")
+        return run
+
+    def clean(self, older_than_s: float | None, *named: str) -> set[str]:
+        return {traces.run for traces in clean(self.stores, LONGEST_S, named=named, older_than_s=older_than_s)}
+
+    def left(self) -> set[str]:
+        return set(find_traces(self.stores))
+
+
+def test_ended_runs_go_by_their_age_and_others_when_nothing_can_be_alive_of_them() -> None:
+    stack = Stack()
+    done, failed = stack.run("1", "done"), stack.run("2", "failed")
+    running, silent = stack.run("3", "running"), stack.run("4", None)
+    assert stack.clean(10.0) == set()
+    stack.now += 10
+    assert stack.clean(10.0) == {done, failed}
+    assert stack.clean(0.0) == set()
+    stack.now += LONGEST_S
+    assert stack.clean(0.0) == set()  # they may have waited before their time began
+    stack.now += 600
+    assert stack.clean(0.0) == {running, silent}
+    assert stack.left() == set()
+    assert {info.key for store in stack.stores for info in store.list("")} == {"lane-clock"}
+
+
+def test_a_run_that_still_writes_is_going_on() -> None:
+    stack = Stack()
+    run = stack.run("3", "running")
+    stack.now += 2000
+    stack.stores[1].put(f"b/{run}/0/layer-7-0-1", b"")
+    assert stack.clean(0.0) == set()
+
+
+def test_a_named_run_goes_whatever_its_state() -> None:
+    stack = Stack()
+    run, other = stack.run("3", "running"), stack.run("1", "done")
+    assert stack.clean(None, run) == {run}
+    assert stack.left() == {other}
+    with pytest.raises(SettingError, match="there is nothing of run"):
+        stack.clean(None, run)
+
+
+def test_statuses_are_the_newest_and_those_that_can_be_read() -> None:
+    stack = Stack()
+    runs = []
+    for digit in "123":
+        stack.now += 10
+        runs.append(stack.run(digit, "done"))
+    stack.stores[0].put(f"status/{'f' * 32}", b"not ours")
+    stack.stores[0].put("status/strange", b"")
+    assert [status.run for status in read_statuses(stack.stores[0], 4)] == [runs[2], runs[1]]
+    status, metrics = read_run(stack.stores[0], "11")
+    assert (status.run, metrics) == (runs[0], None)
