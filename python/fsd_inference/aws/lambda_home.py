@@ -16,7 +16,6 @@ from fsd_inference.aws.concurrency import check_concurrency
 from fsd_inference.aws.events import RunEvent, check_fit
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
-from fsd_inference.channels.object import sweep
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
@@ -120,10 +119,11 @@ class LambdaHome:
         return self._runs[0].get(spec.result_key(rank))
 
     def forget(self, run: str) -> None:
-        """Delete the objects of a run but its metrics, and what tells a repeated event that it is late."""
+        """Delete the objects of a run but its metrics, and what tells a repeated event that it is late.
+
+        What ranks exchanged through objects is left to expire: finding it costs more requests than it costs to keep.
+        """
         self._ended.pop(run, None)
-        if self._channel == "object":
-            sweep(self._runs, run)
         found = [info.key for info in self._runs[0].list(f"runs/{run}/")]
         self._runs[0].delete([key for key in found if not key.endswith(("/metrics", "/coordinator"))])
 
