@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsd_inference.cli.console import Output, facts, requests_text, seconds_text, table
+from fsd_inference.cli.console import Output, facts, requests_text, table
 from fsd_inference.cli.options import Json, Profile, Stack, examples, use_profile
 from fsd_inference.errors import SettingError
+from fsd_inference.units import seconds_text
 
 if TYPE_CHECKING:
     from fsd_inference.aws.lanes import LaneState
