@@ -9,6 +9,11 @@ variable "name" {
     condition     = can(regex("^[a-z][a-z0-9-]{1,30}[a-z0-9]$", var.name))
     error_message = "name must be 3 to 32 of a-z, 0-9 and '-', a letter first and no '-' last."
   }
+
+  validation {
+    condition     = !strcontains(var.name, "-lane")
+    error_message = "name must not contain '-lane', with which the names of queues go on: a stack of the name before it could use them."
+  }
 }
 
 variable "bucket_prefix" {

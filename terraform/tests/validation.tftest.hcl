@@ -176,11 +176,12 @@ run "wrong_5" {
   command = plan
 
   variables {
-    name         = "fsd"
+    name         = "fsd-lane7"
     memory_sizes = [512.5]
   }
 
   expect_failures = [
+    var.name,
     var.memory_sizes,
   ]
 }

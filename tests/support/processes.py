@@ -48,15 +48,18 @@ def temporary_folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("fsd-*"))
 
 
+def environment_of(pid: int) -> dict[str, str]:
+    """Return the variables that a process was started with."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
 def processes_of(function: str) -> set[int]:
     """Return the processes that the emulator keeps for a function whose name ends so."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            variables = dict(
-                entry.split(b"=", 1) for entry in (process / "environ").read_bytes().split(b"\0") if b"=" in entry
-            )
-            name = variables.get(b"AWS_LAMBDA_FUNCTION_NAME", b"").decode()
+            name = environment_of(int(process.name)).get("AWS_LAMBDA_FUNCTION_NAME", "")
             if name.endswith(function) and runs(int(process.name)):
                 found.add(int(process.name))
     return found
