@@ -21,11 +21,12 @@ _LAMBDA_GB = 1024
 """MB of a GB of Lambda's memory (AWS Lambda pricing)."""
 SERVICES = ("Lambda", "SNS", "SQS", "S3")
 
-_PUT_KINDS = ("s3.put", "s3.list")
+_PUT_KINDS = ("s3.put", "s3.list", "s3.manage")
 _GET_KINDS = ("s3.get", "s3.head")  # found or not
-_SQS_KINDS = ("sqs.receive", "sqs.delete", "sqs.purge")  # empty polls are among the receives
-_FREE_KINDS = ("s3.delete", "lambda.invoke")  # AWS bills no DELETE; invocations are counted with the functions' time
-_KNOWN = {*_PUT_KINDS, *_GET_KINDS, *_SQS_KINDS, *_FREE_KINDS, "sns.publish"}
+_SQS_KINDS = ("sqs.receive", "sqs.delete", "sqs.purge", "sqs.manage")  # empty polls are among the receives
+# AWS bills no DELETE and no look at Lambda's settings; invocations are counted with the functions' time.
+_FREE_KINDS = ("s3.delete", "lambda.invoke", "lambda.settings")
+_KNOWN = {*_PUT_KINDS, *_GET_KINDS, *_SQS_KINDS, *_FREE_KINDS, "sns.publish", "sns.manage"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ def sns_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
     """C_sns = S c_pub + Z c_byte: S units as rounded, Z bytes delivered (deliveries themselves are free)."""
     kind = "sns.publish" if billing.publish_units == "batch" else f"sns.publish{EACH_MESSAGE}"
     yield from bill.line("SNS", f"published, each {billing.publish_units} rounded", "sns.publish", _units(usage, kind))
+    yield from bill.line("SNS", "sns.manage", "sns.publish", _units(usage, "sns.manage"))
     if billing.delivery == "paid":
         delivered = usage.received_bytes if usage.requests["sns.publish"] else 0
         yield from bill.line("SNS", "delivered bytes", "sns.delivery", delivered / GB)

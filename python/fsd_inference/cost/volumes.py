@@ -72,9 +72,12 @@ def predict_queue(
         for frame in _gather_frames(parent, payloads, settings):
             traffic.publish(usage, [frame], limits)
             traffic.to(len(plan.exchanges), source, frame)
+    layer_mb: defaultdict[int, float] = defaultdict(float)
+    for (layer, _), size in traffic.texts.items():
+        layer_mb[layer] += size / 1e6
     polls = billed = 0.0
     for key, sources in traffic.sources.items():
-        of_layer = habits.polls_before(len(sources), traffic.messages[key], len(payloads.samples))
+        of_layer = habits.polls_before(len(sources), traffic.messages[key], len(payloads.samples), layer_mb[key[0]])
         polls += of_layer
         billed += of_layer * units(traffic.texts[key] / of_layer)
     empty = habits.waiting_s(plan.workers) / limits.poll_s

@@ -17,7 +17,18 @@ from fsd_inference.errors import SettingError
 from fsd_inference.records import FunctionTime, Usage
 
 PRICES = load_prices()
-KINDS = ("sqs.receive", "sqs.delete", "sqs.purge", "s3.get", "s3.put", "s3.head", "s3.list", "s3.delete")
+KINDS = (
+    "sns.manage",
+    "sqs.manage",
+    "sqs.receive",
+    "sqs.delete",
+    "sqs.purge",
+    "s3.get",
+    "s3.put",
+    "s3.head",
+    "s3.list",
+    "s3.delete",
+)
 BILLINGS = [
     Billing(units, delivery, storage)
     for units in ("message", "batch")

@@ -1,0 +1,81 @@
+"""What is predicted of a run before it, beside what it counts: all that timing has no part in is foreseen exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fsd_inference as fsd
+from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.provision import StackSettings, create_stack, delete_stack
+from fsd_inference.aws.stack import save_stack
+from fsd_inference.config import RunSettings
+from fsd_inference.cost.model import Billing, run_cost
+from fsd_inference.cost.prices import load_prices
+from fsd_inference.cost.volumes import predict_object, predict_queue
+from fsd_inference.partition import cut, load_plan
+from fsd_inference.records import Usage
+from fsd_inference.session.sampling import sample_payloads
+from tests.support.runs import session
+
+pytestmark = pytest.mark.emulator
+
+WORKERS, RANKS, BUCKETS = 3, 4, 2
+NETWORK = fsd.random_network([96] * 7, connections=8, seed=5)
+X = sparse.csr_array(np.random.default_rng(0).standard_normal((48, 96), np.float32))
+TIMED = {"sqs.receive", "s3.get"}
+
+
+@pytest.fixture(scope="module")
+def stack(emulator_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    clients = Clients(emulator_url)
+    settings = StackSettings(name="fsd-foreseen", ranks=RANKS, run_buckets=BUCKETS, purge_settle_s=0.0)
+    made = create_stack(clients, settings)
+    path = tmp_path_factory.mktemp("stack") / "stack.json"
+    save_stack(made, path)
+    yield path
+    delete_stack(clients, made)
+    clients.close()
+
+
+def foreseen(shards: Path, channel: str, settings: RunSettings) -> Usage:
+    _, plan = load_plan(shards)
+    (payloads,) = sample_payloads(NETWORK, [plan], X, samples=X.shape[0], micro_batches=settings.micro_batches)
+    if channel == "queue":
+        return predict_queue(plan, payloads, settings, lane_ranks=RANKS)
+    return predict_object(plan, payloads, settings, buckets=BUCKETS)
+
+
+@pytest.mark.parametrize(("micro_batches", "output"), [(1, "rows"), (3, "argmax")])
+@pytest.mark.parametrize("channel", ["queue", "object"])
+def test_what_is_sent_is_foreseen(stack: Path, tmp_path: Path, channel: str, micro_batches: int, output: str) -> None:
+    cut(NETWORK, tmp_path / "shards", workers=WORKERS, method="block")
+    settings = RunSettings(workers=WORKERS, branching=2, micro_batches=micro_batches, output=output)
+    expected = foreseen(tmp_path / "shards", channel, settings)
+    asked = {"branching": 2, "micro_batches": micro_batches, "output": output}
+    with session(tmp_path / "shards", channel, stack, **asked) as distributed:
+        counted = distributed.infer(X).report.usage
+    assert expected.frames == counted.frames
+    for name in ("wire_bytes", "body_bytes", "received_bytes"):  # but for rounding: micro-batches have a mean size
+        assert getattr(expected, name) == pytest.approx(getattr(counted, name), rel=1e-3), name
+    assert set(expected.requests) == set(counted.requests)
+    for kind in counted.requests.keys() - TIMED:
+        slack = 4 if kind == "s3.delete" else 0  # objects are spread over the folders that are swept by a hash
+        assert abs(expected.requests[kind] - counted.requests[kind]) <= slack, kind
+    for units in ("sns.publish", "sns.publish.messages"):
+        assert expected.billed_units[units] == counted.billed_units[units]
+    if channel == "object":
+        reads = [usage.requests["s3.get"] - usage.misses for usage in (expected, counted)]
+        assert reads[0] == reads[1]
+    prices, billing = load_prices(), Billing()
+    lines = [
+        {line.item: line.usd for line in run_cost(usage, [], prices, samples=X.shape[0], billing=billing).lines}
+        for usage in (expected, counted)
+    ]
+    assert {item: lines[0][item] for item in lines[0].keys() - TIMED} == pytest.approx(
+        {item: lines[1][item] for item in lines[1].keys() - TIMED}, rel=1e-3
+    )
