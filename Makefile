@@ -34,14 +34,14 @@ IN_VENV := VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH
 help:
 	@echo "make demo     1024 x 120 network, real digits, 4 workers, over an emulated AWS (installs all it needs)"
 	@echo "make test     all Python tests but those of make e2e"
-	@echo "make check    all that CI runs: lint, types, rust, package, terraform, test"
+	@echo "make check    all that CI runs: lint, types, rust, package, test"
 	@echo "make lint     formatting, ruff, clippy, which room may import which"
 	@echo "make types    mypy, and the extension against its stub"
 	@echo "make rust     Rust tests, once for each kernel path that this processor has"
 	@echo "make package  the wheel, installed alone into an environment of its own"
 	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
-	@echo "make e2e      the deployment: functions on an emulated AWS, and the image answers invocations"
+	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS"
 	@echo "make bench    benchmarks: kernel, runs, overlap, partition (BENCH=runs for one of them)"
 	@echo "make wheel    dist/*.whl"
 	@echo "make constraints  pin the newest versions of what .venv installs"
@@ -117,7 +117,7 @@ package: wheel
 	.work/package/bin/python -m pip install --quiet --constraint constraints.txt dist/fsd_inference-*-cp311-abi3-*.whl
 	cd .work && package/bin/fsd --version
 
-check: lint types rust package terraform test
+check: lint types rust package test
 
 # --- deployment -------------------------------------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ terraform: .work/checkov/.created
 image: wheel
 	docker/build dist
 
-e2e: image $(VENV)/.test
+e2e: terraform image $(VENV)/.test
 	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -m "image or functions or deploys" $(ARGS)
 
 # --- figures and pins -------------------------------------------------------------------------------------------------

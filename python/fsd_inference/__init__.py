@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
     from fsd_inference.partition import cut as partition
     from fsd_inference.records import RunReport, Usage
+    from fsd_inference.report import Report
     from fsd_inference.session import Inference, Progress, Push, Session, push
 
 _ROOMS = {
@@ -25,6 +26,7 @@ _ROOMS = {
     "Network": "network",
     "Progress": "session",
     "Push": "session",
+    "Report": "report",
     "RunReport": "records",
     "Session": "session",
     "Usage": "records",
@@ -43,6 +45,7 @@ __all__ = [
     "Network",
     "Progress",
     "Push",
+    "Report",
     "RunReport",
     "Session",
     "Usage",

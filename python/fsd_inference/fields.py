@@ -51,6 +51,10 @@ class Fields:
             return None
         return self.take(name, kind)
 
+    def take_if(self, name: str, kind: type[T]) -> T | None:
+        """Return a field, or None where there is none or it is null."""
+        return self.take_optional(name, kind) if name in self._left else None
+
     def take_or(self, name: str, default: T) -> T:
         """Return a field of the default's type, or the default where there is none."""
         return self.take(name, type(default)) if name in self._left else default
@@ -66,6 +70,10 @@ class Fields:
     def take_number_or(self, name: str, default: float) -> float:
         """Return a number, or the default where there is none."""
         return self.take_number(name) if name in self._left else default
+
+    def take_number_if(self, name: str) -> float | None:
+        """Return a number, or None where there is none or it is null."""
+        return None if self._left.get(name) is None else self.take_number(name)
 
     def take_strings(self, name: str) -> tuple[str, ...]:
         """Return a list of strings, none of them empty."""

@@ -9,9 +9,9 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
@@ -300,6 +300,52 @@ class StackSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was foreseen of a run before it was made.
+
+    Attributes
+    ----------
+    usage : Usage
+        Requests and bytes.
+    functions : tuple of FunctionTime
+        Time of workers and coordinator; none where time was not foreseen.
+    wall_s : float or None
+        From the call to the result; None where time was not foreseen.
+    """
+
+    usage: Usage
+    functions: tuple[FunctionTime, ...] = ()
+    wall_s: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the prediction as plain JSON values."""
+        return {
+            "usage": self.usage.to_json(),
+            "functions": [asdict(function) for function in self.functions],
+            "wall_s": self.wall_s,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> Prediction:
+        """Rebuild a prediction from `to_json`; FileFormatError names the field that is missing or wrong."""
+        fields = Fields(value, "predicted.")
+        functions = []
+        for index, each in enumerate(fields.take("functions", list)):
+            one = Fields(each, f"predicted.functions[{index}].")
+            functions.append(
+                FunctionTime(
+                    one.take("memory_mb", int),
+                    one.take("architecture", str),
+                    one.take_number("seconds"),
+                    one.take("invocations", int),
+                )
+            )
+        where = "predicted.usage."
+        usage = _take_usage(Fields(fields.take("usage", dict), where), where)
+        return cls(usage, tuple(functions), fields.take_number_if("wall_s"))
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     """Figures of one run; seconds are wall time unless said.
 
@@ -326,7 +372,16 @@ class RunReport:
     simd : str
         Kernel path of the session's machine.
     ranks : list of dict
-        What each rank of the attempt that brought the answer reports of itself.
+        What each rank of the attempt that brought the answer reports of itself; of a failed run, the ranks of the last
+        attempt that could still report.
+    memory_mb : int or None
+        Of the functions that were the workers; None where they were processes.
+    coordinator : tuple of float or None
+        When the function that carried the run out began and ended, seconds since the epoch.
+    predicted : Prediction or None
+        What was foreseen of the run, if someone did.
+    error : dict or None
+        How the run failed (`RunError.record`); None if it brought an answer.
     """
 
     channel: str
@@ -344,6 +399,10 @@ class RunReport:
     attempts: int
     simd: str
     ranks: list[dict[str, Any]] = field(default_factory=list)
+    memory_mb: int | None = None
+    coordinator: tuple[float, float] | None = None
+    predicted: Prediction | None = None
+    error: dict[str, Any] | None = None
 
     @property
     def samples_per_s(self) -> float:
@@ -383,11 +442,15 @@ class RunReport:
             "empty_polls": usage.empty_polls,
             "attempts": self.attempts,
             "simd": self.simd,
+            "memory_mb": self.memory_mb,
+            "coordinator": self.coordinator and list(self.coordinator),
+            "predicted": self.predicted and self.predicted.to_json(),
+            "error": self.error,
             "ranks": self.ranks,
         }
 
     @classmethod
-    def from_json(cls, value: object) -> RunReport:
+    def from_json(cls, value: object) -> Self:
         """Rebuild a report from `to_json`; FileFormatError names the field that is missing or wrong."""
         fields = Fields(value, "", "a run's report")
         return cls(
@@ -402,18 +465,19 @@ class RunReport:
             compute_s=fields.take_number("compute_s"),
             peak_rss_bytes=fields.take("peak_rss_bytes", int),
             row_sends=fields.take("row_sends", int),
-            usage=Usage(
-                Counter(_counts(fields.take("requests", dict), "requests")),
-                Counter(_counts(fields.take("billed_units", dict), "billed_units")),
-                *(fields.take(name, int) for name in _USAGE_TOTALS),
-            ),
+            usage=_take_usage(fields, ""),
             attempts=fields.take("attempts", int),
             simd=fields.take("simd", str),
             ranks=fields.take("ranks", list),
+            # Reports of older releases do not have these.
+            memory_mb=fields.take_if("memory_mb", int),
+            coordinator=_span(fields.take_if("coordinator", list)),
+            predicted=Prediction.from_json(said) if (said := fields.take_if("predicted", dict)) else None,
+            error=fields.take_if("error", dict),
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> RunReport:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read ``report.json``, or that in a directory.
 
         Raises
@@ -438,10 +502,27 @@ class RunReport:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "report.json"
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".report", suffix=".tmp", delete=False) as file:
-            json.dump(self.to_json(), file, indent=1)
+            json.dump(self.to_json(), file)
         Path(file.name).chmod(0o644)
         Path(file.name).replace(path)
         return path
+
+
+def _take_usage(fields: Fields, where: str) -> Usage:
+    return Usage(
+        Counter(_counts(fields.take("requests", dict), f"{where}requests")),
+        Counter(_counts(fields.take("billed_units", dict), f"{where}billed_units")),
+        *(fields.take(name, int) for name in _USAGE_TOTALS),
+    )
+
+
+def _span(value: list[Any] | None) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    times = [time for time in value if isinstance(time, int | float) and math.isfinite(time)]
+    if len(value) != 2 or len(times) != 2:
+        raise FileFormatError(f"'coordinator' must be two times, not {value!r:.60}")
+    return times[0], times[1]
 
 
 def _counts(value: Mapping[str, Any], where: str) -> dict[str, int]:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fsd_inference.network import Network, random_network, read_categories
+from fsd_inference.network import Activation, Layer, Network, random_network, read_categories
+from fsd_inference.report import Report
 from tests.support.cli import Fsd, entries, fsd_in
 
 FEATURES, SAMPLES = 24, 10
@@ -82,7 +83,24 @@ def test_people_get_a_summary(fsd: Fsd, place: Path) -> None:
     said = fsd("infer", "net", "x.npy", "-o", "out.npz", "--report", "run")
     assert said.code == 0
     assert f"{SAMPLES} samples x 16 outputs" in said.stdout
-    assert "run/report.json" in said.stdout
+    assert "run/report.html" in said.stdout
+    assert entries(place / "run") == {"report.json", "report.html", "trace.json"}
+
+
+def test_a_failed_run_leaves_its_report(fsd: Fsd, place: Path) -> None:
+    weights = sparse.csr_array(np.eye(4, dtype=np.float32) * np.float32(1e30))
+    Network([Layer(weights, np.zeros(1, np.float32), Activation("relu")) for _ in range(3)]).save("huge")
+    np.save("ones.npy", np.ones((2, 4), np.float32))
+    flags = "huge ones.npy -o out.npz --channel memory --workers 2 --partition block --report run"
+    said = fsd("infer", *flags.split())
+    assert said.code == 1
+    assert "layer 1, neuron" in said.error()
+    assert entries(place / "run") == {"report.json", "report.html", "trace.json"}
+    report = Report.load("run")
+    assert report.error is not None
+    assert (report.error["type"], report.error["layer"], len(report.ranks)) == ("NumericError", 1, 2)
+    assert "This run failed" in Path("run/report.html").read_text()
+    assert not Path("out.npz").exists()
 
 
 def test_workers_answer_with_the_same_bits(fsd: Fsd, place: Path) -> None:

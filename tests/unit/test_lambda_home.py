@@ -111,7 +111,8 @@ class World:
 
     def put_metrics(self, spec: RunSpec = SPEC) -> None:
         ranks = [{"rank": rank, "usage": Usage().to_json()} for rank in range(4)]
-        value = {"version": 1, "memory_mb": 512, "coordinator": {"usage": USAGE}, "ranks": ranks}
+        coordinator = {"started": 1.0, "ended": 2.5, "usage": USAGE}
+        value = {"version": 1, "memory_mb": 512, "coordinator": coordinator, "ranks": ranks}
         self.runs.put(metrics_key(spec.prefix), json.dumps(value).encode())
 
     def end(self, state: str = "done", **fields: Any) -> None:
@@ -163,6 +164,7 @@ def test_small_results_come_with_the_status(world: World, synchronous: bool) -> 
     used = home(synchronous=synchronous)
     ended = attempt(used)
     assert (ended.launched, ended.error, len(ended.reports)) == (2.0, None, 4)
+    assert (ended.memory_mb, ended.coordinator) == (512, (1.0, 2.5))
     assert tuple(used.result(SPEC, rank) for rank in range(4)) == results
     assert used.usage().requests["s3.put"] == 3  # the coordinator's
     assert used.usage().requests["lambda.invoke"] == 1

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -16,7 +15,6 @@ from fsd_inference.aws.concurrency import check_concurrency
 from fsd_inference.aws.events import RunEvent, check_fit
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
-from fsd_inference.channels.object import sweep
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
@@ -109,8 +107,11 @@ class LambdaHome:
             self._ask(payload)
         status = self._follow(event, on_layer)
         self._ended[spec.run] = status
-        ranks = self._read_metrics(spec, status)
-        return Ended(status.launched or status.received, ranks, status.error)
+        launched = status.launched or status.received
+        metrics = self._read_metrics(spec, status)
+        if metrics is None:
+            return Ended(launched, [], status.error)
+        return Ended(launched, metrics.ranks, status.error, metrics.memory_mb, metrics.coordinated)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if it is not there."""
@@ -120,10 +121,11 @@ class LambdaHome:
         return self._runs[0].get(spec.result_key(rank))
 
     def forget(self, run: str) -> None:
-        """Delete the objects of a run but its metrics, and what tells a repeated event that it is late."""
+        """Delete the objects of a run but its metrics, and what tells a repeated event that it is late.
+
+        What ranks exchanged through objects is left to expire: finding it costs more requests than it costs to keep.
+        """
         self._ended.pop(run, None)
-        if self._channel == "object":
-            sweep(self._runs, run)
         found = [info.key for info in self._runs[0].list(f"runs/{run}/")]
         self._runs[0].delete([key for key in found if not key.endswith(("/metrics", "/coordinator"))])
 
@@ -137,17 +139,17 @@ class LambdaHome:
             store.close()
         self._clients.close()
 
-    def _read_metrics(self, spec: RunSpec, status: RunStatus) -> list[dict[str, Any]]:
-        """Count what the coordinator asked for and return what the ranks report of themselves."""
+    def _read_metrics(self, spec: RunSpec, status: RunStatus) -> RunMetrics | None:
+        """Count what the coordinator asked for and return the metrics that it wrote, if it did."""
         key = metrics_key(spec.prefix)
         data = self._runs[0].get(key)
         if data is None:
             if status.error is None:
                 raise RunError(f"{key} is not in the store although the run ended well", operation="collect")
-            return []
+            return None
         metrics = RunMetrics.from_bytes(data, key)
         self._of_coordinators += metrics.coordinator
-        return metrics.ranks
+        return metrics
 
     def _fitting(self, spec: RunSpec) -> int:
         need_mb, sizes = self._need_mb(spec), [worker.memory_mb for worker in self._functions.workers]

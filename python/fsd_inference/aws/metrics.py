@@ -22,12 +22,15 @@ class RunMetrics:
         Size of the worker functions.
     coordinator : Usage
         What the coordinator asked of the services.
+    coordinated : tuple of float
+        When it began and ended, seconds since the epoch.
     ranks : list of dict
         The ranks' reports; of a failed attempt those that could still be written.
     """
 
     memory_mb: int
     coordinator: Usage
+    coordinated: tuple[float, float]
     ranks: list[dict[str, Any]]
 
     @property
@@ -44,6 +47,12 @@ class RunMetrics:
                 raise FileFormatError(
                     f"{key}: metrics of version {value['version']}, and this program reads {_VERSION}"
                 )
-            return cls(int(value["memory_mb"]), Usage.from_json(value["coordinator"]["usage"]), list(value["ranks"]))
+            coordinator = value["coordinator"]
+            return cls(
+                int(value["memory_mb"]),
+                Usage.from_json(coordinator["usage"]),
+                (float(coordinator["started"]), float(coordinator["ended"])),
+                list(value["ranks"]),
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(f"{key} does not hold the metrics of a run") from error

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fsd_inference.units import bytes_text
+
 if TYPE_CHECKING:  # rich is imported where something is drawn, so that commands start fast
     from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
@@ -139,25 +141,6 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     for row in rows:
         drawn.add_row(*map(str, row))
     return drawn
-
-
-def bytes_text(size: float) -> str:
-    """Return a size for people, in powers of 1000: ``1.2 MB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a time for people: ``0.042 s``, ``12.3 s``."""
-    return f"{seconds:.3f} s" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def usd_text(usd: float) -> str:
-    """Return dollars for people, with four digits that count: ``0.02150``."""
-    return f"{usd:#,.4g}"
 
 
 def requests_text(usage: Usage) -> str:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fsd_inference.cli.console import Output, facts, table, usd_text
+from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.errors import SettingError
+from fsd_inference.units import usd_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,8 +35,14 @@ def cost(
     region: Region = "us-east-1",
     prices: PricesFile = None,
     memory: Annotated[
-        int, typer.Option("--memory", min=128, max=10240, help="MB of a worker's function; 1,769 are one processor.")
-    ] = 1769,
+        int | None,
+        typer.Option(
+            "--memory",
+            min=128,
+            max=10240,
+            help="MB of a worker's function. Default: what the run had, or 1,769 (one processor).",
+        ),
+    ] = None,
     coordinator_memory: Annotated[
         int,
         typer.Option("--coordinator-memory", min=128, max=10240, help="MB of the function that carries out the run."),

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fsd_inference.cli.console import Output, bytes_text, facts
+from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_output
+from fsd_inference.units import bytes_text
 
 app = typer.Typer(name="dataset", help="Make inputs for a network.")
 

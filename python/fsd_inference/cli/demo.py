@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsd_inference.cli.console import Output, bytes_text, facts, requests_text, seconds_text, table
+from fsd_inference.cli.console import Output, facts, requests_text, table
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_output
+from fsd_inference.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

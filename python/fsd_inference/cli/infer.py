@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fsd_inference.cli.console import Output, bytes_text, facts, requests_text, seconds_text
+from fsd_inference.cli.console import Output, facts, requests_text
 from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
-from fsd_inference.errors import SettingError
+from fsd_inference.errors import RunError, SettingError
+from fsd_inference.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from fsd_inference.session import Inference
@@ -80,7 +81,9 @@ def infer(
         Path | None,
         typer.Option("--categories", help="File to list samples with any output > 0 in: one a line, counted from 1."),
     ] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="Directory to write report.json to.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Directory to write report.json, report.html and trace.json to.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Infer a batch: the same bits on every channel and for every number of workers."""
@@ -113,7 +116,13 @@ def infer(
             progress=tasks,
         ) as session,
     ):
-        inference = session.infer(load_inputs(batch, session.features))
+        samples = load_inputs(batch, session.features)
+        try:
+            inference = session.infer(samples)
+        except RunError:
+            if report is not None and session.report is not None:
+                session.report.save(report)
+            raise
     _write(inference, output, categories, report)
     out.result(inference.report.to_json(), _summary(inference, output, report))
 
@@ -164,5 +173,5 @@ def _summary(inference: Inference, output: Path, report: Path | None) -> str:
             ("requests", requests_text(usage)),
         ]
     if report is not None:
-        rows.append(("report", str(report / "report.json")))
+        rows.append(("report", f"{report / 'report.html'}, and report.json and trace.json beside it"))
     return facts(rows)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fsd_inference.cli.console import Output, bytes_text, facts
+from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
+from fsd_inference.units import bytes_text
 
 if TYPE_CHECKING:
     from fsd_inference.network import Layer, Network

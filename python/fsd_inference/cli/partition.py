@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsd_inference.cli.console import Output, bytes_text, facts, seconds_text, table
+from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, Method, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
+from fsd_inference.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from fsd_inference.partition import Manifest

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fsd_inference.cli.console import Output, bytes_text, facts, seconds_text
+from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, Stack, examples, use_profile
+from fsd_inference.units import bytes_text, seconds_text
 
 EXAMPLES = examples(
     "fsd push net --stack stack.json --workers 8 --partition hypergraph",

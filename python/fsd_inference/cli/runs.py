@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsd_inference.cli.console import Output, facts, requests_text, seconds_text, table
+from fsd_inference.cli.console import Output, facts, requests_text, table
 from fsd_inference.cli.options import Json, Profile, Stack, examples, use_profile
 from fsd_inference.errors import SettingError
+from fsd_inference.units import seconds_text
 
 if TYPE_CHECKING:
     from fsd_inference.aws.lanes import LaneState
@@ -56,7 +57,7 @@ def list_(
         for status in statuses
     )
     record = {"runs": [_record(status) for status in statuses], "lanes": [_lane_record(lane) for lane in lanes]}
-    Output(as_json).result(record, table(f"{len(statuses)} runs", columns, rows), *_lane_table(lanes))
+    Output(as_json).result(record, table(f"runs: {len(statuses)}", columns, rows), *_lane_table(lanes))
 
 
 @app.command(epilog=examples("fsd runs show 3f2a91 --stack stack.json"))
@@ -111,7 +112,7 @@ def clean(
         "objects": objects,
         "lanes": [_lane_record(lane) for lane in lanes],
     }
-    Output(as_json).result(record, f"{len(gone)} runs are gone, {objects:,} objects", *_lane_table(lanes))
+    Output(as_json).result(record, f"runs deleted: {len(gone)}, with {objects:,} objects", *_lane_table(lanes))
 
 
 @contextmanager
@@ -184,7 +185,7 @@ def _facts(status: RunStatus, metrics: RunMetrics | None) -> list[tuple[str, obj
 
 
 def _rank_table(metrics: RunMetrics) -> Any:
-    columns = ("rank", "started by", "seconds", "load s", "compute s", "wait s", "requests", "peak MB", "error")
+    columns = ("rank", "by", "s", "load", "compute", "wait", "requests", "MB", "error")
     rows = (
         (
             rank["rank"],
@@ -199,7 +200,7 @@ def _rank_table(metrics: RunMetrics) -> Any:
         )
         for rank in metrics.ranks
     )
-    return table(f"{len(metrics.ranks)} ranks reported", columns, rows)
+    return table(f"{len(metrics.ranks)} ranks reported: who started them, seconds, peak memory", columns, rows)
 
 
 def _short(text: str) -> str:

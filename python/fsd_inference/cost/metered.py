@@ -7,11 +7,13 @@ import math
 from fsd_inference.errors import FileFormatError
 from fsd_inference.records import FunctionTime, RunReport
 
+WORKER_MB = 1769
+"""Memory taken of workers that were processes: the least with one whole processor (AWS Lambda)."""
 _TICK_S = 0.001  # Lambda bills milliseconds, rounded up (AWS Lambda pricing)
 
 
 def function_times(
-    report: RunReport, *, memory_mb: int, architecture: str = "x86_64", coordinator_mb: int = 512
+    report: RunReport, *, memory_mb: int | None = None, architecture: str = "x86_64", coordinator_mb: int = 512
 ) -> tuple[FunctionTime, ...]:
     """Return the time of a run's workers, from start to end, and of the coordinator that waits for them.
 
@@ -19,11 +21,11 @@ def function_times(
     ----------
     report : RunReport
         Seconds are those of the machine where it ran.
-    memory_mb : int
-        Of each worker's function.
+    memory_mb : int, optional
+        Of each worker's function; what the report says, or `WORKER_MB`, if not given.
     architecture : {"x86_64", "arm64"}
     coordinator_mb : int, optional
-        Of the function that carries out the run; it lives as long as the run takes.
+        Of the function that carries out the run.
 
     Raises
     ------
@@ -32,8 +34,11 @@ def function_times(
     """
     # Without ranks it was a serial run: one worker does it all.
     spans = [_span(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
+    memory_mb = memory_mb or report.memory_mb or WORKER_MB
     workers = FunctionTime(memory_mb, architecture, sum(map(_billed, spans)), len(spans))
-    return workers, FunctionTime(coordinator_mb, architecture, _billed(report.wall_s), 1)
+    # Where no function carried the run out, one would have lived as long as the run took.
+    began, ended = report.coordinator or (0.0, report.wall_s)
+    return workers, FunctionTime(coordinator_mb, architecture, _billed(max(0.0, ended - began)), 1)
 
 
 def _span(rank: object) -> float:

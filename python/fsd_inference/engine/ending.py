@@ -20,12 +20,15 @@ _READERS = 16
 class Ended:
     """How an attempt ended: when rank 0 was started, what each rank reports, and what went wrong.
 
-    Without an error there is a report of every rank; otherwise of those that could still write one.
+    Without an error there is a report of every rank; otherwise of those that could still write one. Where ranks were
+    functions, `memory_mb` is their size and `coordinator` says when the function that started them began and ended.
     """
 
     launched: float
     reports: list[dict[str, Any]]
     error: RunError | None
+    memory_mb: int | None = None
+    coordinator: tuple[float, float] | None = None
 
 
 def read_reports(store: Store, spec: RunSpec, ranks: Sequence[int]) -> list[dict[str, Any]]:

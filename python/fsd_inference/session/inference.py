@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from fsd_inference.records import RunReport
+from fsd_inference.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class Inference:
         Per sample its largest output.
     argmax : ndarray of int32, or None
         Per sample the lowest neuron that has it.
-    report : RunReport
-        Figures of the run.
+    report : Report
+        Figures of the run; `Report.save` writes pages of them.
     """
 
     outputs: sparse.csr_array | None
     values: NDArray[np.float32] | None
     argmax: NDArray[np.int32] | None
-    report: RunReport
+    report: Report
 
     def alive(self) -> NDArray[np.int64]:
         """Return the samples (from 0, ascending) with any output above 0."""

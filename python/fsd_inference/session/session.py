@@ -36,13 +36,15 @@ from fsd_inference.partition import (
     read_manifest,
 )
 from fsd_inference.partition.manifest import MANIFEST_FILE
-from fsd_inference.records import RunReport, Usage
+from fsd_inference.records import Usage
+from fsd_inference.report import Report
 from fsd_inference.session.collecting import collect
 from fsd_inference.session.home import Home, LocalHome
 from fsd_inference.session.inference import Inference
 from fsd_inference.session.memory_need import estimate_mb
 from fsd_inference.session.progress import Progress, Silent, task
 from fsd_inference.session.pushing import DEFAULT_METHOD, pushed_plan, upload
+from fsd_inference.session.reporting import run_report
 
 if TYPE_CHECKING:
     from fsd_inference.records import StackSpec
@@ -135,6 +137,7 @@ class Session:
         self._partition: Partition | None = None
         self._uploaded = False
         self._kernels: list[kernels.LayerKernel] | None = None
+        self._report: Report | None = None
         if isinstance(network, Network):
             self._network = network
         elif (Path(network) / MANIFEST_FILE).exists():
@@ -190,6 +193,7 @@ class Session:
         RunError
             The run ended without an answer; says where, and whether trying again can help.
         """
+        self._report = None
         batch = as_inputs(x, self.features)
         if self._is_alone:
             return self._infer_serial(batch)
@@ -215,6 +219,11 @@ class Session:
             self._folder, self._own_folder = None, False
 
     @property
+    def report(self) -> Report | None:
+        """Figures of the last run, one that failed too if any of its ranks could be heard; None before the first."""
+        return self._report
+
+    @property
     def _is_alone(self) -> bool:
         """Whether this process does it all."""
         return self._channel == "serial" and self._deployed is None
@@ -236,7 +245,7 @@ class Session:
         layers = self._layer_kernels()
         load_s = time.perf_counter() - started
         run = run_serial(layers, batch, threads=self._settings.threads, output=self._settings.output)
-        report = RunReport(
+        self._report = Report(
             channel="serial",
             workers=1,
             samples=batch.shape[0],
@@ -253,7 +262,7 @@ class Session:
             simd=kernels.simd_path(),
         )
         values, argmax = run.summary or (None, None)
-        return Inference(run.rows, values, argmax, report)
+        return Inference(run.rows, values, argmax, self._report)
 
     # --- distributed -------------------------------------------------------------------------------------------------
 
@@ -340,56 +349,44 @@ class Session:
             deadline=0.0,
             settings=self._settings,
         )
+        ends: list[Ended] = []
+        failure: RunError | None = None
+        rows, summary = None, None
         try:
             home.runs.put(spec.input_key, encode_input(batch, sizes))
-            spec, ended, tried = self._attempts_until_answer(home, spec, manifest.layers)
+            spec = self._attempts_until_answer(home, spec, manifest.layers, ends)
             try:
                 rows, summary = collect(home, spec, sizes, manifest, partition)
             except FileFormatError as error:  # not a file of the user's
                 raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
-            wall_s = time.time() - started
+        except RunError as error:
+            failure = error
         finally:
+            wall_s = time.time() - started
             with suppress(FsdError):  # what is left expires, and must not hide how the run ended
                 home.forget(spec.run)
-        report = self._report(manifest, spec, ended, wall_s, home.usage() - before + tried)
+        if ends:
+            usage = home.usage() - before
+            self._report = run_report(self._channel, manifest, spec, ends, wall_s=wall_s, usage=usage, error=failure)
+        if failure is not None:
+            raise failure
+        assert self._report is not None  # noqa: S101 - an answer is the end of an attempt
         values, argmax = summary or (None, None)
-        return Inference(rows, values, argmax, report)
+        return Inference(rows, values, argmax, self._report)
 
-    def _attempts_until_answer(self, home: Home, spec: RunSpec, layers: int) -> tuple[RunSpec, Ended, Usage]:
-        """Return the attempt that brought the answer, how it ended, and what the ranks of all attempts asked for."""
-        usage = Usage()
+    def _attempts_until_answer(self, home: Home, spec: RunSpec, layers: int, ends: list[Ended]) -> RunSpec:
+        """Return the attempt that brought the answer; how each one ended is added to `ends`."""
         while True:
             try:
                 with task(self._progress, "infer", layers):
-                    ended = home.attempt(spec, lambda done: self._progress.advance("infer", done))
-                usage = sum((Usage.from_json(rank["usage"]) for rank in ended.reports), usage)
-                if ended.error is None:
-                    return spec, ended, usage
-                raise ended.error
+                    ends.append(home.attempt(spec, lambda done: self._progress.advance("infer", done)))
+                if ends[-1].error is None:
+                    return spec
+                raise ends[-1].error
             except RunError as error:
                 if not error.retryable or spec.attempt + 1 >= self._attempts:
                     raise
                 spec = replace(spec, attempt=spec.attempt + 1)
-
-    def _report(self, manifest: Manifest, spec: RunSpec, ended: Ended, wall_s: float, usage: Usage) -> RunReport:
-        ranks = ended.reports
-        return RunReport(
-            channel=self._channel,
-            workers=manifest.workers,
-            samples=spec.samples,
-            layers=manifest.layers,
-            connections=manifest.connections,
-            wall_s=wall_s,
-            launch_s=max(rank["started"] for rank in ranks) - ended.launched,
-            load_s=max(rank["load_s"] for rank in ranks),
-            compute_s=max(rank["compute_s"] for rank in ranks),
-            peak_rss_bytes=max(rank["peak_rss_bytes"] for rank in ranks),
-            row_sends=manifest.volumes.row_sends,
-            usage=usage,
-            attempts=spec.attempt + 1,
-            simd=ranks[0]["simd"],
-            ranks=ranks,
-        )
 
 
 def _check(channel: str, workers: int | None, partition: str | None, attempts: int, delay_s: float) -> None:

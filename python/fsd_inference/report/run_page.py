@@ -1,0 +1,292 @@
+"""The page of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from fsd_inference.cost.model import Cost
+from fsd_inference.records import Usage
+from fsd_inference.report.charts import DRAWN_RANKS, bars, heat_map, timeline
+from fsd_inference.report.figures import LayerFigures, RankFigures, RunFigures
+from fsd_inference.report.markup import Markup, tag
+from fsd_inference.report.matrix import matrix
+from fsd_inference.report.page import facts, legend, notes, page, table, tiles
+from fsd_inference.report.pricing import Priced
+from fsd_inference.units import bytes_text, seconds_text, usd_text
+
+_TIMELINE = (
+    ("start", "starting"),
+    ("load", "loading shard and inputs"),
+    ("wait", "waiting for frames"),
+    ("unpack", "unpacking"),
+    ("compute", "computing"),
+    ("pack", "packing"),
+    ("store", "storing results"),
+    ("send", "sending (line below)"),
+)
+_STACKED = ("compute", "unpack", "pack", "wait")
+
+
+def run_page(figures: RunFigures, priced: Priced) -> str:
+    """Return the page of a run as a whole HTML document."""
+    report = figures.report
+    title = f"{report.channel}, {report.workers:,} {'worker' if report.workers == 1 else 'workers'}, "
+    title += f"{report.samples:,} samples"
+    return page(
+        f"Run: {title}",
+        _header(figures, title),
+        _failure(figures),
+        _tiles(figures, priced),
+        _timeline(figures),
+        _layers(figures),
+        _matrix(figures),
+        _cost(figures, priced),
+        _ranks(figures),
+        tag("footer", "FSD-Inference. report.json has the figures, trace.json opens in ui.perfetto.dev."),
+    )
+
+
+def _header(figures: RunFigures, title: str) -> Markup:
+    report = figures.report
+    when = f"{datetime.fromtimestamp(figures.start, UTC):%Y-%m-%d %H:%M:%S} UTC, " if figures.start else ""
+    where = f"functions of {report.memory_mb:,} MB" if report.memory_mb else "local processes"
+    about = (
+        f"{when}{report.layers:,} layers, {report.connections:,} connections; {where}, kernel {report.simd}, "
+        f"{report.attempts} {'attempt' if report.attempts == 1 else 'attempts'}"
+    )
+    return tag(
+        "header", tag("p", "FSD-Inference run", class_="eyebrow"), tag("h1", title), tag("p", about, class_="soft")
+    )
+
+
+def _failure(figures: RunFigures) -> Markup:
+    error = figures.report.error
+    if error is None:
+        return Markup()
+    rows = [(name, error[name]) for name in ("type", "rank", "layer", "operation") if error.get(name) is not None]
+    rows.append(("trying again", "can help" if error.get("retryable") else "does not help"))
+    heard = f"{len(figures.ranks):,} of {figures.report.workers:,} ranks could still report."
+    return tag(
+        "section",
+        tag("h2", "This run failed"),
+        tag("p", error.get("message", "It does not say why.")),
+        facts(rows),
+        tag("p", heard, class_="soft"),
+        class_="failed",
+        role="alert",
+    )
+
+
+def _tiles(figures: RunFigures, priced: Priced) -> Markup:
+    report, usage = figures.report, figures.report.usage
+    rows = [
+        ("Wall time", seconds_text(report.wall_s), f"{report.samples_per_s:,.0f} samples/s" if report.wall_s else ""),
+        ("Launch", seconds_text(report.launch_s), "first to last rank"),
+        ("Compute", seconds_text(report.compute_s), f"slowest rank; {report.gedges_per_s:.2f} Gedge/s"),
+        ("Waiting", seconds_text(figures.wait_s), "mean rank"),
+        ("Requests", f"{sum(usage.requests.values()):,}", f"{usage.retries:,} repeats, {usage.misses:,} misses"),
+        ("Sent", bytes_text(usage.wire_bytes), f"{usage.frames:,} frames"),
+    ]
+    if priced.metered is not None:
+        foreseen = priced.predicted
+        more = f"prices of {priced.metered.date}" if foreseen is None else f"predicted ${_usd(foreseen.usd)}"
+        rows.append(("Cost", f"${_usd(priced.metered.usd)}", more))
+    return tiles(rows)
+
+
+def _timeline(figures: RunFigures) -> Markup:
+    heading = tag("h2", "Timeline")
+    if not any(rank.slices for rank in figures.ranks):
+        return tag("section", heading, tag("p", _without(figures, "what it did when"), class_="soft"))
+    drawing, said = timeline(figures)
+    left_out = [each for rank in figures.ranks for each in rank.left_out.values()]
+    if left_out:
+        count, seconds = sum(each.count for each in left_out), sum(each.seconds for each in left_out)
+        said.append(
+            f"The shortest {count:,} intervals and arrivals of all ranks were not reported one by one "
+            f"({seconds:.2f} s in all)."
+        )
+    about = "What each rank does, one thing after the other; sends go on beside it. Times are by each rank's clock."
+    return tag(
+        "section",
+        heading,
+        tag("p", about, class_="soft"),
+        legend(_TIMELINE),
+        tag("div", drawing, class_="scroll"),
+        notes(said),
+    )
+
+
+def _without(figures: RunFigures, what: str) -> str:
+    if not figures.report.ranks:
+        serial = figures.report.channel == "serial"
+        return "A serial run has no ranks." if serial else "No rank could report."
+    return f"No rank reported {what}: the run is of an older release, or failed before."
+
+
+def _layers(figures: RunFigures) -> Markup:
+    layers, heading = figures.layers, tag("h2", "Layers")
+    if not layers:
+        return tag("section", heading, tag("p", _without(figures, "its layers"), class_="soft"))
+    sent, said = bars(layers, [("one", lambda each: each.bytes)], bytes_text, "Bytes sent after each layer")
+    asked, more = bars(layers, [("one", lambda each: each.requests)], "{:,.10g}".format, "Requests during each layer")
+    parts = [(name, lambda each, name=name: each.seconds[name]) for name in _STACKED]
+    spent, most = bars(layers, parts, _milliseconds, "Time of each layer, mean rank")
+    names = ["bytes", "frames", "requests", *(f"{name}, ms" for name in (*_STACKED, "send"))]
+    return tag(
+        "section",
+        heading,
+        tag("h3", "Bytes sent after each layer, all ranks"),
+        tag("div", sent, class_="scroll"),
+        tag("h3", "Requests during each layer, all ranks"),
+        tag("div", asked, class_="scroll"),
+        tag("h3", "Time of each layer, mean rank"),
+        legend((name, text) for name, text in _TIMELINE if name in _STACKED),
+        tag("div", spent, class_="scroll"),
+        notes([*said, *more, *most]),
+        tag(
+            "details",
+            tag("summary", "The same as a table"),
+            table(
+                "By layer: all ranks' bytes, frames and requests, and the mean rank's time",
+                ["layer", *names],
+                [_layer_row(index, each) for index, each in enumerate(layers)],
+            ),
+        ),
+    )
+
+
+def _layer_row(index: int, layer: LayerFigures) -> list[object]:
+    times = (f"{layer.seconds[name] * 1e3:,.2f}" for name in (*_STACKED, "send"))
+    return [index, f"{layer.bytes:,}", f"{layer.frames:,}", f"{layer.requests:,}", *times]
+
+
+def _usd(usd: float) -> str:
+    return usd_text(usd) if usd else "0"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:,.4g} ms"
+
+
+def _matrix(figures: RunFigures) -> Markup:
+    heading = tag("h2", "Who sends how much to whom")
+    found = matrix(figures, DRAWN_RANKS)
+    if found is None or not found.total:
+        silent = "Nothing was sent." if found else _without(figures, "to whom it sent")
+        return tag("section", heading, tag("p", silent, class_="soft"))
+    source, target = found.largest_pair()
+    sent = [sum(row) for row in found.cells]
+    received = [sum(column) for column in zip(*found.cells, strict=True)]
+    most, least = max(sent), min(sent)
+    rows = [
+        ("delivered in all", bytes_text(found.total)),
+        ("handed to the service", bytes_text(figures.report.usage.wire_bytes)),
+        ("largest pair", f"{found.name(source)} to {found.name(target)}, {bytes_text(found.largest)}"),
+        ("largest sender", f"{found.name(sent.index(most))}, {bytes_text(most)}"),
+        ("smallest sender", f"{found.name(sent.index(least))}, {bytes_text(least)}"),
+        ("largest receiver", f"{found.name(received.index(max(received)))}, {bytes_text(max(received))}"),
+    ]
+    said = ["A frame that several ranks want is handed over once and counts here for each of them."]
+    if found.block > 1:
+        said.append(f"Rows and columns are sums of {found.block} ranks each.")
+    missing = sum(rank.sent_to is None for rank in figures.ranks) + figures.report.workers - len(figures.ranks)
+    if missing:
+        said.append(f"{missing:,} ranks do not say to whom they sent.")
+    side = tag("div", facts(rows), notes(said))
+    return tag("section", heading, tag("div", heat_map(found), side, class_="columns"))
+
+
+def _cost(figures: RunFigures, priced: Priced) -> Markup:
+    metered, foreseen = priced.metered, priced.predicted
+    heading = tag("h2", "Cost" if figures.report.predicted is None else "Cost and counts: predicted against metered")
+    said = priced.notes
+    counts = _counts(figures)
+    if metered is None:
+        return tag("section", heading, notes(said), counts)
+    services = _services(metered, foreseen)
+    lines = table(
+        f"Every item; USD, prices of {metered.region}, {metered.date}",
+        ["item", "quantity", "unit", "USD"],
+        [
+            (f"{line.service}: {line.item}", f"{line.quantity:,.6g}", line.unit, _usd(line.usd))
+            for line in metered.lines
+        ],
+        ["request", "", "", _usd(metered.usd)],
+    )
+    whole = tag("details", tag("summary", "Every item of the bill"), lines)
+    return tag("section", heading, tag("div", services, counts, class_="columns"), notes(said), whole)
+
+
+def _services(metered: Cost, foreseen: Cost | None) -> Markup:
+    caption = f"USD by service, prices of {metered.region}, {metered.date}"
+    found = metered.by_service()
+    sample = ("a sample", metered.usd_per_sample)
+    if foreseen is None:
+        rows = [(name, _usd(usd)) for name, usd in (*found.items(), sample)]
+        return table(caption, ["service", "metered"], rows, ["request", _usd(metered.usd)])
+    before = {**foreseen.by_service(), "a sample": foreseen.usd_per_sample}
+    rows3 = [(name, _usd(before[name]), _usd(usd), _off(before[name], usd)) for name, usd in (*found.items(), sample)]
+    foot = ["request", _usd(foreseen.usd), _usd(metered.usd), _off(foreseen.usd, metered.usd)]
+    return table(caption, ["service", "predicted", "metered", "off by"], rows3, foot)
+
+
+def _counts(figures: RunFigures) -> Markup:
+    report = figures.report
+    counted = _counted(report.usage)
+    if report.predicted is None:
+        rows = [(name, f"{value:,}") for name, value in counted.items()]
+        return table("Requests by kind, and bytes", ["what", "metered"], rows) if rows else Markup()
+    before = _counted(report.predicted.usage)
+    lines = [
+        (
+            name,
+            f"{before.get(name, 0):,.0f}",
+            f"{counted.get(name, 0):,}",
+            _off(before.get(name, 0), counted.get(name, 0)),
+        )
+        for name in dict.fromkeys([*counted, *before])
+    ]
+    if report.predicted.wall_s is not None:
+        wall = report.predicted.wall_s
+        lines.append(("wall time", seconds_text(wall), seconds_text(report.wall_s), _off(wall, report.wall_s)))
+    return table("Requests by kind, bytes, and time", ["what", "predicted", "metered", "off by"], lines)
+
+
+def _counted(usage: Usage) -> Mapping[str, int]:
+    requests = {kind: count for kind, count in sorted(usage.requests.items()) if count}
+    return {
+        **requests,
+        "all requests": sum(requests.values()),
+        "frame bytes": usage.wire_bytes,
+        "body bytes": usage.body_bytes,
+    }
+
+
+def _off(predicted: float, metered: float) -> str:
+    """Return by how much the prediction misses, relative to what came."""
+    return f"{predicted / metered - 1:+.1%}" if metered else "" if not predicted else "nothing came"
+
+
+def _ranks(figures: RunFigures) -> Markup:
+    if not figures.ranks:
+        return Markup()
+    shown = figures.sampled(DRAWN_RANKS)
+    caption = "Seconds, requests and bytes of each rank"
+    if len(shown) < len(figures.ranks):
+        caption += f": {len(shown)} of {len(figures.ranks):,}, evenly spread"
+    names = ["rank", "lived", "load", "compute", "unpack", "pack", "wait", "send", "requests", "sent", "peak memory"]
+    return tag(
+        "section",
+        tag("h2", "Ranks"),
+        table(caption, names, [_rank_row(rank) for rank in shown]),
+        notes(f"Rank {rank.rank}: {rank.error}" for rank in shown if rank.error),
+    )
+
+
+def _rank_row(rank: RankFigures) -> list[object]:
+    lived = "" if rank.started is None or rank.ended is None else f"{rank.ended - rank.started:.2f}"
+    times = (f"{rank.seconds[name]:.3f}" for name in ("compute", "unpack", "pack", "wait", "send"))
+    sizes = (bytes_text(rank.wire_bytes), bytes_text(rank.peak_rss_bytes))
+    return [rank.rank, lived, f"{rank.load_s:.3f}", *times, f"{rank.requests:,}", *sizes]
