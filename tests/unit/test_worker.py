@@ -13,6 +13,7 @@ from fsd_inference.engine.gather import decode, encode, merge
 from fsd_inference.engine.messages import (
     Abort,
     Arrived,
+    ArrivedEdges,
     CheckChild,
     ChildChecked,
     ChildEnded,
@@ -124,6 +125,27 @@ def test_a_step_waits_for_all_parts_of_an_edge() -> None:
     machine.handle(Computed(Step(0, 0), Phase.BOUNDARY, (FRAME,)), 2.0)
     assert machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 2.0) == []
     assert machine.handle(data(part=1, parts=2), 3.0) == [Compute(Step(1, 0), Phase.ALL)]
+
+
+def test_edges_told_at_once_are_as_frames_one_by_one() -> None:
+    plan = RankPlan(0, 3, ((), ((1, 0), (1, 1), (2, 0))), (((1,),), ()), (2, 0), (1, 3))
+    one, other = worker(workers=3, branching=2), worker(workers=3, branching=2)
+    for machine in (one, other):
+        machine.handle(Started(), 0.0)
+    one.handle(data(2), 0.5)  # before the plan is known
+    other.handle(ArrivedEdges(0, 0, [(2, 0)]), 0.5)
+    for machine in (one, other):
+        machine.handle(Loaded(plan), 1.0)
+        machine.handle(Computed(Step(0, 0), Phase.BOUNDARY, (FRAME,)), 2.0)
+        machine.handle(Sent(Step(0, 0)), 2.0)
+        assert machine.expected() == [Expected(Kind.DATA, 0, 0, 1)]
+        assert machine.wanted() == [Step(1, 0)]
+    actions = [one.handle(Arrived(Kind.DATA, 0, 0, 1, edge, 0, 1), 3.0) for edge in (0, 1)]
+    assert other.handle(ArrivedEdges(0, 0, [(1, 0), (1, 1), (2, 0)]), 3.0) == []
+    assert actions == [[], []]
+    assert other.next_clock() == one.next_clock()
+    for machine in (one, other):
+        assert machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 4.0) == [Compute(Step(1, 0), Phase.ALL)]
 
 
 def test_the_lowest_ready_step_goes_first() -> None:

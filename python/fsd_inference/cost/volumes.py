@@ -37,7 +37,7 @@ _SUMMARY_BYTES = 8  # a sample's value and neuron (engine/gather.py)
 def predict_serial(payloads: Payloads, settings: RunSettings, limits: ChannelLimits | None = None) -> Usage:
     """Return what a run in a single function will count: the input, a claim, the result, a report."""
     usage = Usage()
-    _count_run(usage, 1, payloads, settings, limits or ChannelLimits())
+    count_run(usage, 1, payloads, settings, limits or ChannelLimits())
     return usage
 
 
@@ -85,11 +85,8 @@ def predict_queue(
     _count(usage, "sqs.receive", round(polls + empty), round(billed + empty))
     usage.frames, usage.wire_bytes = traffic.frames, round(traffic.wire_bytes)
     usage.body_bytes, usage.received_bytes = round(traffic.text_bytes), round(sum(traffic.texts.values()))
-    _count(usage, "sqs.purge", lane_ranks or plan.workers)
-    # The lease: looked up among the others and read; then held, held on to while the queues are purged, given back.
-    for kind, count in (("s3.list", 1), ("s3.get", 1), ("s3.put", 3)):
-        _count(usage, kind, count)
-    _count_run(usage, plan.workers, payloads, settings, limits)
+    count_lane(usage, lane_ranks or plan.workers)
+    count_run(usage, plan.workers, payloads, settings, limits)
     return usage
 
 
@@ -135,11 +132,8 @@ def predict_object(
     usage.body_bytes, usage.received_bytes = usage.wire_bytes, round(sum(traffic.bytes.values()))
     _count(usage, "s3.put", writes)
     _count(usage, "s3.get", reads + usage.misses)
-    # The sweep looks into every folder and deletes what lies there: objects are spread over them by a hash.
-    folders = _HASH_FOLDERS * buckets
-    _count(usage, "s3.list", folders)
-    _count(usage, "s3.delete", round(folders * (1 - (1 - 1 / folders) ** writes)))
-    _count_run(usage, plan.workers, payloads, settings, limits)
+    count_sweep(usage, buckets, writes)
+    count_run(usage, plan.workers, payloads, settings, limits)
     return usage
 
 
@@ -179,7 +173,22 @@ def _count(usage: Usage, kind: str, requests: int, billed: int | None = None) ->
     usage.billed_units[kind] += max(requests, requests if billed is None else billed)
 
 
-def _count_run(usage: Usage, workers: int, payloads: Payloads, settings: RunSettings, limits: ChannelLimits) -> None:
+def count_lane(usage: Usage, ranks: int) -> None:
+    """Count what it takes to have a lane of so many queues, and to give it back."""
+    _count(usage, "sqs.purge", ranks)
+    # The lease: looked up among the others and read; then held, held on to while the queues are purged, given back.
+    for kind, count in (("s3.list", 1), ("s3.get", 1), ("s3.put", 3)):
+        _count(usage, kind, count)
+
+
+def count_sweep(usage: Usage, buckets: int, objects: int) -> None:
+    """Count the removal of the channel's objects: each folder is listed, and what lies there is deleted."""
+    folders = _HASH_FOLDERS * buckets
+    _count(usage, "s3.list", folders)
+    _count(usage, "s3.delete", round(folders * (1 - (1 - 1 / folders) ** objects)))
+
+
+def count_run(usage: Usage, workers: int, payloads: Payloads, settings: RunSettings, limits: ChannelLimits) -> None:
     """Count what every run needs, whatever its channel: the input, claims, shards, results, reports, tidying up."""
     results = workers if settings.output == "rows" else 1
     _count(usage, "s3.put", 1 + 2 * workers + results)

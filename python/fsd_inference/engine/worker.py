@@ -137,10 +137,7 @@ class Worker:
             for step in self.wanted()
             for source in dict.fromkeys(source for source, _ in self._missing(step))
         ]
-        if self._stored:
-            missing += [
-                Expected(Kind.GATHER, self._plan.layers, 0, c) for c in self._children if c not in self._summaries
-            ]
+        missing += [Expected(Kind.GATHER, self._plan.layers, 0, child) for child in self.gathers()]
         if self._secondary is not None:
             missing.append(Expected(Kind.ABORT, 0, 0, self.rank))
         return missing
@@ -159,6 +156,10 @@ class Worker:
                         steps.append(step)
                     break
         return steps
+
+    def gathers(self) -> list[int]:
+        """Return the children whose summaries are looked for."""
+        return [child for child in self._children if child not in self._summaries] if self._stored else []
 
     def _has_sent(self, step: Step) -> bool:
         done = self._progress[step.micro_batch] > step.layer or self._boundary_done == step

@@ -138,6 +138,7 @@ class RankPlan:
 def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]:
     """Return every rank's view of the plan, without weights."""
     workers = partition.workers
+    pairs: dict[tuple[int, int], tuple[int, int]] = {}  # each kept once: many ranks have many of them
     receives: list[list[tuple[tuple[int, int], ...]]] = [[] for _ in range(workers)]
     sends: list[list[tuple[tuple[int, ...], ...]]] = [[] for _ in range(workers)]
     boundary: list[list[int]] = [[] for _ in range(workers)]
@@ -148,7 +149,12 @@ def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]
         for rank in range(workers):
             edges = outgoing.get(rank, [])
             sent = np.unique(np.concatenate([edge.rows for edge in edges])).size if edges else 0
-            receives[rank].append(tuple((edge.source, number) for edge, number in incoming.get(rank, [])))
+            receives[rank].append(
+                tuple(
+                    pairs.setdefault(pair, pair)
+                    for pair in ((edge.source, number) for edge, number in incoming.get(rank, []))
+                )
+            )
             sends[rank].append(tuple(edge.targets for edge in edges))
             boundary[rank].append(sent)
             interior[rank].append(int(owned[rank]) - sent)

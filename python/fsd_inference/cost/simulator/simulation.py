@@ -1,0 +1,455 @@
+"""Discrete events under virtual time: the engine's own state machines over a plan, and a model of what they ask for.
+
+What a rank does when is decided by `engine.worker.Worker`, as in a run; here is only how long things take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsd_inference.channels.base import Expected, Frame, Kind
+from fsd_inference.cost.simulator.clock import Clock
+from fsd_inference.cost.simulator.rank import Message, Rank
+from fsd_inference.cost.simulator.resources import (
+    Draws,
+    Line,
+    OwnProcessors,
+    Processors,
+    Rate,
+    Server,
+    SharedProcessors,
+)
+from fsd_inference.cost.simulator.scenario import Scenario, SimulatedRank, SimulatedRun
+from fsd_inference.cost.simulator.services import ChannelModel, DirectModel, ObjectModel, QueueModel, Services
+from fsd_inference.cost.simulator.traffic import (
+    Exchange,
+    control_traffic,
+    object_traffic,
+    queue_traffic,
+)
+from fsd_inference.cost.simulator.traffic import (
+    Sent as Traffic,
+)
+from fsd_inference.cost.volumes import count_lane, count_run, count_sweep
+from fsd_inference.cost.work import Speed
+from fsd_inference.engine.messages import (
+    Abort,
+    Action,
+    Arrived,
+    ArrivedEdges,
+    CheckChild,
+    ChildChecked,
+    Compute,
+    Computed,
+    Event,
+    Failed,
+    Finish,
+    Load,
+    Loaded,
+    Phase,
+    ResultStored,
+    Send,
+    SendGather,
+    Sent,
+    StartChild,
+    Started,
+    Step,
+    StoreResult,
+    Ticked,
+)
+from fsd_inference.engine.tree import Tree
+from fsd_inference.engine.worker import Worker, abort_payload
+from fsd_inference.errors import ChannelError, RunError, as_run_error
+from fsd_inference.partition.plan import rank_plans
+
+_FRAMES = (Frame(Kind.DATA, 0, 0, (0,), b""),)
+"""What the state machine is told that it has to send: how much that is, `Traffic` says."""
+_SUMMARY_BYTES = 8  # a sample's value and neuron (engine/gather.py)
+_CLAIM_READS = 2  # requests in turn before shard and input: the manifest, and where the input's blocks lie
+
+
+def simulate(scenario: Scenario) -> SimulatedRun:
+    """Play a run under virtual time.
+
+    Returns
+    -------
+    SimulatedRun
+        With an error where the run fails: a clock runs out, or a service refuses a request too often.
+    """
+    return _Simulation(scenario).run()
+
+
+class _Simulation:
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        timing, chances = scenario.timing, scenario.chances
+        self.clock = Clock()
+        self.draws = Draws(timing, chances.seed)
+        cores = int(timing["host.cores"]) if scenario.memory_mb is None else 0
+        self.processors: Processors = SharedProcessors(self.clock, cores) if cores else OwnProcessors(self.clock)
+        server = Server(self.processors) if cores else _NoServer(self.processors)
+        self.speed = Speed(timing, scenario.memory_mb, scenario.settings.threads)
+        self.services = Services(scenario, self.clock, self.draws, self.processors, server, self.speed)
+        settings = scenario.settings
+        self.tree = Tree(settings.workers, settings.branching)
+        self.plans = rank_plans(scenario.partition, scenario.plan)
+        self.layers = len(self.plans[0].receives)
+        self.ranks = [self._rank(number) for number in range(settings.workers)]
+        models: dict[str, type[QueueModel | ObjectModel | DirectModel]] = {"queue": QueueModel, "object": ObjectModel}
+        self.channel: ChannelModel = models.get(scenario.channel, DirectModel)(
+            self.services, scenario, self.ranks, self
+        )
+        self.compute_s = self.speed.compute_s(scenario.work, scenario.payloads).tolist()
+        self._exchanges = [Exchange.of(exchange) for exchange in scenario.plan.exchanges]
+        self._traffic: dict[Step, dict[int, Traffic]] = {}
+        self._received = [
+            _received(exchange, payloads, settings.workers).tolist()
+            for exchange, payloads in zip(self._exchanges, scenario.payloads.exchanges, strict=True)
+        ]
+        self._warm = chances.warm
+        self._environments = Rate(timing["environments.per_s"], timing["environments.burst"])
+        self._going = 0
+        self._launched = 0.0
+        self._error: RunError | None = None
+
+    def _rank(self, number: int) -> Rank:
+        scenario = self.scenario
+        settings, timing, chances = scenario.settings, scenario.timing, scenario.chances
+        is_slow = self.draws.uniform() < chances.stragglers
+        worker = Worker(
+            rank=number,
+            tree=self.tree,
+            micro_batches=len(scenario.payloads.samples),
+            samples=sum(scenario.payloads.samples),
+            overlap=settings.overlap,
+            clocks=settings.clocks,
+            deadline=settings.clocks.run_s,
+        )
+        network = timing["network.bytes_per_s"]
+        speed = 1 / chances.slowdown if is_slow else 1.0
+        return Rank(number, self.tree.parent(number), self.plans[number], worker, speed, Line(network), Line(network))
+
+    def run(self) -> SimulatedRun:
+        timing, settings = self.scenario.timing, self.scenario.settings
+        self._launched = timing["client.before_s"]
+        first = self._launched
+        if self.scenario.memory_mb is not None:  # the coordinator is a function too
+            self._launched += self._begin_s(self._launched)
+            first = self._launched + self._begin_s(self._launched)
+        self._going = 1
+        self.clock.at(first, self._begin, self.ranks[0])
+        self.clock.run(lambda: not self._going)
+        there = [rank for rank in self.ranks if rank.started < math.inf]
+        for rank in there:
+            rank.ended = min(rank.ended, self.clock.now)
+        collected = settings.workers if settings.output == "rows" else 1
+        reading_s = collected * (timing["cpu.request_s"] + timing.latency("get").mean_s)
+        ended = max((rank.ended for rank in there), default=self.clock.now)
+        started = max((rank.started for rank in there), default=self._launched)
+        usage = self.services.usage
+        if self.scenario.channel == "queue":
+            count_lane(usage, settings.workers)
+        elif self.scenario.channel == "object":
+            count_sweep(usage, self.scenario.buckets, usage.requests["s3.put"])
+        count_run(usage, settings.workers, self.scenario.payloads, settings, self.scenario.limits)
+        return SimulatedRun(
+            self.scenario,
+            ended + reading_s + timing["client.after_s"],
+            started - self._launched,
+            tuple(self._told(rank) for rank in there),
+            usage,
+            self._error,
+        )
+
+    @staticmethod
+    def _told(rank: Rank) -> SimulatedRank:
+        layers = rank.plan.layers if rank.is_loaded else 0
+        intervals = tuple(sorted(rank.intervals, key=lambda interval: interval.start))
+        return SimulatedRank(
+            rank.number, rank.starter, rank.begun, rank.started, rank.ended, layers, intervals, tuple(rank.sent)
+        )
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    def _begin_s(self, now: float) -> float:
+        """Return how long a function takes to begin: more where its environment is to be made, and they are many."""
+        if self._warm > 0:
+            self._warm -= 1
+            return self.draws.latency("begin")
+        return self._environments.wait_s(now) + self.draws.latency("begin") + self.draws.latency("cold")
+
+    def _begin(self, rank: Rank) -> None:
+        rank.begun = self.clock.now
+        self.processors.run(self._work_s(rank, "cpu.begin_s"), self._open, rank)
+
+    def _open(self, rank: Rank) -> None:
+        rank.started = self.clock.now
+        self.services.usage.requests["lambda.invoke"] += self.scenario.memory_mb is not None
+        self.processors.run(self._work_s(rank, "cpu.open_s"), self._claim, rank)
+
+    def _claim(self, rank: Rank) -> None:
+        self.services.request(rank, "put", 0.0, 0.0, 0, self._run, rank)
+
+    def _run(self, rank: Rank) -> None:
+        rank.is_claimed = True
+        self._tell(rank, Started())
+        self._tick(rank)
+
+    def _tick(self, rank: Rank) -> None:
+        """Let the state machine look at its clocks: none that begins later runs out sooner."""
+        if not rank.worker.finished:
+            clocks, now = self.scenario.settings.clocks, self.clock.now
+            due = min(rank.worker.next_clock(), now + clocks.stall_s, now + clocks.start_s)
+            self.clock.at(max(due, now + 1e-3), self._ticked, rank)
+
+    def _ticked(self, rank: Rank) -> None:
+        for step in sorted(rank.held):  # for the stall clock, who has been heard counts
+            self._tell(rank, ArrivedEdges(*step, tuple(rank.held[step])))
+        self._tell(rank, Ticked())
+        self._tick(rank)
+
+    def _work_s(self, rank: Rank, name: str) -> float:
+        return self.scenario.timing[name] / self.speed.one / rank.speed
+
+    # --- the state machine -------------------------------------------------------------------------------------------
+
+    def _tell(self, rank: Rank, event: Event) -> None:
+        for action in rank.worker.handle(event, self.clock.now):
+            self._do(rank, action)
+        if not rank.worker.finished:
+            self.channel.listen(rank)
+
+    def _do(self, rank: Rank, action: Action) -> None:
+        match action:
+            case Compute(step=step, phase=phase):
+                self._compute(rank, step, phase)
+            case Send(step=step):
+                self._after_delay(self._send, rank, step, self.clock.now)
+            case StartChild(rank=child):
+                self._going += 1
+                rank.starters.begin(
+                    self.services.request, rank, "start", 0.0, 0.0, 0, self._child_started, rank, self.ranks[child]
+                )
+            case Load():
+                rank.starters.begin(self._load, rank, self.clock.now, _CLAIM_READS)
+            case StoreResult():
+                self._store(rank)
+            case SendGather(target=target, summary=_):
+                self._after_delay(self._send_gather, rank, target)
+            case CheckChild(rank=child):
+                self.services.request(rank, "get", 0.0, 0.0, 0, self._checked, rank, child)
+            case Abort(error=error):
+                self._abort(rank, error)
+            case Finish(error=error):
+                self._error = self._error or error
+                self.services.request(rank, "put", 0.0, 0.0, 0, self._ended, rank)
+
+    def _ended(self, rank: Rank) -> None:
+        rank.ended = self.clock.now
+        self._going -= 1
+
+    def _child_started(self, rank: Rank, child: Rank) -> None:
+        rank.starters.end()
+        now = self.clock.now
+        self.clock.at(now + self._begin_s(now), self._begin, child)
+
+    def _checked(self, rank: Rank, child: int) -> None:
+        self._tell(rank, ChildChecked(child, self.ranks[child].is_claimed))
+
+    def _abort(self, rank: Rank, error: RunError) -> None:
+        payload = abort_payload(error)
+        told = Arrived(Kind.ABORT, 0, 0, rank.number, 0, 0, 1, payload)
+        for other in self.ranks:
+            if other is not rank:
+                travels = self.draws.latency("publish") + self.draws.latency("receive")
+                self.clock.at(self.clock.now + travels, self._told_abort, other, told)
+
+    def _told_abort(self, rank: Rank, told: Arrived) -> None:
+        if rank.is_claimed:
+            self._tell(rank, told)
+        else:  # it finds the abort when it begins
+            self._going -= 1
+
+    # --- loading, computing, storing ---------------------------------------------------------------------------------
+
+    def _load(self, rank: Rank, since: float, reads: int) -> None:
+        """Read the manifest and so on in turn, then the shard, then the input."""
+        if reads:
+            self.services.request(rank, "get", 0.0, 0.0, 0, self._load, rank, since, reads - 1)
+            return
+        size = float(self.scenario.work.shard_bytes[rank.number]) + self.scenario.payloads.input_bytes
+        self.services.request(rank, "get", 0.0, size, 0, self._take_in, rank, since)
+
+    def _take_in(self, rank: Rank, since: float) -> None:
+        timing, payloads = self.scenario.timing, self.scenario.payloads
+        work = float(self.scenario.work.shard_bytes[rank.number]) / timing["cpu.load_bytes_per_s"]
+        work += payloads.input_bytes / timing["cpu.unpack_bytes_per_s"]
+        self.processors.run(work / self.speed.one / rank.speed, self._loaded, rank, since)
+
+    def _loaded(self, rank: Rank, since: float) -> None:
+        rank.starters.end()
+        now = self.clock.now
+        rank.note("load", -1, 0, since, now)
+        rank.idle_since, rank.is_loaded = now, True
+        self._tell(rank, Loaded(rank.plan))
+        self._came(rank, rank.early)
+
+    def _compute(self, rank: Rank, step: Step, phase: Phase) -> None:
+        layer, micro_batch = step
+        boundary, interior = rank.plan.boundary[layer], rank.plan.interior[layer]
+        whole = self.compute_s[layer][rank.number][micro_batch] / rank.speed
+        share = boundary / max(1, boundary + interior)
+        seconds = {Phase.BOUNDARY: share, Phase.INTERIOR: 1 - share, Phase.ALL: 1.0}[phase] * whole
+        timing, one = self.scenario.timing, self.speed.one * rank.speed
+        unpack = pack = 0.0
+        if phase is not Phase.INTERIOR:
+            rank.note("wait", layer, micro_batch, rank.idle_since, self.clock.now)
+            unpack = self._came_bytes(step, rank.number) / timing["cpu.unpack_bytes_per_s"] / one
+            sent = self._sent(step).get(rank.number)
+            pack = sent.wire_bytes / timing["cpu.pack_bytes_per_s"] / one if sent else 0.0
+        seconds += timing["cpu.step_s"] / one
+        self.processors.run(
+            unpack + seconds + pack, self._computed, rank, step, phase, self.clock.now, (unpack, seconds, pack)
+        )
+
+    def _computed(self, rank: Rank, step: Step, phase: Phase, since: float, parts: tuple[float, float, float]) -> None:
+        now = self.clock.now
+        # Where cores are shared, each part takes longer by the same factor.
+        stretch = (now - since) / max(sum(parts), 1e-12)
+        start = since
+        for name, part in zip(("unpack", phase.value, "pack"), parts, strict=True):
+            if part > 0:
+                rank.note(name, *step, start, start + part * stretch)
+                start += part * stretch
+        rank.idle_since = now
+        has_frames = phase is not Phase.INTERIOR and bool(rank.plan.sends[step.layer])
+        self._tell(rank, Computed(step, phase, _FRAMES if has_frames else ()))
+
+    def _store(self, rank: Rank) -> None:
+        since, size = self.clock.now, 0.0
+        if self.scenario.settings.output == "rows":
+            rows = rank.plan.boundary[-1] + rank.plan.interior[-1]
+            shares = self.scenario.payloads.density
+            size = 4.0 * rows * sum(self.scenario.payloads.samples) * (shares[-1] if shares else 1.0)
+            self.services.request(rank, "put", size, 0.0, 0, self._stored, rank, since)
+        else:
+            self.processors.run(0.0, self._stored, rank, since)
+
+    def _stored(self, rank: Rank, since: float) -> None:
+        rank.note("store", rank.plan.layers, 0, since, self.clock.now)
+        self._tell(rank, ResultStored(b""))
+
+    # --- what travels ------------------------------------------------------------------------------------------------
+
+    def _after_delay(self, call: object, *arguments: object) -> None:
+        self.clock.at(self.clock.now + self.scenario.delay_s / 2, call, *arguments)  # type: ignore[arg-type]
+
+    def _sent(self, step: Step) -> dict[int, Traffic]:
+        """Return what each rank sends of a step; kept until all have sent."""
+        layer, micro_batch = step
+        if layer >= self.layers - 1:
+            return {}
+        if step not in self._traffic:
+            # A rank is at most a few layers behind another that needs its rows.
+            build = queue_traffic if self.scenario.channel == "queue" else object_traffic
+            payloads = self.scenario.payloads.exchanges[layer][:, micro_batch]
+            self._traffic[step] = build(self._exchanges[layer], payloads, self.scenario.limits)
+        return self._traffic[step]
+
+    def _came_bytes(self, step: Step, rank: int) -> float:
+        return self._received[step.layer - 1][rank][step.micro_batch] if step.layer else 0.0
+
+    def _send(self, rank: Rank, step: Step, since: float) -> None:
+        sent = self._sent(step)[rank.number]
+        key = Expected(Kind.DATA, step.layer, step.micro_batch, rank.number)
+        self._expect_parts(rank, key, sent)
+        self._count_sent(rank, step.layer, sent)
+        self.channel.send(rank, sent, key, self._taken, rank, step, since)
+
+    def _expect_parts(self, rank: Rank, key: Expected, sent: Traffic) -> None:
+        """Note at the targets which edges come in several parts."""
+        if self.scenario.channel != "queue" or sent.frames == len(rank.plan.sends[key.layer]):
+            return
+        for batch in sent.batches:
+            for target, edge, _ in batch.deliveries:
+                parts = self.ranks[target].parts
+                place = ((key.layer, key.micro_batch), edge)
+                parts[place] = parts.get(place, 0) + 1
+
+    def _count_sent(self, rank: Rank, layer: int, sent: Traffic) -> None:
+        usage = self.services.usage
+        usage.frames += sent.frames
+        usage.wire_bytes += round(sent.wire_bytes)
+        usage.body_bytes += round(sent.body_bytes)
+        rank.sent.append((layer, sent.frames, sent.wire_bytes))
+
+    def _taken(self, rank: Rank, step: Step, since: float) -> None:
+        rank.note("send", *step, since, self.clock.now)
+        self._tell(rank, Sent(step))
+
+    def _send_gather(self, rank: Rank, target: int) -> None:
+        samples = sum(self.scenario.payloads.samples)
+        size = 0.0 if self.scenario.settings.output == "rows" else float(_SUMMARY_BYTES * samples)
+        sent = control_traffic(rank.number, target, size, self.scenario.limits, queue=self.scenario.channel == "queue")
+        key = Expected(Kind.GATHER, self.layers, 0, rank.number)
+        self._count_sent(rank, self.layers, sent)
+        self.channel.send(rank, sent, key, self._tell, rank, Sent())
+
+    def came(self, rank: Rank, messages: list[Message]) -> None:
+        """Hand on what a channel brought."""
+        if self.scenario.delay_s:
+            self._after_delay(self._came, rank, messages)
+        else:
+            self._came(rank, messages)
+
+    def _came(self, rank: Rank, messages: list[Message]) -> None:
+        if not rank.is_loaded:  # no inbox yet
+            rank.early += messages
+            return
+        now, held, parts, steps = self.clock.now, rank.held, rank.parts, set()
+        for _, step, edge, _ in messages:
+            if parts and (step, edge) in parts:
+                parts[step, edge] -= 1
+                if parts[step, edge]:
+                    continue
+                del parts[step, edge]
+            steps.add(step)
+            if step in held:
+                held[step].append(edge)
+            else:
+                held[step] = [edge]
+        for layer, micro_batch in sorted(steps):
+            rank.note("receive", layer, micro_batch, now, now)
+            if layer == self.layers:
+                for source, _ in held.pop((layer, micro_batch)):
+                    self._tell(rank, Arrived(Kind.GATHER, layer, 0, source, 0, 0, 1))
+            elif len(held[layer, micro_batch]) == len(rank.plan.receives[layer + 1]):
+                # As long as the step lacks more, the state machine can do nothing about it.
+                self._tell(rank, ArrivedEdges(layer, micro_batch, held.pop((layer, micro_batch))))
+
+    def failed(self, rank: Rank, error: ChannelError) -> None:
+        """End the run, as a driver does when a request fails."""
+        self._tell(rank, Failed(as_run_error(error, rank=rank.number, operation="send", layer=None)))
+
+
+class _NoServer(Server):
+    """A service elsewhere, whose time is in the latencies."""
+
+    def serve(self, seconds: float, call: object, *arguments: object) -> None:  # noqa: ARG002
+        call(*arguments)  # type: ignore[operator]
+
+
+def _received(exchange: Exchange, payloads: NDArray[np.float64], workers: int) -> NDArray[np.float64]:
+    """Return the payload bytes that each rank gets, P x micro-batches."""
+    found = np.zeros((workers, payloads.shape[1]))
+    np.add.at(found, exchange.targets, np.repeat(payloads, exchange.fan, axis=0))
+    return found
+
+
+def with_seed(scenario: Scenario, seed: int) -> Scenario:
+    """Return the scenario with other draws."""
+    return dataclasses.replace(scenario, chances=dataclasses.replace(scenario.chances, seed=seed))

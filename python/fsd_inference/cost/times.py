@@ -1,0 +1,301 @@
+"""The time model: how long a run takes, layer by layer, from its plan; quicker than the simulator.
+
+A layer's period is that of its slowest rank: the boundary rows, then the longer of the interior rows and the exchange.
+That is packing, sending, delivery, receiving and unpacking; as a rank waits for the last of its sources, the
+latencies taken are about the largest of as many draws. With micro-batches, one's exchange hides behind the others'
+computing. Draws, retries and queues at the services are the simulator's (`cost.simulator`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsd_inference.config import RunSettings
+from fsd_inference.cost.frames import ChannelLimits, Payloads
+from fsd_inference.cost.simulator.launch import launch_s
+from fsd_inference.cost.simulator.rank import READERS, SENDERS
+from fsd_inference.cost.timing import Timing
+from fsd_inference.cost.work import Speed, Work
+from fsd_inference.engine.tree import Tree
+from fsd_inference.errors import SettingError
+from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.records import FunctionTime
+
+Floats = NDArray[np.float64]
+_LAUNCHES = 5  # whose median is taken
+_BATCH_ENTRIES = 10  # PublishBatch, ReceiveMessage (AWS API)
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimes:
+    """How long a run takes, and what of it.
+
+    Attributes
+    ----------
+    wall_s : float
+        From asking to the result in hand.
+    launch_s, load_s, store_s : float
+        Starting all ranks; loading shard and input, the slowest rank; storing results and ending.
+    layers_s, compute_s : tuple of float
+        Of each layer: its period, and the slowest rank's computing in it.
+    functions_s : float
+        Seconds of all ranks' functions.
+    """
+
+    wall_s: float
+    launch_s: float
+    load_s: float
+    store_s: float
+    layers_s: tuple[float, ...]
+    compute_s: tuple[float, ...]
+    functions_s: float
+
+    def function_times(
+        self, memory_mb: int, workers: int, *, architecture: str = "x86_64", coordinator_mb: int = 512
+    ) -> tuple[FunctionTime, ...]:
+        """Return the time of the workers' functions and of the coordinator's, to be priced."""
+        return (
+            FunctionTime(memory_mb, architecture, self.functions_s, workers),
+            FunctionTime(coordinator_mb, architecture, self.wall_s, 1),
+        )
+
+
+def predict_times(
+    plan: ExchangePlan,
+    work: Work,
+    payloads: Payloads,
+    settings: RunSettings,
+    channel: str,
+    timing: Timing,
+    *,
+    memory_mb: int = 1769,
+    warm: int = 0,
+    limits: ChannelLimits | None = None,
+) -> RunTimes:
+    """Predict a run on functions.
+
+    Parameters
+    ----------
+    plan, work, payloads
+        What is exchanged, what the ranks have to do, and what the edges carry.
+    settings : RunSettings
+    channel : {"serial", "memory", "queue", "object", "mpi"}
+        "serial" takes a plan of one worker.
+    timing : Timing
+    memory_mb : int
+        Of each function.
+    warm : int
+        Function environments that are there already.
+    limits : ChannelLimits, optional
+
+    Raises
+    ------
+    SettingError
+        Plan, work and settings are of different numbers of workers, or the channel is none.
+    """
+    if not settings.workers == plan.workers == work.workers:
+        raise SettingError(f"the settings are for {settings.workers} workers, but the plan has {plan.workers}")
+    if channel not in {"serial", "memory", "queue", "object", "mpi"}:
+        raise SettingError(f"channel must be serial, memory, queue, object or mpi, not {channel!r}")
+    speed = Speed(timing, memory_mb, settings.threads)
+    tree = Tree(settings.workers, settings.branching)
+    launches = sorted(launch_s(tree, timing, warm=max(0, warm - 1), seed=seed) for seed in range(_LAUNCHES))
+    launch = launches[_LAUNCHES // 2]
+    before = timing["client.before_s"] + 2 * timing.latency("begin").mean_s  # the coordinator's and rank 0's
+    if warm < settings.workers:
+        before += 2 * timing.latency("cold").mean_s
+    request_s = timing["cpu.request_s"] / speed.one
+    load = _load_s(work, payloads, timing, speed)
+    periods, computing = _layers(plan, work, payloads, settings, channel, timing, speed, limits or ChannelLimits())
+    # A result and a report; then each rank tells its parent.
+    store = 2 * (timing.latency("put").mean_s + request_s)
+    if plan.workers > 1 and channel in {"queue", "object"}:
+        a_hop = sum(timing.latency(name).mean_s for name in _HOPS[channel])
+        store += (tree.depth - 1) * (a_hop + 2 * request_s)
+    collected = settings.workers if settings.output == "rows" else 1
+    after = timing["client.after_s"] + collected * (timing["cpu.request_s"] + timing.latency("get").mean_s)
+    run = load + sum(periods) + store
+    return RunTimes(
+        before + launch + run + after,
+        launch,
+        load,
+        store,
+        tuple(periods),
+        tuple(computing),
+        settings.workers * (run + launch / 2),
+    )
+
+
+_HOPS = {"queue": ("publish", "deliver", "receive"), "object": ("put", "get")}
+
+
+def _load_s(work: Work, payloads: Payloads, timing: Timing, speed: Speed) -> float:
+    shard = float(work.shard_bytes.max())
+    cpu = shard / timing["cpu.load_bytes_per_s"] + payloads.input_bytes / timing["cpu.unpack_bytes_per_s"]
+    bandwidth = min(timing["connection.bytes_per_s"], timing["network.bytes_per_s"])
+    reads = 3 * (timing.latency("get").mean_s + timing["cpu.request_s"] / speed.one)
+    claim = timing.latency("put").mean_s
+    return claim + reads + (shard + payloads.input_bytes) / bandwidth + cpu / speed.one
+
+
+def _layers(
+    plan: ExchangePlan,
+    work: Work,
+    payloads: Payloads,
+    settings: RunSettings,
+    channel: str,
+    timing: Timing,
+    speed: Speed,
+    limits: ChannelLimits,
+) -> tuple[list[float], list[float]]:
+    compute = speed.compute_s(work, payloads)
+    step_s = timing["cpu.step_s"] / speed.one
+    micro_batches = len(payloads.samples)
+    periods, computing = [], []
+    for layer in range(work.layers):
+        of_rank = compute[layer].mean(axis=1) + step_s  # of a micro-batch
+        whole = of_rank * micro_batches
+        computing.append(float(whole.max()))
+        if layer >= len(plan.exchanges) or not plan.exchanges[layer]:
+            periods.append(float(whole.max()))
+            continue
+        traffic = _Traffic(plan, payloads, layer)
+        exchange, receiving, packing = traffic.exchange_s(channel, timing, speed, limits)
+        hidden = (micro_batches - 1) * of_rank
+        if settings.overlap:
+            hidden = hidden + of_rank * (1 - traffic.boundary_share(work, layer))
+        # One thread receives, whatever the number of micro-batches.
+        own = np.maximum(whole + packing * micro_batches, receiving * micro_batches)
+        periods.append(float(np.maximum(own, whole - hidden + packing + exchange).max()))
+    return periods, computing
+
+
+class _Traffic:
+    """One exchange, summed over each rank's edges; bytes are those of a mean micro-batch."""
+
+    def __init__(self, plan: ExchangePlan, payloads: Payloads, layer: int) -> None:
+        edges = plan.exchanges[layer]
+        self.sent, self.got, self.frames, self.sources = np.zeros((4, plan.workers))
+        rows = np.zeros(plan.workers)
+        for edge, size in zip(edges, payloads.exchanges[layer].mean(axis=1).tolist(), strict=True):
+            targets = list(edge.targets)
+            self.sent[edge.source] += size
+            self.frames[edge.source] += 1
+            self.got[targets] += size
+            self.sources[targets] += 1
+            rows[edge.source] = max(rows[edge.source], edge.rows.size)
+        self._rows = rows
+        self._plan_rows = sum(edge.rows.size for edge in edges)
+
+    def boundary_share(self, work: Work, layer: int) -> Floats:
+        """Return about which share of a rank's rows others need: no less than its largest edge."""
+        width = work.inputs[layer + 1] if layer + 1 < len(work.inputs) else self._plan_rows
+        owned = max(1.0, width / work.workers)
+        share: Floats = np.minimum(1.0, self._rows / owned)
+        return share
+
+    def exchange_s(
+        self, channel: str, timing: Timing, speed: Speed, limits: ChannelLimits
+    ) -> tuple[Floats, Floats, Floats]:
+        """Return, of each rank, the seconds of travelling, of which receiving, and those of packing and unpacking."""
+        one = speed.one
+        packing: Floats = (
+            self.sent / timing["cpu.pack_bytes_per_s"] + self.got / timing["cpu.unpack_bytes_per_s"]
+        ) / one
+        request_s, message_s = timing["cpu.request_s"] / one, timing["cpu.message_s"] / one
+        byte_s = 1 / timing["cpu.body_bytes_per_s"] / one
+        network = timing["network.bytes_per_s"]
+        # A rank waits for its slowest source, whose latency is about the largest of as many draws.
+        draws = max(1, round(float(self.sources.mean())))
+        largest = {name: timing.latency(name).largest_s(draws) for name in _HOPS.get(channel, ())}
+        if channel == "queue":
+            sent, got = self.sent * 4 / 3, self.got * 4 / 3
+            batches = np.maximum(np.ceil(self.frames / _BATCH_ENTRIES), np.ceil(sent / limits.message_bytes))
+            turns = np.ceil(batches / SENDERS)
+            sending = (request_s + turns * largest["publish"]) + sent * byte_s + sent / network
+            polls = np.ceil(self.sources / _BATCH_ENTRIES)
+            receiving = polls * (timing.latency("receive").mean_s + request_s) + self.sources * message_s
+            receiving = receiving + got * byte_s + got / network
+            return np.full_like(sent, float(sending.max()) + largest["deliver"]) + receiving, receiving, packing
+        if channel == "object":
+            sending = request_s + largest["put"] + self.sent * byte_s + self.sent / network
+            # The one expected last is polled at intervals of about an eighth of the wait; then the others are read.
+            reads = 1 + np.ceil(np.maximum(0, self.sources - 1) / READERS)
+            wait = float(sending.max())
+            receiving = wait / 16 + reads * (timing.latency("get").largest_s(READERS) + request_s)
+            receiving = receiving + self.got * byte_s + self.got / network
+            return np.full_like(self.sent, wait) + receiving, receiving, packing
+        is_mpi = channel == "mpi"
+        latency = timing["mpi.latency_s"] if is_mpi else 0.0
+        bandwidth = timing["mpi.bytes_per_s" if is_mpi else "connection.bytes_per_s"]
+        travelling = latency + float((self.sent / bandwidth).max()) + self.got / bandwidth
+        return travelling, self.got / bandwidth, packing
+
+
+# --- servers ---------------------------------------------------------------------------------------------------------
+
+INSTANCES = {
+    "c5.2xlarge": (8, 16),
+    "c5.4xlarge": (16, 32),
+    "c5.9xlarge": (36, 72),
+    "c5.12xlarge": (48, 96),
+    "c5.18xlarge": (72, 144),
+    "c5.24xlarge": (96, 192),
+}
+"""vCPUs and GiB of memory (Amazon EC2 instance types, 2026-11)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTimes:
+    """A batch on one server with the serial engine, all vCPUs at work on it.
+
+    Attributes
+    ----------
+    boot_s, load_s, compute_s : float
+        Until it runs (job-scoped), until the network is in memory, and the batch itself.
+    """
+
+    instance: str
+    boot_s: float
+    load_s: float
+    compute_s: float
+
+    @property
+    def job_s(self) -> float:
+        """A server made for the batch: what is waited for, and billed."""
+        return self.boot_s + self.load_s + self.compute_s
+
+    @property
+    def always_on_s(self) -> float:
+        """A server that is there and has the network: what is waited for; all hours are billed."""
+        return self.compute_s
+
+
+def server_times(work: Work, payloads: Payloads, timing: Timing, instance: str) -> ServerTimes:
+    """Predict a batch on a server: this machine's kernel rate for each vCPU, times the core factor.
+
+    Raises
+    ------
+    SettingError
+        The instance type is not known here.
+    """
+    if instance not in INSTANCES:
+        raise SettingError(f"instance must be one of {', '.join(INSTANCES)}, not {instance!r}")
+    cores, _ = INSTANCES[instance]
+    whole = Work(work.connections.sum(axis=1, keepdims=True), work.inputs, work.shard_bytes.sum(keepdims=True))
+    one = Speed(timing).compute_s(whole, payloads).sum() / timing["core.factor"]
+    size = float(work.shard_bytes.sum())
+    # Loading is one process's: over one connection a core, checked by all cores.
+    load = size / min(timing["mpi.bytes_per_s"], cores * timing["connection.bytes_per_s"])
+    load += size / timing["cpu.load_bytes_per_s"] / cores
+    return ServerTimes(instance, timing["boot.s"], load, float(one) / cores)
+
+
+def fits_server(work: Work, instance: str, held_bytes: float) -> bool:
+    """Whether the network and `held_bytes` more (panels, inputs) fit the server's memory."""
+    _, gib = INSTANCES[instance]
+    return float(work.shard_bytes.sum()) + held_bytes <= gib * math.pow(2, 30)
