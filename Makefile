@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust package check terraform image e2e bench wheel constraints lock clean
+.PHONY: help venv demo test lint types rust package check terraform image e2e bench wheel screenshot constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -44,6 +44,7 @@ help:
 	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS"
 	@echo "make bench    benchmarks: kernel, runs, overlap, partition (BENCH=runs for one of them)"
 	@echo "make wheel    dist/*.whl"
+	@echo "make screenshot  docs/report.png: the page of a run made here (needs chromium)"
 	@echo "make constraints  pin the newest versions of what .venv installs"
 	@echo "make lock     pin the libraries of the Lambda functions, by hash, at the versions of constraints.txt"
 	@echo "make venv     .venv with the project (editable) and its test tools"
@@ -143,6 +144,21 @@ bench: $(VENV)/.test
 	@for script in tests/bench/bench_$(BENCH).py; do \
 	  echo "== $$script"; $(BIN)/python -m tests.bench.$$(basename $$script .py) $(ARGS); \
 	done
+
+# A run over the emulated AWS, and its page as a browser shows it, in few colours.
+screenshot: $(VENV)/.test
+	@command -v chromium >/dev/null || { echo "make: no chromium; install Debian's package chromium" >&2; exit 1; }
+	rm -rf .work/screenshot
+	mkdir -p .work/screenshot
+	cd .work/screenshot && ../../$(BIN)/fsd network generate radixnet --neurons 1024 --layers 24 -o net
+	cd .work/screenshot && ../../$(BIN)/fsd dataset digits --neurons 1024 --samples 2000 -o digits.npz
+	cd .work/screenshot && ../../$(BIN)/fsd infer net digits.npz -o out.npz --channel queue --workers 6 --report run
+	chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=.work/screenshot/chromium \
+	  --blink-settings=preferredColorScheme=1 --window-size=1080,1560 --screenshot=.work/screenshot/report.png \
+	  file://$(CURDIR)/.work/screenshot/run/report.html
+	$(BIN)/python -c 'from PIL import Image; \
+	  Image.open(".work/screenshot/report.png").convert("RGB").quantize(256).save("docs/report.png", optimize=True)'
 
 # The newest versions that fit together. The name of the project itself is left out.
 constraints: wheel

@@ -32,6 +32,7 @@ COMMANDS = (
     "stack down",
     "stack show",
     "cost",
+    "report",
     "prices show",
     "prices update",
 )

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fsd_inference.cli.console import Output, facts, requests_text
+from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import RunError, SettingError
-from fsd_inference.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from fsd_inference.session import Inference
@@ -84,6 +83,9 @@ def infer(
     report: Annotated[
         Path | None, typer.Option("--report", help="Directory to write report.json, report.html and trace.json to.")
     ] = None,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Also timeline.png, layers.png and matrix.png there (needs matplotlib).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Infer a batch: the same bits on every channel and for every number of workers."""
@@ -94,6 +96,8 @@ def infer(
             check_output(path)
     if report is not None:
         check_output(report, directory=True)
+    if plots:
+        _check_plots(report)
     check_distinct(NETWORK=network, INPUT=batch, output=output, categories=categories, report=report, stack=stack)
     _check_before(network, method, stack)
     from fsd_inference.network import load_inputs  # noqa: PLC0415
@@ -121,9 +125,9 @@ def infer(
             inference = session.infer(samples)
         except RunError:
             if report is not None and session.report is not None:
-                session.report.save(report)
+                session.report.save(report, plots=plots)
             raise
-    _write(inference, output, categories, report)
+    _write(inference, output, categories, report, plots)
     out.result(inference.report.to_json(), _summary(inference, output, report))
 
 
@@ -138,7 +142,15 @@ def _check_before(network: Path, method: Method | None, stack: Path | None) -> N
         load_stack(stack)
 
 
-def _write(inference: Inference, output: Path, categories: Path | None, report: Path | None) -> None:
+def _check_plots(report: Path | None) -> None:
+    from fsd_inference.report.plots import check_plots  # noqa: PLC0415
+
+    if report is None:
+        raise SettingError("--plots draws what --report writes: name a directory with --report")
+    check_plots()
+
+
+def _write(inference: Inference, output: Path, categories: Path | None, report: Path | None, plots: bool) -> None:
     """Write all files, none of which takes its place before all are complete."""
     from fsd_inference.network import save_outputs, write_categories  # noqa: PLC0415
     from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
@@ -153,25 +165,22 @@ def _write(inference: Inference, output: Path, categories: Path | None, report: 
             alive[inference.alive()] = True
             write_categories(files.enter_context(atomic_file(categories)), alive)
         if report is not None:
-            inference.report.save(report)
+            inference.report.save(report, plots=plots)
 
 
 def _summary(inference: Inference, output: Path, report: Path | None) -> str:
-    figures, outputs = inference.report, inference.outputs
+    from fsd_inference.report.figures import run_figures  # noqa: PLC0415
+    from fsd_inference.report.pricing import price  # noqa: PLC0415
+    from fsd_inference.report.summary import summary  # noqa: PLC0415
+
+    outputs = inference.outputs
     assert outputs is not None  # noqa: S101 - rows were asked for
     samples, width = outputs.shape
     rows = [
         ("output", f"{output}: {samples:,} samples x {width:,} outputs, {outputs.nnz:,} not zero"),
         ("alive", f"{inference.alive().size:,} of {samples:,} samples have an output > 0"),
-        ("wall time", f"{seconds_text(figures.wall_s)} ({figures.samples_per_s:,.0f} samples/s)"),
-        ("compute", f"{seconds_text(figures.compute_s)} ({figures.gedges_per_s:.2f} Gedge/s, kernel {figures.simd})"),
+        *summary(run_figures(inference.report), price(inference.report)),
     ]
-    if figures.workers > 1:
-        usage = figures.usage
-        rows += [
-            ("exchanged", f"{figures.row_sends:,} row_sends, {usage.frames:,} frames, {bytes_text(usage.wire_bytes)}"),
-            ("requests", requests_text(usage)),
-        ]
     if report is not None:
         rows.append(("report", f"{report / 'report.html'}, and report.json and trace.json beside it"))
     return facts(rows)

@@ -1,8 +1,9 @@
-"""Round values to mark on an axis."""
+"""Where an axis ends, and the round values to mark on it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def ticks(largest: float, most: int = 6) -> list[float]:
@@ -18,3 +19,10 @@ def ticks(largest: float, most: int = 6) -> list[float]:
 def figure(value: float) -> str:
     """Return a round value without more digits than it needs: ``0.05``, ``20``, ``1,500``."""
     return f"{value:,.10g}"
+
+
+def axis_end(sums: Sequence[float]) -> float:
+    """Return where the axis of values ends: above all bars, unless a few would make the others invisible."""
+    largest = max(sums, default=0.0)
+    usual = sorted(sums)[int(0.9 * len(sums))] if sums else 0.0
+    return 1.3 * usual if 0 < 6 * usual < largest else largest

@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from fsd_inference.report.axes import figure, ticks
+from fsd_inference.report.axes import axis_end, figure, ticks
 from fsd_inference.report.figures import LayerFigures, RunFigures, Slice
 from fsd_inference.report.markup import Markup, coordinate, join, tag
 from fsd_inference.report.matrix import Matrix
@@ -50,7 +50,7 @@ def timeline(figures: RunFigures) -> tuple[Markup, list[str]]:
     if thinned:
         notes.append(f"Of each rank the longest {most:,} intervals are drawn.")
     bottom = _TOP + len(ranks) * height
-    drawing = _svg(
+    whole = drawing(
         join(_time_axis(span, scale, bottom), *rows),
         bottom + 34,
         "Timeline: what each rank did when",
@@ -59,7 +59,7 @@ def timeline(figures: RunFigures) -> tuple[Markup, list[str]]:
         data_scale=f"{scale:.8g}",
         class_="timeline",
     )
-    return drawing, notes
+    return whole, notes
 
 
 def _row(slices: Sequence[Slice], rank: int, y: float, height: float, origin: float, scale: float) -> list[Markup]:
@@ -138,7 +138,7 @@ def bars(
     # Of several layers in a bar the mean, so that the axis keeps its meaning.
     values = [[sum(value(each) for each in group) / len(group) for _, value in parts] for group in groups]
     sums = [sum(stack) for stack in values]
-    shown = _shown(sums)
+    shown = axis_end(sums)
     scale = height / shown if shown else 0.0
     step = (WIDTH - _LEFT - _RIGHT) / max(1, len(groups))
     drawn = [_value_axis(shown, scale, height, write)]
@@ -168,14 +168,7 @@ def bars(
         said = f"{over} {'bar is' if over == 1 else 'bars are'} cut off; the largest is {write(max(sums))}."
         notes.append(f"{title}: {said}")
     sizes = f"Largest {write(max(sums))}" if sums else "No layers"
-    return _svg(join(*drawn), height + 44, title, f"{sizes}; {len(layers):,} layers."), notes
-
-
-def _shown(sums: Sequence[float]) -> float:
-    """Return where the axis of values ends: above all bars, unless a few would make the others invisible."""
-    largest = max(sums, default=0.0)
-    usual = sorted(sums)[int(0.95 * len(sums))] if sums else 0.0
-    return 1.3 * usual if 0 < 6 * usual < largest else largest
+    return drawing(join(*drawn), height + 44, title, f"{sizes}; {len(layers):,} layers."), notes
 
 
 def _value_axis(largest: float, scale: float, height: float, write: Callable[[float], str]) -> Markup:
@@ -236,7 +229,7 @@ def heat_map(found: Matrix) -> Markup:
     names = [found.name(index) for index in range(size)]
     texts = [[bytes_text(value) for value in row] for row in found.cells]
     data = {"left": left, "top": top, "cell": cell, "names": names, "cells": texts}
-    return _svg(
+    return drawing(
         join(frame, *paths, *marks),
         top + size * cell + 6,
         "Communication matrix: bytes from each rank to each other",
@@ -259,11 +252,12 @@ def _cell_texts(found: Matrix, cell: float, left: float, top: float) -> list[Mar
     return texts
 
 
-def _svg(inner: Markup, height: float, title: str, description: str, *, width: float = WIDTH, **more: object) -> Markup:
+def drawing(
+    inner: Markup, height: float, title: str, description: str, *, width: float = WIDTH, **more: object
+) -> Markup:
+    """Return a whole drawing that scales with its place; `description` is for those who do not see it."""
     return tag(
         "svg",
-        tag("title", title),
-        tag("desc", description),
         inner,
         viewBox=f"0 0 {coordinate(width)} {coordinate(height)}",
         role="img",

@@ -90,8 +90,8 @@ def _tiles(figures: RunFigures, priced: Priced) -> Markup:
     ]
     if priced.metered is not None:
         foreseen = priced.predicted
-        more = f"prices of {priced.metered.date}" if foreseen is None else f"predicted ${_usd(foreseen.usd)}"
-        rows.append(("Cost", f"${_usd(priced.metered.usd)}", more))
+        more = f"prices of {priced.metered.date}" if foreseen is None else f"predicted ${foreseen.usd:.3g}"
+        rows.append(("Cost", f"${priced.metered.usd:.3g}", more))
     return tiles(rows)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fsd_inference.records import RunReport
 from fsd_inference.report.figures import run_figures
+from fsd_inference.report.plots import check_plots, save_plots
 from fsd_inference.report.pricing import price
 from fsd_inference.report.run_page import run_page
 from fsd_inference.report.trace import trace
@@ -19,7 +20,7 @@ class Report(RunReport):
 
     __slots__ = ()
 
-    def save(self, directory: str | os.PathLike[str]) -> Path:
+    def save(self, directory: str | os.PathLike[str], *, plots: bool = False) -> Path:
         """Write what is known of the run into a directory, which is made if need be.
 
         ``report.json`` has the figures, ``report.html`` is a page that needs nothing beside it, ``trace.json`` opens in
@@ -28,6 +29,8 @@ class Report(RunReport):
         Parameters
         ----------
         directory : path
+        plots : bool, optional
+            Also ``timeline.png``, ``layers.png`` and ``matrix.png``, where there is something to draw.
 
         Returns
         -------
@@ -36,14 +39,20 @@ class Report(RunReport):
 
         Raises
         ------
+        SettingError
+            There is no matplotlib for the plots.
         FileFormatError
             What the ranks report makes no sense.
         """
+        if plots:
+            check_plots()
         figures = run_figures(self)
         html = run_page(figures, price(self))
         path = super().save(directory)
         write_text(path.with_name("report.html"), html)
         write_text(path.with_name("trace.json"), json.dumps(trace(figures), separators=(",", ":")))
+        if plots:
+            save_plots(figures, path.parent)
         return path
 
 

@@ -1,0 +1,103 @@
+"""The figures of a run that are told after it, and those that runs are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fsd_inference.report.figures import RunFigures
+from fsd_inference.report.pricing import Priced
+from fsd_inference.units import bytes_text, seconds_text, usd_text
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A run among others: what it is called, its figures and its cost."""
+
+    name: str
+    figures: RunFigures
+    priced: Priced
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars of the run, if they can be told."""
+        return None if self.priced.metered is None else self.priced.metered.usd
+
+    def record(self) -> dict[str, Any]:
+        """Return the run as plain JSON values."""
+        report, cost = self.figures.report, self.priced.metered
+        return {
+            "run": self.name,
+            "channel": report.channel,
+            "workers": report.workers,
+            "samples": report.samples,
+            "layers": report.layers,
+            "failed": report.error is not None,
+            "wall_s": report.wall_s,
+            "launch_s": report.launch_s,
+            "compute_s": report.compute_s,
+            "wait_s": self.figures.wait_s,
+            "requests": sum(report.usage.requests.values()),
+            "wire_bytes": report.usage.wire_bytes,
+            "body_bytes": report.usage.body_bytes,
+            "usd": None if cost is None else cost.usd,
+            "usd_per_sample": None if cost is None else cost.usd_per_sample,
+            "prices_of": None if cost is None else cost.date,
+        }
+
+
+COLUMNS = (
+    "run",
+    "channel",
+    "P",
+    "samples",
+    "wall",
+    "launch",
+    "compute",
+    "wait",
+    "requests",
+    "sent",
+    "USD",
+    "USD/sample",
+)
+"""Of a table of runs; `row` returns what stands under them."""
+
+
+def row(run: Compared) -> tuple[str, ...]:
+    """Return a run as a line of a table: computing is that of the slowest rank, waiting that of the mean rank."""
+    report, cost = run.figures.report, run.priced.metered
+    costs = ("?", "?") if cost is None else (usd_text(cost.usd), usd_text(cost.usd_per_sample))
+    return (
+        run.name if report.error is None else f"{run.name} (failed)",
+        report.channel,
+        f"{report.workers:,}",
+        f"{report.samples:,}",
+        *(seconds_text(each) for each in (report.wall_s, report.launch_s, report.compute_s, run.figures.wait_s)),
+        f"{sum(report.usage.requests.values()):,}",
+        bytes_text(report.usage.wire_bytes),
+        *costs,
+    )
+
+
+def summary(figures: RunFigures, priced: Priced) -> Sequence[tuple[str, str]]:
+    """Return what is told of a run after it."""
+    report, usage = figures.report, figures.report.usage
+    rows = [
+        ("wall time", f"{seconds_text(report.wall_s)} ({report.samples_per_s:,.0f} samples/s)"),
+        ("compute", f"{seconds_text(report.compute_s)} ({report.gedges_per_s:.2f} Gedge/s, kernel {report.simd})"),
+    ]
+    if report.workers > 1:
+        requests = ", ".join(f"{count:,} {kind}" for kind, count in sorted(usage.requests.items())) or "none"
+        waited = f"{seconds_text(figures.wait_s)} for frames (mean rank); launch {seconds_text(report.launch_s)}"
+        rows += [
+            ("waiting", waited),
+            ("exchanged", f"{report.row_sends:,} row_sends, {usage.frames:,} frames, {bytes_text(usage.wire_bytes)}"),
+            ("requests", requests),
+        ]
+    cost = priced.metered
+    if cost is not None:
+        services = ", ".join(f"{name} {usd_text(usd)}" for name, usd in cost.by_service().items() if usd)
+        size = "" if report.memory_mb else ", were its processes functions"
+        rows.append(("cost", f"USD {usd_text(cost.usd)}{size} ({services}; prices of {cost.region}, {cost.date})"))
+    return rows
