@@ -142,6 +142,26 @@ def test_a_killed_worker_is_named_and_the_others_end(
     assert all(rank["error"]["type"] == "WorkerDiedError" for rank in ranks)
 
 
+def test_a_killed_coordinator_is_told_of_by_another(
+    calls: Caller, pushed: Pushed, inputs: sparse.csr_array, network: fsd.Network
+) -> None:
+    """Nobody is left to write how its run ended but the coordinator of another run."""
+    before = processes_of(f"{calls.stack.name}-coordinator")
+    for process in before:  # so that there is one whose work is known
+        os.kill(process, signal.SIGKILL)
+    event = calls.event(pushed, sparse.vstack([inputs] * 20).tocsr(), "object", MEMORY_MB, branching=2)
+    calls.ask(event)
+    claims = event.spec.claim_key(0).rpartition("/")[0] + "/"
+    wait_until(lambda: len(list(calls.store.list(claims))) == P, "all ranks have started", 60)
+    (victim,) = processes_of(f"{calls.stack.name}-coordinator")
+    os.kill(victim, signal.SIGKILL)
+    whole = calls.push(network, 1)
+    assert calls.carry_out(calls.event(whole, inputs, "serial", MEMORY_MB)).state == "done"
+    status = calls.wait(event.spec.run, 20)
+    assert isinstance(status.error, WorkerDiedError)
+    assert "the coordinator ended before the run did" in str(status.error)
+
+
 def test_an_event_of_another_rank_s_failure_reaches_its_own_coordinator(
     calls: Caller, pushed: Pushed, inputs: sparse.csr_array
 ) -> None:

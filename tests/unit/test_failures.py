@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fsd_inference.aws.events import RankEvent
-from fsd_inference.aws.failures import parse_failure
+from fsd_inference.aws.events import RankEvent, RunEvent
+from fsd_inference.aws.failures import parse_coordinator_failure, parse_failure
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import RunError, StackUpdatedError, StartError, WorkerDiedError
@@ -74,3 +74,16 @@ def test_a_record_of_a_rank(
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"requestPayload": {"version": 1}}', '{"requestPayload": 3}'])
 def test_other_messages_are_not_records_of_ranks(body: str) -> None:
     assert parse_failure(body) is None
+
+
+def test_a_record_of_a_coordinator() -> None:
+    run = RunEvent(EVENT.spec, "object", 1769)
+    body = json.dumps({"requestPayload": run.to_json(), "responsePayload": {"errorMessage": "signal: killed"}})
+    assert parse_failure(body) is None
+    found = parse_coordinator_failure(body)
+    assert found is not None
+    event, error = found
+    assert (event.spec.run, event.spec.attempt) == (EVENT.spec.run, EVENT.spec.attempt)
+    assert str(error) == "the coordinator ended before the run did (signal: killed); try again"
+    assert error.retryable
+    assert parse_coordinator_failure(record("RetriesExhausted", None)) is None

@@ -18,7 +18,7 @@ from typing import Any
 from fsd_inference.aws.backends import open_channel
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.events import RankEvent, RunEvent, check_fit
-from fsd_inference.aws.failures import Failure, FailureQueue, parse_failure
+from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_failure, parse_failure
 from fsd_inference.aws.lanes import open_lanes
 from fsd_inference.aws.status import INLINE_BYTES, RunStatus, failure_key, metrics_key, status_key
 from fsd_inference.engine.control import abort_frame
@@ -293,24 +293,35 @@ class _Watch:
         while not self._stop.is_set():
             try:
                 for body, receipt in self._failures.receive(_POLL_WAIT_S):
-                    if self._hear(body):
-                        self._failures.delete(receipt)
+                    self._hear(body)
+                    self._failures.delete(receipt)
             except FsdError as error:
                 if not self._stop.is_set():
                     self._note(_as_run_error(error))
                 return
 
-    def _hear(self, body: str) -> bool:
-        """Pass a record on; return whether it was one of a rank, so that it has been dealt with."""
-        failure = parse_failure(body)
-        if failure is None:
-            return False
-        if self._is_ours(failure):
+    def _hear(self, body: str) -> None:
+        """Note a failure of this attempt; leave others where their coordinators look; end runs that have none."""
+        failure, orphan = parse_failure(body), parse_coordinator_failure(body)
+        if failure is not None and self._is_ours(failure):
             self._note(failure.error)
-        else:
+        elif failure is not None:
             other = failure.event.spec
             self._use.store.put_if_absent(failure_key(other.prefix), body.encode())
-        return True
+        elif orphan is not None:
+            event, error = orphan
+            self._end(event.spec, error)
+
+    def _end(self, spec: RunSpec, error: RunError) -> None:
+        """Write how a run ended whose coordinator cannot."""
+        key = status_key(spec.run)
+        data = self._use.store.get(key)
+        if data is None:
+            return
+        status = RunStatus.from_bytes(data, key)
+        if status.attempt == spec.attempt and not status.is_over:
+            ended = replace(status, state="failed", error=error, ended=time.time())
+            self._use.store.put(key, json.dumps(ended.to_json()).encode())
 
     def _is_ours(self, failure: Failure) -> bool:
         spec = failure.event.spec

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsd_inference.aws.clients import Clients, request
-from fsd_inference.aws.events import RankEvent
+from fsd_inference.aws.events import RankEvent, RunEvent
 from fsd_inference.config import RetrySettings
 from fsd_inference.engine.worker import died
-from fsd_inference.errors import InputError, RunError, StackUpdatedError, StartError
+from fsd_inference.errors import InputError, RunError, StackUpdatedError, StartError, WorkerDiedError
 from fsd_inference.records import UsageMeter
 
 _RETRY = RetrySettings()
@@ -83,6 +83,18 @@ def parse_failure(body: str | bytes) -> Failure | None:
     return Failure(event, _error(event, str(context.get("condition", "")), answer))
 
 
+def parse_coordinator_failure(body: str | bytes) -> tuple[RunEvent, RunError] | None:
+    """Return the run whose coordinator a record is of, and the error to show for it; None if it is not of one."""
+    try:
+        record = json.loads(body)
+        event = RunEvent.from_json(record["requestPayload"])
+        answer = _mapping(record.get("responsePayload"))
+    except (ValueError, KeyError, TypeError, InputError):
+        return None
+    reason = _reason(str(answer.get("errorType", "")), str(answer.get("errorMessage", "")))
+    return event, WorkerDiedError(f"the coordinator ended before the run did ({reason}); try again", operation="run")
+
+
 def _error(event: RankEvent, condition: str, answer: Mapping[str, Any]) -> RunError:
     rank = event.rank
     kind, text = str(answer.get("errorType", "")), str(answer.get("errorMessage", "")).strip()
@@ -97,8 +109,11 @@ def _error(event: RankEvent, condition: str, answer: Mapping[str, Any]) -> RunEr
         return StackUpdatedError(text, rank=rank, operation="start")
     if kind.endswith("Error") and not kind.startswith(("Runtime.", "Sandbox.")):  # raised by our handler
         return RunError(f"rank {rank} could not begin: {text}", rank=rank, operation="start", retryable=False)
-    reason = " ".join(f"{kind}: {text}".strip(": ").split()) or "Lambda gives no reason"
-    return died(rank, f"{reason}; function of {event.memory_mb} MB")
+    return died(rank, f"{_reason(kind, text)}; function of {event.memory_mb} MB")
+
+
+def _reason(kind: str, text: str) -> str:
+    return " ".join(f"{kind}: {text}".strip(": ").split()) or "Lambda gives no reason"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
