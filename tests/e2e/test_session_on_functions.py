@@ -261,7 +261,7 @@ def test_each_refusal_is_one_line(commands: Fsd, place: Path, pushed: Path) -> N
         ([*infer, "--stack", "."], 2, "cannot read .: Is a directory"),
         ([*infer, "--memory", "640"], 2, "has no workers of 640 MB; it has 512, 1769"),
         ([*infer, "--threads", "2"], 2, "whose threads follow from their memory"),
-        ([*infer, "--workers", "3"], 2, "the network is not on the stack for 3 workers; push it first: fsd push net"),
+        ([*infer, "--workers", "2"], 2, "the network is not on the stack for 2 workers; push it first: fsd push net"),
         ([*infer, "--workers", "5"], 2, f"has queues for {P} workers, not 5"),
         ([*infer, "--workers", "1001", "--channel", "object"], 2, "can run at a time"),
         ([*infer, "--workers", "40", "--branching", "1", "--channel", "object"], 2, "is 40 levels deep"),
