@@ -136,7 +136,7 @@ image: wheel
 	docker/build dist
 
 e2e: terraform image $(VENV)/.test
-	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -m "image or functions or deploys" $(ARGS)
+	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -n 2 --dist loadfile -m "image or functions or deploys" $(ARGS)
 
 # --- figures and pins -------------------------------------------------------------------------------------------------
 
