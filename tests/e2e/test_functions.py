@@ -211,6 +211,23 @@ def test_too_few_free_functions(calls: Caller, pushed: Pushed, inputs: sparse.cs
     assert status.error.retryable
 
 
+def test_a_rank_that_never_starts(calls: Caller, pushed: Pushed, inputs: sparse.csr_array) -> None:
+    """Lambda has taken its event, and nothing comes of it."""
+    calls.carry_out(calls.event(pushed, inputs, "object", MEMORY_MB))  # so that there are as many processes as ranks
+    frozen = min(worker_processes(calls))
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        event = calls.event(pushed, inputs, "object", MEMORY_MB, clocks=Clocks(start_s=5.0, stall_s=60.0, run_s=60.0))
+        error = calls.carry_out(event).error
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    assert isinstance(error, StartError)
+    assert "ranks started within 5 s (missing: " in str(error)
+    assert f"of {P} ranks" in str(error)
+    assert "free concurrency" in str(error)
+    assert error.retryable
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

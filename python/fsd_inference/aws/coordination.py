@@ -179,7 +179,9 @@ class Coordination:
             if failed is not None:
                 self._abort(spec, lane, failed)
             reports = _last_reports(use.store, spec, failed)
-        return Ended(launched, reports, first_error(spec, reports, [failed] if failed else []))
+        # Parents that miss a child each name that one; how many are missing is seen from here alone.
+        error = failed if isinstance(failed, StartError) else first_error(spec, reports, [failed] if failed else [])
+        return Ended(launched, reports, error)
 
     def _abort(self, spec: RunSpec, lane: int | None, error: RunError) -> None:
         """Stop all ranks, in the name of the one that failed; where that fails too, their own clocks end them."""
