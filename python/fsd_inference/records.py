@@ -502,7 +502,7 @@ class RunReport:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "report.json"
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".report", suffix=".tmp", delete=False) as file:
-            json.dump(self.to_json(), file)
+            file.write(json.dumps(self.to_json()))  # json.dump encodes in Python, piece by piece
         Path(file.name).chmod(0o644)
         Path(file.name).replace(path)
         return path

@@ -111,7 +111,7 @@ def test_what_is_under_the_pointer_is_told(tmp_path: Path) -> None:
     assert bar == "layer 0; 8.0 kB"
     assert cell == "rank 4 to rank 5; 3.6 kB"
     assert nothing == cell  # hidden
-    assert 'id="tip" role="status" hidden=""' in rendered.dom
+    assert 'id="tip" aria-hidden="true" hidden=""' in rendered.dom
 
 
 @pytest.mark.parametrize(("dark", "background"), [(False, b"\xf5\xf6\xf8"), (True, b"\x0e\x12\x16")])

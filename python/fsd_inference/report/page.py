@@ -29,7 +29,7 @@ def page(title: str, *parts: Markup) -> str:
         tag("style", _file("page.css")),
     )
     script = tag("script", _file("page.js"))
-    body = tag("body", tag("main", *parts), Markup('<div id="tip" role="status" hidden></div>'), script)
+    body = tag("body", tag("main", *parts), Markup('<div id="tip" aria-hidden="true" hidden></div>'), script)
     return f'<!doctype html>\n<html lang="en">\n{tag("head", head)}\n{body}\n</html>\n'
 
 
