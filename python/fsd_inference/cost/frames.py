@@ -157,20 +157,37 @@ def _attribute_bytes(targets: Sequence[int]) -> int:
 
 
 def _first_fit(messages: Iterable[float], batch_bytes: int) -> list[list[float]]:
+    ordered = sorted(messages, reverse=True)
     batches: list[list[float]] = []
-    for size in sorted(messages, reverse=True):
-        for batch in batches:
-            if len(batch) < _BATCH_ENTRIES and sum(batch) + size <= batch_bytes:
+    room: list[tuple[list[float], float]] = []  # those that may still take the smallest message, with what is left
+    for size in ordered:
+        for place, (batch, left) in enumerate(room):
+            if size <= left:
                 batch.append(size)
+                if len(batch) < _BATCH_ENTRIES and ordered[-1] <= left - size:
+                    room[place] = batch, left - size
+                else:
+                    del room[place]
                 break
         else:
             batches.append([size])
+            if ordered[-1] <= batch_bytes - size:
+                room.append((batches[-1], batch_bytes - size))
     return batches
 
 
 def units(size: float) -> int:
     """Return the 64 KiB units that a request of `size` bytes is billed as."""
     return max(1, math.ceil(size / UNIT_BYTES))
+
+
+def object_reads(frames: Sequence[FrameSize], first_bytes: int) -> int:
+    """Return the reads by which all readers of an object of `frames` get what is theirs."""
+    readers = {target for frame in frames for target in frame.targets}
+    heads = sum(_ENTRY_BYTES + _TARGET_BYTES * len(frame.targets) for frame in frames)
+    if _INDEX_BYTES + heads + sum(frame.size for frame in frames) <= first_bytes:
+        return len(readers)  # the usual case, and there may be many readers
+    return sum(1 + extra_reads(frames, target, first_bytes) for target in readers)
 
 
 def extra_reads(frames: Sequence[FrameSize], target: int, first_bytes: int) -> int:

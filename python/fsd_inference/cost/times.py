@@ -179,17 +179,20 @@ class _Traffic:
 
     def __init__(self, plan: ExchangePlan, payloads: Payloads, layer: int) -> None:
         edges = plan.exchanges[layer]
-        self.sent, self.got, self.frames, self.sources = np.zeros((4, plan.workers))
-        rows = np.zeros(plan.workers)
-        for edge, size in zip(edges, payloads.exchanges[layer].mean(axis=1).tolist(), strict=True):
-            targets = list(edge.targets)
-            self.sent[edge.source] += size
-            self.frames[edge.source] += 1
-            self.got[targets] += size
-            self.sources[targets] += 1
-            rows[edge.source] = max(rows[edge.source], edge.rows.size)
-        self._rows = rows
-        self._plan_rows = sum(edge.rows.size for edge in edges)
+        sizes = payloads.exchanges[layer].mean(axis=1)
+        self._workers = plan.workers
+        source = np.array([edge.source for edge in edges])
+        counts = [len(edge.targets) for edge in edges]
+        target = np.fromiter((rank for edge in edges for rank in edge.targets), np.int64, sum(counts))
+        of_edge = np.array([edge.rows.size for edge in edges], np.float64)
+        self.sent, self.frames = self._sums(source, sizes), self._sums(source, np.ones(source.size))
+        self.got, self.sources = self._sums(target, np.repeat(sizes, counts)), self._sums(target, np.ones(target.size))
+        self._rows: Floats = np.zeros(plan.workers)
+        np.maximum.at(self._rows, source, of_edge)
+        self._plan_rows = float(of_edge.sum())
+
+    def _sums(self, ranks: NDArray[np.int64], values: Floats) -> Floats:
+        return np.bincount(ranks, values, self._workers).astype(np.float64)
 
     def boundary_share(self, work: Work, layer: int) -> Floats:
         """Return about which share of a rank's rows others need: no less than its largest edge."""

@@ -18,6 +18,7 @@ from fsd_inference.cost.frames import (
     Payloads,
     cut_frames,
     extra_reads,
+    object_reads,
     publish_batches,
     step_frames,
     units,
@@ -118,8 +119,7 @@ def predict_object(
         writes += 1
         for frame in step.frames:
             traffic.to(step.layer, step.source, frame)
-        readers = {target for frame in step.frames for target in frame.targets}
-        reads += sum(1 + extra_reads(step.frames, target, limits.first_bytes) for target in readers)
+        reads += object_reads(step.frames, limits.first_bytes)
     misses = sum(habits.misses_before(len(of_key), len(payloads.samples)) for of_key in traffic.sources.values())
     for source, parent in _gathers(plan.workers, settings):
         frames = _gather_frames(parent, payloads, settings)

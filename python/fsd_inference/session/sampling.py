@@ -138,8 +138,13 @@ def _edge_bytes(
     if packed.size == len(edges):
         return of_sizes
     rows = np.array([edge.rows.size for edge in edges], np.float64)
+    everything: NDArray[np.float64]
+    if np.ptp(rows[packed]) == 0:  # no line through them
+        everything = np.outer(rows / rows[packed[0]], of_sizes.mean(axis=0))
+        everything[packed] = of_sizes
+        return everything
     slope, front = np.polyfit(rows[packed], of_sizes, 1)
-    everything: NDArray[np.float64] = np.maximum(np.outer(rows, slope) + front, of_sizes.min(axis=0))
+    everything = np.maximum(np.outer(rows, slope) + front, of_sizes.min(axis=0))
     everything[packed] = of_sizes
     return everything
 

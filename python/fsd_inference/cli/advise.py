@@ -1,0 +1,192 @@
+"""`fsd advise`: which variant, how many workers and which memory should run a network, or whether a server should."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fsd_inference.cli.console import Output, facts, table
+from fsd_inference.cli.options import Json, PricesFile, Region, examples
+from fsd_inference.cli.outputs import check_distinct, check_output
+from fsd_inference.errors import SettingError
+from fsd_inference.units import seconds_text, usd_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fsd_inference.cost.options import Advice, Option
+
+EXAMPLES = examples(
+    "fsd advise net --batch 10000 --input digits.npz",
+    "fsd advise net --batch 10000 --deadline 30s --budget 0.01 --queries-per-day 500 -o options.png",
+)
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SHOWN = 12
+
+Network = Annotated[Path, typer.Argument(help="A network.", metavar="NETWORK")]
+Batch = Annotated[int, typer.Option("--batch", help="Samples of a query.")]
+Input = Annotated[
+    Path | None,
+    typer.Option("--input", help="A sample of the inputs. Default: random ones, a fifth of their features being 1."),
+]
+LargestFunction = Annotated[
+    int,
+    typer.Option("--largest-function", min=128, max=10240, help="MB of your account's: new ones have 3008 at first."),
+]
+MostWorkers = Annotated[int, typer.Option("--most-workers", min=1, help="Functions that a run may have.")]
+Architecture = Annotated[Literal["x86_64", "arm64"], typer.Option("--architecture", help="Of functions.")]
+TimingFile = Annotated[
+    Path | None, typer.Option("--timing", help="A file of latencies and rates, as `fsd calibrate` writes them.")
+]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="Folder of plans that were cut before. Default: the user's cache.")
+]
+
+
+def advise(
+    network: Network,
+    batch: Batch,
+    inputs: Input = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", help="The answer is there by then, such as 30s, 500ms or 2m.")
+    ] = None,
+    budget: Annotated[float | None, typer.Option("--budget", help="A query costs no more, in USD.")] = None,
+    queries: Annotated[
+        float | None, typer.Option("--queries-per-day", help="How often: for servers, and for functions kept warm.")
+    ] = None,
+    largest: LargestFunction = 10240,
+    most_workers: MostWorkers = 64,
+    architecture: Architecture = "x86_64",
+    region: Region = "us-east-1",
+    prices: PricesFile = None,
+    timing: TimingFile = None,
+    cache: Cache = None,
+    every: Annotated[bool, typer.Option("--all", help="Show all options, not the best twelve.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to draw cost against time in (.png or .svg; needs matplotlib)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how a network should be run: predict the time, the cost and the memory of each option, and rank them.
+
+    Without limits the cheapest comes first; with a deadline, the cheapest in time; with a budget alone, the fastest
+    within it. What could not be cut within seconds is estimated and marked ~; what no other option beats in both time
+    and cost is marked *.
+    """
+    from fsd_inference.cost.options import Question  # noqa: PLC0415
+
+    out = Output(as_json)
+    question = Question(
+        batch,
+        None if deadline is None else seconds_of(deadline, "--deadline"),
+        budget,
+        queries,
+        largest,
+        architecture,
+        most_workers,
+    )
+    check_distinct(NETWORK=network, input=inputs, output=output, prices=prices, timing=timing)
+    if output is not None:
+        check_output(output)
+        from fsd_inference.report.advice_plot import check_plot  # noqa: PLC0415
+
+        check_plot(output)
+    with out.progress() as tasks:
+        from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
+        from fsd_inference.cost.timing import load_timing  # noqa: PLC0415
+        from fsd_inference.network import Network, load_inputs  # noqa: PLC0415
+        from fsd_inference.session.advising import advise as advise_network  # noqa: PLC0415
+
+        check_network(network)
+        loaded = Network.load(network)
+        advice = advise_network(
+            loaded,
+            question,
+            timing=load_timing("aws", *([] if timing is None else [timing])),
+            prices=load_prices(region, prices),
+            x=None if inputs is None else load_inputs(inputs, loaded.widths[0]),
+            cache=cache,
+            progress=tasks,
+        )
+    best = advice.best
+    if output is not None:
+        from fsd_inference.report.advice_plot import plot_advice  # noqa: PLC0415
+
+        plot_advice(advice, f"{loaded.name}, {batch:,} samples", output)
+    out.result({"network": str(network), "best": best.to_json(), **advice.to_json()}, *_shown(advice, every, inputs))
+
+
+def seconds_of(text: str, what: str) -> float:
+    """Return the seconds of a time such as 30s or 2m; SettingError if it is none."""
+    match = re.fullmatch(r"([-+]?[0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?", text)
+    if match is None:
+        raise SettingError(f"{what} must be a number and ms, s, m or h, such as 30s or 2m, not {text!r}")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def check_network(path: Path) -> None:
+    """Raise SettingError for a directory of shards: the planner cuts the network itself."""
+    from fsd_inference.partition import MANIFEST_FILE  # noqa: PLC0415
+
+    if (path / MANIFEST_FILE).is_file():
+        raise SettingError(f"{path} holds shards; give the network that they were cut from")
+
+
+def _shown(advice: Advice, every: bool, inputs: Path | None) -> list[RenderableType]:
+    question, best = advice.question, advice.best
+    rows = advice.options if every else _few(advice)
+    title = f"{question.rule}, {question.samples:,} samples; {advice.prices}; {advice.timing}"
+    drawn = table(
+        title, ("option", "MB", "b", "M", "time", "USD a query", "", "why"), (_row(option) for option in rows)
+    )
+    said: list[tuple[str, object]] = [
+        ("best", f"{best.name}: {seconds_text(best.wall_s)}, USD {usd_text(best.usd or 0.0)} a query"),
+        ("because", best.reason),
+    ]
+    said += [("then", _beside(best, other)) for other in advice.options[1:2] if other.problem is None]
+    if advice.break_even is not None:
+        said.append(("servers", str(advice.break_even)))
+    if inputs is None:
+        said.append(("inputs", "random, as none were given: real ones may leave more or less to compute and to send"))
+    if any(option.is_estimated for option in rows):
+        said.append(
+            ("~", "exchange estimated from other cuts; it is kept for the next time where there is time to cut")
+        )
+    if len(rows) < len(advice.options):
+        said.append(("more", f"{len(advice.options) - len(rows)} options with --all"))
+    return [drawn, facts(said)]
+
+
+def _few(advice: Advice) -> list[Option]:
+    """Return the first options, and the best of each variant and of each limit that is broken."""
+    rows = list(advice.options[:_SHOWN])
+    for option in advice.options[_SHOWN:]:
+        if all((option.variant, option.limit) != (row.variant, row.limit) for row in rows):
+            rows.append(option)
+    return rows
+
+
+def _row(option: Option) -> tuple[str, ...]:
+    is_spread = option.workers > 1
+    return (
+        option.name,
+        "" if option.memory_mb is None else f"{option.memory_mb:,}",
+        str(option.branching) if is_spread else "",
+        str(option.micro_batches) if is_spread else "",
+        seconds_text(option.wall_s),
+        "" if option.usd is None else usd_text(option.usd),
+        f"{'~' if option.is_estimated else ''}{'*' if option.is_pareto else ''}",
+        option.problem or option.reason,
+    )
+
+
+def _beside(best: Option, other: Option) -> str:
+    assert best.usd is not None  # noqa: S101 - the best has a price
+    assert other.usd is not None  # noqa: S101 - as have all that can be had
+    time, cost = other.wall_s / best.wall_s, other.usd / best.usd
+    return f"{other.name}, at {time:.2f} times the time and {cost:.2f} times the cost"

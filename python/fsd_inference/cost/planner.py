@@ -1,0 +1,306 @@
+"""Which variant, how many workers, which memory: every option predicted, priced, and held against the limits.
+
+An option's time is `cost.times`', its requests `cost.volumes`', its price `cost.model`'s, its memory `cost.memory`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from fsd_inference.config import RunSettings
+from fsd_inference.cost.cut import Cut, Thinned, thin, with_samples, without_exchanges
+from fsd_inference.cost.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, rank_bytes
+from fsd_inference.cost.model import Billing, Cost, run_cost
+from fsd_inference.cost.options import Advice, BreakEven, Option, Question
+from fsd_inference.cost.prices import INSTANCE, PriceTable
+from fsd_inference.cost.simulator.launch import MOST_DEPTH, launch_s
+from fsd_inference.cost.times import INSTANCES, RunTimes, predict_times, server_times
+from fsd_inference.cost.timing import Sourced, Timing
+from fsd_inference.cost.volumes import predict_object, predict_queue, predict_serial
+from fsd_inference.cost.work import MB_A_VCPU
+from fsd_inference.engine.tree import Tree
+from fsd_inference.errors import SettingError
+from fsd_inference.records import Usage
+from fsd_inference.units import seconds_text, usd_text
+
+LONGEST_S = 900.0
+"""Of an invocation (AWS Lambda quotas, 2026-11)."""
+KEPT_WARM_S = 300.0
+"""How long an idle function is taken to stay warm: stated, as AWS does not say (2026-11)."""
+SHORTEST_SERVER_S = 60.0
+"""What is billed of an instance at least (Amazon EC2 on-demand pricing, 2026-11)."""
+_STEP_MB, _LEAST_MB = 64, 256
+_SIZES = (1769, 3538, 7076)  # one, two and four processors
+_SERIAL_SIZES = (*_SIZES, 10240)
+_REPLICAS = (1, 2, 4, 8, 16, 32, 64)
+_MICRO_BATCHES = (1, 4)
+_BRANCHINGS = (2, 4, 8, 16)
+_MOST_EDGES = 4000  # of a plan that is looked at whole: what takes seconds grows with them
+_DAY_S = 86_400.0
+_SMITHY = "smithy-rs #3446: mean from EC2, 64 KB, S3 Express"
+_EXPRESS = {
+    "put.median_s": Sourced(0.012, _SMITHY),
+    "put.p99_s": Sourced(0.035, f"{_SMITHY}; spread taken to be S3 standard's"),
+    "get.median_s": Sourced(0.016, _SMITHY),
+    "get.p99_s": Sourced(0.045, f"{_SMITHY}; spread taken to be S3 standard's"),
+    "prefix.puts_per_s": Sourced(200_000, "S3 Express One Zone: of a bucket (AWS, 2026-11)"),
+    "prefix.gets_per_s": Sourced(2_000_000, "S3 Express One Zone: of a bucket (AWS, 2026-11)"),
+}
+
+
+def advise(
+    cuts: Mapping[int, Cut],
+    question: Question,
+    timing: Timing,
+    prices: PriceTable,
+    *,
+    billing: Billing | None = None,
+) -> Advice:
+    """Predict, price and rank the options.
+
+    Parameters
+    ----------
+    cuts : mapping of int to Cut
+        The network by numbers of workers; 1 must be among them.
+    question : Question
+    timing : Timing
+        Of AWS; a server's processors are those of functions.
+    prices : PriceTable
+    billing : Billing, optional
+        Its storage class is left to the options.
+
+    Raises
+    ------
+    SettingError
+        A cut is missing, or a price.
+    """
+    if 1 not in cuts:
+        raise SettingError("the planner needs the network as one function would run it, too")
+    planner = _Planner(question, timing, prices, billing or Billing())
+    found: list[Option] = []
+    for workers, cut in sorted(cuts.items()):
+        found += planner.serial(cut) if workers == 1 else planner.distributed(cut)
+    found += planner.servers(cuts[1])
+    kept = _kept(found, question)
+    return Advice(question, kept, _break_even(kept), str(prices), str(timing))
+
+
+class _Planner:
+    def __init__(self, question: Question, timing: Timing, prices: PriceTable, billing: Billing) -> None:
+        self._question = question
+        self._timing = timing
+        self._express = timing.with_values(f"{timing.name}, S3 Express", _EXPRESS)
+        self._prices = prices
+        self._billing = billing
+        often = question.queries_a_day is not None and question.queries_a_day * KEPT_WARM_S >= _DAY_S
+        self._is_warm = often
+
+    # --- functions ---------------------------------------------------------------------------------------------------
+
+    def serial(self, cut: Cut) -> Iterator[Option]:
+        """Yield one function, and replicas of it over slices of the batch."""
+        for replicas in (
+            count for count in _REPLICAS if count <= min(self._question.samples, self._question.most_workers)
+        ):
+            payloads = with_samples(cut.payloads, math.ceil(self._question.samples / replicas))
+            whole = thin(replace(cut, payloads=payloads), _MOST_EDGES)
+            need = rank_bytes(cut.plan, cut.work, payloads, base_bytes=FUNCTION_BYTES)
+            usage = predict_serial(payloads, RunSettings())
+            late = self._timing.latency("begin" if self._is_warm else "cold")
+            waited = max(0.0, late.largest_s(replicas) - late.mean_s) if replicas > 1 else 0.0
+            for memory_mb in self._sizes(need, _SERIAL_SIZES):
+                times = self._times(whole, RunSettings(), "serial", memory_mb)
+                cost = self._cost(usage, times, memory_mb, payloads.samples[0], RunSettings(), "serial")
+                services = {name: replicas * usd for name, usd in cost.by_service().items()}
+                option = Option(
+                    "serial", times.wall_s + waited, replicas * cost.usd, need / 1e6, "", 1, replicas, memory_mb,
+                    services=services,
+                )  # fmt: skip
+                yield self._judged(option, times, cost)
+
+    def distributed(self, cut: Cut) -> Iterator[Option]:
+        """Yield P functions over queues and over objects."""
+        branching = self._branching(cut.workers)
+        for micro_batches in _MICRO_BATCHES:
+            parts = with_samples(cut.payloads, self._question.samples, micro_batches)
+            some = replace(cut, payloads=parts)
+            thinned = thin(some, _MOST_EDGES // micro_batches)
+            seen = (thinned.cut, thinned.tail, without_exchanges(some))
+            need = rank_bytes(thinned.cut.plan, thinned.cut.work, thinned.cut.payloads, base_bytes=FUNCTION_BYTES)
+            settings = RunSettings(workers=cut.workers, branching=branching, micro_batches=micro_batches)
+            for channel, variants in (("queue", ("queue",)), ("object", ("object", "express"))):
+                predict = predict_queue if channel == "queue" else predict_object
+                usage = thinned.whole(*(predict(one.plan, one.payloads, settings) for one in seen))
+                for variant in variants:
+                    for memory_mb in self._sizes(need, _SIZES[:2]):
+                        times = self._times(thinned, settings, variant, memory_mb)
+                        cost = self._cost(usage, times, memory_mb, self._question.samples, settings, variant)
+                        option = Option(
+                            variant, times.wall_s, cost.usd, need / 1e6, "", cut.workers, 1, memory_mb, branching,
+                            micro_batches, services=cost.by_service(), is_estimated=cut.is_estimated,
+                        )  # fmt: skip
+                        yield self._judged(option, times, cost)
+
+    def _times(self, thinned: Thinned, settings: RunSettings, variant: str, memory_mb: int) -> RunTimes:
+        """Return the times of all layers, each of those looked at standing for some."""
+        cut, weights = thinned.cut, thinned.weights
+        times = predict_times(
+            cut.plan,
+            cut.work,
+            cut.payloads,
+            replace(settings, threads=_threads(memory_mb)),
+            "object" if variant == "express" else variant,
+            self._express if variant == "express" else self._timing,
+            memory_mb=memory_mb,
+            warm=settings.workers * self._is_warm,
+        )
+        layers = tuple(weight * period for weight, period in zip(weights, times.layers_s, strict=True))
+        computing = tuple(weight * each for weight, each in zip(weights, times.compute_s, strict=True))
+        more = sum(layers) - sum(times.layers_s)
+        return replace(
+            times,
+            wall_s=times.wall_s + more,
+            layers_s=layers,
+            compute_s=computing,
+            functions_s=times.functions_s + settings.workers * more,
+        )
+
+    def _sizes(self, need: float, sizes: Iterable[int]) -> list[int]:
+        """Return memory sizes to try: the smallest that is enough, and whole processors beyond it."""
+        least = max(_LEAST_MB, math.ceil(need * MARGIN / 2**20 / _STEP_MB) * _STEP_MB)
+        if least > self._question.largest_mb:
+            return [self._question.largest_mb]  # judged not to fit
+        return sorted({least, *(size for size in sizes if least < size <= self._question.largest_mb)})
+
+    def _branching(self, workers: int) -> int:
+        """Return the branching with which all ranks are started first."""
+        allowed = [b for b in _BRANCHINGS if Tree(workers, b).depth <= MOST_DEPTH]
+        warm = workers * self._is_warm
+        return min(allowed, key=lambda b: (launch_s(Tree(workers, b), self._timing, warm=warm), b))
+
+    def _cost(
+        self, usage: Usage, times: RunTimes, memory_mb: int, samples: int, settings: RunSettings, variant: str
+    ) -> Cost:
+        functions = times.function_times(memory_mb, settings.workers, architecture=self._question.architecture)
+        billing = replace(self._billing, storage="express" if variant == "express" else "standard")
+        return run_cost(usage, functions, self._prices, samples=samples, billing=billing)
+
+    def _judged(self, option: Option, times: RunTimes, cost: Cost) -> Option:
+        """Return the option with its reason, and what speaks against it."""
+        assert option.memory_mb is not None  # noqa: S101 - these are functions
+        reason = f"{_time_goes(times)}; {_money_goes(cost)}"
+        if option.need_mb * 1e6 * MARGIN > option.memory_mb * 2**20:
+            needs = f"it needs {option.need_mb * MARGIN:,.0f} MB, the largest function has {option.memory_mb:,}"
+            return replace(option, reason=reason, limit="memory", problem=f"memory does not fit: {needs}")
+        if (longest := times.functions_s / option.workers) > LONGEST_S:
+            said = f"a function would take {seconds_text(longest)}, and may take {LONGEST_S:.0f} s"
+            return replace(option, reason=reason, limit="invocation", problem=said)
+        return self._within(replace(option, reason=reason))
+
+    def _within(self, option: Option) -> Option:
+        """Return the option with what speaks against it of the question's limits."""
+        asked = self._question
+        if asked.deadline_s is not None and option.wall_s > asked.deadline_s:
+            return replace(option, limit="deadline", problem=f"after the deadline of {asked.deadline_s:g} s")
+        if asked.budget_usd is not None and option.usd is not None and option.usd > asked.budget_usd:
+            return replace(option, limit="budget", problem=f"over the budget of USD {usd_text(asked.budget_usd)}")
+        return option
+
+    # --- servers -----------------------------------------------------------------------------------------------------
+
+    def servers(self, cut: Cut) -> Iterator[Option]:
+        """Yield servers made for the query, and servers that are always on."""
+        payloads = with_samples(cut.payloads, self._question.samples)
+        need = rank_bytes(cut.plan, cut.work, payloads, base_bytes=PROCESS_BYTES)
+        for instance, (_, gib) in INSTANCES.items():
+            an_hour = self._prices[f"{INSTANCE}{instance}"].usd(1)
+            times = server_times(cut.work, payloads, self._timing, instance)
+            usd = max(SHORTEST_SERVER_S, times.job_s) / 3600 * an_hour
+            boot = f"{times.boot_s:.0f} s until it runs, {seconds_text(times.load_s)} until it has the network"
+            both = (
+                Option("job server", times.job_s, usd, need / 1e6, boot, instance=instance, services={"EC2": usd}),
+                self._always_on(instance, 24 * an_hour, times.always_on_s, need / 1e6),
+            )
+            for option in both:
+                if need * MARGIN > gib * 2**30:
+                    said = f"memory does not fit: it needs {need * MARGIN / 1e6:,.0f} MB, the server has {gib} GiB"
+                    yield replace(option, limit="memory", problem=said)
+                else:
+                    yield self._within(option) if option.problem is None else option
+
+    def _always_on(self, instance: str, a_day: float, wall_s: float, need_mb: float) -> Option:
+        queries = self._question.queries_a_day
+        usd = None if queries is None else a_day / queries
+        problem = None
+        if queries is None:
+            problem = "how often is not known: give the queries a day"
+        elif queries * wall_s > _DAY_S:
+            problem = f"one server answers {_DAY_S / wall_s:,.0f} queries a day, not {queries:,.0f}"
+        idle = "" if queries is None else f", idle {max(0.0, 1 - queries * wall_s / _DAY_S):.1%} of the day"
+        return Option(
+            "always-on server", wall_s, usd, need_mb, f"USD {usd_text(a_day)} a day{idle}", instance=instance,
+            usd_a_day=a_day, services=None if usd is None else {"EC2": usd},
+            problem=problem, limit=problem and "rate",
+        )  # fmt: skip
+
+
+def _threads(memory_mb: int) -> int:
+    return max(1, round(memory_mb / MB_A_VCPU))  # as the functions set them
+
+
+def _time_goes(times: RunTimes) -> str:
+    computing = sum(times.compute_s)
+    parts = {
+        "compute-bound": computing,
+        "latency-bound: exchanging": sum(times.layers_s) - computing,
+        "load-bound": times.load_s,
+        "start-bound": times.wall_s - sum(times.layers_s) - times.load_s - times.store_s,
+    }
+    name, seconds = max(parts.items(), key=lambda part: part[1])
+    return f"{name} {seconds / times.wall_s:.0%} of the time"
+
+
+def _money_goes(cost: Cost) -> str:
+    parts = {"Lambda": 0.0, "request-bound": 0.0, "byte-bound": 0.0}
+    for line in cost.lines:
+        name = "Lambda" if line.service == "Lambda" else "byte-bound" if line.unit == "GB" else "request-bound"
+        parts[name] += line.usd
+    name, usd = max(parts.items(), key=lambda part: part[1])
+    said = "functions' time" if name == "Lambda" else name
+    return f"{said} {usd / cost.usd:.0%} of the cost"
+
+
+def _kept(found: Iterable[Option], question: Question) -> tuple[Option, ...]:
+    """Return the best option of each variant, number of workers and replicas, and those that none beats, ranked."""
+    ranked = sorted(found, key=question.prefers)
+    fastest = math.inf
+    efficient: set[int] = set()
+    # Whatever the question's limits are.
+    for option in sorted((o for o in ranked if o.usd is not None), key=lambda o: (o.usd, o.wall_s)):
+        if option.wall_s < fastest and option.limit in {None, "deadline", "budget"}:
+            fastest = option.wall_s
+            efficient.add(id(option))
+    kept, seen = [], set()
+    for option in ranked:
+        kind = (option.variant, option.workers, option.replicas, option.instance)
+        if kind not in seen or id(option) in efficient:
+            kept.append(replace(option, is_pareto=id(option) in efficient))
+        seen.add(kind)
+    return tuple(kept)
+
+
+def _break_even(options: Iterable[Option]) -> BreakEven | None:
+    """Compare the best functions with the cheapest server that answers as asked."""
+    options = list(options)
+    functions = next((o for o in options if not o.is_server and o.problem is None), None)
+    # What another number of queries would change does not count.
+    servers = [o for o in options if o.usd_a_day is not None and o.limit in {None, "rate", "budget"}]
+    if functions is None or not servers:
+        return None
+    server = min(servers, key=lambda o: o.usd_a_day or 0.0)
+    assert functions.usd is not None  # noqa: S101 - functions have a price
+    assert server.usd_a_day is not None  # noqa: S101 - chosen by it
+    assert server.instance is not None  # noqa: S101 - servers have one
+    return BreakEven(server.usd_a_day / functions.usd, server.instance, server.usd_a_day, _DAY_S / server.wall_s)

@@ -1,0 +1,65 @@
+"""Predicted memory beside the peak of ranks that run here over sockets: within 20% is wanted.
+
+    python -m tests.bench.bench_memory [--samples 2000]
+
+Predictions are made before each run, from at most a quarter of its inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from scipy import sparse
+
+import fsd_inference as fsd
+from fsd_inference.cost.memory import rank_bytes
+from fsd_inference.network import Network, digits
+from fsd_inference.network.graph_challenge import graph_challenge
+from fsd_inference.session.simulating import Planned
+
+_CASES = (  # kind, neurons, layers, share of the samples, P, micro-batches
+    ("random", 512, 10, 2.0, 2, 1),
+    ("random", 1024, 8, 1.0, 3, 1),
+    ("random", 1024, 8, 1.0, 3, 3),
+    ("random", 2048, 8, 0.5, 4, 1),
+    ("random", 2048, 8, 0.5, 4, 2),
+    ("radix", 1024, 24, 2.0, 2, 1),
+    ("radix", 1024, 24, 2.0, 8, 1),
+    ("radix", 4096, 16, 0.5, 4, 1),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=2000)
+    samples = parser.parse_args().samples
+    print("| network | samples | P | M | predicted, MB | measured, MB | off |\n|---|---|---|---|---|---|---|")
+    worst = 0.0
+    for kind, neurons, layers, share, workers, micro_batches in _CASES:
+        count = round(samples * share)
+        network, x = _case(kind, neurons, layers, count)
+        planned = Planned.cut(network, workers, "graph")
+        payloads = planned.payloads(x[: max(1, count // 4)], count, micro_batches)
+        predicted = rank_bytes(planned.plan, planned.work, payloads)
+        with fsd.Session(network, channel="memory", workers=workers, micro_batches=micro_batches) as session:
+            measured = session.infer(x).report.peak_rss_bytes
+        off = predicted / measured - 1
+        worst = max(worst, abs(off))
+        print(
+            f"| {kind} {neurons} x {layers} | {count:,} | {workers} | {micro_batches} "
+            f"| {predicted / 1e6:.0f} | {measured / 1e6:.0f} | {off:+.0%} |",
+            flush=True,
+        )
+    print(f"largest error {worst:.0%}")
+
+
+def _case(kind: str, neurons: int, layers: int, samples: int) -> tuple[Network, sparse.csr_array]:
+    if kind == "radix":
+        return graph_challenge(neurons, layers), digits(neurons, samples)
+    x = np.random.default_rng(5).random((samples, neurons), np.float32) < 0.2
+    return fsd.random_network([neurons] * (layers + 1), 32, seed=3), sparse.csr_array(x.astype(np.float32))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""`fsd advise`: answers on small networks, plots, plans that are kept, and one line for what makes no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from fsd_inference.cost.options import Question
+from fsd_inference.network import random_network
+from fsd_inference.partition import cut
+from fsd_inference.session.advising import make_cuts, random_inputs
+from fsd_inference.session.estimating import Exchanged, estimated_plan, interpolated
+from fsd_inference.session.plan_cache import PlanCache
+from tests.support.cli import Fsd, fsd_in
+
+NETWORK = random_network([64] * 6, 6, seed=2)
+
+
+@pytest.fixture
+def fsd(capsys: pytest.CaptureFixture[str]) -> Fsd:
+    return fsd_in(capsys)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    NETWORK.save(tmp_path / "net")
+    sparse.save_npz(tmp_path / "x.npz", random_inputs(64, 40))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_a_ranked_answer_with_its_reasons(fsd: Fsd, place: Path) -> None:
+    said = fsd("advise", "net", "--batch", 500, "--input", "x.npz", "--queries-per-day", 500, "-o", "front.png")
+    assert (said.code, said.stderr) == (0, "")
+    for word in ("serial", "queue, P=2", "of the time", "of the cost", "queries a day on", "prices of us-east-1"):
+        assert word in " ".join(said.stdout.split()), said.stdout
+    assert (place / "front.png").read_bytes().startswith(b"\x89PNG")
+    again = fsd("advise", "net", "--batch", 500, "--input", "x.npz", "--queries-per-day", 500, "--json").json()
+    assert again["best"] == again["options"][0]
+    assert again["best"]["problem"] is None
+    assert {8} <= {option["workers"] for option in again["options"]}
+    assert not any(option["is_estimated"] for option in again["options"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("net --batch 0", "samples must be at least 1"),
+        ("net --batch 9 --deadline -1s", "deadline must be more than 0"),
+        ("net --batch 9 --deadline soon", "--deadline must be a number"),
+        ("net --batch 9 --deadline 1ms", "nothing answers 9 samples within these limits"),
+        ("net --batch 9 --budget -1", "budget must be more than 0"),
+        ("net --batch 9 --budget 1e-12", "nothing answers 9 samples within these limits"),
+        ("net --batch 9 --region moon-1", "no prices of region 'moon-1'"),
+        ("nothing --batch 9", "nothing"),
+        ("net-p2 --batch 9", "holds shards"),
+        ("net --batch 9 -o plot.doc", "must end in .png"),
+        ("net --batch 9 --input wide.npz", "wide.npz"),
+    ],
+)
+def test_one_line_for_what_cannot_be_answered(fsd: Fsd, place: Path, flags: str, message: str) -> None:
+    cut(NETWORK, place / "net-p2", workers=2, method="block")
+    sparse.save_npz(place / "wide.npz", random_inputs(70, 4))
+    said = fsd("advise", *flags.split())
+    assert said.code == 2
+    assert message in said.error()
+
+
+# --- cuts -------------------------------------------------------------------------------------------------------------
+
+
+def test_plans_are_kept_and_found_again(tmp_path: Path) -> None:
+    kept = PlanCache(tmp_path, NETWORK.digest, "graph")
+    first = make_cuts(NETWORK, Question(50), x=random_inputs(64, 50), kept=kept)
+    assert sorted(first) == [1, 2, 4, 8]
+    again = make_cuts(NETWORK, Question(50), x=random_inputs(64, 50), kept=kept, cutting_s=0.0)
+    for workers, one in first.items():
+        other = again[workers]
+        assert not other.is_estimated
+        assert np.array_equal(one.work.connections, other.work.connections)
+        for edges, others in zip(one.plan.exchanges, other.plan.exchanges, strict=True):
+            assert [(edge.source, edge.targets) for edge in edges] == [(edge.source, edge.targets) for edge in others]
+            assert all(np.array_equal(a.rows, b.rows) for a, b in zip(edges, others, strict=True))
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"not a plan")
+    assert kept.get(2) is None
+
+
+def test_what_there_is_no_time_to_cut_is_estimated_from_other_cuts(tmp_path: Path) -> None:
+    kept = PlanCache(tmp_path, NETWORK.digest, "graph")
+    x = random_inputs(64, 50)
+    known = make_cuts(NETWORK, Question(50, most_workers=2), x=x, kept=kept)
+    found = make_cuts(NETWORK, Question(50), x=x, kept=kept, cutting_s=0.0)
+    assert [workers for workers, one in found.items() if one.is_estimated] == [4, 8]
+    assert found[2].payloads.exchanges[0].sum() == pytest.approx(known[2].payloads.exchanges[0].sum())
+    truth = make_cuts(NETWORK, Question(50), x=x, kept=PlanCache(tmp_path / "other", NETWORK.digest, "graph"))
+    for workers in (4, 8):
+        sent = [sum(sizes.sum() for sizes in cuts[workers].payloads.exchanges) for cuts in (found, truth)]
+        assert 0.2 < sent[0] / sent[1] < 5
+
+
+def test_interpolation_goes_through_what_is_known_and_stays_possible() -> None:
+    known = [Exchanged(2, 0.5, 1.0), Exchanged(8, 2.0, 5.0)]
+    assert interpolated(known, 8, 32).rows == pytest.approx(2.0)
+    assert 0.5 < interpolated(known, 4, 32).rows < 2.0
+    far = interpolated(known, 1024, 3)
+    assert far.rows <= 3
+    plan = estimated_plan(interpolated(known, 4, 32), [64, 64, 64])
+    sent = sum(edge.rows.size * len(edge.targets) for exchange in plan.exchanges for edge in exchange)
+    assert sent == pytest.approx(2 * 64 * interpolated(known, 4, 32).rows, rel=0.15)
+    assert [len(exchange) for exchange in plan.exchanges] == [8, 8]
