@@ -27,6 +27,7 @@ from fsd_inference.cli import (
     report,
     runs,
     stack,
+    study,
 )
 from fsd_inference.cli.console import print_error, print_json
 from fsd_inference.cli.failures import EXPLAINED, INTERRUPTED, explain
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.command("demo", epilog=demo.EXAMPLES, short_help="Run over an emulated AWS here and compare.")(demo.demo)
 app.command("cost", epilog=cost.EXAMPLES, short_help="Say what a run costs on AWS.")(cost.cost)
 app.command("advise", epilog=advise.EXAMPLES, short_help="Say how a network should be run.")(advise.advise)
+app.command("study", epilog=study.EXAMPLES, short_help="Say what a day's queries cost.")(study.study)
 app.command("infer", epilog=infer.EXAMPLES, short_help="Push a batch through a network.")(infer.infer)
 app.command("report", epilog=report.EXAMPLES, short_help="Compare runs; write pages and plots of them.")(report.report)
 app.command("partition", epilog=partition.EXAMPLES, short_help="Cut a network for P workers.")(partition.partition)

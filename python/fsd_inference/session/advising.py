@@ -101,11 +101,16 @@ def advise(
     """
     progress = progress or Silent()
     cuts = make_cuts(
-        network, question, x=x, kept=PlanCache(cache or default_folder(), network.digest, DEFAULT_METHOD),
+        network, question, x=x, kept=kept_plans(network, cache),
         cutting_s=cutting_s, progress=progress,
     )  # fmt: skip
     with task(progress, "plan"):
         return plan_options(cuts, question, timing, prices, billing=billing)
+
+
+def kept_plans(network: Network, cache: Path | None = None) -> PlanCache:
+    """Return what was cut before of a network, in a folder or in the user's."""
+    return PlanCache(cache or default_folder(), network.digest, DEFAULT_METHOD)
 
 
 def make_cuts(

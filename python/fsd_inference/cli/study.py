@@ -1,0 +1,149 @@
+"""`fsd study`: what a day's queries cost, and how long they take, with functions and with servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fsd_inference.cli.advise import (
+    Architecture,
+    Cache,
+    Input,
+    LargestFunction,
+    MostWorkers,
+    Network,
+    TimingFile,
+    check_network,
+    seconds_of,
+)
+from fsd_inference.cli.console import Output, facts, table
+from fsd_inference.cli.options import Json, PricesFile, Region, examples
+from fsd_inference.cli.outputs import check_distinct, check_output
+from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.units import seconds_text, usd_text
+
+if TYPE_CHECKING:
+    from fsd_inference.cost.study import Day
+    from fsd_inference.cost.workload import Query
+
+EXAMPLES = examples(
+    "fsd study net --pattern diurnal --queries-per-day 500 --batch 10000 --input digits.npz",
+    "fsd study net --trace day.csv --deadline 30s",
+)
+
+
+def study(
+    network: Network,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="A day's queries: CSV, seconds since midnight and samples.")
+    ] = None,
+    pattern: Annotated[
+        Literal["sporadic", "diurnal", "bursty"] | None, typer.Option("--pattern", help="Draw the queries instead.")
+    ] = None,
+    queries_per_day: Annotated[float, typer.Option("--queries-per-day", help="Of drawn queries, on average.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", help="Samples of drawn queries, the median.")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws.")] = 0,
+    write_trace: Annotated[Path | None, typer.Option("--write-trace", help="File to write the queries to.")] = None,
+    inputs: Input = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", help="A query is answered by then, such as 30s.")
+    ] = None,
+    budget: Annotated[float | None, typer.Option("--budget", help="A query costs no more, in USD.")] = None,
+    largest: LargestFunction = 10240,
+    most_workers: MostWorkers = 16,
+    architecture: Architecture = "x86_64",
+    region: Region = "us-east-1",
+    prices: PricesFile = None,
+    timing: TimingFile = None,
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a day costs and how long queries take with each variant and with servers.
+
+    Queries come from a file, or are drawn: sporadic (at any time), diurnal (most at noon) or bursty (many within
+    minutes, none for hours).
+    """
+    from fsd_inference.cost.options import Question  # noqa: PLC0415
+    from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
+    from fsd_inference.cost.study import study as study_day  # noqa: PLC0415
+    from fsd_inference.cost.timing import load_timing  # noqa: PLC0415
+    from fsd_inference.cost.workload import trace_text  # noqa: PLC0415
+
+    out = Output(as_json)
+    check_distinct(NETWORK=network, input=inputs, trace=trace, prices=prices, timing=timing, written=write_trace)
+    if write_trace is not None:
+        check_output(write_trace)
+    queries = _queries(trace, pattern, queries_per_day, batch, seed)
+    question = Question(
+        max(query.samples for query in queries),
+        None if deadline is None else seconds_of(deadline, "--deadline"),
+        budget,
+        None,
+        largest,
+        architecture,
+        most_workers,
+    )
+    priced = load_prices(region, prices)
+    timed = load_timing("aws", *([] if timing is None else [timing]))
+    check_network(network)
+    with out.progress() as tasks:
+        from fsd_inference.network import Network, load_inputs  # noqa: PLC0415
+        from fsd_inference.session.advising import kept_plans, make_cuts  # noqa: PLC0415
+
+        loaded = Network.load(network)
+        x = None if inputs is None else load_inputs(inputs, loaded.widths[0])
+        cuts = make_cuts(loaded, question, x=x, kept=kept_plans(loaded, cache), progress=tasks)
+        tasks.begin("study", None)
+        days = study_day(cuts, queries, timed, priced, question=question)
+        tasks.end("study")
+    if write_trace is not None:
+        from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
+
+        with atomic_file(write_trace) as path:
+            path.write_text(trace_text(queries))
+    samples = sorted(query.samples for query in queries)
+    record = {
+        "network": str(network),
+        "queries": len(queries),
+        "samples": {"least": samples[0], "median": samples[len(samples) // 2], "most": samples[-1]},
+        "prices": str(priced),
+        "timing": str(timed),
+        "days": [day.to_json() for day in days],
+    }
+    title = f"{len(queries):,} queries of {samples[0]:,} to {samples[-1]:,} samples in a day; {priced}; {timed}"
+    drawn = table(title, ("alternative", "USD a day", "p50", "p95", "p99", "cold", "", "why not"), map(_row, days))
+    said = [("cheapest", days[0].name if days[0].problem is None else f"none: {days[0].problem}")]
+    if inputs is None:
+        said.append(("inputs", "random, as none were given: real ones may leave more or less to compute and to send"))
+    out.result(record, drawn, facts(said))
+
+
+def _queries(
+    trace: Path | None, pattern: str | None, queries_per_day: float, batch: int, seed: int
+) -> tuple[Query, ...]:
+    from fsd_inference.cost.workload import drawn_trace, parse_trace  # noqa: PLC0415
+
+    if (trace is None) == (pattern is None):
+        raise SettingError("give the queries: a file with --trace, or how to draw them with --pattern")
+    if pattern is not None:
+        return drawn_trace(pattern, queries_per_day, batch, seed)
+    assert trace is not None  # noqa: S101 - checked above
+    try:
+        return parse_trace(trace.read_text(encoding="utf-8"), str(trace))
+    except OSError as error:
+        raise FileFormatError(f"{trace}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{trace}: is not text") from error
+
+
+def _row(day: Day) -> tuple[str, ...]:
+    return (
+        day.name,
+        usd_text(day.usd),
+        *(seconds_text(day.latency_s[name]) for name in ("p50", "p95", "p99")),
+        "" if day.cold is None else f"{day.cold:.0%}",
+        "~" if day.is_estimated else "",
+        day.problem or "",
+    )

@@ -1,0 +1,171 @@
+"""A day's queries answered by each alternative: what the day costs, and how long queries wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fsd_inference.cost.cut import Cut
+from fsd_inference.cost.model import Billing
+from fsd_inference.cost.options import VARIANTS, Advice, Option, Question
+from fsd_inference.cost.planner import KEPT_WARM_S, advise
+from fsd_inference.cost.prices import PriceTable
+from fsd_inference.cost.timing import Timing
+from fsd_inference.cost.workload import DAY_S, Query
+
+PERCENTILES = (50, 95, 99)
+_SIZES = 4  # numbers of samples that are planned for: between them, times and costs follow straight lines of logarithms
+_OFTEN = DAY_S  # queries a day: functions are warm
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A day of one alternative.
+
+    Attributes
+    ----------
+    name : str
+        Variant, or server.
+    usd : float
+        Of the day.
+    latency_s : dict of str to float
+        Seconds from a query to its answer: ``p50``, ``p95``, ``p99``, ``max``.
+    cold : float or None
+        Share of the queries for which functions had to be made; None for servers.
+    problem : str or None
+        Why queries cannot all be answered.
+    is_estimated : bool
+        Whether it rests on an exchange that was estimated.
+    """
+
+    name: str
+    usd: float
+    latency_s: dict[str, float]
+    cold: float | None = None
+    problem: str | None = None
+    is_estimated: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the day as plain JSON values."""
+        return asdict(self)
+
+
+def study(
+    cuts: Mapping[int, Cut],
+    queries: Sequence[Query],
+    timing: Timing,
+    prices: PriceTable,
+    *,
+    question: Question,
+    billing: Billing | None = None,
+) -> tuple[Day, ...]:
+    """Answer a day's queries in each way, the cheapest first; ways that cannot answer them all last.
+
+    With functions each query takes the option of that variant that `advise` would rank first for its samples, and
+    environments that are free and were used in the last minutes. An always-on server answers one query after the
+    other; a job-scoped one is made for each.
+
+    Parameters
+    ----------
+    cuts : mapping of int to Cut
+        As for `advise`.
+    queries : sequence of Query
+        By time; at least one.
+    timing, prices, billing
+        As for `advise`.
+    question : Question
+        Its limits are those of each query; its samples are not looked at.
+    """
+    sizes = _sizes(query.samples for query in queries)
+
+    def plans(queries_a_day: float | None) -> list[Advice]:
+        asked = (replace(question, samples=size, queries_a_day=queries_a_day) for size in sizes)
+        return [advise(cuts, one, timing, prices, billing=billing) for one in asked]
+
+    cold, warm = plans(None), plans(_OFTEN)
+    days = []
+    for name, picked in _alternatives(cold[-1]).items():
+        options = [[picked(advice.options) for advice in each] for each in (cold, warm)]
+        if picked(cold[-1].options).is_server:
+            days.append(_server_day(name, queries, sizes, options[0]))
+        else:
+            days.append(_function_day(name, queries, sizes, *options))
+    return tuple(sorted(days, key=lambda day: (day.problem is not None, day.usd)))
+
+
+_Pick = Callable[[Iterable[Option]], Option]
+
+
+def _alternatives(advice: Advice) -> dict[str, _Pick]:
+    """Return, by name, what finds an alternative among the options for some number of samples."""
+    kinds = {(option.variant, option.instance) for option in advice.options}
+
+    def pick(variant: str, instance: str | None) -> _Pick:
+        return lambda options: next(o for o in options if (o.variant, o.instance) == (variant, instance))
+
+    ordered = sorted(kinds, key=lambda kind: (VARIANTS.index(kind[0]), kind[1] or ""))
+    return {" ".join(filter(None, kind)): pick(*kind) for kind in ordered}
+
+
+def _sizes(samples: Iterable[int]) -> list[int]:
+    found = sorted(set(samples))
+    if len(found) <= _SIZES:
+        return found
+    return sorted({round(size) for size in np.geomspace(found[0], found[-1], _SIZES)})
+
+
+def _curve(sizes: Sequence[int], values: Sequence[float]) -> Callable[[int], float]:
+    x, y = np.log(sizes), np.log(np.maximum(values, 1e-12))
+    return lambda samples: float(np.exp(np.interp(np.log(samples), x, y)))
+
+
+def _function_day(
+    name: str, queries: Sequence[Query], sizes: Sequence[int], cold: Sequence[Option], warm: Sequence[Option]
+) -> Day:
+    walls = [_curve(sizes, [option.wall_s for option in options]) for options in (cold, warm)]
+    costs = [_curve(sizes, [option.usd or 0.0 for option in options]) for options in (cold, warm)]
+    free: list[float] = []  # when sets of environments ended their last queries
+    latencies, usd, colds = [], 0.0, 0
+    for query in queries:
+        # Those that ended last are taken first, so that the others may go.
+        free = [ended for ended in free if query.at_s - ended <= KEPT_WARM_S]
+        ready = max((ended for ended in free if ended <= query.at_s), default=None)
+        is_warm = ready is not None
+        if ready is not None:
+            free.remove(ready)
+        colds += not is_warm
+        latencies.append(walls[is_warm](query.samples))
+        usd += costs[is_warm](query.samples)
+        free.append(query.at_s + latencies[-1])
+    return Day(
+        name, usd, _percentiles(latencies), colds / len(queries), _problem(cold), any(o.is_estimated for o in cold)
+    )  # fmt: skip
+
+
+def _server_day(name: str, queries: Sequence[Query], sizes: Sequence[int], options: Sequence[Option]) -> Day:
+    takes = _curve(sizes, [option.wall_s for option in options])
+    a_day = options[-1].usd_a_day
+    if a_day is None:  # a server for each query
+        cost = _curve(sizes, [option.usd or 0.0 for option in options])
+        latencies = [takes(query.samples) for query in queries]
+        return Day(
+            name, sum(cost(query.samples) for query in queries), _percentiles(latencies), None, _problem(options)
+        )
+    free, latencies = 0.0, []
+    for query in queries:
+        free = max(free, query.at_s) + takes(query.samples)
+        latencies.append(free - query.at_s)
+    return Day(name, a_day, _percentiles(latencies), None, _problem(options))
+
+
+def _problem(options: Sequence[Option]) -> str | None:
+    """Return what speaks against the alternative for any number of samples; how often is known here."""
+    return next((o.problem for o in reversed(options) if o.problem is not None and o.limit != "rate"), None)
+
+
+def _percentiles(latencies: Sequence[float]) -> dict[str, float]:
+    found = {f"p{p}": float(np.percentile(latencies, p)) for p in PERCENTILES}
+    return {**found, "max": max(latencies)}
