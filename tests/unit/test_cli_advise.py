@@ -70,6 +70,24 @@ def test_one_line_for_what_cannot_be_answered(fsd: Fsd, place: Path, flags: str,
     assert message in said.error()
 
 
+def test_infer_runs_the_plan(fsd: Fsd, place: Path) -> None:
+    said = fsd("infer", "net", "x.npz", "-o", "out.npz", "--plan", "auto")
+    assert said.code == 0
+    assert said.stderr.startswith("plan: serial (")
+    by_hand = fsd("infer", "net", "x.npz", "-o", "serial.npz")
+    assert by_hand.code == 0
+    assert (sparse.load_npz("out.npz") != sparse.load_npz("serial.npz")).nnz == 0
+    cut(NETWORK, place / "net-p2", workers=2, method="block")
+    for flags, message in (
+        ("net x.npz --channel queue --plan auto", "give none"),
+        ("net x.npz --workers 2 --plan auto", "give none"),
+        ("net-p2 x.npz --plan auto", "holds shards"),
+    ):
+        failed = fsd("infer", *flags.split(), "-o", "out.npz")
+        assert failed.code == 2
+        assert message in failed.error()
+
+
 # --- cuts -------------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,7 +26,7 @@ EXAMPLES = examples(
 )
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SHOWN = 12
+_OF_A_VARIANT = 3  # options that are shown
 
 Network = Annotated[Path, typer.Argument(help="A network.", metavar="NETWORK")]
 Batch = Annotated[int, typer.Option("--batch", help="Samples of a query.")]
@@ -65,7 +66,7 @@ def advise(
     prices: PricesFile = None,
     timing: TimingFile = None,
     cache: Cache = None,
-    every: Annotated[bool, typer.Option("--all", help="Show all options, not the best twelve.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show all options, not the best of each variant.")] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="File to draw cost against time in (.png or .svg; needs matplotlib)."),
@@ -163,10 +164,15 @@ def _shown(advice: Advice, every: bool, inputs: Path | None) -> list[RenderableT
 
 
 def _few(advice: Advice) -> list[Option]:
-    """Return the first options, and the best of each variant and of each limit that is broken."""
-    rows = list(advice.options[:_SHOWN])
-    for option in advice.options[_SHOWN:]:
-        if all((option.variant, option.limit) != (row.variant, row.limit) for row in rows):
+    """Return the best options of each variant, and the best of each limit that is broken."""
+    counts: Counter[str] = Counter()
+    broken: set[tuple[str, str | None]] = set()
+    rows = []
+    for option in advice.options:
+        counts[option.variant] += 1
+        is_new = option.limit is not None and (option.variant, option.limit) not in broken
+        broken.add((option.variant, option.limit))
+        if counts[option.variant] <= _OF_A_VARIANT or is_new:
             rows.append(option)
     return rows
 

@@ -11,6 +11,7 @@ import typer
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
+from fsd_inference.cli.planned import planned
 from fsd_inference.errors import RunError, SettingError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --report run",
     "fsd infer net-p8 digits.npz -o out.npz --channel memory --micro-batches 2",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
+    "fsd infer net digits.npz -o out.npz --plan auto",
 )
 
 Channel = Literal["serial", "memory", "queue", "object"]
@@ -35,12 +37,19 @@ def infer(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: SciPy's CSR .npz, samples x outputs.")],
     channel: Annotated[
-        Channel,
+        Channel | None,
         typer.Option(
             "--channel",
-            help="serial: one worker. memory: local workers over sockets. queue: over SNS and SQS. object: over S3.",
+            help="serial: one worker (the default). memory: local workers over sockets. queue: over SNS and SQS. "
+            "object: over S3.",
         ),
-    ] = "serial",
+    ] = None,
+    plan: Annotated[
+        Literal["auto"] | None,
+        typer.Option(
+            "--plan", help="auto: channel, workers and micro-batches as `fsd advise` would have them, the cheapest."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Workers (P). Default: 1, or what DIR was cut for.")
     ] = None,
@@ -103,11 +112,16 @@ def infer(
     from fsd_inference.network import load_inputs  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
+    if plan is not None:
+        if channel is not None or workers is not None or method is not None or (micro_batches, branching) != (1, 4):
+            raise SettingError("--plan auto decides channel, workers, partition, micro-batches, branching: give none")
+        found = planned(network, batch, out)
+        workers, branching, micro_batches = found.workers, found.branching, found.micro_batches
     with (
         out.progress() as tasks,
         Session(
             network,
-            channel=channel,
+            channel=(channel or "serial") if plan is None else found.channel,
             workers=workers,
             partition=method,
             branching=branching,
