@@ -76,7 +76,7 @@ def test_infer_runs_the_plan(fsd: Fsd, place: Path) -> None:
     assert said.stderr.startswith("plan: serial (")
     by_hand = fsd("infer", "net", "x.npz", "-o", "serial.npz")
     assert by_hand.code == 0
-    assert (sparse.load_npz("out.npz") != sparse.load_npz("serial.npz")).nnz == 0
+    assert Path("out.npz").read_bytes() == Path("serial.npz").read_bytes()
     cut(NETWORK, place / "net-p2", workers=2, method="block")
     for flags, message in (
         ("net x.npz --channel queue --plan auto", "give none"),
