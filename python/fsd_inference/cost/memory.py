@@ -14,18 +14,18 @@ FUNCTION_BYTES = 100e6
 """The same in a function: 68 MB with the services' clients (measured, 2026-11), the rest assumed: Lambda's runtime."""
 MARGIN = 1.25
 """What a function is given over the estimate, which is right to about a fifth."""
-# Fitted on 11 runs of local processes: random networks (256 to 16,384 neurons, P = 2 and 4, 100 to 8,000 samples, 1 and
-# 4 micro-batches) and RadiX-Net (1,024 and 4,096); they are within 14% of the measured peaks (docs/choosing.md).
-_SHARD_COPIES = 1.0
-_ACTIVE_COPIES = 10.5  # panels of the rows that are computed, their results and what is packed of them
-_RECEIVED_COPIES = 19.5  # frames of a step as they came, those that came early, and what they unpack to
+# Fitted on 19 runs of local processes: random networks (256 to 16,384 neurons) and RadiX-Net (1,024 and 4,096), P = 2
+# to 8, 100 to 8,000 samples, 1 to 4 micro-batches; all are within 20% of the measured peaks.
+_SHARD_COPIES = 1.5
+_ACTIVE_COPIES = 2.7  # rows that are computed, their results and what is packed of them
+_RECEIVED_COPIES = 21.0  # frames of a step as they came, those that came early, and what they unpack to
 _VALUE_BYTES = 4  # float32
 
 
 def rank_bytes(plan: ExchangePlan, work: Work, payloads: Payloads, *, base_bytes: float = PROCESS_BYTES) -> float:
     """Return the bytes that the largest rank holds at most.
 
-    A + shard + 10.5 x activations that are not zero + 19.5 x frames: the activations of the layer where the rank has
+    A + 1.5 shards + 2.7 x activations that are not zero + 21 x frames: the activations of the layer where the rank has
     most, and the frames that it gets before the layer where that is most; both of a micro-batch.
 
     Parameters

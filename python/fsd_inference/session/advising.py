@@ -41,6 +41,7 @@ _SAMPLED = 5e9  # connections x samples that are pushed through: one to three se
 _MOST_SAMPLES, _LEAST_SAMPLES = 512, 24
 _EDGES = 8  # of an exchange, that are packed
 _LEAST_ROWS = 8  # of a layer, that a rank owns
+_QUICK, _AT_ONCE = 4e6, "block"  # connections of a layer that is cut in seconds; what cuts larger ones, not as well
 _DENSITY = 0.2  # of inputs that are drawn
 
 
@@ -169,11 +170,12 @@ def _cuts(network: Network, workers: Sequence[int], kept: PlanCache, whole: Work
     if left:
         until = time.monotonic() + cutting_s
         some = stretch(network)
-        tried, a_layer = _timed(some, left[0])
+        method = DEFAULT_METHOD if whole.connections.max() <= _QUICK else _AT_ONCE
+        tried, a_layer = _timed(some, left[0], method)
         for count in left:
-            if time.monotonic() + a_layer * len(network) > until:
+            if method == _AT_ONCE or time.monotonic() + a_layer * len(network) > until:
                 break
-            cut, a_layer = _timed(network, count)
+            cut, a_layer = _timed(network, count, method)
             kept.put(count, cut.plan, cut.work)
             made[count] = cut.plan, cut.work
             known.append(Exchanged.of(cut.plan, cut.work.inputs))
@@ -182,7 +184,7 @@ def _cuts(network: Network, workers: Sequence[int], kept: PlanCache, whole: Work
             known = [Exchanged.of(tried.plan, tried.work.inputs)]
             for count in left[2::2]:
                 if time.monotonic() + STRETCH * a_layer < until:
-                    known.append(Exchanged.of(_timed(some, count)[0].plan, tried.work.inputs))
+                    known.append(Exchanged.of(_timed(some, count, method)[0].plan, tried.work.inputs))
     connections = float(whole.connections.sum()) / sum(whole.inputs)
     drawn = []
     for count in workers:
@@ -195,8 +197,8 @@ def _cuts(network: Network, workers: Sequence[int], kept: PlanCache, whole: Work
     return drawn
 
 
-def _timed(network: Network, workers: int) -> tuple[Planned, float]:
+def _timed(network: Network, workers: int, method: str) -> tuple[Planned, float]:
     """Return a cut, and the seconds that it took for a layer."""
     began = time.monotonic()
-    cut = Planned.cut(network, workers, DEFAULT_METHOD)
+    cut = Planned.cut(network, workers, method)
     return cut, (time.monotonic() - began) / len(network)
