@@ -156,8 +156,15 @@ def test_a_killed_coordinator_is_told_of_by_another(
     (victim,) = processes_of(f"{calls.stack.name}-coordinator")
     os.kill(victim, signal.SIGKILL)
     whole = calls.push(network, 1)
-    assert calls.carry_out(calls.event(whole, inputs, "serial", MEMORY_MB)).state == "done"
-    status = calls.wait(event.spec.run, 20)
+
+    def told() -> bool:
+        """Coordinators listen while runs of theirs go on."""
+        assert calls.carry_out(calls.event(whole, inputs, "serial", MEMORY_MB)).state == "done"
+        status = calls.status(event.spec.run)
+        return status is not None and status.is_over
+
+    wait_until(told, "another coordinator has told", 60)
+    status = calls.wait(event.spec.run)
     assert isinstance(status.error, WorkerDiedError)
     assert "the coordinator ended before the run did" in str(status.error)
 

@@ -87,6 +87,12 @@ def left_in_queues(clients: Clients, stack: StackSpec) -> int:
     return sum(int(value) for answer in answers for value in answer.values())
 
 
+def settle(clients: Clients, function: str) -> None:
+    """Wait until a change has taken place, so that the next test does not find the function changing."""
+    for waiter in ("function_updated_v2", "function_active_v2"):
+        clients.functions.get_waiter(waiter).wait(FunctionName=function)
+
+
 def test_what_is_wrong_with_functions(commands: Fsd, stack: StackSpec, clients: Clients) -> None:
     assert stack.functions is not None
     worker = stack.functions.workers[0].arn
@@ -100,6 +106,7 @@ def test_what_is_wrong_with_functions(commands: Fsd, stack: StackSpec, clients: 
         found = findings(commands)
     finally:
         change(FunctionName=worker, MemorySize=512, Timeout=limit, Environment={"Variables": before})
+        settle(clients, worker)
     (text,) = found.pop(f"function {stack.name}-worker-512")
     assert "it has 640 MB, not 512" in text
     assert f"its time limit is 7 s, not {limit}" in text
@@ -124,6 +131,7 @@ def test_other_code(commands: Fsd, stack: StackSpec, clients: Clients) -> None:
         found = findings(commands)
     finally:
         clients.functions.update_function_code(FunctionName=function, ZipFile=code)
+        settle(clients, function)
     assert f"{function.rpartition(':')[2]} has other code than {coordinator.rpartition(':')[2]}" in found["code"][0]
 
 
