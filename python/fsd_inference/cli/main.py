@@ -15,6 +15,7 @@ import typer
 
 from fsd_inference.cli import (
     advise,
+    calibrate,
     cost,
     dataset,
     demo,
@@ -26,6 +27,7 @@ from fsd_inference.cli import (
     push,
     report,
     runs,
+    simulate,
     stack,
     study,
 )
@@ -54,6 +56,10 @@ app.command("infer", epilog=infer.EXAMPLES, short_help="Push a batch through a n
 app.command("report", epilog=report.EXAMPLES, short_help="Compare runs; write pages and plots of them.")(report.report)
 app.command("partition", epilog=partition.EXAMPLES, short_help="Cut a network for P workers.")(partition.partition)
 app.command("push", epilog=push.EXAMPLES, short_help="Upload a network to a stack.")(push.push)
+app.command("simulate", epilog=simulate.EXAMPLES, short_help="Say what a run would take and cost.")(simulate.simulate)
+app.command("calibrate", epilog=calibrate.EXAMPLES, short_help="Measure this machine, or fit services on runs.")(
+    calibrate.calibrate
+)
 app.add_typer(network.app)
 app.add_typer(dataset.app)
 app.add_typer(stack.app)

@@ -35,6 +35,12 @@ def use_profile(name: str | None) -> None:
             os.environ.pop(key, None)
 
 
+TimingFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--timing", help="A file of latencies and rates, as `fsd calibrate` writes; may be repeated."),
+]
+
+
 def examples(*commands: str) -> str:
     """Return what stands at the end of a command's help: examples, each on a line of its own."""
     lines = ["Example:" if len(commands) == 1 else "Examples:", *(f"  {command}" for command in commands)]

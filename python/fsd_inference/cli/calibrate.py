@@ -1,0 +1,63 @@
+"""`fsd calibrate`: measure this machine, or fit the timing of services on runs, and write a file for --timing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fsd_inference.cli.console import Output, table
+from fsd_inference.cli.options import Json, examples
+from fsd_inference.cli.outputs import check_output
+
+EXAMPLES = examples(
+    "fsd calibrate -o kernel.json",
+    "fsd calibrate --runs run1 --runs run2 -o services.json",
+    "fsd simulate net --samples 10000 --workers 8 --timing kernel.json --timing services.json",
+)
+
+
+def calibrate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, for --timing.")],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option("--runs", help="Fit services on this report.json, or that in a directory; may be repeated."),
+    ] = None,
+    base: Annotated[
+        Literal["aws", "emulator"], typer.Option("--base", help="The set of values that the file changes.")
+    ] = "aws",
+    delay_s: Annotated[
+        float, typer.Option("--delay", min=0, help="Seconds that the runs added to every frame, to be left out.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Measure the kernels' rate on a core of this machine; or fit latencies and bandwidth on what runs reported.
+
+    The rate is scaled by Lambda's rule (one vCPU for each 1,769 MB) and the value core.factor, which this does not
+    know: it is 1 unless a file says otherwise.
+    """
+    from fsd_inference.cost.fitting import fit_services  # noqa: PLC0415
+    from fsd_inference.cost.timing import load_timing, timing_json  # noqa: PLC0415
+    from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
+    from fsd_inference.records import RunReport  # noqa: PLC0415
+    from fsd_inference.session.calibration import machine, measure_kernel  # noqa: PLC0415
+
+    out = Output(as_json)
+    check_output(output)
+    if runs:
+        what = f"{len(runs)} runs"
+        found = fit_services([RunReport.load(path) for path in runs], delay_s=delay_s)
+    else:
+        what = machine()
+        with out.progress() as tasks:
+            tasks.begin("measuring", None)
+            found = measure_kernel()
+    load_timing(base).with_values("these", found)  # what makes no sense is not written
+    value = timing_json(output.stem, time.strftime("%Y-%m-%d"), base, found)
+    with atomic_file(output) as path:
+        path.write_text(json.dumps(value, indent=1) + "\n")
+    rows = [(name, f"{entry['value']:,.6g}", entry["unit"]) for name, entry in value["values"].items()]
+    out.result({"path": str(output), **value}, table(what, ("value", "is", "unit"), rows), f"{output}: for --timing")

@@ -1,0 +1,216 @@
+"""`fsd simulate`: what a run would take and cost, before anything is started; and how long launches take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fsd_inference.cli.console import Output, facts, requests_text, table
+from fsd_inference.cli.options import Json, Method, PricesFile, Region, TimingFiles, examples
+from fsd_inference.cli.outputs import check_output
+from fsd_inference.errors import SettingError
+from fsd_inference.units import bytes_text, seconds_text, usd_text
+
+if TYPE_CHECKING:
+    from fsd_inference.cost.simulator import SimulatedRun
+
+EXAMPLES = examples(
+    "fsd simulate net digits.npz --channel queue --workers 8",
+    "fsd simulate net --samples 10000 --channel object --workers 64 --memory 3538 --runs 5",
+    "fsd simulate --launch",
+)
+_LAUNCHES = (8, 16, 32, 64, 128, 256, 512, 1000)
+_BRANCHINGS = (2, 4, 8, 16)
+
+
+def simulate(
+    network: Annotated[
+        Path | None,
+        typer.Argument(help="A network, or a directory that `fsd partition` made of one.", metavar="[NETWORK|DIR]"),
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Argument(help="Samples like those of the run, to foresee what is exchanged.", metavar="[INPUT]"),
+    ] = None,
+    channel: Annotated[
+        Literal["queue", "object", "mpi"],
+        typer.Option("--channel", help="queue: SNS and SQS. object: S3. mpi: servers with a network of their own."),
+    ] = "queue",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=1000, help="Workers (P). Default: 1, or what DIR was cut for.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Of the run. Default: as INPUT has.")] = None,
+    method: Annotated[
+        Method | None, typer.Option("--partition", help="How neurons are dealt to workers. Default: graph.")
+    ] = None,
+    memory: Annotated[
+        int, typer.Option("--memory", min=128, max=10240, help="MB of a worker's function; 1,769 are one processor.")
+    ] = 1769,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Kernel threads of each worker.")] = 1,
+    branching: Annotated[int, typer.Option("--branching", min=1, help="Workers that each worker starts.")] = 4,
+    micro_batches: Annotated[int, typer.Option("--micro-batches", min=1, help="Parts of the batch.")] = 1,
+    live: Annotated[
+        float, typer.Option("--live", min=0, max=1, help="Without INPUT: share of samples that stay alive.")
+    ] = 1.0,
+    timing: TimingFiles = None,
+    warm: Annotated[int, typer.Option("--warm", min=0, help="Function environments that are there already.")] = 0,
+    stragglers: Annotated[
+        float, typer.Option("--stragglers", min=0, max=1, help="Share of workers whose processors are slow.")
+    ] = 0.0,
+    slowdown: Annotated[float, typer.Option("--slowdown", min=1, help="How many times slower those are.")] = 3.0,
+    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Runs to simulate, each with other draws.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws: equal seeds give equal runs.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Directory to write the first run's report.json to.")
+    ] = None,
+    region: Region = "us-east-1",
+    prices: PricesFile = None,
+    launch: Annotated[
+        bool, typer.Option("--launch", help="Instead: time to start 8 to 1,000 workers, by trees and by one launcher.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Simulate runs on AWS: the engine's own workers under virtual time, with latencies and limits from a file.
+
+    Nothing is started or asked for, and prices and latencies are those of the tables. docs/simulation.md has the model.
+    """
+    from fsd_inference.cost.timing import load_timing  # noqa: PLC0415
+
+    out = Output(as_json)
+    times = load_timing("aws", *(timing or ()))
+    if launch:
+        if network is not None:
+            raise SettingError("--launch takes no network: it starts workers, and nothing more")
+        record, shown = _launches(times, runs if runs > 1 else 11, warm, seed)
+        out.result(record, *shown)
+        return
+    if network is None:
+        raise SettingError("give a network, or --launch")
+    if report is not None:
+        check_output(report, directory=True)
+    from fsd_inference.config import RunSettings  # noqa: PLC0415
+    from fsd_inference.cost.simulator import Chances, simulate, with_seed  # noqa: PLC0415
+    from fsd_inference.network import load_inputs  # noqa: PLC0415
+    from fsd_inference.session.simulating import Planned  # noqa: PLC0415
+
+    with out.progress() as tasks:
+        tasks.begin("plan", None)
+        planned = Planned.load(network, workers, method)
+        x = None if batch is None else load_inputs(batch, planned.features)
+        if x is not None and planned.network is None:
+            raise SettingError(f"{network} holds shards: to foresee what INPUT makes of it takes the network itself")
+        if x is None and samples is None:
+            raise SettingError("say how many --samples the run has, or give an INPUT")
+        count = samples or (x.shape[0] if x is not None else 1)
+        payloads = planned.payloads(x, count, micro_batches, live)
+        settings = RunSettings(
+            workers=planned.partition.workers, branching=branching, micro_batches=micro_batches, threads=threads
+        )
+        chances = Chances(seed, warm, stragglers, slowdown)
+        scenario = planned.scenario(payloads, settings, channel, times, memory_mb=memory, chances=chances)
+        tasks.begin("simulate", runs)
+        found = []
+        for number in range(runs):
+            found.append(simulate(with_seed(scenario, seed + number)))
+            tasks.advance("simulate", number + 1)
+    if found[0].error is not None:
+        raise found[0].error
+    if report is not None:
+        found[0].report().save(report)
+    record, text = _told(found, region, prices)
+    out.result(record, text)
+
+
+def _told(found: list[SimulatedRun], region: str, prices: Path | None) -> tuple[dict[str, Any], str]:
+    from fsd_inference.cost.model import run_cost  # noqa: PLC0415
+    from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
+
+    table_of_prices = load_prices(region, prices)
+    first = found[0]
+    walls = sorted(run.wall_s for run in found)
+    samples = sum(first.scenario.payloads.samples)
+    failed = sum(run.error is not None for run in found)
+    cost = None
+    if first.scenario.channel != "mpi":
+        cost = run_cost(first.usage, first.function_times(), table_of_prices, samples=samples)
+    ranks = first.report().ranks
+    seconds = {
+        name: max(rank[f"{name}_s"] for rank in ranks) for name in ("load", "compute", "pack", "unpack", "wait", "send")
+    }
+    record = {
+        "channel": first.scenario.channel,
+        "workers": len(first.ranks),
+        "samples": samples,
+        "timing": str(first.scenario.timing),
+        "wall_s": first.wall_s,
+        "wall_s_of_runs": walls,
+        "failed": failed,
+        "launch_s": first.launch_s,
+        "function_s": sum(rank.ended - rank.begun for rank in first.ranks),
+        **{f"{name}_s": value for name, value in seconds.items()},
+        "usage": first.usage.to_json(),
+        "cost": None if cost is None else cost.to_json(),
+    }
+    rows: list[tuple[str, object]] = [
+        ("simulated", f"{first.scenario.channel}, P={len(first.ranks)}, {samples:,} samples; {first.scenario.timing}"),
+        ("wall time", seconds_text(first.wall_s) + _spread(walls, failed)),
+        ("launch", seconds_text(first.launch_s)),
+        ("slowest rank", ", ".join(f"{name} {seconds_text(value)}" for name, value in seconds.items())),
+        ("exchanged", f"{first.usage.frames:,} frames, {bytes_text(first.usage.wire_bytes)}"),
+        ("requests", requests_text(first.usage)),
+    ]
+    if first.usage.retries:
+        rows.append(("throttled", f"{first.usage.retries:,} requests were repeated"))
+    if cost is not None:
+        services = ", ".join(f"{name} {usd_text(usd)}" for name, usd in cost.by_service().items() if usd)
+        rows += [("cost", f"USD {usd_text(cost.usd)} (prices of {cost.region}, {cost.date})"), ("services", services)]
+    return record, facts(rows)
+
+
+def _spread(walls: list[float], failed: int) -> str:
+    if len(walls) == 1:
+        return ""
+    text = f"; of {len(walls)} runs median {seconds_text(walls[len(walls) // 2])}, slowest {seconds_text(walls[-1])}"
+    return f"{text}, {failed} failed" if failed else text
+
+
+def _launches(times: Any, runs: int, warm: int, seed: int) -> tuple[dict[str, Any], list[Any]]:
+    from fsd_inference.cost.simulator.launch import MOST_DEPTH, study_launch  # noqa: PLC0415
+
+    found = list(study_launch(times, _LAUNCHES, _BRANCHINGS, runs=runs, warm=warm, seed=seed))
+    rows = []
+    for count in _LAUNCHES:
+        of_count = {one.branching: one for one in found if one.workers == count}
+        trees = [of_count[b] if b in of_count and b < count - 1 else None for b in _BRANCHINGS]
+        alone = of_count[count - 1]
+        best = min((tree.median_s for tree in trees if tree is not None), default=alone.median_s)
+        rows.append(
+            [f"{count:,}"]
+            + ["-" if tree is None else f"{tree.median_s:.2f}" for tree in trees]
+            + [f"{alone.median_s:.2f}", f"{alone.median_s / best:.1f} x"]
+        )
+    columns = ("P", *(f"tree, b={b}" for b in _BRANCHINGS), "one starts all", "one / best tree")
+    title = f"Seconds from the start of rank 0 to that of the last rank, median of {runs}; {times}"
+    note = (
+        f"{warm:,} environments are warm. Trees may be {MOST_DEPTH} deep on AWS; all of these are allowed."
+        if all(one.is_allowed for one in found)
+        else f"{warm:,} environments are warm. AWS stops chains deeper than {MOST_DEPTH}."
+    )
+    record = {
+        "timing": str(times),
+        "runs": runs,
+        "warm": warm,
+        "launches": [
+            {
+                "workers": one.workers,
+                "branching": one.branching,
+                "depth": one.depth,
+                "median_s": one.median_s,
+                "slowest_s": one.slowest_s,
+            }
+            for one in found
+        ],
+    }
+    return record, [table(title, columns, rows), note]

@@ -1,0 +1,147 @@
+"""Values of timing from what runs reported: latencies, bandwidth, starts, the caller's share."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsd_inference.cost.timing import Sourced
+from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.records import RunReport
+
+_LEAST = 20
+"""Observations that a percentile needs at least."""
+
+
+def fit_services(reports: Sequence[RunReport], *, delay_s: float = 0.0) -> dict[str, Sourced]:
+    """Return the values that the reports show.
+
+    A send is as long as its slowest request, which is taken for the latency of all. From the last of its sources' sends
+    until a rank that waits has its frames, a message is delivered and received (`queue`), or an object is found and
+    read (`object`): half of it each.
+
+    Parameters
+    ----------
+    reports : sequence of RunReport
+        Of runs over `queue` or `object`.
+    delay_s : float
+        What a wrapper added to every frame, half on each side of the service; left out.
+
+    Raises
+    ------
+    SettingError
+        There is nothing to learn from.
+    FileFormatError
+        A report does not say what its ranks did when.
+    """
+    reports = [report for report in reports if report.channel in {"queue", "object"} and report.workers > 1]
+    if not reports:
+        raise SettingError("services are fitted on runs of at least 2 workers over queue or object; give some")
+    source = f"fitted on {len(reports)} runs, {time.strftime('%Y-%m-%d')}"
+    found: dict[str, Sourced] = {}
+    for channel, sending, receiving in (("queue", "publish", ("deliver", "receive")), ("object", "put", ("get",))):
+        of_channel = [report for report in reports if report.channel == channel]
+        sends: list[tuple[float, float]] = []
+        lags: list[float] = []
+        for report in of_channel:
+            ranks = [_rank(each) for each in report.ranks]
+            sends += [(seconds - delay_s / 2, size) for rank in ranks for seconds, size in rank.sends()]
+            lags += [lag - delay_s / 2 for lag in _lags(ranks)]
+        if len(sends) >= _LEAST:
+            seconds, slope = _without_bytes(np.array(sends))
+            _put(found, sending, seconds, source)
+            if slope > 0:
+                found["connection.bytes_per_s"] = Sourced(1 / slope, source)
+        if len(lags) >= _LEAST:
+            for name in receiving:
+                _put(found, name, np.array(lags) / 2, source)
+    starts = [start for report in reports for start in _starts(report)]
+    if len(starts) >= _LEAST:
+        _put(found, "begin", np.array(starts), source)
+    rests = [_rest_s(report) for report in reports]
+    found["client.after_s"] = Sourced(float(np.median(rests)), source)
+    return found
+
+
+class _Rank:
+    """What one rank's report says."""
+
+    def __init__(self, report: Mapping[str, Any]) -> None:
+        self.number = int(report["rank"])
+        self.starter = report["starter"]
+        self.started, self.ended = float(report["started"]), float(report["ended"])
+        self.bytes = [float(layer["bytes"]) for layer in report["layers"]]
+        self.targets = {int(target[0]) for target in report.get("sent_to", ())}
+        self.ends: dict[str, dict[tuple[int, int], tuple[float, float]]] = defaultdict(dict)
+        for name, layer, micro_batch, start, end in report["events"]:
+            self.ends[str(name)][int(layer), int(micro_batch)] = float(start), float(end)
+
+    def sends(self) -> list[tuple[float, float]]:
+        """Return the seconds and bytes of each send of a step."""
+        parts: Counter[int] = Counter()
+        for layer, _ in self.ends["send"]:
+            parts[layer] += 1
+        return [
+            (end - start, self.bytes[layer] / parts[layer])
+            for (layer, _), (start, end) in self.ends["send"].items()
+            if 0 <= layer < len(self.bytes)
+        ]
+
+
+def _rank(report: object) -> _Rank:
+    try:
+        return _Rank(report)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileFormatError(f"a rank of the report does not say what it did when ({error})") from error
+
+
+def _lags(ranks: Sequence[_Rank]) -> list[float]:
+    """Return how long after the last send to them ranks had what they waited for."""
+    found = []
+    for rank in ranks:
+        sources = [other for other in ranks if rank.number in other.targets]
+        for (layer, micro_batch), (start, end) in rank.ends["wait"].items():
+            sent = [
+                other.ends["send"][layer - 1, micro_batch][1]
+                for other in sources
+                if (layer - 1, micro_batch) in other.ends["send"]
+            ]
+            # Where all had been sent before it waited, it was its own receiving that took time.
+            if sent and start < max(sent) < end:
+                found.append(end - max(sent))
+    return found
+
+
+def _starts(report: RunReport) -> list[float]:
+    started = {rank.number: rank.started for rank in map(_rank, report.ranks)}
+    return [
+        rank.started - started[rank.starter]
+        for rank in map(_rank, report.ranks)
+        if rank.starter is not None and rank.starter in started
+    ]
+
+
+def _rest_s(report: RunReport) -> float:
+    """Return what a run took beside its ranks: before the first was launched and after the last had ended."""
+    ranks = [_rank(each) for each in report.ranks]
+    launched = max(rank.started for rank in ranks) - report.launch_s
+    return max(0.0, report.wall_s - (max(rank.ended for rank in ranks) - launched))
+
+
+def _without_bytes(sends: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return the seconds of sends without what their bytes took, and those of a byte: 0 if there is no telling."""
+    seconds, sizes = np.maximum(sends[:, 0], 0.0), sends[:, 1]
+    if sizes.max() < 4 * max(1.0, float(np.median(sizes))):
+        return seconds, 0.0
+    slope = max(0.0, float(np.polyfit(sizes, seconds, 1)[0]))
+    return np.maximum(seconds - slope * sizes, 0.0), slope
+
+
+def _put(found: dict[str, Sourced], name: str, seconds: NDArray[np.float64], source: str) -> None:
+    median, p99 = (max(0.0, float(value)) for value in np.percentile(seconds, (50, 99)))
+    found[f"{name}.median_s"], found[f"{name}.p99_s"] = Sourced(median, source), Sourced(max(p99, median), source)
