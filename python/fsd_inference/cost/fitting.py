@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fsd_inference.cost.simulator import Scenario, SimulatedRun, simulate
 from fsd_inference.cost.timing import Sourced
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.records import RunReport
@@ -63,9 +66,7 @@ def fit_services(reports: Sequence[RunReport], *, delay_s: float = 0.0) -> dict[
     starts = [start for report in reports for start in _starts(report)]
     if len(starts) >= _LEAST:
         _put(found, "begin", np.array(starts), source)
-    rests = [_rest_s(report) for report in reports]
-    found["client.after_s"] = Sourced(float(np.median(rests)), source)
-    return found
+    return found | _client(reports, source)
 
 
 class _Rank:
@@ -145,3 +146,76 @@ def _without_bytes(sends: NDArray[np.float64]) -> tuple[NDArray[np.float64], flo
 def _put(found: dict[str, Sourced], name: str, seconds: NDArray[np.float64], source: str) -> None:
     median, p99 = (max(0.0, float(value)) for value in np.percentile(seconds, (50, 99)))
     found[f"{name}.median_s"], found[f"{name}.p99_s"] = Sourced(median, source), Sourced(max(p99, median), source)
+
+
+# --- one host --------------------------------------------------------------------------------------------------------
+
+_STEPS = 8  # of bisection, between a tenth and ten times what the values were
+
+
+def fit_host(observed: Sequence[tuple[Scenario, RunReport]]) -> dict[str, Sourced]:
+    """Return the values of a host and its emulator with which simulated runs take as long as the observed ones.
+
+    Two factors are sought, in turn: on the work of starting (from the launches), and on all other work but the kernels'
+    (from the rest of the wall times). What the caller takes beside its ranks is the median. Use them for other runs.
+
+    Parameters
+    ----------
+    observed : sequence of (Scenario, RunReport)
+        Runs of processes on one host, and what they are simulated from: timings may differ in ``host.others``.
+
+    Raises
+    ------
+    SettingError
+        There is no run to learn from.
+    """
+    if not observed:
+        raise SettingError("a host's timing is fitted on runs; give some")
+    source = f"fitted on {len(observed)} runs of this host, {time.strftime('%Y-%m-%d')}"
+    timing = observed[0][0].timing
+    found = _client([report for _, report in observed], source)
+    for names, measure in 2 * ((_STARTING, _launch_s), (_WORKING, _after_launch_s)):
+        factor = _factor(found, names, observed, measure)
+        found |= {name: Sourced(timing[name] * factor, source) for name in names}
+    return found
+
+
+_STARTING = ("cpu.begin_s", "cpu.open_s")
+_WORKING = ("cpu.step_s", "cpu.request_s", "cpu.message_s", "server.request_s", "server.message_s")
+
+
+def _client(reports: Sequence[RunReport], source: str) -> dict[str, Sourced]:
+    """Return what the caller takes, and what a lane takes beside."""
+    with_lane = [_rest_s(report) for report in reports if report.channel == "queue"]
+    without = [_rest_s(report) for report in reports if report.channel != "queue"]
+    alone = float(np.median(without)) if without else 0.0
+    lane = max(0.0, float(np.median(with_lane)) - alone) if with_lane else 0.0
+    values = {"client.before_s": 0.0, "client.after_s": alone, "lane.s": lane}
+    return {name: Sourced(value, source) for name, value in values.items()}
+
+
+def _launch_s(run: RunReport | SimulatedRun) -> float:
+    return run.launch_s
+
+
+def _after_launch_s(run: RunReport | SimulatedRun) -> float:
+    return run.wall_s - run.launch_s
+
+
+def _factor(
+    found: Mapping[str, Sourced],
+    names: Sequence[str],
+    observed: Sequence[tuple[Scenario, RunReport]],
+    measure: Callable[[RunReport | SimulatedRun], float],
+) -> float:
+    """Return the factor on values with which simulated runs measure what the observed ones did, in the mean of logs."""
+    low, high = math.log(0.1), math.log(10.0)
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        off = 0.0
+        for it, report in observed:
+            tried = {name: Sourced(it.timing[name] * math.exp(middle), "tried") for name in names}
+            timing = it.timing.with_values("tried", {**found, **tried})
+            off += math.log(max(measure(simulate(replace(it, timing=timing))), 1e-3) / max(measure(report), 1e-3))
+        low, high = (low, middle) if off > 0 else (middle, high)
+    return math.exp((low + high) / 2)

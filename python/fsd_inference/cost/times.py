@@ -117,7 +117,8 @@ def predict_times(
         a_hop = sum(timing.latency(name).mean_s for name in _HOPS[channel])
         store += (tree.depth - 1) * (a_hop + 2 * request_s)
     collected = settings.workers if settings.output == "rows" else 1
-    after = timing["client.after_s"] + collected * (timing["cpu.request_s"] + timing.latency("get").mean_s)
+    after = timing["client.after_s"] + (timing["lane.s"] if channel == "queue" else 0.0)
+    after += collected * (timing["cpu.request_s"] + timing.latency("get").mean_s)
     run = load + sum(periods) + store
     return RunTimes(
         before + launch + run + after,

@@ -137,29 +137,44 @@ class RankPlan:
 
 def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]:
     """Return every rank's view of the plan, without weights."""
-    workers = partition.workers
-    pairs: dict[tuple[int, int], tuple[int, int]] = {}  # each kept once: many ranks have many of them
+    workers, last = partition.workers, len(partition.owners) - 1
     receives: list[list[tuple[tuple[int, int], ...]]] = [[] for _ in range(workers)]
     sends: list[list[tuple[tuple[int, ...], ...]]] = [[] for _ in range(workers)]
-    boundary: list[list[int]] = [[] for _ in range(workers)]
-    interior: list[list[int]] = [[] for _ in range(workers)]
+    boundary = np.zeros((workers, last + 1), np.int64)
+    owned = np.zeros((workers, last + 1), np.int64)
+    known: dict[tuple[int, int], tuple[int, int]] = {}  # each pair is kept once: of a thousand ranks, many have it
+    before: tuple[Edge, ...] = ()
     for layer, owners in enumerate(partition.owners):
-        outgoing, incoming = plan.sends(layer), plan.receives(layer)
-        owned = np.bincount(owners, minlength=workers)
+        incoming: list[list[tuple[int, int]]] = [[] for _ in range(workers)]
+        numbers: Counter[int] = Counter()
+        for edge in before:
+            pair = (edge.source, numbers[edge.source])
+            pair = known.setdefault(pair, pair)
+            numbers[edge.source] += 1
+            for target in edge.targets:
+                incoming[target].append(pair)
+        edges = plan.exchanges[layer] if layer < last else ()
+        outgoing: list[list[tuple[int, ...]]] = [[] for _ in range(workers)]
+        for edge in edges:
+            outgoing[edge.source].append(edge.targets)
         for rank in range(workers):
-            edges = outgoing.get(rank, [])
-            sent = np.unique(np.concatenate([edge.rows for edge in edges])).size if edges else 0
-            receives[rank].append(
-                tuple(
-                    pairs.setdefault(pair, pair)
-                    for pair in ((edge.source, number) for edge, number in incoming.get(rank, []))
-                )
-            )
-            sends[rank].append(tuple(edge.targets for edge in edges))
-            boundary[rank].append(sent)
-            interior[rank].append(int(owned[rank]) - sent)
+            receives[rank].append(tuple(incoming[rank]))
+            sends[rank].append(tuple(outgoing[rank]))
+        if edges:
+            of_source = np.repeat([edge.source for edge in edges], [edge.rows.size for edge in edges])
+            sent = np.unique(of_source * np.int64(owners.size) + np.concatenate([edge.rows for edge in edges]))
+            boundary[:, layer] = np.bincount(sent // owners.size, minlength=workers)
+        owned[:, layer] = np.bincount(owners, minlength=workers)
+        before = edges
     return tuple(
-        RankPlan(r, workers, tuple(receives[r]), tuple(sends[r]), tuple(boundary[r]), tuple(interior[r]))
+        RankPlan(
+            r,
+            workers,
+            tuple(receives[r]),
+            tuple(sends[r]),
+            tuple(boundary[r].tolist()),
+            tuple((owned[r] - boundary[r]).tolist()),
+        )
         for r in range(workers)
     )
 

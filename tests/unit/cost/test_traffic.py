@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsd_inference.cost.frames import ChannelLimits, Payloads, extra_reads, publish_batches, step_frames, units
-from fsd_inference.cost.simulator.traffic import Exchange, object_traffic, queue_traffic
+from fsd_inference.cost.simulator.traffic import Exchange, object_step, queue_step
 from tests.support.scenarios import random_plan
 
 
@@ -22,27 +22,27 @@ def test_arrays_say_what_frames_say(workers: int, seed: int, largest: float) -> 
     limits = ChannelLimits(ranks_a_topic=5)
     for layer, edges in enumerate(plan.exchanges):
         exchange = Exchange.of(edges)
-        queue = queue_traffic(exchange, sizes[layer][:, 0], limits)
-        objects = object_traffic(exchange, sizes[layer][:, 0], limits)
+        queue = queue_step(exchange, sizes[layer][:, 0], limits)
+        objects = object_step(exchange, sizes[layer][:, 0], limits)
         frames = {
             step.source: step.frames
             for step in step_frames(plan, payloads, limits.queue_frame_bytes)
             if step.layer == layer
         }
-        assert set(queue) == set(objects) == set(frames)
+        assert set(queue.sent) == set(objects.sent) == set(frames)
         for source, expected in frames.items():
-            sent, batches = queue[source], publish_batches(expected, limits)
+            sent, batches = queue.sent[source], publish_batches(expected, limits)
             assert sent.frames == len(expected)
             assert sent.wire_bytes == pytest.approx(sum(frame.size for frame in expected))
             assert sent.body_bytes == pytest.approx(sum(frame.text_size for frame in expected))
             assert sorted(batch.size for batch in sent.batches) == pytest.approx(sorted(map(sum, batches)))
             assert sum(batch.units for batch in sent.batches) == sum(units(sum(batch)) for batch in batches)
             assert sum(batch.message_units for batch in sent.batches) == sum(sum(map(units, one)) for one in batches)
-            delivered = [(target, edge[0]) for batch in sent.batches for target, edge, _ in batch.deliveries]
+            delivered = [(target, edge[0]) for batch in sent.batches for target, edge, _ in queue.deliveries(batch)]
             assert sorted(delivered) == sorted((target, source) for frame in expected for target in frame.targets)
         for step in step_frames(plan, payloads, limits.object_frame_bytes):
             if step.layer == layer:
-                found = {reader.target: reader for reader in objects[step.source].readers}
+                found = {reader.target: reader for reader in objects.sent[step.source].readers}
                 assert set(found) == {target for frame in step.frames for target in frame.targets}
                 for target, reader in found.items():
                     mine = [frame.size for frame in step.frames if target in frame.targets]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fsd_inference.cost.simulator.clock import Clock
 from fsd_inference.cost.timing import LATENCIES, Latency, Timing
@@ -38,6 +39,14 @@ class Draws:
         if not drawn:
             drawn = self._drawn[name] = self._some(self._latencies[name])
         return drawn.pop()
+
+    def latencies(self, name: str, count: int) -> NDArray[np.float64]:
+        """Return several draws of one of `LATENCIES`."""
+        latency = self._latencies[name]
+        if latency.median_s <= 0:
+            return np.zeros(count)
+        drawn: NDArray[np.float64] = latency.median_s * np.exp(latency.sigma * self._random.standard_normal(count))
+        return drawn
 
     def uniform(self) -> float:
         """Return a draw from 0 to 1."""
@@ -76,12 +85,28 @@ class SharedProcessors:
     ----------
     clock : Clock
     cores : int
+    others : float
+        How many other programs want a core, on average: one of them is there for a part of the time.
     """
 
-    def __init__(self, clock: Clock, cores: int) -> None:
+    def __init__(self, clock: Clock, cores: int, others: float = 0.0) -> None:
         self._clock = clock
         self._free = cores
         self._waiting: deque[tuple[float, Callable[..., None], tuple[Any, ...]]] = deque()
+        whole, part = divmod(others, 1.0)
+        for _ in range(int(whole)):
+            self._compete(1.0)
+        if part > 0.01:
+            self._compete(part)
+
+    def _compete(self, share: float) -> None:
+        """Want a core again and again, for a share of the time."""
+        pause = _QUANTUM_S * (1 / share - 1)
+
+        def again() -> None:
+            self._clock.at(self._clock.now + pause, self.run, _QUANTUM_S, again)
+
+        self.run(_QUANTUM_S, again)
 
     def run(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
         """Call when a core has worked on it for so many seconds."""
@@ -187,6 +212,7 @@ class Rate:
     per_s: float
     burst: float
     _full_at: float = -math.inf  # when as many as may come at once would have been taken in, at the rate
+    _windows: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
 
     def admits(self, now: float, count: float = 1.0) -> bool:
         """Whether `count` more may come now, and count them if so."""
@@ -194,6 +220,14 @@ class Rate:
         if level - now > self.burst / self.per_s:
             return False
         self._full_at = level + count / self.per_s
+        return True
+
+    def admits_any(self, time: float, count: float = 1.0) -> bool:
+        """Whether `count` more may come at a `time` that may lie before another's: so many within each burst's time."""
+        window = int(time * self.per_s / self.burst)
+        if self._windows[window] >= self.burst:
+            return False
+        self._windows[window] += count
         return True
 
     def wait_s(self, now: float) -> float:

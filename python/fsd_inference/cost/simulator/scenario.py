@@ -6,8 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fsd_inference.config import RunSettings
 from fsd_inference.cost.frames import ChannelLimits, Payloads
+from fsd_inference.cost.simulator.traffic import sent_between
 from fsd_inference.cost.timing import Timing
 from fsd_inference.cost.work import Work
 from fsd_inference.engine.rank_report import layer_table, longest, most_events
@@ -132,7 +136,7 @@ class SimulatedRank:
         """Return the rank's part of a report, as ranks write it."""
         table: list[dict[str, Any]] = [dict(row) for row in layer_table(self.intervals, self.layers)]
         for row in table:
-            row["frames"] = row["bytes"] = row["requests"] = 0
+            row["frames"] = row["bytes"] = row["requests"] = 0  # requests are counted of the run, not of a layer
         for layer, frames, size in self.sent:
             if layer < self.layers:
                 table[layer]["frames"] += frames
@@ -188,10 +192,29 @@ class SimulatedRun:
         whole = FunctionTime(memory_mb, architecture, seconds, len(self.ranks))
         return whole, FunctionTime(coordinator_mb, architecture, self.wall_s, 1)
 
+    def _sent_between(self) -> NDArray[np.float64]:
+        """Return frames and bytes from each rank to each other."""
+        it, workers = self.scenario, self.scenario.settings.workers
+        frame_bytes = it.limits.queue_frame_bytes if it.channel == "queue" else it.limits.object_frame_bytes
+        found = np.zeros((2, workers, workers))
+        for edges, payloads in zip(it.plan.exchanges, it.payloads.exchanges, strict=True):
+            if edges:
+                found += sent_between(edges, payloads, frame_bytes, workers)
+        for rank in self.ranks:
+            if rank.starter is not None:  # it tells its parent that it is done
+                _, frames, size = rank.sent[-1]
+                found[:, rank.rank, rank.starter] += frames, size
+        return found
+
     def report(self) -> RunReport:
         """Return the run as a report; its peak memory is not simulated, and 0."""
         work, ranks = self.scenario.work, [rank.report(len(self.ranks)) for rank in self.ranks]
         plan = self.scenario.plan
+        if self.error is None:
+            sent = self._sent_between()
+            for rank in ranks:
+                frames, sizes = sent[:, rank["rank"]]
+                rank["sent_to"] = [[int(t), int(frames[t]), round(sizes[t])] for t in np.flatnonzero(frames)]
         return RunReport(
             channel=self.scenario.channel,
             workers=len(self.ranks),

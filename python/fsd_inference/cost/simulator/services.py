@@ -15,13 +15,14 @@ from fsd_inference.cost.simulator.clock import Clock
 from fsd_inference.cost.simulator.rank import Message, Rank
 from fsd_inference.cost.simulator.resources import Draws, Processors, Rate, Server
 from fsd_inference.cost.simulator.scenario import Scenario
-from fsd_inference.cost.simulator.traffic import Batch, Reader, Sent
+from fsd_inference.cost.simulator.traffic import Batch, Delivery, Outgoing, Reader
 from fsd_inference.cost.work import Speed
+from fsd_inference.engine.messages import Step
 from fsd_inference.errors import ChannelError
 from fsd_inference.records import EACH_MESSAGE, Usage
 
-_MESSAGES_A_POLL = 10  # ReceiveMessage (SQS API)
-_FOLDERS = 16  # prefixes of a bucket that objects are spread over (channels/object.py)
+MESSAGES_A_POLL = 10  # ReceiveMessage (SQS API)
+FOLDERS = 16  # prefixes of a bucket that objects are spread over (channels/object.py)
 _ABORT_EVERY_S = 1.0  # channels/object.py
 
 
@@ -30,6 +31,9 @@ class Listener(Protocol):
 
     def came(self, rank: Rank, messages: list[Message]) -> None:
         """Hand messages, each a frame, to a rank."""
+
+    def came_all(self, rank: Rank, step: Step) -> None:
+        """Say that all that a rank needs for a step has come."""
 
     def failed(self, rank: Rank, error: ChannelError) -> None:
         """Say that a request was refused too often."""
@@ -71,6 +75,13 @@ class Services:
         work = (self._request_s + messages * self._message_s + (up + down) * self._byte_s) / rank.speed
         self.processors.run(work, self._ask, rank, latency, up, down, messages, call, rest)
 
+    def request_s(self, rank: Rank, latency: str, up: float, down: float, messages: int, start: float) -> float:
+        """Return how long a request takes that is begun at `start`, where processors are the rank's own."""
+        work = (self._request_s + messages * self._message_s + (up + down) * self._byte_s) / rank.speed
+        begun = start + work
+        passing = max((up + down) / self._connection, rank.up.pass_s(begun, up), rank.down.pass_s(begun, down))
+        return work + self.draws.latency(latency) + passing
+
     def _ask(
         self,
         rank: Rank,
@@ -108,7 +119,7 @@ class Services:
 class ChannelModel(Protocol):
     """A channel as the simulator has it."""
 
-    def send(self, rank: Rank, sent: Sent, key: Expected, call: Callable[..., None], *rest: Any) -> None:
+    def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
         """Send what a rank sends of a step; call when the service has taken it."""
 
     def listen(self, rank: Rank) -> None:
@@ -130,9 +141,11 @@ class QueueModel:
         self._poll_s = scenario.limits.poll_s
         self._polls: Counter[int] = Counter()
 
-    def send(self, rank: Rank, sent: Sent, key: Expected, call: Callable[..., None], *rest: Any) -> None:
+    def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
         """See `ChannelModel`."""
+        sent = outgoing.sent[rank.number]
         left = [len(sent.batches)]
+        several = sent.frames > len(set(outgoing.edges[sent.batches[0].first : sent.batches[-1].last].tolist()))
 
         def taken() -> None:
             left[0] -= 1
@@ -140,29 +153,46 @@ class QueueModel:
                 call(*rest)
 
         for batch in sent.batches:
-            rank.senders.begin(self._publish, rank, batch, key, 1, taken)
+            deliveries = outgoing.deliveries(batch)
+            if several:
+                self._expect_parts(key, deliveries)
+            rank.senders.begin(self._publish, rank, batch, deliveries, key, 1, taken)
 
-    def _publish(self, rank: Rank, batch: Batch, key: Expected, tried: int, call: Callable[[], None]) -> None:
+    def _expect_parts(self, key: Expected, deliveries: list[Delivery]) -> None:
+        """Note at the targets which edges come in several parts."""
+        for target, edge, _ in deliveries:
+            parts, place = self._ranks[target].parts, ((key.layer, key.micro_batch), edge)
+            parts[place] = parts.get(place, 0) + 1
+
+    def _publish(
+        self,
+        rank: Rank,
+        batch: Batch,
+        deliveries: list[Delivery],
+        key: Expected,
+        tried: int,
+        call: Callable[[], None],
+    ) -> None:
         services = self._services
         services.count("sns.publish", batch.units, repeat=tried > 1)
         services.usage.billed_units[f"sns.publish{EACH_MESSAGE}"] += batch.message_units
         if self._topics[batch.topic].admits(services.clock.now, batch.messages):
-            messages = len(batch.deliveries)
-            services.request(rank, "publish", batch.size, 0.0, messages, self._published, rank, batch, key, call)
+            messages = len(deliveries)
+            services.request(rank, "publish", batch.size, 0.0, messages, self._published, rank, deliveries, key, call)
             return
         pause_s = services.pause_s(tried)
         if pause_s is None:
             self._listener.failed(rank, ChannelError("SNS refused a publish too often (throttled)", retryable=True))
             return
-        services.clock.at(services.clock.now + pause_s, self._publish, rank, batch, key, tried + 1, call)
+        services.clock.at(services.clock.now + pause_s, self._publish, rank, batch, deliveries, key, tried + 1, call)
 
-    def _published(self, rank: Rank, batch: Batch, key: Expected, call: Callable[[], None]) -> None:
+    def _published(self, rank: Rank, deliveries: list[Delivery], key: Expected, call: Callable[[], None]) -> None:
         rank.senders.end()
         call()
         services = self._services
         now, latency = services.clock.now, services.draws.latency
         step = key.layer, key.micro_batch
-        for target, edge, size in batch.deliveries:
+        for target, edge, size in deliveries:
             other, there = self._ranks[target], now + latency("deliver")
             heapq.heappush(other.pending, (there, step, edge, size))
             if other.is_waiting:
@@ -190,7 +220,7 @@ class QueueModel:
             return
         services, now = self._services, self._services.clock.now
         messages: list[Message] = []
-        while rank.pending and rank.pending[0][0] <= now and len(messages) < _MESSAGES_A_POLL:
+        while rank.pending and rank.pending[0][0] <= now and len(messages) < MESSAGES_A_POLL:
             messages.append(heapq.heappop(rank.pending))
         empty = int((now - rank.polled_at) / self._poll_s)
         size = sum(message[3] for message in messages)
@@ -215,12 +245,13 @@ class ObjectModel:
         timing = scenario.timing
         self._services, self._ranks, self._listener = services, ranks, listener
         puts, gets, burst_s = timing["prefix.puts_per_s"], timing["prefix.gets_per_s"], timing["throttle.burst_s"]
-        prefixes = range(_FOLDERS * scenario.buckets)
+        prefixes = range(FOLDERS * scenario.buckets)
         self._puts = [Rate(puts, puts * burst_s) for _ in prefixes]
         self._gets = [Rate(gets, gets * burst_s) for _ in prefixes]
 
-    def send(self, rank: Rank, sent: Sent, key: Expected, call: Callable[..., None], *rest: Any) -> None:
+    def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
         """See `ChannelModel`."""
+        sent = outgoing.sent[rank.number]
 
         def written() -> None:
             now = self._services.clock.now
@@ -355,10 +386,10 @@ class DirectModel:
         self._latency_s = scenario.timing["mpi.latency_s"] if is_mpi else 0.0
         self._bytes_per_s = scenario.timing["mpi.bytes_per_s" if is_mpi else "connection.bytes_per_s"]
 
-    def send(self, rank: Rank, sent: Sent, key: Expected, call: Callable[..., None], *rest: Any) -> None:
+    def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
         """See `ChannelModel`."""
         clock = self._services.clock
-        for reader in sent.readers:
+        for reader in outgoing.sent[rank.number].readers:
             through = rank.up.pass_s(clock.now, reader.size)
             other = self._ranks[reader.target]
             messages = [(0.0, (key.layer, key.micro_batch), edge, reader.size) for edge in reader.edges]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.channels.base import Expected, Frame, Kind
+from fsd_inference.cost.simulator.bulk import BulkObjectModel, BulkQueueModel
 from fsd_inference.cost.simulator.clock import Clock
 from fsd_inference.cost.simulator.rank import Message, Rank
 from fsd_inference.cost.simulator.resources import (
@@ -26,13 +28,12 @@ from fsd_inference.cost.simulator.resources import (
 from fsd_inference.cost.simulator.scenario import Scenario, SimulatedRank, SimulatedRun
 from fsd_inference.cost.simulator.services import ChannelModel, DirectModel, ObjectModel, QueueModel, Services
 from fsd_inference.cost.simulator.traffic import (
+    NOTHING,
     Exchange,
+    Outgoing,
     control_traffic,
-    object_traffic,
-    queue_traffic,
-)
-from fsd_inference.cost.simulator.traffic import (
-    Sent as Traffic,
+    object_step,
+    queue_step,
 )
 from fsd_inference.cost.volumes import count_lane, count_run, count_sweep
 from fsd_inference.cost.work import Speed
@@ -68,6 +69,8 @@ from fsd_inference.partition.plan import rank_plans
 
 _FRAMES = (Frame(Kind.DATA, 0, 0, (0,), b""),)
 """What the state machine is told that it has to send: how much that is, `Traffic` says."""
+MOST_ONE_BY_ONE = 128
+"""Ranks up to which each request is an event of its own."""
 _SUMMARY_BYTES = 8  # a sample's value and neuron (engine/gather.py)
 _CLAIM_READS = 2  # requests in turn before shard and input: the manifest, and where the input's blocks lie
 
@@ -90,7 +93,9 @@ class _Simulation:
         self.clock = Clock()
         self.draws = Draws(timing, chances.seed)
         cores = int(timing["host.cores"]) if scenario.memory_mb is None else 0
-        self.processors: Processors = SharedProcessors(self.clock, cores) if cores else OwnProcessors(self.clock)
+        self.processors: Processors = OwnProcessors(self.clock)
+        if cores:
+            self.processors = SharedProcessors(self.clock, cores, timing["host.others"])
         server = Server(self.processors) if cores else _NoServer(self.processors)
         self.speed = Speed(timing, scenario.memory_mb, scenario.settings.threads)
         self.services = Services(scenario, self.clock, self.draws, self.processors, server, self.speed)
@@ -99,13 +104,11 @@ class _Simulation:
         self.plans = rank_plans(scenario.partition, scenario.plan)
         self.layers = len(self.plans[0].receives)
         self.ranks = [self._rank(number) for number in range(settings.workers)]
-        models: dict[str, type[QueueModel | ObjectModel | DirectModel]] = {"queue": QueueModel, "object": ObjectModel}
-        self.channel: ChannelModel = models.get(scenario.channel, DirectModel)(
-            self.services, scenario, self.ranks, self
-        )
+        self.channel = self._model()
         self.compute_s = self.speed.compute_s(scenario.work, scenario.payloads).tolist()
         self._exchanges = [Exchange.of(exchange) for exchange in scenario.plan.exchanges]
-        self._traffic: dict[Step, dict[int, Traffic]] = {}
+        self._traffic: dict[Step, Outgoing] = {}
+        self._unsent: dict[Step, int] = {}  # ranks that are still to send of a step
         self._received = [
             _received(exchange, payloads, settings.workers).tolist()
             for exchange, payloads in zip(self._exchanges, scenario.payloads.exchanges, strict=True)
@@ -133,6 +136,14 @@ class _Simulation:
         speed = 1 / chances.slowdown if is_slow else 1.0
         return Rank(number, self.tree.parent(number), self.plans[number], worker, speed, Line(network), Line(network))
 
+    def _model(self) -> ChannelModel:
+        """Return the channel: request by request, or, where many functions make very many, step by step."""
+        one_by_one = {"queue": QueueModel, "object": ObjectModel}
+        at_once = {"queue": BulkQueueModel, "object": BulkObjectModel}
+        is_large = self.scenario.memory_mb is not None and len(self.ranks) > MOST_ONE_BY_ONE
+        models: Mapping[str, Callable[..., ChannelModel]] = at_once if is_large else one_by_one  # type: ignore[assignment]
+        return models.get(self.scenario.channel, DirectModel)(self.services, self.scenario, self.ranks, self)
+
     def run(self) -> SimulatedRun:
         timing, settings = self.scenario.timing, self.scenario.settings
         self._launched = timing["client.before_s"]
@@ -148,6 +159,7 @@ class _Simulation:
             rank.ended = min(rank.ended, self.clock.now)
         collected = settings.workers if settings.output == "rows" else 1
         reading_s = collected * (timing["cpu.request_s"] + timing.latency("get").mean_s)
+        after_s = timing["client.after_s"] + (timing["lane.s"] if self.scenario.channel == "queue" else 0.0)
         ended = max((rank.ended for rank in there), default=self.clock.now)
         started = max((rank.started for rank in there), default=self._launched)
         usage = self.services.usage
@@ -158,7 +170,7 @@ class _Simulation:
         count_run(usage, settings.workers, self.scenario.payloads, settings, self.scenario.limits)
         return SimulatedRun(
             self.scenario,
-            ended + reading_s + timing["client.after_s"],
+            ended + reading_s + after_s,
             started - self._launched,
             tuple(self._told(rank) for rank in there),
             usage,
@@ -309,7 +321,7 @@ class _Simulation:
         if phase is not Phase.INTERIOR:
             rank.note("wait", layer, micro_batch, rank.idle_since, self.clock.now)
             unpack = self._came_bytes(step, rank.number) / timing["cpu.unpack_bytes_per_s"] / one
-            sent = self._sent(step).get(rank.number)
+            sent = self._outgoing(step).sent.get(rank.number)
             pack = sent.wire_bytes / timing["cpu.pack_bytes_per_s"] / one if sent else 0.0
         seconds += timing["cpu.step_s"] / one
         self.processors.run(
@@ -348,40 +360,32 @@ class _Simulation:
     def _after_delay(self, call: object, *arguments: object) -> None:
         self.clock.at(self.clock.now + self.scenario.delay_s / 2, call, *arguments)  # type: ignore[arg-type]
 
-    def _sent(self, step: Step) -> dict[int, Traffic]:
-        """Return what each rank sends of a step; kept until all have sent."""
+    def _outgoing(self, step: Step) -> Outgoing:
+        """Return what ranks send of a step; kept until all have sent."""
         layer, micro_batch = step
         if layer >= self.layers - 1:
-            return {}
+            return NOTHING
         if step not in self._traffic:
-            # A rank is at most a few layers behind another that needs its rows.
-            build = queue_traffic if self.scenario.channel == "queue" else object_traffic
+            build = queue_step if self.scenario.channel == "queue" else object_step
             payloads = self.scenario.payloads.exchanges[layer][:, micro_batch]
             self._traffic[step] = build(self._exchanges[layer], payloads, self.scenario.limits)
+            self._unsent[step] = len(self._traffic[step].sent)
         return self._traffic[step]
 
     def _came_bytes(self, step: Step, rank: int) -> float:
         return self._received[step.layer - 1][rank][step.micro_batch] if step.layer else 0.0
 
     def _send(self, rank: Rank, step: Step, since: float) -> None:
-        sent = self._sent(step)[rank.number]
+        outgoing = self._outgoing(step)
         key = Expected(Kind.DATA, step.layer, step.micro_batch, rank.number)
-        self._expect_parts(rank, key, sent)
-        self._count_sent(rank, step.layer, sent)
-        self.channel.send(rank, sent, key, self._taken, rank, step, since)
+        self._count_sent(rank, step.layer, outgoing)
+        self.channel.send(rank, outgoing, key, self._taken, rank, step, since)
+        self._unsent[step] -= 1
+        if not self._unsent[step]:
+            del self._traffic[step], self._unsent[step]
 
-    def _expect_parts(self, rank: Rank, key: Expected, sent: Traffic) -> None:
-        """Note at the targets which edges come in several parts."""
-        if self.scenario.channel != "queue" or sent.frames == len(rank.plan.sends[key.layer]):
-            return
-        for batch in sent.batches:
-            for target, edge, _ in batch.deliveries:
-                parts = self.ranks[target].parts
-                place = ((key.layer, key.micro_batch), edge)
-                parts[place] = parts.get(place, 0) + 1
-
-    def _count_sent(self, rank: Rank, layer: int, sent: Traffic) -> None:
-        usage = self.services.usage
+    def _count_sent(self, rank: Rank, layer: int, outgoing: Outgoing) -> None:
+        usage, sent = self.services.usage, outgoing.sent[rank.number]
         usage.frames += sent.frames
         usage.wire_bytes += round(sent.wire_bytes)
         usage.body_bytes += round(sent.body_bytes)
@@ -394,10 +398,12 @@ class _Simulation:
     def _send_gather(self, rank: Rank, target: int) -> None:
         samples = sum(self.scenario.payloads.samples)
         size = 0.0 if self.scenario.settings.output == "rows" else float(_SUMMARY_BYTES * samples)
-        sent = control_traffic(rank.number, target, size, self.scenario.limits, queue=self.scenario.channel == "queue")
+        outgoing = control_traffic(
+            rank.number, target, size, self.scenario.limits, queue=self.scenario.channel == "queue"
+        )
         key = Expected(Kind.GATHER, self.layers, 0, rank.number)
-        self._count_sent(rank, self.layers, sent)
-        self.channel.send(rank, sent, key, self._tell, rank, Sent())
+        self._count_sent(rank, self.layers, outgoing)
+        self.channel.send(rank, outgoing, key, self._tell, rank, Sent())
 
     def came(self, rank: Rank, messages: list[Message]) -> None:
         """Hand on what a channel brought."""
@@ -405,6 +411,15 @@ class _Simulation:
             self._after_delay(self._came, rank, messages)
         else:
             self._came(rank, messages)
+
+    def came_all(self, rank: Rank, step: Step) -> None:
+        """Hand on that a channel brought all of a step."""
+        self._after_delay(self._came_all, rank, step)
+
+    def _came_all(self, rank: Rank, step: Step) -> None:
+        layer = step.layer - 1
+        rank.note("receive", layer, step.micro_batch, self.clock.now, self.clock.now)
+        self._tell(rank, ArrivedEdges(layer, step.micro_batch, rank.plan.receives[step.layer]))
 
     def _came(self, rank: Rank, messages: list[Message]) -> None:
         if not rank.is_loaded:  # no inbox yet

@@ -25,14 +25,15 @@ _BATCH_ENTRIES = 10  # PublishBatch (SNS API)
 
 
 class Batch(NamedTuple):
-    """One PublishBatch: topic, bytes in base64 with attributes, messages, billed units both ways, deliveries."""
+    """One PublishBatch: topic, bytes in base64 with attributes, messages, units both ways, deliveries from and to."""
 
     topic: int
     size: float
     messages: int
     units: int
     message_units: int
-    deliveries: tuple[tuple[int, tuple[int, int], float], ...]  # (target, (source, edge), bytes of the body)
+    first: int
+    last: int
 
 
 class Reader(NamedTuple):
@@ -42,6 +43,14 @@ class Reader(NamedTuple):
     edges: tuple[tuple[int, int], ...]  # (source, edge)
     size: float
     reads: int  # requests
+
+
+class Delivery(NamedTuple):
+    """A message on its way to one rank: its (source, edge) and the bytes of its body."""
+
+    target: int
+    edge: tuple[int, int]
+    size: float
 
 
 class Sent(NamedTuple):
@@ -84,11 +93,45 @@ class _Frames:
     pair_target: Ints
 
 
-def queue_traffic(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -> dict[int, Sent]:
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What all ranks send of one step.
+
+    Attributes
+    ----------
+    sent : dict of int to Sent
+        By source.
+    places : list of (source, number)
+        Of the exchange's edges.
+    sources, targets, edges : ndarray of int64
+        From and to which rank each delivery is, and the edge (of the exchange): batch by batch; over objects, reader
+        by reader. Sources ascend.
+    sizes : ndarray of float64
+        Bytes of each delivery's body.
+    """
+
+    sent: dict[int, Sent]
+    places: list[tuple[int, int]]
+    sources: Ints
+    targets: Ints
+    edges: Ints
+    sizes: Floats
+
+    def deliveries(self, batch: Batch) -> list[Delivery]:
+        """Return what a batch brings to whom."""
+        part = slice(batch.first, batch.last)
+        places = (self.places[edge] for edge in self.edges[part].tolist())
+        return [*map(Delivery, self.targets[part].tolist(), places, self.sizes[part].tolist())]
+
+
+NOTHING = Outgoing({}, [], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+
+def queue_step(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -> Outgoing:
     """Return what each rank publishes of one step, `payloads` being the bytes of each edge's rows."""
     frames = _frames(exchange, payloads, limits.queue_frame_bytes)
     if not frames.edge.size:
-        return {}
+        return NOTHING
     source = exchange.sources[frames.edge]
     texts = np.ceil(frames.size * 4 / 3)
     # A frame is one message in each topic that some of its targets listen to.
@@ -101,14 +144,6 @@ def queue_traffic(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -
     sizes: Floats = texts[frame_of] + attributes
     batch_of = _batches(source[frame_of], topic_of, sizes, limits.message_bytes)
     order = np.argsort(batch_of[message], kind="stable")
-    deliveries = list(
-        zip(
-            frames.pair_target[order].tolist(),
-            map(exchange.places.__getitem__, frames.edge[frames.pair_frame[order]].tolist()),
-            texts[frames.pair_frame[order]].tolist(),
-            strict=True,
-        )
-    )
     first = np.searchsorted(batch_of[message][order], np.arange(batch_of.max() + 2)).tolist()
     each = np.bincount(batch_of)
     total: Floats = np.bincount(batch_of, weights=sizes).astype(np.float64)
@@ -116,7 +151,7 @@ def queue_traffic(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -
     of_batch = np.zeros((2, each.size), np.int64)
     of_batch[:, batch_of] = source[frame_of], topic_of
     batches = [
-        Batch(topic, size, count, units, apart, tuple(deliveries[first[number] : first[number + 1]]))
+        Batch(topic, size, count, units, apart, first[number], first[number + 1])
         for number, (topic, size, count, units, apart) in enumerate(
             zip(
                 of_batch[1].tolist(),
@@ -133,14 +168,16 @@ def queue_traffic(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -
     for (rank, start, end), (_, begin, stop) in zip(_groups(source), _groups(of_batch[0]), strict=True):
         sizes_of = float(frames.size[start:end].sum()), float(texts[start:end].sum())
         sent[rank] = Sent(end - start, *sizes_of, tuple(batches[begin:stop]), ())
-    return sent
+    frame = frames.pair_frame[order]
+    edge = frames.edge[frame]
+    return Outgoing(sent, exchange.places, exchange.sources[edge], frames.pair_target[order], edge, texts[frame])
 
 
-def object_traffic(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -> dict[int, Sent]:
+def object_step(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -> Outgoing:
     """Return the object that each rank writes of one step, and who reads what of it."""
     frames = _frames(exchange, payloads, limits.object_frame_bytes)
     if not frames.edge.size:
-        return {}
+        return NOTHING
     source = exchange.sources[frames.edge]
     pair_source = source[frames.pair_frame]
     order = np.lexsort((frames.pair_frame, frames.pair_target, pair_source))
@@ -166,19 +203,37 @@ def object_traffic(exchange: Exchange, payloads: Floats, limits: ChannelLimits) 
             cut = [FrameSize(tuple(of_frame[frame]), float(frames.size[frame])) for frame in range(start, end)]
             mine = [each._replace(reads=1 + extra_reads(cut, each.target, limits.first_bytes)) for each in mine]
         sent[rank] = Sent(end - start, size, size, (), tuple(mine))
-    return sent
+    frame = frames.pair_frame[order]
+    edge = frames.edge[frame]
+    return Outgoing(sent, exchange.places, exchange.sources[edge], frames.pair_target[order], edge, sizes)
 
 
-def control_traffic(source: int, target: int, size: float, limits: ChannelLimits, *, queue: bool) -> Sent:
+def sent_between(edges: tuple[Edge, ...], payloads: Floats, frame_bytes: int, workers: int) -> Floats:
+    """Return frames and their bytes of one exchange, all micro-batches: 2 x sources x targets."""
+    found = np.zeros((2, workers, workers))
+    exchange = Exchange.of(edges)
+    for sizes in payloads.T:
+        frames = _frames(exchange, sizes, frame_bytes)
+        pairs = exchange.sources[frames.edge[frames.pair_frame]], frames.pair_target
+        np.add.at(found[0], pairs, 1)
+        np.add.at(found[1], pairs, frames.size[frames.pair_frame])
+    return found
+
+
+def control_traffic(source: int, target: int, size: float, limits: ChannelLimits, *, queue: bool) -> Outgoing:
     """Return the single frame by which a rank tells its parent that its subtree is done."""
     wire = size + HEADER_BYTES + TARGET_BYTES
+    place, edge = (source, 0), np.zeros(1, np.int64)
+    here, there = np.array([source]), np.array([target])
     if not queue:
-        return Sent(1, wire, wire, (), (Reader(target, ((source, 0),), wire, 1),))
+        written = Sent(1, wire, wire, (), (Reader(target, (place,), wire, 1),))
+        return Outgoing({source: written}, [place], here, there, edge, np.array([wire]))
     text = float(np.ceil(wire * 4 / 3))
     whole = text + len("toString.Array") + len(str(target)) + len('"", ')
     units = int(_units(np.array([whole]))[0])
-    batch = Batch(target // limits.ranks_a_topic, whole, 1, units, units, ((target, (source, 0), text),))
-    return Sent(1, wire, text, (batch,), ())
+    batch = Batch(target // limits.ranks_a_topic, whole, 1, units, units, 0, 1)
+    published = Sent(1, wire, text, (batch,), ())
+    return Outgoing({source: published}, [place], here, there, edge, np.array([text]))
 
 
 def _frames(exchange: Exchange, payloads: Floats, frame_bytes: int) -> _Frames:
