@@ -28,6 +28,8 @@ EXTENSION := python/fsd_inference/_kernels.abi3.so
 RUST := Cargo.toml Cargo.lock $(shell find rust_kernels -name '*.rs' -o -name Cargo.toml)
 # clippy and maturin build pyo3 for the same interpreter.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# Several times as quick as pip; certificates are the system's, as pip's are.
+INSTALL := uv --system-certs pip install --quiet
 # So that programs in the environment find it and each other.
 IN_VENV := VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH
 
@@ -59,7 +61,7 @@ $(VENV)/.created:
 	  if $$python -c '$(USABLE)' 2>/dev/null; then \
 	    echo "making $(VENV) with $$($$python --version) ($$(command -v $$python))"; \
 	    $$python -m venv --clear $(VENV); \
-	    $(BIN)/python -m pip install --quiet --constraint constraints.txt maturin; \
+	    $(BIN)/python -m pip install --quiet --constraint constraints.txt maturin uv; \
 	    touch $@; exit 0; \
 	  fi; \
 	done; \
@@ -72,7 +74,7 @@ $(EXTENSION): $(VENV)/.created pyproject.toml $(RUST)
 	@touch $@
 
 $(VENV)/.local $(VENV)/.test: $(VENV)/.%: $(EXTENSION) pyproject.toml constraints.txt
-	$(IN_VENV) pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[$*]'
+	$(IN_VENV) $(INSTALL) --no-build-isolation --constraint constraints.txt --editable '.[$*]'
 	@touch $(EXTENSION) $@
 
 venv: $(VENV)/.test
@@ -115,7 +117,7 @@ wheel: $(VENV)/.created
 package: wheel
 	rm -rf .work/package
 	$(BIN)/python -m venv .work/package
-	.work/package/bin/python -m pip install --quiet --constraint constraints.txt dist/fsd_inference-*-cp311-abi3-*.whl
+	$(BIN)/$(INSTALL) --python .work/package --constraint constraints.txt dist/fsd_inference-*-cp311-abi3-*.whl
 	cd .work && package/bin/fsd --version
 
 check: lint types rust package test
@@ -126,7 +128,7 @@ check: lint types rust package test
 .work/checkov/.created: terraform/checkov.txt $(VENV)/.created
 	rm -rf .work/checkov
 	$(BIN)/python -m venv .work/checkov
-	.work/checkov/bin/python -m pip install --quiet --requirement $<
+	$(BIN)/$(INSTALL) --python .work/checkov --requirement $<
 	touch $@
 
 terraform: .work/checkov/.created
@@ -165,7 +167,7 @@ constraints: wheel
 	rm -rf .work/constraints
 	$(BIN)/python -m venv .work/constraints
 	.work/constraints/bin/python -m pip install --quiet --upgrade pip
-	.work/constraints/bin/python -m pip install --quiet maturin "$$(echo dist/fsd_inference-*.whl)[test]"
+	.work/constraints/bin/python -m pip install --quiet maturin uv "$$(echo dist/fsd_inference-*.whl)[test]"
 	{ head -1 constraints.txt; .work/constraints/bin/python -m pip freeze | grep -v '^fsd-inference'; } > .work/constraints.txt
 	mv .work/constraints.txt constraints.txt
 
