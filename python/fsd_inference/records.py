@@ -353,10 +353,12 @@ class RunReport:
     ----------
     channel, workers, samples, layers, connections
         What was run.
+    replicas : int
+        Copies of a serial worker that shared the batch; each has a part among `ranks`.
     wall_s : float
         From the call of `infer` (of a prepared session) to the result in hand, all attempts included.
     launch_s : float
-        From the start of rank 0 to the start of the last rank.
+        From the start of rank 0 (of the first replica) to the start of the last rank.
     load_s, compute_s : float
         Loading shard and inputs, and computing: of the rank that took longest.
     peak_rss_bytes : int
@@ -368,16 +370,16 @@ class RunReport:
         input, the exchange, results, reports and cleaning up. Not in it are what `prepare` does once a session (the
         stack, the shards' upload), and what ranks asked for that were killed before they reported.
     attempts : int
-        Attempts made, the successful one included.
+        Attempts made, the successful one included; of the replica that took most.
     simd : str
         Kernel path of the session's machine.
     ranks : list of dict
-        What each rank of the attempt that brought the answer reports of itself; of a failed run, the ranks of the last
-        attempt that could still report.
+        What each rank (or replica) of the attempt that brought the answer reports of itself; of a failed run, the ranks
+        of the last attempt that could still report.
     memory_mb : int or None
         Of the functions that were the workers; None where they were processes.
-    coordinator : tuple of float or None
-        When the function that carried the run out began and ended, seconds since the epoch.
+    coordinators : list of tuple of float
+        When the function that carried the run out (each replica's) began and ended, seconds since the epoch.
     predicted : Prediction or None
         What was foreseen of the run, if someone did.
     error : dict or None
@@ -400,9 +402,15 @@ class RunReport:
     simd: str
     ranks: list[dict[str, Any]] = field(default_factory=list)
     memory_mb: int | None = None
-    coordinator: tuple[float, float] | None = None
+    replicas: int = 1
+    coordinators: list[tuple[float, float]] = field(default_factory=list)
     predicted: Prediction | None = None
     error: dict[str, Any] | None = None
+
+    @property
+    def parts(self) -> int:
+        """Ranks that report: workers, or replicas."""
+        return self.workers * self.replicas
 
     @property
     def samples_per_s(self) -> float:
@@ -420,6 +428,7 @@ class RunReport:
         return {
             "channel": self.channel,
             "workers": self.workers,
+            "replicas": self.replicas,
             "samples": self.samples,
             "layers": self.layers,
             "connections": self.connections,
@@ -443,7 +452,7 @@ class RunReport:
             "attempts": self.attempts,
             "simd": self.simd,
             "memory_mb": self.memory_mb,
-            "coordinator": self.coordinator and list(self.coordinator),
+            "coordinators": [list(span) for span in self.coordinators],
             "predicted": self.predicted and self.predicted.to_json(),
             "error": self.error,
             "ranks": self.ranks,
@@ -471,7 +480,8 @@ class RunReport:
             ranks=fields.take("ranks", list),
             # Reports of older releases do not have these.
             memory_mb=fields.take_if("memory_mb", int),
-            coordinator=_span(fields.take_if("coordinator", list)),
+            replicas=fields.take_or("replicas", 1),
+            coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),
             predicted=Prediction.from_json(said) if (said := fields.take_if("predicted", dict)) else None,
             error=fields.take_if("error", dict),
         )
@@ -516,13 +526,16 @@ def _take_usage(fields: Fields, where: str) -> Usage:
     )
 
 
-def _span(value: list[Any] | None) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    times = [time for time in value if isinstance(time, int | float) and math.isfinite(time)]
-    if len(value) != 2 or len(times) != 2:
-        raise FileFormatError(f"'coordinator' must be two times, not {value!r:.60}")
-    return times[0], times[1]
+def _spans(spans: list[Any] | None, only: list[Any] | None) -> list[tuple[float, float]]:
+    """Return when coordinators began and ended; a report of an older release says it of one."""
+    found = []
+    for span in spans or ([] if only is None else [only]):
+        values = span if isinstance(span, list) else []
+        times = [time for time in values if isinstance(time, int | float) and math.isfinite(time)]
+        if len(values) != 2 or len(times) != 2:
+            raise FileFormatError(f"'coordinators' must be pairs of times, not {span!r:.60}")
+        found.append((times[0], times[1]))
+    return found
 
 
 def _counts(value: Mapping[str, Any], where: str) -> dict[str, int]:

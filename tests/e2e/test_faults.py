@@ -23,6 +23,9 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.config import Clocks
 from fsd_inference.errors import DeadlineError, RunError, StallError, WorkerDiedError
+from fsd_inference.partition import Manifest
+from fsd_inference.session.distributed import Distributed
+from fsd_inference.session.home import Home
 from tests.support.processes import ranks_of, runs, temporary_folders, wait_until
 from tests.support.runs import same, session
 
@@ -126,6 +129,14 @@ def test_a_deadline_that_is_too_short(channel: str, stack: Path) -> None:
     assert time.monotonic() - began < 30
 
 
+def prepared(distributed: fsd.Session) -> tuple[Home, Manifest]:
+    """Where a session's plan and runs are, and what it runs."""
+    engine = distributed._engine
+    assert isinstance(engine, Distributed)
+    home, manifest, _ = engine._prepared()
+    return home, manifest
+
+
 def missing(data: bytes) -> bytes | None:
     return None
 
@@ -144,11 +155,8 @@ def changed(data: bytes) -> bytes | None:
 )
 def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Callable[[bytes], bytes | None]) -> None:
     with session(NETWORK, channel, stack, workers=3, partition="block") as distributed:
-        distributed.prepare()
-        home = distributed._home
-        assert home is not None
-        assert distributed._manifest is not None
-        key = f"plans/{distributed._manifest.plan_digest.hex()}/{distributed._manifest.shard(2).file}"
+        home, manifest = prepared(distributed)
+        key = f"plans/{manifest.plan_digest.hex()}/{manifest.shard(2).file}"
         whole = home.plans.get(key)
         assert whole is not None
         harmed = damage(whole)
@@ -169,9 +177,7 @@ def test_a_damaged_input_is_found_when_it_is_loaded(
     damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with session(NETWORK, "memory", workers=3, partition="block") as distributed:
-        distributed.prepare()
-        home = distributed._home
-        assert home is not None
+        home, _ = prepared(distributed)
         put = home.runs.put
 
         def harm(key: str, data: bytes) -> str:
@@ -189,9 +195,7 @@ def test_a_damaged_result_is_no_answer(
     damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with session(NETWORK, "memory", workers=2, partition="block") as distributed:
-        distributed.prepare()
-        home = distributed._home
-        assert home is not None
+        home, _ = prepared(distributed)
         get = home.runs.get
 
         def harm(key: str) -> bytes | None:

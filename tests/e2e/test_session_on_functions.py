@@ -22,6 +22,7 @@ import fsd_inference as fsd
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.channels.object import HASH_FOLDERS
+from fsd_inference.cost.metered import function_times
 from fsd_inference.errors import SettingError, WorkerDiedError
 from fsd_inference.records import StackSpec
 from tests.support.cli import Fsd, fsd_in
@@ -38,7 +39,7 @@ pytestmark = [pytest.mark.emulator, pytest.mark.functions]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with stack.json, a network `net` and inputs `x.npz`."""
     folder = tmp_path_factory.mktemp("session")
-    with functions_stack(folder, ranks=P, memory_mb=(512, 1769)):
+    with functions_stack(folder, ranks=P, memory_mb=(512, 1769, 2048)):
         fsd.graph_challenge(1024, 24).save(folder / "net")
         sparse.save_npz(folder / "x.npz", fsd.digits(neurons=1024, samples=300))
         yield folder
@@ -155,6 +156,60 @@ def test_what_a_run_leaves(place: Path, pushed: Path, inputs: sparse.csr_array) 
     assert {key.rpartition("/")[2] for key in left if key.startswith("runs/")} == {"metrics", "coordinator"}
 
 
+# --- replicas ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("synchronous", [False, True], ids=["asynchronous", "synchronous"])
+def test_replicas_answer_bit_for_bit(
+    synchronous: bool,
+    place: Path,
+    pushed: Path,
+    inputs: sparse.csr_array,
+    expected: sparse.csr_array,
+    tmp_path: Path,
+) -> None:
+    with fsd.Session(pushed, replicas=3, stack=place / "stack.json", synchronous=synchronous) as session:
+        answers = [session.infer(inputs[:299]), session.infer(inputs[:2])]
+    for answer, replicas, samples in zip(answers, (3, 2), (299, 2), strict=True):
+        assert answer.outputs is not None
+        assert same(answer.outputs, sparse.csr_array(expected[:samples]))
+        report = answer.report
+        assert (report.replicas, report.workers, report.samples) == (replicas, 1, samples)
+        assert [rank["rank"] for rank in report.ranks] == list(range(replicas))
+        assert os.getpid() not in {rank["process"] for rank in report.ranks}
+        assert len(report.coordinators) == replicas
+        assert report.usage.requests["lambda.invoke"] == 2 * replicas  # a coordinator and a worker each
+        workers, coordinators = function_times(report)
+        assert (workers.invocations, coordinators.invocations) == (replicas, replicas)
+    answers[0].report.save(tmp_path)
+    assert "serial, 3 replicas, 299 samples" in (tmp_path / "report.html").read_text()
+
+
+def test_a_killed_replica_is_tried_again_alone(
+    place: Path, pushed: Path, inputs: sparse.csr_array, expected: sparse.csr_array
+) -> None:
+    stack = load_stack(place / "stack.json")
+    many = sparse.csr_array(sparse.vstack([inputs] * 60))
+    size = 2048  # of this test alone
+    with fsd.Session(pushed, replicas=3, stack=place / "stack.json", memory_mb=size) as session:
+        session.infer(many)
+        workers = processes_of(f"{stack.name}-worker-{size}")
+        assert len(workers) == 3
+
+        def kill() -> None:
+            wait_until(lambda: len(claims(stack)) == 3, "all replicas have started")
+            os.kill(max(workers), signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        answer = session.infer(many)
+        killer.join()
+    assert answer.outputs is not None
+    assert same(answer.outputs, sparse.csr_array(sparse.vstack([expected] * 60)))
+    assert answer.report.attempts == 2
+    assert answer.report.usage.requests["lambda.invoke"] == 8  # three replicas and the one that was tried again
+
+
 # --- lanes ------------------------------------------------------------------------------------------------------------
 
 
@@ -259,7 +314,7 @@ def test_each_refusal_is_one_line(commands: Fsd, place: Path, pushed: Path) -> N
         ([*infer, "--stack", "old.json"], 2, "old.json: 'version' is 1, and this program reads 2: make the stack anew"),
         ([*infer, "--stack", "other.json"], 2, "other.json: 'format' is missing"),
         ([*infer, "--stack", "."], 2, "cannot read .: Is a directory"),
-        ([*infer, "--memory", "640"], 2, "has no workers of 640 MB; it has 512, 1769"),
+        ([*infer, "--memory", "640"], 2, "has no workers of 640 MB; it has 512, 1769, 2048"),
         ([*infer, "--threads", "2"], 2, "whose threads follow from their memory"),
         ([*infer, "--workers", "2"], 2, "the network is not on the stack for 2 workers; push it first: fsd push net"),
         ([*infer, "--workers", "5"], 2, f"has queues for {P} workers, not 5"),

@@ -248,3 +248,26 @@ def test_an_answer_replaces_an_older_one(fsd: Fsd, place: Path) -> None:
     shutil.copy("out.npz", "again.npz")
     assert fsd("infer", "net", "x.npz", "-o", "out.npz").code == 0
     assert Path("out.npz").read_bytes() == Path("again.npz").read_bytes()
+
+
+def test_replicas_share_a_batch(fsd: Fsd, place: Path) -> None:
+    fsd("infer", "net", "x.npz", "-o", "alone.npz")
+    said = fsd("infer", "net", "x.npz", "-o", "out.npz", "--replicas", "3", "--report", "run", "--json")
+    assert (said.code, said.stderr) == (0, "")
+    assert Path("out.npz").read_bytes() == Path("alone.npz").read_bytes()
+    assert (said.json()["replicas"], [rank["rank"] for rank in said.json()["ranks"]]) == (3, [0, 1, 2])
+    told = fsd("report", "run")
+    assert "3 over slices of the batch, which took" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--replicas 2 --channel queue", "2 of them do not go with channel 'queue'"),
+        ("--replicas 2 --workers 3", "2 of them do not go with 3 workers"),
+    ],
+)
+def test_what_replicas_do_not_go_with_is_one_line(fsd: Fsd, place: Path, flags: str, message: str) -> None:
+    said = fsd("infer", *f"net x.npz -o out.npz {flags}".split())
+    assert said.code == 2
+    assert message in said.error()

@@ -21,6 +21,7 @@ from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, statu
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import (
+    AbortedError,
     DeadlineError,
     NotAllowedError,
     RunError,
@@ -327,6 +328,24 @@ def test_more_workers_than_the_account_can_run(world: World) -> None:
     home()
     world.settings_error = refused("AccessDeniedException", 403)
     home()  # who may not ask tries
+
+
+def test_more_replicas_than_the_account_can_run(world: World) -> None:
+    world.unreserved = 7
+    one = RunSettings(workers=1)
+    with pytest.raises(
+        SettingError, match=r"4 replicas and a coordinator for each .* \(7 without .* at most 3 replicas"
+    ):
+        home("serial", one, runs=4)
+    home("serial", one, runs=3)
+
+
+def test_who_waits_for_a_run_that_is_given_up_stops_waiting(world: World) -> None:
+    used = home()
+    world.carry_out = lambda _: world.at(5, lambda: used.forget(ID))
+    with pytest.raises(AbortedError, match="was given up"):
+        attempt(used)
+    assert world.now < 7
 
 
 @pytest.mark.parametrize(("need_mb", "memory_mb", "used"), [(100, None, 512), (513, None, 1769), (9e9, None, 3538)])

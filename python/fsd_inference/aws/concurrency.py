@@ -34,12 +34,18 @@ def free_concurrency(clients: Clients, meter: UsageMeter) -> int:
     return answer["AccountLimit"]["UnreservedConcurrentExecutions"]
 
 
-def check_concurrency(clients: Clients, workers: int, meter: UsageMeter) -> None:
-    """Raise `SettingError` for more workers than can run at a time; who may not ask goes on."""
+def check_concurrency(clients: Clients, workers: int, meter: UsageMeter, runs: int = 1) -> None:
+    """Raise `SettingError` for more workers than can run at a time, in `runs` runs; who may not ask goes on."""
     try:
         free = free_concurrency(clients, meter)
     except NotAllowedError:
         return
+    if runs > 1 and runs * (workers + COORDINATORS) > free:
+        raise SettingError(
+            f"{runs} replicas and a coordinator for each are more functions than this account can run at a time "
+            f"({free} without reservations): use at most {max(free // (workers + COORDINATORS), 1)} replicas, or ask "
+            "AWS for a higher concurrency quota"
+        )
     if workers + COORDINATORS > free:
         raise SettingError(
             f"{workers} workers and their coordinator are more functions than this account can run at a time "

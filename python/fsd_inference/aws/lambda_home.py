@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, statu
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import DeadlineError, RunError, StartError, StoreError
+from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
 from fsd_inference.records import FunctionsSpec, StackSpec, Usage, UsageMeter
 from fsd_inference.store.base import Store
 
@@ -49,6 +50,8 @@ class LambdaHome:
         Use the worker function of this size instead.
     synchronous : bool, optional
         Wait for the coordinator's answer on one connection, instead of asking now and then how far the run is.
+    runs : int, optional
+        Runs at a time: attempts of different runs may be carried out by several threads.
 
     Raises
     ------
@@ -65,6 +68,7 @@ class LambdaHome:
         need_mb: Callable[[RunSpec], float],
         memory_mb: int | None = None,
         synchronous: bool = False,
+        runs: int = 1,
     ) -> None:
         assert stack.functions is not None  # noqa: S101 - the caller looked
         self._channel = channel
@@ -75,13 +79,15 @@ class LambdaHome:
         self._synchronous = synchronous
         self._meter = UsageMeter()
         self._of_coordinators = Usage()
+        self._lock = threading.Lock()  # of what coordinators asked for
+        self._followed: set[str] = set()
         self._ended: dict[str, RunStatus] = {}
         # Before anything is sent: what no attempt could change.
         any_run = RunSpec("0" * 32, 0, "0" * 32, 1, 1, 0.0, settings)
         check_fit(RunEvent(any_run, channel, memory_mb or self._functions.workers[0].memory_mb), stack)
         self._clients = Clients.of_stack(stack)
         try:
-            check_concurrency(self._clients, settings.workers, self._meter)
+            check_concurrency(self._clients, settings.workers, self._meter, runs)
             self._runs, self._plans = open_buckets(self._clients, stack, self._meter)
         except BaseException:
             self._clients.close()
@@ -101,6 +107,7 @@ class LambdaHome:
         """Have the coordinator carry out one attempt, and wait until it has ended."""
         event = RunEvent(spec, self._channel, self._memory_mb or self._fitting(spec))
         payload = json.dumps(event.to_json()).encode()
+        self._followed.add(spec.run)
         if self._synchronous:
             self._answer(payload)
         else:
@@ -123,15 +130,18 @@ class LambdaHome:
     def forget(self, run: str) -> None:
         """Delete the objects of a run but its metrics, and what tells a repeated event that it is late.
 
+        A thread that still waits for the run stops waiting.
         What ranks exchanged through objects is left to expire: finding it costs more requests than it costs to keep.
         """
+        self._followed.discard(run)
         self._ended.pop(run, None)
         found = [info.key for info in self._runs[0].list(f"runs/{run}/")]
         self._runs[0].delete([key for key in found if not key.endswith(("/metrics", "/coordinator"))])
 
     def usage(self) -> Usage:
         """Return all requests so far but those of the ranks; the coordinators' among them."""
-        return self._meter.snapshot() + self._of_coordinators
+        with self._lock:
+            return self._meter.snapshot() + self._of_coordinators
 
     def close(self) -> None:
         """Close what is open."""
@@ -148,7 +158,8 @@ class LambdaHome:
                 raise RunError(f"{key} is not in the store although the run ended well", operation="collect")
             return None
         metrics = RunMetrics.from_bytes(data, key)
-        self._of_coordinators += metrics.coordinator
+        with self._lock:
+            self._of_coordinators += metrics.coordinator
         return metrics
 
     def _fitting(self, spec: RunSpec) -> int:
@@ -211,6 +222,8 @@ class LambdaHome:
                 progress_at = now + _PROGRESS_S
                 self._tell(spec, on_layer)
             time.sleep(pause)
+            if spec.run not in self._followed:
+                raise AbortedError(f"run {spec.run} was given up", operation="run")
             pause = min(pause * 1.15, _POLL_S)  # a small run is answered at once, a long one costs a request a second
 
     def _status(self, spec: RunSpec) -> RunStatus | None:

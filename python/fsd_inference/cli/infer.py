@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --categories categories.tsv",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --report run",
+    "fsd infer net digits.npz -o out.npz --replicas 2",
     "fsd infer net-p8 digits.npz -o out.npz --channel memory --micro-batches 2",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
     "fsd infer net digits.npz -o out.npz --plan auto",
@@ -53,6 +54,12 @@ def infer(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Workers (P). Default: 1, or what DIR was cut for.")
     ] = None,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            "--replicas", min=1, help="Copies of the one worker of serial, each for a slice of the batch, side by side."
+        ),
+    ] = 1,
     method: Annotated[
         Method | None, typer.Option("--partition", help="How neurons are dealt to workers. Default: graph.")
     ] = None,
@@ -123,6 +130,7 @@ def infer(
             network,
             channel=(channel or "serial") if plan is None else found.channel,
             workers=workers,
+            replicas=replicas,
             partition=method,
             branching=branching,
             micro_batches=micro_batches,

@@ -15,7 +15,7 @@ _TICK_S = 0.001  # Lambda bills milliseconds, rounded up (AWS Lambda pricing)
 def function_times(
     report: RunReport, *, memory_mb: int | None = None, architecture: str = "x86_64", coordinator_mb: int = 512
 ) -> tuple[FunctionTime, ...]:
-    """Return the time of a run's workers, from start to end, and of the coordinator that waits for them.
+    """Return the time of a run's workers, from start to end, and of the coordinators that wait for them.
 
     Parameters
     ----------
@@ -36,9 +36,10 @@ def function_times(
     spans = [_span(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
     memory_mb = memory_mb or report.memory_mb or WORKER_MB
     workers = FunctionTime(memory_mb, architecture, sum(map(_billed, spans)), len(spans))
-    # Where no function carried the run out, one would have lived as long as the run took.
-    began, ended = report.coordinator or (0.0, report.wall_s)
-    return workers, FunctionTime(coordinator_mb, architecture, _billed(max(0.0, ended - began)), 1)
+    # Where no function carried the run out, one (each replica's) would have lived as long as the run took.
+    coordinated = report.coordinators or [(0.0, report.wall_s)] * report.replicas
+    seconds = sum(_billed(max(0.0, ended - began)) for began, ended in coordinated)
+    return workers, FunctionTime(coordinator_mb, architecture, seconds, len(coordinated))
 
 
 def _span(rank: object) -> float:

@@ -32,9 +32,9 @@ ORDER = ("start", "load", "wait", "unpack", "compute", "pack", "store", "send")
 def timeline(figures: RunFigures) -> tuple[Markup, list[str]]:
     """Return the timeline of the ranks, and what is to be said of it."""
     ranks = figures.sampled(DRAWN_RANKS)
-    notes = []
+    notes, part = [], figures.part
     if len(ranks) < len(figures.ranks):
-        notes.append(f"{len(ranks)} of {len(figures.ranks):,} ranks are drawn, evenly spread.")
+        notes.append(f"{len(ranks)} of {len(figures.ranks):,} {part}s are drawn, evenly spread.")
     most = _DRAWN_SLICES // max(1, len(ranks))
     height = 22.0 if len(ranks) <= 16 else 14.0 if len(ranks) <= 32 else 10.0
     span = max(figures.end - figures.start, 1e-6)
@@ -48,15 +48,16 @@ def timeline(figures: RunFigures) -> tuple[Markup, list[str]]:
         label = tag("text", rank.rank, class_="tick", x=_LEFT - 8, y=coordinate(y + height * 0.62), text_anchor="end")
         rows.append(join(label, *_row(drawn, rank.rank, y, height, figures.start, scale)))
     if thinned:
-        notes.append(f"Of each rank the longest {most:,} intervals are drawn.")
+        notes.append(f"Of each {part} the longest {most:,} intervals are drawn.")
     bottom = _TOP + len(ranks) * height
     whole = drawing(
-        join(_time_axis(span, scale, bottom), *rows),
+        join(_time_axis(span, scale, bottom, part), *rows),
         bottom + 34,
-        "Timeline: what each rank did when",
-        f"One row a rank, from the start of rank 0 to {span:.2f} seconds; the table of ranks has the sums.",
+        f"Timeline: what each {part} did when",
+        f"One row a {part}, from the start of {part} 0 to {span:.2f} seconds; the table of {part}s has the sums.",
         data_left=_LEFT,
         data_scale=f"{scale:.8g}",
+        data_part=part,
         class_="timeline",
     )
     return whole, notes
@@ -91,7 +92,7 @@ def _row(slices: Sequence[Slice], rank: int, y: float, height: float, origin: fl
     return paths
 
 
-def _time_axis(span: float, scale: float, bottom: float) -> Markup:
+def _time_axis(span: float, scale: float, bottom: float, part: str) -> Markup:
     marks = []
     for time in ticks(span, 10):
         x = coordinate(_LEFT + time * scale)
@@ -101,14 +102,14 @@ def _time_axis(span: float, scale: float, bottom: float) -> Markup:
     marks.append(
         tag(
             "text",
-            "seconds since rank 0 was started",
+            f"seconds since {part} 0 was started",
             class_="label",
             x=middle,
             y=coordinate(bottom + 29),
             text_anchor="middle",
         )
     )
-    marks.append(tag("text", "rank", class_="label", x=_LEFT - 8, y=10, text_anchor="end"))
+    marks.append(tag("text", part, class_="label", x=_LEFT - 8, y=10, text_anchor="end"))
     return join(*marks)
 
 

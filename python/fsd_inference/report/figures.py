@@ -98,7 +98,7 @@ class RunFigures:
     ----------
     report : RunReport
     ranks : tuple of RankFigures
-        Ascending; none of a serial run.
+        Ascending; replicas count as ranks. None of a serial run in one process.
     start, end : float
         When rank 0 was started and the last rank ended, seconds since the epoch; both 0 where no rank says.
     """
@@ -113,6 +113,11 @@ class RunFigures:
     def wait_s(self) -> float:
         """Seconds without anything to compute, of the mean rank."""
         return sum(rank.seconds["wait"] for rank in self.ranks) / max(1, len(self.ranks))
+
+    @property
+    def part(self) -> str:
+        """What those that report are called."""
+        return "replica" if self.report.replicas > 1 else "rank"
 
     def sampled(self, most: int) -> tuple[RankFigures, ...]:
         """Return all ranks, or `most` of them, evenly spread, the first and the last among them."""
@@ -132,10 +137,8 @@ def run_figures(report: RunReport) -> RunFigures:
     """
     ranks = tuple(sorted((_rank(value, i) for i, value in enumerate(report.ranks)), key=lambda rank: rank.rank))
     numbers = [rank.rank for rank in ranks]
-    if len(set(numbers)) != len(numbers) or not all(0 <= rank < report.workers for rank in numbers):
-        raise FileFormatError(
-            f"the ranks of the report must be different ones of {report.workers}, not {numbers!r:.60}"
-        )
+    if len(set(numbers)) != len(numbers) or not all(0 <= rank < report.parts for rank in numbers):
+        raise FileFormatError(f"the ranks of the report must be different ones of {report.parts}, not {numbers!r:.60}")
     starts = [rank.started for rank in ranks if rank.started is not None]
     ends = [rank.ended for rank in ranks if rank.ended is not None]
     start = max(starts) - report.launch_s if starts else 0.0

@@ -45,7 +45,7 @@ def matrix(figures: RunFigures, most: int) -> Matrix | None:
     told = [rank for rank in figures.ranks if rank.sent_to is not None]
     if not told:
         return None
-    workers = figures.report.workers
+    workers = figures.report.parts
     block = math.ceil(workers / most)
     size = math.ceil(workers / block)
     cells = [[0] * size for _ in range(size)]

@@ -26,7 +26,7 @@
     const took = each.width / svg.dataset.scale;
     const [layer, part] = each.layer.split("/");
     const where = layer < 0 ? "" : `, layer ${layer}${part > 0 ? `, micro-batch ${part}` : ""}`;
-    return `rank ${path.dataset.rank}: ${path.dataset.name}${where}\nat ${start.toFixed(3)} s, ${(took * 1000).toFixed(1)} ms`;
+    return `${path.ownerSVGElement.dataset.part} ${path.dataset.rank}: ${path.dataset.name}${where}\nat ${start.toFixed(3)} s, ${(took * 1000).toFixed(1)} ms`;
   };
 
   const ofMatrix = (svg, event) => {

@@ -67,7 +67,8 @@ def _figure(width: float, height: float, **more: Any) -> tuple[Figure, Any]:
 
 def _title(figures: RunFigures, what: str) -> str:
     report = figures.report
-    return f"{what}: {report.channel}, P={report.workers:,}, {report.samples:,} samples, {report.layers:,} layers"
+    size = f"P={report.workers:,}" if report.replicas == 1 else f"{report.replicas:,} replicas"
+    return f"{what}: {report.channel}, {size}, {report.samples:,} samples, {report.layers:,} layers"
 
 
 def _timeline(figures: RunFigures) -> Figure | None:
@@ -90,9 +91,9 @@ def _timeline(figures: RunFigures) -> Figure | None:
     axes.set_yticks(range(len(ranks)), [rank.rank for rank in ranks], fontsize=7)
     axes.set_ylim(len(ranks) - 0.4, -0.6)
     axes.set_xlim(0, figures.end - figures.start)
-    axes.set_xlabel("seconds since rank 0 was started")
-    axes.set_ylabel("rank")
-    said = "" if len(ranks) == len(figures.ranks) else f" ({len(ranks)} of {len(figures.ranks):,} ranks)"
+    axes.set_xlabel(f"seconds since {figures.part} 0 was started")
+    axes.set_ylabel(figures.part)
+    said = "" if len(ranks) == len(figures.ranks) else f" ({len(ranks)} of {len(figures.ranks):,} {figures.part}s)"
     axes.set_title(_title(figures, "Timeline") + said, fontsize=10, loc="left")
     _legend(figure, [name for name in _COLOURS if name in names])
     return figure

@@ -31,8 +31,10 @@ _STACKED = ("compute", "unpack", "pack", "wait")
 def run_page(figures: RunFigures, priced: Priced) -> str:
     """Return the page of a run as a whole HTML document."""
     report = figures.report
-    title = f"{report.channel}, {report.workers:,} {'worker' if report.workers == 1 else 'workers'}, "
-    title += f"{report.samples:,} samples"
+    size = f"{report.workers:,} {'worker' if report.workers == 1 else 'workers'}"
+    if report.replicas > 1:
+        size = f"{report.replicas:,} replicas"
+    title = f"{report.channel}, {size}, {report.samples:,} samples"
     return page(
         f"Run: {title}",
         _header(figures, title),
@@ -50,7 +52,9 @@ def run_page(figures: RunFigures, priced: Priced) -> str:
 def _header(figures: RunFigures, title: str) -> Markup:
     report = figures.report
     when = f"{datetime.fromtimestamp(figures.start, UTC):%Y-%m-%d %H:%M:%S} UTC, " if figures.start else ""
-    where = f"functions of {report.memory_mb:,} MB" if report.memory_mb else "local processes"
+    where = "local processes" if report.replicas == 1 else "threads of one process"
+    if report.memory_mb:
+        where = f"functions of {report.memory_mb:,} MB"
     about = (
         f"{when}{report.layers:,} layers, {report.connections:,} connections; {where}, kernel {report.simd}, "
         f"{report.attempts} {'attempt' if report.attempts == 1 else 'attempts'}"
@@ -66,7 +70,7 @@ def _failure(figures: RunFigures) -> Markup:
         return Markup()
     rows = [(name, error[name]) for name in ("type", "rank", "layer", "operation") if error.get(name) is not None]
     rows.append(("trying again", "can help" if error.get("retryable") else "does not help"))
-    heard = f"{len(figures.ranks):,} of {figures.report.workers:,} ranks could still report."
+    heard = f"{len(figures.ranks):,} of {figures.report.parts:,} {figures.part}s could still report."
     return tag(
         "section",
         tag("h2", "This run failed"),
@@ -82,9 +86,9 @@ def _tiles(figures: RunFigures, priced: Priced) -> Markup:
     report, usage = figures.report, figures.report.usage
     rows = [
         ("Wall time", seconds_text(report.wall_s), f"{report.samples_per_s:,.0f} samples/s" if report.wall_s else ""),
-        ("Launch", seconds_text(report.launch_s), "first to last rank"),
-        ("Compute", seconds_text(report.compute_s), f"slowest rank; {report.gedges_per_s:.2f} Gedge/s"),
-        ("Waiting", seconds_text(figures.wait_s), "mean rank"),
+        ("Launch", seconds_text(report.launch_s), f"first to last {figures.part}"),
+        ("Compute", seconds_text(report.compute_s), f"slowest {figures.part}; {report.gedges_per_s:.2f} Gedge/s"),
+        ("Waiting", seconds_text(figures.wait_s), f"mean {figures.part}"),
         ("Requests", f"{sum(usage.requests.values()):,}", f"{usage.retries:,} repeats, {usage.misses:,} misses"),
         ("Sent", bytes_text(usage.wire_bytes), f"{usage.frames:,} frames"),
     ]
@@ -104,10 +108,13 @@ def _timeline(figures: RunFigures) -> Markup:
     if left_out:
         count, seconds = sum(each.count for each in left_out), sum(each.seconds for each in left_out)
         said.append(
-            f"The shortest {count:,} intervals and arrivals of all ranks were not reported one by one "
+            f"The shortest {count:,} intervals and arrivals of all {figures.part}s were not reported one by one "
             f"({seconds:.2f} s in all)."
         )
-    about = "What each rank does, one thing after the other; sends go on beside it. Times are by each rank's clock."
+    part = figures.part
+    about = (
+        f"What each {part} does, one thing after the other; sends go on beside it. Times are by each {part}'s clock."
+    )
     return tag(
         "section",
         heading,
@@ -122,6 +129,8 @@ def _without(figures: RunFigures, what: str) -> str:
     if not figures.report.ranks:
         serial = figures.report.channel == "serial"
         return "A serial run has no ranks." if serial else "No rank could report."
+    if figures.report.replicas > 1 and figures.report.memory_mb is None:
+        return "Replicas that are threads do not tell layers apart."
     return f"No rank reported {what}: the run is of an older release, or failed before."
 
 
@@ -171,6 +180,8 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _matrix(figures: RunFigures) -> Markup:
+    if figures.report.replicas > 1:
+        return Markup()  # they send each other nothing
     heading = tag("h2", "Who sends how much to whom")
     found = matrix(figures, DRAWN_RANKS)
     if found is None or not found.total:
@@ -191,7 +202,7 @@ def _matrix(figures: RunFigures) -> Markup:
     said = ["A frame that several ranks want is handed over once and counts here for each of them."]
     if found.block > 1:
         said.append(f"Rows and columns are sums of {found.block} ranks each.")
-    missing = sum(rank.sent_to is None for rank in figures.ranks) + figures.report.workers - len(figures.ranks)
+    missing = sum(rank.sent_to is None for rank in figures.ranks) + figures.report.parts - len(figures.ranks)
     if missing:
         said.append(f"{missing:,} ranks do not say to whom they sent.")
     side = tag("div", facts(rows), notes(said))
@@ -273,15 +284,27 @@ def _ranks(figures: RunFigures) -> Markup:
     if not figures.ranks:
         return Markup()
     shown = figures.sampled(DRAWN_RANKS)
-    caption = "Seconds, requests and bytes of each rank"
+    caption = f"Seconds, requests and bytes of each {figures.part}"
     if len(shown) < len(figures.ranks):
         caption += f": {len(shown)} of {len(figures.ranks):,}, evenly spread"
-    names = ["rank", "lived", "load", "compute", "unpack", "pack", "wait", "send", "requests", "sent", "peak memory"]
+    names = [
+        figures.part,
+        "lived",
+        "load",
+        "compute",
+        "unpack",
+        "pack",
+        "wait",
+        "send",
+        "requests",
+        "sent",
+        "peak memory",
+    ]
     return tag(
         "section",
-        tag("h2", "Ranks"),
+        tag("h2", f"{figures.part.capitalize()}s"),
         table(caption, names, [_rank_row(rank) for rank in shown]),
-        notes(f"Rank {rank.rank}: {rank.error}" for rank in shown if rank.error),
+        notes(f"{figures.part.capitalize()} {rank.rank}: {rank.error}" for rank in shown if rank.error),
     )
 
 

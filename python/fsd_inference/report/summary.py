@@ -31,6 +31,7 @@ class Compared:
             "run": self.name,
             "channel": report.channel,
             "workers": report.workers,
+            "replicas": report.replicas,
             "samples": report.samples,
             "layers": report.layers,
             "failed": report.error is not None,
@@ -71,7 +72,7 @@ def row(run: Compared) -> tuple[str, ...]:
     return (
         run.name if report.error is None else f"{run.name} (failed)",
         report.channel,
-        f"{report.workers:,}",
+        f"{report.workers:,}" if report.replicas == 1 else f"{report.workers:,} x {report.replicas:,}",
         f"{report.samples:,}",
         *(seconds_text(each) for each in (report.wall_s, report.launch_s, report.compute_s, run.figures.wait_s)),
         f"{sum(report.usage.requests.values()):,}",
@@ -87,8 +88,13 @@ def summary(figures: RunFigures, priced: Priced) -> Sequence[tuple[str, str]]:
         ("wall time", f"{seconds_text(report.wall_s)} ({report.samples_per_s:,.0f} samples/s)"),
         ("compute", f"{seconds_text(report.compute_s)} ({report.gedges_per_s:.2f} Gedge/s, kernel {report.simd})"),
     ]
+    requests = ", ".join(f"{count:,} {kind}" for kind, count in sorted(usage.requests.items())) or "none"
+    if report.replicas > 1:
+        spans = sorted(rank.ended - rank.started for rank in figures.ranks if rank.started and rank.ended)
+        lived = f", which took {seconds_text(spans[0])} to {seconds_text(spans[-1])}" if spans else ""
+        rows.append(("replicas", f"{report.replicas:,} over slices of the batch{lived}"))
+        rows += [("requests", requests)] if usage.requests else []
     if report.workers > 1:
-        requests = ", ".join(f"{count:,} {kind}" for kind, count in sorted(usage.requests.items())) or "none"
         waited = f"{seconds_text(figures.wait_s)} for frames (mean rank); launch {seconds_text(report.launch_s)}"
         rows += [
             ("waiting", waited),

@@ -18,12 +18,12 @@ def trace(figures: RunFigures) -> dict[str, Any]:
     """Return the trace as plain JSON values; times are microseconds since rank 0 was started."""
     report = figures.report
     events: list[dict[str, Any]] = []
-    if report.coordinator is not None:
-        began, ended = report.coordinator
-        pid = report.workers
-        events += [_named("process_name", pid, 0, "coordinator"), _sorted(pid, -1)]
-        events.append(_complete(pid, _WORK, "coordinate", began, ended, min(figures.start, began), {}))
-    origin = min([figures.start] + ([report.coordinator[0]] if report.coordinator else []))
+    origin = min([figures.start, *(began for began, _ in report.coordinators)])
+    for number, (began, ended) in enumerate(report.coordinators):
+        pid = report.parts + number
+        name = "coordinator" if len(report.coordinators) == 1 else f"coordinator {number}"
+        events += [_named("process_name", pid, 0, name), _sorted(pid, number - len(report.coordinators))]
+        events.append(_complete(pid, _WORK, "coordinate", began, ended, origin, {}))
     for rank in figures.ranks:
         events += _rank(rank, origin)
     return {

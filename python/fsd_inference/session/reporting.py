@@ -16,21 +16,20 @@ from fsd_inference.report import Report
 def run_report(
     channel: str,
     manifest: Manifest,
-    spec: RunSpec,
-    ends: Sequence[Ended],
+    runs: Sequence[tuple[RunSpec, Sequence[Ended]]],
     *,
     wall_s: float,
     usage: Usage,
     error: RunError | None = None,
 ) -> Report:
-    """Return the report of a run.
+    """Return the report of a run, or of replicas of it over slices of a batch.
 
     Parameters
     ----------
-    channel, manifest, spec
+    channel, manifest
         What was run.
-    ends : sequence of Ended
-        How its attempts ended; the last is the one to report.
+    runs : sequence of (RunSpec, sequence of Ended)
+        The last attempt of each, and how all of them ended; the last is the one to report.
     wall_s : float
         From the call of `infer` to its end.
     usage : Usage
@@ -38,26 +37,31 @@ def run_report(
     error : RunError, optional
         How the run failed: there may be ranks without a report then.
     """
-    last = ends[-1]
-    ranks = last.reports
-    asked = [Usage.from_json(rank["usage"]) for ended in ends for rank in ended.reports]
+    ended = [each for _, ends in runs for each in ends]
+    last = [(replica, ends[-1]) for replica, (_, ends) in enumerate(runs) if ends]
+    ranks = [rank for _, each in last for rank in each.reports]
+    if len(runs) > 1:  # of one rank each, which is told by its number among them
+        ranks = [{**rank, "rank": replica} for replica, each in last for rank in each.reports]
+    asked = [Usage.from_json(rank["usage"]) for each in ended for rank in each.reports]
+    launched = min(each.launched for _, each in last)
     return Report(
         channel=channel,
         workers=manifest.workers,
-        samples=spec.samples,
+        replicas=len(runs),
+        samples=sum(spec.samples for spec, _ in runs),
         layers=manifest.layers,
         connections=manifest.connections,
         wall_s=wall_s,
-        launch_s=max((rank["started"] for rank in ranks), default=last.launched) - last.launched,
+        launch_s=max((rank["started"] for rank in ranks), default=launched) - launched,
         load_s=max((rank["load_s"] for rank in ranks), default=0.0),
         compute_s=max((rank["compute_s"] for rank in ranks), default=0.0),
         peak_rss_bytes=max((rank["peak_rss_bytes"] for rank in ranks), default=0),
         row_sends=manifest.volumes.row_sends,
         usage=sum(asked, usage),
-        attempts=max(spec.attempt + 1, len(ends)),
+        attempts=max(max(spec.attempt + 1, len(ends)) for spec, ends in runs),
         simd=ranks[0]["simd"] if ranks else kernels.simd_path(),
         ranks=ranks,
-        memory_mb=last.memory_mb,
-        coordinator=last.coordinator,
+        memory_mb=last[0][1].memory_mb,
+        coordinators=[each.coordinator for _, each in last if each.coordinator is not None],
         error=None if error is None else error.record(),
     )

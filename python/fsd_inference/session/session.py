@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
-import tempfile
-import time
-import uuid
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,34 +10,17 @@ from typing import TYPE_CHECKING, Self
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from fsd_inference import kernels
 from fsd_inference.config import Clocks, RunSettings
-from fsd_inference.engine.ending import Ended
-from fsd_inference.engine.inputs import encode_input
-from fsd_inference.engine.memory import peak_rss_bytes
-from fsd_inference.engine.micro_batches import micro_batch_sizes
-from fsd_inference.engine.serial import run_serial
-from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import FileFormatError, FsdError, RunError, SettingError
+from fsd_inference.errors import SettingError
 from fsd_inference.network import Network, as_inputs
-from fsd_inference.partition import (
-    METHODS,
-    Manifest,
-    Partition,
-    cut,
-    load_plan,
-    read_manifest,
-)
-from fsd_inference.partition.manifest import MANIFEST_FILE
-from fsd_inference.records import Usage
+from fsd_inference.partition import METHODS
 from fsd_inference.report import Report
-from fsd_inference.session.collecting import collect
-from fsd_inference.session.home import Home, LocalHome
+from fsd_inference.session.alone import Alone
+from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.inference import Inference
-from fsd_inference.session.memory_need import estimate_mb
-from fsd_inference.session.progress import Progress, Silent, task
-from fsd_inference.session.pushing import DEFAULT_METHOD, pushed_plan, upload
-from fsd_inference.session.reporting import run_report
+from fsd_inference.session.progress import Progress, Silent
+from fsd_inference.session.sites import Functions, Processes, Site
+from fsd_inference.session.source import Source
 
 if TYPE_CHECKING:
     from fsd_inference.records import StackSpec
@@ -67,6 +43,10 @@ class Session:
     partition : str, optional
         Partitioner, for a network that is not partitioned yet: "graph" (used if not given) is quick; "hypergraph" may
         take minutes to save a few more rows, which pays where a network is cut once and used often.
+    replicas : int
+        Copies of the one worker of "serial", each for a slice of the batch of nearly the same size: threads of this
+        process that share the network, or on a stack functions, each slice a run of its own that is tried again alone.
+        There are never more than there are samples.
     seed : int
         Of the partitioner.
     branching, micro_batches, threads, overlap, output, clocks
@@ -98,6 +78,7 @@ class Session:
         channel: str = "serial",
         workers: int | None = None,
         partition: str | None = None,
+        replicas: int = 1,
         seed: int = 0,
         branching: int = 4,
         micro_batches: int = 1,
@@ -112,48 +93,19 @@ class Session:
         delay_s: float = 0.0,
         progress: Progress | None = None,
     ) -> None:
-        _check(channel, workers, partition, attempts, delay_s)
-        self._deployed = _functions_of(stack, channel)
-        if self._deployed is None and (memory_mb is not None or synchronous):
+        _check(channel, workers, partition, replicas, attempts, delay_s)
+        deployed = _functions_of(stack, channel)
+        if deployed is None and (memory_mb is not None or synchronous):
             raise SettingError("memory_mb and synchronous are for stacks with functions")
-        if self._deployed is not None and (threads != 1 or delay_s > 0):
+        if deployed is not None and (threads != 1 or delay_s > 0):
             raise SettingError(
-                f"stack {self._deployed.name} has functions, whose threads follow from their memory and whose frames "
+                f"stack {deployed.name} has functions, whose threads follow from their memory and whose frames "
                 "are not delayed: give memory_mb instead of threads and delay_s"
             )
-        self._memory_mb, self._synchronous = memory_mb, synchronous
-        self._channel = channel
-        self._method, self._seed = partition, seed
-        self._attempts = attempts
-        self._stack = None if stack is None else Path(stack)
-        self._delay_s = delay_s
-        self._progress = progress or Silent()
-        self._source = network
-        self._network: Network | None = None
-        self._folder: Path | None = None  # of shards
-        self._own_folder = False
-        self._home: Home | None = None
-        self._manifest: Manifest | None = None
-        self._partition: Partition | None = None
-        self._uploaded = False
-        self._kernels: list[kernels.LayerKernel] | None = None
-        self._report: Report | None = None
-        if isinstance(network, Network):
-            self._network = network
-        elif (Path(network) / MANIFEST_FILE).exists():
-            self._folder = Path(network)
-            self._manifest = read_manifest(network)
-            if channel == "serial" and self._deployed is None:
-                raise SettingError(f"{network} holds shards; channel 'serial' takes the network itself")
-            if workers not in {None, self._manifest.workers}:
-                raise SettingError(
-                    f"{network} was partitioned for {self._manifest.workers} workers, not {workers}; partition it again"
-                )
-            workers = self._manifest.workers
-        else:
-            self._network = Network.load(network)
-        self._settings = RunSettings(
-            workers=1 if workers is None else workers,
+        progress = progress or Silent()
+        self._source = source = Source(network, workers, partition, seed)
+        settings = RunSettings(
+            workers=source.workers,
             branching=branching,
             micro_batches=micro_batches,
             threads=threads,
@@ -161,6 +113,24 @@ class Session:
             output=output,
             clocks=clocks or Clocks(),
         )
+        path = Path() if stack is None else Path(stack)
+        self._engine: Alone | Distributed
+        site: Site
+        if deployed is not None:
+            site = Functions(
+                channel, source, settings, stack=path, described=deployed, replicas=replicas,
+                memory_mb=memory_mb, synchronous=synchronous, progress=progress,
+            )  # fmt: skip
+        elif channel != "serial":
+            site = Processes(
+                channel, source, stack=None if stack is None else path, delay_s=delay_s, progress=progress
+            )  # fmt: skip
+        elif source.network is not None:
+            self._engine = Alone(source.network, settings, replicas, progress)
+            return
+        else:
+            raise SettingError(f"{network} holds shards; channel 'serial' takes the network itself")
+        self._engine = Distributed(channel, settings, site, replicas=replicas, attempts=attempts, progress=progress)
 
     def __enter__(self) -> Self:
         return self
@@ -173,10 +143,7 @@ class Session:
     @property
     def features(self) -> int:
         """What a sample must have."""
-        if self._manifest is not None:
-            return self._manifest.features
-        assert self._network is not None  # noqa: S101 - one of the two is there
-        return self._network.widths[0]
+        return self._source.features
 
     def infer(self, x: ArrayLike | sparse.sparray | sparse.spmatrix) -> Inference:
         """Answer a batch.
@@ -193,203 +160,29 @@ class Session:
         RunError
             The run ended without an answer; says where, and whether trying again can help.
         """
-        self._report = None
-        batch = as_inputs(x, self.features)
-        if self._is_alone:
-            return self._infer_serial(batch)
-        return self._infer_distributed(batch)
+        return self._engine.infer(as_inputs(x, self.features))
 
     def prepare(self) -> None:
         """Partition the network and upload its shards, if that is still to be done; `infer` does it too.
 
         On a stack with functions, look for what was pushed.
         """
-        if self._is_alone:
-            self._layer_kernels()
-        else:
-            self._prepared()
+        self._engine.prepare()
 
     def close(self) -> None:
         """Remove what the session made for itself."""
-        home, self._home = self._home, None
-        if home is not None:
-            home.close()
-        if self._own_folder and self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder, self._own_folder = None, False
+        self._engine.close()
+        self._source.close()
 
     @property
     def report(self) -> Report | None:
         """Figures of the last run, one that failed too if any of its ranks could be heard; None before the first."""
-        return self._report
-
-    @property
-    def _is_alone(self) -> bool:
-        """Whether this process does it all."""
-        return self._channel == "serial" and self._deployed is None
-
-    # --- serial ------------------------------------------------------------------------------------------------------
-
-    def _layer_kernels(self) -> list[kernels.LayerKernel]:
-        if self._kernels is None:
-            assert self._network is not None  # noqa: S101 - checked at the start
-            with task(self._progress, "load", len(self._network)):
-                self._kernels = []
-                for layer in self._network:
-                    self._kernels.append(kernels.LayerKernel(*layer.kernel_arrays()))
-                    self._progress.advance("load", len(self._kernels))
-        return self._kernels
-
-    def _infer_serial(self, batch: sparse.csr_array) -> Inference:
-        started = time.perf_counter()
-        layers = self._layer_kernels()
-        load_s = time.perf_counter() - started
-        run = run_serial(layers, batch, threads=self._settings.threads, output=self._settings.output)
-        self._report = Report(
-            channel="serial",
-            workers=1,
-            samples=batch.shape[0],
-            layers=len(layers),
-            connections=run.connections,
-            wall_s=time.perf_counter() - started,
-            launch_s=0.0,
-            load_s=load_s + run.load_s,
-            compute_s=run.compute_s,
-            peak_rss_bytes=peak_rss_bytes(),
-            row_sends=0,
-            usage=Usage(),
-            attempts=1,
-            simd=kernels.simd_path(),
-        )
-        values, argmax = run.summary or (None, None)
-        return Inference(run.rows, values, argmax, self._report)
-
-    # --- distributed -------------------------------------------------------------------------------------------------
-
-    def _prepared(self) -> tuple[Home, Manifest, Partition]:
-        if self._deployed is None and self._folder is None:
-            self._cut()
-        if self._home is None:
-            self._home = self._open_home()
-        if self._manifest is None or self._partition is None or not self._uploaded:
-            if self._deployed is not None:
-                self._manifest, self._partition = self._find(self._home)
-            else:
-                assert self._folder is not None  # noqa: S101 - cut
-                self._manifest = read_manifest(self._folder)
-                self._partition, _ = load_plan(self._folder)
-                upload(self._home.plans, self._folder, self._manifest, self._progress)
-            self._uploaded = True
-        return self._home, self._manifest, self._partition
-
-    def _cut(self) -> None:
-        assert self._network is not None  # noqa: S101 - a folder otherwise
-        self._folder, self._own_folder = Path(tempfile.mkdtemp(prefix="fsd-shards-")), True
-        method = self._method or DEFAULT_METHOD
-        with task(self._progress, "partition"):
-            cut(self._network, self._folder, workers=self._settings.workers, method=method, seed=self._seed)
-
-    def _open_home(self) -> Home:
-        if self._channel == "memory":
-            return LocalHome(self._delay_s)
-        # boto3 takes a third of a second to import, which sessions without AWS need not wait for.
-        from fsd_inference.aws.home import AwsHome  # noqa: PLC0415
-        from fsd_inference.aws.lambda_home import LambdaHome  # noqa: PLC0415
-
-        with task(self._progress, "stack"):
-            if self._deployed is None:
-                return AwsHome(self._channel, self._stack, self._settings.workers, self._delay_s)
-            return LambdaHome(
-                self._channel,
-                self._deployed,
-                self._settings,
-                need_mb=self._need_mb,
-                memory_mb=self._memory_mb,
-                synchronous=self._synchronous,
-            )
-
-    def _find(self, home: Home) -> tuple[Manifest, Partition]:
-        """Return what was pushed of the network."""
-        if self._folder is not None:
-            return pushed_plan(home.plans, self._manifest or read_manifest(self._folder), self._push_command())
-        assert self._network is not None  # noqa: S101 - a folder otherwise
-        return pushed_plan(
-            home.plans,
-            (self._network.digest, self._settings.workers),
-            self._push_command(),
-            method=None if self._settings.workers == 1 else self._method,
-        )
-
-    def _push_command(self) -> str:
-        """Return what pushes this session's network."""
-        method, workers = self._method, self._settings.workers
-        if isinstance(self._source, Network):
-            more = "" if method is None else f", partition={method!r}"
-            return f"fsd_inference.push(network, stack={str(self._stack)!r}, workers={workers}{more})"
-        command = ["fsd", "push", str(self._source), "--stack", str(self._stack)]
-        if self._folder is None:
-            command += ["--workers", str(workers)]
-            command += [] if method is None else ["--partition", method]
-        return shlex.join(command)
-
-    def _need_mb(self, spec: RunSpec) -> float:
-        assert self._manifest is not None  # noqa: S101 - there is a plan before there is a run
-        return estimate_mb(self._manifest, spec)
-
-    def _infer_distributed(self, batch: sparse.csr_array) -> Inference:
-        home, manifest, partition = self._prepared()
-        started, before = time.time(), home.usage()
-        sizes = micro_batch_sizes(batch.shape[0], self._settings.micro_batches)
-        spec = RunSpec(
-            run=uuid.uuid4().hex,
-            attempt=0,
-            plan=manifest.plan_digest.hex(),
-            samples=batch.shape[0],
-            features=batch.shape[1],
-            deadline=0.0,
-            settings=self._settings,
-        )
-        ends: list[Ended] = []
-        failure: RunError | None = None
-        rows, summary = None, None
-        try:
-            home.runs.put(spec.input_key, encode_input(batch, sizes))
-            spec = self._attempts_until_answer(home, spec, manifest.layers, ends)
-            try:
-                rows, summary = collect(home, spec, sizes, manifest, partition)
-            except FileFormatError as error:  # not a file of the user's
-                raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
-        except RunError as error:
-            failure = error
-        finally:
-            wall_s = time.time() - started
-            with suppress(FsdError):  # what is left expires, and must not hide how the run ended
-                home.forget(spec.run)
-        if ends:
-            usage = home.usage() - before
-            self._report = run_report(self._channel, manifest, spec, ends, wall_s=wall_s, usage=usage, error=failure)
-        if failure is not None:
-            raise failure
-        assert self._report is not None  # noqa: S101 - an answer is the end of an attempt
-        values, argmax = summary or (None, None)
-        return Inference(rows, values, argmax, self._report)
-
-    def _attempts_until_answer(self, home: Home, spec: RunSpec, layers: int, ends: list[Ended]) -> RunSpec:
-        """Return the attempt that brought the answer; how each one ended is added to `ends`."""
-        while True:
-            try:
-                with task(self._progress, "infer", layers):
-                    ends.append(home.attempt(spec, lambda done: self._progress.advance("infer", done)))
-                if ends[-1].error is None:
-                    return spec
-                raise ends[-1].error
-            except RunError as error:
-                if not error.retryable or spec.attempt + 1 >= self._attempts:
-                    raise
-                spec = replace(spec, attempt=spec.attempt + 1)
+        return self._engine.report
 
 
-def _check(channel: str, workers: int | None, partition: str | None, attempts: int, delay_s: float) -> None:
+def _check(
+    channel: str, workers: int | None, partition: str | None, replicas: int, attempts: int, delay_s: float
+) -> None:
     if channel not in CHANNELS:
         raise SettingError(f"channel must be one of {', '.join(CHANNELS)}, not {channel!r}")
     if partition is not None and partition not in METHODS:
@@ -398,6 +191,13 @@ def _check(channel: str, workers: int | None, partition: str | None, attempts: i
         raise SettingError(f"attempts must be at least 1, not {attempts}")
     if delay_s < 0:
         raise SettingError(f"delay_s must not be negative, but is {delay_s}")
+    if replicas < 1:
+        raise SettingError(f"replicas must be at least 1, not {replicas}")
+    if replicas > 1 and (channel != "serial" or workers not in {None, 1}):
+        given = f"channel {channel!r}" if channel != "serial" else f"{workers} workers"
+        raise SettingError(
+            f"replicas are copies of one worker that has the whole network: {replicas} of them do not go with {given}"
+        )
     if channel == "serial" and workers not in {None, 1}:
         raise SettingError(f"channel 'serial' runs in one process: it takes no {workers} workers")
 

@@ -104,7 +104,12 @@ def test_what_makes_no_sense_is_named(change: dict[str, Any], said: str) -> None
 def test_a_report_reads_back_with_all_that_is_new(tmp_path: Path) -> None:
     predicted = Prediction(Usage(wire_bytes=5), (FunctionTime(1769, "arm64", 2.5, 3),), 4.0)
     report = made_up(
-        2, memory_mb=512, coordinator=(1.0, 2.5), predicted=predicted, error={"type": "StallError", "message": "x"}
+        2,
+        memory_mb=512,
+        replicas=1,
+        coordinators=[(1.0, 2.5)],
+        predicted=predicted,
+        error={"type": "StallError", "message": "x"},
     )
     report.save(tmp_path)
     assert Report.load(tmp_path) == report
@@ -113,7 +118,8 @@ def test_a_report_reads_back_with_all_that_is_new(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"coordinator": [1.0]}, "'coordinator' must be two times"),
+        ({"coordinators": [[1.0]]}, "'coordinators' must be pairs of times"),
+        ({"coordinator": [1.0]}, "'coordinators' must be pairs of times"),
         ({"predicted": {"functions": []}}, "'predicted.usage' is missing"),
         ({"predicted": {"usage": {}, "functions": [{"memory_mb": "x"}]}}, "'predicted.functions[0].memory_mb' must be"),
         ({"memory_mb": "big"}, "'memory_mb' must be a whole number"),

@@ -62,7 +62,7 @@ def test_clocks_that_go_back_still_make_tracks() -> None:
 def test_the_coordinator_has_a_track_of_its_own() -> None:
     report = made_up(2)
     began = report.ranks[0]["started"] - 2.0
-    found = trace(run_figures(made_up(2, coordinator=(began, began + 9.0))))["traceEvents"]
+    found = trace(run_figures(made_up(2, coordinators=[(began, began + 9.0)])))["traceEvents"]
     (coordinate,) = (event for event in found if event["name"] == "coordinate")
     assert (coordinate["pid"], coordinate["ts"], coordinate["dur"]) == (2, 0, pytest.approx(9e6))
 

@@ -1,0 +1,140 @@
+"""Batches answered by this process alone: the serial engine, and replicas of it as threads that share the network."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from scipy import sparse
+
+from fsd_inference import kernels
+from fsd_inference.config import RunSettings
+from fsd_inference.engine.memory import peak_rss_bytes
+from fsd_inference.engine.rank_report import rank_report
+from fsd_inference.engine.serial import SerialRun, run_serial
+from fsd_inference.engine.timeline import Interval
+from fsd_inference.errors import AbortedError, RunError
+from fsd_inference.network import Network
+from fsd_inference.records import Usage
+from fsd_inference.report import Report
+from fsd_inference.session.inference import Inference
+from fsd_inference.session.progress import Progress, task
+from fsd_inference.session.slices import concatenated, of_replica, side_by_side, slices
+
+
+class Alone:
+    """Answers batches in this process.
+
+    Parameters
+    ----------
+    network : Network
+    settings : RunSettings
+        Threads (of each replica) and output.
+    replicas : int
+        Slices of a batch that are computed side by side.
+    progress : Progress
+    """
+
+    report: Report | None = None
+
+    def __init__(self, network: Network, settings: RunSettings, replicas: int, progress: Progress) -> None:
+        self._network = network
+        self._settings = settings
+        self._replicas = replicas
+        self._progress = progress
+        self._kernels: list[kernels.LayerKernel] | None = None
+
+    @property
+    def features(self) -> int:
+        """What a sample must have."""
+        return self._network.widths[0]
+
+    def prepare(self) -> None:
+        """Load the network."""
+        self._layers()
+
+    def infer(self, batch: sparse.csr_array) -> Inference:
+        """Answer a batch; see `Session.infer`."""
+        self.report = None
+        began = time.perf_counter()
+        layers = self._layers()
+        load_s = time.perf_counter() - began
+        parts, stopped = slices(batch.shape[0], self._replicas), threading.Event()
+
+        def carry_out(number: int) -> tuple[SerialRun, dict[str, Any]]:
+            started = time.time()
+            part = batch if len(parts) == 1 else batch[parts[number]]
+            try:
+                run = run_serial(
+                    _until(stopped, layers), part, threads=self._settings.threads, output=self._settings.output
+                )
+            except RunError as error:
+                raise of_replica(error, number, parts) from error
+            return run, _row(number, len(parts), started, run)
+
+        done = side_by_side(carry_out, len(parts), stopped.set)
+        rows, summary = concatenated([(run.rows, run.summary) for run, _ in done])
+        report = Report(
+            channel="serial",
+            workers=1,
+            replicas=len(parts),
+            samples=batch.shape[0],
+            layers=len(layers),
+            connections=done[0][0].connections,
+            wall_s=time.perf_counter() - began,
+            launch_s=0.0,
+            load_s=load_s + max(run.load_s for run, _ in done),
+            compute_s=max(run.compute_s for run, _ in done),
+            peak_rss_bytes=peak_rss_bytes(),
+            row_sends=0,
+            usage=Usage(),
+            attempts=1,
+            simd=kernels.simd_path(),
+            ranks=[row for _, row in done] if len(parts) > 1 else [],
+        )
+        self.report = report
+        values, argmax = summary or (None, None)
+        return Inference(rows, values, argmax, report)
+
+    def close(self) -> None:
+        """Let go of the network."""
+        self._kernels = None
+
+    def _layers(self) -> list[kernels.LayerKernel]:
+        if self._kernels is None:
+            with task(self._progress, "load", len(self._network)):
+                found = []
+                for layer in self._network:
+                    found.append(kernels.LayerKernel(*layer.kernel_arrays()))
+                    self._progress.advance("load", len(found))
+            self._kernels = found
+        return self._kernels
+
+
+def _until(stopped: threading.Event, layers: Iterable[kernels.LayerKernel]) -> Iterator[kernels.LayerKernel]:
+    """Give layers to a replica that goes on until the caller is interrupted."""
+    for layer in layers:
+        if stopped.is_set():
+            raise AbortedError("the caller was interrupted", operation="infer")
+        yield layer
+
+
+def _row(number: int, replicas: int, started: float, run: SerialRun) -> dict[str, Any]:
+    """Return what a replica did as a rank would report it; it does not tell layers apart."""
+    row = rank_report(
+        rank=number,
+        starter=None,
+        started=started,
+        workers=replicas,
+        layers=0,
+        intervals=[Interval("all", -1, 0, started, time.time())],
+        sent=[],
+        sent_to={},
+        requests=[],
+        result_bytes=0,
+        error=None,
+    )
+    return {**row, "process": os.getpid(), "compute_s": run.compute_s, "usage": Usage().to_json()}

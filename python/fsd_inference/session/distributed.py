@@ -1,0 +1,193 @@
+"""Batches answered by ranks that are processes or functions: attempts, answers, reports."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from scipy import sparse
+
+from fsd_inference.config import RunSettings
+from fsd_inference.engine.ending import Ended
+from fsd_inference.engine.gather import Summary
+from fsd_inference.engine.inputs import encode_input
+from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import FileFormatError, FsdError, RunError
+from fsd_inference.partition import Manifest, Partition
+from fsd_inference.report import Report
+from fsd_inference.session.collecting import collect
+from fsd_inference.session.home import Home
+from fsd_inference.session.inference import Inference
+from fsd_inference.session.progress import Progress, task
+from fsd_inference.session.reporting import run_report
+from fsd_inference.session.sites import Site
+from fsd_inference.session.slices import Together, concatenated, of_replica, side_by_side, slices
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run: its last attempt, how all of them ended, and the answer or why there is none."""
+
+    spec: RunSpec
+    ends: list[Ended] = field(default_factory=list)
+    rows: sparse.csr_array | None = None
+    summary: Summary | None = None
+    failure: RunError | None = None
+    ended: float = 0.0
+
+
+class Distributed:
+    """Answers batches by runs that a home carries out; a batch is one run, or one a replica.
+
+    Parameters
+    ----------
+    channel : str
+    settings : RunSettings
+    site : Site
+        Where ranks are.
+    replicas : int
+        Slices of a batch, each a run of its own.
+    attempts : int
+        How often each run is tried in all, where trying again can help.
+    progress : Progress
+    """
+
+    report: Report | None = None
+
+    def __init__(
+        self,
+        channel: str,
+        settings: RunSettings,
+        site: Site,
+        *,
+        replicas: int,
+        attempts: int,
+        progress: Progress,
+    ) -> None:
+        self._channel = channel
+        self._settings = settings
+        self._site = site
+        self._replicas = replicas
+        self._attempts = attempts
+        self._progress = progress
+        self._home: Home | None = None
+        self._plan: tuple[Manifest, Partition] | None = None
+
+    def prepare(self) -> None:
+        """Open the home and have the plan there."""
+        self._prepared()
+
+    def infer(self, batch: sparse.csr_array) -> Inference:
+        """Answer a batch; see `Session.infer`."""
+        self.report = None
+        home, manifest, partition = self._prepared()
+        started, before = time.time(), home.usage()
+        parts = slices(batch.shape[0], self._replicas)
+        runs = [
+            _Run(
+                RunSpec(
+                    run=uuid.uuid4().hex,
+                    attempt=0,
+                    plan=manifest.plan_digest.hex(),
+                    samples=part.stop - part.start,
+                    features=batch.shape[1],
+                    deadline=0.0,
+                    settings=self._settings,
+                )
+            )
+            for part in parts
+        ]
+        together = Together(self._progress, "infer", len(parts))
+
+        def carry_out(number: int) -> None:
+            part = batch if len(parts) == 1 else batch[parts[number]]
+            self._carry_out(home, manifest, partition, runs, number, part, together)
+            together.advance(number, manifest.layers)
+
+        def stop() -> None:
+            for run in runs:
+                with suppress(FsdError):
+                    home.forget(run.spec.run)
+
+        with task(self._progress, "infer", manifest.layers * len(parts)):
+            side_by_side(carry_out, len(parts), stop)
+        wall_s, failure = max(run.ended for run in runs) - started, None
+        for number, run in enumerate(runs):
+            if run.failure is not None:
+                failure = of_replica(run.failure, number, parts)
+                break
+        if any(run.ends for run in runs):
+            usage = home.usage() - before
+            self.report = run_report(
+                self._channel,
+                manifest,
+                [(run.spec, run.ends) for run in runs],
+                wall_s=wall_s,
+                usage=usage,
+                error=failure,
+            )
+        if failure is not None:
+            raise failure
+        assert self.report is not None  # noqa: S101 - an answer is the end of an attempt
+        rows, summary = concatenated([(run.rows, run.summary) for run in runs])
+        values, argmax = summary or (None, None)
+        return Inference(rows, values, argmax, self.report)
+
+    def close(self) -> None:
+        """Close the home."""
+        home, self._home, self._plan = self._home, None, None
+        if home is not None:
+            home.close()
+
+    def _prepared(self) -> tuple[Home, Manifest, Partition]:
+        if self._home is None:
+            self._home = self._site.open()
+        if self._plan is None:
+            self._plan = self._site.place(self._home)
+        return self._home, *self._plan
+
+    def _carry_out(
+        self,
+        home: Home,
+        manifest: Manifest,
+        partition: Partition,
+        runs: list[_Run],
+        number: int,
+        batch: sparse.csr_array,
+        together: Together,
+    ) -> None:
+        """Carry out a run from its input to its answer, or to what it failed for."""
+        run = runs[number]
+        sizes = micro_batch_sizes(batch.shape[0], self._settings.micro_batches)
+        try:
+            home.runs.put(run.spec.input_key, encode_input(batch, sizes))
+            self._attempts_until_answer(home, runs, number, together)
+            try:
+                run.rows, run.summary = collect(home, run.spec, sizes, manifest, partition)
+            except FileFormatError as error:  # not a file of the user's
+                raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
+        except RunError as error:
+            run.failure = error
+        finally:
+            run.ended = time.time()
+            with suppress(FsdError):  # what is left expires, and must not hide how the run ended
+                home.forget(run.spec.run)
+
+    def _attempts_until_answer(self, home: Home, runs: list[_Run], number: int, together: Together) -> None:
+        """Try until there is an answer; a replica is not tried again once another has failed for good."""
+        run = runs[number]
+        while True:
+            try:
+                run.ends.append(home.attempt(run.spec, lambda done: together.advance(number, done)))
+                if run.ends[-1].error is None:
+                    return
+                raise run.ends[-1].error
+            except RunError as error:
+                is_lost = any(other.failure is not None for other in runs)
+                if not error.retryable or run.spec.attempt + 1 >= self._attempts or is_lost:
+                    raise
+                run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
+                together.advance(number, 0)

@@ -1,0 +1,118 @@
+"""Replicas of a run over slices of a batch: cutting it, running them side by side, putting their answers together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from scipy import sparse
+
+from fsd_inference.engine.gather import Summary
+from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.errors import RunError, run_error_from_record
+from fsd_inference.session.progress import Progress
+
+Result = TypeVar("Result")
+
+_GRACE_S = 5.0
+"""How long replicas that were told to stop may take, before they are left to themselves."""
+
+
+def slices(samples: int, replicas: int) -> list[slice]:
+    """Return nearly equal, consecutive, non-empty parts of a batch; never more than there are samples."""
+    sizes = micro_batch_sizes(samples, replicas)
+    ends = np.cumsum(sizes).tolist()
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def side_by_side(work: Callable[[int], Result], count: int, stop: Callable[[], None]) -> list[Result]:
+    """Return ``work(0)`` to ``work(count - 1)``, carried out by as many threads.
+
+    Parameters
+    ----------
+    work : callable
+        What it raises is raised here once all have ended, that of the lowest number first.
+    count : int
+        A single one is carried out by the calling thread.
+    stop : callable
+        Called if the calling thread is interrupted: makes the others end soon.
+    """
+    if count == 1:
+        return [work(0)]
+    results: dict[int, Result] = {}
+    errors: dict[int, BaseException] = {}
+
+    def carry_out(number: int) -> None:
+        try:
+            results[number] = work(number)
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            errors[number] = error
+
+    threads = [
+        threading.Thread(target=carry_out, args=(number,), name=f"replica-{number}", daemon=True)
+        for number in range(count)
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        stop()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(_GRACE_S)
+        raise
+    if errors:
+        raise errors[min(errors)]
+    return [results[number] for number in range(count)]
+
+
+def of_replica(error: RunError, number: int, parts: Sequence[slice]) -> RunError:
+    """Return how a replica failed, named; of a single one nothing else is said."""
+    if len(parts) == 1:
+        return error
+    part = parts[number]
+    where = f"replica {number} of {len(parts)} (samples {part.start} to {part.stop - 1})"
+    return run_error_from_record({**error.record(), "message": f"{where}: {error}", "rank": number})
+
+
+def concatenated(
+    answers: Sequence[tuple[sparse.csr_array | None, Summary | None]],
+) -> tuple[sparse.csr_array | None, Summary | None]:
+    """Return the answers of all slices as that of the batch."""
+    if len(answers) == 1:
+        return answers[0]
+    rows = [rows for rows, _ in answers if rows is not None]
+    if rows:
+        return sparse.csr_array(sparse.vstack(rows, format="csr")), None
+    summaries = [summary for _, summary in answers if summary is not None]
+    return None, (
+        np.concatenate([values for values, _ in summaries]),
+        np.concatenate([neurons for _, neurons in summaries]),
+    )
+
+
+class Together:
+    """The progress of several replicas as that of one task.
+
+    Parameters
+    ----------
+    progress : Progress
+    task : str
+    replicas : int
+    """
+
+    def __init__(self, progress: Progress, task: str, replicas: int) -> None:
+        self._progress = progress
+        self._task = task
+        self._done = [0.0] * replicas
+        self._lock = threading.Lock()
+
+    def advance(self, replica: int, done: float) -> None:
+        """Say how much of its part a replica has done."""
+        with self._lock:
+            self._done[replica] = done
+            self._progress.advance(self._task, sum(self._done))

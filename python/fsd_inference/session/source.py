@@ -1,0 +1,123 @@
+"""What a session runs: a network, or shards of one, and how its plan comes to be where ranks read it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+from fsd_inference.errors import SettingError
+from fsd_inference.network import Network
+from fsd_inference.partition import Manifest, Partition, cut, load_plan, read_manifest
+from fsd_inference.partition.manifest import MANIFEST_FILE
+from fsd_inference.session.progress import Progress, task
+from fsd_inference.session.pushing import DEFAULT_METHOD, pushed_plan, upload
+from fsd_inference.store.base import Store
+
+
+class Source:
+    """A network, or a directory of its shards.
+
+    Parameters
+    ----------
+    given : Network or path
+        A network, the path of one, or a directory made by `fsd partition`.
+    workers : int, optional
+        P; 1 if not given, or what the directory was partitioned for.
+    method : str, optional
+        Partitioner, for a network that is not partitioned yet.
+    seed : int
+        Of the partitioner.
+
+    Raises
+    ------
+    SettingError
+        The directory was partitioned for another number of workers.
+    """
+
+    def __init__(
+        self, given: Network | str | os.PathLike[str], workers: int | None, method: str | None, seed: int
+    ) -> None:
+        self._given = given
+        self._method, self._seed = method, seed
+        self.network: Network | None = None
+        self.manifest: Manifest | None = None
+        self.folder: Path | None = None  # of shards
+        self._is_own_folder = False
+        if isinstance(given, Network):
+            self.network = given
+        elif (Path(given) / MANIFEST_FILE).exists():
+            self.folder = Path(given)
+            self.manifest = read_manifest(given)
+            if workers not in {None, self.manifest.workers}:
+                raise SettingError(
+                    f"{given} was partitioned for {self.manifest.workers} workers, not {workers}; partition it again"
+                )
+            workers = self.manifest.workers
+        else:
+            self.network = Network.load(given)
+        self.workers = 1 if workers is None else workers
+
+    @property
+    def features(self) -> int:
+        """What a sample must have."""
+        if self.manifest is not None:
+            return self.manifest.features
+        assert self.network is not None  # noqa: S101 - one of the two is there
+        return self.network.widths[0]
+
+    def cut(self, progress: Progress) -> None:
+        """Cut the network into a folder of shards, if it is not one already."""
+        if self.folder is None:
+            assert self.network is not None  # noqa: S101 - a folder otherwise
+            self.folder, self._is_own_folder = Path(tempfile.mkdtemp(prefix="fsd-shards-")), True
+            method = self._method or DEFAULT_METHOD
+            with task(progress, "partition"):
+                cut(self.network, self.folder, workers=self.workers, method=method, seed=self._seed)
+
+    def upload(self, plans: Store, progress: Progress) -> tuple[Manifest, Partition]:
+        """Upload the shards of the folder, which `cut` made if need be."""
+        assert self.folder is not None  # noqa: S101 - cut
+        self.manifest = read_manifest(self.folder)
+        partition, _ = load_plan(self.folder)
+        upload(plans, self.folder, self.manifest, progress)
+        return self.manifest, partition
+
+    def find(self, plans: Store, stack: Path) -> tuple[Manifest, Partition]:
+        """Return what was pushed of it to a stack with functions.
+
+        Raises
+        ------
+        SettingError
+            It was not pushed, or another partitioner's was.
+        """
+        command = self._push_command(stack)
+        if self.folder is not None:
+            self.manifest, partition = pushed_plan(plans, self.manifest or read_manifest(self.folder), command)
+        else:
+            assert self.network is not None  # noqa: S101 - a folder otherwise
+            method = None if self.workers == 1 else self._method
+            self.manifest, partition = pushed_plan(
+                plans, (self.network.digest, self.workers), command, method=method
+            )  # fmt: skip
+        return self.manifest, partition
+
+    def close(self) -> None:
+        """Remove the folder of shards, if it was made here."""
+        if self._is_own_folder and self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder, self._is_own_folder = None, False
+
+    def _push_command(self, stack: Path) -> str:
+        """Return what pushes this network."""
+        method, workers = self._method, self.workers
+        if isinstance(self._given, Network):
+            more = "" if method is None else f", partition={method!r}"
+            return f"fsd_inference.push(network, stack={str(stack)!r}, workers={workers}{more})"
+        command = ["fsd", "push", str(self._given), "--stack", str(stack)]
+        if self.folder is None:
+            command += ["--workers", str(workers)]
+            command += [] if method is None else ["--partition", method]
+        return shlex.join(command)

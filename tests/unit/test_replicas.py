@@ -1,0 +1,212 @@
+"""Replicas over slices of a batch: the serial answer bit for bit, each failure named, and tried again alone."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+import fsd_inference as fsd
+from fsd_inference.config import RunSettings
+from fsd_inference.engine.ending import Ended
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import NumericError, SettingError, WorkerDiedError
+from fsd_inference.network import Activation, Layer, Network
+from fsd_inference.records import Usage
+from fsd_inference.report.figures import run_figures
+from fsd_inference.session.distributed import Distributed
+from fsd_inference.session.home import Home, LocalHome
+from fsd_inference.session.progress import Silent
+from fsd_inference.session.sites import Processes
+from fsd_inference.session.slices import side_by_side, slices
+from fsd_inference.session.source import Source
+from tests.support.runs import same, serial
+
+NETWORK = fsd.random_network([24, 40, 32, 16], connections=6, seed=3)
+X = sparse.csr_array(np.random.default_rng(0).standard_normal((50, 24), np.float32))
+
+
+@given(samples=st.integers(1, 300), replicas=st.integers(1, 400))
+def test_slices_share_a_batch_evenly(samples: int, replicas: int) -> None:
+    parts = slices(samples, replicas)
+    assert len(parts) == min(samples, replicas)
+    assert [sample for part in parts for sample in range(part.start, part.stop)] == list(range(samples))
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    samples=st.integers(1, 50),
+    replicas=st.integers(1, 60),
+    threads=st.integers(1, 2),
+    output=st.sampled_from(["rows", "argmax"]),
+)
+def test_replicas_answer_bit_for_bit(samples: int, replicas: int, threads: int, output: str) -> None:
+    x = X[:samples]
+    with (
+        fsd.Session(NETWORK, replicas=replicas, threads=threads, output=output) as together,
+        fsd.Session(NETWORK, output=output) as alone,
+    ):
+        found, wanted = together.infer(x), alone.infer(x)
+    if output == "rows":
+        assert same(found.outputs, wanted.outputs)
+    else:
+        assert found.values is not None
+        assert found.argmax is not None
+        assert wanted.values is not None
+        assert wanted.argmax is not None
+        assert found.values.tobytes() == wanted.values.tobytes()
+        assert found.argmax.tobytes() == wanted.argmax.tobytes()
+    report = found.report
+    assert (report.samples, report.replicas, report.workers) == (samples, min(samples, replicas), 1)
+    assert len(report.ranks) == (report.replicas if report.replicas > 1 else 0)
+
+
+def test_a_report_has_a_row_for_each_replica(tmp_path: Path) -> None:
+    with fsd.Session(NETWORK, replicas=3) as session:
+        report = session.infer(X).report
+    report.save(tmp_path)
+    assert fsd.Report.load(tmp_path) == report
+    figures = run_figures(report)
+    assert [rank.rank for rank in figures.ranks] == [0, 1, 2]
+    assert all(rank.slices for rank in figures.ranks)
+    page = (tmp_path / "report.html").read_text()
+    for said in ("serial, 3 replicas, 50 samples", "threads of one process", "seconds since replica 0 was started"):
+        assert said in page
+    assert "ranks" not in page.partition("</style>")[2].partition("<script")[0]
+
+
+def overflowing() -> tuple[Network, sparse.csr_array]:
+    """A network of one neuron that overflows for sample 7 of 10 alone."""
+    layer = Layer(
+        sparse.csr_array(np.full((1, 1), 1e30, np.float32)), np.zeros(1, np.float32), Activation("relu")
+    )  # fmt: skip
+    x = np.ones((10, 1), np.float32)
+    x[7] = 1e30
+    return Network([layer]), sparse.csr_array(x)
+
+
+def test_what_overflows_is_named_with_its_replica() -> None:
+    network, x = overflowing()
+    with fsd.Session(network, replicas=4) as session, pytest.raises(NumericError) as caught:
+        session.infer(x)
+    assert str(caught.value).startswith("replica 2 of 4 (samples 6 to 7): ")
+    assert (caught.value.rank, caught.value.layer) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"replicas": 0}, "replicas must be at least 1, not 0"),
+        ({"replicas": 2, "channel": "queue"}, "do not go with channel 'queue'"),
+        ({"replicas": 2, "channel": "memory"}, "do not go with channel 'memory'"),
+        ({"replicas": 2, "workers": 4}, "2 of them do not go with 4 workers"),
+    ],
+    ids=str,
+)
+def test_what_replicas_do_not_go_with(given: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        fsd.Session(NETWORK, **given)  # type: ignore[arg-type]
+
+
+# --- replicas that are runs -------------------------------------------------------------------------------------------
+
+
+class Flaky(LocalHome):
+    """Carries out attempts over real processes; some fail all the same. `attempts` counts them by their samples."""
+
+    def __init__(self, failing: Callable[[RunSpec], bool]) -> None:
+        super().__init__()
+        self.failing = failing
+        self.attempts: Counter[int] = Counter()
+
+    def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+        self.attempts[spec.samples] += 1
+        ended = super().attempt(spec, on_layer)
+        for report in ended.reports:  # a folder has no requests to count
+            report["usage"] = Usage(Counter({"s3.put": 1}), Counter({"s3.put": 1})).to_json()
+        if self.failing(spec):
+            return Ended(ended.launched, ended.reports, WorkerDiedError("rank 0 died", rank=0))
+        return ended
+
+
+class FlakySite(Processes):
+    """A session's ranks are processes of a home that fails."""
+
+    def __init__(self, source: Source, home: Flaky) -> None:
+        super().__init__("memory", source, stack=None, delay_s=0.0, progress=Silent())
+        self.home = home
+
+    def open(self) -> Home:
+        super().open().close()  # which cuts the network
+        return self.home
+
+
+def replicated(home: Flaky, replicas: int, attempts: int = 2) -> Distributed:
+    source = Source(NETWORK, 1, "block", 0)
+    return Distributed(
+        "serial", RunSettings(), FlakySite(source, home), replicas=replicas, attempts=attempts, progress=Silent()
+    )
+
+
+def test_a_replica_that_fails_is_tried_again_alone() -> None:
+    x = X[:31]  # slices of 11, 10 and 10
+    home = Flaky(lambda spec: spec.samples == 11 and spec.attempt == 0)
+    engine = replicated(home, 3)
+    answer = engine.infer(x)
+    assert same(answer.outputs, serial(NETWORK, x))
+    assert home.attempts == {11: 2, 10: 2}  # the two of ten samples once each
+    report = answer.report
+    assert (report.attempts, report.replicas, report.samples, report.error) == (2, 3, 31, None)
+    assert [rank["rank"] for rank in report.ranks] == [0, 1, 2]
+    assert report.usage.requests == {"s3.put": 4}  # all attempts', the one that failed among them
+    assert list(home.runs.list("runs/")) == []
+    engine.close()
+
+
+def test_a_replica_that_fails_for_good_is_named_and_nothing_is_left() -> None:
+    home = Flaky(lambda spec: spec.samples == 11)
+    engine = replicated(home, 3, attempts=3)
+    with pytest.raises(WorkerDiedError) as caught:
+        engine.infer(X[:31])
+    assert str(caught.value) == "replica 0 of 3 (samples 0 to 10): rank 0 died"
+    assert (caught.value.rank, caught.value.retryable) == (0, True)
+    assert home.attempts == {11: 3, 10: 2}
+    assert engine.report is not None
+    assert engine.report.error is not None
+    assert engine.report.error["message"] == str(caught.value)
+    assert [rank["rank"] for rank in engine.report.ranks] == [0, 1, 2]  # the others' work is told all the same
+    assert list(home.runs.list("runs/")) == []
+    engine.close()
+
+
+def test_an_interrupt_stops_all_replicas() -> None:
+    stopped, ended = threading.Event(), []
+
+    def work(number: int) -> None:
+        assert stopped.wait(30)
+        ended.append(number)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            side_by_side(work, 4, stopped.set)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert sorted(ended) == [0, 1, 2, 3]
+    assert time.monotonic() - began < 20
