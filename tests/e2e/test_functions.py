@@ -25,7 +25,7 @@ from fsd_inference.config import Clocks
 from fsd_inference.engine.gather import decode
 from fsd_inference.errors import StackUpdatedError, StartError, WorkerDiedError
 from fsd_inference.records import UsageMeter
-from tests.support.calls import Caller, Pushed, caller
+from tests.support.calls import PATIENT, Caller, Pushed, caller
 from tests.support.functions import deployed_code, functions_stack
 from tests.support.processes import processes_of, wait_until
 from tests.support.runs import same, serial
@@ -272,8 +272,7 @@ def detecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
 def test_the_deepest_tree_passes_where_recursion_is_detected(detecting: Caller, inputs: sparse.csr_array) -> None:
     shallow = fsd.graph_challenge(1024, 10)  # the tree is what matters
     chain = detecting.push(shallow, DEEPEST_TREE)
-    clocks = Clocks(start_s=100.0, stall_s=100.0, run_s=100.0)  # twelve cold starts, one after the other
-    event = detecting.event(chain, inputs, "object", MEMORY_MB, branching=1, clocks=clocks)
+    event = detecting.event(chain, inputs, "object", MEMORY_MB, branching=1)
     outputs, _ = carry_out(detecting, chain, event)
     assert same(outputs, serial(shallow, inputs))
 
@@ -283,14 +282,14 @@ def test_a_deeper_tree_would_be_stopped(detecting: Caller, inputs: sparse.csr_ar
     chain = detecting.push(fsd.graph_challenge(1024, 10), 18)
     event = detecting.event(chain, inputs, "object", MEMORY_MB, branching=1)
     assert detecting.stack.functions is not None
-    spec = replace(event.spec, deadline=time.time() + 100)
+    spec = replace(event.spec, deadline=time.time() + PATIENT.run_s)
     first = RankEvent(spec, 0, None, "object", MEMORY_MB, None, deployed_code(tmp_path), stack_digest(detecting))
     detecting.clients.functions.invoke(
         FunctionName=detecting.stack.functions.workers[0].arn,
         InvocationType="Event",
         Payload=json.dumps(first.to_json()).encode(),
     )
-    wait_until(lambda: detecting.store.stat(spec.report_key(0)) is not None, "rank 0 has reported", 90)
+    wait_until(lambda: detecting.store.stat(spec.report_key(0)) is not None, "rank 0 has reported", PATIENT.run_s)
     error = json.loads(detecting.store.get(spec.report_key(0)) or b"")["error"]
     assert "RecursiveInvocationException" in error["message"]
     assert error["rank"] + 1 > DEEPEST_TREE

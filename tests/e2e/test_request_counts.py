@@ -99,7 +99,7 @@ def test_a_rank_reports_its_requests_by_layer(proxied: Path, proxy: FaultProxy, 
         requests = sum(rank["usage"]["requests"].values())
         in_layers = [layer["requests"] for layer in rank["layers"]]
         assert rank["load_requests"] >= 4  # claim, manifest, shard, input
-        # One publication or more a layer; a single layer may show none, as what it needs can come with the layer before.
+        # One publication or more a layer; a layer may show none, as what it needs can come with the layer before.
         assert sum(in_layers) >= len(in_layers) - 1
         assert requests - rank["load_requests"] - sum(in_layers) >= 2  # result, report
         gathered = rank["rank"] != 0
