@@ -54,7 +54,7 @@ help:
 
 # --- environments -----------------------------------------------------------------------------------------------------
 
-$(VENV)/.created:
+$(VENV)/.tools:
 	@command -v cargo >/dev/null || { \
 	  echo "make: no cargo on PATH; install Rust 1.89 or newer (with rustup) and run make again" >&2; exit 1; }
 	@for python in $(CANDIDATES); do \
@@ -69,7 +69,7 @@ $(VENV)/.created:
 	  "(Debian: python3-venv), or name one with PYTHON=..." >&2; exit 1
 
 # In release profile, as it is shipped: the first build takes a minute or two.
-$(EXTENSION): $(VENV)/.created pyproject.toml $(RUST)
+$(EXTENSION): $(VENV)/.tools pyproject.toml $(RUST)
 	$(IN_VENV) maturin develop --release --skip-install
 	@touch $@
 
@@ -109,7 +109,7 @@ rust: $(VENV)/.test
 	  [[ " $$paths " == *" $$path "* ]] || echo "NOT TESTED: kernel path $$path, which this processor lacks"; \
 	done
 
-wheel: $(VENV)/.created
+wheel: $(VENV)/.tools
 	rm -rf dist
 	$(IN_VENV) maturin build --release --strip --out dist
 
@@ -125,7 +125,7 @@ check: lint types rust package test
 # --- deployment -------------------------------------------------------------------------------------------------------
 
 # Its many dependencies would get in the way of ours.
-.work/checkov/.created: terraform/checkov.txt $(VENV)/.created
+.work/checkov/.created: terraform/checkov.txt $(VENV)/.tools
 	rm -rf .work/checkov
 	$(BIN)/python -m venv .work/checkov
 	$(BIN)/$(INSTALL) --python .work/checkov --requirement $<
