@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -59,13 +59,24 @@ class Fields:
         """Return a field of the default's type, or the default where there is none."""
         return self.take(name, type(default)) if name in self._left else default
 
+    def take_count(self, name: str, least: int = 0) -> int:
+        """Return a whole number of at least `least`."""
+        value = self.take(name, int)
+        if value < least:
+            raise FileFormatError(f"'{self._where}{name}' must be at least {least}, not {value}")
+        return value
+
+    def take_count_if(self, name: str, least: int = 0) -> int | None:
+        """Return a whole number of at least `least`, or None where there is none or it is null."""
+        return None if self._left.get(name) is None else self.take_count(name, least)
+
     def take_number(self, name: str, unit: str = "seconds") -> float:
         """Return a number (of `unit`, as messages say) that is finite and not negative."""
         kind = int if isinstance(self._left.get(name), int) else float
-        value = float(self.take(name, kind))
-        if not 0 <= value < math.inf:
-            raise FileFormatError(f"'{self._where}{name}' must be a number of {unit}, not {value}")
-        return value
+        value = self.take(name, kind)
+        if not 0 <= value <= sys.float_info.max:
+            raise FileFormatError(f"'{self._where}{name}' must be a number of {unit}, not {value!r:.60}")
+        return float(value)
 
     def take_number_or(self, name: str, default: float) -> float:
         """Return a number, or the default where there is none."""

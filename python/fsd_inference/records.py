@@ -345,6 +345,9 @@ class Prediction:
         return cls(usage, tuple(functions), fields.take_number_if("wall_s"))
 
 
+_VERSION = 1  # of report.json
+
+
 @dataclass(frozen=True, slots=True)
 class RunReport:
     """Figures of one run; seconds are wall time unless said.
@@ -415,7 +418,7 @@ class RunReport:
     @property
     def samples_per_s(self) -> float:
         """Samples over wall time."""
-        return self.samples / self.wall_s
+        return self.samples / max(self.wall_s, 1e-9)
 
     @property
     def gedges_per_s(self) -> float:
@@ -423,9 +426,10 @@ class RunReport:
         return self.connections * self.samples / max(self.compute_s, 1e-9) / 1e9
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values: flat keys, and `ranks`."""
+        """Return the report as plain JSON values: flat keys, the version of their form among them, and `ranks`."""
         usage = self.usage
         return {
+            "version": _VERSION,
             "channel": self.channel,
             "workers": self.workers,
             "replicas": self.replicas,
@@ -462,25 +466,28 @@ class RunReport:
     def from_json(cls, value: object) -> Self:
         """Rebuild a report from `to_json`; FileFormatError names the field that is missing or wrong."""
         fields = Fields(value, "", "a run's report")
+        # Those of older releases do not say.
+        if (version := fields.take_or("version", _VERSION)) != _VERSION:
+            raise FileFormatError(f"reports of version {version} are not known; this release reads {_VERSION}")
         return cls(
             channel=fields.take("channel", str),
-            workers=fields.take("workers", int),
-            samples=fields.take("samples", int),
-            layers=fields.take("layers", int),
-            connections=fields.take("connections", int),
+            workers=fields.take_count("workers", least=1),
+            samples=fields.take_count("samples"),
+            layers=fields.take_count("layers"),
+            connections=fields.take_count("connections"),
             wall_s=fields.take_number("wall_s"),
             launch_s=fields.take_number("launch_s"),
             load_s=fields.take_number("load_s"),
             compute_s=fields.take_number("compute_s"),
-            peak_rss_bytes=fields.take("peak_rss_bytes", int),
-            row_sends=fields.take("row_sends", int),
+            peak_rss_bytes=fields.take_count("peak_rss_bytes"),
+            row_sends=fields.take_count("row_sends"),
             usage=_take_usage(fields, ""),
-            attempts=fields.take("attempts", int),
+            attempts=fields.take_count("attempts"),
             simd=fields.take("simd", str),
             ranks=fields.take("ranks", list),
             # Reports of older releases do not have these.
-            memory_mb=fields.take_if("memory_mb", int),
-            replicas=fields.take_or("replicas", 1),
+            memory_mb=fields.take_count_if("memory_mb", least=1),
+            replicas=fields.take_count_if("replicas", least=1) or 1,
             coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),
             predicted=Prediction.from_json(said) if (said := fields.take_if("predicted", dict)) else None,
             error=fields.take_if("error", dict),
@@ -522,7 +529,7 @@ def _take_usage(fields: Fields, where: str) -> Usage:
     return Usage(
         Counter(_counts(fields.take("requests", dict), f"{where}requests")),
         Counter(_counts(fields.take("billed_units", dict), f"{where}billed_units")),
-        *(fields.take(name, int) for name in _USAGE_TOTALS),
+        *(fields.take_count(name) for name in _USAGE_TOTALS),
     )
 
 
@@ -532,7 +539,7 @@ def _spans(spans: list[Any] | None, only: list[Any] | None) -> list[tuple[float,
     for span in spans or ([] if only is None else [only]):
         values = span if isinstance(span, list) else []
         times = [time for time in values if isinstance(time, int | float) and math.isfinite(time)]
-        if len(values) != 2 or len(times) != 2:
+        if len(values) != 2 or len(times) != 2 or times[1] < times[0]:
             raise FileFormatError(f"'coordinators' must be pairs of times, not {span!r:.60}")
         found.append((times[0], times[1]))
     return found
@@ -540,4 +547,4 @@ def _spans(spans: list[Any] | None, only: list[Any] | None) -> list[tuple[float,
 
 def _counts(value: Mapping[str, Any], where: str) -> dict[str, int]:
     fields = Fields(value, f"{where}.")
-    return {name: fields.take(name, int) for name in value}
+    return {name: fields.take_count(name) for name in value}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fsd_inference.cli.console import Output, table
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_output
+from fsd_inference.errors import FileFormatError
+
+if TYPE_CHECKING:
+    from fsd_inference.records import RunReport
 
 EXAMPLES = examples(
     "fsd calibrate -o kernel.json",
@@ -42,14 +46,13 @@ def calibrate(
     from fsd_inference.cost.fitting import fit_services  # noqa: PLC0415
     from fsd_inference.cost.timing import load_timing, timing_json  # noqa: PLC0415
     from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
-    from fsd_inference.records import RunReport  # noqa: PLC0415
     from fsd_inference.session.calibration import machine, measure_kernel  # noqa: PLC0415
 
     out = Output(as_json)
     check_output(output)
     if runs:
         what = f"{len(runs)} runs"
-        found = fit_services([RunReport.load(path) for path in runs], delay_s=delay_s)
+        found = fit_services([_read(path) for path in runs], delay_s=delay_s)
     else:
         what = machine()
         with out.progress() as tasks:
@@ -61,3 +64,15 @@ def calibrate(
         path.write_text(json.dumps(value, indent=1) + "\n")
     rows = [(name, f"{entry['value']:,.6g}", entry["unit"]) for name, entry in value["values"].items()]
     out.result({"path": str(output), **value}, table(what, ("value", "is", "unit"), rows), f"{output}: for --timing")
+
+
+def _read(path: Path) -> RunReport:
+    from fsd_inference.cost.fitting import check_report  # noqa: PLC0415
+    from fsd_inference.records import RunReport  # noqa: PLC0415
+
+    report = RunReport.load(path)
+    try:
+        check_report(report)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    return report

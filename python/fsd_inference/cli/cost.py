@@ -9,7 +9,7 @@ import typer
 
 from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
-from fsd_inference.errors import SettingError
+from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.units import usd_text
 
 if TYPE_CHECKING:
@@ -81,7 +81,10 @@ def cost(
 
     assert report is not None  # noqa: S101 - checked above
     run = RunReport.load(report)
-    functions = function_times(run, memory_mb=memory, architecture=architecture, coordinator_mb=coordinator_memory)
+    try:
+        functions = function_times(run, memory_mb=memory, architecture=architecture, coordinator_mb=coordinator_memory)
+    except FileFormatError as error:
+        raise FileFormatError(f"{report}: {error}") from error
     found = run_cost(
         run.usage,
         functions,

@@ -9,11 +9,12 @@ import typer
 
 from fsd_inference.cli.console import Output, facts, requests_text, table
 from fsd_inference.cli.options import Json, Method, PricesFile, Region, TimingFiles, examples
-from fsd_inference.cli.outputs import check_output
+from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
 from fsd_inference.units import bytes_text, seconds_text, usd_text
 
 if TYPE_CHECKING:
+    from fsd_inference.cost.prices import PriceTable
     from fsd_inference.cost.simulator import SimulatedRun
 
 EXAMPLES = examples(
@@ -81,15 +82,19 @@ def simulate(
     out = Output(as_json)
     times = load_timing("aws", *(timing or ()))
     if launch:
-        if network is not None:
-            raise SettingError("--launch takes no network: it starts workers, and nothing more")
+        if network is not None or report is not None:
+            raise SettingError("--launch takes no network and writes no report: it starts workers, and nothing more")
         record, shown = _launches(times, runs if runs > 1 else 11, warm, seed)
         out.result(record, *shown)
         return
     if network is None:
         raise SettingError("give a network, or --launch")
+    check_distinct(NETWORK=network, INPUT=batch, report=report)
     if report is not None:
         check_output(report, directory=True)
+    from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
+
+    table_of_prices = load_prices(region, prices)
     from fsd_inference.config import RunSettings  # noqa: PLC0415
     from fsd_inference.cost.simulator import Chances, simulate, with_seed  # noqa: PLC0415
     from fsd_inference.network import load_inputs  # noqa: PLC0415
@@ -117,24 +122,22 @@ def simulate(
             tasks.advance("simulate", number + 1)
     if found[0].error is not None:
         raise found[0].error
+    record, text = _told(found, table_of_prices)
     if report is not None:
         found[0].report().save(report)
-    record, text = _told(found, region, prices)
     out.result(record, text)
 
 
-def _told(found: list[SimulatedRun], region: str, prices: Path | None) -> tuple[dict[str, Any], str]:
+def _told(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, Any], str]:
     from fsd_inference.cost.model import run_cost  # noqa: PLC0415
-    from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
 
-    table_of_prices = load_prices(region, prices)
     first = found[0]
     walls = sorted(run.wall_s for run in found)
     samples = sum(first.scenario.payloads.samples)
     failed = sum(run.error is not None for run in found)
     cost = None
     if first.scenario.channel != "mpi":
-        cost = run_cost(first.usage, first.function_times(), table_of_prices, samples=samples)
+        cost = run_cost(first.usage, first.function_times(), prices, samples=samples)
     ranks = first.report().ranks
     seconds = {
         name: max(rank[f"{name}_s"] for rank in ranks) for name in ("load", "compute", "pack", "unpack", "wait", "send")

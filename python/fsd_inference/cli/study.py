@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -98,6 +99,8 @@ def study(
         tasks.begin("study", None)
         days = study_day(cuts, queries, timed, priced, question=question)
         tasks.end("study")
+    if days[0].problem is not None:
+        raise SettingError(_no_day(days))
     if write_trace is not None:
         from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
 
@@ -114,7 +117,7 @@ def study(
     }
     title = f"{len(queries):,} queries of {samples[0]:,} to {samples[-1]:,} samples in a day; {priced}; {timed}"
     drawn = table(title, ("alternative", "USD a day", "p50", "p95", "p99", "cold", "", "why not"), map(_row, days))
-    said = [("cheapest", days[0].name if days[0].problem is None else f"none: {days[0].problem}")]
+    said = [("cheapest", days[0].name)]
     if inputs is None:
         said.append(("inputs", "random, as none were given: real ones may leave more or less to compute and to send"))
     out.result(record, drawn, facts(said))
@@ -136,6 +139,17 @@ def _queries(
         raise FileFormatError(f"{trace}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{trace}: is not text") from error
+
+
+def _no_day(days: Sequence[Day]) -> str:
+    """Return how far the closest alternatives are from the limits."""
+    fastest = min(days, key=lambda day: day.latency_s["max"])
+    cheapest = min(days, key=lambda day: day.usd)
+    return (
+        f"nothing answers all queries within these limits: the fastest is {fastest.name} (at most "
+        f"{seconds_text(fastest.latency_s['max'])}, {fastest.problem}), the cheapest {cheapest.name} "
+        f"(USD {usd_text(cheapest.usd)} a day, {cheapest.problem})"
+    )
 
 
 def _row(day: Day) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from fsd_inference.cost.simulator import Scenario, SimulatedRun, simulate
 from fsd_inference.cost.timing import Sourced
 from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.fields import Fields
 from fsd_inference.records import RunReport
 
 _LEAST = 20
@@ -42,7 +42,7 @@ def fit_services(reports: Sequence[RunReport], *, delay_s: float = 0.0) -> dict[
     FileFormatError
         A report does not say what its ranks did when.
     """
-    reports = [report for report in reports if report.channel in {"queue", "object"} and report.workers > 1]
+    reports = [report for report in reports if _is_of_services(report)]
     if not reports:
         raise SettingError("services are fitted on runs of at least 2 workers over queue or object; give some")
     source = f"fitted on {len(reports)} runs, {time.strftime('%Y-%m-%d')}"
@@ -52,7 +52,7 @@ def fit_services(reports: Sequence[RunReport], *, delay_s: float = 0.0) -> dict[
         sends: list[tuple[float, float]] = []
         lags: list[float] = []
         for report in of_channel:
-            ranks = [_rank(each) for each in report.ranks]
+            ranks = _ranks(report)
             sends += [(seconds - delay_s / 2, size) for rank in ranks for seconds, size in rank.sends()]
             lags += [lag - delay_s / 2 for lag in _lags(ranks)]
         if len(sends) >= _LEAST:
@@ -69,18 +69,34 @@ def fit_services(reports: Sequence[RunReport], *, delay_s: float = 0.0) -> dict[
     return found | _client(reports, source)
 
 
+def check_report(report: RunReport) -> None:
+    """Raise FileFormatError if services cannot be fitted on a report because of what it says of its ranks."""
+    if _is_of_services(report):
+        _ranks(report)
+
+
+def _is_of_services(report: RunReport) -> bool:
+    return report.channel in {"queue", "object"} and report.workers > 1
+
+
 class _Rank:
     """What one rank's report says."""
 
-    def __init__(self, report: Mapping[str, Any]) -> None:
-        self.number = int(report["rank"])
-        self.starter = report["starter"]
-        self.started, self.ended = float(report["started"]), float(report["ended"])
-        self.bytes = [float(layer["bytes"]) for layer in report["layers"]]
-        self.targets = {int(target[0]) for target in report.get("sent_to", ())}
+    def __init__(self, report: object, where: str) -> None:
+        fields = Fields(report, where)
+        self.number, self.starter = fields.take_count("rank"), fields.take_count_if("starter")
+        self.started, self.ended = fields.take_number("started"), fields.take_number("ended")
+        self.bytes = [
+            Fields(layer, f"{where}layers[{i}].").take_count("bytes")
+            for i, layer in enumerate(fields.take("layers", list))
+        ]
+        sent = fields.take_if("sent_to", list) or []
+        self.targets = {int(_row(row, f"{where}sent_to[{i}]", 3)[0]) for i, row in enumerate(sent)}
         self.ends: dict[str, dict[tuple[int, int], tuple[float, float]]] = defaultdict(dict)
-        for name, layer, micro_batch, start, end in report["events"]:
-            self.ends[str(name)][int(layer), int(micro_batch)] = float(start), float(end)
+        for i, event in enumerate(fields.take("events", list)):
+            name, numbers = (event[0], event[1:]) if isinstance(event, list) and event else ("", event)
+            layer, micro_batch, start, end = _row(numbers, f"{where}events[{i}]", 4)
+            self.ends[str(name)][int(layer), int(micro_batch)] = start, end
 
     def sends(self) -> list[tuple[float, float]]:
         """Return the seconds and bytes of each send of a step."""
@@ -94,11 +110,17 @@ class _Rank:
         ]
 
 
-def _rank(report: object) -> _Rank:
-    try:
-        return _Rank(report)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FileFormatError(f"a rank of the report does not say what it did when ({error})") from error
+def _row(value: object, where: str, count: int) -> list[float]:
+    numbers = [each for each in value if isinstance(each, int | float)] if isinstance(value, list) else []
+    if len(numbers) != count or value != numbers or not all(map(math.isfinite, numbers)):
+        raise FileFormatError(f"'{where}' must hold {count} numbers, not {value!r:.60}")
+    return numbers
+
+
+def _ranks(report: RunReport) -> list[_Rank]:
+    if not report.ranks:
+        raise FileFormatError("'ranks' is empty: no rank says what it did when")
+    return [_Rank(each, f"ranks[{index}].") for index, each in enumerate(report.ranks)]
 
 
 def _lags(ranks: Sequence[_Rank]) -> list[float]:
@@ -119,17 +141,16 @@ def _lags(ranks: Sequence[_Rank]) -> list[float]:
 
 
 def _starts(report: RunReport) -> list[float]:
-    started = {rank.number: rank.started for rank in map(_rank, report.ranks)}
+    ranks = _ranks(report)
+    started = {rank.number: rank.started for rank in ranks}
     return [
-        rank.started - started[rank.starter]
-        for rank in map(_rank, report.ranks)
-        if rank.starter is not None and rank.starter in started
+        rank.started - started[rank.starter] for rank in ranks if rank.starter is not None and rank.starter in started
     ]
 
 
 def _rest_s(report: RunReport) -> float:
     """Return what a run took beside its ranks: before the first was launched and after the last had ended."""
-    ranks = [_rank(each) for each in report.ranks]
+    ranks = _ranks(report)
     launched = max(rank.started for rank in ranks) - report.launch_s
     return max(0.0, report.wall_s - (max(rank.ended for rank in ranks) - launched))
 

@@ -12,6 +12,10 @@ from fsd_inference.units import seconds_text, usd_text
 
 LARGEST_MB = 10240
 """The largest function (AWS Lambda quotas, 2026-11)."""
+MOST_SAMPLES = 1_000_000_000
+"""A billion a query: times and bytes of more are beyond what was measured by far."""
+MOST_WORKERS = 1000
+"""What an account may run at once by default (AWS Lambda quotas, 2026-11)."""
 VARIANTS = ("serial", "queue", "object", "express", "job server", "always-on server")
 """`express` is `object` over S3 Express One Zone."""
 LIMITS = ("memory", "invocation", "deadline", "budget", "rate")
@@ -48,11 +52,13 @@ class Question:
     most_workers: int = 64
 
     def __post_init__(self) -> None:
-        for name, least in (("samples", 1), ("most_workers", 1), ("largest_mb", 128)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.largest_mb > LARGEST_MB:
-            raise SettingError(f"the largest function has {LARGEST_MB:,} MB, not {self.largest_mb:,}")
+        for name, least, most in (
+            ("samples", 1, MOST_SAMPLES),
+            ("most_workers", 1, MOST_WORKERS),
+            ("largest_mb", 128, LARGEST_MB),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise SettingError(f"{name} must be {least:,} to {most:,}, not {getattr(self, name):,}")
         for name, what in (
             ("deadline_s", "a deadline must be more than 0 seconds"),
             ("budget_usd", "a budget must be more than 0 dollars a query"),

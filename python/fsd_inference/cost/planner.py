@@ -14,7 +14,7 @@ from fsd_inference.cost.cut import Cut, Thinned, thin, with_samples, without_exc
 from fsd_inference.cost.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, rank_bytes
 from fsd_inference.cost.model import Billing, Cost, run_cost
 from fsd_inference.cost.options import Advice, BreakEven, Option, Question
-from fsd_inference.cost.prices import INSTANCE, PriceTable
+from fsd_inference.cost.prices import EXPRESS, INSTANCE, PriceTable
 from fsd_inference.cost.simulator.launch import MOST_DEPTH, launch_s
 from fsd_inference.cost.times import INSTANCES, RunTimes, predict_times, server_times
 from fsd_inference.cost.timing import Sourced, Timing
@@ -130,7 +130,9 @@ class _Planner:
             seen = (thinned.cut, thinned.tail, without_exchanges(some))
             need = rank_bytes(thinned.cut.plan, thinned.cut.work, thinned.cut.payloads, base_bytes=FUNCTION_BYTES)
             settings = RunSettings(workers=cut.workers, branching=branching, micro_batches=micro_batches)
-            for channel, variants in (("queue", ("queue",)), ("object", ("object", "express"))):
+            # Not every region has S3 Express.
+            stores = ("object", "express") if EXPRESS in self._prices.prices else ("object",)
+            for channel, variants in (("queue", ("queue",)), ("object", stores)):
                 predict = predict_queue if channel == "queue" else predict_object
                 usage = thinned.whole(*(predict(one.plan, one.payloads, settings) for one in seen))
                 for variant in variants:
@@ -215,7 +217,9 @@ class _Planner:
         payloads = with_samples(cut.payloads, self._question.samples)
         need = rank_bytes(cut.plan, cut.work, payloads, base_bytes=PROCESS_BYTES)
         for instance, (_, gib) in INSTANCES.items():
-            an_hour = self._prices[f"{INSTANCE}{instance}"].usd(1)
+            if (priced := self._prices.prices.get(f"{INSTANCE}{instance}")) is None:
+                continue  # nor every instance type
+            an_hour = priced.usd(1)
             times = server_times(cut.work, payloads, self._timing, instance)
             usd = max(SHORTEST_SERVER_S, times.job_s) / 3600 * an_hour
             boot = f"{times.boot_s:.0f} s until it runs, {seconds_text(times.load_s)} until it has the network"

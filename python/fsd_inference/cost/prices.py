@@ -35,6 +35,8 @@ UNITS = {
 }
 """What each price is for. Beside these, ``ec2.<instance type>`` is the price of an hour, on demand, with Linux."""
 INSTANCE = "ec2."
+EXPRESS = "s3express.put"
+"""Has a price where a region has S3 Express One Zone."""
 _FORMAT, _VERSION = "fsd-prices", 1
 _DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
 _NAME = re.compile(r"[a-z0-9-]+")

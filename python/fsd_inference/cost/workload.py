@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsd_inference.cost.options import MOST_SAMPLES
 from fsd_inference.errors import FileFormatError, SettingError
 
 DAY_S = 86_400.0
@@ -17,6 +18,7 @@ PATTERNS = ("sporadic", "diurnal", "bursty")
 _HEADER = ["seconds", "samples"]
 _SWING = 0.9  # of the rate about its mean, over the day: diurnal
 _BURST, _APART_S = 20.0, 5.0  # queries of a burst on average, and seconds between them: bursty
+_MOST_QUERIES = 1_000_000  # each is a record; more say no more about a day
 _SPREAD = 0.5  # standard deviation of the logarithm of a query's samples
 
 
@@ -37,9 +39,12 @@ def parse_trace(text: str, what: str) -> tuple[Query, ...]:
         `what` names the file, and the message the line.
     """
     rows = csv.reader(io.StringIO(text))
-    if next(rows, None) != _HEADER:
-        raise FileFormatError(f"{what}: the first line must be {','.join(_HEADER)!r}")
-    queries = tuple(_query(row, f"{what}, line {rows.line_num}") for row in rows if row)
+    try:
+        if next(rows, None) != _HEADER:
+            raise FileFormatError(f"{what}: the first line must be {','.join(_HEADER)!r}")
+        queries = tuple(_query(row, f"{what}, line {rows.line_num}") for row in rows if row)
+    except csv.Error as error:
+        raise FileFormatError(f"{what}, line {rows.line_num}: {error}") from error
     if not queries:
         raise FileFormatError(f"{what}: the trace is empty: there is no query in it")
     return tuple(sorted(queries, key=lambda query: query.at_s))
@@ -53,8 +58,8 @@ def _query(row: list[str], where: str) -> Query:
         raise FileFormatError(f"{where}: must be seconds and samples, not {','.join(row)!r:.60}") from None
     if not 0 <= query.at_s < DAY_S:
         raise FileFormatError(f"{where}: seconds must be 0 to {DAY_S:.0f}, those of a day, not {query.at_s:g}")
-    if query.samples < 1:
-        raise FileFormatError(f"{where}: a query has at least 1 sample, not {query.samples}")
+    if not 1 <= query.samples <= MOST_SAMPLES:
+        raise FileFormatError(f"{where}: a query has 1 to {MOST_SAMPLES:,} samples, not {query.samples}")
     return query
 
 
@@ -81,17 +86,17 @@ def drawn_trace(pattern: str, queries_a_day: float, samples: int, seed: int = 0)
     Raises
     ------
     SettingError
-        There is no such pattern, or a number is not positive.
+        There is no such pattern, or a number is not positive or too large.
     """
     if pattern not in PATTERNS:
         raise SettingError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}")
-    if not 0 < queries_a_day < math.inf or samples < 1:
-        raise SettingError(
-            f"a day has more than 0 queries, each of at least 1 sample: not {queries_a_day:g} of {samples}"
-        )
+    if not 0 < queries_a_day <= _MOST_QUERIES:
+        raise SettingError(f"a day must have more than 0 queries, and {_MOST_QUERIES:,} at most: not {queries_a_day:g}")
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise SettingError(f"a query has 1 to {MOST_SAMPLES:,} samples, not {samples}")
     rng = np.random.default_rng(seed)
     times = sorted(_times(pattern, queries_a_day, rng)) or [float(rng.uniform(0, DAY_S))]
-    sizes = np.maximum(1, np.round(samples * np.exp(rng.normal(0, _SPREAD, len(times))))).astype(int)
+    sizes = np.round(samples * np.exp(rng.normal(0, _SPREAD, len(times)))).clip(1, MOST_SAMPLES).astype(int)
     return tuple(Query(at, int(size)) for at, size in zip(times, sizes, strict=True))
 
 

@@ -105,7 +105,7 @@ def test_limits_that_nothing_meets_say_what_comes_closest() -> None:
         ({"deadline_s": 0.0}, "deadline must be more than 0"),
         ({"budget_usd": -1.0}, "budget must be more than 0"),
         ({"queries_a_day": 0.0}, "more than 0 queries"),
-        ({"largest_mb": 20_000}, "the largest function has 10,240 MB"),
+        ({"largest_mb": 20_000}, "largest_mb must be 128 to 10,240"),
         ({"architecture": "mips"}, "architecture must be"),
     ],
 )

@@ -89,7 +89,7 @@ def test_patterns_differ() -> None:
         ("", "the first line must be"),
         ("seconds,samples\n5\n", "line 2: must be seconds and samples"),
         ("seconds,samples\n5,x\n", "line 2: must be seconds and samples"),
-        ("seconds,samples\n5,0\n", "line 2: a query has at least 1 sample"),
+        ("seconds,samples\n5,0\n", "line 2: a query has 1 to 1,000,000,000 samples"),
         ("seconds,samples\n1,1\nnan,4\n", "line 3: seconds must be 0 to 86400"),
         ("seconds,samples\n86400,4\n", "line 2: seconds must be"),
     ],
