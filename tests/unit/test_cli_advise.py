@@ -49,7 +49,7 @@ def test_a_ranked_answer_with_its_reasons(fsd: Fsd, place: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("net --batch 0", "samples must be at least 1"),
+        ("net --batch 0", "samples must be 1 to"),
         ("net --batch 9 --deadline -1s", "deadline must be more than 0"),
         ("net --batch 9 --deadline soon", "--deadline must be a number"),
         ("net --batch 9 --deadline 1ms", "nothing answers 9 samples within these limits"),

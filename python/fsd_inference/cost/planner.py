@@ -232,7 +232,7 @@ class _Planner:
                     said = f"memory does not fit: it needs {need * MARGIN / 1e6:,.0f} MB, the server has {gib} GiB"
                     yield replace(option, limit="memory", problem=said)
                 else:
-                    yield self._within(option) if option.problem is None else option
+                    yield self._within(option)
 
     def _always_on(self, instance: str, a_day: float, wall_s: float, need_mb: float) -> Option:
         queries = self._question.queries_a_day
