@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,12 +64,13 @@ class Thinned:
         The first exchanges, some of the others, and the last layer.
     weights : tuple of float
         For how many layers each of its layers stands.
-    tail : Cut
-        Those of them that stand for several.
+    head, tail : Cut
+        The first exchanges, which stand for themselves alone, and those that stand for several.
     """
 
     cut: Cut
     weights: tuple[float, ...]
+    head: Cut
     tail: Cut
 
     @property
@@ -76,9 +78,12 @@ class Thinned:
         """For how many layers each layer of the tail stands."""
         return max(self.weights)
 
-    def whole(self, usage: Usage, of_tail: Usage, of_none: Usage) -> Usage:
-        """Return the usage of all exchanges: those of the tail count several times."""
-        return usage + _times(of_tail - of_none, self.factor - 1)
+    def usage(self, predict: Callable[[Cut], Usage]) -> Usage:
+        """Return the usage of all exchanges: what those of the tail add to a run without any counts several times."""
+        head = predict(self.head)
+        if not self.tail.plan.exchanges:
+            return head
+        return head + _times(predict(self.tail) - predict(_only(self.cut, [])), self.factor)
 
 
 def thin(cut: Cut, most_edges: int) -> Thinned:
@@ -90,12 +95,7 @@ def thin(cut: Cut, most_edges: int) -> Thinned:
     tail = [head + (2 * k + 1) * (count - head) // (2 * (taken - head)) for k in range(taken - head)]
     factor = (count - head) / len(tail) if tail else 1.0
     weights = (1.0,) * head + (factor,) * len(tail) + (1.0,)
-    return Thinned(_only(cut, [*range(head), *tail]), weights, _only(cut, tail))
-
-
-def without_exchanges(cut: Cut) -> Cut:
-    """Return the cut as if it had a single layer."""
-    return _only(cut, [])
+    return Thinned(_only(cut, [*range(head), *tail]), weights, _only(cut, list(range(head))), _only(cut, tail))
 
 
 def _only(cut: Cut, exchanges: list[int]) -> Cut:

@@ -6,6 +6,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,9 +81,8 @@ class ChannelLimits:
         return (self.message_bytes - self.attribute_bytes) * 3 // 4
 
 
-@dataclass(frozen=True, slots=True)
-class FrameSize:
-    """A frame: its target ranks, and its bytes with the header."""
+class FrameSize(NamedTuple):
+    """A frame: its target ranks, and its bytes with the header; a plan has many."""
 
     targets: tuple[int, ...]
     size: float
@@ -143,12 +144,19 @@ def publish_batches(frames: Iterable[FrameSize], limits: ChannelLimits) -> list[
     """Return the message sizes of each PublishBatch that a send makes: a topic's apart, packed as the channel packs."""
     topics: defaultdict[int, list[float]] = defaultdict(list)
     for frame in frames:
-        by_topic: defaultdict[int, list[int]] = defaultdict(list)
-        for target in frame.targets:
-            by_topic[target // limits.ranks_a_topic].append(target)
-        for topic, targets in by_topic.items():
-            topics[topic].append(frame.text_size + _attribute_bytes(targets))
+        text = frame.text_size
+        for topic, attribute in _topics(frame.targets, limits.ranks_a_topic):
+            topics[topic].append(text + attribute)
     return [batch for messages in topics.values() for batch in _first_fit(messages, limits.message_bytes)]
+
+
+@lru_cache(1 << 16)  # the same few edges, layer after layer
+def _topics(targets: tuple[int, ...], ranks_a_topic: int) -> tuple[tuple[int, int], ...]:
+    """Return the topics by which a frame goes, each with the bytes of the attribute that names its targets there."""
+    by_topic: defaultdict[int, list[int]] = defaultdict(list)
+    for target in targets:
+        by_topic[target // ranks_a_topic].append(target)
+    return tuple((topic, _attribute_bytes(of_topic)) for topic, of_topic in by_topic.items())
 
 
 def _attribute_bytes(targets: Sequence[int]) -> int:
@@ -182,12 +190,19 @@ def units(size: float) -> int:
 
 
 def object_reads(frames: Sequence[FrameSize], first_bytes: int) -> int:
-    """Return the reads by which all readers of an object of `frames` get what is theirs."""
-    readers = {target for frame in frames for target in frame.targets}
-    heads = sum(_ENTRY_BYTES + _TARGET_BYTES * len(frame.targets) for frame in frames)
-    if _INDEX_BYTES + heads + sum(frame.size for frame in frames) <= first_bytes:
-        return len(readers)  # the usual case, and there may be many readers
-    return sum(1 + extra_reads(frames, target, first_bytes) for target in readers)
+    """Return the reads by which all readers of an object of `frames` get what is theirs: one each and `extra_reads`."""
+    start = _INDEX_BYTES + sum(_ENTRY_BYTES + _TARGET_BYTES * len(frame.targets) for frame in frames)
+    position, read_until = float(start), max(float(first_bytes), start)
+    ends: dict[int, float] = {}  # of the range that each reader joins
+    more = 0
+    for frame in frames:
+        begin, position = max(position, read_until), position + frame.size
+        for target in frame.targets:
+            end = ends.setdefault(target, -math.inf)
+            if position > read_until:
+                more += begin > end + _NEIGHBOUR_BYTES
+                ends[target] = position
+    return len(ends) * (1 + (start > first_bytes)) + more
 
 
 def extra_reads(frames: Sequence[FrameSize], target: int, first_bytes: int) -> int:

@@ -8,8 +8,8 @@ before it is there. `Habits` says that, fitted on runs.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from fsd_inference.config import RunSettings
 from fsd_inference.cost.frames import (
@@ -17,7 +17,6 @@ from fsd_inference.cost.frames import (
     FrameSize,
     Payloads,
     cut_frames,
-    extra_reads,
     object_reads,
     publish_batches,
     step_frames,
@@ -64,28 +63,31 @@ def predict_queue(
     habits, limits : optional
     """
     habits, limits = habits or Habits(), limits or ChannelLimits()
-    usage, traffic = Usage(), _Traffic()
+    usage, traffic = Usage(), _Traffic(plan.workers)
     for step in step_frames(plan, payloads, limits.queue_frame_bytes):
         traffic.publish(usage, step.frames, limits)
-        for frame in step.frames:
-            traffic.to(step.layer, step.source, frame)
+        traffic.to(step.layer, step.source, step.frames)
     for source, parent in _gathers(plan.workers, settings):
-        for frame in _gather_frames(parent, payloads, settings):
+        frames = _gather_frames(parent, payloads, settings)
+        for frame in frames:
             traffic.publish(usage, [frame], limits)
-            traffic.to(len(plan.exchanges), source, frame)
-    layer_mb: defaultdict[int, float] = defaultdict(float)
-    for (layer, _), size in traffic.texts.items():
-        layer_mb[layer] += size / 1e6
+        traffic.to(len(plan.exchanges), source, frames)
     polls = billed = 0.0
-    for key, sources in traffic.sources.items():
-        of_layer = habits.polls_before(len(sources), traffic.messages[key], len(payloads.samples), layer_mb[key[0]])
-        polls += of_layer
-        billed += of_layer * units(traffic.texts[key] / of_layer)
+    for layer in traffic.layers.values():
+        layer_mb = sum(got.text_bytes for got in layer) / 1e6
+        for got in layer:
+            if got.messages:
+                of_layer = habits.polls_before(len(got.sources), got.messages, len(payloads.samples), layer_mb)
+                polls += of_layer
+                billed += of_layer * units(got.text_bytes / of_layer)
     empty = habits.waiting_s(plan.workers) / limits.poll_s
     usage.empty_polls = round(empty)
     _count(usage, "sqs.receive", round(polls + empty), round(billed + empty))
     usage.frames, usage.wire_bytes = traffic.frames, round(traffic.wire_bytes)
-    usage.body_bytes, usage.received_bytes = round(traffic.text_bytes), round(sum(traffic.texts.values()))
+    usage.body_bytes, usage.received_bytes = (
+        round(traffic.text_bytes),
+        round(sum(got.text_bytes for got in traffic.received())),
+    )
     count_lane(usage, lane_ranks or plan.workers)
     count_run(usage, plan.workers, payloads, settings, limits)
     return usage
@@ -113,23 +115,23 @@ def predict_object(
     habits, limits : optional
     """
     habits, limits = habits or Habits(), limits or ChannelLimits()
-    usage, traffic = Usage(), _Traffic()
+    usage, traffic = Usage(), _Traffic(plan.workers)
     writes = reads = 0
     for step in step_frames(plan, payloads, limits.object_frame_bytes):
         writes += 1
-        for frame in step.frames:
-            traffic.to(step.layer, step.source, frame)
+        traffic.to(step.layer, step.source, step.frames)
         reads += object_reads(step.frames, limits.first_bytes)
-    misses = sum(habits.misses_before(len(of_key), len(payloads.samples)) for of_key in traffic.sources.values())
+    misses = sum(
+        habits.misses_before(len(got.sources), len(payloads.samples)) for got in traffic.received() if got.sources
+    )
     for source, parent in _gathers(plan.workers, settings):
         frames = _gather_frames(parent, payloads, settings)
-        for frame in frames:
-            traffic.to(len(plan.exchanges), source, frame)
+        traffic.to(len(plan.exchanges), source, frames)
         writes += 1
-        reads += 1 + extra_reads(frames, parent, limits.first_bytes)
+        reads += object_reads(frames, limits.first_bytes)
     usage.misses = round(misses + habits.waiting_s(plan.workers) * habits.looks_a_second)
     usage.frames, usage.wire_bytes = traffic.frames, round(traffic.wire_bytes)
-    usage.body_bytes, usage.received_bytes = usage.wire_bytes, round(sum(traffic.bytes.values()))
+    usage.body_bytes, usage.received_bytes = usage.wire_bytes, round(sum(got.bytes for got in traffic.received()))
     _count(usage, "s3.put", writes)
     _count(usage, "s3.get", reads + usage.misses)
     count_sweep(usage, buckets, writes)
@@ -137,28 +139,46 @@ def predict_object(
     return usage
 
 
+class _Received:
+    """What one rank receives before one layer."""
+
+    __slots__ = ("bytes", "messages", "sources", "text_bytes")
+
+    def __init__(self) -> None:
+        self.sources: set[int] = set()
+        self.messages = 0
+        self.bytes = self.text_bytes = 0.0
+
+
 class _Traffic:
     """Sums over what is sent: in all, and by the layer before which and the rank by which it is received."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int) -> None:
         self.frames = 0
         self.wire_bytes = self.text_bytes = 0.0
-        self.sources: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
-        self.messages: Counter[tuple[int, int]] = Counter()
-        self.bytes: defaultdict[tuple[int, int], float] = defaultdict(float)
-        self.texts: defaultdict[tuple[int, int], float] = defaultdict(float)
+        self.layers: dict[int, list[_Received]] = {}
+        self._workers = workers
 
-    def to(self, layer: int, source: int, frame: FrameSize) -> None:
-        """Note a frame that `source` sends after `layer`."""
-        self.frames += 1
-        self.wire_bytes += frame.size
-        self.text_bytes += frame.text_size
-        for target in frame.targets:
-            key = layer, target
-            self.sources[key].add(source)
-            self.messages[key] += 1
-            self.bytes[key] += frame.size
-            self.texts[key] += frame.text_size
+    def to(self, layer: int, source: int, frames: Sequence[FrameSize]) -> None:
+        """Note what `source` sends after `layer`."""
+        if layer not in self.layers:
+            self.layers[layer] = [_Received() for _ in range(self._workers)]
+        ranks = self.layers[layer]
+        self.frames += len(frames)
+        for frame in frames:
+            size, text_size = frame.size, frame.text_size
+            self.wire_bytes += size
+            self.text_bytes += text_size
+            for target in frame.targets:
+                got = ranks[target]
+                got.sources.add(source)
+                got.messages += 1
+                got.bytes += size
+                got.text_bytes += text_size
+
+    def received(self) -> Iterator[_Received]:
+        """Yield what each rank receives before each layer; of some ranks, nothing."""
+        return chain.from_iterable(self.layers.values())
 
     @staticmethod
     def publish(usage: Usage, frames: Sequence[FrameSize], limits: ChannelLimits) -> None:

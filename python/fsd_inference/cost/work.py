@@ -86,11 +86,14 @@ class Speed:
         Of its function; None for a core of this host alone.
     threads : int
         Kernel threads.
+    server_vcpus : int or None
+        Of its server, if it runs on one of its own.
     """
 
     timing: Timing
     memory_mb: int | None = None
     threads: int = 1
+    server_vcpus: int | None = None
     _grid: Mapping[tuple[int, int], float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +103,9 @@ class Speed:
 
     @property
     def vcpus(self) -> float:
-        """The function's vCPUs, or one core of this host."""
+        """The function's or the server's vCPUs, or one core of this host."""
+        if self.server_vcpus is not None:
+            return float(self.server_vcpus)
         return vcpus(self.memory_mb) if self.memory_mb is not None else 1.0
 
     @property
@@ -115,7 +120,8 @@ class Speed:
 
     @property
     def _factor(self) -> float:
-        return self.timing["core.factor"] if self.memory_mb is not None else 1.0
+        is_aws = self.memory_mb is not None or self.server_vcpus is not None
+        return self.timing["core.factor"] if is_aws else 1.0
 
     def rate(self, inputs: int, samples: float) -> float:
         """Return connections x samples a second of the kernels on a layer of so many inputs and a live batch."""
@@ -124,12 +130,15 @@ class Speed:
     def compute_s(self, work: Work, payloads: Payloads) -> NDArray[np.float64]:
         """Return the seconds that each rank multiplies, layers x P x micro-batches; samples that are dead cost none."""
         found = np.zeros((*work.connections.shape, len(payloads.samples)))
+        per_connection: dict[tuple[int, float], float] = {}  # most layers are alike
         for layer, inputs in enumerate(work.inputs):
             live = payloads.live[layer - 1] if layer else 1.0
             for micro_batch, samples in enumerate(payloads.samples):
                 left = samples * live
                 if left > 0:
-                    found[layer, :, micro_batch] = work.connections[layer] * left / self.rate(inputs, left)
+                    if (inputs, left) not in per_connection:
+                        per_connection[inputs, left] = left / self.rate(inputs, left)
+                    found[layer, :, micro_batch] = work.connections[layer] * per_connection[inputs, left]
         return found
 
 

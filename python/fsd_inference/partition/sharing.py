@@ -41,28 +41,40 @@ def _merged(edges: list[Edge], slack: float) -> list[Edge]:
     if not 1 < len(edges) <= _MOST_EDGES:
         return edges
     rows = np.unique(np.concatenate([edge.rows for edge in edges]))
-    wants = np.array([np.isin(rows, edge.rows, assume_unique=True) for edge in edges], np.int32)
+    wants = np.zeros((len(edges), rows.size), np.float32)  # counts of rows are exact in it, and its product is quick
+    for i, edge in enumerate(edges):
+        wants[i, np.searchsorted(rows, edge.rows)] = 1
     targets = np.array([len(edge.targets) for edge in edges])
-    pairs = wants.sum(axis=1) * targets
+    shared = np.rint(wants @ wants.T).astype(np.int64)
+    sizes = shared.diagonal().copy()
+    pairs = sizes * targets
     groups = [[i] for i in range(len(edges))]
-    while len(groups) > 1:
-        shared = wants @ wants.T
-        sizes = np.diag(shared)
-        union = sizes[:, None] + sizes[None, :] - shared
-        within = union * (targets[:, None] + targets[None, :]) <= (1 + slack) * (pairs[:, None] + pairs[None, :])
-        saved = np.where(np.triu(within, 1), shared, 0)
-        a, b = divmod(int(saved.argmax()), len(groups))
+    alive = np.ones(len(edges), np.bool_)
+
+    def saved_by(a: int) -> NDArray[np.int64]:
+        """Return the rows that merging `a` with each other edge saves; 0 where that is not within the slack."""
+        within = (sizes[a] + sizes - shared[a]) * (targets[a] + targets) <= (1 + slack) * (pairs[a] + pairs)
+        return np.where(within & alive, shared[a], 0)
+
+    saved = np.triu([saved_by(i) for i in range(len(edges))], 1)
+    while True:
+        a, b = divmod(int(saved.argmax()), len(edges))
         if saved[a, b] == 0:
             break
-        wants[a] |= wants[b]
+        np.maximum(wants[a], wants[b], out=wants[a])
         targets[a] += targets[b]
         pairs[a] += pairs[b]
         groups[a] += groups[b]
-        wants, targets, pairs = (np.delete(array, b, axis=0) for array in (wants, targets, pairs))
-        del groups[b]
+        alive[b] = False
+        saved[b] = saved[:, b] = 0
+        shared[a] = shared[:, a] = np.rint(wants @ wants[a])
+        sizes[a] = shared[a, a]
+        again = saved_by(a)
+        saved[a, a + 1 :], saved[:a, a] = again[a + 1 :], again[:a]
     return [
         _joined([edges[i] for i in group], rows[found.astype(np.bool_)])
-        for group, found in zip(groups, wants, strict=True)
+        for group, found, is_left in zip(groups, wants, alive, strict=True)
+        if is_left
     ]
 
 

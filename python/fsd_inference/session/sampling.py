@@ -76,12 +76,14 @@ def sample_payloads(
     probes = _probes(x.shape[0], int(sizes[-1]))
     exchanges: list[list[NDArray[np.float64]]] = [[] for _ in plans]
     live, density = [], []
-    for layer, rows in enumerate(_activations(network, x)):
+    for layer, active in enumerate(_activations(network, x)):
         if layer == len(network) - 1:
             break
-        live.append(np.unique(rows.indices).size / x.shape[0])
-        density.append(rows.nnz / (rows.shape[0] * rows.shape[1]))
-        parts = {probe: [rows[:, start : start + probe] for start in starts] for probe, starts in probes.items()}
+        live.append(np.count_nonzero(np.diff(active.indptr)) / x.shape[0])
+        density.append(active.nnz / (active.shape[0] * active.shape[1]))
+        parts = {
+            probe: [_by_neuron(active[start : start + probe]) for start in starts] for probe, starts in probes.items()
+        }
         for plan, found in zip(plans, exchanges, strict=True):
             found.append(_edge_bytes(plan.exchanges[layer], parts, sizes, most_edges, rng))
     whole = _probes(x.shape[0], samples)
@@ -94,7 +96,7 @@ def sample_payloads(
 
 
 def _activations(network: Network, x: sparse.csr_array) -> Iterator[sparse.csr_array]:
-    """Yield the activations after each layer, neurons x samples."""
+    """Yield the activations after each layer, samples x neurons."""
     indptr, indices = read_only(x.indptr.astype(np.int64)), read_only(x.indices.astype(np.int32))
     state = SerialState(indptr, indices, read_only(x.data.astype(np.float32)), x.shape[1], 1)
     for layer in network:
@@ -105,8 +107,11 @@ def _activations(network: Network, x: sparse.csr_array) -> Iterator[sparse.csr_a
             _, number, neuron = error.args
             raise overflow(number, neuron) from error
         ends, neurons, values = state.result()
-        by_sample = sparse.csr_array((values, neurons, ends), shape=(x.shape[0], kernel.rows))
-        yield by_sample.T.tocsr()
+        yield sparse.csr_array((values, neurons, ends), shape=(x.shape[0], kernel.rows))
+
+
+def _by_neuron(by_sample: sparse.csr_array) -> sparse.csr_array:
+    return by_sample.T.tocsr()
 
 
 def _probes(sampled: int, size: int) -> dict[int, list[int]]:

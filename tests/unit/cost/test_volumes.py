@@ -16,7 +16,15 @@ import fsd_inference as fsd
 from fsd_inference.channels.parts import pack_parts
 from fsd_inference.channels.queue import QueueSettings, _Message, encode, pack
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.frames import ChannelLimits, FrameSize, Payloads, cut_frames, extra_reads, publish_batches
+from fsd_inference.cost.frames import (
+    ChannelLimits,
+    FrameSize,
+    Payloads,
+    cut_frames,
+    extra_reads,
+    object_reads,
+    publish_batches,
+)
 from fsd_inference.cost.habits import HabitRun, Habits, fit_habits
 from fsd_inference.cost.volumes import predict_object, predict_queue, predict_serial
 from fsd_inference.engine.inputs import encode_input
@@ -124,7 +132,10 @@ def test_reads_beyond_the_first_are_those_of_the_channel(
     packed = pack_parts([(targets, bytes(size)) for size, targets in scaled])
     target = scaled[0][1][0]
     expected = channel_reads(packed, [(size, targets) for size, targets in scaled], target, first_bytes)
-    assert extra_reads([FrameSize(targets, size) for size, targets in scaled], target, first_bytes) == expected
+    sized = [FrameSize(targets, size) for size, targets in scaled]
+    assert extra_reads(sized, target, first_bytes) == expected
+    readers = {reader for _, targets in scaled for reader in targets}
+    assert object_reads(sized, first_bytes) == sum(1 + extra_reads(sized, reader, first_bytes) for reader in readers)
 
 
 def channel_reads(packed: bytes, frames: Sequence[tuple[int, tuple[int, ...]]], target: int, first_bytes: int) -> int:
