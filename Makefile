@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust package check terraform image e2e bench wheel screenshot constraints lock clean
+.PHONY: help venv demo test lint types rust package check terraform image e2e bench figures wheel screenshot constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -45,6 +45,7 @@ help:
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
 	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS"
 	@echo "make bench    benchmarks: kernel, runs, overlap, partition (BENCH=runs for one of them)"
+	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes an hour)"
 	@echo "make wheel    dist/*.whl"
 	@echo "make screenshot  docs/report.png: the page of a run made here (needs chromium)"
 	@echo "make constraints  pin the newest versions of what .venv installs"
@@ -146,6 +147,9 @@ bench: $(VENV)/.test
 	@for script in tests/bench/bench_$(BENCH).py; do \
 	  echo "== $$script"; $(BIN)/python -m tests.bench.$$(basename $$script .py) $(ARGS); \
 	done
+
+figures: $(VENV)/.test
+	$(BIN)/python -m tests.bench.comparisons $(ARGS)
 
 # A run over the emulated AWS, and its page as a browser shows it, in few colours.
 screenshot: $(VENV)/.test

@@ -16,8 +16,10 @@ MOST_SAMPLES = 1_000_000_000
 """A billion a query: times and bytes of more are beyond what was measured by far."""
 MOST_WORKERS = 1000
 """What an account may run at once by default (AWS Lambda quotas, 2026-11)."""
-VARIANTS = ("serial", "queue", "object", "express", "job server", "always-on server")
-"""`express` is `object` over S3 Express One Zone."""
+VARIANTS = (
+    "serial", "queue", "object", "express", "job server", "always-on server", "job cluster", "always-on cluster",
+)  # fmt: skip
+"""`express` is `object` over S3 Express One Zone. Clusters are servers that talk by MPI; both are modelled, not run."""
 LIMITS = ("memory", "invocation", "deadline", "budget", "rate")
 """Memory of a function or server; time of an invocation; those of the question; and queries a day."""
 
@@ -95,7 +97,7 @@ class Option:
     variant : str
         One of `VARIANTS`.
     workers : int
-        P of a run.
+        P of a run, or servers of a cluster.
     replicas : int
         Runs side by side, each of a slice of the batch.
     memory_mb : int or None
@@ -103,7 +105,7 @@ class Option:
     branching, micro_batches : int
         See `RunSettings`.
     instance : str or None
-        Of a server.
+        Of a server, or of each server of a cluster.
     wall_s : float
         From the query to its answer.
     usd : float or None
@@ -148,14 +150,19 @@ class Option:
     def name(self) -> str:
         """What people call it."""
         if self.instance is not None:
-            return f"{self.variant} {self.instance}"
+            return f"{self.variant} {self.servers}"
         if self.variant == "serial":
             return "serial" if self.replicas == 1 else f"serial, {self.replicas} replicas"
         return f"{self.variant}, P={self.workers}"
 
     @property
+    def servers(self) -> str:
+        """The servers of an option that is no functions."""
+        return f"{self.instance}" if self.workers == 1 else f"{self.workers} x {self.instance}"
+
+    @property
     def is_server(self) -> bool:
-        """Whether it is a server instead of functions."""
+        """Whether it is a server, or a cluster of them, instead of functions."""
         return self.instance is not None
 
     def to_json(self) -> dict[str, Any]:
@@ -170,7 +177,8 @@ class BreakEven:
     Attributes
     ----------
     queries_a_day : float
-    instance : str
+    servers : str
+        Instance type, and how many there are.
     usd_a_day : float
         Of the server.
     most_queries_a_day : float
@@ -178,12 +186,12 @@ class BreakEven:
     """
 
     queries_a_day: float
-    instance: str
+    servers: str
     usd_a_day: float
     most_queries_a_day: float
 
     def __str__(self) -> str:
-        said = f"from {self.queries_a_day:,.0f} queries a day on, {self.instance} always on (USD "
+        said = f"from {self.queries_a_day:,.0f} queries a day on, {self.servers} always on (USD "
         said += f"{usd_text(self.usd_a_day)} a day) costs less"
         if self.queries_a_day > self.most_queries_a_day:
             said += f", but one answers no more than {self.most_queries_a_day:,.0f}"

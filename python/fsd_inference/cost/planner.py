@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.cut import Cut, Thinned, thin, with_samples, without_exchanges
+from fsd_inference.cost.cut import Cut, Thinned, thin, with_samples
 from fsd_inference.cost.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, rank_bytes
 from fsd_inference.cost.model import Billing, Cost, run_cost
 from fsd_inference.cost.options import Advice, BreakEven, Option, Question
 from fsd_inference.cost.prices import EXPRESS, INSTANCE, PriceTable
 from fsd_inference.cost.simulator.launch import MOST_DEPTH, launch_s
-from fsd_inference.cost.times import INSTANCES, RunTimes, predict_times, server_times
+from fsd_inference.cost.times import INSTANCES, RunTimes, ServerTimes, cluster_times, predict_times, server_times
 from fsd_inference.cost.timing import Sourced, Timing
 from fsd_inference.cost.volumes import predict_object, predict_queue, predict_serial
 from fsd_inference.cost.work import MB_A_VCPU
@@ -37,6 +37,7 @@ _SERIAL_SIZES = (*_SIZES, 10240)
 _REPLICAS = (1, 2, 4, 8, 16, 32, 64)
 _MICRO_BATCHES = (1, 4)
 _BRANCHINGS = (2, 4, 8, 16)
+_MOST_SERVERS = 8  # of a cluster
 _MOST_EDGES = 4000  # of a plan that is looked at whole: what takes seconds grows with them
 _DAY_S = 86_400.0
 _SMITHY = "smithy-rs #3446: mean from EC2, 64 KB, S3 Express"
@@ -82,16 +83,22 @@ def advise(
     found: list[Option] = []
     for workers, cut in sorted(cuts.items()):
         found += planner.serial(cut) if workers == 1 else planner.distributed(cut)
-    found += planner.servers(cuts[1])
+        if workers <= _MOST_SERVERS:
+            found += planner.servers(cut)
     kept = _kept(found, question)
     return Advice(question, kept, _break_even(kept), str(prices), str(timing))
+
+
+def express_timing(timing: Timing) -> Timing:
+    """Return the timing where objects are those of S3 Express One Zone."""
+    return timing.with_values(f"{timing.name}, S3 Express", _EXPRESS)
 
 
 class _Planner:
     def __init__(self, question: Question, timing: Timing, prices: PriceTable, billing: Billing) -> None:
         self._question = question
         self._timing = timing
-        self._express = timing.with_values(f"{timing.name}, S3 Express", _EXPRESS)
+        self._express = express_timing(timing)
         self._prices = prices
         self._billing = billing
         often = question.queries_a_day is not None and question.queries_a_day * KEPT_WARM_S >= _DAY_S
@@ -127,14 +134,12 @@ class _Planner:
             parts = with_samples(cut.payloads, self._question.samples, micro_batches)
             some = replace(cut, payloads=parts)
             thinned = thin(some, _MOST_EDGES // micro_batches)
-            seen = (thinned.cut, thinned.tail, without_exchanges(some))
             need = rank_bytes(thinned.cut.plan, thinned.cut.work, thinned.cut.payloads, base_bytes=FUNCTION_BYTES)
             settings = RunSettings(workers=cut.workers, branching=branching, micro_batches=micro_batches)
             # Not every region has S3 Express.
             stores = ("object", "express") if EXPRESS in self._prices.prices else ("object",)
             for channel, variants in (("queue", ("queue",)), ("object", stores)):
-                predict = predict_queue if channel == "queue" else predict_object
-                usage = thinned.whole(*(predict(one.plan, one.payloads, settings) for one in seen))
+                usage = _usage(thinned, settings, channel)
                 for variant in variants:
                     for memory_mb in self._sizes(need, _SIZES[:2]):
                         times = self._times(thinned, settings, variant, memory_mb)
@@ -213,41 +218,65 @@ class _Planner:
     # --- servers -----------------------------------------------------------------------------------------------------
 
     def servers(self, cut: Cut) -> Iterator[Option]:
-        """Yield servers made for the query, and servers that are always on."""
-        payloads = with_samples(cut.payloads, self._question.samples)
-        need = rank_bytes(cut.plan, cut.work, payloads, base_bytes=PROCESS_BYTES)
+        """Yield a server made for the query, and one that is always on; for P > 1 as many, which talk by MPI."""
+        count, parts = cut.workers, with_samples(cut.payloads, self._question.samples)
+        thinned = thin(replace(cut, payloads=parts), _MOST_EDGES)
+        seen = thinned.cut
+        need = rank_bytes(seen.plan, seen.work, seen.payloads, base_bytes=PROCESS_BYTES)
         for instance, (_, gib) in INSTANCES.items():
             if (priced := self._prices.prices.get(f"{INSTANCE}{instance}")) is None:
                 continue  # nor every instance type
-            an_hour = priced.usd(1)
-            times = server_times(cut.work, payloads, self._timing, instance)
-            usd = max(SHORTEST_SERVER_S, times.job_s) / 3600 * an_hour
-            boot = f"{times.boot_s:.0f} s until it runs, {seconds_text(times.load_s)} until it has the network"
-            both = (
-                Option("job server", times.job_s, usd, need / 1e6, boot, instance=instance, services={"EC2": usd}),
-                self._always_on(instance, 24 * an_hour, times.always_on_s, need / 1e6),
-            )
-            for option in both:
+            an_hour = count * priced.usd(1)
+            if count == 1:
+                times = server_times(cut.work, parts, self._timing, instance)
+            else:
+                times = cluster_times(
+                    seen.plan, seen.work, seen.payloads, self._timing, instance, weights=thinned.weights
+                )
+            whole = Option(
+                "server" if count == 1 else "cluster", 0.0, None, need / 1e6, "", count,
+                instance=instance, is_estimated=cut.is_estimated,
+            )  # fmt: skip
+            for option in (self._job(whole, times, an_hour), self._always_on(whole, times, 24 * an_hour)):
                 if need * MARGIN > gib * 2**30:
-                    said = f"memory does not fit: it needs {need * MARGIN / 1e6:,.0f} MB, the server has {gib} GiB"
+                    said = f"memory does not fit: it needs {need * MARGIN / 1e6:,.0f} MB, a server has {gib} GiB"
                     yield replace(option, limit="memory", problem=said)
                 else:
                     yield self._within(option)
 
-    def _always_on(self, instance: str, a_day: float, wall_s: float, need_mb: float) -> Option:
-        queries = self._question.queries_a_day
+    @staticmethod
+    def _job(whole: Option, times: ServerTimes, an_hour: float) -> Option:
+        usd = max(SHORTEST_SERVER_S, times.job_s) / 3600 * an_hour
+        they = "it runs" if whole.workers == 1 else "they run"
+        reason = f"{times.boot_s:.0f} s until {they}, {seconds_text(times.load_s)} to load the network"
+        variant = f"job {whole.variant}"
+        return replace(whole, variant=variant, wall_s=times.job_s, usd=usd, services={"EC2": usd}, reason=reason)
+
+    def _always_on(self, whole: Option, times: ServerTimes, a_day: float) -> Option:
+        queries, wall_s = self._question.queries_a_day, times.always_on_s
         usd = None if queries is None else a_day / queries
         problem = None
         if queries is None:
             problem = "how often is not known: give the queries a day"
         elif queries * wall_s > _DAY_S:
-            problem = f"one server answers {_DAY_S / wall_s:,.0f} queries a day, not {queries:,.0f}"
+            problem = f"one {whole.variant} answers {_DAY_S / wall_s:,.0f} queries a day, not {queries:,.0f}"
         idle = "" if queries is None else f", idle {max(0.0, 1 - queries * wall_s / _DAY_S):.1%} of the day"
-        return Option(
-            "always-on server", wall_s, usd, need_mb, f"USD {usd_text(a_day)} a day{idle}", instance=instance,
-            usd_a_day=a_day, services=None if usd is None else {"EC2": usd},
-            problem=problem, limit=problem and "rate",
-        )  # fmt: skip
+        return replace(
+            whole,
+            variant=f"always-on {whole.variant}",
+            wall_s=wall_s,
+            usd=usd,
+            reason=f"USD {usd_text(a_day)} a day{idle}",
+            usd_a_day=a_day,
+            services=None if usd is None else {"EC2": usd},
+            problem=problem,
+            limit=problem and "rate",
+        )
+
+
+def _usage(thinned: Thinned, settings: RunSettings, channel: str) -> Usage:
+    predict = predict_queue if channel == "queue" else predict_object
+    return thinned.usage(lambda cut: predict(cut.plan, cut.payloads, settings))
 
 
 def _threads(memory_mb: int) -> int:
@@ -306,5 +335,4 @@ def _break_even(options: Iterable[Option]) -> BreakEven | None:
     server = min(servers, key=lambda o: o.usd_a_day or 0.0)
     assert functions.usd is not None  # noqa: S101 - functions have a price
     assert server.usd_a_day is not None  # noqa: S101 - chosen by it
-    assert server.instance is not None  # noqa: S101 - servers have one
-    return BreakEven(server.usd_a_day / functions.usd, server.instance, server.usd_a_day, _DAY_S / server.wall_s)
+    return BreakEven(server.usd_a_day / functions.usd, server.servers, server.usd_a_day, _DAY_S / server.wall_s)

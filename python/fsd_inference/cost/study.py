@@ -101,13 +101,18 @@ _Pick = Callable[[Iterable[Option]], Option]
 
 def _alternatives(advice: Advice) -> dict[str, _Pick]:
     """Return, by name, what finds an alternative among the options for some number of samples."""
-    kinds = {(option.variant, option.instance) for option in advice.options}
 
-    def pick(variant: str, instance: str | None) -> _Pick:
-        return lambda options: next(o for o in options if (o.variant, o.instance) == (variant, instance))
+    def pick(*kind: object) -> _Pick:
+        return lambda options: next(o for o in options if _kind(o) == kind)
 
-    ordered = sorted(kinds, key=lambda kind: (VARIANTS.index(kind[0]), kind[1] or ""))
-    return {" ".join(filter(None, kind)): pick(*kind) for kind in ordered}
+    # Of each cluster, the one that is best for the largest query: its servers are there, or none is.
+    firsts = {(o.variant, o.workers > 1 or o.instance): o for o in reversed(advice.options)}
+    ordered = sorted(firsts.values(), key=lambda o: (VARIANTS.index(o.variant), o.instance or ""))
+    return {option.name if option.is_server else option.variant: pick(*_kind(option)) for option in ordered}
+
+
+def _kind(option: Option) -> tuple[object, ...]:
+    return (option.variant, option.instance, option.workers) if option.is_server else (option.variant,)
 
 
 def _sizes(samples: Iterable[int]) -> list[int]:

@@ -9,6 +9,7 @@ computing. Draws, retries and queues at the services are the simulator's (`cost.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -255,12 +256,12 @@ INSTANCES = {
 
 @dataclass(frozen=True, slots=True)
 class ServerTimes:
-    """A batch on one server with the serial engine, all vCPUs at work on it.
+    """A batch on a server, or on several that share it, all vCPUs at work on it.
 
     Attributes
     ----------
     boot_s, load_s, compute_s : float
-        Until it runs (job-scoped), until the network is in memory, and the batch itself.
+        Until they run (job-scoped), until the network is in memory, and the batch itself, with what is exchanged.
     """
 
     instance: str
@@ -291,12 +292,57 @@ def server_times(work: Work, payloads: Payloads, timing: Timing, instance: str) 
         raise SettingError(f"instance must be one of {', '.join(INSTANCES)}, not {instance!r}")
     cores, _ = INSTANCES[instance]
     whole = Work(work.connections.sum(axis=1, keepdims=True), work.inputs, work.shard_bytes.sum(keepdims=True))
-    one = Speed(timing).compute_s(whole, payloads).sum() / timing["core.factor"]
-    size = float(work.shard_bytes.sum())
-    # Loading is one process's: over one connection a core, checked by all cores.
-    load = size / min(timing["mpi.bytes_per_s"], cores * timing["connection.bytes_per_s"])
-    load += size / timing["cpu.load_bytes_per_s"] / cores
-    return ServerTimes(instance, timing["boot.s"], load, float(one) / cores)
+    speed = Speed(timing, threads=cores, server_vcpus=cores)
+    return ServerTimes(
+        instance,
+        timing["boot.s"],
+        _server_load_s(float(work.shard_bytes.sum()), timing, cores),
+        float(speed.compute_s(whole, payloads).sum()),
+    )
+
+
+def cluster_times(
+    plan: ExchangePlan,
+    work: Work,
+    payloads: Payloads,
+    timing: Timing,
+    instance: str,
+    *,
+    weights: Sequence[float] | None = None,
+) -> ServerTimes:
+    """Predict a batch on P servers, a rank on each with all vCPUs at work, which exchange rows by MPI.
+
+    Parameters
+    ----------
+    plan, work, payloads
+        As for `predict_times`; rows are packed as over the services.
+    timing : Timing
+        A message takes ``mpi.latency_s``, its bytes ``mpi.bytes_per_s``.
+    instance : str
+        Of each server.
+    weights : sequence of float, optional
+        For how many layers each layer stands; 1 if not given.
+
+    Raises
+    ------
+    SettingError
+        The instance type is not known here.
+    """
+    if instance not in INSTANCES:
+        raise SettingError(f"instance must be one of {', '.join(INSTANCES)}, not {instance!r}")
+    cores, _ = INSTANCES[instance]
+    speed = Speed(timing, threads=cores, server_vcpus=cores)
+    settings = RunSettings(workers=plan.workers, threads=cores)
+    periods, _ = _layers(plan, work, payloads, settings, "mpi", timing, speed, ChannelLimits())
+    load = _server_load_s(float(work.shard_bytes.max()), timing, cores)
+    whole = sum(weight * period for weight, period in zip(weights or (1.0,) * len(periods), periods, strict=True))
+    return ServerTimes(instance, timing["boot.s"], load, whole)
+
+
+def _server_load_s(size: float, timing: Timing, cores: int) -> float:
+    # Over one connection a core, checked by all cores.
+    read = size / min(timing["mpi.bytes_per_s"], cores * timing["connection.bytes_per_s"])
+    return read + size / timing["cpu.load_bytes_per_s"] / cores
 
 
 def fits_server(work: Work, instance: str, held_bytes: float) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fsd_inference.cost.options import Advice
 
 KINDS = (".png", ".svg", ".pdf")
-_COLOURS = {
+COLOURS = {
     "serial": "#0072b2",
     "queue": "#d55e00",
     "object": "#009e73",
@@ -44,7 +44,7 @@ def plot_advice(advice: Advice, title: str, path: Path) -> None:
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="seconds until the answer", ylabel="USD a query")
     axes.set_title(title, loc="left")
     options = [option for option in advice.options if option.usd is not None and option.limit != "memory"]
-    for variant, colour in _COLOURS.items():
+    for variant, colour in COLOURS.items():
         of_variant = [option for option in options if option.variant == variant]
         for can_be_had in (True, False):
             points = [(o.wall_s, o.usd) for o in of_variant if (o.problem is None) == can_be_had]

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.cut import Cut, thin, with_samples, without_exchanges
+from fsd_inference.cost.cut import Cut, thin, with_samples
 from fsd_inference.cost.memory import rank_bytes
-from fsd_inference.cost.options import Advice, Question
+from fsd_inference.cost.options import VARIANTS, Advice, Question
 from fsd_inference.cost.planner import advise
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.cost.timing import load_timing
+from fsd_inference.cost.timing import Sourced, load_timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.cost.work import dense_payloads
 from fsd_inference.errors import SettingError
@@ -42,9 +42,7 @@ def test_the_first_is_the_cheapest_and_reasons_are_words() -> None:
     found = asked(queries_a_day=500)
     possible = [option for option in found.options if option.problem is None]
     assert found.best.usd == min(option.usd for option in possible if option.usd is not None)
-    assert {option.variant for option in found.options} == {
-        "serial", "queue", "object", "express", "job server", "always-on server",
-    }  # fmt: skip
+    assert {option.variant for option in found.options} == set(VARIANTS)
     assert all("of the time" in o.reason and "of the cost" in o.reason for o in found.options if not o.is_server)
     assert found.to_json()["options"][0]["name"] == found.best.name
 
@@ -94,6 +92,24 @@ def test_break_even_is_where_the_costs_meet() -> None:
     assert any(o.usd_a_day is not None and (o.usd or 1) < functions.usd for o in more.options)
 
 
+def test_clusters_are_priced_by_the_server_and_exchange_by_mpi() -> None:
+    found = asked(queries_a_day=500)
+    by_name = {option.name: option for option in found.options}
+    one, two = by_name["always-on server c5.2xlarge"], by_name["always-on cluster 2 x c5.2xlarge"]
+    assert two.usd_a_day == pytest.approx(2 * (one.usd_a_day or 0.0))
+    assert two.is_server
+    assert "always-on cluster 4 x c5.2xlarge" in by_name
+    job = by_name["job cluster 2 x c5.2xlarge"]
+    assert job.wall_s > 60
+    assert job.usd == pytest.approx(2 * max(60.0, job.wall_s) / 3600 * 0.34)
+    slow = load_timing().with_values("slow", {"mpi.latency_s": Sourced(10.0, "a test")})
+    late = advise(CUTS, Question(SAMPLES, queries_a_day=500), slow, load_prices())
+    (later,) = (option for option in late.options if option.name == two.name)
+    # So much later after each layer that exchanges anything, but for what computing hides.
+    exchanges = sum(map(bool, CUTS[2].plan.exchanges))
+    assert later.wall_s - two.wall_s == pytest.approx(exchanges * 10.0, rel=0.01)
+
+
 def test_limits_that_nothing_meets_say_what_comes_closest() -> None:
     with pytest.raises(SettingError, match=r"the fastest is .* the cheapest "):
         _ = asked(deadline_s=0.001).best
@@ -135,9 +151,8 @@ def test_thinned_plans_count_what_the_whole_counts(channel: str) -> None:
     predict = predict_queue if channel == "queue" else predict_object
     settings = RunSettings(workers=4)
     thinned = thin(whole, 100)
-    seen = (thinned.cut, thinned.tail, without_exchanges(whole))
     assert len(thinned.cut.plan.exchanges) < 30
-    found = thinned.whole(*(predict(one.plan, one.payloads, settings) for one in seen))
+    found = thinned.usage(lambda one: predict(one.plan, one.payloads, settings))
     expected = predict(whole.plan, whole.payloads, settings)
     assert sum(thinned.weights) == pytest.approx(61)
     assert found.received_bytes == pytest.approx(expected.received_bytes, rel=0.01)

@@ -1,0 +1,47 @@
+"""Tables and figures of a page of docs: each table stands between two marks, and is made anew there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 100
+_COLOURS = 64  # of a figure: enough for lines and letters, and small
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def put_block(page: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end NAME -->`` in a page.
+
+    Raises
+    ------
+    ValueError
+        The page has no such marks.
+    """
+    before = page.read_text(encoding="utf-8")
+    marks = f"<!-- {name} -->", f"<!-- end {name} -->"
+    block = re.compile(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", re.DOTALL)
+    if len(block.findall(before)) != 1:
+        raise ValueError(f"{page} must hold {marks[0]} and {marks[1]} once")
+    page.write_text(block.sub(lambda _: f"{marks[0]}\n{text}\n{marks[1]}", before), encoding="utf-8")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a small PNG."""
+    from PIL import Image  # noqa: PLC0415 - comes with matplotlib, for those who draw
+
+    whole = BytesIO()
+    figure.savefig(whole, dpi=_DPI, format="png")
+    with Image.open(whole) as image:
+        image.convert("RGB").quantize(_COLOURS).save(path, optimize=True)

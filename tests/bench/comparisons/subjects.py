@@ -1,0 +1,67 @@
+"""The networks that are compared, their inputs, and cuts of them; cutting takes minutes, so cuts are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy import sparse
+
+from fsd_inference.cost.cut import Cut
+from fsd_inference.network import Network, digits
+from fsd_inference.network.graph_challenge import graph_challenge
+from fsd_inference.session.plan_cache import PlanCache
+from fsd_inference.session.sampling import sample_payloads
+from fsd_inference.session.simulating import Planned
+
+GRAPH = "graph"
+_SAMPLED = 200  # inputs that are pushed through, fewer of large networks
+_AFFORDABLE = 5e9  # connections x samples
+_EDGES = 8  # of an exchange, that are packed
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and a sample of its inputs.
+
+    Attributes
+    ----------
+    name : str
+        In tables.
+    network : Network
+    x : csr_array of float32, samples x features
+    folder : Path
+        Where cuts of it are kept.
+    """
+
+    name: str
+    network: Network
+    x: sparse.csr_array
+    folder: Path
+
+    @classmethod
+    def official(cls, neurons: int, folder: Path, layers: int = 120) -> Subject:
+        """Return a network of the Graph Challenge with handwritten digits as inputs."""
+        return cls(f"{neurons:,} x {layers}", graph_challenge(neurons, layers), digits(neurons, _SAMPLED), folder)
+
+    def cuts(self, wanted: Iterable[tuple[str, int]], samples: int) -> dict[tuple[str, int], Cut]:
+        """Return cuts by (partitioner, P), with the sizes of what they exchange for a batch of so many samples."""
+        found = {}
+        for method, workers in wanted:
+            kept = PlanCache(self.folder, self.network.digest, method)
+            known = kept.get(workers)
+            if known is None:
+                cut = Planned.cut(self.network, workers, method)
+                known = cut.plan, cut.work
+                kept.put(workers, *known)
+            found[method, workers] = known
+        sizes = sample_payloads(
+            self.network,
+            [plan for plan, _ in found.values()],
+            self.x,
+            samples=samples,
+            most_samples=max(24, min(self.x.shape[0], round(_AFFORDABLE / self.network.connections))),
+            most_edges=_EDGES,
+        )
+        return {which: Cut(*cut, payloads) for (which, cut), payloads in zip(found.items(), sizes, strict=True)}
