@@ -133,8 +133,8 @@ def prepared(distributed: fsd.Session) -> tuple[Home, Manifest]:
     """Where a session's plan and runs are, and what it runs."""
     engine = distributed._engine
     assert isinstance(engine, Distributed)
-    home, manifest, _ = engine._prepared()
-    return home, manifest
+    home, placed = engine._prepared()
+    return home, placed.manifest
 
 
 def missing(data: bytes) -> bytes | None:

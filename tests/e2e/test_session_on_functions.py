@@ -210,6 +210,42 @@ def test_a_killed_replica_is_tried_again_alone(
     assert answer.report.usage.requests["lambda.invoke"] == 8  # three replicas and the one that was tried again
 
 
+# --- what is foreseen -------------------------------------------------------------------------------------------------
+
+TIMED = {"sqs.receive", "s3.get", "s3.head"}  # how often someone looks
+
+
+@pytest.mark.parametrize(
+    ("channel", "workers", "replicas"), [("serial", 1, 1), ("serial", 1, 3), ("queue", P, 1), ("object", P, 1)]
+)
+def test_predicted_and_metered_side_by_side(
+    channel: str, workers: int, replicas: int, place: Path, pushed: Path, inputs: sparse.csr_array, tmp_path: Path
+) -> None:
+    stack = place / "stack.json"
+    with fsd.Session(pushed, channel=channel, workers=workers, replicas=replicas, stack=stack) as session:
+        foreseen = session.predict(inputs)
+        report = session.infer(inputs, predicted=foreseen).report
+    assert foreseen is not None
+    assert report.predicted == foreseen
+    counted = report.usage
+    for kind in sorted({*foreseen.usage.requests, *counted.requests}):
+        print(f"{channel}, P={workers}, R={replicas}: {kind}: {foreseen.usage.requests[kind]} {counted.requests[kind]}")
+    print(f"wall {foreseen.wall_s} {report.wall_s}")
+    assert set(foreseen.usage.requests) == set(counted.requests)
+    assert foreseen.wall_s is not None
+    notes = max(foreseen.wall_s, report.wall_s) / 2  # rank 0 says how far it is every two seconds
+    for kind in counted.requests.keys() - TIMED:
+        slack = replicas * (1 + notes) if kind == "s3.put" else 0
+        assert foreseen.usage.requests[kind] == pytest.approx(counted.requests[kind], abs=slack), kind
+    assert foreseen.usage.wire_bytes == pytest.approx(counted.wire_bytes, rel=0.25)
+    assert [function.invocations for function in foreseen.functions] == [workers * replicas, replicas]
+    report.save(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "Cost and counts: predicted against metered" in page
+    for value in (foreseen.usage, counted):
+        assert f"{sum(value.requests.values()):,}" in page
+
+
 # --- lanes ------------------------------------------------------------------------------------------------------------
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import sparse
 
-from fsd_inference.cost.options import Question
+from fsd_inference.cost import planner
+from fsd_inference.cost.options import Advice, Question
+from fsd_inference.cost.planner import advise as planner_advise
 from fsd_inference.network import random_network
 from fsd_inference.partition import cut
+from fsd_inference.report import Report
 from fsd_inference.session.advising import make_cuts, random_inputs
 from fsd_inference.session.estimating import Exchanged, estimated_plan, interpolated
 from fsd_inference.session.plan_cache import PlanCache
@@ -79,6 +84,10 @@ def test_infer_runs_the_plan(fsd: Fsd, place: Path) -> None:
     assert Path("out.npz").read_bytes() == Path("serial.npz").read_bytes()
     cut(NETWORK, place / "net-p2", workers=2, method="block")
     for flags, message in (
+        ("net x.npz --replicas 2 --plan auto", "give none"),
+        ("net x.npz --deadline 3s", "are for --plan auto"),
+        ("net x.npz --deadline soon --plan auto", "--deadline must be a number"),
+        ("net x.npz --deadline 1ms --plan auto", "no functions can answer x.npz like that"),
         ("net x.npz --channel queue --plan auto", "give none"),
         ("net x.npz --workers 2 --plan auto", "give none"),
         ("net-p2 x.npz --plan auto", "holds shards"),
@@ -86,6 +95,27 @@ def test_infer_runs_the_plan(fsd: Fsd, place: Path) -> None:
         failed = fsd("infer", *flags.split(), "-o", "out.npz")
         assert failed.code == 2
         assert message in failed.error()
+
+
+def test_infer_runs_replicas_that_win_and_names_a_server(
+    fsd: Fsd, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def advise(*given: Any, **more: Any) -> Advice:
+        found = planner_advise(*given, **more)
+        servers = [option for option in found.options if option.variant == "job server"]
+        pair = [option for option in found.options if option.replicas == 2]
+        return replace(found, options=(*servers[:1], *pair, *found.options))
+
+    monkeypatch.setattr(planner, "advise", advise)
+    said = fsd("infer", "net", "x.npz", "-o", "out.npz", "--plan", "auto", "--budget", "1", "--report", "run")
+    assert said.code == 0
+    assert said.stderr.startswith("plan: serial, 2 replicas (")
+    assert "; better, but not run here: job server c5" in said.stderr
+    found = Report.load("run")
+    assert found.replicas == 2
+    assert found.predicted is not None  # without being asked for
+    fsd("infer", "net", "x.npz", "-o", "serial.npz")
+    assert Path("out.npz").read_bytes() == Path("serial.npz").read_bytes()
 
 
 # --- cuts -------------------------------------------------------------------------------------------------------------

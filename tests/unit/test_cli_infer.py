@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from fsd_inference.errors import InputError
 from fsd_inference.network import Activation, Layer, Network, random_network, read_categories
 from fsd_inference.report import Report
+from fsd_inference.session import Session
 from tests.support.cli import Fsd, entries, fsd_in
 
 FEATURES, SAMPLES = 24, 10
@@ -271,3 +273,34 @@ def test_what_replicas_do_not_go_with_is_one_line(fsd: Fsd, place: Path, flags: 
     said = fsd("infer", *f"net x.npz -o out.npz {flags}".split())
     assert said.code == 2
     assert message in said.error()
+
+
+def test_predicted_beside_metered(fsd: Fsd, place: Path) -> None:
+    said = fsd("infer", "net", "x.npz", "-o", "out.npz", "--replicas", "2", "--predict", "--report", "run")
+    assert said.code == 0
+    assert "predicted" in said.stdout
+    found = Report.load("run")
+    assert found.predicted is not None
+    assert [function.invocations for function in found.predicted.functions] == [2, 2]
+    assert "predicted against metered" in Path("run/report.html").read_text()
+    compared = fsd("report", "run", "--json").json()["runs"][0]
+    assert compared["predicted"]["wall_s"] == found.predicted.wall_s
+    assert compared["predicted"]["usd"] > 0
+
+
+def test_a_prediction_that_fails_fails_no_run(fsd: Fsd, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise InputError("the sample makes no sense")
+
+    monkeypatch.setattr(Session, "predict", fail)
+    said = fsd("infer", "net", "x.npz", "-o", "out.npz", "--predict", "--report", "run")
+    assert said.code == 0
+    assert "no prediction: the sample makes no sense" in said.stderr
+    assert Report.load("run").predicted is None
+
+
+def test_shards_alone_are_not_foreseen(fsd: Fsd, place: Path) -> None:
+    fsd("partition", "net", "--workers", "2", "-o", "shards")
+    said = fsd("infer", "shards", "x.npz", "-o", "out.npz", "--channel", "memory", "--predict")
+    assert said.code == 0
+    assert "no prediction: that takes the network itself" in said.stderr

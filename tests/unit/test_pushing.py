@@ -129,9 +129,9 @@ def test_a_network_is_found_by_its_digest(pushed: Recorded, shards: Path) -> Non
     assert found is not None
     assert (found.method, found.seed) == ("block", 5)
     for wanted in ((NETWORK.digest, 3), manifest_of(shards)):
-        manifest, partition = pushed_plan(pushed, wanted, COMMAND)
+        manifest, partition, plan = pushed_plan(pushed, wanted, COMMAND)
         assert manifest == manifest_of(shards)
-        assert partition.workers == 3
+        assert partition.workers == plan.workers == 3
     pushed_plan(pushed, (NETWORK.digest, 3), COMMAND, method="block")
 
 

@@ -210,3 +210,16 @@ def test_an_interrupt_stops_all_replicas() -> None:
         signal.signal(signal.SIGALRM, before)
     assert sorted(ended) == [0, 1, 2, 3]
     assert time.monotonic() - began < 20
+
+
+def test_a_prediction_of_replicas_is_that_of_their_slices() -> None:
+    """Over real processes: what was foreseen comes with the report, three functions and their coordinators."""
+    home = Flaky(lambda _: False)
+    engine = replicated(home, 3)
+    foreseen = engine.predict(NETWORK, X[:31], None)
+    report = engine.infer(X[:31], foreseen).report
+    assert report.predicted == foreseen
+    assert [function.invocations for function in foreseen.functions] == [3, 3]
+    assert foreseen.wall_s is not None
+    assert foreseen.functions[1].seconds == pytest.approx(3 * foreseen.wall_s, rel=0.2)
+    engine.close()

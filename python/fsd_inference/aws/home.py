@@ -23,7 +23,7 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FsdError, SettingError
 from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.place import Place
-from fsd_inference.records import Usage, UsageMeter
+from fsd_inference.records import StackSpec, Usage, UsageMeter
 from fsd_inference.store.base import Store
 
 _LANE_WAIT_S = 120.0
@@ -79,6 +79,14 @@ class AwsHome:
     def runs(self) -> Store:
         """Holds inputs and results."""
         return self._runs[0]
+
+    @property
+    def stack(self) -> StackSpec:
+        """Whose services are used."""
+        return self._stack
+
+    def memory_mb(self, spec: RunSpec) -> None:
+        """Return nothing: there are no functions."""
 
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         """Carry out one attempt over processes of this machine, holding a lane if the channel needs one."""

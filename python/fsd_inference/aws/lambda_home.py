@@ -103,9 +103,18 @@ class LambdaHome:
         """Holds inputs and results."""
         return self._runs[0]
 
+    @property
+    def stack(self) -> StackSpec:
+        """Whose services and functions are used."""
+        return self._stack
+
+    def memory_mb(self, spec: RunSpec) -> int:
+        """Return the size of the functions that would carry out a run."""
+        return self._memory_mb or self._fitting(spec)
+
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         """Have the coordinator carry out one attempt, and wait until it has ended."""
-        event = RunEvent(spec, self._channel, self._memory_mb or self._fitting(spec))
+        event = RunEvent(spec, self._channel, self.memory_mb(spec))
         payload = json.dumps(event.to_json()).encode()
         self._followed.add(spec.run)
         if self._synchronous:

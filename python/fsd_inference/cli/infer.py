@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fsd_inference.cli.advise import seconds_of
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.cli.planned import planned
-from fsd_inference.errors import RunError, SettingError
+from fsd_inference.errors import FsdError, RunError, SettingError
 
 if TYPE_CHECKING:
-    from fsd_inference.session import Inference
+    from scipy.sparse import csr_array
+
+    from fsd_inference.cost.frames import Payloads
+    from fsd_inference.records import Prediction
+    from fsd_inference.session import Inference, Session
 
 EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --categories categories.tsv",
@@ -23,7 +28,7 @@ EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --replicas 2",
     "fsd infer net-p8 digits.npz -o out.npz --channel memory --micro-batches 2",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
-    "fsd infer net digits.npz -o out.npz --plan auto",
+    "fsd infer net digits.npz -o out.npz --plan auto --deadline 30s",
 )
 
 Channel = Literal["serial", "memory", "queue", "object"]
@@ -48,8 +53,16 @@ def infer(
     plan: Annotated[
         Literal["auto"] | None,
         typer.Option(
-            "--plan", help="auto: channel, workers and micro-batches as `fsd advise` would have them, the cheapest."
+            "--plan",
+            help="auto: channel, workers, replicas and micro-batches as `fsd advise` would have them, the cheapest.",
         ),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", help="With --plan auto: the cheapest that answers by then on AWS: 30s, 2m."),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option("--budget", help="With --plan auto: the fastest that costs no more USD on AWS.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Workers (P). Default: 1, or what DIR was cut for.")
@@ -102,6 +115,13 @@ def infer(
     plots: Annotated[
         bool, typer.Option("--plots", help="Also timeline.png, layers.png and matrix.png there (needs matplotlib).")
     ] = False,
+    predict: Annotated[
+        bool,
+        typer.Option(
+            "--predict",
+            help="Foresee requests, bytes, cost and time, which takes seconds; with --plan auto always done.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Infer a batch: the same bits on every channel and for every number of workers."""
@@ -119,11 +139,19 @@ def infer(
     from fsd_inference.network import load_inputs  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
+    known = None
+    if plan is None and (deadline, budget) != (None, None):
+        raise SettingError("--deadline and --budget are for --plan auto")
     if plan is not None:
-        if channel is not None or workers is not None or method is not None or (micro_batches, branching) != (1, 4):
-            raise SettingError("--plan auto decides channel, workers, partition, micro-batches, branching: give none")
-        found = planned(network, batch, out)
-        workers, branching, micro_batches = found.workers, found.branching, found.micro_batches
+        given = channel is not None or workers is not None or method is not None
+        if given or (replicas, micro_batches, branching) != (1, 1, 4):
+            raise SettingError(
+                "--plan auto decides channel, workers, replicas, partition, micro-batches, branching: give none"
+            )
+        deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
+        found = planned(network, batch, deadline_s, budget, out)
+        workers, replicas, known = found.workers, found.replicas, found.known
+        branching, micro_batches = found.branching, found.micro_batches
     with (
         out.progress() as tasks,
         Session(
@@ -143,14 +171,27 @@ def infer(
         ) as session,
     ):
         samples = load_inputs(batch, session.features)
+        predicted = _predicted(session, samples, known, out) if predict or plan is not None else None
         try:
-            inference = session.infer(samples)
+            inference = session.infer(samples, predicted=predicted)
         except RunError:
             if report is not None and session.report is not None:
                 session.report.save(report, plots=plots)
             raise
     _write(inference, output, categories, report, plots)
     out.result(inference.report.to_json(), _summary(inference, output, report))
+
+
+def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Output) -> Prediction | None:
+    """Return what is foreseen of the run, which is made whether or not that can be told."""
+    try:
+        predicted = session.predict(x, known=known)
+    except (FsdError, ArithmeticError, ValueError) as error:
+        out.note(f"no prediction: {error}")
+        return None
+    if predicted is None:
+        out.note("no prediction: that takes the network itself, not shards of it")
+    return predicted
 
 
 def _check_before(network: Path, method: Method | None, stack: Path | None) -> None:

@@ -4,54 +4,63 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fsd_inference.cli.advise import check_network
 from fsd_inference.cli.console import Output
 from fsd_inference.errors import SettingError
 from fsd_inference.units import seconds_text, usd_text
 
+if TYPE_CHECKING:
+    from fsd_inference.cost.frames import Payloads
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a session is told."""
+    """What a session is told, and what its plan's exchanges carry: for a prediction."""
 
     channel: str
     workers: int | None
+    replicas: int
     branching: int
     micro_batches: int
+    known: Payloads
 
 
-def planned(network: Path, batch: Path, out: Output) -> Planned:
-    """Return the best way to run a batch in one run of functions, and say which it is and what would be better.
+def planned(network: Path, batch: Path, deadline_s: float | None, budget_usd: float | None, out: Output) -> Planned:
+    """Return the best way to run a batch on functions, and say which it is and what would be better.
 
-    Servers, and replicas that share a batch, are named alone: they are not something a session runs.
+    Servers are named alone: they are not something a session runs.
 
     Raises
     ------
     SettingError
-        The network is one of shards, or fits no functions.
+        The network is one of shards, or no functions answer within the limits.
     """
     from fsd_inference.cost.options import Question  # noqa: PLC0415
+    from fsd_inference.cost.planner import advise  # noqa: PLC0415
     from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
     from fsd_inference.cost.timing import load_timing  # noqa: PLC0415
     from fsd_inference.network import Network, load_inputs  # noqa: PLC0415
-    from fsd_inference.session.advising import advise  # noqa: PLC0415
+    from fsd_inference.session.advising import kept_plans, make_cuts  # noqa: PLC0415
 
     check_network(network)
     loaded = Network.load(network)
     x = load_inputs(batch, loaded.widths[0])
+    question = Question(x.shape[0], deadline_s, budget_usd)
     with out.progress() as tasks:
-        advice = advise(
-            loaded, Question(x.shape[0]), timing=load_timing(), prices=load_prices(), x=x, progress=tasks
-        )  # fmt: skip
+        cuts = make_cuts(loaded, question, x=x, kept=kept_plans(loaded), progress=tasks)
+        advice = advise(cuts, question, load_timing(), load_prices())
     possible = [option for option in advice.options if option.problem is None]
-    ours = next((option for option in possible if not option.is_server and option.replicas == 1), None)
+    ours = next((option for option in possible if not option.is_server), None)
     if ours is None:
-        raise SettingError(f"--plan auto: {network} fits no run of functions; `fsd advise` says why")
+        raise SettingError(f"--plan auto: no functions can answer {batch} like that; `fsd advise` says why")
     said = f"{ours.name} ({ours.reason}): on AWS {seconds_text(ours.wall_s)}, USD {usd_text(ours.usd or 0.0)} expected"
     if possible[0] is not ours:
         best = possible[0]
-        said += f"; cheaper, but not run here: {best.name} (USD {usd_text(best.usd or 0.0)})"
+        said += f"; better, but not run here: {best.name} (USD {usd_text(best.usd or 0.0)})"
     out.note(f"plan: {said}")
     channel = "object" if ours.variant == "express" else ours.variant
-    return Planned(channel, None if channel == "serial" else ours.workers, ours.branching, ours.micro_batches)
+    workers = None if channel == "serial" else ours.workers
+    known = cuts[ours.workers].payloads
+    return Planned(channel, workers, ours.replicas, ours.branching, ours.micro_batches, known)

@@ -9,11 +9,17 @@ from fsd_inference.records import FunctionTime, RunReport
 
 WORKER_MB = 1769
 """Memory taken of workers that were processes: the least with one whole processor (AWS Lambda)."""
+COORDINATOR_MB = 512
+"""That of the function that carries out a run (terraform/variables.tf)."""
 _TICK_S = 0.001  # Lambda bills milliseconds, rounded up (AWS Lambda pricing)
 
 
 def function_times(
-    report: RunReport, *, memory_mb: int | None = None, architecture: str = "x86_64", coordinator_mb: int = 512
+    report: RunReport,
+    *,
+    memory_mb: int | None = None,
+    architecture: str = "x86_64",
+    coordinator_mb: int = COORDINATOR_MB,
 ) -> tuple[FunctionTime, ...]:
     """Return the time of a run's workers, from start to end, and of the coordinators that wait for them.
 

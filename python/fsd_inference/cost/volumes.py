@@ -111,7 +111,7 @@ def predict_object(
     settings : RunSettings
         Branching and output of the run.
     buckets : int
-        Buckets that the objects are spread over; all are swept after the run.
+        Buckets that the objects are spread over; all are swept after the run. On functions none is: 0.
     habits, limits : optional
     """
     habits, limits = habits or Habits(), limits or ChannelLimits()
@@ -203,6 +203,8 @@ def count_lane(usage: Usage, ranks: int) -> None:
 
 def count_sweep(usage: Usage, buckets: int, objects: int) -> None:
     """Count the removal of the channel's objects: each folder is listed, and what lies there is deleted."""
+    if not buckets:
+        return
     folders = _HASH_FOLDERS * buckets
     _count(usage, "s3.list", folders)
     _count(usage, "s3.delete", round(folders * (1 - (1 - 1 / folders) ** objects)))

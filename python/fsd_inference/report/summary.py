@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fsd_inference.cost.model import Cost
+from fsd_inference.records import Usage
 from fsd_inference.report.figures import RunFigures
 from fsd_inference.report.pricing import Priced
 from fsd_inference.units import bytes_text, seconds_text, usd_text
@@ -43,6 +45,7 @@ class Compared:
             "wire_bytes": report.usage.wire_bytes,
             "body_bytes": report.usage.body_bytes,
             "usd": None if cost is None else cost.usd,
+            "predicted": _foreseen(self),
             "usd_per_sample": None if cost is None else cost.usd_per_sample,
             "prices_of": None if cost is None else cost.date,
         }
@@ -60,6 +63,7 @@ COLUMNS = (
     "requests",
     "sent",
     "USD",
+    "predicted",
     "USD/sample",
 )
 """Of a table of runs; `row` returns what stands under them."""
@@ -68,7 +72,8 @@ COLUMNS = (
 def row(run: Compared) -> tuple[str, ...]:
     """Return a run as a line of a table: computing is that of the slowest rank, waiting that of the mean rank."""
     report, cost = run.figures.report, run.priced.metered
-    costs = ("?", "?") if cost is None else (usd_text(cost.usd), usd_text(cost.usd_per_sample))
+    foreseen = "" if run.priced.predicted is None else usd_text(run.priced.predicted.usd)
+    costs = ("?", "", "?") if cost is None else (usd_text(cost.usd), foreseen, usd_text(cost.usd_per_sample))
     return (
         run.name if report.error is None else f"{run.name} (failed)",
         report.channel,
@@ -106,4 +111,30 @@ def summary(figures: RunFigures, priced: Priced) -> Sequence[tuple[str, str]]:
         services = ", ".join(f"{name} {usd_text(usd)}" for name, usd in cost.by_service().items() if usd)
         size = "" if report.memory_mb else ", were its processes functions"
         rows.append(("cost", f"USD {usd_text(cost.usd)}{size} ({services}; prices of {cost.region}, {cost.date})"))
+    if report.predicted is not None:
+        foreseen = report.predicted
+        rows.append(("predicted", _in_short(foreseen.usage, foreseen.wall_s, priced.predicted)))
+        rows.append(("metered", _in_short(usage, report.wall_s, cost)))
     return rows
+
+
+def _in_short(usage: Usage, wall_s: float | None, cost: Cost | None) -> str:
+    """Return what was foreseen of a run, or came of it, in a line."""
+    said = [] if wall_s is None else [seconds_text(wall_s)]
+    said.append(f"{sum(usage.requests.values()):,} requests, {bytes_text(usage.body_bytes)} handed over")
+    said += [] if cost is None else [f"USD {usd_text(cost.usd)}"]
+    return ", ".join(said)
+
+
+def _foreseen(run: Compared) -> dict[str, Any] | None:
+    """Return what was foreseen of a run as plain JSON values."""
+    foreseen = run.figures.report.predicted
+    if foreseen is None:
+        return None
+    return {
+        "wall_s": foreseen.wall_s,
+        "requests": sum(foreseen.usage.requests.values()),
+        "wire_bytes": foreseen.usage.wire_bytes,
+        "body_bytes": foreseen.usage.body_bytes,
+        "usd": None if run.priced.predicted is None else run.priced.predicted.usd,
+    }

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
+from fsd_inference.cost.frames import Payloads
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError, FsdError, RunError
-from fsd_inference.partition import Manifest, Partition
+from fsd_inference.network import Network
+from fsd_inference.records import Prediction
 from fsd_inference.report import Report
 from fsd_inference.session.collecting import collect
 from fsd_inference.session.home import Home
@@ -25,6 +27,7 @@ from fsd_inference.session.progress import Progress, task
 from fsd_inference.session.reporting import run_report
 from fsd_inference.session.sites import Site
 from fsd_inference.session.slices import Together, concatenated, of_replica, side_by_side, slices
+from fsd_inference.session.source import Placed
 
 
 @dataclass(slots=True)
@@ -74,37 +77,36 @@ class Distributed:
         self._attempts = attempts
         self._progress = progress
         self._home: Home | None = None
-        self._plan: tuple[Manifest, Partition] | None = None
+        self._placed: Placed | None = None
 
     def prepare(self) -> None:
         """Open the home and have the plan there."""
         self._prepared()
 
-    def infer(self, batch: sparse.csr_array) -> Inference:
+    def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:
+        """Say what the runs of a batch will ask for, and take; see `Session.predict`."""
+        from fsd_inference.session.predicting import Carried, predict_runs  # noqa: PLC0415 - few runs are predicted
+
+        home, placed = self._prepared()
+        sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
+        memory_mb = home.memory_mb(self._spec(placed, sizes[0]))
+        carried = Carried(
+            placed.partition, placed.plan, self._channel, self._settings, home.stack, memory_mb, self.report is not None
+        )
+        return predict_runs(network, carried, batch, sizes, known)
+
+    def infer(self, batch: sparse.csr_array, predicted: Prediction | None = None) -> Inference:
         """Answer a batch; see `Session.infer`."""
         self.report = None
-        home, manifest, partition = self._prepared()
-        started, before = time.time(), home.usage()
+        home, placed = self._prepared()
+        manifest, started, before = placed.manifest, time.time(), home.usage()
         parts = slices(batch.shape[0], self._replicas)
-        runs = [
-            _Run(
-                RunSpec(
-                    run=uuid.uuid4().hex,
-                    attempt=0,
-                    plan=manifest.plan_digest.hex(),
-                    samples=part.stop - part.start,
-                    features=batch.shape[1],
-                    deadline=0.0,
-                    settings=self._settings,
-                )
-            )
-            for part in parts
-        ]
+        runs = [_Run(self._spec(placed, part.stop - part.start)) for part in parts]
         together = Together(self._progress, "infer", len(parts))
 
         def carry_out(number: int) -> None:
             part = batch if len(parts) == 1 else batch[parts[number]]
-            self._carry_out(home, manifest, partition, runs, number, part, together)
+            self._carry_out(home, placed, runs, number, part, together)
             together.advance(number, manifest.layers)
 
         def stop() -> None:
@@ -128,6 +130,7 @@ class Distributed:
                 wall_s=wall_s,
                 usage=usage,
                 error=failure,
+                predicted=predicted,
             )
         if failure is not None:
             raise failure
@@ -138,22 +141,32 @@ class Distributed:
 
     def close(self) -> None:
         """Close the home."""
-        home, self._home, self._plan = self._home, None, None
+        home, self._home, self._placed = self._home, None, None
         if home is not None:
             home.close()
 
-    def _prepared(self) -> tuple[Home, Manifest, Partition]:
+    def _prepared(self) -> tuple[Home, Placed]:
         if self._home is None:
             self._home = self._site.open()
-        if self._plan is None:
-            self._plan = self._site.place(self._home)
-        return self._home, *self._plan
+        if self._placed is None:
+            self._placed = self._site.place(self._home)
+        return self._home, self._placed
+
+    def _spec(self, placed: Placed, samples: int) -> RunSpec:
+        return RunSpec(
+            run=uuid.uuid4().hex,
+            attempt=0,
+            plan=placed.manifest.plan_digest.hex(),
+            samples=samples,
+            features=placed.manifest.features,
+            deadline=0.0,
+            settings=self._settings,
+        )
 
     def _carry_out(
         self,
         home: Home,
-        manifest: Manifest,
-        partition: Partition,
+        placed: Placed,
         runs: list[_Run],
         number: int,
         batch: sparse.csr_array,
@@ -166,7 +179,7 @@ class Distributed:
             home.runs.put(run.spec.input_key, encode_input(batch, sizes))
             self._attempts_until_answer(home, runs, number, together)
             try:
-                run.rows, run.summary = collect(home, run.spec, sizes, manifest, partition)
+                run.rows, run.summary = collect(home, run.spec, sizes, placed.manifest, placed.partition)
             except FileFormatError as error:  # not a file of the user's
                 raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
         except RunError as error:

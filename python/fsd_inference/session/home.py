@@ -14,7 +14,7 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.place import Place
-from fsd_inference.records import Usage
+from fsd_inference.records import StackSpec, Usage
 from fsd_inference.store.base import Store
 from fsd_inference.store.open import open_store
 
@@ -29,6 +29,13 @@ class Home(Protocol):
     @property
     def runs(self) -> Store:
         """Holds inputs and results."""
+
+    @property
+    def stack(self) -> StackSpec | None:
+        """Whose services are used; None for none."""
+
+    def memory_mb(self, spec: RunSpec) -> int | None:
+        """Return the size of the functions that would carry out a run; None for processes."""
 
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         """Carry out one attempt, whose deadline is set when it is launched.
@@ -78,6 +85,13 @@ class LocalHome:
     def runs(self) -> Store:
         """Holds inputs and results."""
         return self._store
+
+    @property
+    def stack(self) -> None:
+        """Whose services are used: none."""
+
+    def memory_mb(self, spec: RunSpec) -> None:
+        """Return nothing: there are no functions."""
 
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         """Carry out one attempt over local processes."""

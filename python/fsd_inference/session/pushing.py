@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.network import Network
-from fsd_inference.partition import METHODS, Manifest, Partition, cut, read_manifest, read_plan
+from fsd_inference.partition import METHODS, ExchangePlan, Manifest, Partition, cut, read_manifest, read_plan
 from fsd_inference.partition.manifest import MANIFEST_FILE, FileEntry
 from fsd_inference.session.progress import Progress, Silent, task
 from fsd_inference.store.base import Store
@@ -201,8 +201,8 @@ def upload(plans: Store, folder: Path, manifest: Manifest, progress: Progress) -
 
 def pushed_plan(
     plans: Store, wanted: Manifest | tuple[bytes, int], command: str, method: str | None = None
-) -> tuple[Manifest, Partition]:
-    """Return manifest and partition of a plan that was pushed.
+) -> tuple[Manifest, Partition, ExchangePlan]:
+    """Return manifest, partition and plan of what was pushed.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def pushed_plan(
                 f"the network is on the stack for {_workers(workers)} as {entry.method!r} cut it, not {method!r}; "
                 f"leave the method out, or push it again: {command}"
             )
-    return found, _partition(plans, found)
+    return found, *_plan(plans, found)
 
 
 def _workers(count: int) -> str:
@@ -248,13 +248,12 @@ def _manifest(plans: Store, plan: str) -> Manifest | None:
     return None if data is None else Manifest.from_bytes(data, key)
 
 
-def _partition(plans: Store, manifest: Manifest) -> Partition:
+def _plan(plans: Store, manifest: Manifest) -> tuple[Partition, ExchangePlan]:
     key = plan_prefix(manifest.plan_digest.hex()) + manifest.plan.file
     data = plans.get(key)
     if data is None:
         raise FileFormatError(f"{key} is not in the bucket of networks although its manifest is; push it again")
-    partition, _ = read_plan(data, manifest)
-    return partition
+    return read_plan(data, manifest)
 
 
 def plan_prefix(plan: str) -> str:

@@ -9,7 +9,7 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import RunError
 from fsd_inference.partition import Manifest
-from fsd_inference.records import Usage
+from fsd_inference.records import Prediction, Usage
 from fsd_inference.report import Report
 
 
@@ -21,6 +21,7 @@ def run_report(
     wall_s: float,
     usage: Usage,
     error: RunError | None = None,
+    predicted: Prediction | None = None,
 ) -> Report:
     """Return the report of a run, or of replicas of it over slices of a batch.
 
@@ -36,6 +37,8 @@ def run_report(
         What everyone but the ranks asked for.
     error : RunError, optional
         How the run failed: there may be ranks without a report then.
+    predicted : Prediction, optional
+        What was foreseen of it.
     """
     ended = [each for _, ends in runs for each in ends]
     last = [(replica, ends[-1]) for replica, (_, ends) in enumerate(runs) if ends]
@@ -63,5 +66,6 @@ def run_report(
         ranks=ranks,
         memory_mb=last[0][1].memory_mb,
         coordinators=[each.coordinator for _, each in last if each.coordinator is not None],
+        predicted=predicted,
         error=None if error is None else error.record(),
     )

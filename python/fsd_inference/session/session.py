@@ -23,7 +23,8 @@ from fsd_inference.session.sites import Functions, Processes, Site
 from fsd_inference.session.source import Source
 
 if TYPE_CHECKING:
-    from fsd_inference.records import StackSpec
+    from fsd_inference.cost.frames import Payloads
+    from fsd_inference.records import Prediction, StackSpec
 
 CHANNELS = ("serial", "memory", "queue", "object")
 
@@ -145,13 +146,40 @@ class Session:
         """What a sample must have."""
         return self._source.features
 
-    def infer(self, x: ArrayLike | sparse.sparray | sparse.spmatrix) -> Inference:
+    def predict(
+        self, x: ArrayLike | sparse.sparray | sparse.spmatrix, *, known: Payloads | None = None
+    ) -> Prediction | None:
+        """Say what a batch will ask of the services, and how long it takes, before it is answered.
+
+        A part of the batch is pushed through the network: that takes seconds. The answer is one for this session: where
+        its ranks are processes of this machine, or functions of an emulator, that is what is foreseen, not AWS.
+
+        Parameters
+        ----------
+        x : array or sparse matrix, samples x features
+        known : Payloads, optional
+            What the plan's exchanges carry for some number of samples, if that is known already.
+
+        Returns
+        -------
+        Prediction or None
+            To be handed to `infer`, whose report shows both; None for shards, since it takes the network.
+        """
+        if self._source.network is None:
+            return None
+        return self._engine.predict(self._source.network, as_inputs(x, self.features), known)
+
+    def infer(
+        self, x: ArrayLike | sparse.sparray | sparse.spmatrix, *, predicted: Prediction | None = None
+    ) -> Inference:
         """Answer a batch.
 
         Parameters
         ----------
         x : array or sparse matrix, samples x features
             Finite numbers; converted to float32.
+        predicted : Prediction, optional
+            What `predict` said of it, for the report.
 
         Raises
         ------
@@ -160,7 +188,7 @@ class Session:
         RunError
             The run ended without an answer; says where, and whether trying again can help.
         """
-        return self._engine.infer(as_inputs(x, self.features))
+        return self._engine.infer(as_inputs(x, self.features), predicted)
 
     def prepare(self) -> None:
         """Partition the network and upload its shards, if that is still to be done; `infer` does it too.

@@ -7,12 +7,11 @@ from typing import Protocol
 
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.partition import Manifest, Partition
 from fsd_inference.records import StackSpec
 from fsd_inference.session.home import Home, LocalHome
 from fsd_inference.session.memory_need import estimate_mb
 from fsd_inference.session.progress import Progress, task
-from fsd_inference.session.source import Source
+from fsd_inference.session.source import Placed, Source
 
 # boto3 takes a third of a second to import, which sessions without AWS need not wait for.
 
@@ -23,7 +22,7 @@ class Site(Protocol):
     def open(self) -> Home:
         """Open a home."""
 
-    def place(self, home: Home) -> tuple[Manifest, Partition]:
+    def place(self, home: Home) -> Placed:
         """Put the plan there, or find it."""
 
 
@@ -58,7 +57,7 @@ class Processes:
         with task(self._progress, "stack"):
             return AwsHome(self._channel, self._stack, self._source.workers, self._delay_s)
 
-    def place(self, home: Home) -> tuple[Manifest, Partition]:
+    def place(self, home: Home) -> Placed:
         """Upload the shards."""
         return self._source.upload(home.plans, self._progress)
 
@@ -116,7 +115,7 @@ class Functions:
                 runs=self._replicas,
             )
 
-    def place(self, home: Home) -> tuple[Manifest, Partition]:
+    def place(self, home: Home) -> Placed:
         """Find what was pushed."""
         return self._source.find(home.plans, self._stack)
 

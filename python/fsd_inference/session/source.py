@@ -6,15 +6,25 @@ import os
 import shlex
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network
-from fsd_inference.partition import Manifest, Partition, cut, load_plan, read_manifest
+from fsd_inference.partition import ExchangePlan, Manifest, Partition, cut, load_plan, read_manifest
 from fsd_inference.partition.manifest import MANIFEST_FILE
 from fsd_inference.session.progress import Progress, task
 from fsd_inference.session.pushing import DEFAULT_METHOD, pushed_plan, upload
 from fsd_inference.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What is run, once it is where ranks read it."""
+
+    manifest: Manifest
+    partition: Partition
+    plan: ExchangePlan
 
 
 class Source:
@@ -77,15 +87,15 @@ class Source:
             with task(progress, "partition"):
                 cut(self.network, self.folder, workers=self.workers, method=method, seed=self._seed)
 
-    def upload(self, plans: Store, progress: Progress) -> tuple[Manifest, Partition]:
+    def upload(self, plans: Store, progress: Progress) -> Placed:
         """Upload the shards of the folder, which `cut` made if need be."""
         assert self.folder is not None  # noqa: S101 - cut
         self.manifest = read_manifest(self.folder)
-        partition, _ = load_plan(self.folder)
+        partition, plan = load_plan(self.folder)
         upload(plans, self.folder, self.manifest, progress)
-        return self.manifest, partition
+        return Placed(self.manifest, partition, plan)
 
-    def find(self, plans: Store, stack: Path) -> tuple[Manifest, Partition]:
+    def find(self, plans: Store, stack: Path) -> Placed:
         """Return what was pushed of it to a stack with functions.
 
         Raises
@@ -93,16 +103,15 @@ class Source:
         SettingError
             It was not pushed, or another partitioner's was.
         """
-        command = self._push_command(stack)
+        wanted: Manifest | tuple[bytes, int]
         if self.folder is not None:
-            self.manifest, partition = pushed_plan(plans, self.manifest or read_manifest(self.folder), command)
+            wanted, method = self.manifest or read_manifest(self.folder), None
         else:
             assert self.network is not None  # noqa: S101 - a folder otherwise
-            method = None if self.workers == 1 else self._method
-            self.manifest, partition = pushed_plan(
-                plans, (self.network.digest, self.workers), command, method=method
-            )  # fmt: skip
-        return self.manifest, partition
+            wanted, method = (self.network.digest, self.workers), None if self.workers == 1 else self._method
+        found = Placed(*pushed_plan(plans, wanted, self._push_command(stack), method))
+        self.manifest = found.manifest
+        return found
 
     def close(self) -> None:
         """Remove the folder of shards, if it was made here."""
