@@ -1,8 +1,9 @@
 """When to look for what comes once a step from each of several sources, where each look is billed.
 
-Pure: time is an argument. A source's *gap* is a moving average of how long after the step before it came. The source
-with the largest gap is expected last and is the one to poll, first somewhat before it is expected (were it polled when
-it is expected, gaps could never shrink), then at growing intervals.
+Pure: time is an argument. A source's *gap* is how long after the step before it came, a moving average where gaps grow.
+The source with the largest gap is expected last and is the one to poll, first well before it is expected, then at
+growing intervals. What is found at the first poll may have been there for long, so then the gap shrinks at once: ranks
+wait for each other, and gaps that shrink slowly hold all of them up for many steps.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ class PaceSettings:
     shortest_s, longest_s : float
         Bounds of the interval between polls. It begins at an eighth of the gap and grows by half each time.
     memory : float
-        Weight of what was known of a gap when a new one is seen.
+        Weight of what was known of a gap when a larger one is seen.
     """
 
-    aim: float = 0.75
+    aim: float = 0.5
     shortest_s: float = 0.01
     longest_s: float = 0.5
     memory: float = 0.5
@@ -98,7 +99,7 @@ class Pace:
         if self._base is not None:
             gap = now - self._base
             known = self._gaps.get(source, gap)
-            largest = self._gaps[source] = gap + self._settings.memory * (known - gap)
+            largest = self._gaps[source] = gap + self._settings.memory * min(known - gap, 0.0)
             for other in there:
                 self._gaps[other] = min(self._gaps.get(other, largest), largest)
         self._polled = source
