@@ -1,18 +1,28 @@
-"""Counts predicted before each run, beside what the run counted: ``make bench BENCH=predictions``.
+"""What is predicted before each run, beside what the run measured: ``make bench BENCH=predictions``.
 
-For each network, number of workers, channel and number of micro-batches: requests, bytes and cost are predicted from
-the plan and a sample of the inputs alone, then the run is made against one emulated AWS, and both are printed. What
-timing makes of receiving is taken from the defaults of `Habits`; ``--fit`` fits them first, on other networks.
+Runs of local processes against one emulated AWS, each frame held back by a delay (60 ms or more), as latency would. For
+each network, number of workers, channel and number of micro-batches, before the run is made, from the plan and half of
+the inputs alone: requests, bytes and cost in closed form (`cost.volumes`), requests and wall time by the simulator. The
+host's cores are modelled as shared by all ranks and the emulator. Where other programs took part of them meanwhile, the
+run is made again, at most twice; the least disturbed one counts.
 
-Wanted: requests within 10%, bytes within 25%. Cost is that of the services, Lambda's time left out (a time model's).
+What starting, requests and messages take here is fitted first, on other networks and numbers of workers than those
+that are compared. ``--fit FILE`` does only that, and writes what it found; ``--timing FILE`` takes it, so that fitting
+and comparing can be done at different times. Cost is that of the services, Lambda's time left out.
+
+Wanted: requests within 10%, bytes within 25%, wall time within 15%.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import statistics
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,153 +36,254 @@ from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.habits import HabitRun, Habits, fit_habits
+from fsd_inference.cost.fitting import fit_host
+from fsd_inference.cost.frames import Payloads
 from fsd_inference.cost.model import run_cost
 from fsd_inference.cost.prices import load_prices
+from fsd_inference.cost.simulator import Scenario, SimulatedRun, simulate, with_seed
+from fsd_inference.cost.timing import Sourced, Timing, load_timing, timing_json
 from fsd_inference.cost.volumes import predict_object, predict_queue
-from fsd_inference.partition import ExchangePlan, cut, load_plan
+from fsd_inference.partition import cut, load_plan
 from fsd_inference.records import Usage
-from fsd_inference.session.sampling import sample_payloads
+from fsd_inference.session.simulating import Planned
+from fsd_inference.session.work import rank_work
 from tests.bench.cases import Case, graph_challenge_case
 from tests.support.runs import session
 
 CHANNELS = ("queue", "object")
-WANTED = {"requests": 0.10, "bytes": 0.25}
+WANTED = {"requests": 0.10, "simulated requests": 0.10, "bytes": 0.25, "wall time": 0.15}
+RANKS = 8  # queues of the lane
+_DRAWS = 5  # simulated runs, whose median is taken
+_DISTURBED, _TRIES = 0.15, 3  # cores
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case cut for some workers."""
+    """A case cut for some workers, and what its edges carry, predicted from half of its inputs."""
 
     case: Case
     shards: Path
-    workers: int
-    micro_batches: int
-    plan: ExchangePlan
+    planned: Planned
+    payloads: Payloads
+    settings: RunSettings
+
+    def __str__(self) -> str:
+        return f"{self.case.name}, P={self.settings.workers}, M={self.settings.micro_batches}"
+
+    def count(self, channel: str) -> Usage:
+        """Predict the run's counts in closed form."""
+        if channel == "queue":
+            return predict_queue(self.planned.plan, self.payloads, self.settings, lane_ranks=RANKS)
+        return predict_object(self.planned.plan, self.payloads, self.settings)
+
+    def scenario(self, channel: str, timing: Timing, delay_s: float) -> Scenario:
+        """Return the run to simulate."""
+        return self.planned.scenario(self.payloads, self.settings, channel, timing, memory_mb=None, delay_s=delay_s)
+
+    def run(self, channel: str, stack: Path, delay_s: float) -> fsd.RunReport:
+        """Make the run, shards uploaded before."""
+        parts = self.settings.micro_batches
+        with session(self.shards, channel, stack, micro_batches=parts, delay_s=delay_s) as distributed:
+            distributed.prepare()
+            return distributed.infer(self.case.x).report
 
 
-def random_case(neurons: int, layers: int, samples: int, seed: int) -> Case:
+def random_case(widths: Sequence[int], connections: int, samples: int, name: str, seed: int) -> Case:
     """Distinct random rows, dense random inputs: nothing dies, nothing repeats."""
-    network = fsd.random_network([neurons] * (layers + 1), 16, seed=seed)
-    x = sparse.csr_array(np.random.default_rng(seed).standard_normal((samples, neurons), np.float32))
-    return Case(f"random {neurons} x {layers}, {samples:,} samples", network, x)
+    network = fsd.random_network(widths, connections, seed=seed)
+    x = sparse.csr_array(np.random.default_rng(seed).standard_normal((samples, widths[0]), np.float32))
+    return Case(f"random {name} x {len(network)}, {samples:,}", network, x)
 
 
 def radix_case(layers: int, samples: int) -> Case:
     """The Graph Challenge's network of 1024 neurons."""
     case = graph_challenge_case(layers, samples)
-    return Case(f"RadiX-Net 1024 x {layers}, {samples:,} samples", case.network, case.x)
+    return Case(f"RadiX-Net 1024 x {layers}, {samples:,}", case.network, case.x)
 
 
-def prepared(
-    cases: Iterable[Case], workers: Iterable[int], micro_batches: Iterable[int], method: str
-) -> Iterator[Prepared]:
-    """Cut each case for each number of workers."""
-    for case in cases:
-        for count in workers:
-            with tempfile.TemporaryDirectory() as folder:
-                cut(case.network, Path(folder, "shards"), workers=count, method=method)
-                _, plan = load_plan(Path(folder, "shards"))
-                for parts in micro_batches:
-                    yield Prepared(case, Path(folder, "shards"), count, parts, plan)
+def fitting_cases() -> list[tuple[Case, tuple[int, ...]]]:
+    """Return what is fitted on, with numbers of workers."""
+    return [(radix_case(24, 400), (3, 6)), (random_case([256] * 21, 16, 300, "256", seed=3), (3, 6))]
 
 
-def run(it: Prepared, channel: str, stack: Path) -> fsd.RunReport:
-    """Make one run, shards uploaded before."""
-    with session(it.shards, channel, stack, micro_batches=it.micro_batches) as distributed:
-        distributed.prepare()
-        return distributed.infer(it.case.x).report
+def compared_cases() -> dict[str, tuple[Case, tuple[int, ...]]]:
+    """Return what is compared, with numbers of workers; nothing like the last was fitted on."""
+    rng = np.random.default_rng(5)
+    odd = rng.integers(201, 801, 26).tolist()
+    return {
+        "radix": (radix_case(30, 1_000), (2, 4, 8)),
+        "random": (random_case([512] * 21, 16, 400, "512", seed=0), (2, 4, 8)),
+        "odd": (random_case(odd, 7, 350, "201 to 800", seed=5), (5,)),
+    }
 
 
-def predict(it: Prepared, channel: str, ranks: int, habits: Habits, most_samples: int) -> Usage:
-    """Predict one run, from the plan and a sample of the inputs."""
-    samples = it.case.x.shape[0]
-    (payloads,) = sample_payloads(
-        it.case.network,
-        [it.plan],
-        it.case.x,
-        samples=samples,
-        micro_batches=it.micro_batches,
-        most_samples=most_samples,
-    )
-    settings = RunSettings(workers=it.workers, micro_batches=it.micro_batches)
-    if channel == "queue":
-        return predict_queue(it.plan, payloads, settings, lane_ranks=ranks, habits=habits)
-    return predict_object(it.plan, payloads, settings, habits=habits)
+def prepared(case: Case, workers: Iterable[int]) -> Iterator[Prepared]:
+    """Cut a case for each number of workers."""
+    for count in workers:
+        with tempfile.TemporaryDirectory() as folder:
+            shards = Path(folder, "shards")
+            cut(case.network, shards, workers=count, method="graph")
+            partition, plan = load_plan(shards)
+            work = rank_work(case.network, partition)
+            planned = Planned(partition, plan, work, case.network.widths[0], case.network)
+            for parts in (1, 4):
+                samples = case.x.shape[0]
+                payloads = planned.payloads(case.x[: samples // 2], samples, parts)
+                yield Prepared(case, shards, planned, payloads, RunSettings(workers=count, micro_batches=parts))
 
 
-def error(predicted: float, counted: float) -> str:
-    """Return by how much a prediction is off."""
-    return f"{predicted / counted - 1:+.1%}"
+def others_s() -> float:
+    """Return the processor seconds that other programs than this one and its children have had so far."""
+    tick = os.sysconf("SC_CLK_TCK")
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text("ascii").split()[1:9])
+    parents, used = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text("ascii", "replace").rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+        used[int(stat.parent.name)] = sum(map(int, fields[11:15]))  # its own, and of children that have ended
+    own = 0
+    for pid, ticks in used.items():
+        above = pid
+        while above not in {0, os.getpid()}:
+            above = parents.get(above, 0)
+        own += ticks if above else 0
+    return (user + nice + system + irq + softirq - own) / tick
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run, and how many cores other programs took meanwhile, on average."""
+
+    report: fsd.RunReport
+    others: float
+
+
+def measured(it: Prepared, channel: str, stack: Path, delay_s: float) -> Measured:
+    """Make a run, again if it was disturbed."""
+    found: list[Measured] = []
+    while not found or (len(found) < _TRIES and min(each.others for each in found) > _DISTURBED):
+        others, began = others_s(), time.monotonic()
+        report = it.run(channel, stack, delay_s)
+        found.append(Measured(report, (others_s() - others) / (time.monotonic() - began)))
+    return min(found, key=lambda each: each.others)
+
+
+@contextmanager
+def emulated_stack() -> Iterator[Path]:
+    """Have an emulated AWS, and one run behind it: what is slow only once is no part of what follows."""
+    settings = StackSettings("fsd-bench", ranks=RANKS, purge_settle_s=0.0)
+    with tempfile.TemporaryDirectory() as folder, temporary_stack(settings) as made:
+        stack = Path(folder, "stack.json")
+        save_stack(made, stack)
+        for it in prepared(random_case([64] * 4, 8, 20, "64", seed=1), (2,)):
+            for channel in CHANNELS:
+                it.run(channel, stack, 0.0)
+        yield stack
+
+
+def fit(console: Console, stack: Path, base: Timing, delay_s: float) -> Timing:
+    """Fit the host's work on runs that are not compared."""
+    observed = []
+    for case, workers in fitting_cases():
+        for it in prepared(case, workers):
+            for channel in CHANNELS:
+                run = measured(it, channel, stack, delay_s)
+                observed.append((it.scenario(channel, base, delay_s), run.report))
+                console.print(f"fit: {it}, {channel}: {run.report.wall_s:.1f} s; others took {run.others:.2f} cores")
+    values = {name: Sourced(round(each.value, 6), each.source) for name, each in fit_host(observed).items()}
+    console.print(f"fitted: { ({name: each.value for name, each in values.items()}) }")
+    return base.with_values("this host", values)
+
+
+def median_run(scenario: Scenario) -> SimulatedRun:
+    """Return the run of median wall time, of several draws."""
+    found = [simulate(with_seed(scenario, seed)) for seed in range(_DRAWS)]
+    if any(run.error is not None for run in found):
+        raise SystemExit(f"a simulated run fails: {next(run.error for run in found if run.error is not None)}")
+    return sorted(found, key=lambda run: run.wall_s)[_DRAWS // 2]
+
+
+def compare(
+    console: Console, stack: Path, cases: Iterable[tuple[Case, tuple[int, ...]]], timing: Timing, delay_s: float
+) -> None:
+    """Predict and run, and print the table."""
+    table = Table("run", "P", "channel", "M")
+    for column in ("requests", "simulated", "counted", "off", "off", "MB", "counted", "off", "USD", "counted", "off"):
+        table.add_column(column, justify="right")
+    for column in ("wall, s", "measured", "off", "others"):
+        table.add_column(column, justify="right")
+    off: dict[str, list[float]] = {name: [] for name in WANTED}
+    prices = load_prices()
+    for case, workers in cases:
+        for it in prepared(case, workers):
+            for channel in CHANNELS:
+                counts, simulated = it.count(channel), median_run(it.scenario(channel, timing, delay_s))
+                run = measured(it, channel, stack, delay_s)
+                report, counted = run.report, run.report.usage
+                pairs = {
+                    "requests": (counts.requests.total(), counted.requests.total()),
+                    "simulated requests": (simulated.usage.requests.total(), counted.requests.total()),
+                    "bytes": (counts.received_bytes, counted.received_bytes),
+                    "wall time": (simulated.wall_s, report.wall_s),
+                }
+                for name, (one, other) in pairs.items():
+                    off[name].append(one / other - 1)
+                usd = [run_cost(usage, [], prices, samples=report.samples).usd for usage in (counts, counted)]
+                row = (
+                    it.case.name,
+                    str(it.settings.workers),
+                    channel,
+                    str(it.settings.micro_batches),
+                    f"{counts.requests.total():,}",
+                    f"{simulated.usage.requests.total():,}",
+                    f"{counted.requests.total():,}",
+                    f"{off['requests'][-1]:+.1%}",
+                    f"{off['simulated requests'][-1]:+.1%}",
+                    f"{counts.received_bytes / 1e6:.3f}",
+                    f"{counted.received_bytes / 1e6:.3f}",
+                    f"{off['bytes'][-1]:+.1%}",
+                    *(f"{cost:.6f}" for cost in usd),
+                    f"{usd[0] / usd[1] - 1:+.1%}",
+                    f"{simulated.wall_s:.1f}",
+                    f"{report.wall_s:.1f}",
+                    f"{off['wall time'][-1]:+.0%}",
+                    f"{run.others:.2f}",
+                )
+                table.add_row(*row)
+                console.print(" | ".join(row))
+    console.print(table)
+    for name, errors in off.items():
+        sizes = [abs(error) for error in errors]
+        console.print(
+            f"{name}: off by {statistics.median(sizes):.1%} in the median, {max(sizes):.1%} at most; "
+            f"{sum(size <= WANTED[name] for size in sizes)} of {len(sizes)} runs within {WANTED[name]:.0%}"
+        )
+    console.print(f"{prices}; delay {delay_s * 1e3:g} ms; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 
 def main() -> None:
     """Fit, predict, run, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--samples", type=int, default=2_000, help="of the RadiX-Net runs that are compared")
-    parser.add_argument("--most-samples", type=int, default=1_000, help="that are drawn of them to predict from")
-    parser.add_argument("--layers", type=int, default=120, help="of the RadiX-Net that is compared")
-    parser.add_argument("--workers", type=int, nargs="+", default=[2, 4, 8])
-    parser.add_argument("--micro-batches", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--partition", default="graph")
-    parser.add_argument("--fit", action="store_true", help="fit what timing makes of receiving first, on other runs")
+    parser.add_argument("--delay-ms", type=float, default=60.0)
+    parser.add_argument("--networks", nargs="+", choices=("radix", "random", "odd"), default=["radix", "random", "odd"])
+    parser.add_argument("--fit", type=Path, metavar="FILE", help="only fit, and write what was found")
+    parser.add_argument("--timing", type=Path, nargs="+", metavar="FILE", help="take this instead of fitting")
     options = parser.parse_args()
-    console, ranks = Console(width=150), max(6, *options.workers)
-    table = Table("run", "P", "channel", "M")
-    for column in ("requests", "counted", "off", "MB", "counted", "off", "services, USD", "counted", "off"):
-        table.add_column(column, justify="right")
-    worst = dict.fromkeys(WANTED, 0.0)
-    prices, kinds = load_prices(), []
-    settings = StackSettings("fsd-bench", ranks=ranks, purge_settle_s=0.0)
-    with tempfile.TemporaryDirectory() as folder, temporary_stack(settings) as made:
-        stack = Path(folder, "stack.json")
-        save_stack(made, stack)
-        habits = Habits()
-        if options.fit:
-            others = (radix_case(40, 400), random_case(256, 30, 300, seed=3))
-            learnt = prepared(others, (2, 3, 6), (1, 4), options.partition)
-            habits = fit_habits(
-                [HabitRun(run(it, channel, stack), it.plan, it.micro_batches) for it in learnt for channel in CHANNELS]
-            )
-        console.print(habits)
-        cases = (radix_case(options.layers, options.samples), random_case(512, 40, 400, seed=0))
-        for it in prepared(cases, options.workers, options.micro_batches, options.partition):
-            for channel in CHANNELS:
-                foreseen = predict(it, channel, ranks, habits, min(options.most_samples, it.case.x.shape[0] // 2))
-                report = run(it, channel, stack)
-                counted = report.usage
-                pairs = {
-                    "requests": (foreseen.requests.total(), counted.requests.total()),
-                    "bytes": (foreseen.received_bytes, counted.received_bytes),
-                }
-                for name, (one, other) in pairs.items():
-                    worst[name] = max(worst[name], abs(one / other - 1))
-                usd = [run_cost(usage, [], prices, samples=report.samples).usd for usage in (foreseen, counted)]
-                table.add_row(
-                    it.case.name,
-                    str(it.workers),
-                    channel,
-                    str(it.micro_batches),
-                    *(f"{count:,}" for count in pairs["requests"]),
-                    error(*pairs["requests"]),
-                    *(f"{size / 1e6:.3f}" for size in pairs["bytes"]),
-                    error(*pairs["bytes"]),
-                    *(f"{cost:.6f}" for cost in usd),
-                    error(usd[0], usd[1]),
-                )
-                off = {
-                    kind: (foreseen.requests[kind], counted.requests[kind])
-                    for kind in sorted(foreseen.requests | counted.requests)
-                    if foreseen.requests[kind] != counted.requests[kind]
-                }
-                kinds.append(f"{it.case.name}, P={it.workers}, {channel}, M={it.micro_batches}: {off}")
-                console.print(f"{kinds[-1]}, {report.wall_s:.1f} s, of which launch {report.launch_s:.1f}")
-    console.print(table)
-    console.print(
-        f"largest errors: requests {worst['requests']:.1%} (wanted {WANTED['requests']:.0%}), "
-        f"bytes {worst['bytes']:.1%} (wanted {WANTED['bytes']:.0%}); {prices}; {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f}"
-    )
+    console, delay_s = Console(width=220), options.delay_ms / 1e3
+    host = {"host.cores": Sourced(os.cpu_count() or 1, "os.cpu_count")}
+    with emulated_stack() as stack:
+        base = load_timing("emulator", *options.timing or ()).with_values("this host", host)
+        timing = base if options.timing else fit(console, stack, base, delay_s)
+        if options.fit is not None:
+            fitted = {name: each for name, each in timing.values.items() if each != base.values[name]}
+            text = json.dumps(timing_json("this host", time.strftime("%Y-%m-%d"), "emulator", fitted), indent=1)
+            options.fit.write_text(text, encoding="utf-8")
+            return
+        cases = compared_cases()
+        compare(console, stack, [cases[name] for name in options.networks], timing, delay_s)
 
 
 if __name__ == "__main__":

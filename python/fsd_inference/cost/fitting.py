@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -177,13 +178,14 @@ _STEPS = 8  # of bisection, between a tenth and ten times what the values were
 def fit_host(observed: Sequence[tuple[Scenario, RunReport]]) -> dict[str, Sourced]:
     """Return the values of a host and its emulator with which simulated runs take as long as the observed ones.
 
-    Two factors are sought, in turn: on the work of starting (from the launches), and on all other work but the kernels'
-    (from the rest of the wall times). What the caller takes beside its ranks is the median. Use them for other runs.
+    Three factors are sought, in turn: on the work of starting, from the launches; on that of steps and requests, from
+    the rest of the wall times, over `object` where there are such runs; on that of messages, over `queue`. What the
+    caller takes beside its ranks is the median. Use them for other runs.
 
     Parameters
     ----------
     observed : sequence of (Scenario, RunReport)
-        Runs of processes on one host, and what they are simulated from: timings may differ in ``host.others``.
+        Runs of processes on one host, and what they are simulated from.
 
     Raises
     ------
@@ -195,14 +197,22 @@ def fit_host(observed: Sequence[tuple[Scenario, RunReport]]) -> dict[str, Source
     source = f"fitted on {len(observed)} runs of this host, {time.strftime('%Y-%m-%d')}"
     timing = observed[0][0].timing
     found = _client([report for _, report in observed], source)
-    for names, measure in 2 * ((_STARTING, _launch_s), (_WORKING, _after_launch_s)):
-        factor = _factor(found, names, observed, measure)
+    queue = [run for run in observed if run[0].channel == "queue"]
+    others = [run for run in observed if run[0].channel != "queue"]
+    parts = (
+        (_STARTING, _launch_s, observed),
+        (_WORKING, _after_launch_s, others or queue),
+        (_MESSAGES, _after_launch_s, queue),
+    )
+    for names, measure, runs in 2 * [part for part in parts if part[2]]:
+        factor = _factor(found, names, runs, measure)
         found |= {name: Sourced(timing[name] * factor, source) for name in names}
     return found
 
 
 _STARTING = ("cpu.begin_s", "cpu.open_s")
-_WORKING = ("cpu.step_s", "cpu.request_s", "cpu.message_s", "server.request_s", "server.message_s")
+_WORKING = ("cpu.step_s", "cpu.request_s", "server.request_s")
+_MESSAGES = ("cpu.message_s", "server.message_s")
 
 
 def _client(reports: Sequence[RunReport], source: str) -> dict[str, Sourced]:
@@ -229,14 +239,17 @@ def _factor(
     observed: Sequence[tuple[Scenario, RunReport]],
     measure: Callable[[RunReport | SimulatedRun], float],
 ) -> float:
-    """Return the factor on values with which simulated runs measure what the observed ones did, in the mean of logs."""
+    """Return the factor on values with which half of the simulated runs measure more than the observed ones did.
+
+    A run that another program disturbed counts no more than others by this.
+    """
     low, high = math.log(0.1), math.log(10.0)
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        off = 0.0
+        off = []
         for it, report in observed:
             tried = {name: Sourced(it.timing[name] * math.exp(middle), "tried") for name in names}
             timing = it.timing.with_values("tried", {**found, **tried})
-            off += math.log(max(measure(simulate(replace(it, timing=timing))), 1e-3) / max(measure(report), 1e-3))
-        low, high = (low, middle) if off > 0 else (middle, high)
+            off.append(math.log(max(measure(simulate(replace(it, timing=timing))), 1e-3) / max(measure(report), 1e-3)))
+        low, high = (low, middle) if statistics.median(off) > 0 else (middle, high)
     return math.exp((low + high) / 2)

@@ -147,7 +147,7 @@ class Worker:
         steps: list[Step] = []
         if self._plan is None:
             return steps
-        for layer, micro_batch in sorted((layer, m) for m, layer in enumerate(self._progress)):
+        for layer, micro_batch in sorted(zip(self._progress, range(len(self._progress)), strict=True)):
             # The next step, if it lacks something; once it lacks nothing, the step after it.
             for needed in range(max(1, layer), min(layer + 2, self._plan.layers)):
                 step = Step(needed, micro_batch)
@@ -195,7 +195,7 @@ class Worker:
             case Arrived():
                 actions += self._arrived(event, now)
             case ArrivedEdges(edges=edges):
-                sources = dict.fromkeys((source for source, _ in edges), now)
+                sources = dict.fromkeys([source for source, _ in edges], now)
                 self._heard.update(sources)
                 self._unreported.difference_update(sources)
                 self._take(event)
@@ -287,7 +287,7 @@ class Worker:
             return self._gather()
         if self._computing is not None or (self._unsent and not self._overlap):
             return []
-        for layer, micro_batch in sorted((layer, m) for m, layer in enumerate(self._progress)):
+        for layer, micro_batch in sorted(zip(self._progress, range(len(self._progress)), strict=True)):
             step = Step(layer, micro_batch)
             if layer < self._plan.layers and not self._missing(step):
                 self._computing = step

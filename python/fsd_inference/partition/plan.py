@@ -142,30 +142,26 @@ def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]
     sends: list[list[tuple[tuple[int, ...], ...]]] = [[] for _ in range(workers)]
     boundary = np.zeros((workers, last + 1), np.int64)
     owned = np.zeros((workers, last + 1), np.int64)
-    known: dict[tuple[int, int], tuple[int, int]] = {}  # each pair is kept once: of a thousand ranks, many have it
-    before: tuple[Edge, ...] = ()
+    pairs: list[list[tuple[int, int]]] = [[] for _ in range(workers)]  # (source, number), each kept once for all
+    incoming: list[list[tuple[int, int]]] = [[] for _ in range(workers)]
     for layer, owners in enumerate(partition.owners):
-        incoming: list[list[tuple[int, int]]] = [[] for _ in range(workers)]
-        numbers: Counter[int] = Counter()
-        for edge in before:
-            pair = (edge.source, numbers[edge.source])
-            pair = known.setdefault(pair, pair)
-            numbers[edge.source] += 1
-            for target in edge.targets:
-                incoming[target].append(pair)
         edges = plan.exchanges[layer] if layer < last else ()
-        outgoing: list[list[tuple[int, ...]]] = [[] for _ in range(workers)]
-        for edge in edges:
-            outgoing[edge.source].append(edge.targets)
         for rank in range(workers):
             receives[rank].append(tuple(incoming[rank]))
-            sends[rank].append(tuple(outgoing[rank]))
+        incoming = [[] for _ in range(workers)]
+        begin = np.searchsorted([edge.source for edge in edges], np.arange(workers + 1)).tolist()
+        for rank in range(workers):
+            mine, known = edges[begin[rank] : begin[rank + 1]], pairs[rank]
+            known += [(rank, number) for number in range(len(known), len(mine))]
+            sends[rank].append(tuple([edge.targets for edge in mine]))
+            for pair, edge in zip(known, mine, strict=False):
+                for target in edge.targets:
+                    incoming[target].append(pair)
         if edges:
-            of_source = np.repeat([edge.source for edge in edges], [edge.rows.size for edge in edges])
-            sent = np.unique(of_source * np.int64(owners.size) + np.concatenate([edge.rows for edge in edges]))
-            boundary[:, layer] = np.bincount(sent // owners.size, minlength=workers)
+            is_sent = np.zeros(owners.size, np.bool_)
+            is_sent[np.concatenate([edge.rows for edge in edges])] = True
+            boundary[:, layer] = np.bincount(owners[is_sent], minlength=workers)
         owned[:, layer] = np.bincount(owners, minlength=workers)
-        before = edges
     return tuple(
         RankPlan(
             r,

@@ -52,7 +52,7 @@ def test_a_host_is_found_again() -> None:
         (replace(it, timing=base), simulate(it).report())
         for it in (
             scenario(workers, 30, channel=channel, times=truth, **of_host)  # type: ignore[arg-type]
-            for workers, channel in ((4, "queue"), (6, "queue"))
+            for workers, channel in ((4, "queue"), (6, "object"), (6, "queue"))
         )
     ]
     fitted = base.with_values("fitted", fit_host(observed))

@@ -13,8 +13,8 @@ from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.cost.frames import ChannelLimits, publish_batches, step_frames
 from fsd_inference.cost.model import run_cost
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.cost.simulator import Chances, Scenario, simulate, simulation, with_seed
-from fsd_inference.cost.timing import load_timing
+from fsd_inference.cost.simulator import Chances, Scenario, SimulatedRun, simulate, simulation, with_seed
+from fsd_inference.cost.timing import Sourced, load_timing
 from fsd_inference.cost.work import dense_payloads
 from fsd_inference.engine.messages import Compute, Send
 from fsd_inference.errors import SettingError, StallError
@@ -271,19 +271,43 @@ def test_nonsense_is_refused() -> None:
     assert np.isfinite(simulate(it).wall_s)
 
 
+def one_by_one_and_at_once(it: Scenario) -> tuple[SimulatedRun, SimulatedRun]:
+    one_by_one = simulate(it)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulation, "MOST_ONE_BY_ONE", 0)
+        return one_by_one, simulate(it)
+
+
 @given(plans, st.sampled_from(["queue", "object"]), st.sampled_from([12, 400_000]))
 @settings(max_examples=25, deadline=None)
 def test_many_ranks_requests_are_reckoned_at_once(plan: tuple[int, int, int], channel: str, samples: int) -> None:
     workers, layers, seed = plan
     times = timing(**latencies(0.02, 0.02), kernel__1__1=1e6)
     it = scenario(workers, layers, seed=seed, channel=channel, times=times, samples=samples)
-    one_by_one = simulate(it)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulation, "MOST_ONE_BY_ONE", 0)
-        at_once = simulate(it)
+    one_by_one, at_once = one_by_one_and_at_once(it)
     assert at_once.error is one_by_one.error is None
     for name in ("frames", "wire_bytes", "body_bytes", "received_bytes"):
         assert getattr(at_once.usage, name) == pytest.approx(getattr(one_by_one.usage, name), abs=layers * workers)
     for kind in ("sns.publish", "s3.put"):
         assert at_once.usage.requests[kind] == one_by_one.usage.requests[kind]
     assert at_once.wall_s == pytest.approx(one_by_one.wall_s, rel=0.25)
+
+
+@pytest.mark.parametrize("channel", ["queue", "object"])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_at_once_is_near_one_by_one_where_both_can_be(channel: str, micro_batches: int) -> None:
+    it = scenario(40, 10, seed=1, channel=channel, times=load_timing(), samples=1000, micro_batches=micro_batches)
+    pairs = [one_by_one_and_at_once(with_seed(it, seed)) for seed in range(3)]
+    for run in (0, 1):
+        assert all(pair[run].error is None for pair in pairs)
+    wall_s, requests = (
+        np.array([[(run.wall_s, run.usage.requests.total()) for run in pair] for pair in pairs]).mean(0).T
+    )
+    assert wall_s[1] == pytest.approx(wall_s[0], rel=0.1)
+    assert requests[1] == pytest.approx(requests[0], rel=0.15)  # polls of several micro-batches are not shared
+
+
+def test_at_once_services_refuse_what_is_too_much() -> None:
+    times = load_timing().with_values("few", {"prefix.gets_per_s": Sourced(40.0, "a test")})
+    for found in one_by_one_and_at_once(scenario(24, 6, seed=2, channel="object", times=times)):
+        assert found.error is not None or found.usage.retries > 0

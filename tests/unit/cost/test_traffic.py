@@ -42,7 +42,7 @@ def test_arrays_say_what_frames_say(workers: int, seed: int, largest: float) -> 
             assert sorted(delivered) == sorted((target, source) for frame in expected for target in frame.targets)
         for step in step_frames(plan, payloads, limits.object_frame_bytes):
             if step.layer == layer:
-                found = {reader.target: reader for reader in objects.sent[step.source].readers}
+                found = {reader.target: reader for reader in objects.readers(step.source)}
                 assert set(found) == {target for frame in step.frames for target in frame.targets}
                 for target, reader in found.items():
                     mine = [frame.size for frame in step.frames if target in frame.targets]

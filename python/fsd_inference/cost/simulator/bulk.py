@@ -9,55 +9,81 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.cost.frames import units
+from fsd_inference.cost.simulator.object_model import ABORT_EVERY_S, FOLDERS
+from fsd_inference.cost.simulator.queue_model import MESSAGES_A_POLL
 from fsd_inference.cost.simulator.rank import READERS, SENDERS, WRITERS, Rank
 from fsd_inference.cost.simulator.resources import Rate
 from fsd_inference.cost.simulator.scenario import Scenario
-from fsd_inference.cost.simulator.services import FOLDERS, MESSAGES_A_POLL, Listener, Services
+from fsd_inference.cost.simulator.services import Listener, Services
 from fsd_inference.cost.simulator.traffic import Batch, Outgoing
 from fsd_inference.engine.messages import Step
 from fsd_inference.errors import ChannelError
 from fsd_inference.records import EACH_MESSAGE
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-_ABORT_EVERY_S = 1.0  # channels/object.py
+_KINDS = {"put": "s3.put", "get": "s3.get"}
 _EACH = f"sns.publish{EACH_MESSAGE}"
 
 
 class _Incoming:
-    """What is on its way of one step: a place for each delivery, by target."""
+    """What is on its way of one step: a place for each delivery, by target. Lists: of each rank there are few."""
 
     def __init__(self, outgoing: Outgoing, workers: int) -> None:
         order = np.argsort(outgoing.targets, kind="stable")
-        self.slot = np.empty_like(order)
-        self.slot[order] = np.arange(order.size)
-        self.left = np.bincount(outgoing.targets, minlength=workers)
-        self.ends = np.cumsum(self.left)
-        self.times = np.empty(order.size)
-        self.sizes = outgoing.sizes[order]
-        self.sources = outgoing.sources[order]
-        self.targets = outgoing.targets
-        self.total = self.left.copy()
+        slot = np.empty_like(order)
+        slot[order] = np.arange(order.size)
+        total = np.bincount(outgoing.targets, minlength=workers)
+        self._slot: list[int] = slot.tolist()
+        self._targets: list[int] = outgoing.targets.tolist()
+        self._left: list[int] = total.tolist()
+        self._ends: list[int] = [0, *np.cumsum(total).tolist()]
+        self._times = [0.0] * order.size
+        self._sizes: list[float] = outgoing.sizes[order].tolist()
+        self._sources: list[int] = outgoing.sources[order].tolist()
+        self.beyond = outgoing.beyond
+        self.receivers = int(np.count_nonzero(total))
 
-    def put(self, first: int, last: int, times: Floats) -> list[int]:
-        """Note when deliveries first..last can be received; return the targets for which all is known now."""
-        self.times[self.slot[first:last]] = times
-        targets = self.targets[first:last]
-        np.subtract.at(self.left, targets, 1)
-        return list(dict.fromkeys(targets[self.left[targets] == 0].tolist()))
+    def put(self, first: int, times: Sequence[float]) -> list[int]:
+        """Note when deliveries from the first on can be received; return the targets for which all is known now."""
+        found, known, left = [], self._times, self._left
+        last = first + len(times)
+        for slot, target, time in zip(self._slot[first:last], self._targets[first:last], times, strict=True):
+            known[slot] = time
+            left[target] -= 1
+            if not left[target]:
+                found.append(target)
+        return found
 
-    def of(self, target: int) -> slice:
-        """Return the places of a target."""
-        end = int(self.ends[target])
-        return slice(end - int(self.total[target]), end)
+    def of(self, target: int) -> tuple[list[int], list[float], list[float]]:
+        """Return sources, times and sizes of what comes to a target."""
+        mine = slice(self._ends[target], self._ends[target + 1])
+        return self._sources[mine], self._times[mine], self._sizes[mine]
+
+
+class _Objects(NamedTuple):
+    """What one rank reads of a step: the layer that sent it; by source, since when it is there, and its bytes."""
+
+    layer: int
+    visible: dict[int, float]
+    sizes: dict[int, float]
+    beyond: dict[tuple[int, int], int]  # see `Outgoing`
+
+    @classmethod
+    def of(cls, rank: Rank, step: Step, incoming: _Incoming) -> _Objects:
+        """Put together what comes of one source."""
+        sources, times, sizes = incoming.of(rank.number)
+        total = dict(zip(sources, sizes, strict=True))
+        if len(total) < len(sources):  # several frames of one object
+            total = dict.fromkeys(sources, 0.0)
+            for source, size in zip(sources, sizes, strict=True):
+                total[source] += size
+        return cls(step.layer - 1, dict(zip(sources, times, strict=True)), total, incoming.beyond)
 
 
 class BulkModel:
@@ -79,13 +105,13 @@ class BulkModel:
                 self._wanted[rank.number, step] = self.services.clock.now
                 self._receive_if_ready(rank, step)
 
-    def on_its_way(self, outgoing: Outgoing, key: Expected, first: int, last: int, times: Floats) -> None:
+    def on_its_way(self, outgoing: Outgoing, key: Expected, first: int, times: Sequence[float]) -> None:
         """Note when what a rank sends of a step can be received."""
         step = Step(key.layer + 1, key.micro_batch)
         if step not in self._incoming:
             self._incoming[step] = _Incoming(outgoing, len(self.ranks))
-            self._waiting[step] = int(np.count_nonzero(self._incoming[step].left))
-        for target in self._incoming[step].put(first, last, times):
+            self._waiting[step] = self._incoming[step].receivers
+        for target in self._incoming[step].put(first, times):
             self._complete.add((target, step))
             self._receive_if_ready(self.ranks[target], step)
 
@@ -96,14 +122,14 @@ class BulkModel:
         self._complete.remove(mine)
         incoming = self._incoming[step]
         since = max(self._wanted[mine], self._free[rank.number])
-        done = self.receive(rank, step, incoming, incoming.of(rank.number), since)
+        done = self.receive(rank, step, incoming, since)
         self._free[rank.number] = done
         self.services.clock.at(done, self._listener.came_all, rank, step)
         self._waiting[step] -= 1
         if not self._waiting[step]:
             del self._incoming[step], self._waiting[step]
 
-    def receive(self, rank: Rank, step: Step, incoming: _Incoming, mine: slice, since: float) -> float:
+    def receive(self, rank: Rank, step: Step, incoming: _Incoming, since: float) -> float:
         """Return when the rank, which looks from `since` on, has all of the step."""
         raise NotImplementedError
 
@@ -126,29 +152,28 @@ class BulkQueueModel(BulkModel):
         """See `ChannelModel`."""
         services, now = self.services, self.services.clock.now
         usage, sent, senders = services.usage, outgoing.sent[rank.number], self._senders[rank.number]
-        ends, counts = [], []
+        there: list[float] = []
+        last = now
         for batch in sent.batches:
             start, deliveries = max(now, senders[0]), batch.last - batch.first
             if not self._topics[batch.topic].admits_any(start, batch.messages):
-                later = self._when_admitted(batch, start)
-                if later is None:
+                admitted = self._when_admitted(batch, start)
+                if admitted is None:
                     self.refused(rank, "SNS refused a publish")
                     return
-                start = later
+                start = admitted
             end = start + services.request_s(rank, "publish", batch.size, 0.0, deliveries, start)
             heapq.heapreplace(senders, end)
-            ends.append(end)
-            counts.append(deliveries)
-        usage.requests["sns.publish"] += len(ends)
+            there += [end + later for later in services.draws.latencies("deliver", deliveries)]
+            last = max(last, end)
+        usage.requests["sns.publish"] += len(sent.batches)
         usage.billed_units["sns.publish"] += sum(batch.units for batch in sent.batches)
         usage.billed_units[_EACH] += sum(batch.message_units for batch in sent.batches)
-        first, last = sent.batches[0].first, sent.batches[-1].last
-        there = np.repeat(ends, counts) + services.draws.latencies("deliver", last - first)
         if key.kind is Kind.GATHER:
-            self._gathered(rank, outgoing, key, float(there[0]))
+            self._gathered(rank, outgoing, key, there[0])
         else:
-            self.on_its_way(outgoing, key, first, last, there)
-        services.clock.at(max(ends), call, *rest)
+            self.on_its_way(outgoing, key, sent.first, there)
+        services.clock.at(last, call, *rest)
 
     def _when_admitted(self, batch: Batch, start: float) -> float | None:
         """Return when the topic takes a batch that it refuses at `start`; None: it refuses it too often."""
@@ -171,20 +196,21 @@ class BulkQueueModel(BulkModel):
         message = (done, (key.layer, key.micro_batch), (rank.number, 0), size)
         services.clock.at(done, self._listener.came, target, [message])
 
-    def receive(self, rank: Rank, step: Step, incoming: _Incoming, mine: slice, since: float) -> float:  # noqa: ARG002
+    def receive(self, rank: Rank, step: Step, incoming: _Incoming, since: float) -> float:  # noqa: ARG002
         """Poll until all messages have come, at most ten a poll."""
         services, usage = self.services, self.services.usage
-        order = np.argsort(incoming.times[mine])
-        times: list[float] = incoming.times[mine][order].tolist()
-        sizes: list[float] = incoming.sizes[mine][order].tolist()
+        _, times, sizes = incoming.of(rank.number)
+        arrivals = sorted(zip(times, sizes, strict=True))
         poll_s, now, taken, polls, empty, billed = self.scenario.limits.poll_s, since, 0, 0, 0, 0
-        while taken < len(times):
-            if times[taken] > now:
-                empty += int((times[taken] - now) / poll_s)
-                now = times[taken]
+        while taken < len(arrivals):
+            if arrivals[taken][0] > now:
+                empty += int((arrivals[taken][0] - now) / poll_s)
+                now = arrivals[taken][0]
             last, size = taken, 0.0
-            while last < len(times) and last - taken < MESSAGES_A_POLL and times[last] <= now:
-                size += sizes[last]
+            for time, of_message in arrivals[taken : taken + MESSAGES_A_POLL]:
+                if time > now:
+                    break
+                size += of_message
                 last += 1
             now += services.request_s(rank, "receive", 0.0, size, last - taken, now)
             billed += units(size)
@@ -208,7 +234,6 @@ class BulkObjectModel(BulkModel):
         self._puts = [Rate(puts, puts * burst_s) for _ in prefixes]
         self._gets = [Rate(gets, gets * burst_s) for _ in prefixes]
         self._writers = [[0.0] * WRITERS for _ in ranks]
-        self._extra: dict[Step, dict[tuple[int, int], int]] = {}  # (source, target) -> reads beyond the first
 
     def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
         """See `ChannelModel`."""
@@ -222,27 +247,23 @@ class BulkObjectModel(BulkModel):
         if key.kind is Kind.GATHER:
             self._gathered(rank, outgoing, key, done)
         else:
-            step = Step(key.layer + 1, key.micro_batch)
-            for reader in sent.readers:
-                if reader.reads > 1:
-                    self._extra.setdefault(step, {})[rank.number, reader.target] = reader.reads - 1
-            first, last = np.searchsorted(outgoing.sources, [rank.number, rank.number + 1]).tolist()
-            self.on_its_way(outgoing, key, first, last, np.full(last - first, done))
+            self.on_its_way(outgoing, key, sent.first, [done] * (sent.last - sent.first))
         clock.at(done, call, *rest)
 
     def _asked(self, rank: Rank, verb: str, rates: list[Rate], place: int, size: float, start: float) -> float | None:
         """Return when a request that is begun at `start` has been answered; None: it is refused too often."""
-        services, tried = self.services, 1
+        services, tried, kind = self.services, 1, _KINDS[verb]
         rate = rates[place * 7 % len(rates)]
-        while True:
-            services.count(f"s3.{verb}", repeat=tried > 1)
-            if rate.admits_any(start):
-                up, down = (size, 0.0) if verb == "put" else (0.0, size)
-                return start + services.request_s(rank, verb, up, down, 0, start)
+        services.usage.requests[kind] += 1
+        services.usage.billed_units[kind] += 1
+        while not rate.admits_any(start):
             pause_s = services.pause_s(tried)
             if pause_s is None:
                 return None
             start, tried = start + pause_s, tried + 1
+            services.count(kind, repeat=True)
+        up, down = (size, 0.0) if verb == "put" else (0.0, size)
+        return start + services.request_s(rank, verb, up, down, 0, start)
 
     def _gathered(self, rank: Rank, outgoing: Outgoing, key: Expected, written: float) -> None:
         """Bring a summary to its one target, with a read."""
@@ -254,71 +275,70 @@ class BulkObjectModel(BulkModel):
         message = (done, (key.layer, key.micro_batch), (rank.number, 0), size)
         services.clock.at(done, self._listener.came, target, [message])
 
-    def receive(self, rank: Rank, step: Step, incoming: _Incoming, mine: slice, since: float) -> float:
+    def receive(self, rank: Rank, step: Step, incoming: _Incoming, since: float) -> float:
         """Poll the source that is expected last, as the channel does; when it has come, read the others."""
-        services = self.services
-        sources = incoming.sources[mine].tolist()
-        visible = dict(zip(sources, incoming.times[mine].tolist(), strict=True))
-        sizes = dict.fromkeys(sources, 0.0)
-        for source, size in zip(sources, incoming.sizes[mine].tolist(), strict=True):
-            sizes[source] += size
-        extra = self._extra.get(step, {})
-        pace, now, missing = rank.paces[Kind.DATA], since, set(visible)
+        objects = _Objects.of(rank, step, incoming)
+        usage, visible = self.services.usage, objects.visible
+        missing = dict.fromkeys(visible)
+        pace, now = rank.paces[Kind.DATA], since
         pace.begin((step.layer - 1, step.micro_batch))
         while missing:
             last = pace.choose(missing)
             look = max(now, pace.poll_at(last))
-            found = self._read(rank, step, last, visible[last], sizes[last], extra, look)
-            if found is None:
+            answered = self._read(rank, objects, last, look)
+            if answered is None:
                 return self._given_up(rank, now)
-            answered, is_there = found
-            if not is_there:
-                pace.missed(last, answered)
-                now = answered
+            now = answered
+            if visible[last] > look:
+                usage.misses += 1
+                pace.missed(last, now)
                 continue
-            there, readers, now = {last}, [answered] * READERS, answered
-            for source in missing - {last}:
-                found = self._read(rank, step, source, visible[source], sizes[source], extra, readers[0])
-                if found is None:
-                    return self._given_up(rank, now)
-                if found[1]:
-                    there.add(source)
-                heapq.heapreplace(readers, found[0])
-                now = max(now, found[0])
-            pace.came(last, there, answered)
-            missing -= there
+            del missing[last]
+            there, ended = self._read_all(rank, objects, missing, answered)
+            if ended is None:
+                return self._given_up(rank, now)
+            now = max(now, ended)
+            usage.misses += len(missing) - len(there)
+            for source in there:
+                del missing[source]
+            pace.came(last, [last, *there], answered)
             if missing:
                 pace.missed(pace.choose(missing), answered)
         # In between, aborts are looked for.
-        looks = int((now - since) / _ABORT_EVERY_S)
-        services.usage.requests["s3.get"] += looks
-        services.usage.billed_units["s3.get"] += looks
-        services.usage.misses += looks
-        services.usage.received_bytes += round(sum(sizes.values()))
+        looks = int((now - since) / ABORT_EVERY_S)
+        usage.requests["s3.get"] += looks
+        usage.billed_units["s3.get"] += looks
+        usage.misses += looks
+        usage.received_bytes += round(sum(objects.sizes.values()))
         return now
 
-    def _read(
-        self,
-        rank: Rank,
-        step: Step,
-        source: int,
-        visible: float,
-        size: float,
-        extra: dict[tuple[int, int], int],
-        look: float,
-    ) -> tuple[float, bool] | None:
-        """Return when a look at `look` was answered, and whether the object was there; None: refused too often."""
-        is_there = visible <= look
-        beyond = extra.get((source, rank.number), 0) if is_there else 0
-        place, done = source + step.layer - 1, look
-        for read in range(beyond + 1):
-            wanted = size if is_there and read == beyond else 0.0
-            answered = self._asked(rank, "get", self._gets, place, wanted, done)
+    def _read_all(
+        self, rank: Rank, objects: _Objects, sources: Iterable[int], start: float
+    ) -> tuple[list[int], float | None]:
+        """Read several at a time; return the sources whose objects were there, and when all reads are answered."""
+        readers, visible = [start] * READERS, objects.visible
+        there: list[int] = []
+        for source in sources:
+            look = readers[0]
+            answered = self._read(rank, objects, source, look)
             if answered is None:
-                return None
-            done = answered
-        self.services.usage.misses += not is_there
-        return done, is_there
+                return there, None
+            if visible[source] <= look:
+                there.append(source)
+            heapq.heapreplace(readers, answered)
+        return there, max(readers)
+
+    def _read(self, rank: Rank, objects: _Objects, source: int, look: float) -> float | None:
+        """Return when a look at `look` for an object is answered; None: it is refused too often."""
+        place = source + objects.layer
+        size = objects.sizes[source] if objects.visible[source] <= look else 0.0
+        if size and objects.beyond:
+            for _ in range(objects.beyond.get((source, rank.number), 0)):
+                answered = self._asked(rank, "get", self._gets, place, 0.0, look)
+                if answered is None:
+                    return None
+                look = answered
+        return self._asked(rank, "get", self._gets, place, size, look)
 
     def _given_up(self, rank: Rank, now: float) -> float:
         self.refused(rank, "S3 refused a GET")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fsd_inference.cost.simulator.clock import Clock
-from fsd_inference.cost.timing import LATENCIES, Latency, Timing
+from fsd_inference.cost.timing import LATENCIES, Timing
 
 _QUANTUM_S = 0.004
 """How long one of several that share a core has it at a time; Linux gives a few milliseconds."""
+
+_DRAWN = 1024
+"""Latencies that are drawn together, which is quicker."""
 
 
 class Draws:
@@ -37,23 +39,24 @@ class Draws:
         """Return a draw in seconds of one of `LATENCIES`."""
         drawn = self._drawn[name]
         if not drawn:
-            drawn = self._drawn[name] = self._some(self._latencies[name])
+            drawn += self._some(name, _DRAWN)
         return drawn.pop()
 
-    def latencies(self, name: str, count: int) -> NDArray[np.float64]:
+    def latencies(self, name: str, count: int) -> list[float]:
         """Return several draws of one of `LATENCIES`."""
-        latency = self._latencies[name]
-        if latency.median_s <= 0:
-            return np.zeros(count)
-        drawn: NDArray[np.float64] = latency.median_s * np.exp(latency.sigma * self._random.standard_normal(count))
-        return drawn
+        drawn = self._drawn[name]
+        if len(drawn) < count:
+            drawn += self._some(name, count + _DRAWN)
+        some = drawn[-count:] if count else []
+        del drawn[len(drawn) - count :]
+        return some
 
     def uniform(self) -> float:
         """Return a draw from 0 to 1."""
         return float(self._random.random())
 
-    def _some(self, latency: Latency) -> list[float]:
-        count = 1024  # at a time, which is quicker
+    def _some(self, name: str, count: int) -> list[float]:
+        latency = self._latencies[name]
         if latency.median_s <= 0:
             return [0.0] * count
         some: list[float] = (latency.median_s * np.exp(latency.sigma * self._random.standard_normal(count))).tolist()
@@ -162,6 +165,14 @@ class Server:
         call(*arguments)
 
 
+class NoServer(Server):
+    """A service elsewhere, whose time is in the latencies."""
+
+    def serve(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:  # noqa: ARG002
+        """Call at once."""
+        call(*arguments)
+
+
 class Turns:
     """So many at a time: the threads of a pool.
 
@@ -201,7 +212,8 @@ class Line:
 
     def pass_s(self, now: float, size: float) -> float:
         """Return how long from `now` until `size` more bytes are through."""
-        self.free_at = max(now, self.free_at) + size / self.bytes_per_s
+        begin = self.free_at if self.free_at > now else now
+        self.free_at = begin + size / self.bytes_per_s
         return self.free_at - now
 
 
@@ -212,7 +224,7 @@ class Rate:
     per_s: float
     burst: float
     _full_at: float = -math.inf  # when as many as may come at once would have been taken in, at the rate
-    _windows: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+    _windows: dict[float, float] = field(default_factory=dict)
 
     def admits(self, now: float, count: float = 1.0) -> bool:
         """Whether `count` more may come now, and count them if so."""
@@ -224,10 +236,12 @@ class Rate:
 
     def admits_any(self, time: float, count: float = 1.0) -> bool:
         """Whether `count` more may come at a `time` that may lie before another's: so many within each burst's time."""
-        window = int(time * self.per_s / self.burst)
-        if self._windows[window] >= self.burst:
+        windows, window = self._windows, time * self.per_s // self.burst
+        if window not in windows:
+            windows[window] = 0.0
+        elif windows[window] >= self.burst:
             return False
-        self._windows[window] += count
+        windows[window] += count
         return True
 
     def wait_s(self, now: float) -> float:

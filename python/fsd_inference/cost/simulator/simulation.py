@@ -8,17 +8,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.cost.simulator.bulk import BulkObjectModel, BulkQueueModel
 from fsd_inference.cost.simulator.clock import Clock
+from fsd_inference.cost.simulator.direct_model import DirectModel
+from fsd_inference.cost.simulator.object_model import ObjectModel
+from fsd_inference.cost.simulator.queue_model import QueueModel
 from fsd_inference.cost.simulator.rank import Message, Rank
 from fsd_inference.cost.simulator.resources import (
     Draws,
     Line,
+    NoServer,
     OwnProcessors,
     Processors,
     Rate,
@@ -26,15 +28,8 @@ from fsd_inference.cost.simulator.resources import (
     SharedProcessors,
 )
 from fsd_inference.cost.simulator.scenario import Scenario, SimulatedRank, SimulatedRun
-from fsd_inference.cost.simulator.services import ChannelModel, DirectModel, ObjectModel, QueueModel, Services
-from fsd_inference.cost.simulator.traffic import (
-    NOTHING,
-    Exchange,
-    Outgoing,
-    control_traffic,
-    object_step,
-    queue_step,
-)
+from fsd_inference.cost.simulator.services import ChannelModel, Services
+from fsd_inference.cost.simulator.traffic import Outgoing, Traffic, control_traffic
 from fsd_inference.cost.volumes import count_lane, count_run, count_sweep
 from fsd_inference.cost.work import Speed
 from fsd_inference.engine.messages import (
@@ -96,7 +91,7 @@ class _Simulation:
         self.processors: Processors = OwnProcessors(self.clock)
         if cores:
             self.processors = SharedProcessors(self.clock, cores, timing["host.others"])
-        server = Server(self.processors) if cores else _NoServer(self.processors)
+        server = Server(self.processors) if cores else NoServer(self.processors)
         self.speed = Speed(timing, scenario.memory_mb, scenario.settings.threads)
         self.services = Services(scenario, self.clock, self.draws, self.processors, server, self.speed)
         settings = scenario.settings
@@ -106,13 +101,7 @@ class _Simulation:
         self.ranks = [self._rank(number) for number in range(settings.workers)]
         self.channel = self._model()
         self.compute_s = self.speed.compute_s(scenario.work, scenario.payloads).tolist()
-        self._exchanges = [Exchange.of(exchange) for exchange in scenario.plan.exchanges]
-        self._traffic: dict[Step, Outgoing] = {}
-        self._unsent: dict[Step, int] = {}  # ranks that are still to send of a step
-        self._received = [
-            _received(exchange, payloads, settings.workers).tolist()
-            for exchange, payloads in zip(self._exchanges, scenario.payloads.exchanges, strict=True)
-        ]
+        self.traffic = Traffic(scenario.plan, scenario.payloads, scenario.limits, queue=scenario.channel == "queue")
         self._warm = chances.warm
         self._environments = Rate(timing["environments.per_s"], timing["environments.burst"])
         self._going = 0
@@ -320,8 +309,8 @@ class _Simulation:
         unpack = pack = 0.0
         if phase is not Phase.INTERIOR:
             rank.note("wait", layer, micro_batch, rank.idle_since, self.clock.now)
-            unpack = self._came_bytes(step, rank.number) / timing["cpu.unpack_bytes_per_s"] / one
-            sent = self._outgoing(step).sent.get(rank.number)
+            unpack = self.traffic.received_bytes(step, rank.number) / timing["cpu.unpack_bytes_per_s"] / one
+            sent = self.traffic.of(step).sent.get(rank.number)
             pack = sent.wire_bytes / timing["cpu.pack_bytes_per_s"] / one if sent else 0.0
         seconds += timing["cpu.step_s"] / one
         self.processors.run(
@@ -357,32 +346,18 @@ class _Simulation:
 
     # --- what travels ------------------------------------------------------------------------------------------------
 
-    def _after_delay(self, call: object, *arguments: object) -> None:
-        self.clock.at(self.clock.now + self.scenario.delay_s / 2, call, *arguments)  # type: ignore[arg-type]
-
-    def _outgoing(self, step: Step) -> Outgoing:
-        """Return what ranks send of a step; kept until all have sent."""
-        layer, micro_batch = step
-        if layer >= self.layers - 1:
-            return NOTHING
-        if step not in self._traffic:
-            build = queue_step if self.scenario.channel == "queue" else object_step
-            payloads = self.scenario.payloads.exchanges[layer][:, micro_batch]
-            self._traffic[step] = build(self._exchanges[layer], payloads, self.scenario.limits)
-            self._unsent[step] = len(self._traffic[step].sent)
-        return self._traffic[step]
-
-    def _came_bytes(self, step: Step, rank: int) -> float:
-        return self._received[step.layer - 1][rank][step.micro_batch] if step.layer else 0.0
+    def _after_delay(self, call: Callable[..., None], *arguments: Any) -> None:
+        if self.scenario.delay_s:
+            self.clock.at(self.clock.now + self.scenario.delay_s / 2, call, *arguments)
+        else:
+            call(*arguments)
 
     def _send(self, rank: Rank, step: Step, since: float) -> None:
-        outgoing = self._outgoing(step)
+        outgoing = self.traffic.of(step)
         key = Expected(Kind.DATA, step.layer, step.micro_batch, rank.number)
         self._count_sent(rank, step.layer, outgoing)
         self.channel.send(rank, outgoing, key, self._taken, rank, step, since)
-        self._unsent[step] -= 1
-        if not self._unsent[step]:
-            del self._traffic[step], self._unsent[step]
+        self.traffic.one_has_sent(step)
 
     def _count_sent(self, rank: Rank, layer: int, outgoing: Outgoing) -> None:
         usage, sent = self.services.usage, outgoing.sent[rank.number]
@@ -407,10 +382,7 @@ class _Simulation:
 
     def came(self, rank: Rank, messages: list[Message]) -> None:
         """Hand on what a channel brought."""
-        if self.scenario.delay_s:
-            self._after_delay(self._came, rank, messages)
-        else:
-            self._came(rank, messages)
+        self._after_delay(self._came, rank, messages)
 
     def came_all(self, rank: Rank, step: Step) -> None:
         """Hand on that a channel brought all of a step."""
@@ -449,20 +421,6 @@ class _Simulation:
     def failed(self, rank: Rank, error: ChannelError) -> None:
         """End the run, as a driver does when a request fails."""
         self._tell(rank, Failed(as_run_error(error, rank=rank.number, operation="send", layer=None)))
-
-
-class _NoServer(Server):
-    """A service elsewhere, whose time is in the latencies."""
-
-    def serve(self, seconds: float, call: object, *arguments: object) -> None:  # noqa: ARG002
-        call(*arguments)  # type: ignore[operator]
-
-
-def _received(exchange: Exchange, payloads: NDArray[np.float64], workers: int) -> NDArray[np.float64]:
-    """Return the payload bytes that each rank gets, P x micro-batches."""
-    found = np.zeros((workers, payloads.shape[1]))
-    np.add.at(found, exchange.targets, np.repeat(payloads, exchange.fan, axis=0))
-    return found
 
 
 def with_seed(scenario: Scenario, seed: int) -> Scenario:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fsd_inference.cost.frames import UNIT_BYTES, ChannelLimits, FrameSize, extra_reads
-from fsd_inference.partition.plan import Edge
+from fsd_inference.cost.frames import UNIT_BYTES, ChannelLimits, FrameSize, Payloads, extra_reads
+from fsd_inference.engine.messages import Step
+from fsd_inference.partition.plan import Edge, ExchangePlan
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -54,13 +55,14 @@ class Delivery(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What one rank sends after one layer of one micro-batch; either batches, or an object with its readers."""
+    """What one rank sends after one layer of one micro-batch: in batches, or as an object; deliveries from and to."""
 
     frames: int
     wire_bytes: float
     body_bytes: float
     batches: tuple[Batch, ...]
-    readers: tuple[Reader, ...]
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,17 @@ class Exchange:
     @classmethod
     def of(cls, edges: tuple[Edge, ...]) -> Exchange:
         """Put a plan's exchange into arrays."""
-        sources = np.fromiter((edge.source for edge in edges), np.int64, len(edges))
-        fan = np.fromiter((len(edge.targets) for edge in edges), np.int64, len(edges))
-        targets = np.fromiter(chain.from_iterable(edge.targets for edge in edges), np.int64, int(fan.sum()))
+        sources = np.array([edge.source for edge in edges], np.int64)
+        fan = np.array([len(edge.targets) for edge in edges], np.int64)
+        targets = np.array(list(chain.from_iterable([edge.targets for edge in edges])), np.int64)
         numbers = np.arange(len(edges)) - _starts(sources)
         return cls(sources, numbers, list(zip(sources.tolist(), numbers.tolist(), strict=True)), fan, targets)
+
+    def received(self, payloads: Floats, workers: int) -> Floats:
+        """Return the payload bytes that each rank gets, workers x micro-batches."""
+        found = np.zeros((workers, payloads.shape[1]))
+        np.add.at(found, self.targets, np.repeat(payloads, self.fan, axis=0))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,8 @@ class Outgoing:
         by reader. Sources ascend.
     sizes : ndarray of float64
         Bytes of each delivery's body.
+    beyond : dict of (source, target) to int
+        Over objects, the reads that a target needs beyond its first; mostly none.
     """
 
     sent: dict[int, Sent]
@@ -116,6 +126,7 @@ class Outgoing:
     targets: Ints
     edges: Ints
     sizes: Floats
+    beyond: dict[tuple[int, int], int]
 
     def deliveries(self, batch: Batch) -> list[Delivery]:
         """Return what a batch brings to whom."""
@@ -123,8 +134,69 @@ class Outgoing:
         places = (self.places[edge] for edge in self.edges[part].tolist())
         return [*map(Delivery, self.targets[part].tolist(), places, self.sizes[part].tolist())]
 
+    def readers(self, source: int) -> list[Reader]:
+        """Return who reads what of the object of a source."""
+        sent = self.sent[source]
+        part = slice(sent.first, sent.last)
+        edges = [self.places[edge] for edge in self.edges[part].tolist()]
+        sizes = self.sizes[part]
+        return [
+            Reader(
+                target,
+                tuple(dict.fromkeys(edges[start:end])),
+                float(sizes[start:end].sum()),
+                1 + self.beyond.get((source, target), 0),
+            )
+            for target, start, end in _groups(self.targets[part])
+        ]
 
-NOTHING = Outgoing({}, [], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+NOTHING = Outgoing({}, [], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), {})
+
+
+class Traffic:
+    """What ranks send and get of each step; what they send is kept until all have sent it.
+
+    Parameters
+    ----------
+    plan : ExchangePlan
+    payloads : Payloads
+    limits : ChannelLimits
+    queue : bool
+        Whether in batches of messages, otherwise as objects.
+    """
+
+    def __init__(self, plan: ExchangePlan, payloads: Payloads, limits: ChannelLimits, *, queue: bool) -> None:
+        self._build = queue_step if queue else object_step
+        self._payloads, self._limits = payloads.exchanges, limits
+        self._exchanges = [Exchange.of(exchange) for exchange in plan.exchanges]
+        self._received = [
+            exchange.received(sizes, plan.workers).tolist()
+            for exchange, sizes in zip(self._exchanges, payloads.exchanges, strict=True)
+        ]
+        self._steps: dict[Step, Outgoing] = {}
+        self._unsent: dict[Step, int] = {}  # ranks that are still to send of a step
+
+    def of(self, step: Step) -> Outgoing:
+        """Return what ranks send of a step: nothing of the last layer."""
+        layer, micro_batch = step
+        if layer >= len(self._exchanges):
+            return NOTHING
+        if step not in self._steps:
+            self._steps[step] = self._build(self._exchanges[layer], self._payloads[layer][:, micro_batch], self._limits)
+            self._unsent[step] = len(self._steps[step].sent)
+        return self._steps[step]
+
+    def one_has_sent(self, step: Step) -> None:
+        """Note that one of the ranks that send of a step has done so."""
+        self._unsent[step] -= 1
+        if not self._unsent[step]:
+            del self._steps[step], self._unsent[step]
+
+    def received_bytes(self, step: Step, rank: int) -> float:
+        """Return the payload bytes that a rank gets before a step."""
+        received: float = self._received[step.layer - 1][rank][step.micro_batch] if step.layer else 0.0
+        return received
 
 
 def queue_step(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -> Outgoing:
@@ -167,10 +239,10 @@ def queue_step(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -> O
     # Edges, and so frames and batches, ascend by source.
     for (rank, start, end), (_, begin, stop) in zip(_groups(source), _groups(of_batch[0]), strict=True):
         sizes_of = float(frames.size[start:end].sum()), float(texts[start:end].sum())
-        sent[rank] = Sent(end - start, *sizes_of, tuple(batches[begin:stop]), ())
+        sent[rank] = Sent(end - start, *sizes_of, tuple(batches[begin:stop]), first[begin], first[stop])
     frame = frames.pair_frame[order]
     edge = frames.edge[frame]
-    return Outgoing(sent, exchange.places, exchange.sources[edge], frames.pair_target[order], edge, texts[frame])
+    return Outgoing(sent, exchange.places, exchange.sources[edge], frames.pair_target[order], edge, texts[frame], {})
 
 
 def object_step(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -> Outgoing:
@@ -179,33 +251,31 @@ def object_step(exchange: Exchange, payloads: Floats, limits: ChannelLimits) -> 
     if not frames.edge.size:
         return NOTHING
     source = exchange.sources[frames.edge]
-    pair_source = source[frames.pair_frame]
-    order = np.lexsort((frames.pair_frame, frames.pair_target, pair_source))
-    edges = [exchange.places[edge] for edge in frames.edge[frames.pair_frame[order]].tolist()]
-    sizes = frames.size[frames.pair_frame[order]]
-    of_reader = _groups(pair_source[order] * (1 << 32) + frames.pair_target[order])
-    readers: dict[int, list[Reader]] = {}
-    for key, start, end in of_reader:
-        rank, target = key >> 32, key & 0xFFFFFFFF
-        readers.setdefault(rank, []).append(
-            Reader(target, tuple(dict.fromkeys(edges[start:end])), float(sizes[start:end].sum()), 1)
-        )
-    sent = {}
-    for rank, start, end in _groups(source):
-        size = float(frames.size[start:end].sum())
-        mine = readers[rank]
-        if size + _INDEX_BYTES + (end - start) * (_ENTRY_BYTES + _ENTRY_TARGET_BYTES) > limits.first_bytes:
-            # Parts beyond the first read: rare, so frame by frame.
-            of_frame: dict[int, list[int]] = {}
-            for frame, target in zip(frames.pair_frame.tolist(), frames.pair_target.tolist(), strict=True):
-                if start <= frame < end:
-                    of_frame.setdefault(frame, []).append(target)
-            cut = [FrameSize(tuple(of_frame[frame]), float(frames.size[frame])) for frame in range(start, end)]
-            mine = [each._replace(reads=1 + extra_reads(cut, each.target, limits.first_bytes)) for each in mine]
-        sent[rank] = Sent(end - start, size, size, (), tuple(mine))
+    order = np.argsort((source[frames.pair_frame] << 32) + frames.pair_target, kind="stable")
     frame = frames.pair_frame[order]
     edge = frames.edge[frame]
-    return Outgoing(sent, exchange.places, exchange.sources[edge], frames.pair_target[order], edge, sizes)
+    pair_source = exchange.sources[edge]
+    sent: dict[int, Sent] = {}
+    beyond: dict[tuple[int, int], int] = {}
+    for (rank, start, end), (_, first, last) in zip(_groups(source), _groups(pair_source), strict=True):
+        size = float(frames.size[start:end].sum())
+        sent[rank] = Sent(end - start, size, size, (), first, last)
+        index = _INDEX_BYTES + (end - start) * _ENTRY_BYTES + (last - first) * _ENTRY_TARGET_BYTES
+        if index + size > limits.first_bytes:
+            beyond |= _beyond(frames, rank, start, end, limits.first_bytes)
+    return Outgoing(sent, exchange.places, pair_source, frames.pair_target[order], edge, frames.size[frame], beyond)
+
+
+def _beyond(frames: _Frames, rank: int, start: int, end: int, first_bytes: int) -> dict[tuple[int, int], int]:
+    """Return the reads beyond the first of the object of frames start..end: rare, so frame by frame."""
+    targets: dict[int, list[int]] = {}
+    for frame, target in zip(frames.pair_frame.tolist(), frames.pair_target.tolist(), strict=True):
+        if start <= frame < end:
+            targets.setdefault(frame, []).append(target)
+    cut = [FrameSize(tuple(targets[frame]), float(frames.size[frame])) for frame in range(start, end)]
+    readers = {target for frame in cut for target in frame.targets}
+    found = {(rank, target): extra_reads(cut, target, first_bytes) for target in readers}
+    return {pair: reads for pair, reads in found.items() if reads}
 
 
 def sent_between(edges: tuple[Edge, ...], payloads: Floats, frame_bytes: int, workers: int) -> Floats:
@@ -226,14 +296,14 @@ def control_traffic(source: int, target: int, size: float, limits: ChannelLimits
     place, edge = (source, 0), np.zeros(1, np.int64)
     here, there = np.array([source]), np.array([target])
     if not queue:
-        written = Sent(1, wire, wire, (), (Reader(target, (place,), wire, 1),))
-        return Outgoing({source: written}, [place], here, there, edge, np.array([wire]))
+        written = Sent(1, wire, wire, (), 0, 1)
+        return Outgoing({source: written}, [place], here, there, edge, np.array([wire]), {})
     text = float(np.ceil(wire * 4 / 3))
     whole = text + len("toString.Array") + len(str(target)) + len('"", ')
     units = int(_units(np.array([whole]))[0])
     batch = Batch(target // limits.ranks_a_topic, whole, 1, units, units, 0, 1)
-    published = Sent(1, wire, text, (batch,), ())
-    return Outgoing({source: published}, [place], here, there, edge, np.array([text]))
+    published = Sent(1, wire, text, (batch,), 0, 1)
+    return Outgoing({source: published}, [place], here, there, edge, np.array([text]), {})
 
 
 def _frames(exchange: Exchange, payloads: Floats, frame_bytes: int) -> _Frames:

@@ -1,0 +1,131 @@
+"""SNS and SQS, request by request."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fsd_inference.channels.base import Expected
+from fsd_inference.cost.frames import units
+from fsd_inference.cost.simulator.rank import Message, Rank
+from fsd_inference.cost.simulator.resources import Rate
+from fsd_inference.cost.simulator.scenario import Scenario
+from fsd_inference.cost.simulator.services import Listener, Services
+from fsd_inference.cost.simulator.traffic import Batch, Delivery, Outgoing
+from fsd_inference.errors import ChannelError
+from fsd_inference.records import EACH_MESSAGE
+
+MESSAGES_A_POLL = 10  # ReceiveMessage (SQS API)
+
+
+class QueueModel:
+    """SNS topics and SQS queues."""
+
+    def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
+        timing = scenario.timing
+        rate = timing["topic.messages_per_s"]
+        self._services, self._ranks, self._listener = services, ranks, listener
+        self._topics = [
+            Rate(rate, rate * timing["throttle.burst_s"])
+            for _ in range(math.ceil(len(ranks) / scenario.limits.ranks_a_topic))
+        ]
+        self._tick_s = timing["poll.tick_s"]
+        self._poll_s = scenario.limits.poll_s
+
+    def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
+        """See `ChannelModel`."""
+        sent = outgoing.sent[rank.number]
+        left = [len(sent.batches)]
+        several = sent.frames > len(set(outgoing.edges[sent.first : sent.last].tolist()))
+
+        def taken() -> None:
+            left[0] -= 1
+            if not left[0]:
+                call(*rest)
+
+        for batch in sent.batches:
+            deliveries = outgoing.deliveries(batch)
+            if several:
+                self._expect_parts(key, deliveries)
+            rank.senders.begin(self._publish, rank, batch, deliveries, key, 1, taken)
+
+    def _expect_parts(self, key: Expected, deliveries: list[Delivery]) -> None:
+        """Note at the targets which edges come in several parts."""
+        for target, edge, _ in deliveries:
+            parts, place = self._ranks[target].parts, ((key.layer, key.micro_batch), edge)
+            parts[place] = parts.get(place, 0) + 1
+
+    def _publish(
+        self,
+        rank: Rank,
+        batch: Batch,
+        deliveries: list[Delivery],
+        key: Expected,
+        tried: int,
+        call: Callable[[], None],
+    ) -> None:
+        services = self._services
+        services.count("sns.publish", batch.units, repeat=tried > 1)
+        services.usage.billed_units[f"sns.publish{EACH_MESSAGE}"] += batch.message_units
+        if self._topics[batch.topic].admits(services.clock.now, batch.messages):
+            messages = len(deliveries)
+            services.request(rank, "publish", batch.size, 0.0, messages, self._published, rank, deliveries, key, call)
+            return
+        pause_s = services.pause_s(tried)
+        if pause_s is None:
+            self._listener.failed(rank, ChannelError("SNS refused a publish too often (throttled)", retryable=True))
+            return
+        services.clock.at(services.clock.now + pause_s, self._publish, rank, batch, deliveries, key, tried + 1, call)
+
+    def _published(self, rank: Rank, deliveries: list[Delivery], key: Expected, call: Callable[[], None]) -> None:
+        rank.senders.end()
+        call()
+        services = self._services
+        now, latency = services.clock.now, services.draws.latency
+        step = key.layer, key.micro_batch
+        for target, edge, size in deliveries:
+            other, there = self._ranks[target], now + latency("deliver")
+            heapq.heappush(other.pending, (there, step, edge, size))
+            if other.is_waiting:
+                self._wake(other, there)
+
+    def listen(self, rank: Rank) -> None:
+        """See `ChannelModel`."""
+        if rank.is_polling or not (rank.worker.wanted() or rank.worker.gathers()):
+            return
+        rank.is_polling = rank.is_waiting = True
+        rank.polled_at, rank.wakes_at = self._services.clock.now, math.inf
+        if rank.pending:
+            self._wake(rank, rank.pending[0][0])
+
+    def _wake(self, rank: Rank, there: float) -> None:
+        due = max(there, rank.polled_at)
+        if self._tick_s:
+            due = rank.polled_at + math.ceil((due - rank.polled_at) / self._tick_s) * self._tick_s
+        if due < rank.wakes_at:
+            rank.wakes_at = due
+            self._services.clock.at(due, self._found, rank, due)
+
+    def _found(self, rank: Rank, due: float) -> None:
+        if not rank.is_waiting or due != rank.wakes_at:
+            return
+        services, now = self._services, self._services.clock.now
+        messages: list[Message] = []
+        while rank.pending and rank.pending[0][0] <= now and len(messages) < MESSAGES_A_POLL:
+            messages.append(heapq.heappop(rank.pending))
+        empty = int((now - rank.polled_at) / self._poll_s)
+        size = sum(message[3] for message in messages)
+        services.usage.empty_polls += empty
+        services.usage.requests["sqs.receive"] += empty
+        services.usage.billed_units["sqs.receive"] += empty
+        services.usage.received_bytes += round(size)
+        services.count("sqs.receive", units(size))
+        rank.is_waiting = False
+        services.request(rank, "receive", 0.0, size, len(messages), self._received, rank, messages)
+
+    def _received(self, rank: Rank, messages: list[Message]) -> None:
+        rank.is_polling = False
+        self._listener.came(rank, messages)
+        self.listen(rank)
