@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from fsd_inference.config import RunSettings
+from fsd_inference.cost.coordination import count_coordination
 from fsd_inference.cost.cut import Cut, Thinned, thin, with_samples
+from fsd_inference.cost.frames import ChannelLimits
 from fsd_inference.cost.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, rank_bytes
 from fsd_inference.cost.model import Billing, Cost, run_cost
 from fsd_inference.cost.options import Advice, BreakEven, Option, Question
@@ -18,7 +20,7 @@ from fsd_inference.cost.prices import EXPRESS, INSTANCE, PriceTable
 from fsd_inference.cost.simulator.launch import MOST_DEPTH, launch_s
 from fsd_inference.cost.times import INSTANCES, RunTimes, ServerTimes, cluster_times, predict_times, server_times
 from fsd_inference.cost.timing import Sourced, Timing
-from fsd_inference.cost.volumes import predict_object, predict_queue, predict_serial
+from fsd_inference.cost.volumes import count_run, predict_object, predict_queue, predict_serial
 from fsd_inference.cost.work import MB_A_VCPU
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
@@ -119,7 +121,7 @@ class _Planner:
             waited = max(0.0, late.largest_s(replicas) - late.mean_s) if replicas > 1 else 0.0
             for memory_mb in self._sizes(need, _SERIAL_SIZES):
                 times = self._times(whole, RunSettings(), "serial", memory_mb)
-                cost = self._cost(usage, times, memory_mb, payloads.samples[0], RunSettings(), "serial")
+                cost = self._cost(Usage(), usage, times, memory_mb, payloads.samples[0], RunSettings(), "serial")
                 services = {name: replicas * usd for name, usd in cost.by_service().items()}
                 option = Option(
                     "serial", times.wall_s + waited, replicas * cost.usd, need / 1e6, "", 1, replicas, memory_mb,
@@ -140,10 +142,12 @@ class _Planner:
             stores = ("object", "express") if EXPRESS in self._prices.prices else ("object",)
             for channel, variants in (("queue", ("queue",)), ("object", stores)):
                 usage = _usage(thinned, settings, channel)
+                own = Usage()
+                count_run(own, cut.workers, parts, settings, ChannelLimits())
                 for variant in variants:
                     for memory_mb in self._sizes(need, _SIZES[:2]):
                         times = self._times(thinned, settings, variant, memory_mb)
-                        cost = self._cost(usage, times, memory_mb, self._question.samples, settings, variant)
+                        cost = self._cost(usage - own, own, times, memory_mb, self._question.samples, settings, variant)
                         option = Option(
                             variant, times.wall_s, cost.usd, need / 1e6, "", cut.workers, 1, memory_mb, branching,
                             micro_batches, services=cost.by_service(), is_estimated=cut.is_estimated,
@@ -188,11 +192,18 @@ class _Planner:
         return min(allowed, key=lambda b: (launch_s(Tree(workers, b), self._timing, warm=warm), b))
 
     def _cost(
-        self, usage: Usage, times: RunTimes, memory_mb: int, samples: int, settings: RunSettings, variant: str
-    ) -> Cost:
+        self, exchange: Usage, own: Usage, times: RunTimes, memory_mb: int, samples: int, settings: RunSettings,
+        variant: str,
+    ) -> Cost:  # fmt: skip
+        """Price what is exchanged, where `express` has its frames, and what else a run keeps, in S3 standard."""
         functions = times.function_times(memory_mb, settings.workers, architecture=self._question.architecture)
-        billing = replace(self._billing, storage="express" if variant == "express" else "standard")
-        return run_cost(usage, functions, self._prices, samples=samples, billing=billing)
+        asked = own + Usage()  # a copy: how often coordinator and client look depends on the time
+        count_coordination(asked, settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self._is_warm)
+        standard = replace(self._billing, storage="standard")
+        billing = replace(standard, storage="express") if variant == "express" else standard
+        whole = run_cost(exchange, functions, self._prices, samples=samples, billing=billing)
+        more = run_cost(asked, (), self._prices, samples=samples, billing=standard)
+        return replace(whole, lines=(*whole.lines, *more.lines))
 
     def _judged(self, option: Option, times: RunTimes, cost: Cost) -> Option:
         """Return the option with its reason, and what speaks against it."""
@@ -275,8 +286,9 @@ class _Planner:
 
 
 def _usage(thinned: Thinned, settings: RunSettings, channel: str) -> Usage:
-    predict = predict_queue if channel == "queue" else predict_object
-    return thinned.usage(lambda cut: predict(cut.plan, cut.payloads, settings))
+    if channel == "queue":
+        return thinned.usage(lambda cut: predict_queue(cut.plan, cut.payloads, settings))
+    return thinned.usage(lambda cut: predict_object(cut.plan, cut.payloads, settings, buckets=0))
 
 
 def _threads(memory_mb: int) -> int:

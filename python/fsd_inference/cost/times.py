@@ -55,6 +55,11 @@ class RunTimes:
     compute_s: tuple[float, ...]
     functions_s: float
 
+    @property
+    def run_s(self) -> float:
+        """From the start of rank 0 to its end."""
+        return self.launch_s + self.load_s + sum(self.layers_s) + self.store_s
+
     def function_times(
         self, memory_mb: int, workers: int, *, architecture: str = "x86_64", coordinator_mb: int = 512
     ) -> tuple[FunctionTime, ...]:

@@ -162,8 +162,7 @@ def _on_aws(carried: Carried, work: Work, payloads: Payloads) -> _Times:
         carried.plan, work, payloads, settings, carried.channel, load_timing("aws"),
         memory_mb=memory_mb, warm=settings.workers * carried.is_warm,
     )  # fmt: skip
-    run_s = times.launch_s + times.load_s + sum(times.layers_s) + times.store_s
-    return _Times(times.wall_s, run_s, times.functions_s, Usage())
+    return _Times(times.wall_s, times.run_s, times.functions_s, Usage())
 
 
 def _on_this_host(carried: Carried, work: Work, payloads: Payloads, runs: int) -> _Times:
