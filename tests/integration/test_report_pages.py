@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fsd_inference.records import FunctionTime, Prediction, Usage
 from tests.support.browser import render, screenshot
 from tests.support.reports import made_up, rank_value
 
@@ -112,6 +113,19 @@ def test_what_is_under_the_pointer_is_told(tmp_path: Path) -> None:
     assert cell == "rank 4 to rank 5; 3.6 kB"
     assert nothing == cell  # hidden
     assert 'id="tip" aria-hidden="true" hidden=""' in rendered.dom
+
+
+def test_replicas_are_called_so_beside_what_was_foreseen(tmp_path: Path) -> None:
+    predicted = Prediction(Usage(wire_bytes=5), (FunctionTime(1769, "x86_64", 2.5, 3),), 4.0)
+    ranks = [rank_value(replica, 3, 6) for replica in range(3)]
+    report = made_up(1, channel="serial", replicas=3, ranks=ranks, predicted=predicted)
+    page = report.save(tmp_path).with_name("report.html")
+    page.write_text(page.read_text().replace("</body>", _POINT.replace("SELECTORS", '["path[data-name=load]", 0.5]')))
+    rendered = render(page)
+    assert rendered.console == []
+    assert "|replica 0: load; at 0.300 s, 500.0 ms<" in rendered.dom
+    assert "<h2>Cost and counts: predicted against metered</h2>" in rendered.dom
+    assert "Who sends how much" not in rendered.dom
 
 
 @pytest.mark.parametrize(("dark", "background"), [(False, b"\xf5\xf6\xf8"), (True, b"\x0e\x12\x16")])

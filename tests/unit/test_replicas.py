@@ -223,3 +223,39 @@ def test_a_prediction_of_replicas_is_that_of_their_slices() -> None:
     assert foreseen.wall_s is not None
     assert foreseen.functions[1].seconds == pytest.approx(3 * foreseen.wall_s, rel=0.2)
     engine.close()
+
+
+def test_an_interrupt_gives_up_the_runs_of_all_replicas() -> None:
+    """A home that waits for a run until it is forgotten, as that of functions does."""
+
+    class Endless(Flaky):
+        def __init__(self) -> None:
+            super().__init__(lambda _: False)
+            self.followed: dict[str, threading.Event] = {}
+
+        def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+            assert self.followed.setdefault(spec.run, threading.Event()).wait(30)
+            raise WorkerDiedError("given up", rank=0)  # which would be tried again otherwise
+
+        def forget(self, run: str) -> None:
+            super().forget(run)
+            self.followed.setdefault(run, threading.Event()).set()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    home = Endless()
+    engine = replicated(home, 3)
+    engine.prepare()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            engine.infer(X)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 5
+    assert not any(thread.name.startswith("replica-") for thread in threading.enumerate())
+    assert list(home.runs.list("runs/")) == []
+    engine.close()

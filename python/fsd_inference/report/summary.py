@@ -63,7 +63,7 @@ COLUMNS = (
     "requests",
     "sent",
     "USD",
-    "predicted",
+    "USD predicted",
     "USD/sample",
 )
 """Of a table of runs; `row` returns what stands under them."""

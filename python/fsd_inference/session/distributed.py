@@ -16,7 +16,7 @@ from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import FileFormatError, FsdError, RunError
+from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError
 from fsd_inference.network import Network
 from fsd_inference.records import Prediction
 from fsd_inference.report import Report
@@ -107,20 +107,22 @@ class Distributed:
         def carry_out(number: int) -> None:
             part = batch if len(parts) == 1 else batch[parts[number]]
             self._carry_out(home, placed, runs, number, part, together)
-            together.advance(number, manifest.layers)
 
         def stop() -> None:
+            for run in runs:  # which keeps those from beginning another attempt that do not wait for one
+                run.failure = AbortedError("the caller was interrupted", operation="run")
             for run in runs:
                 with suppress(FsdError):
                     home.forget(run.spec.run)
 
         with task(self._progress, "infer", manifest.layers * len(parts)):
             side_by_side(carry_out, len(parts), stop)
-        wall_s, failure = max(run.ended for run in runs) - started, None
-        for number, run in enumerate(runs):
-            if run.failure is not None:
-                failure = of_replica(run.failure, number, parts)
-                break
+        wall_s = max(run.ended for run in runs) - started
+        failed = [(run.ended, number, run.failure) for number, run in enumerate(runs) if run.failure is not None]
+        failure = None
+        if failed:
+            _, number, first = min(failed, key=lambda each: each[0])
+            failure = of_replica(first, number, parts)
         if any(run.ends for run in runs):
             usage = home.usage() - before
             self.report = run_report(
@@ -177,7 +179,7 @@ class Distributed:
         sizes = micro_batch_sizes(batch.shape[0], self._settings.micro_batches)
         try:
             home.runs.put(run.spec.input_key, encode_input(batch, sizes))
-            self._attempts_until_answer(home, runs, number, together)
+            self._attempts_until_answer(home, placed, runs, number, together)
             try:
                 run.rows, run.summary = collect(home, run.spec, sizes, placed.manifest, placed.partition)
             except FileFormatError as error:  # not a file of the user's
@@ -189,13 +191,16 @@ class Distributed:
             with suppress(FsdError):  # what is left expires, and must not hide how the run ended
                 home.forget(run.spec.run)
 
-    def _attempts_until_answer(self, home: Home, runs: list[_Run], number: int, together: Together) -> None:
+    def _attempts_until_answer(
+        self, home: Home, placed: Placed, runs: list[_Run], number: int, together: Together
+    ) -> None:
         """Try until there is an answer; a replica is not tried again once another has failed for good."""
         run = runs[number]
-        while True:
+        while run.failure is None:
             try:
                 run.ends.append(home.attempt(run.spec, lambda done: together.advance(number, done)))
                 if run.ends[-1].error is None:
+                    together.advance(number, placed.manifest.layers)
                     return
                 raise run.ends[-1].error
             except RunError as error:
@@ -204,3 +209,4 @@ class Distributed:
                     raise
                 run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
                 together.advance(number, 0)
+        raise run.failure
