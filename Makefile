@@ -28,6 +28,8 @@ EXTENSION := python/fsd_inference/_kernels.abi3.so
 RUST := Cargo.toml Cargo.lock $(shell find rust_kernels -name '*.rs' -o -name Cargo.toml)
 # clippy and maturin build pyo3 for the same interpreter.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# Ranks and functions are processes: each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # Several times as quick as pip; certificates are the system's, as pip's are.
 INSTALL := uv --system-certs pip install --quiet
 # So that programs in the environment find it and each other.
@@ -43,7 +45,7 @@ help:
 	@echo "make package  the wheel, installed alone into an environment of its own"
 	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
-	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS"
+	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS; and long tests"
 	@echo "make bench    benchmarks: kernel, runs, overlap, partition (BENCH=runs for one of them)"
 	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes an hour)"
 	@echo "make wheel    dist/*.whl"
@@ -86,7 +88,7 @@ demo: $(VENV)/.local
 	$(BIN)/fsd demo $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto -m "not image and not functions and not deploys" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not image and not functions and not deploys and not long" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -119,7 +121,7 @@ package: wheel
 	rm -rf .work/package
 	$(BIN)/python -m venv .work/package
 	$(BIN)/$(INSTALL) --python .work/package --constraint constraints.txt dist/fsd_inference-*-cp311-abi3-*.whl
-	cd .work && package/bin/fsd --version
+	tests/package .work/package/bin/fsd
 
 check: lint types rust package test
 
@@ -139,7 +141,7 @@ image: wheel
 	docker/build dist
 
 e2e: terraform image $(VENV)/.test
-	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -n 2 --dist loadfile -m "image or functions or deploys" $(ARGS)
+	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -n 2 --dist loadfile -m "image or functions or deploys or long" $(ARGS)
 
 # --- figures and pins -------------------------------------------------------------------------------------------------
 

@@ -86,8 +86,10 @@ def once_all_run(workers: int, act: Callable[[dict[int, int]], None]) -> Iterato
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    yield at
-    watcher.join()
+    try:
+        yield at
+    finally:
+        watcher.join()
 
 
 @pytest.mark.parametrize("channel", ["memory", "queue"])
@@ -115,7 +117,7 @@ def test_a_stopped_rank_is_named_by_the_stall_clock(channel: str, stack: Path) -
 
 @pytest.mark.parametrize("channel", ["memory", "queue"])
 def test_a_deadline_that_is_too_short(channel: str, stack: Path) -> None:
-    clocks = Clocks(start_s=30, stall_s=30, run_s=3)
+    clocks = Clocks(start_s=30, stall_s=30, run_s=1.5)
     began = time.monotonic()
     with (
         session(
@@ -154,9 +156,9 @@ def changed(data: bytes) -> bytes | None:
     ("channel", "damage"), [("memory", missing), ("memory", cut_short), ("memory", changed), ("queue", missing)]
 )
 def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Callable[[bytes], bytes | None]) -> None:
-    with session(NETWORK, channel, stack, workers=3, partition="block") as distributed:
+    with session(NETWORK, channel, stack, workers=2, partition="block") as distributed:
         home, manifest = prepared(distributed)
-        key = f"plans/{manifest.plan_digest.hex()}/{manifest.shard(2).file}"
+        key = f"plans/{manifest.plan_digest.hex()}/{manifest.shard(1).file}"
         whole = home.plans.get(key)
         assert whole is not None
         harmed = damage(whole)
@@ -164,9 +166,9 @@ def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Calla
             home.plans.delete([key])
         else:
             home.plans.put(key, harmed)
-        with pytest.raises(RunError, match="rank 2, load:") as caught:
+        with pytest.raises(RunError, match="rank 1, load:") as caught:
             distributed.infer(X)
-        assert (caught.value.rank, caught.value.operation, caught.value.retryable) == (2, "load", False)
+        assert (caught.value.rank, caught.value.operation, caught.value.retryable) == (1, "load", False)
         assert list(home.runs.list("runs/")) == []
         home.plans.put(key, whole)
         assert distributed.infer(X).outputs is not None
@@ -176,7 +178,7 @@ def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Calla
 def test_a_damaged_input_is_found_when_it_is_loaded(
     damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with session(NETWORK, "memory", workers=3, partition="block") as distributed:
+    with session(NETWORK, "memory", workers=2, partition="block") as distributed:
         home, _ = prepared(distributed)
         put = home.runs.put
 
@@ -208,28 +210,31 @@ def test_a_damaged_result_is_no_answer(
         assert (caught.value.operation, caught.value.retryable) == ("collect", True)
 
 
-@pytest.mark.parametrize(("channel", "victim"), [("memory", 1), ("queue", 0), ("queue", 3), ("object", 1)])
+@pytest.mark.parametrize(("channel", "victim"), [("memory", 1), ("queue", 0), ("queue", 2), ("object", 1)])
 def test_a_rank_killed_in_the_first_attempt_leaves_the_second_alone(
     channel: str, victim: int, stack: Path, serial: fsd.Inference
 ) -> None:
     with (
-        session(NETWORK, channel, stack, workers=4, partition="block", branching=2, delay_s=0.5) as distributed,
-        once_all_run(4, lambda pids: os.kill(pids[victim], signal.SIGKILL)),
+        session(NETWORK, channel, stack, workers=3, partition="block", branching=1, delay_s=0.3) as distributed,
+        once_all_run(3, lambda pids: os.kill(pids[victim], signal.SIGKILL)),
     ):
         answer = distributed.infer(X)
         assert same(answer.outputs, serial.outputs)
     assert answer.report.attempts == 2
 
 
-@pytest.mark.parametrize("victim", [0, 1, 2])
-def test_the_rank_that_was_killed_is_named_whoever_notices_first(victim: int) -> None:
+@pytest.mark.parametrize(("workers", "branching", "victim"), [(3, 1, 0), (3, 1, 1), (3, 1, 2), (6, 2, 5)])
+def test_the_rank_that_was_killed_is_named_whoever_notices_first(workers: int, branching: int, victim: int) -> None:
     with (
-        session(NETWORK, "memory", workers=3, partition="block", branching=1, attempts=1, delay_s=0.5) as distributed,
+        session(
+            NETWORK, "memory", workers=workers, partition="block", branching=branching, attempts=1, delay_s=0.5
+        ) as distributed,
         pytest.raises(WorkerDiedError, match=f"rank {victim} ended .*killed by signal 9") as caught,
-        once_all_run(3, lambda pids: os.kill(pids[victim], signal.SIGKILL)),
+        once_all_run(workers, lambda pids: os.kill(pids[victim], signal.SIGKILL)) as killed_at,
     ):
         distributed.infer(X)
-    assert caught.value.rank == victim
+    assert (caught.value.rank, caught.value.retryable) == (victim, True)
+    assert time.monotonic() - killed_at[0] < 30  # far from the clocks: the death was seen, not waited for
 
 
 @pytest.mark.parametrize("lanes", ["stack", "two_lanes"])
@@ -240,7 +245,7 @@ def test_sessions_share_the_lanes_of_a_stack(lanes: str, request: pytest.Fixture
 
     def infer() -> None:
         clocks = Clocks(start_s=20, stall_s=20, run_s=20)
-        with session(NETWORK, "queue", stack, workers=3, partition="block", attempts=1, clocks=clocks) as distributed:
+        with session(NETWORK, "queue", stack, workers=2, partition="block", attempts=1, clocks=clocks) as distributed:
             answers.append(distributed.infer(X))
 
     threads = [threading.Thread(target=infer) for _ in range(3)]

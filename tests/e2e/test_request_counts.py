@@ -66,13 +66,6 @@ def infer(proxied: Path, proxy: FaultProxy, channel: str) -> tuple[fsd.RunReport
     return answer.report, seen
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
-def test_a_run_reports_every_request(proxied: Path, proxy: FaultProxy, channel: str) -> None:
-    report, seen = infer(proxied, proxy, channel)
-    assert report.usage.requests == seen
-    assert report.usage.retries == 0
-
-
 @pytest.mark.parametrize("fault", [Fault(status=503), Fault(reset=True)], ids=["503", "reset"])
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_a_run_reports_every_repeat(proxied: Path, proxy: FaultProxy, channel: str, fault: Fault) -> None:
@@ -93,8 +86,12 @@ def test_a_run_reports_every_repeat(proxied: Path, proxy: FaultProxy, channel: s
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_a_rank_reports_its_requests_by_layer(proxied: Path, proxy: FaultProxy, channel: str) -> None:
-    report, _ = infer(proxied, proxy, channel)
+def test_a_run_reports_every_request_and_its_ranks_do_so_by_layer(
+    proxied: Path, proxy: FaultProxy, channel: str
+) -> None:
+    report, seen = infer(proxied, proxy, channel)
+    assert report.usage.requests == seen
+    assert report.usage.retries == 0
     for rank in report.ranks:
         requests = sum(rank["usage"]["requests"].values())
         in_layers = [layer["requests"] for layer in rank["layers"]]

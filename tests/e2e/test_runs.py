@@ -95,29 +95,23 @@ def test_official_categories_serial() -> None:
     assert (answer.alive() + 1).tolist() == list(expected)
 
 
-@pytest.fixture(scope="module")
-def eight_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The 1024 x 120 network of the Graph Challenge, cut for eight workers."""
-    folder = tmp_path_factory.mktemp("cut") / "shards"
-    cut(fsd.graph_challenge(1024, 120), folder, workers=8, method="graph")
-    return folder
-
-
-def test_official_categories_over_eight_workers(eight_shards: Path) -> None:
+def test_official_categories_over_eight_workers(tmp_path: Path) -> None:
+    cut(fsd.graph_challenge(1024, 120), tmp_path / "shards", workers=8, method="graph")
     x = graph_challenge_inputs(1024)
     expected = read_categories(shared("graphchallenge/neuron1024-l120-categories.tsv"))
-    with session(eight_shards, "memory") as distributed:
+    with session(tmp_path / "shards", "memory") as distributed:
         answer = distributed.infer(x)
     assert (answer.alive() + 1).tolist() == list(expected)
 
 
 @pytest.mark.emulator
+@pytest.mark.parametrize("layers", [24, pytest.param(120, marks=pytest.mark.long)])
 @pytest.mark.parametrize("channel", ["queue", "object"])
-def test_graph_challenge_over_the_emulator(channel: str, stack: Path, eight_shards: Path) -> None:
-    x = graph_challenge_inputs(1024)[:2000]
-    with session(eight_shards, channel, stack) as distributed:
+def test_graph_challenge_over_the_emulator(channel: str, layers: int, stack: Path) -> None:
+    network, x = fsd.graph_challenge(1024, layers), graph_challenge_inputs(1024)[:2000]
+    with session(network, channel, stack, workers=8) as distributed:
         answer = distributed.infer(x)
-    assert same(answer.outputs, serial(fsd.graph_challenge(1024, 120), x))
+    assert same(answer.outputs, serial(network, x))
 
 
 def test_an_overflow_names_layer_and_neuron() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -71,6 +72,58 @@ def test_another_currency_is_an_error() -> None:
     yuan = json.loads(json.dumps(PRODUCTS).replace('"USD"', '"CNY"'))
     with pytest.raises(SettingError, match=r"no price in dollars for 'lambda.x86_64.gb_second'"):
         fetch_prices(PriceList(yuan), "us-east-1")
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
+    """Return the products with the first one's only term changed."""
+    products: list[dict[str, Any]] = json.loads(json.dumps(PRODUCTS))
+    (term,) = products[0]["terms"]["OnDemand"].values()
+    change(term)
+    return products
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda term: term["priceDimensions"].popitem(), "leave a gap or overlap"),
+        (lambda term: next(iter(term["priceDimensions"].values())).update(endRange="5"), "leave a gap or overlap"),
+        (lambda term: next(iter(term["priceDimensions"].values())).update(pricePerUnit={"USD": "NaN"}), "no price in"),
+    ],
+)
+def test_prices_that_make_no_sense_are_no_guess(change: Callable[[dict[str, Any]], object], said: str) -> None:
+    with pytest.raises(SettingError, match=r"'lambda.x86_64.gb_second'") as caught:
+        fetch_prices(PriceList(changed(change)), "us-east-1")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda term: term.pop("priceDimensions"),
+        lambda term: term.update(priceDimensions=[]),
+        lambda term: next(iter(term["priceDimensions"].values())).update(beginRange="many"),
+        lambda term: next(iter(term["priceDimensions"].values())).pop("pricePerUnit"),
+    ],
+)
+def test_an_answer_of_another_shape_is_a_stack_error(change: Callable[[dict[str, Any]], object]) -> None:
+    with pytest.raises(StackError, match=r"answer for 'lambda.x86_64.gb_second' is not as documented"):
+        fetch_prices(PriceList(changed(change)), "us-east-1")
+
+
+def test_an_answer_that_never_ends_is_a_stack_error() -> None:
+    class Endless(PriceList):
+        def get_products(self, **request: Any) -> dict[str, Any]:
+            return super().get_products(**request) | {"NextToken": "0"}
+
+    with pytest.raises(StackError, match="too many products of AWSLambda"):
+        fetch_prices(Endless(PRODUCTS), "us-east-1")
+    with pytest.raises(StackError, match="is not as documented"):
+        fetch_prices(NoJson(PRODUCTS), "us-east-1")
+
+
+class NoJson(PriceList):
+    def get_products(self, **request: Any) -> dict[str, Any]:
+        return {"PriceList": ["{"]}
 
 
 def test_requests_and_answers_fit_the_sdk() -> None:

@@ -7,6 +7,7 @@ where it was written. What the API does not list as expected is an error that na
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,14 +87,17 @@ def fetch_prices(client: PriceListClient, region: str) -> PriceTable:
     Raises
     ------
     SettingError
-        The API lists no product, or several, for a price that every region has.
+        The API lists no product, or several, for a price that every region has, or a price that makes no sense.
     StackError
-        It refused or did not answer.
+        It refused, did not answer, or its answer has another shape than is documented.
     """
     today = datetime.now(UTC).date().isoformat()
     prices = {}
     for name, query in _QUERIES.items():
-        found = list(_tiers(client, name, query, region))
+        try:
+            found = list(_tiers(client, name, query, region))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StackError(f"the AWS Price List's answer for {name!r} is not as documented ({error!r})") from error
         if not found and query.optional:
             continue
         if len(found) != 1:
@@ -147,11 +151,15 @@ def _products(client: PriceListClient, query: _Query, region: str) -> Iterator[M
 
 
 def _dimensions(name: str, dimensions: Iterable[Mapping[str, Any]]) -> list[Tier]:
-    try:
-        found = [Tier(float(each["beginRange"]), float(each["pricePerUnit"]["USD"])) for each in dimensions]
-    except (KeyError, TypeError, ValueError) as error:
-        raise SettingError(f"the AWS Price List has no price in dollars for {name!r}: {error!r}") from error
-    return sorted(found, key=lambda tier: tier.start)
+    """Return the tiers, ascending; together they must cover every quantity once."""
+    ordered = sorted(dimensions, key=lambda each: float(each["beginRange"]))
+    for each in ordered:
+        if not math.isfinite(float(each["pricePerUnit"].get("USD", math.nan))):
+            raise SettingError(f"the AWS Price List has no price in dollars for {name!r}: {each['pricePerUnit']}")
+    edges = [0.0, *(float(each["endRange"]) for each in ordered)]  # the last is "Inf"
+    if edges[:-1] != [float(each["beginRange"]) for each in ordered] or edges[-1] != math.inf:
+        raise SettingError(f"the tiers that the AWS Price List has for {name!r} leave a gap or overlap")
+    return [Tier(float(each["beginRange"]), float(each["pricePerUnit"]["USD"])) for each in ordered]
 
 
 def _without_allowance(tiers: list[Tier]) -> tuple[Tier, ...]:

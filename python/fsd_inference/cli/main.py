@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Annotated, NoReturn
 
 import typer
@@ -94,6 +95,12 @@ def _version_text() -> str:
     return f"fsd {number}, kernel {kernels.simd_path()}"
 
 
+@cache
+def _program() -> Callable[..., object]:
+    """Return the commands with their flags, which takes longer to put together than most of them run."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code.
 
@@ -103,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
         What follows the program's name.
     """
     try:
-        code = app(args=list(arguments), prog_name="fsd", standalone_mode=False)
+        code = _program()(args=list(arguments), prog_name="fsd", standalone_mode=False)
     except EXPLAINED as error:
         failure = explain(error)
     else:

@@ -15,9 +15,10 @@ def row_sends(network: Network, workers: int, method: str) -> int:
     return counted.row_sends
 
 
-def test_hypergraph_sends_little_on_the_benchmark_network() -> None:
-    """1024 x 120 for 8 workers: at most 124,000 rows over 119 exchanges; block and random send about 850,000."""
-    assert row_sends(graph_challenge(1024, 120), 8, "hypergraph") <= 124_000
+@pytest.mark.parametrize(("layers", "most"), [(24, 19_000), pytest.param(120, 124_000, marks=pytest.mark.long)])
+def test_hypergraph_sends_little_on_the_benchmark_network(layers: int, most: int) -> None:
+    """1024 wide, for 8 workers: about 1,000 rows an exchange at most; block and random send about 7,100."""
+    assert row_sends(graph_challenge(1024, layers), 8, "hypergraph") <= most
 
 
 @pytest.mark.parametrize("workers", [5, 8])
