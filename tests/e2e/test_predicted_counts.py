@@ -19,7 +19,9 @@ from fsd_inference.cost.prices import load_prices
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.partition import cut, load_plan
 from fsd_inference.records import Usage
+from fsd_inference.report.pricing import price
 from fsd_inference.session.sampling import sample_payloads
+from fsd_inference.units import usd_text
 from tests.support.runs import session
 
 pytestmark = pytest.mark.emulator
@@ -48,6 +50,30 @@ def foreseen(shards: Path, channel: str, settings: RunSettings) -> Usage:
     if channel == "queue":
         return predict_queue(plan, payloads, settings, lane_ranks=RANKS)
     return predict_object(plan, payloads, settings, buckets=BUCKETS)
+
+
+@pytest.mark.parametrize("channel", ["queue", "object"])
+def test_a_session_foresees_its_run_and_reports_both(stack: Path, tmp_path: Path, channel: str) -> None:
+    with session(NETWORK, channel, stack, workers=WORKERS, partition="block", micro_batches=2) as distributed:
+        predicted = distributed.predict(X)
+        report = distributed.infer(X, predicted=predicted).report
+    assert predicted is not None
+    cut(NETWORK, tmp_path / "shards", workers=WORKERS, method="block")
+    expected = foreseen(tmp_path / "shards", channel, RunSettings(workers=WORKERS, micro_batches=2))
+    assert predicted.usage.frames == expected.frames == report.usage.frames
+    assert predicted.usage.wire_bytes == pytest.approx(expected.wire_bytes, rel=0.01)
+    assert sum(predicted.usage.requests.values()) == pytest.approx(sum(expected.requests.values()), rel=0.02)
+    assert [function.invocations for function in predicted.functions] == [WORKERS, 1]
+    priced = price(report)
+    assert priced.predicted is not None
+    assert priced.metered is not None
+    report.save(tmp_path / "run")
+    page = " ".join((tmp_path / "run" / "report.html").read_text().split())
+    assert "Cost and counts: predicted against metered" in page
+    for usage in (predicted.usage, report.usage):
+        assert f"{usage.requests['s3.put']:,}" in page
+    for cost in (priced.predicted, priced.metered):
+        assert usd_text(cost.usd) in page
 
 
 @pytest.mark.parametrize(("micro_batches", "output"), [(1, "rows"), (3, "argmax")])
