@@ -246,6 +246,23 @@ def test_predicted_and_metered_side_by_side(
         assert f"{sum(value.requests.values()):,}" in page
 
 
+def test_the_plan_is_run_on_functions(
+    commands: Fsd, pushed: Path, expected: sparse.csr_array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    infer = "infer net x.npz -o planned.npz --plan auto --stack stack.json --report planned --json"
+    said = commands(*infer.split())
+    assert said.code == 0, said.stderr
+    assert same(sparse.csr_array(sparse.load_npz("planned.npz")), expected)
+    assert (said.json()["channel"], said.json()["memory_mb"]) == ("serial", 512)
+    assert said.json()["predicted"]["usage"]["requests"]["lambda.invoke"] == 2
+    compared = commands("report", "planned", "--json").json()["runs"][0]
+    assert compared["predicted"]["usd"] > 0
+    assert compared["predicted"]["requests"] == pytest.approx(
+        compared["requests"], rel=0.6
+    )  # of a function that is cold
+
+
 # --- lanes ------------------------------------------------------------------------------------------------------------
 
 
