@@ -28,12 +28,17 @@ def ancestors(pid: int) -> Iterator[int]:
         yield pid
 
 
+def state_of(pid: int) -> str:
+    """Return the letter of a process's state, such as R, T (stopped) or Z (ended, not buried); none if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return ""
+
+
 def runs(pid: int) -> bool:
     """Whether a process is there and has not ended; init may be slow to bury it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    return state_of(pid) not in {"", "Z"}
 
 
 def wait_until(happened: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:

@@ -17,6 +17,7 @@ from fsd_inference.channels import sockets
 from fsd_inference.channels.base import Frame, Kind, Limits
 from fsd_inference.channels.sockets import SocketChannel
 from fsd_inference.errors import ChannelError
+from tests.support.processes import state_of, wait_until
 
 Open = Callable[..., SocketChannel]
 
@@ -162,6 +163,7 @@ def test_a_process_that_stops_or_dies_holds_up_no_abort(
     process = start_rank_one("stop")
     channel = open_channel(0)
     assert channel.receive([], 30) == [bytes(300_000)]
+    wait_until(lambda: state_of(process.pid) == "T", "rank 1 has stopped itself")  # until then it reads
     waiting = [channel.send([data(bytes(1 << 20), 1)]) for _ in range(8)]  # more than the kernel holds for it
     time.sleep(0.05)
     assert not waiting[-1].done()
