@@ -18,15 +18,19 @@ from fsd_inference.network import Network, digits
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.session.simulating import Planned
 
-_CASES = (  # kind, neurons, layers, share of the samples, P, micro-batches
-    ("random", 512, 10, 2.0, 2, 1),
-    ("random", 1024, 8, 1.0, 3, 1),
-    ("random", 1024, 8, 1.0, 3, 3),
-    ("random", 2048, 8, 0.5, 4, 1),
-    ("random", 2048, 8, 0.5, 4, 2),
-    ("radix", 1024, 24, 2.0, 2, 1),
-    ("radix", 1024, 24, 2.0, 8, 1),
-    ("radix", 4096, 16, 0.5, 4, 1),
+_CASES = (  # kind, neurons, layers, share of the samples, P, micro-batches: none of them is among the runs of the fit
+    ("random", 384, 14, 3.0, 5, 1),
+    ("random", 640, 9, 1.5, 1, 1),
+    ("random", 640, 9, 1.5, 6, 2),
+    ("random", 1536, 6, 0.75, 3, 1),
+    ("random", 1536, 6, 0.75, 7, 5),
+    ("random", 3000, 5, 0.6, 5, 1),
+    ("random", 3000, 5, 0.6, 5, 3),
+    ("random", 12000, 3, 0.1, 6, 1),
+    ("radix", 1024, 48, 3.0, 5, 1),
+    ("radix", 1024, 48, 1.5, 3, 3),
+    ("radix", 4096, 30, 0.4, 6, 1),
+    ("radix", 16384, 6, 0.1, 3, 1),
 )
 
 

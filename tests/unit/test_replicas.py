@@ -190,10 +190,17 @@ def test_a_replica_that_fails_for_good_is_named_and_nothing_is_left() -> None:
     engine.close()
 
 
+def alarm() -> None:
+    """Have SIGALRM sent in a while, when the main thread waits for others."""
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+
+
 def test_an_interrupt_stops_all_replicas() -> None:
     stopped, ended = threading.Event(), []
+    all_run = threading.Barrier(4, action=alarm)
 
     def work(number: int) -> None:
+        all_run.wait(30)
         assert stopped.wait(30)
         ended.append(number)
 
@@ -201,7 +208,6 @@ def test_an_interrupt_stops_all_replicas() -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
     began = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -232,8 +238,10 @@ def test_an_interrupt_gives_up_the_runs_of_all_replicas() -> None:
         def __init__(self) -> None:
             super().__init__(lambda _: False)
             self.followed: dict[str, threading.Event] = {}
+            self.all_run = threading.Barrier(3, action=alarm)
 
         def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+            self.all_run.wait(30)
             assert self.followed.setdefault(spec.run, threading.Event()).wait(30)
             raise WorkerDiedError("given up", rank=0)  # which would be tried again otherwise
 
@@ -248,14 +256,13 @@ def test_an_interrupt_gives_up_the_runs_of_all_replicas() -> None:
     engine = replicated(home, 3)
     engine.prepare()
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
     began = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             engine.infer(X)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert not any(thread.name.startswith("replica-") for thread in threading.enumerate())
     assert list(home.runs.list("runs/")) == []
     engine.close()

@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from fsd_inference.cost.frames import Payloads
 from fsd_inference.cost.work import Work
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partition.plan import Edge, ExchangePlan
 
 PROCESS_BYTES = 42e6
 """An interpreter with the engine's libraries (measured, local processes, 2026-11)."""
 FUNCTION_BYTES = 100e6
 """The same in a function: 68 MB with the services' clients (measured, 2026-11), the rest assumed: Lambda's runtime."""
 MARGIN = 1.25
-"""What a function is given over the estimate, which is right to about a fifth."""
-# Fitted on 19 runs of local processes: random networks (256 to 16,384 neurons) and RadiX-Net (1,024 and 4,096), P = 2
-# to 8, 100 to 8,000 samples, 1 to 4 micro-batches; all are within 20% of the measured peaks.
+"""What a function is given over the estimate, which was within 16% of the peaks of 32 runs."""
+# What the engine's steps hold at once gives most of these; those of frames were fitted on 20 runs of local processes
+# (random networks of 256 to 16,384 neurons, RadiX-Net of 1,024 and 4,096; P = 1 to 8; 1 to 4 micro-batches), none of
+# which is among those that `make bench BENCH=memory` checks.
 _SHARD_COPIES = 1.5
-_ACTIVE_COPIES = 2.7  # rows that are computed, their results and what is packed of them
-_RECEIVED_COPIES = 21.0  # frames of a step as they came, those that came early, and what they unpack to
+_PANEL_COPIES = 1.0
+_RECEIVED_COPIES = 6.6  # as they came, as the inbox keeps them, unpacked; and some of the next step's
+_SENT_COPIES = 7.4  # packed, as frames, and as the channel has them
+_RESULT_COPIES = 3.0  # the blocks, their sum, and the object
 _VALUE_BYTES = 4  # float32
+_RESULT_BYTES = 5  # of a value with its place
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes that the largest rank holds at once, each part where it is most.
+
+    Attributes
+    ----------
+    shard : float
+    panels : float
+        Activations of a step: what the layer reads, and what the one before has made or it makes itself, the larger;
+        dense, for the samples that are alive. Of micro-batches that wait, what they made last.
+    received, sent : float
+        Packed rows that a step gets, and those that it sends, once for all that want them.
+    ended : float
+        Activations of the last layer.
+    result : float
+        Its values that are not zero, packed.
+    """
+
+    shard: float
+    panels: float
+    received: float
+    sent: float
+    ended: float
+    result: float
 
 
 def rank_bytes(plan: ExchangePlan, work: Work, payloads: Payloads, *, base_bytes: float = PROCESS_BYTES) -> float:
     """Return the bytes that the largest rank holds at most.
 
-    A + 1.5 shards + 2.7 x activations that are not zero + 21 x frames: the activations of the layer where the rank has
-    most, and the frames that it gets before the layer where that is most; both of a micro-batch.
+    A + 1.5 shards + the larger of panels + 6.6 x received + 7.4 x sent (while it computes) and ended + 3 x result (at
+    its end): see `Held`.
 
     Parameters
     ----------
@@ -35,17 +69,43 @@ def rank_bytes(plan: ExchangePlan, work: Work, payloads: Payloads, *, base_bytes
     base_bytes : float
         A, what a process holds without any of these.
     """
-    samples = max(payloads.samples)
-    # Rows are dealt evenly, as connections are; the last layer is about as dense as the one before.
-    widths = np.array([*work.inputs[1:], work.inputs[-1]], np.float64)
-    density = np.array([*payloads.density, payloads.density[-1] if payloads.density else 1.0])
-    active = float((widths * density).max()) / work.workers * samples * _VALUE_BYTES
-    received = 0.0
-    for exchange, sizes in zip(plan.exchanges, payloads.exchanges, strict=True):
-        got = np.zeros(plan.workers)
-        for edge, size in zip(exchange, sizes.max(axis=1, initial=0.0).tolist(), strict=True):
-            for target in edge.targets:
-                got[target] += size
-        received = max(received, float(got.max()))
-    shard = float(work.shard_bytes.max())
-    return base_bytes + _SHARD_COPIES * shard + _ACTIVE_COPIES * active + _RECEIVED_COPIES * received
+    held = held_bytes(plan, work, payloads)
+    computing = _PANEL_COPIES * held.panels + _RECEIVED_COPIES * held.received + _SENT_COPIES * held.sent
+    ending = _PANEL_COPIES * held.ended + _RESULT_COPIES * held.result
+    return base_bytes + _SHARD_COPIES * held.shard + max(computing, ending)
+
+
+def held_bytes(plan: ExchangePlan, work: Work, payloads: Payloads) -> Held:
+    """Return what the largest rank holds, part by part."""
+    # Rows are dealt evenly, as connections are.
+    own = np.array([0.0, *work.inputs[1:], work.inputs[-1]]) / work.workers
+    got = np.array([0.0, *(_most(exchange, [edge.rows.size for edge in exchange]) for exchange in plan.exchanges)])
+    sizes = [each.max(axis=1, initial=0.0).tolist() for each in payloads.exchanges]
+    received = [_most(exchange, each) for exchange, each in zip(plan.exchanges, sizes, strict=True)]
+    sent = [_most(exchange, each, sent=True) for exchange, each in zip(plan.exchanges, sizes, strict=True)]
+    inputs = np.array(work.inputs, np.float64)
+    columns = np.minimum(own[:-1] + got, inputs)
+    # Which inputs a rank reads is not in the plan: about the share that it reads of the next layer's.
+    columns[0] = inputs[0] * (columns[1] / inputs[1] if work.layers > 1 else 1.0)
+    live = np.array([1.0, *payloads.live])
+    here, all_samples = max(payloads.samples), sum(payloads.samples)
+    # What the layer before made is released before the layer makes anything.
+    step = here * columns + all_samples * np.maximum(own[:-1], own[1:])
+    density = payloads.density[-1] if payloads.density else 1.0
+    return Held(
+        shard=float(work.shard_bytes.max()),
+        panels=_VALUE_BYTES * float((live * step).max()),
+        received=max(received, default=0.0),
+        sent=max(sent, default=0.0),
+        ended=_VALUE_BYTES * float(live[-1] * own[-1]) * all_samples,
+        result=_RESULT_BYTES * density * float(own[-1]) * all_samples,
+    )
+
+
+def _most(exchange: Sequence[Edge], amounts: Sequence[float], *, sent: bool = False) -> float:
+    """Return the most that one rank gets, or sends, where each edge brings its amount."""
+    total: defaultdict[int, float] = defaultdict(float)
+    for edge, amount in zip(exchange, amounts, strict=True):
+        for rank in (edge.source,) if sent else edge.targets:
+            total[rank] += amount
+    return max(total.values(), default=0.0)

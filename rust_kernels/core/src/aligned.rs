@@ -1,46 +1,25 @@
 //! A zeroed float buffer aligned to cache lines.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 
 pub(crate) const LINE: usize = 64;
 
 /// Floats that start at a cache line and are zero at first.
+///
+/// They lie within a plain vector that is a line longer. Before 2.38, glibc does not find memory again that was asked
+/// for with an alignment and given back: a rank would grow by a panel a layer.
 pub(crate) struct Aligned {
-    start: NonNull<f32>,
+    data: Vec<f32>,
+    start: usize,
     len: usize,
 }
 
-// SAFETY: it owns its memory, as Vec<f32> does.
-unsafe impl Send for Aligned {}
-// SAFETY: as above.
-unsafe impl Sync for Aligned {}
-
 impl Aligned {
     pub fn zeroed(len: usize) -> Self {
-        if len == 0 {
-            return Self { start: NonNull::dangling(), len };
-        }
-        let layout = Self::layout(len);
-        // SAFETY: the layout is not empty.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start.cast()) else { handle_alloc_error(layout) };
-        Self { start, len }
-    }
-
-    fn layout(len: usize) -> Layout {
-        let bytes = len.checked_mul(size_of::<f32>()).expect("more activations than an address can name");
-        Layout::from_size_align(bytes, LINE).expect("more activations than an address can name")
-    }
-}
-
-impl Drop for Aligned {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: allocated in `zeroed` with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) }
-        }
+        let spare = LINE / size_of::<f32>() - 1;
+        let data = vec![0.0; len.checked_add(spare).expect("more activations than an address can name")];
+        let start = data.as_ptr().align_offset(LINE);
+        Self { data, start, len }
     }
 }
 
@@ -56,14 +35,31 @@ impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `len` floats were allocated and zeroed.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        &self.data[self.start..self.start + self.len]
     }
 }
 
 impl DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as in `deref`, and borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+        &mut self.data[self.start..self.start + self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_starts_at_a_line_and_is_zero_and_a_copy_is_equal() {
+        for len in (0..70).chain([1000, 1 << 20]) {
+            let mut one = Aligned::zeroed(len);
+            assert_eq!(one.len(), len);
+            assert_eq!(one.as_ptr() as usize % LINE, 0);
+            assert!(one.iter().all(|&value| value == 0.0));
+            one.iter_mut().enumerate().for_each(|(index, value)| *value = index as f32);
+            let copy = one.clone();
+            assert_eq!(copy[..], one[..]);
+            assert_eq!(copy.as_ptr() as usize % LINE, 0);
+        }
     }
 }

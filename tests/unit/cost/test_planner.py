@@ -182,7 +182,6 @@ def test_memory_grows_with_shard_and_samples_and_falls_with_micro_batches() -> N
     base = rank_bytes(one.plan, one.work, one.payloads)
     more = rank_bytes(one.plan, one.work, with_samples(one.payloads, 10 * SAMPLES))
     parts = rank_bytes(one.plan, one.work, with_samples(one.payloads, 10 * SAMPLES, 10))
-    assert base < more
-    assert parts == pytest.approx(base)
+    assert base < parts < more
     heavy = replace(one.work, shard_bytes=one.work.shard_bytes + 10**9)
     assert rank_bytes(one.plan, heavy, one.payloads) == pytest.approx(base + 1.5 * 10**9)
