@@ -132,12 +132,16 @@ def step_frames(plan: ExchangePlan, payloads: Payloads, frame_bytes: int) -> Ite
     if edges != [len(sizes) for sizes in payloads.exchanges]:
         raise SettingError("the sizes of frames were predicted for another plan: predict them for this one")
     for layer, sizes in enumerate(payloads.exchanges):
+        steps: dict[int, tuple[FrameSize, ...]] = {}
         for micro_batch in range(len(payloads.samples)):
-            of_source: defaultdict[int, list[FrameSize]] = defaultdict(list)
-            for edge, payload in zip(plan.exchanges[layer], sizes[:, micro_batch], strict=True):
-                of_source[edge.source] += cut_frames(edge.targets, float(payload), frame_bytes)
-            for source, frames in of_source.items():
-                yield StepFrames(layer, micro_batch, source, tuple(frames))
+            # Micro-batches of as many samples are mostly taken to be alike.
+            if not micro_batch or not np.array_equal(sizes[:, micro_batch], sizes[:, micro_batch - 1]):
+                of_source: defaultdict[int, list[FrameSize]] = defaultdict(list)
+                for edge, payload in zip(plan.exchanges[layer], sizes[:, micro_batch].tolist(), strict=True):
+                    of_source[edge.source] += cut_frames(edge.targets, payload, frame_bytes)
+                steps = {source: tuple(frames) for source, frames in of_source.items()}
+            for source, frames in steps.items():
+                yield StepFrames(layer, micro_batch, source, frames)
 
 
 def publish_batches(frames: Iterable[FrameSize], limits: ChannelLimits) -> list[list[float]]:
@@ -186,7 +190,7 @@ def _first_fit(messages: Iterable[float], batch_bytes: int) -> list[list[float]]
 
 def units(size: float) -> int:
     """Return the 64 KiB units that a request of `size` bytes is billed as."""
-    return max(1, math.ceil(size / UNIT_BYTES))
+    return int(-(-size // UNIT_BYTES)) or 1
 
 
 def object_reads(frames: Sequence[FrameSize], first_bytes: int) -> int:

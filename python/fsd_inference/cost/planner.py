@@ -18,7 +18,15 @@ from fsd_inference.cost.model import Billing, Cost, run_cost
 from fsd_inference.cost.options import Advice, BreakEven, Option, Question
 from fsd_inference.cost.prices import EXPRESS, INSTANCE, PriceTable
 from fsd_inference.cost.simulator.launch import MOST_DEPTH, launch_s
-from fsd_inference.cost.times import INSTANCES, RunTimes, ServerTimes, cluster_times, predict_times, server_times
+from fsd_inference.cost.times import (
+    INSTANCES,
+    RunTimes,
+    ServerTimes,
+    Traffic,
+    cluster_times,
+    predict_times,
+    server_times,
+)
 from fsd_inference.cost.timing import Sourced, Timing
 from fsd_inference.cost.volumes import count_run, predict_object, predict_queue, predict_serial
 from fsd_inference.cost.work import MB_A_VCPU
@@ -115,12 +123,13 @@ class _Planner:
         ):
             payloads = with_samples(cut.payloads, math.ceil(self._question.samples / replicas))
             whole = thin(replace(cut, payloads=payloads), _MOST_EDGES)
+            traffic = Traffic(whole.cut.plan, whole.cut.payloads)
             need = rank_bytes(cut.plan, cut.work, payloads, base_bytes=FUNCTION_BYTES)
             usage = predict_serial(payloads, RunSettings())
             late = self._timing.latency("begin" if self._is_warm else "cold")
             waited = max(0.0, late.largest_s(replicas) - late.mean_s) if replicas > 1 else 0.0
             for memory_mb in self._sizes(need, _SERIAL_SIZES):
-                times = self._times(whole, RunSettings(), "serial", memory_mb)
+                times = self._times(whole, traffic, RunSettings(), "serial", memory_mb)
                 cost = self._cost(Usage(), usage, times, memory_mb, payloads.samples[0], RunSettings(), "serial")
                 services = {name: replicas * usd for name, usd in cost.by_service().items()}
                 option = Option(
@@ -137,6 +146,7 @@ class _Planner:
             some = replace(cut, payloads=parts)
             thinned = thin(some, _MOST_EDGES // micro_batches)
             need = rank_bytes(thinned.cut.plan, thinned.cut.work, thinned.cut.payloads, base_bytes=FUNCTION_BYTES)
+            traffic = Traffic(thinned.cut.plan, thinned.cut.payloads)
             settings = RunSettings(workers=cut.workers, branching=branching, micro_batches=micro_batches)
             # Not every region has S3 Express.
             stores = ("object", "express") if EXPRESS in self._prices.prices else ("object",)
@@ -146,7 +156,7 @@ class _Planner:
                 count_run(own, cut.workers, parts, settings, ChannelLimits())
                 for variant in variants:
                     for memory_mb in self._sizes(need, _SIZES[:2]):
-                        times = self._times(thinned, settings, variant, memory_mb)
+                        times = self._times(thinned, traffic, settings, variant, memory_mb)
                         cost = self._cost(usage - own, own, times, memory_mb, self._question.samples, settings, variant)
                         option = Option(
                             variant, times.wall_s, cost.usd, need / 1e6, "", cut.workers, 1, memory_mb, branching,
@@ -154,7 +164,9 @@ class _Planner:
                         )  # fmt: skip
                         yield self._judged(option, times, cost)
 
-    def _times(self, thinned: Thinned, settings: RunSettings, variant: str, memory_mb: int) -> RunTimes:
+    def _times(
+        self, thinned: Thinned, traffic: Traffic, settings: RunSettings, variant: str, memory_mb: int
+    ) -> RunTimes:
         """Return the times of all layers, each of those looked at standing for some."""
         cut, weights = thinned.cut, thinned.weights
         times = predict_times(
@@ -166,6 +178,7 @@ class _Planner:
             self._express if variant == "express" else self._timing,
             memory_mb=memory_mb,
             warm=settings.workers * self._is_warm,
+            traffic=traffic,
         )
         layers = tuple(weight * period for weight, period in zip(weights, times.layers_s, strict=True))
         computing = tuple(weight * each for weight, each in zip(weights, times.compute_s, strict=True))
@@ -234,6 +247,7 @@ class _Planner:
         thinned = thin(replace(cut, payloads=parts), _MOST_EDGES)
         seen = thinned.cut
         need = rank_bytes(seen.plan, seen.work, seen.payloads, base_bytes=PROCESS_BYTES)
+        traffic = Traffic(seen.plan, seen.payloads)
         for instance, (_, gib) in INSTANCES.items():
             if (priced := self._prices.prices.get(f"{INSTANCE}{instance}")) is None:
                 continue  # nor every instance type
@@ -242,8 +256,9 @@ class _Planner:
                 times = server_times(cut.work, parts, self._timing, instance)
             else:
                 times = cluster_times(
-                    seen.plan, seen.work, seen.payloads, self._timing, instance, weights=thinned.weights
-                )
+                    seen.plan, seen.work, seen.payloads, self._timing, instance,
+                    weights=thinned.weights, traffic=traffic,
+                )  # fmt: skip
             whole = Option(
                 "server" if count == 1 else "cluster", 0.0, None, need / 1e6, "", count,
                 instance=instance, is_estimated=cut.is_estimated,

@@ -19,7 +19,7 @@ from fsd_inference.config import RunSettings
 from fsd_inference.cost.frames import ChannelLimits, Payloads
 from fsd_inference.cost.simulator.launch import launch_s
 from fsd_inference.cost.simulator.rank import READERS, SENDERS
-from fsd_inference.cost.timing import Timing
+from fsd_inference.cost.timing import Latency, Timing
 from fsd_inference.cost.work import Speed, Work
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
@@ -81,6 +81,7 @@ def predict_times(
     memory_mb: int = 1769,
     warm: int = 0,
     limits: ChannelLimits | None = None,
+    traffic: Traffic | None = None,
 ) -> RunTimes:
     """Predict a run on functions.
 
@@ -97,6 +98,8 @@ def predict_times(
     warm : int
         Function environments that are there already.
     limits : ChannelLimits, optional
+    traffic : Traffic, optional
+        Of this plan and these payloads, for those who predict several runs of them.
 
     Raises
     ------
@@ -116,7 +119,8 @@ def predict_times(
         before += 2 * timing.latency("cold").mean_s
     request_s = timing["cpu.request_s"] / speed.one
     load = _load_s(work, payloads, timing, speed)
-    periods, computing = _layers(plan, work, payloads, settings, channel, timing, speed, limits or ChannelLimits())
+    traffic = traffic or Traffic(plan, payloads)
+    periods, computing = _layers(traffic, work, payloads, settings, channel, timing, speed, limits or ChannelLimits())
     # A result and a report; then each rank tells its parent.
     store = 2 * (timing.latency("put").mean_s + request_s)
     if plan.workers > 1 and channel in {"queue", "object"}:
@@ -150,7 +154,7 @@ def _load_s(work: Work, payloads: Payloads, timing: Timing, speed: Speed) -> flo
 
 
 def _layers(
-    plan: ExchangePlan,
+    traffic: Traffic,
     work: Work,
     payloads: Payloads,
     settings: RunSettings,
@@ -159,53 +163,64 @@ def _layers(
     speed: Speed,
     limits: ChannelLimits,
 ) -> tuple[list[float], list[float]]:
-    compute = speed.compute_s(work, payloads)
-    step_s = timing["cpu.step_s"] / speed.one
     micro_batches = len(payloads.samples)
-    periods, computing = [], []
-    for layer in range(work.layers):
-        of_rank = compute[layer].mean(axis=1) + step_s  # of a micro-batch
+    of_rank = speed.compute_s(work, payloads).mean(axis=2) + timing["cpu.step_s"] / speed.one  # of a micro-batch
+    computing = (of_rank * micro_batches).max(axis=1)
+    periods = computing.copy()
+    sending = np.flatnonzero(traffic.frames.any(axis=1))  # layers after which anything is sent
+    if sending.size:
+        exchange, receiving, packing = (
+            found[sending] for found in traffic.exchange_s(channel, timing, speed, limits)
+        )  # fmt: skip
+        of_rank = of_rank[sending]
         whole = of_rank * micro_batches
-        computing.append(float(whole.max()))
-        if layer >= len(plan.exchanges) or not plan.exchanges[layer]:
-            periods.append(float(whole.max()))
-            continue
-        traffic = _Traffic(plan, payloads, layer)
-        exchange, receiving, packing = traffic.exchange_s(channel, timing, speed, limits)
         hidden = (micro_batches - 1) * of_rank
         if settings.overlap:
-            hidden = hidden + of_rank * (1 - traffic.boundary_share(work, layer))
+            hidden = hidden + of_rank * (1 - traffic.boundary_share(work)[sending])
         # One thread receives, whatever the number of micro-batches.
         own = np.maximum(whole + packing * micro_batches, receiving * micro_batches)
-        periods.append(float(np.maximum(own, whole - hidden + packing + exchange).max()))
-    return periods, computing
+        periods[sending] = np.maximum(own, whole - hidden + packing + exchange).max(axis=1)
+    return periods.tolist(), computing.tolist()
 
 
-class _Traffic:
-    """One exchange, summed over each rank's edges; bytes are those of a mean micro-batch."""
+class Traffic:
+    """A plan's exchanges, summed over each rank's edges; bytes are those of a mean micro-batch.
 
-    def __init__(self, plan: ExchangePlan, payloads: Payloads, layer: int) -> None:
-        edges = plan.exchanges[layer]
-        sizes = payloads.exchanges[layer].mean(axis=1)
-        self._workers = plan.workers
-        source = np.array([edge.source for edge in edges])
-        counts = [len(edge.targets) for edge in edges]
-        target = np.fromiter((rank for edge in edges for rank in edge.targets), np.int64, sum(counts))
-        of_edge = np.array([edge.rows.size for edge in edges], np.float64)
-        self.sent, self.frames = self._sums(source, sizes), self._sums(source, np.ones(source.size))
-        self.got, self.sources = self._sums(target, np.repeat(sizes, counts)), self._sums(target, np.ones(target.size))
-        self._rows: Floats = np.zeros(plan.workers)
-        np.maximum.at(self._rows, source, of_edge)
-        self._plan_rows = float(of_edge.sum())
+    Parameters
+    ----------
+    plan : ExchangePlan
+    payloads : Payloads
+        Of this plan.
 
-    def _sums(self, ranks: NDArray[np.int64], values: Floats) -> Floats:
-        return np.bincount(ranks, values, self._workers).astype(np.float64)
+    Attributes
+    ----------
+    sent, got : ndarray of float64, exchanges x P
+        Bytes.
+    frames, sources : ndarray of float64, exchanges x P
+        Edges by which a rank sends, and by which it receives.
+    """
 
-    def boundary_share(self, work: Work, layer: int) -> Floats:
+    def __init__(self, plan: ExchangePlan, payloads: Payloads) -> None:
+        self._shape = len(plan.exchanges), plan.workers
+        edges = [(layer * plan.workers, edge) for layer, exchange in enumerate(plan.exchanges) for edge in exchange]
+        sizes = np.concatenate([np.zeros(0), *(of_layer.mean(axis=1) for of_layer in payloads.exchanges)])
+        counts = np.array([len(edge.targets) for _, edge in edges], np.int64)
+        source = np.array([start + edge.source for start, edge in edges], np.int64)
+        target = np.fromiter((start + rank for start, edge in edges for rank in edge.targets), np.int64, counts.sum())
+        self.sent, self.frames = self._sums(source, sizes), self._sums(source)
+        self.got, self.sources = self._sums(target, np.repeat(sizes, counts)), self._sums(target)
+        rows: Floats = np.zeros(math.prod(self._shape))
+        np.maximum.at(rows, source, np.array([edge.rows.size for _, edge in edges], np.float64))
+        self._rows = rows.reshape(self._shape)  # of the largest edge
+
+    def _sums(self, places: NDArray[np.int64], values: Floats | None = None) -> Floats:
+        return np.bincount(places, values, math.prod(self._shape)).astype(np.float64).reshape(self._shape)
+
+    def boundary_share(self, work: Work) -> Floats:
         """Return about which share of a rank's rows others need: no less than its largest edge."""
-        width = work.inputs[layer + 1] if layer + 1 < len(work.inputs) else self._plan_rows
-        owned = max(1.0, width / work.workers)
-        share: Floats = np.minimum(1.0, self._rows / owned)
+        widths = np.array(work.inputs[1 : 1 + self._shape[0]], np.float64)
+        owned = np.maximum(1.0, widths / work.workers)
+        share: Floats = np.minimum(1.0, self._rows / owned[:, None])
         return share
 
     def exchange_s(
@@ -219,9 +234,7 @@ class _Traffic:
         request_s, message_s = timing["cpu.request_s"] / one, timing["cpu.message_s"] / one
         byte_s = 1 / timing["cpu.body_bytes_per_s"] / one
         network = timing["network.bytes_per_s"]
-        # A rank waits for its slowest source, whose latency is about the largest of as many draws.
-        draws = max(1, round(float(self.sources.mean())))
-        largest = {name: timing.latency(name).largest_s(draws) for name in _HOPS.get(channel, ())}
+        largest = {name: self._largest_s(timing.latency(name)) for name in _HOPS.get(channel, ())}
         if channel == "queue":
             sent, got = self.sent * 4 / 3, self.got * 4 / 3
             batches = np.maximum(np.ceil(self.frames / _BATCH_ENTRIES), np.ceil(sent / limits.message_bytes))
@@ -230,20 +243,26 @@ class _Traffic:
             polls = np.ceil(self.sources / _BATCH_ENTRIES)
             receiving = polls * (timing.latency("receive").mean_s + request_s) + self.sources * message_s
             receiving = receiving + got * byte_s + got / network
-            return np.full_like(sent, float(sending.max()) + largest["deliver"]) + receiving, receiving, packing
+            return sending.max(axis=1, keepdims=True) + largest["deliver"] + receiving, receiving, packing
         if channel == "object":
             sending = request_s + largest["put"] + self.sent * byte_s + self.sent / network
             # The one expected last is polled at intervals of about an eighth of the wait; then the others are read.
             reads = 1 + np.ceil(np.maximum(0, self.sources - 1) / READERS)
-            wait = float(sending.max())
+            wait = sending.max(axis=1, keepdims=True)
             receiving = wait / 16 + reads * (timing.latency("get").largest_s(READERS) + request_s)
             receiving = receiving + self.got * byte_s + self.got / network
-            return np.full_like(self.sent, wait) + receiving, receiving, packing
+            return wait + receiving, receiving, packing
         is_mpi = channel == "mpi"
         latency = timing["mpi.latency_s"] if is_mpi else 0.0
         bandwidth = timing["mpi.bytes_per_s" if is_mpi else "connection.bytes_per_s"]
-        travelling = latency + float((self.sent / bandwidth).max()) + self.got / bandwidth
+        travelling = latency + (self.sent / bandwidth).max(axis=1, keepdims=True) + self.got / bandwidth
         return travelling, self.got / bandwidth, packing
+
+    def _largest_s(self, latency: Latency) -> Floats:
+        """Return what a rank waits for its slowest source, exchanges x 1: about the largest of as many draws."""
+        draws = [max(1, round(mean)) for mean in self.sources.mean(axis=1).tolist()]
+        found = {count: latency.largest_s(count) for count in set(draws)}
+        return np.array([[found[count]] for count in draws])
 
 
 # --- servers ---------------------------------------------------------------------------------------------------------
@@ -314,6 +333,7 @@ def cluster_times(
     instance: str,
     *,
     weights: Sequence[float] | None = None,
+    traffic: Traffic | None = None,
 ) -> ServerTimes:
     """Predict a batch on P servers, a rank on each with all vCPUs at work, which exchange rows by MPI.
 
@@ -327,6 +347,8 @@ def cluster_times(
         Of each server.
     weights : sequence of float, optional
         For how many layers each layer stands; 1 if not given.
+    traffic : Traffic, optional
+        As for `predict_times`.
 
     Raises
     ------
@@ -338,7 +360,8 @@ def cluster_times(
     cores, _ = INSTANCES[instance]
     speed = Speed(timing, threads=cores, server_vcpus=cores)
     settings = RunSettings(workers=plan.workers, threads=cores)
-    periods, _ = _layers(plan, work, payloads, settings, "mpi", timing, speed, ChannelLimits())
+    traffic = traffic or Traffic(plan, payloads)
+    periods, _ = _layers(traffic, work, payloads, settings, "mpi", timing, speed, ChannelLimits())
     load = _server_load_s(float(work.shard_bytes.max()), timing, cores)
     whole = sum(weight * period for weight, period in zip(weights or (1.0,) * len(periods), periods, strict=True))
     return ServerTimes(instance, timing["boot.s"], load, whole)

@@ -183,9 +183,9 @@ class _Traffic:
     @staticmethod
     def publish(usage: Usage, frames: Sequence[FrameSize], limits: ChannelLimits) -> None:
         """Count the requests that publish the frames of one send."""
-        for batch in publish_batches(frames, limits):
-            _count(usage, "sns.publish", 1, units(sum(batch)))
-            usage.billed_units[f"sns.publish{EACH_MESSAGE}"] += sum(map(units, batch))
+        batches = publish_batches(frames, limits)
+        _count(usage, "sns.publish", len(batches), sum(units(sum(batch)) for batch in batches))
+        usage.billed_units[f"sns.publish{EACH_MESSAGE}"] += sum(units(size) for batch in batches for size in batch)
 
 
 def _count(usage: Usage, kind: str, requests: int, billed: int | None = None) -> None:
