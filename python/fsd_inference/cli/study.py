@@ -54,6 +54,9 @@ def study(
     budget: Annotated[float | None, typer.Option("--budget", help="A query costs no more, in USD.")] = None,
     largest: LargestFunction = 10240,
     most_workers: MostWorkers = 16,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, help="Functions that the account may run at once: others wait.")
+    ] = 1000,
     architecture: Architecture = "x86_64",
     region: Region = "us-east-1",
     prices: PricesFile = None,
@@ -97,7 +100,7 @@ def study(
         x = None if inputs is None else load_inputs(inputs, loaded.widths[0])
         cuts = make_cuts(loaded, question, x=x, kept=kept_plans(loaded, cache), progress=tasks)
         tasks.begin("study", None)
-        days = study_day(cuts, queries, timed, priced, question=question)
+        days = study_day(cuts, queries, timed, priced, question=question, concurrency=concurrency)
         tasks.end("study")
     if days[0].problem is not None:
         raise SettingError(_no_day(days))
@@ -116,8 +119,12 @@ def study(
         "days": [day.to_json() for day in days],
     }
     title = f"{len(queries):,} queries of {samples[0]:,} to {samples[-1]:,} samples in a day; {priced}; {timed}"
-    drawn = table(title, ("alternative", "USD a day", "p50", "p95", "p99", "cold", "", "why not"), map(_row, days))
+    waited = any(day.throttled for day in days)
+    heads = ("alternative", "USD a day", "p50", "p95", "p99", "cold", *(["waited"] * waited), "", "why not")
+    drawn = table(title, heads, (_row(day, waited) for day in days))
     said = [("cheapest", days[0].name)]
+    if waited:
+        said.append(("waited", f"queries that waited for functions: the account runs {concurrency:,} at once"))
     if inputs is None:
         said.append(("inputs", "random, as none were given: real ones may leave more or less to compute and to send"))
     out.result(record, drawn, facts(said))
@@ -152,12 +159,13 @@ def _no_day(days: Sequence[Day]) -> str:
     )
 
 
-def _row(day: Day) -> tuple[str, ...]:
+def _row(day: Day, waited: bool) -> tuple[str, ...]:
     return (
         day.name,
         usd_text(day.usd),
         *(seconds_text(day.latency_s[name]) for name in ("p50", "p95", "p99")),
         "" if day.cold is None else f"{day.cold:.0%}",
+        *([f"{day.throttled:,}" if day.throttled else ""] if waited else []),
         "~" if day.is_estimated else "",
         day.problem or "",
     )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
 from fsd_inference.cost.cut import Cut
 from fsd_inference.cost.model import Billing
-from fsd_inference.cost.options import VARIANTS, Advice, Option, Question
+from fsd_inference.cost.options import MOST_WORKERS, VARIANTS, Advice, Option, Question
 from fsd_inference.cost.planner import KEPT_WARM_S, advise
 from fsd_inference.cost.prices import PriceTable
 from fsd_inference.cost.timing import Timing
 from fsd_inference.cost.workload import DAY_S, Query
+from fsd_inference.errors import SettingError
 
 PERCENTILES = (50, 95, 99)
 _SIZES = 4  # numbers of samples that are planned for: between them, times and costs follow straight lines of logarithms
@@ -35,6 +38,8 @@ class Day:
         Seconds from a query to its answer: ``p50``, ``p95``, ``p99``, ``max``.
     cold : float or None
         Share of the queries for which functions had to be made; None for servers.
+    throttled : int or None
+        Queries that waited because others had the functions that the account may run at once; None for servers.
     problem : str or None
         Why queries cannot all be answered.
     is_estimated : bool
@@ -45,6 +50,7 @@ class Day:
     usd: float
     latency_s: dict[str, float]
     cold: float | None = None
+    throttled: int | None = None
     problem: str | None = None
     is_estimated: bool = False
 
@@ -61,12 +67,17 @@ def study(
     *,
     question: Question,
     billing: Billing | None = None,
+    concurrency: int = MOST_WORKERS,
 ) -> tuple[Day, ...]:
     """Answer a day's queries in each way, the cheapest first; ways that cannot answer them all last.
 
     With functions each query takes the option of that variant that `advise` would rank first for its samples, and
     environments that are free and were used in the last minutes. An always-on server answers one query after the
     other; a job-scoped one is made for each.
+
+    Queries that overlap share the functions that the account may run at once. Nothing is refused: runs are started by
+    asynchronous invocations, which Lambda keeps and tries again. A query waits until all that it needs is free, after
+    those that came before it; the pauses between Lambda's tries come on top.
 
     Parameters
     ----------
@@ -78,7 +89,16 @@ def study(
         As for `advise`.
     question : Question
         Its limits are those of each query; its samples are not looked at.
+    concurrency : int
+        Functions that the account may run at once, coordinators included.
+
+    Raises
+    ------
+    SettingError
+        The account may run no function.
     """
+    if concurrency < 1:
+        raise SettingError(f"an account may run at least 1 function at once, not {concurrency}")
     sizes = _sizes(query.samples for query in queries)
 
     def plans(queries_a_day: float | None) -> list[Advice]:
@@ -88,11 +108,12 @@ def study(
     cold, warm = plans(None), plans(_OFTEN)
     days = []
     for name, picked in _alternatives(cold[-1]).items():
-        options = [[picked(advice.options) for advice in each] for each in (cold, warm)]
+        seldom, often = ([picked(advice.options) for advice in each] for each in (cold, warm))
         if picked(cold[-1].options).is_server:
-            days.append(_server_day(name, queries, sizes, options[0]))
+            day = _server_day(name, queries, sizes, seldom, question.deadline_s)
         else:
-            days.append(_function_day(name, queries, sizes, *options))
+            day = _function_day(name, queries, sizes, seldom, often, concurrency, question.deadline_s)
+        days.append(day)
     return tuple(sorted(days, key=lambda day: (day.problem is not None, day.usd)))
 
 
@@ -128,47 +149,97 @@ def _curve(sizes: Sequence[int], values: Sequence[float]) -> Callable[[int], flo
 
 
 def _function_day(
-    name: str, queries: Sequence[Query], sizes: Sequence[int], cold: Sequence[Option], warm: Sequence[Option]
+    name: str,
+    queries: Sequence[Query],
+    sizes: Sequence[int],
+    cold: Sequence[Option],
+    warm: Sequence[Option],
+    concurrency: int,
+    deadline_s: float | None,
 ) -> Day:
     walls = [_curve(sizes, [option.wall_s for option in options]) for options in (cold, warm)]
     costs = [_curve(sizes, [option.usd or 0.0 for option in options]) for options in (cold, warm)]
+    account = _Account(concurrency)
     free: list[float] = []  # when sets of environments ended their last queries
-    latencies, usd, colds = [], 0.0, 0
+    latencies, usd, colds, throttled = [], 0.0, 0, 0
     for query in queries:
+        option = cold[min(bisect_left(sizes, query.samples), len(sizes) - 1)]
+        need = option.replicas * (option.workers + 1)  # and a coordinator
+        began_s = account.free_from(query.at_s, need)
+        throttled += began_s > query.at_s
         # Those that ended last are taken first, so that the others may go.
-        free = [ended for ended in free if query.at_s - ended <= KEPT_WARM_S]
-        ready = max((ended for ended in free if ended <= query.at_s), default=None)
+        free = [ended for ended in free if began_s - ended <= KEPT_WARM_S]
+        ready = max((ended for ended in free if ended <= began_s), default=None)
         is_warm = ready is not None
         if ready is not None:
             free.remove(ready)
         colds += not is_warm
-        latencies.append(walls[is_warm](query.samples))
+        ended_s = began_s + walls[is_warm](query.samples)
+        account.run(need, ended_s)
+        latencies.append(ended_s - query.at_s)
         usd += costs[is_warm](query.samples)
-        free.append(query.at_s + latencies[-1])
-    return Day(
-        name, usd, _percentiles(latencies), colds / len(queries), _problem(cold), any(o.is_estimated for o in cold)
-    )  # fmt: skip
+        free.append(ended_s)
+    problem = _problem(cold) or account.problem or _late(latencies, deadline_s)
+    is_estimated = any(option.is_estimated for option in cold)
+    return Day(name, usd, _percentiles(latencies), colds / len(queries), throttled, problem, is_estimated)
 
 
-def _server_day(name: str, queries: Sequence[Query], sizes: Sequence[int], options: Sequence[Option]) -> Day:
+class _Account:
+    """The functions that an account may run at once, given to queries in the order in which they come."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = self._free = concurrency
+        self._running: list[tuple[float, int]] = []  # by when they end
+        self._last_s = 0.0
+        self.problem: str | None = None
+
+    def free_from(self, at_s: float, need: int) -> float:
+        """Return when a query that comes at some time can have as many functions, after those before it."""
+        if need > self._concurrency:
+            said = f"a query needs {need:,} functions at once, and the account may run {self._concurrency:,}"
+            self.problem = self.problem or said
+            need = self._concurrency
+        at_s = max(at_s, self._last_s)
+        while self._running and (self._running[0][0] <= at_s or self._free < need):
+            ended_s, count = heappop(self._running)
+            at_s = max(at_s, ended_s)
+            self._free += count
+        self._last_s = at_s
+        return at_s
+
+    def run(self, need: int, until_s: float) -> None:
+        """Note that so many of them are used."""
+        need = min(need, self._concurrency)
+        self._free -= need
+        heappush(self._running, (until_s, need))
+
+
+def _server_day(
+    name: str, queries: Sequence[Query], sizes: Sequence[int], options: Sequence[Option], deadline_s: float | None
+) -> Day:
     takes = _curve(sizes, [option.wall_s for option in options])
-    a_day = options[-1].usd_a_day
-    if a_day is None:  # a server for each query
+    usd = options[-1].usd_a_day
+    if usd is None:  # a server for each query
         cost = _curve(sizes, [option.usd or 0.0 for option in options])
+        usd = sum(cost(query.samples) for query in queries)
         latencies = [takes(query.samples) for query in queries]
-        return Day(
-            name, sum(cost(query.samples) for query in queries), _percentiles(latencies), None, _problem(options)
-        )
-    free, latencies = 0.0, []
-    for query in queries:
-        free = max(free, query.at_s) + takes(query.samples)
-        latencies.append(free - query.at_s)
-    return Day(name, a_day, _percentiles(latencies), None, _problem(options))
+    else:
+        free, latencies = 0.0, []
+        for query in queries:
+            free = max(free, query.at_s) + takes(query.samples)
+            latencies.append(free - query.at_s)
+    return Day(name, usd, _percentiles(latencies), problem=_problem(options) or _late(latencies, deadline_s))
 
 
 def _problem(options: Sequence[Option]) -> str | None:
     """Return what speaks against the alternative for any number of samples; how often is known here."""
     return next((o.problem for o in reversed(options) if o.problem is not None and o.limit != "rate"), None)
+
+
+def _late(latencies: Sequence[float], deadline_s: float | None) -> str | None:
+    """Return how many queries are late because they wait for others, if any is."""
+    late = 0 if deadline_s is None else sum(latency > deadline_s for latency in latencies)
+    return f"{late:,} of {len(latencies):,} queries after the deadline of {deadline_s:g} s" if late else None
 
 
 def _percentiles(latencies: Sequence[float]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,10 @@ from fsd_inference.errors import SettingError
 from fsd_inference.report.plots import check_plots
 
 if TYPE_CHECKING:
-    from fsd_inference.cost.options import Advice
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fsd_inference.cost.options import Advice, Option
 
 KINDS = (".png", ".svg", ".pdf")
 COLOURS = {
@@ -19,7 +23,14 @@ COLOURS = {
     "express": "#56b4e9",
     "job server": "#999999",
     "always-on server": "#000000",
-}  # Okabe and Ito's, told apart by everyone
+    "job cluster": "#cc79a7",
+    "always-on cluster": "#e69f00",
+}
+"""Of variants: Okabe and Ito's, told apart by everyone."""
+_LIMIT = "#aa3377"
+_BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+_PLACES = ((8, -3, "left"), (-8, -3, "right"), (0, 8, "center"), (0, -15, "center"))
+"""Of a label beside its point, in points: the first is taken that touches nothing."""
 
 
 def check_plot(path: Path) -> None:
@@ -32,6 +43,8 @@ def check_plot(path: Path) -> None:
 def plot_advice(advice: Advice, title: str, path: Path) -> None:
     """Draw cost against time: options that no other one beats in both are joined, those that cannot be had are hollow.
 
+    The best option of each variant is named.
+
     Raises
     ------
     SettingError
@@ -40,30 +53,59 @@ def plot_advice(advice: Advice, title: str, path: Path) -> None:
     check_plot(path)
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="seconds until the answer", ylabel="USD a query")
     axes.set_title(title, loc="left")
+    axes.margins(0.08)
     options = [option for option in advice.options if option.usd is not None and option.limit != "memory"]
+    front = sorted((o.wall_s, o.usd or 0.0) for o in options if o.is_pareto)
+    if front:
+        x, y = zip(*front, strict=True)
+        axes.step(x, y, where="post", color="#777777", linewidth=1, zorder=2, label="nothing is faster and cheaper")
     for variant, colour in COLOURS.items():
-        of_variant = [option for option in options if option.variant == variant]
         for can_be_had in (True, False):
-            points = [(o.wall_s, o.usd) for o in of_variant if (o.problem is None) == can_be_had]
+            points = [
+                (o.wall_s, o.usd or 0.0) for o in options if o.variant == variant and (o.problem is None) == can_be_had
+            ]
             if points:
                 x, y = zip(*points, strict=True)
                 face = colour if can_be_had else "none"
-                label = variant if can_be_had or all(o.problem is not None for o in of_variant) else None
-                axes.scatter(x, y, s=36, facecolors=face, edgecolors=colour, label=label, zorder=3)
-    front = sorted((o.wall_s, o.usd) for o in options if o.is_pareto and o.usd is not None)
-    if front:
-        x, y = zip(*front, strict=True)
-        axes.step(x, y, where="post", color="#777777", linewidth=1, zorder=2)
-    best = advice.options[0]
-    if best.usd is not None:
-        axes.annotate(best.name, (best.wall_s, best.usd), textcoords="offset points", xytext=(8, 8))
-    if advice.question.deadline_s is not None:
-        axes.axvline(advice.question.deadline_s, color="#cc79a7", linestyle="--", linewidth=1)
-    if advice.question.budget_usd is not None:
-        axes.axhline(advice.question.budget_usd, color="#cc79a7", linestyle="--", linewidth=1)
+                axes.scatter(x, y, s=30, facecolors=face, edgecolors=colour, zorder=3)
+    for variant in dict.fromkeys(option.variant for option in options):
+        axes.scatter([], [], s=30, color=COLOURS[variant], label=variant)
+    if any(option.problem is not None for option in options):
+        axes.scatter([], [], s=30, facecolors="none", edgecolors="#444444", label="beyond a limit")
+    asked = advice.question
+    if asked.deadline_s is not None:
+        axes.axvline(asked.deadline_s, color=_LIMIT, linestyle="--", linewidth=1, label="deadline")
+    if asked.budget_usd is not None:
+        axes.axhline(asked.budget_usd, color=_LIMIT, linestyle=":", linewidth=1, label="budget")
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.5)
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside right upper", fontsize=9)
+    _name(figure, axes, options)
     figure.savefig(path, dpi=150)
+
+
+def _name(figure: Figure, axes: Axes, options: Sequence[Option]) -> None:
+    """Write the name of each variant's best option where it touches neither point nor name; the first one's in bold."""
+    from matplotlib.transforms import Bbox  # noqa: PLC0415
+
+    figure.draw_without_rendering()  # only then it is known where things are
+    at = axes.transData.transform([(option.wall_s, option.usd or 0.0) for option in options])
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in at]
+    named = {option.variant: option for option in reversed(options) if option.problem is None}
+    for option in sorted(named.values(), key=lambda one: one is not options[0]):
+        weight = "bold" if option is options[0] else "normal"
+        for right, up, side in _PLACES:
+            label = axes.annotate(
+                option.name, (option.wall_s, option.usd or 0.0), textcoords="offset points", xytext=(right, up),
+                ha=side, fontsize=8, weight=weight, bbox=_BEHIND,
+            )  # fmt: skip
+            box = label.get_window_extent()
+            is_inside = (
+                axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and axes.bbox.y0 < box.y0 < box.y1 < axes.bbox.y1
+            )
+            if is_inside and not box.count_overlaps(taken):
+                taken.append(box)
+                break
+            label.remove()

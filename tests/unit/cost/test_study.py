@@ -9,6 +9,7 @@ import pytest
 
 from fsd_inference.cost.cut import Cut
 from fsd_inference.cost.options import Question
+from fsd_inference.cost.planner import advise
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.cost.study import Day, study
 from fsd_inference.cost.timing import load_timing
@@ -28,8 +29,11 @@ def cut(workers: int) -> Cut:
 CUTS = {workers: cut(workers) for workers in (1, 2)}
 
 
-def days(*queries: Query, cuts: dict[int, Cut] = CUTS) -> dict[str, Day]:
-    found = study(cuts, queries, load_timing(), load_prices(), question=Question(max(q.samples for q in queries)))
+def days(
+    *queries: Query, cuts: dict[int, Cut] = CUTS, deadline_s: float | None = None, concurrency: int = 1000
+) -> dict[str, Day]:
+    question = Question(max(q.samples for q in queries), deadline_s)
+    found = study(cuts, queries, load_timing(), load_prices(), question=question, concurrency=concurrency)
     assert list(found) == sorted(found, key=lambda day: (day.problem is not None, day.usd))
     return {day.name: day for day in found}
 
@@ -58,6 +62,49 @@ def test_queries_wait_for_the_one_server() -> None:
     queued = days(*(Query(0.0, 1000) for _ in range(5)), cuts=heavy)[server]
     assert queued.latency_s["max"] == pytest.approx(5 * alone)
     assert queued.cold is None
+
+
+def test_queries_that_overlap_share_what_the_account_may_run() -> None:
+    together = [Query(0.0, 1000) for _ in range(6)]
+    free = days(*together)["queue"]
+    assert free.throttled == 0
+    alone = free.latency_s["max"]
+    # P = 2 and a coordinator: two fit at once, the others wait, first come, first served.
+    found = days(*together, concurrency=6)["queue"]
+    assert found.throttled == 4
+    assert found.usd < free.usd  # who waits finds functions warm
+    warm = days(Query(0.0, 1000), Query(100.0, 1000))["queue"].latency_s["p50"] * 2 - alone
+    assert found.latency_s["max"] == pytest.approx(alone + 2 * warm, rel=0.01)
+    server = days(*together, concurrency=6)["job server c5.2xlarge"]
+    assert server.throttled is None
+
+
+def test_a_query_that_needs_more_than_the_account_may_run_is_a_problem() -> None:
+    found = days(Query(0.0, 1000), concurrency=2)
+    assert found["serial"].problem is None
+    assert "needs 3 functions at once, and the account may run 2" in (found["queue"].problem or "")
+    with pytest.raises(SettingError, match="at least 1 function"):
+        days(Query(0.0, 1000), concurrency=0)
+
+
+def test_waiting_past_the_deadline_is_a_problem() -> None:
+    alone = days(Query(0.0, 1000))["queue"].latency_s["max"]
+    together = [Query(0.0, 1000) for _ in range(6)]
+    assert days(*together, deadline_s=1.1 * alone)["queue"].problem is None
+    late = days(*together, deadline_s=1.1 * alone, concurrency=3)["queue"]
+    assert "5 of 6 queries after the deadline" in (late.problem or "")
+
+
+def test_between_the_sizes_that_are_planned_days_are_close_to_the_planner() -> None:
+    samples = np.unique(np.geomspace(200, 50_000, 15).astype(int)).tolist()
+    queries = [Query(1000.0 * k, count) for k, count in enumerate(samples)]  # far apart: all are cold
+    base = days(*queries)
+    for count in samples[2:-1:4]:
+        more = days(*queries, Query(80_000.0, count))
+        advice = advise(CUTS, Question(count), load_timing(), load_prices())
+        for variant in ("serial", "queue", "object", "express", "job server c5.2xlarge"):
+            best = next(o for o in advice.options if variant in {o.variant, o.name})
+            assert more[variant].usd - base[variant].usd == pytest.approx(best.usd, rel=0.1), (variant, count)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
