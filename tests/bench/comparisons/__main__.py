@@ -35,7 +35,7 @@ class Comparisons:
     def _cut(self, neurons: int) -> dict[int, Cut]:
         """Return the cuts by `graph`, by P."""
         if neurons not in self._cuts:
-            wanted = [(GRAPH, workers) for workers in (1, *grid.WORKERS)]
+            wanted = [(GRAPH, workers) for workers in (1, *grid.WORKERS[neurons])]
             found = self._subjects[neurons].cuts(wanted, grid.SAMPLES)
             self._cuts[neurons] = {workers: cut for (_, workers), cut in found.items()}
         return self._cuts[neurons]
