@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,13 @@ from fsd_inference.cost.timing import load_timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.partition.exchange import exchange_plan, volumes
 from fsd_inference.partition.methods import partition_network
-from tests.bench.comparisons import channels, grid, partitions, servers
+from tests.bench.comparisons import channels, choosing, grid, partitions, servers
 from tests.bench.comparisons.__main__ import PARTS, Comparisons
 from tests.bench.comparisons.pages import put_block
 from tests.bench.comparisons.subjects import Subject
 
 LAYERS = 4
-PAGE = Path(__file__).parents[2] / "docs" / "comparisons.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +36,21 @@ def test_every_table_and_figure_of_the_page_is_made(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(partitions, "WORKERS", (2,))
     for name, few in (("WORKERS", (2, 4)), ("DRAWN", (2,)), ("STEPS", (2, 4)), ("SIZES", (1.0,))):
         monkeypatch.setattr(channels, name, few)
-    text = PAGE.read_text(encoding="utf-8")
-    bare = re.sub(r"(<!-- (\w+) -->).*?(<!-- end \2 -->)", r"\1\n\3", text, flags=re.DOTALL)
-    page = tmp_path / "comparisons.md"
-    page.write_text(bare, encoding="utf-8")
+    text = (DOCS / "comparisons.md").read_text(encoding="utf-8")
+    for name in ("comparisons.md", "choosing.md"):
+        whole = (DOCS / name).read_text(encoding="utf-8")
+        bare = re.sub(r"(<!-- ([\w-]+) -->).*?(<!-- end \2 -->)", r"\1\n\3", whole, flags=re.DOTALL)
+        (tmp_path / name).write_text(bare, encoding="utf-8")
+    monkeypatch.setattr(choosing, "wide_advice", partial(choosing.wide_advice, neurons=256, layers=3))
     made = Comparisons(tmp_path, tmp_path / "plans", [1024], LAYERS)
     for part in PARTS:
         getattr(made, part)()
-    blocks = re.findall(r"<!-- (\w+) -->\n(.*?)<!-- end \1 -->", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks
-    for name, table in blocks:
-        assert table.count("\n|") >= 2, name
+    for name in ("comparisons.md", "choosing.md"):
+        page = (tmp_path / name).read_text(encoding="utf-8")
+        blocks = re.findall(r"<!-- ([\w-]+) -->\n(.*?)<!-- end \1 -->", page, re.DOTALL)
+        assert blocks
+        for block, table in blocks:
+            assert table.count("\n|") >= 2, block
     named = set(re.findall(r"\(figures/(\w+\.png)\)", text))
     assert named == {path.name for path in (tmp_path / "figures").iterdir()}
     assert all((tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in named)

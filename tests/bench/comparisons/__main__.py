@@ -1,4 +1,4 @@
-"""Make the tables and figures of docs/comparisons.md.
+"""Make the tables and figures of docs/comparisons.md, and the decision tables of docs/choosing.md.
 
     python -m tests.bench.comparisons [--only channels] [--neurons 1024 4096] [--docs docs] [--cache .work/plans]
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from fsd_inference.cost.cut import Cut
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.cost.timing import load_timing
-from tests.bench.comparisons import channels, drawing, grid, partitions, servers
+from tests.bench.comparisons import channels, choosing, drawing, grid, partitions, servers
 from tests.bench.comparisons.pages import markdown, put_block, save_figure
 from tests.bench.comparisons.subjects import GRAPH, Subject
 
@@ -26,7 +26,8 @@ class Comparisons:
     """What is compared, and the page that shows it."""
 
     def __init__(self, docs: Path, cache: Path, neurons: list[int], layers: int = 120) -> None:
-        self._page, self._figures = docs / "comparisons.md", docs / "figures"
+        self._page, self._choosing, self._figures = docs / "comparisons.md", docs / "choosing.md", docs / "figures"
+        self._cache = cache
         self._figures.mkdir(exist_ok=True)
         self._subjects = {count: Subject.official(count, cache, layers) for count in neurons}
         self._timing, self._prices = load_timing(), load_prices()
@@ -91,8 +92,23 @@ class Comparisons:
         put_block(self._page, "servers", markdown(servers.HEADS, rows))
         save_figure(drawing.servers(found), self._figures / "servers.png")
 
+    def choosing(self) -> None:
+        """The decision tables of docs/choosing.md."""
+        found = {
+            subject.name: choosing.advice(subject, self._timing, self._prices) for subject in self._subjects.values()
+        }
+        rows = (row for name, advice in found.items() for row in choosing.rows(name, advice))
+        put_block(self._choosing, "decisions", markdown(choosing.HEADS, rows))
+        evens = (choosing.even_row(name, advice) for name, advice in found.items())
+        put_block(self._choosing, "break-even", markdown(choosing.EVEN_HEADS, evens))
 
-PARTS = ("grid", "partitions", "channels", "servers")
+    def wide(self) -> None:
+        """The network that fits no function, of docs/choosing.md."""
+        advice = choosing.wide_advice(self._cache, self._timing, self._prices)
+        put_block(self._choosing, "wide", markdown(choosing.HEADS, choosing.rows("wide", advice)))
+
+
+PARTS = ("grid", "partitions", "channels", "servers", "choosing", "wide")
 
 
 def main() -> None:

@@ -126,7 +126,7 @@ def channels(
             axis.plot(KB, values, color=COLOURS[channel], label=channel)
         axis.set(xscale="log", yscale="log", xlabel="kB a pair and layer")
         axis.set_title(f"P={workers}", fontsize=10)
-    axes[0, 0].set_ylabel("USD a layer, services and functions' time")
+    axes[0, 0].set_ylabel("USD a layer")
     last = axes[0, -1]
     for name, style in (("services", "o--"), (DOLLARS, "o-")):
         known = [(workers, found[name]) for workers, found in crossings.items() if found[name] is not None]
