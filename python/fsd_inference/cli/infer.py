@@ -13,7 +13,7 @@ from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.cli.planned import planned
-from fsd_inference.errors import FsdError, RunError, SettingError
+from fsd_inference.errors import RunError, SettingError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -186,7 +186,7 @@ def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Outp
     """Return what is foreseen of the run, which is made whether or not that can be told."""
     try:
         predicted = session.predict(x, known=known)
-    except (FsdError, ArithmeticError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run does not need it
         out.note(f"no prediction: {error}")
         return None
     if predicted is None:
