@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
     from fsd_inference.cost.frames import Payloads
-    from fsd_inference.records import Prediction
+    from fsd_inference.records import Prediction, StackSpec
     from fsd_inference.session import Inference, Session
 
 EXAMPLES = examples(
@@ -135,7 +135,7 @@ def infer(
     if plots:
         _check_plots(report)
     check_distinct(NETWORK=network, INPUT=batch, output=output, categories=categories, report=report, stack=stack)
-    _check_before(network, method, stack)
+    described = _check_before(network, method, stack)
     from fsd_inference.network import load_inputs  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
@@ -149,9 +149,10 @@ def infer(
                 "--plan auto decides channel, workers, replicas, partition, micro-batches, branching: give none"
             )
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
-        found = planned(network, batch, deadline_s, budget, out)
+        found = planned(network, batch, deadline_s, budget, described, out)
         workers, replicas, known = found.workers, found.replicas, found.known
         branching, micro_batches = found.branching, found.micro_batches
+        memory_mb = memory_mb or found.memory_mb
     with (
         out.progress() as tasks,
         Session(
@@ -194,15 +195,14 @@ def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Outp
     return predicted
 
 
-def _check_before(network: Path, method: Method | None, stack: Path | None) -> None:
-    """Refuse what a session would find out late, or not at all."""
+def _check_before(network: Path, method: Method | None, stack: Path | None) -> StackSpec | None:
+    """Refuse what a session would find out late, or not at all; return the stack."""
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
     from fsd_inference.partition import MANIFEST_FILE  # noqa: PLC0415
 
     if method is not None and (network / MANIFEST_FILE).is_file():
         raise SettingError(f"{network} is partitioned already; leave out --partition {method}, or give the network")
-    if stack is not None:
-        load_stack(stack)
+    return None if stack is None else load_stack(stack)
 
 
 def _check_plots(report: Path | None) -> None:

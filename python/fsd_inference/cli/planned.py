@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from fsd_inference.units import seconds_text, usd_text
 
 if TYPE_CHECKING:
     from fsd_inference.cost.frames import Payloads
+    from fsd_inference.records import StackSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,22 @@ class Planned:
     replicas: int
     branching: int
     micro_batches: int
+    memory_mb: int | None
     known: Payloads
 
 
-def planned(network: Path, batch: Path, deadline_s: float | None, budget_usd: float | None, out: Output) -> Planned:
+def planned(
+    network: Path,
+    batch: Path,
+    deadline_s: float | None,
+    budget_usd: float | None,
+    stack: StackSpec | None,
+    out: Output,
+) -> Planned:
     """Return the best way to run a batch on functions, and say which it is and what would be better.
 
-    Servers are named alone: they are not something a session runs.
+    Servers are named alone: they are not something a session runs. Where the stack has functions, no size above theirs
+    is planned with, and the smallest that is as large as the plan's is used.
 
     Raises
     ------
@@ -48,13 +58,17 @@ def planned(network: Path, batch: Path, deadline_s: float | None, budget_usd: fl
     loaded = Network.load(network)
     x = load_inputs(batch, loaded.widths[0])
     question = Question(x.shape[0], deadline_s, budget_usd)
+    sizes = [] if stack is None or stack.functions is None else [worker.memory_mb for worker in stack.functions.workers]
+    if sizes:
+        question = replace(question, largest_mb=max(sizes))
     with out.progress() as tasks:
         cuts = make_cuts(loaded, question, x=x, kept=kept_plans(loaded), progress=tasks)
         advice = advise(cuts, question, load_timing(), load_prices())
     possible = [option for option in advice.options if option.problem is None]
     ours = next((option for option in possible if not option.is_server), None)
     if ours is None:
-        raise SettingError(f"--plan auto: no functions can answer {batch} like that; `fsd advise` says why")
+        of_stack = f" --largest-function {max(sizes)}" if sizes else ""
+        raise SettingError(f"--plan auto: no functions can answer {batch} like that; `fsd advise{of_stack}` says why")
     said = f"{ours.name} ({ours.reason}): on AWS {seconds_text(ours.wall_s)}, USD {usd_text(ours.usd or 0.0)} expected"
     if possible[0] is not ours:
         best = possible[0]
@@ -62,5 +76,7 @@ def planned(network: Path, batch: Path, deadline_s: float | None, budget_usd: fl
     out.note(f"plan: {said}")
     channel = "object" if ours.variant == "express" else ours.variant
     workers = None if channel == "serial" else ours.workers
+    planned_mb = ours.memory_mb or 0
+    memory_mb = min((size for size in sizes if size >= planned_mb), default=None)
     known = cuts[ours.workers].payloads
-    return Planned(channel, workers, ours.replicas, ours.branching, ours.micro_batches, known)
+    return Planned(channel, workers, ours.replicas, ours.branching, ours.micro_batches, memory_mb, known)
