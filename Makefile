@@ -163,7 +163,7 @@ screenshot: $(VENV)/.test
 	cd .work/screenshot && ../../$(BIN)/fsd infer net digits.npz -o out.npz --channel queue --workers 6 --report run
 	chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
 	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=.work/screenshot/chromium \
-	  --blink-settings=preferredColorScheme=1 --window-size=1080,1880 --screenshot=.work/screenshot/report.png \
+	  --blink-settings=preferredColorScheme=1 --window-size=1080,1840 --screenshot=.work/screenshot/report.png \
 	  file://$(CURDIR)/.work/screenshot/run/report.html
 	$(BIN)/python -c 'from PIL import Image; \
 	  Image.open(".work/screenshot/report.png").convert("RGB").quantize(256).save("docs/report.png", optimize=True)'
