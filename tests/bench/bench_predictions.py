@@ -3,12 +3,11 @@
 Runs of local processes against one emulated AWS, each frame held back by a delay (60 ms or more), as latency would. For
 each network, number of workers, channel and number of micro-batches, before the run is made, from the plan and half of
 the inputs alone: requests, bytes and cost in closed form (`cost.volumes`), requests and wall time by the simulator. The
-host's cores are modelled as shared by all ranks and the emulator. Where other programs took part of them meanwhile, the
-run is made again, at most twice; the least disturbed one counts.
+host's cores are modelled as shared by all ranks, the emulator and the other programs that are busy on it meanwhile: how
+many these are is looked at during the run, and all that the simulator is told of it.
 
-What starting, requests and messages take here is fitted first, on other networks and numbers of workers than those
-that are compared. ``--fit FILE`` does only that, and writes what it found; ``--timing FILE`` takes it, so that fitting
-and comparing can be done at different times. Cost is that of the services, Lambda's time left out.
+What starting, requests and messages take here, and what timing makes of receiving (`Habits`), is fitted first, on other
+networks and numbers of workers than those that are compared. Cost is that of the services, Lambda's time left out.
 
 Wanted: requests within 10%, bytes within 25%, wall time within 15%.
 """
@@ -16,15 +15,16 @@ Wanted: requests within 10%, bytes within 25%, wall time within 15%.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
-import time
+import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from rich.console import Console
@@ -38,10 +38,11 @@ from fsd_inference.aws.stack import save_stack
 from fsd_inference.config import RunSettings
 from fsd_inference.cost.fitting import fit_host
 from fsd_inference.cost.frames import Payloads
+from fsd_inference.cost.habits import HabitRun, Habits, fit_habits
 from fsd_inference.cost.model import run_cost
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.cost.simulator import Scenario, SimulatedRun, simulate, with_seed
-from fsd_inference.cost.timing import Sourced, Timing, load_timing, timing_json
+from fsd_inference.cost.timing import Sourced, Timing, load_timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.partition import cut, load_plan
 from fsd_inference.records import Usage
@@ -54,7 +55,7 @@ CHANNELS = ("queue", "object")
 WANTED = {"requests": 0.10, "simulated requests": 0.10, "bytes": 0.25, "wall time": 0.15}
 RANKS = 8  # queues of the lane
 _DRAWS = 5  # simulated runs, whose median is taken
-_DISTURBED, _TRIES = 0.15, 3  # cores
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class Prepared:
     def __str__(self) -> str:
         return f"{self.case.name}, P={self.settings.workers}, M={self.settings.micro_batches}"
 
-    def count(self, channel: str) -> Usage:
+    def count(self, channel: str, habits: Habits) -> Usage:
         """Predict the run's counts in closed form."""
         if channel == "queue":
-            return predict_queue(self.planned.plan, self.payloads, self.settings, lane_ranks=RANKS)
-        return predict_object(self.planned.plan, self.payloads, self.settings)
+            return predict_queue(self.planned.plan, self.payloads, self.settings, lane_ranks=RANKS, habits=habits)
+        return predict_object(self.planned.plan, self.payloads, self.settings, habits=habits)
 
     def scenario(self, channel: str, timing: Timing, delay_s: float) -> Scenario:
         """Return the run to simulate."""
@@ -103,7 +104,7 @@ def radix_case(layers: int, samples: int) -> Case:
 
 def fitting_cases() -> list[tuple[Case, tuple[int, ...]]]:
     """Return what is fitted on, with numbers of workers."""
-    return [(radix_case(24, 400), (3, 6)), (random_case([256] * 21, 16, 300, "256", seed=3), (3, 6))]
+    return [(radix_case(24, 400), (3,)), (random_case([256] * 21, 16, 300, "256", seed=3), (6,))]
 
 
 def compared_cases() -> dict[str, tuple[Case, tuple[int, ...]]]:
@@ -132,43 +133,64 @@ def prepared(case: Case, workers: Iterable[int]) -> Iterator[Prepared]:
                 yield Prepared(case, shards, planned, payloads, RunSettings(workers=count, micro_batches=parts))
 
 
-def others_s() -> float:
-    """Return the processor seconds that other programs than this one and its children have had so far."""
-    tick = os.sysconf("SC_CLK_TCK")
-    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text("ascii").split()[1:9])
-    parents, used = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+class Others:
+    """Counts, while a run is made, what else wants a core of this host.
+
+    Attributes
+    ----------
+    mean : float
+        Of the counts; known at the end.
+    """
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        self._counts: list[int] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.mean = statistics.fmean(self._counts)
+
+    def _look(self) -> None:
+        while not self._counts or not self._over.wait(_LOOK_S):
+            self._counts.append(_competing())
+
+
+def _competing() -> int:
+    """Return with how many others each process shares the cores, but for this one and those it has started.
+
+    Linux shares cores among sessions (autogroup), however many threads they have; a session can be on all cores.
+    """
+    parents: dict[int, int] = {}
+    wanting: list[tuple[int, str]] = []
+    for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
         try:
-            fields = stat.read_text("ascii", "replace").rpartition(")")[2].split()
-        except OSError:  # it has ended
+            state, parent, _, session, *_ = stat.read_text("ascii", "replace").rpartition(")")[2].split(maxsplit=4)
+        except (OSError, ValueError):  # it has ended
             continue
-        parents[int(stat.parent.name)] = int(fields[1])
-        used[int(stat.parent.name)] = sum(map(int, fields[11:15]))  # its own, and of children that have ended
-    own = 0
-    for pid, ticks in used.items():
-        above = pid
+        process = int(stat.parts[2])
+        parents[process] = int(parent)
+        if state == "R":
+            wanting.append((process, session))
+    sessions: Counter[str] = Counter()
+    for process, session in wanting:
+        above = process
         while above not in {0, os.getpid()}:
             above = parents.get(above, 0)
-        own += ticks if above else 0
-    return (user + nice + system + irq + softirq - own) / tick
+        sessions[session] += not above
+    cores = os.cpu_count() or 1
+    return sum(min(threads, cores) for threads in sessions.values())
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A run, and how many cores other programs took meanwhile, on average."""
-
-    report: fsd.RunReport
-    others: float
-
-
-def measured(it: Prepared, channel: str, stack: Path, delay_s: float) -> Measured:
-    """Make a run, again if it was disturbed."""
-    found: list[Measured] = []
-    while not found or (len(found) < _TRIES and min(each.others for each in found) > _DISTURBED):
-        others, began = others_s(), time.monotonic()
-        report = it.run(channel, stack, delay_s)
-        found.append(Measured(report, (others_s() - others) / (time.monotonic() - began)))
-    return min(found, key=lambda each: each.others)
+def beside(timing: Timing, others: Others) -> Timing:
+    """Return the timing with the other programs that were there."""
+    return timing.with_values(timing.name, {"host.others": Sourced(others.mean, "seen during the run")})
 
 
 @contextmanager
@@ -184,18 +206,20 @@ def emulated_stack() -> Iterator[Path]:
         yield stack
 
 
-def fit(console: Console, stack: Path, base: Timing, delay_s: float) -> Timing:
-    """Fit the host's work on runs that are not compared."""
-    observed = []
+def fit(console: Console, stack: Path, base: Timing, delay_s: float) -> tuple[Timing, Habits]:
+    """Fit the host's work, and how often is polled, on runs that are not compared."""
+    observed, learnt = [], []
     for case, workers in fitting_cases():
         for it in prepared(case, workers):
             for channel in CHANNELS:
-                run = measured(it, channel, stack, delay_s)
-                observed.append((it.scenario(channel, base, delay_s), run.report))
-                console.print(f"fit: {it}, {channel}: {run.report.wall_s:.1f} s; others took {run.others:.2f} cores")
-    values = {name: Sourced(round(each.value, 6), each.source) for name, each in fit_host(observed).items()}
-    console.print(f"fitted: { ({name: each.value for name, each in values.items()}) }")
-    return base.with_values("this host", values)
+                with Others() as others:
+                    report = it.run(channel, stack, delay_s)
+                observed.append((it.scenario(channel, beside(base, others), delay_s), report))
+                learnt.append(HabitRun(report, it.planned.plan, it.settings.micro_batches))
+                console.print(f"fit: {it}, {channel}: {report.wall_s:.1f} s; other programs {others.mean:.1f}")
+    values, habits = fit_host(observed), fit_habits(learnt)
+    console.print({name: round(each.value, 6) for name, each in values.items()}, habits)
+    return base.with_values("this host", values), habits
 
 
 def median_run(scenario: Scenario) -> SimulatedRun:
@@ -207,7 +231,12 @@ def median_run(scenario: Scenario) -> SimulatedRun:
 
 
 def compare(
-    console: Console, stack: Path, cases: Iterable[tuple[Case, tuple[int, ...]]], timing: Timing, delay_s: float
+    console: Console,
+    stack: Path,
+    cases: Iterable[tuple[Case, tuple[int, ...]]],
+    timing: Timing,
+    habits: Habits,
+    delay_s: float,
 ) -> None:
     """Predict and run, and print the table."""
     table = Table("run", "P", "channel", "M")
@@ -220,9 +249,11 @@ def compare(
     for case, workers in cases:
         for it in prepared(case, workers):
             for channel in CHANNELS:
-                counts, simulated = it.count(channel), median_run(it.scenario(channel, timing, delay_s))
-                run = measured(it, channel, stack, delay_s)
-                report, counted = run.report, run.report.usage
+                counts = it.count(channel, habits)
+                with Others() as others:
+                    report = it.run(channel, stack, delay_s)
+                counted = report.usage
+                simulated = median_run(it.scenario(channel, beside(timing, others), delay_s))
                 pairs = {
                     "requests": (counts.requests.total(), counted.requests.total()),
                     "simulated requests": (simulated.usage.requests.total(), counted.requests.total()),
@@ -250,7 +281,7 @@ def compare(
                     f"{simulated.wall_s:.1f}",
                     f"{report.wall_s:.1f}",
                     f"{off['wall time'][-1]:+.0%}",
-                    f"{run.others:.2f}",
+                    f"{others.mean:.1f}",
                 )
                 table.add_row(*row)
                 console.print(" | ".join(row))
@@ -269,21 +300,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--delay-ms", type=float, default=60.0)
     parser.add_argument("--networks", nargs="+", choices=("radix", "random", "odd"), default=["radix", "random", "odd"])
-    parser.add_argument("--fit", type=Path, metavar="FILE", help="only fit, and write what was found")
-    parser.add_argument("--timing", type=Path, nargs="+", metavar="FILE", help="take this instead of fitting")
     options = parser.parse_args()
     console, delay_s = Console(width=220), options.delay_ms / 1e3
-    host = {"host.cores": Sourced(os.cpu_count() or 1, "os.cpu_count")}
+    base = load_timing("emulator").with_values(
+        "this host", {"host.cores": Sourced(os.cpu_count() or 1, "os.cpu_count")}
+    )
     with emulated_stack() as stack:
-        base = load_timing("emulator", *options.timing or ()).with_values("this host", host)
-        timing = base if options.timing else fit(console, stack, base, delay_s)
-        if options.fit is not None:
-            fitted = {name: each for name, each in timing.values.items() if each != base.values[name]}
-            text = json.dumps(timing_json("this host", time.strftime("%Y-%m-%d"), "emulator", fitted), indent=1)
-            options.fit.write_text(text, encoding="utf-8")
-            return
+        timing, habits = fit(console, stack, base, delay_s)
         cases = compared_cases()
-        compare(console, stack, [cases[name] for name in options.networks], timing, delay_s)
+        compare(console, stack, [cases[name] for name in options.networks], timing, habits, delay_s)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ class PaceSettings:
             )
 
 
+_UNKNOWN = float("inf")  # a gap that nothing has shown yet
+
+
 class Pace:
     """Which source to poll, and when.
 
@@ -73,8 +76,10 @@ class Pace:
 
         Ranks are started in ascending order, so before anything is known the highest is the likeliest to come last.
         """
-        unknown = float("inf")
-        return max(sources, key=lambda source: (self._gaps.get(source, unknown), source == self._polled, source))
+        waited = {source: self._gaps.get(source, _UNKNOWN) for source in sources}
+        longest = max(waited.values())
+        last = [source for source, gap in waited.items() if gap == longest]
+        return self._polled if self._polled in last else max(last)
 
     def poll_at(self, source: int) -> float:
         """Return when to poll `source`; a time in the past means at once."""
@@ -101,7 +106,8 @@ class Pace:
             known = self._gaps.get(source, gap)
             largest = self._gaps[source] = gap + self._settings.memory * min(known - gap, 0.0)
             for other in there:
-                self._gaps[other] = min(self._gaps.get(other, largest), largest)
+                if self._gaps.get(other, _UNKNOWN) > largest:
+                    self._gaps[other] = largest
         self._polled = source
         self._poll_at = None
         self._latest = now

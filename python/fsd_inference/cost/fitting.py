@@ -6,8 +6,8 @@ import math
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,11 +149,14 @@ def _starts(report: RunReport) -> list[float]:
     ]
 
 
-def _rest_s(report: RunReport) -> float:
+def _rest_s(run: RunReport | SimulatedRun) -> float:
     """Return what a run took beside its ranks: before the first was launched and after the last had ended."""
-    ranks = _ranks(report)
-    launched = max(rank.started for rank in ranks) - report.launch_s
-    return max(0.0, report.wall_s - (max(rank.ended for rank in ranks) - launched))
+    if isinstance(run, SimulatedRun):
+        times = [(rank.started, rank.ended) for rank in run.ranks]
+    else:
+        times = [(rank.started, rank.ended) for rank in _ranks(run)]
+    launched = max(started for started, _ in times) - run.launch_s
+    return max(0.0, run.wall_s - (max(ended for _, ended in times) - launched))
 
 
 def _without_bytes(sends: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
@@ -172,20 +175,21 @@ def _put(found: dict[str, Sourced], name: str, seconds: NDArray[np.float64], sou
 
 # --- one host --------------------------------------------------------------------------------------------------------
 
-_STEPS = 8  # of bisection, between a tenth and ten times what the values were
+_PASSES = 6
+_STEEPEST, _FLATTEST = 1.0, 0.25  # by how much of a change of work, in logarithms, a time is taken to change
 
 
 def fit_host(observed: Sequence[tuple[Scenario, RunReport]]) -> dict[str, Sourced]:
     """Return the values of a host and its emulator with which simulated runs take as long as the observed ones.
 
-    Three factors are sought, in turn: on the work of starting, from the launches; on that of steps and requests, from
-    the rest of the wall times, over `object` where there are such runs; on that of messages, over `queue`. What the
-    caller takes beside its ranks is the median. Use them for other runs.
+    Factors are sought, in turn: on the caller's work beside its ranks, and on that for a lane of queues; on the work of
+    starting, from the launches; on that of steps and requests, from the rest of the wall times, over `object` where
+    there are such runs; on that of messages, over `queue`. Use them for other runs.
 
     Parameters
     ----------
     observed : sequence of (Scenario, RunReport)
-        Runs of processes on one host, and what they are simulated from.
+        Runs of processes on one host, and what they are simulated from: timings may differ in ``host.others``.
 
     Raises
     ------
@@ -196,20 +200,51 @@ def fit_host(observed: Sequence[tuple[Scenario, RunReport]]) -> dict[str, Source
         raise SettingError("a host's timing is fitted on runs; give some")
     source = f"fitted on {len(observed)} runs of this host, {time.strftime('%Y-%m-%d')}"
     timing = observed[0][0].timing
-    found = _client([report for _, report in observed], source)
-    queue = [run for run in observed if run[0].channel == "queue"]
-    others = [run for run in observed if run[0].channel != "queue"]
-    parts = (
-        (_STARTING, _launch_s, observed),
-        (_WORKING, _after_launch_s, others or queue),
-        (_MESSAGES, _after_launch_s, queue),
-    )
-    for names, measure, runs in 2 * [part for part in parts if part[2]]:
-        factor = _factor(found, names, runs, measure)
-        found |= {name: Sourced(timing[name] * factor, source) for name in names}
+    found = {name: timing.values[name] for name in (*_CALLER, *_LANE)}
+    queue = [place for place, run in enumerate(observed) if run[0].channel == "queue"]
+    others = [place for place, run in enumerate(observed) if run[0].channel != "queue"]
+    factors = [
+        _Factor(_CALLER, _rest_s, others),
+        _Factor(_LANE, _rest_s, queue),
+        _Factor(_STARTING, _launch_s, [*queue, *others]),
+        _Factor(_WORKING, _between_s, others or queue),
+        _Factor(_MESSAGES, _between_s, queue),
+    ]
+    for _ in range(_PASSES):
+        runs = [simulate(replace(it, timing=it.timing.with_values("tried", found))) for it, _ in observed]
+        for factor in factors:
+            if factor.runs:
+                pairs = [(factor.measure(runs[place]), factor.measure(observed[place][1])) for place in factor.runs]
+                factor.adjust(statistics.median(math.log(max(one, 1e-3) / max(other, 1e-3)) for one, other in pairs))
+                found |= {name: Sourced(timing[name] * math.exp(factor.log), source) for name in factor.names}
     return found
 
 
+@dataclass
+class _Factor:
+    """A factor on some values, with which half of the simulated runs measure more than the observed ones did.
+
+    So a run that another program disturbed counts no more than others.
+    """
+
+    names: Sequence[str]
+    measure: Callable[[RunReport | SimulatedRun], float]
+    runs: Sequence[int]
+    log: float = 0.0
+    _before: tuple[float, float] | None = None
+
+    def adjust(self, off: float) -> None:
+        """Change it, what was simulated with it being off by so much, in logarithms."""
+        slope = _STEEPEST
+        if self._before is not None and abs(self.log - self._before[0]) > 1e-3:
+            slope = (off - self._before[1]) / (self.log - self._before[0])
+        self._before = self.log, off
+        change = off / min(max(slope, _FLATTEST), _STEEPEST)
+        self.log = min(max(self.log - change, math.log(0.1)), math.log(10.0))
+
+
+_CALLER = ("client.after_s",)
+_LANE = ("lane.s",)
 _STARTING = ("cpu.begin_s", "cpu.open_s")
 _WORKING = ("cpu.step_s", "cpu.request_s", "server.request_s")
 _MESSAGES = ("cpu.message_s", "server.message_s")
@@ -229,27 +264,5 @@ def _launch_s(run: RunReport | SimulatedRun) -> float:
     return run.launch_s
 
 
-def _after_launch_s(run: RunReport | SimulatedRun) -> float:
-    return run.wall_s - run.launch_s
-
-
-def _factor(
-    found: Mapping[str, Sourced],
-    names: Sequence[str],
-    observed: Sequence[tuple[Scenario, RunReport]],
-    measure: Callable[[RunReport | SimulatedRun], float],
-) -> float:
-    """Return the factor on values with which half of the simulated runs measure more than the observed ones did.
-
-    A run that another program disturbed counts no more than others by this.
-    """
-    low, high = math.log(0.1), math.log(10.0)
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        off = []
-        for it, report in observed:
-            tried = {name: Sourced(it.timing[name] * math.exp(middle), "tried") for name in names}
-            timing = it.timing.with_values("tried", {**found, **tried})
-            off.append(math.log(max(measure(simulate(replace(it, timing=timing))), 1e-3) / max(measure(report), 1e-3)))
-        low, high = (low, middle) if statistics.median(off) > 0 else (middle, high)
-    return math.exp((low + high) / 2)
+def _between_s(run: RunReport | SimulatedRun) -> float:
+    return run.wall_s - run.launch_s - _rest_s(run)

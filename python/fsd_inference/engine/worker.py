@@ -251,7 +251,9 @@ class Worker:
             return
         missing = self._missing(step)
         if isinstance(event, ArrivedEdges):
-            for edge in event.edges:
+            if event.edges is self._plan.receives[step.layer]:
+                missing.clear()  # all there are
+            for edge in event.edges if missing else ():
                 missing.pop(edge, None)
             return
         key = (event.source, event.edge)

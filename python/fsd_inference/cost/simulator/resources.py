@@ -16,6 +16,8 @@ from fsd_inference.cost.timing import LATENCIES, Timing
 _QUANTUM_S = 0.004
 """How long one of several that share a core has it at a time; Linux gives a few milliseconds."""
 
+_FIRST_S = 0.012
+"""And how long its first turn is, when it has slept before: stated; longer than a request takes."""
 _DRAWN = 1024
 """Latencies that are drawn together, which is quicker."""
 
@@ -81,8 +83,15 @@ class OwnProcessors:
         self.clock.at(self.clock.now + seconds, call, *arguments)
 
 
+_Work = tuple[float, Callable[..., None], tuple[Any, ...]]
+"""Seconds, and what to call then with what."""
+
+
 class SharedProcessors:
-    """The cores of one host, which take turns at all that is to be done on it.
+    """The cores of one host, which take turns at all that is to be done on it; what has just come is first.
+
+    As Linux has it: who slept gets a core before those that have had theirs, so that programs which compute all the
+    time hold others up only in what takes more than a turn.
 
     Parameters
     ----------
@@ -95,7 +104,8 @@ class SharedProcessors:
     def __init__(self, clock: Clock, cores: int, others: float = 0.0) -> None:
         self._clock = clock
         self._free = cores
-        self._waiting: deque[tuple[float, Callable[..., None], tuple[Any, ...]]] = deque()
+        self._new: deque[_Work] = deque()
+        self._waiting: deque[_Work] = deque()
         whole, part = divmod(others, 1.0)
         for _ in range(int(whole)):
             self._compete(1.0)
@@ -107,19 +117,24 @@ class SharedProcessors:
         pause = _QUANTUM_S * (1 / share - 1)
 
         def again() -> None:
-            self._clock.at(self._clock.now + pause, self.run, _QUANTUM_S, again)
+            self._clock.at(self._clock.now + pause, wait)
 
-        self.run(_QUANTUM_S, again)
+        def wait() -> None:
+            self._waiting.append((_QUANTUM_S, again, ()))
+            self._take_turns()
+
+        wait()
 
     def run(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
         """Call when a core has worked on it for so many seconds."""
-        self._waiting.append((seconds, call, arguments))
+        self._new.append((seconds, call, arguments))
         self._take_turns()
 
     def _take_turns(self) -> None:
-        while self._free and self._waiting:
-            left, call, arguments = self._waiting.popleft()
-            turn = min(left, _QUANTUM_S)
+        while self._free and (self._new or self._waiting):
+            most = _FIRST_S if self._new else _QUANTUM_S
+            left, call, arguments = (self._new or self._waiting).popleft()
+            turn = min(left, most)
             self._free -= 1
             self._clock.at(self._clock.now + turn, self._turn_over, left - turn, call, arguments)
 

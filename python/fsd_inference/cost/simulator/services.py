@@ -44,6 +44,8 @@ class Services:
     ----------
     usage : Usage
         What was counted.
+    connection : float
+        Bytes a second of a single transfer.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Services:
         self._request_s = timing["cpu.request_s"] / speed.one
         self._message_s = timing["cpu.message_s"] / speed.one
         self._byte_s = 1 / timing["cpu.body_bytes_per_s"] / speed.one
-        self._connection = timing["connection.bytes_per_s"]
+        self.connection = timing["connection.bytes_per_s"]
         self._served_s = timing["server.request_s"], timing["server.message_s"]
 
     def request(
@@ -74,7 +76,11 @@ class Services:
         if not size:
             return work + self.draws.latency(latency)
         passing = (rank.up if up else rank.down).pass_s(start + work, size)
-        return work + self.draws.latency(latency) + max(size / self._connection, passing)
+        return work + self.draws.latency(latency) + max(size / self.connection, passing)
+
+    def work_s(self, rank: Rank) -> tuple[float, float]:
+        """Return the processor seconds that a request takes before it goes out, and those of each of its bytes."""
+        return self._request_s / rank.speed, self._byte_s / rank.speed
 
     def _ask(
         self,
@@ -95,7 +101,7 @@ class Services:
         now, size = self.clock.now, up + down
         passing = 0.0
         if size:
-            passing = max(size / self._connection, (rank.up if up else rank.down).pass_s(now, size))
+            passing = max(size / self.connection, (rank.up if up else rank.down).pass_s(now, size))
         self.clock.at(now + self.draws.latency(latency) + passing, call, *rest)
 
     def count(self, kind: str, billed: int = 1, *, repeat: bool = False) -> None:

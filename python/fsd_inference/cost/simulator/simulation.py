@@ -6,8 +6,10 @@ What a rank does when is decided by `engine.worker.Worker`, as in a run; here is
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from fsd_inference.channels.base import Expected, Frame, Kind
@@ -78,7 +80,20 @@ def simulate(scenario: Scenario) -> SimulatedRun:
     SimulatedRun
         With an error where the run fails: a clock runs out, or a service refuses a request too often.
     """
-    return _Simulation(scenario).run()
+    with _without_collector():
+        return _Simulation(scenario).run()
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the collector of cycles, which would go through millions of records again and again: none is in a cycle."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Simulation:
@@ -149,7 +164,6 @@ class _Simulation:
         collected = settings.workers if settings.output == "rows" else 1
         reading_s = collected * (timing["cpu.request_s"] + timing.latency("get").mean_s)
         after_s = timing["client.after_s"] + (timing["lane.s"] if self.scenario.channel == "queue" else 0.0)
-        ended = max((rank.ended for rank in there), default=self.clock.now)
         started = max((rank.started for rank in there), default=self._launched)
         usage = self.services.usage
         if self.scenario.channel == "queue":
@@ -159,12 +173,19 @@ class _Simulation:
         count_run(usage, settings.workers, self.scenario.payloads, settings, self.scenario.limits)
         return SimulatedRun(
             self.scenario,
-            ended + reading_s + after_s,
+            self._caller_done(reading_s + after_s),
             started - self._launched,
             tuple(self._told(rank) for rank in there),
             usage,
             self._error,
         )
+
+    def _caller_done(self, work_s: float) -> float:
+        """Return when the caller, who works on the host too if there is one, has the result."""
+        done: list[float] = []
+        self.processors.run(work_s, lambda: done.append(self.clock.now))
+        self.clock.run(lambda: bool(done))
+        return self.clock.now
 
     @staticmethod
     def _told(rank: Rank) -> SimulatedRank:
