@@ -76,9 +76,10 @@ class Pace:
 
         Ranks are started in ascending order, so before anything is known the highest is the likeliest to come last.
         """
-        waited = {source: self._gaps.get(source, _UNKNOWN) for source in sources}
-        longest = max(waited.values())
-        last = [source for source, gap in waited.items() if gap == longest]
+        candidates, gaps = list(sources), self._gaps
+        known = [gaps.get(source, _UNKNOWN) for source in candidates]
+        longest = max(known)
+        last = [source for source, gap in zip(candidates, known, strict=True) if gap == longest]
         return self._polled if self._polled in last else max(last)
 
     def poll_at(self, source: int) -> float:

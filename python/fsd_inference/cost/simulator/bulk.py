@@ -337,7 +337,8 @@ class BulkObjectModel(BulkModel):
             elif is_there:
                 size = objects.sizes[source]
                 begun = look + begin_s + size * byte_s
-                answered = begun + latency + max(size / services.connection, line.pass_s(begun, size))
+                alone, passing = size / services.connection, line.pass_s(begun, size)
+                answered = begun + latency + (alone if alone > passing else passing)
             else:
                 answered = look + begin_s + latency
             if is_there:
