@@ -33,8 +33,9 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 def test_every_table_and_figure_of_the_page_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "WORKERS", {1024: (2, 8)})
+    monkeypatch.setattr(grid, "BATCHES", (grid.SAMPLES,))
     monkeypatch.setattr(partitions, "WORKERS", (2,))
-    for name, few in (("WORKERS", (2, 4)), ("DRAWN", (2,)), ("STEPS", (2, 4)), ("SIZES", (1.0,))):
+    for name, few in (("WORKERS", (2,)), ("DRAWN", (2,)), ("STEPS", (2,)), ("SIZES", (1.0,))):
         monkeypatch.setattr(channels, name, few)
     text = (DOCS / "comparisons.md").read_text(encoding="utf-8")
     for name in ("comparisons.md", "choosing.md"):
