@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _METHOD_COLOURS = dict(zip(METHODS, ("#999999", "#e69f00", "#56b4e9", "#0072b2"), strict=True))
-_NETWORKS = ("#cc79a7", "#e69f00", "#009e73", "#0072b2")
+_NETWORKS = ("#cc79a7", "#e69f00", "#882255", "#332288")
 _SERVERS = {"functions": ("#0072b2", "-"), "job server": ("#999999", "-"), "job cluster": ("#999999", "--"),
             "always-on server": ("#000000", "-"), "always-on cluster": ("#000000", "--")}  # fmt: skip
 
@@ -34,7 +34,7 @@ def _finish(figure: Figure, axes: Any) -> Figure:
     for each in axes.flat:
         for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), frameon=False, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles.values(), handles.keys(), frameon=False, loc="outside lower center", ncols=min(5, len(handles)))
     return figure
 
 

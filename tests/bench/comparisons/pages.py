@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 100
-_COLOURS = 64  # of a figure: enough for lines and letters, and small
+_COLOURS = 256  # of a figure: enough for lines and letters, and small
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
