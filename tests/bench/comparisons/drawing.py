@@ -34,7 +34,9 @@ def _finish(figure: Figure, axes: Any) -> Figure:
     for each in axes.flat:
         for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), frameon=False, loc="outside lower center", ncols=min(5, len(handles)))
+    figure.legend(
+        handles.values(), handles.keys(), frameon=False, loc="outside lower center", ncols=min(5, len(handles))
+    )
     return figure
 
 
