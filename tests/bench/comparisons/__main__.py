@@ -49,9 +49,19 @@ class Comparisons:
             for point in grid.points(neurons, self._cut(neurons), grid.BATCHES, self._timing, self._prices)
         ]
         put_block(self._page, "grid", markdown(grid.HEADS, grid.rows(points)))
-        put_block(self._page, "paper", markdown(grid.PAPER_HEADS, grid.paper_rows(points)))
         save_figure(drawing.grid_over_workers(points), self._figures / "workers.png")
         save_figure(drawing.grid_over_batch(points, _OFTEN_USED), self._figures / "batch.png")
+
+    def paper(self) -> None:
+        """Predictions beside the authors' runs, with their inputs where those are at hand."""
+        rows: list[tuple[object, ...]] = []
+        for neurons, digits in self._subjects.items():
+            subject = digits.with_official_inputs()
+            wanted = [(GRAPH, workers) for workers in (1, *grid.WORKERS[neurons])]
+            cuts = {workers: cut for (_, workers), cut in subject.cuts(wanted, grid.SAMPLES).items()}
+            points = grid.points(neurons, cuts, [grid.SAMPLES], self._timing, self._prices)
+            rows += grid.paper_rows(points, subject.inputs)
+        put_block(self._page, "paper", markdown(grid.PAPER_HEADS, rows))
 
     def partitions(self) -> None:
         """Partitioners."""
@@ -108,7 +118,7 @@ class Comparisons:
         put_block(self._choosing, "wide", markdown(choosing.HEADS, choosing.rows("wide", advice)))
 
 
-PARTS = ("grid", "partitions", "channels", "servers", "choosing", "wide")
+PARTS = ("grid", "paper", "partitions", "channels", "servers", "choosing", "wide")
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def paper_run(channel: str, neurons: int, workers: int) -> PaperRun | None:
     return None
 
 
-def paper_rows(found: Iterable[Point]) -> Iterator[tuple[object, ...]]:
+def paper_rows(found: Iterable[Point], inputs: str) -> Iterator[tuple[object, ...]]:
     """Yield rows of a table: predictions beside the authors' runs of the same network, channel and workers."""
     for point in found:
         option = point.option
@@ -62,15 +62,16 @@ def paper_rows(found: Iterable[Point]) -> Iterator[tuple[object, ...]]:
             continue
         wall = float(run.figures["batch_wall_s"])
         yield (
-            f"{point.neurons:,}", option.variant, option.workers,
+            f"{point.neurons:,}", inputs, option.variant, option.workers,
             f"{run.function.memory_mb:,}" if run.function else "", f"{option.memory_mb:,}",
-            f"{wall:.0f}", f"{option.wall_s:.1f}", f"{wall / option.wall_s:.0f}",
+            f"{wall:.0f}", f"{option.wall_s:.1f}", f"{wall / option.wall_s:.1f}",
             f"{run.total_usd:.4f}", f"{option.usd:.4f}", f"{run.total_usd / option.usd:.1f}",
         )  # fmt: skip
 
 
 PAPER_HEADS = (
-    "neurons", "channel", "P", "MB, paper", "MB", "s, paper", "s", "times less", "USD, paper", "USD", "times less",
+    "neurons", "inputs", "channel", "P", "MB, paper", "MB",
+    "s, paper", "s", "times less", "USD, paper", "USD", "times less",
 )  # fmt: skip
 HEADS = ("neurons", "samples", "serial", *(f"{channel}, P={p}" for channel in ("queue", "object") for p in (2, 8, 62)))
 

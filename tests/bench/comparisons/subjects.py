@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scipy import sparse
@@ -14,9 +14,11 @@ from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.session.plan_cache import PlanCache
 from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.session.simulating import Planned
+from tests.support.shared import ROOT, graph_challenge_inputs
 
 GRAPH = "graph"
 _SAMPLED = 200  # inputs that are pushed through, fewer of large networks
+_SAMPLED_MNIST = 2000  # of which few live: 3% with 1,024 neurons
 _AFFORDABLE = 5e9  # connections x samples
 _EDGES = 8  # of an exchange, that are packed
 
@@ -33,17 +35,26 @@ class Subject:
     x : csr_array of float32, samples x features
     folder : Path
         Where cuts of it are kept.
+    inputs : {"digits", "MNIST"}
     """
 
     name: str
     network: Network
     x: sparse.csr_array
     folder: Path
+    inputs: str = "digits"
 
     @classmethod
     def official(cls, neurons: int, folder: Path, layers: int = 120) -> Subject:
         """Return a network of the Graph Challenge with handwritten digits as inputs."""
         return cls(f"{neurons:,} x {layers}", graph_challenge(neurons, layers), digits(neurons, _SAMPLED), folder)
+
+    def with_official_inputs(self) -> Subject:
+        """Return it with the Graph Challenge's own inputs, made of MNIST, if they are at hand."""
+        neurons = self.network.widths[0]
+        if not (ROOT / "graphchallenge" / f"inputs_{neurons}.npz").exists():
+            return self
+        return replace(self, x=graph_challenge_inputs(neurons, _SAMPLED_MNIST), inputs="MNIST")
 
     def cuts(self, wanted: Iterable[tuple[str, int]], samples: int) -> dict[tuple[str, int], Cut]:
         """Return cuts by (partitioner, P), with the sizes of what they exchange for a batch of so many samples."""
