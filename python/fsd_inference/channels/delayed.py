@@ -152,5 +152,6 @@ class Delayed(Wrapper):
         return None
 
 
-_TURN_S = 0.05
-"""Longest receive of `inner`: how old the list of what is expected may get meanwhile."""
+_TURN_S = 0.005
+"""Longest receive of `inner`: how old the list of what is expected may get meanwhile, so how much later than it should
+something comes. (Over `queue` a poll lasts longer, but takes whatever comes.)"""
