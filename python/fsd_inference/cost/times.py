@@ -371,9 +371,3 @@ def _server_load_s(size: float, timing: Timing, cores: int) -> float:
     # Over one connection a core, checked by all cores.
     read = size / min(timing["mpi.bytes_per_s"], cores * timing["connection.bytes_per_s"])
     return read + size / timing["cpu.load_bytes_per_s"] / cores
-
-
-def fits_server(work: Work, instance: str, held_bytes: float) -> bool:
-    """Whether the network and `held_bytes` more (panels, inputs) fit the server's memory."""
-    _, gib = INSTANCES[instance]
-    return float(work.shard_bytes.sum()) + held_bytes <= gib * math.pow(2, 30)
