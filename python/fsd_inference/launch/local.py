@@ -41,7 +41,7 @@ class LocalLauncher:
         self._directory = directory
         self._starter = starter
         self._on_line = on_line
-        self._children: list[tuple[subprocess.Popen[str], threading.Thread]] = []
+        self._children: list[tuple[subprocess.Popen[str], threading.Event]] = []
         self._lock = threading.Lock()
 
     def start(self, rank: int, on_end: ChildEnd) -> None:
@@ -63,10 +63,17 @@ class LocalLauncher:
             raise RunError(
                 f"rank {rank} could not be started: {error.strerror or error}", rank=rank, operation="start"
             ) from error
-        watcher = threading.Thread(target=self._watch, args=(child, rank, on_end), name=f"child-{rank}", daemon=True)
+        watched = threading.Event()  # not a join of the thread, which an interrupt breaks (see session.slices)
         with self._lock:
-            self._children.append((child, watcher))
-        watcher.start()
+            self._children.append((child, watched))
+
+        def watch() -> None:
+            try:
+                self._watch(child, rank, on_end)
+            finally:
+                watched.set()
+
+        threading.Thread(target=watch, name=f"child-{rank}", daemon=True).start()
 
     def _watch(self, child: subprocess.Popen[str], rank: int, on_end: ChildEnd) -> None:
         if child.stdout is not None and self._on_line is not None:
@@ -92,10 +99,8 @@ class LocalLauncher:
         """Return whether all children have ended, after waiting up to `timeout_s` seconds for them."""
         until = time.monotonic() + timeout_s
         with self._lock:
-            watchers = [watcher for _, watcher in self._children]
-        for watcher in watchers:
-            watcher.join(max(0.0, until - time.monotonic()))
-        return not any(watcher.is_alive() for watcher in watchers)
+            ended = [watched for _, watched in self._children]
+        return all([watched.wait(max(0.0, until - time.monotonic())) for watched in ended])
 
     def hang_up(self) -> None:
         """Make all children end, those too that the other ranks' abort does not reach."""
@@ -108,11 +113,10 @@ class LocalLauncher:
         until = time.monotonic() + grace_s
         with self._lock:
             children, self._children = self._children, []
-        for child, watcher in children:
-            watcher.join(max(0.0, until - time.monotonic()))
-            if watcher.is_alive():
+        for child, watched in children:
+            if not watched.wait(max(0.0, until - time.monotonic())):
                 child.kill()
-            watcher.join()
+            watched.wait()
             _hang_up(child)
 
 
