@@ -48,6 +48,7 @@ def test_what_is_written_is_read(
     assert read.digest == network.digest
     assert read.widths == network.widths
     assert read.connections == network.connections
+    assert list(read.sizes()) == list(network.sizes())
     assert read.name == network.name
     for ours, theirs in zip(network, read, strict=True):
         for expected, found in zip(ours.kernel_arrays(), theirs.kernel_arrays(), strict=True):

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -95,12 +96,12 @@ class FrameSize(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepFrames:
-    """What one rank sends after one layer of one micro-batch."""
+    """What one rank sends after one layer of one micro-batch, and of how many that are alike."""
 
     layer: int
-    micro_batch: int
     source: int
     frames: tuple[FrameSize, ...]
+    times: int
 
 
 def cut_frames(targets: tuple[int, ...], payload: float, frame_bytes: int) -> list[FrameSize]:
@@ -108,12 +109,12 @@ def cut_frames(targets: tuple[int, ...], payload: float, frame_bytes: int) -> li
     header = _HEADER_BYTES + 2 * len(targets)
     room = frame_bytes - header
     whole, rest = divmod(payload, room)
-    sizes = [float(room)] * int(whole) + ([rest] if rest or not whole else [])
-    return [FrameSize(targets, header + size) for size in sizes]
+    last = [FrameSize(targets, header + rest)] if rest or not whole else []
+    return [FrameSize(targets, float(frame_bytes))] * int(whole) + last
 
 
 def step_frames(plan: ExchangePlan, payloads: Payloads, frame_bytes: int) -> Iterator[StepFrames]:
-    """Yield what each rank sends, step by step.
+    """Yield what each rank sends, step by step; micro-batches that are alike, as most are, at once.
 
     Parameters
     ----------
@@ -132,16 +133,13 @@ def step_frames(plan: ExchangePlan, payloads: Payloads, frame_bytes: int) -> Ite
     if edges != [len(sizes) for sizes in payloads.exchanges]:
         raise SettingError("the sizes of frames were predicted for another plan: predict them for this one")
     for layer, sizes in enumerate(payloads.exchanges):
-        steps: dict[int, tuple[FrameSize, ...]] = {}
-        for micro_batch in range(len(payloads.samples)):
-            # Micro-batches of as many samples are mostly taken to be alike.
-            if not micro_batch or not np.array_equal(sizes[:, micro_batch], sizes[:, micro_batch - 1]):
-                of_source: defaultdict[int, list[FrameSize]] = defaultdict(list)
-                for edge, payload in zip(plan.exchanges[layer], sizes[:, micro_batch].tolist(), strict=True):
-                    of_source[edge.source] += cut_frames(edge.targets, payload, frame_bytes)
-                steps = {source: tuple(frames) for source, frames in of_source.items()}
-            for source, frames in steps.items():
-                yield StepFrames(layer, micro_batch, source, frames)
+        for of_edges, alike in groupby(sizes.T.tolist()):
+            times = sum(1 for _ in alike)
+            of_source: defaultdict[int, list[FrameSize]] = defaultdict(list)
+            for edge, payload in zip(plan.exchanges[layer], of_edges, strict=True):
+                of_source[edge.source] += cut_frames(edge.targets, payload, frame_bytes)
+            for source, frames in of_source.items():
+                yield StepFrames(layer, source, tuple(frames), times)
 
 
 def publish_batches(frames: Iterable[FrameSize], limits: ChannelLimits) -> list[list[float]]:

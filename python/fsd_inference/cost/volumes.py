@@ -65,8 +65,8 @@ def predict_queue(
     habits, limits = habits or Habits(), limits or ChannelLimits()
     usage, traffic = Usage(), _Traffic(plan.workers)
     for step in step_frames(plan, payloads, limits.queue_frame_bytes):
-        traffic.publish(usage, step.frames, limits)
-        traffic.to(step.layer, step.source, step.frames)
+        traffic.publish(usage, step.frames, limits, step.times)
+        traffic.to(step.layer, step.source, step.frames, step.times)
     for source, parent in _gathers(plan.workers, settings):
         frames = _gather_frames(parent, payloads, settings)
         for frame in frames:
@@ -118,9 +118,9 @@ def predict_object(
     usage, traffic = Usage(), _Traffic(plan.workers)
     writes = reads = 0
     for step in step_frames(plan, payloads, limits.object_frame_bytes):
-        writes += 1
-        traffic.to(step.layer, step.source, step.frames)
-        reads += object_reads(step.frames, limits.first_bytes)
+        writes += step.times
+        traffic.to(step.layer, step.source, step.frames, step.times)
+        reads += step.times * object_reads(step.frames, limits.first_bytes)
     misses = sum(
         habits.misses_before(len(got.sources), len(payloads.samples)) for got in traffic.received() if got.sources
     )
@@ -159,20 +159,20 @@ class _Traffic:
         self.layers: dict[int, list[_Received]] = {}
         self._workers = workers
 
-    def to(self, layer: int, source: int, frames: Sequence[FrameSize]) -> None:
-        """Note what `source` sends after `layer`."""
+    def to(self, layer: int, source: int, frames: Sequence[FrameSize], times: int = 1) -> None:
+        """Note what `source` sends after `layer`, so many times."""
         if layer not in self.layers:
             self.layers[layer] = [_Received() for _ in range(self._workers)]
         ranks = self.layers[layer]
-        self.frames += len(frames)
+        self.frames += times * len(frames)
         for frame in frames:
-            size, text_size = frame.size, frame.text_size
+            size, text_size = times * frame.size, times * frame.text_size
             self.wire_bytes += size
             self.text_bytes += text_size
             for target in frame.targets:
                 got = ranks[target]
                 got.sources.add(source)
-                got.messages += 1
+                got.messages += times
                 got.bytes += size
                 got.text_bytes += text_size
 
@@ -181,11 +181,12 @@ class _Traffic:
         return chain.from_iterable(self.layers.values())
 
     @staticmethod
-    def publish(usage: Usage, frames: Sequence[FrameSize], limits: ChannelLimits) -> None:
-        """Count the requests that publish the frames of one send."""
+    def publish(usage: Usage, frames: Sequence[FrameSize], limits: ChannelLimits, times: int = 1) -> None:
+        """Count the requests that publish the frames of one send, so many times."""
         batches = publish_batches(frames, limits)
-        _count(usage, "sns.publish", len(batches), sum(units(sum(batch)) for batch in batches))
-        usage.billed_units[f"sns.publish{EACH_MESSAGE}"] += sum(units(size) for batch in batches for size in batch)
+        _count(usage, "sns.publish", times * len(batches), times * sum(units(sum(batch)) for batch in batches))
+        apart = sum(units(size) for batch in batches for size in batch)
+        usage.billed_units[f"sns.publish{EACH_MESSAGE}"] += times * apart
 
 
 def _count(usage: Usage, kind: str, requests: int, billed: int | None = None) -> None:

@@ -100,7 +100,7 @@ class LocalLauncher:
         until = time.monotonic() + timeout_s
         with self._lock:
             ended = [watched for _, watched in self._children]
-        return all([watched.wait(max(0.0, until - time.monotonic())) for watched in ended])
+        return all(watched.wait(max(0.0, until - time.monotonic())) for watched in ended)
 
     def hang_up(self) -> None:
         """Make all children end, those too that the other ranks' abort does not reach."""

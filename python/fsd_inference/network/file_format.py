@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,14 +161,8 @@ class LayersInFiles(LayerSource):
         """Read layer `index` and compare it with its digest."""
         record = self._records[index]
         file = self._folder / _group_name(record.group)
-        try:
+        with _reading(file, index):
             layer = _read_layer(file, index, record)
-        except (OSError, SafetensorError) as error:
-            raise FileFormatError(f"{file} is damaged or cannot be read (layer {index}): {error}") from error
-        except FileFormatError:
-            raise
-        except InputError as error:
-            raise FileFormatError(f"{file}: layer {index}: {error}") from error
         if layer.digest != record.digest:
             raise FileFormatError(f"{file}: the content of layer {index} is not what was written (SHA-256 differs)")
         return layer
@@ -174,6 +170,17 @@ class LayersInFiles(LayerSource):
     def connections(self) -> int:
         """Return the connections of all layers, as the manifest has them."""
         return sum(record.connections for record in self._records)
+
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Return what the manifest and the heads of the files say: no layer is read."""
+        stored: list[int] = []
+        for group, records in itertools.groupby(self._records, lambda record: record.group):
+            file = self._folder / _group_name(group)
+            with _reading(file, len(stored)), safe_open(file, framework="numpy") as tensors:
+                first = len(stored)
+                shapes = [tensors.get_slice(f"{first + k}.values").get_shape() for k, _ in enumerate(records)]
+                stored += map(math.prod, shapes)
+        return [(record.connections, weights) for record, weights in zip(self._records, stored, strict=True)]
 
     def layer_digests(self) -> Sequence[bytes]:
         """Return the digests that each layer is compared with when it is read."""
@@ -211,6 +218,19 @@ def _pack(layer: Layer) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if degree is None:
         tensors["indptr"] = arrays.indptr
     return record, tensors
+
+
+@contextmanager
+def _reading(file: Path, index: int) -> Iterator[None]:
+    """Raise FileFormatError where layer `index` cannot be read from `file`, or is none."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise FileFormatError(f"{file} is damaged or cannot be read (layer {index}): {error}") from error
+    except FileFormatError:
+        raise
+    except InputError as error:
+        raise FileFormatError(f"{file}: layer {index}: {error}") from error
 
 
 def _read_layer(file: Path, index: int, record: _LayerRecord) -> Layer:

@@ -191,6 +191,11 @@ class Layer:
         return self._indices.size
 
     @property
+    def stored_weights(self) -> int:
+        """How many weights are stored: one a connection, or one where all are equal."""
+        return self._values.size
+
+    @property
     def weights(self) -> sparse.csr_array:
         """The weights, float32 (n_out, n_in), columns ascending strictly; made anew at each access, so keep it."""
         index = np.int32 if self.connections <= MAX_WIDTH else np.int64

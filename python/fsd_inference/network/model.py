@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from fsd_inference.errors import InputError
@@ -101,6 +101,13 @@ class Network:
     def connections(self) -> int:
         """The connections of all layers."""
         return self._source.connections()
+
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Return each layer's connections, and how many weights are stored for them: one where all are equal.
+
+        No layer of a stored network is read for it.
+        """
+        return self._source.sizes()
 
     @cached_property
     def digest(self) -> bytes:

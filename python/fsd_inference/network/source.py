@@ -26,7 +26,12 @@ class LayerSource(ABC):
 
     def connections(self) -> int:
         """Return the connections of all layers."""
-        return sum(self.layer(k).connections for k in range(len(self.widths) - 1))
+        return sum(connections for connections, _ in self.sizes())
+
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Return each layer's connections, and how many weights are stored for them: one where all are equal."""
+        layers = (self.layer(k) for k in range(len(self.widths) - 1))
+        return [(layer.connections, layer.stored_weights) for layer in layers]
 
     def layer_digests(self) -> Sequence[bytes]:
         """Return `Layer.digest` of each layer."""

@@ -19,7 +19,7 @@ from fsd_inference.cost.prices import PriceTable
 from fsd_inference.cost.timing import Timing
 from fsd_inference.cost.work import Work
 from fsd_inference.network import Network
-from fsd_inference.partition.plan import ExchangePlan, Partition
+from fsd_inference.partition.plan import ExchangePlan
 from fsd_inference.session.estimating import (
     STRETCH,
     Exchanged,
@@ -33,7 +33,7 @@ from fsd_inference.session.progress import Progress, Silent, task
 from fsd_inference.session.pushing import DEFAULT_METHOD
 from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.session.simulating import Planned
-from fsd_inference.session.work import rank_work
+from fsd_inference.session.work import whole_work
 
 CUTTING_S = 10.0
 """How long networks are cut, at most; what is not cut by then is estimated."""
@@ -156,8 +156,7 @@ def _whole(network: Network, kept: PlanCache) -> tuple[ExchangePlan, Work]:
     """Return the network as one function runs it."""
     found = kept.get(1)
     if found is None:
-        owners = tuple(np.zeros(width, np.int32) for width in network.widths[1:])
-        found = ExchangePlan(1, ((),) * (len(network) - 1)), rank_work(network, Partition(1, owners))
+        found = ExchangePlan(1, ((),) * (len(network) - 1)), whole_work(network)
         kept.put(1, *found)
     return found
 

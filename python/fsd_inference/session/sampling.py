@@ -8,6 +8,7 @@ line through both gives the size of a micro-batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,10 @@ from fsd_inference.partition.plan import Edge, ExchangePlan
 
 _MOST_GROUPS = 4
 """Groups of samples that are packed: their mean is taken."""
+_ALIKE = 0.05
+"""By how much activations may differ in number from those whose sizes, in proportion, are theirs; how few repeat."""
+_LOOKED_AT = 4096
+"""Values that are compared to know it."""
 
 
 def sample_payloads(
@@ -74,33 +79,77 @@ def sample_payloads(
         x = x[np.sort(rng.choice(x.shape[0], most_samples, replace=False))]
     sizes = np.array(micro_batch_sizes(samples, micro_batches))
     probes = _probes(x.shape[0], int(sizes[-1]))
-    exchanges: list[list[NDArray[np.float64]]] = [[] for _ in plans]
+    exchanges: list[list[tuple[Future[NDArray[np.float64]], float]]] = [[] for _ in plans]  # sizes, and times what
     live, density = [], []
-    for layer, active in enumerate(_activations(network, x)):
-        if layer == len(network) - 1:
-            break
-        live.append(np.count_nonzero(np.diff(active.indptr)) / x.shape[0])
-        density.append(active.nnz / (active.shape[0] * active.shape[1]))
-        parts = {
-            probe: [_by_neuron(active[start : start + probe]) for start in starts] for probe, starts in probes.items()
-        }
-        for plan, found in zip(plans, exchanges, strict=True):
-            found.append(_edge_bytes(plan.exchanges[layer], parts, sizes, most_edges, rng))
+    first, like = 0, x  # the layer whose activations those of the layers after it are like
+    # What a layer sends is packed beside the next layer.
+    with ThreadPoolExecutor(1) as packer:
+        for layer, active in enumerate(_activations(network, x)):
+            if layer == len(network) - 1:
+                break
+            live.append(_live(active) / x.shape[0])
+            density.append(active.nnz / (active.shape[0] * active.shape[1]))
+            if layer == 0 or not _are_alike(active, like):
+                first, like = layer, active
+            parts: dict[int, list[sparse.csr_array]] = {}
+            for plan, found in zip(plans, exchanges, strict=True):
+                edges = plan.exchanges[layer]
+                if first < layer and _are_same(edges, plan.exchanges[first]):
+                    found.append((found[first][0], active.nnz / max(1, like.nnz)))
+                    continue
+                parts = parts or {
+                    probe: [_by_neuron(active, start, start + probe) for start in starts]
+                    for probe, starts in probes.items()
+                }
+                picked = _picked(len(edges), most_edges, rng)
+                found.append((packer.submit(_edge_bytes, edges, picked, parts, sizes), 1.0))
+            wait([found[-2][0] for found in exchanges if layer])  # activations of two layers are enough
     whole = _probes(x.shape[0], samples)
     inputs = {probe: np.array([float(len(encode_input(x[:probe], (probe,))))]) for probe in whole}
     input_bytes = float(_line(inputs, np.array([samples]))[0, 0])
     return [
-        Payloads(tuple(int(size) for size in sizes), tuple(found), input_bytes, tuple(live), tuple(density))
+        Payloads(
+            tuple(int(size) for size in sizes),
+            tuple(packed.result() * share for packed, share in found),
+            input_bytes,
+            tuple(live),
+            tuple(density),
+        )
         for found in exchanges
     ]
+
+
+def _are_alike(active: sparse.csr_array, other: sparse.csr_array) -> bool:
+    """Whether the sizes of one follow from the other's: they are equal, or their values hardly compress."""
+    if active.nnz == other.nnz and all(
+        np.array_equal(getattr(active, part), getattr(other, part)) for part in ("data", "indices", "indptr")
+    ):
+        return True
+    return (
+        _live(active) == _live(other)
+        and abs(active.nnz - other.nnz) <= _ALIKE * other.nnz
+        and all(_hardly_repeats(each.data) for each in (active, other))
+    )
+
+
+def _live(active: sparse.csr_array) -> int:
+    return int(np.count_nonzero(np.diff(active.indptr)))
+
+
+def _hardly_repeats(values: NDArray[np.float32]) -> bool:
+    some = values[:: max(1, values.size // _LOOKED_AT)]
+    return np.unique(some).size > (1 - _ALIKE) * some.size
+
+
+def _are_same(edges: Sequence[Edge], others: Sequence[Edge]) -> bool:
+    return len(edges) == len(others) and all(one is other for one, other in zip(edges, others, strict=True))
 
 
 def _activations(network: Network, x: sparse.csr_array) -> Iterator[sparse.csr_array]:
     """Yield the activations after each layer, samples x neurons."""
     indptr, indices = read_only(x.indptr.astype(np.int64)), read_only(x.indices.astype(np.int32))
     state = SerialState(indptr, indices, read_only(x.data.astype(np.float32)), x.shape[1], 1)
-    for layer in network:
-        kernel = LayerKernel(*layer.kernel_arrays())
+    for kernel in _kernels(network):
         try:
             state.apply([kernel])
         except NonFiniteError as error:
@@ -110,8 +159,27 @@ def _activations(network: Network, x: sparse.csr_array) -> Iterator[sparse.csr_a
         yield sparse.csr_array((values, neurons, ends), shape=(x.shape[0], kernel.rows))
 
 
-def _by_neuron(by_sample: sparse.csr_array) -> sparse.csr_array:
-    return by_sample.T.tocsr()
+def _kernels(network: Network) -> Iterator[LayerKernel]:
+    """Yield the layers, each read while the one before is in use."""
+
+    def read(index: int) -> LayerKernel:
+        return LayerKernel(*network.layer(index).kernel_arrays())
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, 0)
+        for index in range(1, len(network) + 1):
+            kernel = coming.result()
+            if index < len(network):
+                coming = reader.submit(read, index)
+            yield kernel
+
+
+def _by_neuron(by_sample: sparse.csr_array, start: int, end: int) -> sparse.csr_array:
+    """Return the activations of some samples, neurons x samples, samples ascending."""
+    ends = by_sample.indptr[start : end + 1]
+    part = slice(ends[0], ends[-1])
+    shape = (end - start, by_sample.shape[1])
+    return sparse.csr_array((by_sample.data[part], by_sample.indices[part], ends - ends[0]), shape=shape).T.tocsr()
 
 
 def _probes(sampled: int, size: int) -> dict[int, list[int]]:
@@ -121,19 +189,23 @@ def _probes(sampled: int, size: int) -> dict[int, list[int]]:
     return {probe: list(range(0, sampled - probe + 1, probe))[:_MOST_GROUPS] for probe in probes}
 
 
+def _picked(edges: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return which edges of an exchange are packed."""
+    return np.arange(edges) if edges <= most else np.sort(rng.choice(edges, most, replace=False))
+
+
 def _edge_bytes(
     edges: Sequence[Edge],
+    packed: NDArray[np.int64],
     parts: Mapping[int, Sequence[sparse.csr_array]],
     sizes: NDArray[np.int64],
-    most_edges: int,
-    rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Return the bytes of each edge's rows for each micro-batch; `parts` are activations by their number of samples."""
+    """Return the bytes of each edge's rows for each micro-batch.
+
+    Some are packed; `parts` are activations by their number of samples.
+    """
     if not edges:
         return np.zeros((0, sizes.size))
-    packed: NDArray[np.int64] = np.arange(len(edges))
-    if len(edges) > most_edges:
-        packed = np.sort(rng.choice(len(edges), most_edges, replace=False))
     rows_of = [edges[edge].rows for edge in packed.tolist()]
     found = {
         probe: np.array([np.mean([_packed(part, rows) for part in of_probe]) for rows in rows_of])
@@ -156,7 +228,6 @@ def _edge_bytes(
 
 def _packed(activations: sparse.csr_array, rows: NDArray[np.int32]) -> int:
     block = activations[rows]
-    block.sort_indices()
     indptr, indices = block.indptr.astype(np.int64), block.indices.astype(np.int32)
     return len(encode_block(indptr, indices, block.data, activations.shape[1]))
 

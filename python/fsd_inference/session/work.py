@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fsd_inference.cost.work import Work
 from fsd_inference.network import Network
+from fsd_inference.network.layer import index_dtype
 from fsd_inference.partition.balance import loads
 from fsd_inference.partition.exchange import check_partition
 from fsd_inference.partition.plan import Partition
+
+_A_ROW = 8 + 4 + 4  # bytes of a shard: where a row starts, its bias, its neuron
 
 
 def rank_work(network: Network, partition: Partition) -> Work:
@@ -21,11 +25,27 @@ def rank_work(network: Network, partition: Partition) -> Work:
     """
     check_partition(network, partition)
     connections = np.zeros((len(network), partition.workers), np.int64)
-    shard_bytes = np.zeros(partition.workers, np.float64)
+    shard_bytes = np.zeros(partition.workers, np.int64)
     for k, (layer, owners) in enumerate(zip(network, partition.owners, strict=True)):
-        arrays = layer.kernel_arrays()
-        connections[k] = loads(owners, np.diff(arrays.indptr), partition.workers)
-        a_connection = arrays.indices.itemsize + (4 if arrays.values.size > 1 else 0)
-        a_row = arrays.indptr.itemsize + 4 + 4  # where it starts, its bias, its neuron
-        shard_bytes += connections[k] * a_connection + np.bincount(owners, minlength=partition.workers) * a_row
-    return Work(connections, network.widths[:-1], shard_bytes.astype(np.int64))
+        connections[k] = loads(owners, np.diff(layer.kernel_arrays().indptr), partition.workers)
+        rows = np.bincount(owners, minlength=partition.workers)
+        shard_bytes += _bytes(connections[k], rows, layer.shape[1], layer.stored_weights)
+    return Work(connections, network.widths[:-1], shard_bytes)
+
+
+def whole_work(network: Network) -> Work:
+    """Return what a single rank owns: all, which is known of a stored network before its layers are read."""
+    sizes, widths = network.sizes(), network.widths
+    connections = np.array([[of_layer] for of_layer, _ in sizes], np.int64)
+    shard_bytes = sum(
+        _bytes(connections[k], np.array([widths[k + 1]]), widths[k], stored) for k, (_, stored) in enumerate(sizes)
+    )
+    return Work(connections, widths[:-1], np.array(shard_bytes, np.int64))
+
+
+def _bytes(
+    connections: NDArray[np.int64], rows: NDArray[np.int64], inputs: int, stored_weights: int
+) -> NDArray[np.int64]:
+    """Return the bytes of each rank's part of a layer."""
+    a_connection = index_dtype(inputs).itemsize + (4 if stored_weights > 1 else 0)
+    return connections * a_connection + rows * _A_ROW

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fsd_inference as fsd
 from fsd_inference.config import RunSettings
 from fsd_inference.cost.cut import Cut, thin, with_samples
 from fsd_inference.cost.memory import rank_bytes
@@ -19,7 +21,8 @@ from fsd_inference.cost.timing import Sourced, load_timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.cost.work import dense_payloads
 from fsd_inference.errors import SettingError
-from fsd_inference.partition import ExchangePlan
+from fsd_inference.partition import ExchangePlan, Partition
+from fsd_inference.session.work import rank_work, whole_work
 from tests.support.scenarios import random_plan
 
 SAMPLES = 1000
@@ -185,3 +188,14 @@ def test_memory_grows_with_shard_and_samples_and_falls_with_micro_batches() -> N
     assert base < parts < more
     heavy = replace(one.work, shard_bytes=one.work.shard_bytes + 10**9)
     assert rank_bytes(one.plan, heavy, one.payloads) == pytest.approx(base + 1.5 * 10**9)
+
+
+@pytest.mark.parametrize("network", [fsd.random_network([20, 30, 5], connections=4), fsd.graph_challenge(1024, 2)])
+def test_one_function_owns_all(network: fsd.Network, tmp_path: Path) -> None:
+    expected = rank_work(network, Partition(1, tuple(np.zeros(width, np.int32) for width in network.widths[1:])))
+    network.save(tmp_path / "net")
+    for one in (network, fsd.Network.load(tmp_path / "net")):
+        found = whole_work(one)
+        np.testing.assert_array_equal(found.connections, expected.connections)
+        np.testing.assert_array_equal(found.shard_bytes, expected.shard_bytes)
+        assert found.inputs == expected.inputs

@@ -123,17 +123,18 @@ def test_what_is_sent_is_what_the_plan_says(
     size = limits.queue_frame_bytes if channel == "queue" else limits.object_frame_bytes
     steps = list(step_frames(it.plan, it.payloads, size))
     gathers = workers - 1
-    assert usage.frames == sum(len(step.frames) for step in steps) + gathers
+    assert usage.frames == sum(step.times * len(step.frames) for step in steps) + gathers
     assert usage.wire_bytes == pytest.approx(
-        sum(frame.size for step in steps for frame in step.frames) + 75 * gathers, abs=len(steps) + 1
+        sum(step.times * frame.size for step in steps for frame in step.frames) + 75 * gathers,
+        abs=micro_batches * len(steps) + 1,
     )
     if channel == "queue":
-        batches = sum(len(publish_batches(step.frames, limits)) for step in steps)
+        batches = sum(step.times * len(publish_batches(step.frames, limits)) for step in steps)
         assert usage.requests["sns.publish"] == batches + gathers
         assert usage.requests["sqs.purge"] == workers
     else:
         claims_results_reports_input = 3 * workers + 1
-        assert usage.requests["s3.put"] == len(steps) + gathers + claims_results_reports_input
+        assert usage.requests["s3.put"] == sum(step.times for step in steps) + gathers + claims_results_reports_input
     assert usage.retries == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -29,8 +30,10 @@ from fsd_inference.cost.habits import HabitRun, Habits, fit_habits
 from fsd_inference.cost.volumes import predict_object, predict_queue, predict_serial
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.errors import InputError, SettingError
-from fsd_inference.partition import ExchangePlan, cut, load_plan
+from fsd_inference.kernels import encode_block
+from fsd_inference.partition import Edge, ExchangePlan, cut, load_plan
 from fsd_inference.records import Usage
+from fsd_inference.session import sampling
 from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.store.s3 import _spans
 
@@ -102,6 +105,30 @@ def test_plans_share_one_push(plan: ExchangePlan) -> None:
     assert both[0].samples == (167, 167, 166)
     (alone,) = sample_payloads(NETWORK, [plan], X, samples=500, micro_batches=3)
     np.testing.assert_array_equal(alone.exchanges[0], both[0].exchanges[0])
+
+
+@pytest.mark.parametrize(
+    ("network", "x", "within"),
+    [
+        (fsd.random_network([1024] * 9, connections=16), fsd.digits(1024, 20), 0.06),
+        (fsd.graph_challenge(1024, 20), fsd.digits(1024, 200), 0.0),  # while it fills up, each layer packs otherwise
+    ],
+    ids=["noise", "benchmark"],
+)
+def test_rows_that_carry_the_same_again_are_not_packed_again(
+    network: fsd.Network, x: sparse.csr_array, within: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = Mock(wraps=encode_block)
+    monkeypatch.setattr(sampling, "encode_block", pack)
+    rows = np.sort(np.random.default_rng(0).choice(1024, 200, replace=False)).astype(np.int32)
+    one = Edge(0, (1,), rows)
+    others = ExchangePlan(2, tuple((Edge(0, (1,), rows),) for _ in network.widths[1:-1]))
+    (each,) = sample_payloads(network, [others], x, samples=1000)
+    every = pack.call_count
+    (found,) = sample_payloads(network, [ExchangePlan(2, ((one,),) * (len(network) - 1))], x, samples=1000)
+    assert pack.call_count - every < every
+    sizes, expected = (np.concatenate(one.exchanges) for one in (found, each))
+    np.testing.assert_allclose(sizes, expected, rtol=within)
 
 
 targets = st.sets(st.integers(0, 250), min_size=1, max_size=5)
