@@ -79,7 +79,9 @@ class Prepared:
 
     def scenario(self, channel: str, timing: Timing, delay_s: float) -> Scenario:
         """Return the run to simulate."""
-        return self.planned.scenario(self.payloads, self.settings, channel, timing, memory_mb=None, delay_s=delay_s)
+        return self.planned.scenario(
+            self.payloads, self.settings, channel, timing, memory_mb=None, delay_s=delay_s, lane_ranks=RANKS
+        )
 
     def run(self, channel: str, stack: Path, delay_s: float) -> fsd.RunReport:
         """Make the run, shards uploaded before."""
@@ -104,7 +106,11 @@ def radix_case(layers: int, samples: int) -> Case:
 
 def fitting_cases() -> list[tuple[Case, tuple[int, ...]]]:
     """Return what is fitted on, with numbers of workers."""
-    return [(radix_case(24, 400), (3,)), (random_case([256] * 21, 16, 300, "256", seed=3), (6,))]
+    return [
+        (radix_case(24, 400), (3,)),
+        (random_case([256] * 21, 16, 300, "256", seed=3), (6,)),
+        (random_case([384] * 25, 12, 500, "384", seed=7), (7,)),
+    ]
 
 
 def compared_cases() -> dict[str, tuple[Case, tuple[int, ...]]]:

@@ -183,8 +183,8 @@ def fit_host(observed: Sequence[tuple[Scenario, RunReport]]) -> dict[str, Source
     """Return the values of a host and its emulator with which simulated runs take as long as the observed ones.
 
     Factors are sought, in turn: on the caller's work beside its ranks, and on that for a lane of queues; on the work of
-    starting, from the launches; on that of steps and requests, from the rest of the wall times, over `object` where
-    there are such runs; on that of messages, over `queue`. Use them for other runs.
+    starting, from the launches; on that of steps, PUTs and GETs, from the rest of the wall times over `object`; on that
+    of queues, of those over `queue`. Use them for other runs.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def fit_host(observed: Sequence[tuple[Scenario, RunReport]]) -> dict[str, Source
         _Factor(_LANE, _rest_s, queue),
         _Factor(_STARTING, _launch_s, [*queue, *others]),
         _Factor(_WORKING, _between_s, others or queue),
-        _Factor(_MESSAGES, _between_s, queue),
+        _Factor(_QUEUES, _between_s, queue),
     ]
     for _ in range(_PASSES):
         runs = [simulate(replace(it, timing=it.timing.with_values("tried", found))) for it, _ in observed]
@@ -246,8 +246,11 @@ class _Factor:
 _CALLER = ("client.after_s",)
 _LANE = ("lane.s",)
 _STARTING = ("cpu.begin_s", "cpu.open_s")
-_WORKING = ("cpu.step_s", "cpu.request_s", "server.request_s")
-_MESSAGES = ("cpu.message_s", "server.message_s")
+_WORKING = ("cpu.step_s", "cpu.put_s", "cpu.get_s", "server.put_s", "server.get_s")
+_QUEUES = (
+    *(f"cpu.{name}_s" for name in ("publish", "receive", "message")),
+    *(f"server.{name}_s" for name in ("publish", "receive", "message", "look", "hidden")),
+)
 
 
 def _client(reports: Sequence[RunReport], source: str) -> dict[str, Sourced]:

@@ -20,7 +20,7 @@ from fsd_inference.cost.workload import DAY_S, Query
 from fsd_inference.errors import SettingError
 
 PERCENTILES = (50, 95, 99)
-_SIZES = 4  # numbers of samples that are planned for: between them, times and costs follow straight lines of logarithms
+_SIZES = 5  # numbers of samples that are planned for: between them, times and costs follow straight lines of logarithms
 _OFTEN = DAY_S  # queries a day: functions are warm
 
 

@@ -19,7 +19,7 @@ from fsd_inference.config import RunSettings
 from fsd_inference.cost.frames import ChannelLimits, Payloads
 from fsd_inference.cost.simulator.launch import launch_s
 from fsd_inference.cost.simulator.rank import READERS, SENDERS
-from fsd_inference.cost.timing import Latency, Timing
+from fsd_inference.cost.timing import REQUESTS, Latency, Timing
 from fsd_inference.cost.work import Speed, Work
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
@@ -117,18 +117,16 @@ def predict_times(
     before = timing["client.before_s"] + 2 * timing.latency("begin").mean_s  # the coordinator's and rank 0's
     if warm < settings.workers:
         before += 2 * timing.latency("cold").mean_s
-    request_s = timing["cpu.request_s"] / speed.one
     load = _load_s(work, payloads, timing, speed)
     traffic = traffic or Traffic(plan, payloads)
     periods, computing = _layers(traffic, work, payloads, settings, channel, timing, speed, limits or ChannelLimits())
     # A result and a report; then each rank tells its parent.
-    store = 2 * (timing.latency("put").mean_s + request_s)
+    store = 2 * _request_s("put", timing, speed)
     if plan.workers > 1 and channel in {"queue", "object"}:
-        a_hop = sum(timing.latency(name).mean_s for name in _HOPS[channel])
-        store += (tree.depth - 1) * (a_hop + 2 * request_s)
+        store += (tree.depth - 1) * sum(_request_s(name, timing, speed) for name in _HOPS[channel])
     collected = settings.workers if settings.output == "rows" else 1
     after = timing["client.after_s"] + (timing["lane.s"] if channel == "queue" else 0.0)
-    after += collected * (timing["cpu.request_s"] + timing.latency("get").mean_s)
+    after += collected * (timing["cpu.get_s"] + timing.latency("get").mean_s)
     run = load + sum(periods) + store
     return RunTimes(
         before + launch + run + after,
@@ -144,11 +142,17 @@ def predict_times(
 _HOPS = {"queue": ("publish", "deliver", "receive"), "object": ("put", "get")}
 
 
+def _request_s(name: str, timing: Timing, speed: Speed) -> float:
+    """Return what a request takes, on average and without its bytes; a delivery is none of the caller's."""
+    work_s = timing[f"cpu.{name}_s"] / speed.one if name in REQUESTS else 0.0
+    return timing.latency(name).mean_s + work_s
+
+
 def _load_s(work: Work, payloads: Payloads, timing: Timing, speed: Speed) -> float:
     shard = float(work.shard_bytes.max())
     cpu = shard / timing["cpu.load_bytes_per_s"] + payloads.input_bytes / timing["cpu.unpack_bytes_per_s"]
     bandwidth = min(timing["connection.bytes_per_s"], timing["network.bytes_per_s"])
-    reads = 3 * (timing.latency("get").mean_s + timing["cpu.request_s"] / speed.one)
+    reads = 3 * _request_s("get", timing, speed)
     claim = timing.latency("put").mean_s
     return claim + reads + (shard + payloads.input_bytes) / bandwidth + cpu / speed.one
 
@@ -231,26 +235,28 @@ class Traffic:
         packing: Floats = (
             self.sent / timing["cpu.pack_bytes_per_s"] + self.got / timing["cpu.unpack_bytes_per_s"]
         ) / one
-        request_s, message_s = timing["cpu.request_s"] / one, timing["cpu.message_s"] / one
-        byte_s = 1 / timing["cpu.body_bytes_per_s"] / one
+        work_s = {name: timing[f"cpu.{name}_s"] / one for name in REQUESTS}
+        message_s = timing["cpu.message_s"] / one
+        byte_s = {name: 1 / timing[f"cpu.{name}_bytes_per_s"] / one for name in REQUESTS}
         network = timing["network.bytes_per_s"]
         largest = {name: self._largest_s(timing.latency(name)) for name in _HOPS.get(channel, ())}
         if channel == "queue":
             sent, got = self.sent * 4 / 3, self.got * 4 / 3
             batches = np.maximum(np.ceil(self.frames / _BATCH_ENTRIES), np.ceil(sent / limits.message_bytes))
             turns = np.ceil(batches / SENDERS)
-            sending = (request_s + turns * largest["publish"]) + sent * byte_s + sent / network
+            sending = batches * work_s["publish"] + self.frames * message_s
+            sending = sending + turns * largest["publish"] + sent * byte_s["publish"] + sent / network
             polls = np.ceil(self.sources / _BATCH_ENTRIES)
-            receiving = polls * (timing.latency("receive").mean_s + request_s) + self.sources * message_s
-            receiving = receiving + got * byte_s + got / network
+            receiving = polls * (timing.latency("receive").mean_s + work_s["receive"]) + self.sources * message_s
+            receiving = receiving + got * byte_s["receive"] + got / network
             return sending.max(axis=1, keepdims=True) + largest["deliver"] + receiving, receiving, packing
         if channel == "object":
-            sending = request_s + largest["put"] + self.sent * byte_s + self.sent / network
+            sending = work_s["put"] + largest["put"] + self.sent * byte_s["put"] + self.sent / network
             # The one expected last is polled at intervals of about an eighth of the wait; then the others are read.
             reads = 1 + np.ceil(np.maximum(0, self.sources - 1) / READERS)
             wait = sending.max(axis=1, keepdims=True)
-            receiving = wait / 16 + reads * (timing.latency("get").largest_s(READERS) + request_s)
-            receiving = receiving + self.got * byte_s + self.got / network
+            receiving = wait / 16 + reads * (timing.latency("get").largest_s(READERS) + work_s["get"])
+            receiving = receiving + self.got * byte_s["get"] + self.got / network
             return wait + receiving, receiving, packing
         is_mpi = channel == "mpi"
         latency = timing["mpi.latency_s"] if is_mpi else 0.0

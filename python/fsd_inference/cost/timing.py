@@ -29,6 +29,13 @@ LATENCIES = {
     "cold": "how much later it begins where the environment must be made",
 }
 """Latencies: each has ``NAME.median_s`` and ``NAME.p99_s``."""
+REQUESTS = {
+    "publish": "a PublishBatch",
+    "receive": "a ReceiveMessage",
+    "put": "a PUT",
+    "get": "a GET, found or not",
+}
+"""Requests: ``cpu.NAME_s`` and ``cpu.NAME_bytes_per_s`` are work of the caller, ``server.`` that of the service."""
 _OTHERS = {
     "connection.bytes_per_s": (BYTES_A_SECOND, "a single transfer to or from a service"),
     "network.bytes_per_s": (BYTES_A_SECOND, "all transfers of one function, each way"),
@@ -41,10 +48,15 @@ _OTHERS = {
     "poll.tick_s": (SECONDS, "how often a queue that is waited for is looked at; 0: at once"),
     "cpu.begin_s": (SECONDS, "processor time of a new process before its program runs: imports"),
     "cpu.open_s": (SECONDS, "processor time before a rank claims its place: clients"),
+    "cpu.open_queue_s": (SECONDS, "and for the clients of SNS and SQS"),
     "cpu.step_s": (SECONDS, "processor time of the engine for a phase of a step, beside the kernels"),
-    "cpu.request_s": (SECONDS, "processor time of the caller for a request"),
-    "cpu.message_s": (SECONDS, "processor time of the receiver for a message"),
-    "cpu.body_bytes_per_s": (BYTES_A_SECOND, "bodies encoded, sent, received or decoded"),
+    "cpu.start_s": (SECONDS, "processor time of the caller: to start another rank"),
+    **{f"cpu.{name}_s": (SECONDS, f"processor time of the caller: {said}") for name, said in REQUESTS.items()},
+    **{
+        f"cpu.{name}_bytes_per_s": (BYTES_A_SECOND, f"bodies of {said}, worked on by the caller")
+        for name, said in REQUESTS.items()
+    },
+    "cpu.message_s": (SECONDS, "and for a message published or received"),
     "cpu.pack_bytes_per_s": (BYTES_A_SECOND, "payloads packed"),
     "cpu.unpack_bytes_per_s": (BYTES_A_SECOND, "payloads unpacked"),
     "cpu.load_bytes_per_s": (BYTES_A_SECOND, "a shard checked and taken in"),
@@ -54,8 +66,17 @@ _OTHERS = {
     ),
     "host.cores": (COUNT, "cores that all ranks and the service share; 0: each function has its own"),
     "host.others": (COUNT, "other programs that want a core of that host, on average"),
-    "server.request_s": (SECONDS, "processor time of a service on that host for a request"),
-    "server.message_s": (SECONDS, "and for a message of it"),
+    **{
+        f"server.{name}_s": (SECONDS, f"processor time of a service on that host: {said}")
+        for name, said in REQUESTS.items()
+    },
+    **{
+        f"server.{name}_bytes_per_s": (BYTES_A_SECOND, f"bodies of {said}, worked on by such a service")
+        for name, said in REQUESTS.items()
+    },
+    "server.message_s": (SECONDS, "and for a message that it delivers"),
+    "server.look_s": (SECONDS, "and to look at a queue that is waited for"),
+    "server.hidden_s": (SECONDS, "and at each message in it that was received before"),
     "client.before_s": (SECONDS, "from the caller's asking until rank 0 is started"),
     "client.after_s": (SECONDS, "from rank 0's end until the caller has the result"),
     "lane.s": (SECONDS, "leasing a lane of queues before a run, and purging and giving it back after"),

@@ -92,6 +92,7 @@ class Planned:
         memory_mb: int | None = 1769,
         chances: Chances | None = None,
         delay_s: float = 0.0,
+        lane_ranks: int | None = None,
     ) -> Scenario:
         """Return a run of it."""
         return Scenario(
@@ -105,4 +106,5 @@ class Planned:
             memory_mb,
             chances or Chances(),
             delay_s,
+            lane_ranks=lane_ranks,
         )

@@ -14,6 +14,8 @@ from fsd_inference.cost.timing import Sourced, load_timing
 from fsd_inference.errors import FileFormatError, SettingError
 from tests.support.scenarios import latencies, scenario, timing
 
+_REQUESTS = ("put", "get", "publish", "receive", "message")
+
 
 def test_latencies_are_found_again() -> None:
     times = timing(**latencies(0.05, 0.15), client__after_s=0.7, lane__s=0.3)
@@ -42,7 +44,7 @@ def test_a_host_is_found_again() -> None:
             name: Sourced(base[name] * factor, "a test")
             for factor, names in (
                 (2.0, ("cpu.begin_s", "cpu.open_s")),
-                (3.0, ("cpu.step_s", "cpu.request_s", "cpu.message_s", "server.request_s", "server.message_s")),
+                (3.0, ("cpu.step_s", *(f"{who}.{name}_s" for who in ("cpu", "server") for name in _REQUESTS))),
             )
             for name in names
         },
@@ -57,7 +59,8 @@ def test_a_host_is_found_again() -> None:
     ]
     fitted = base.with_values("fitted", fit_host(observed))
     assert fitted["cpu.begin_s"] == pytest.approx(truth["cpu.begin_s"], rel=0.15)
-    assert fitted["server.request_s"] == pytest.approx(truth["server.request_s"], rel=0.5)
+    assert fitted["server.put_s"] == pytest.approx(truth["server.put_s"], rel=0.5)
+    assert fitted["server.publish_s"] == pytest.approx(truth["server.publish_s"], rel=0.5)
     other = scenario(6, 20, seed=5, channel="queue", **of_host)  # type: ignore[arg-type]
     walls = [simulate(replace(other, timing=times)).wall_s for times in (truth, fitted, base)]
     assert walls[1] == pytest.approx(walls[0], rel=0.1)

@@ -320,7 +320,7 @@ class BulkObjectModel(BulkModel):
         As `_read` has it, in line: most of a run's requests are these.
         """
         services, gets, line = self.services, self._gets, rank.down
-        begin_s, byte_s = services.work_s(rank)
+        begin_s, byte_s = services.get_work_s(rank)
         readers = [start] * READERS
         there: list[int] = []
         apart = 0

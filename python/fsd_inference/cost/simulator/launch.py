@@ -90,7 +90,7 @@ def launch_s(tree: Tree, timing: Timing, *, warm: int = 0, seed: int = 0) -> flo
         ready = start + work_s + draws.latency("put")  # its claim
         starters = [ready] * STARTERS
         for child in tree.children(rank):
-            asked = starters[0] + timing["cpu.request_s"] + draws.latency("start")
+            asked = starters[0] + timing["cpu.start_s"] + draws.latency("start")
             heapq.heapreplace(starters, asked)
             if warm > 0:
                 warm -= 1

@@ -31,7 +31,6 @@ class QueueModel:
             Rate(rate, rate * timing["throttle.burst_s"])
             for _ in range(math.ceil(len(ranks) / scenario.limits.ranks_a_topic))
         ]
-        self._tick_s = timing["poll.tick_s"]
         self._poll_s = scenario.limits.poll_s
 
     def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
@@ -102,8 +101,6 @@ class QueueModel:
 
     def _wake(self, rank: Rank, there: float) -> None:
         due = max(there, rank.polled_at)
-        if self._tick_s:
-            due = rank.polled_at + math.ceil((due - rank.polled_at) / self._tick_s) * self._tick_s
         if due < rank.wakes_at:
             rank.wakes_at = due
             self._services.clock.at(due, self._found, rank, due)
@@ -111,6 +108,11 @@ class QueueModel:
     def _found(self, rank: Rank, due: float) -> None:
         if not rank.is_waiting or due != rank.wakes_at:
             return
+        messages, size = self._taken(rank)
+        self._services.request(rank, "receive", 0.0, size, len(messages), self._received, rank, messages)
+
+    def _taken(self, rank: Rank) -> tuple[list[Message], float]:
+        """Take what a poll finds, and count it and those before that found nothing; return its bytes too."""
         services, now = self._services, self._services.clock.now
         messages: list[Message] = []
         while rank.pending and rank.pending[0][0] <= now and len(messages) < MESSAGES_A_POLL:
@@ -123,9 +125,38 @@ class QueueModel:
         services.usage.received_bytes += round(size)
         services.count("sqs.receive", units(size))
         rank.is_waiting = False
-        services.request(rank, "receive", 0.0, size, len(messages), self._received, rank, messages)
+        return messages, size
 
     def _received(self, rank: Rank, messages: list[Message]) -> None:
         rank.is_polling = False
         self._listener.came(rank, messages)
         self.listen(rank)
+
+
+class EmulatedQueueModel(QueueModel):
+    """As an emulator on the host has queues: one that is waited for is looked at again and again."""
+
+    def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
+        super().__init__(services, scenario, ranks, listener)
+        self._tick_s = scenario.timing["poll.tick_s"]
+
+    def listen(self, rank: Rank) -> None:
+        """See `ChannelModel`."""
+        if rank.is_polling or not (rank.worker.wanted() or rank.worker.gathers()):
+            return
+        rank.is_polling = True
+        rank.polled_at = self._services.clock.now
+        self._services.ask_to_receive(rank, self._look, rank)
+
+    def _look(self, rank: Rank) -> None:
+        self._services.look(rank.hidden, self._looked, rank)
+
+    def _looked(self, rank: Rank) -> None:
+        services, now = self._services, self._services.clock.now
+        if not rank.pending or rank.pending[0][0] > now:
+            if not rank.worker.finished:
+                services.clock.at(now + self._tick_s, self._look, rank)
+            return
+        messages, size = self._taken(rank)
+        rank.hidden += len(messages)
+        services.hand(rank, len(messages), size, self._received, rank, messages)

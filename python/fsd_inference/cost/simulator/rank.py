@@ -56,6 +56,7 @@ class Rank:
     is_waiting: bool = False
     polled_at: float = 0.0
     wakes_at: float = math.inf
+    hidden: int = 0  # messages that were received, which stay in the queue
     # Over objects: those written for this rank, and how it looks for them.
     visible: dict[Expected, tuple[float, Reader]] = field(default_factory=dict)
     is_looking: bool = False

@@ -71,6 +71,12 @@ class Processors(Protocol):
     def run(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
         """Call when so many seconds of work on a core are done."""
 
+    def run_first(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
+        """As `run`, for a service on the host: before all that ranks have to do.
+
+        Linux shares cores among sessions (autogroup), and the service, which is one of its own, wants no more than one.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class OwnProcessors:
@@ -81,6 +87,8 @@ class OwnProcessors:
     def run(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
         """Call when so many seconds have passed."""
         self.clock.at(self.clock.now + seconds, call, *arguments)
+
+    run_first = run
 
 
 _Work = tuple[float, Callable[..., None], tuple[Any, ...]]
@@ -130,6 +138,11 @@ class SharedProcessors:
         self._new.append((seconds, call, arguments))
         self._take_turns()
 
+    def run_first(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
+        """As `run`, before all that waits."""
+        self._new.appendleft((seconds, call, arguments))
+        self._take_turns()
+
     def _take_turns(self) -> None:
         while self._free and (self._new or self._waiting):
             most = _FIRST_S if self._new else _QUANTUM_S
@@ -173,7 +186,7 @@ class Server:
         self._busy = bool(self._waiting)
         if self._busy:
             seconds, call, arguments = self._waiting.popleft()
-            self._processors.run(seconds, self._served, call, arguments)
+            self._processors.run_first(seconds, self._served, call, arguments)
 
     def _served(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self._next()

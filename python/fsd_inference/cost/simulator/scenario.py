@@ -76,6 +76,8 @@ class Scenario:
     limits : ChannelLimits
     buckets : int
         That objects are spread over.
+    lane_ranks : int or None
+        Queues of a lane, which are all purged after the run; None: as many as workers.
     """
 
     partition: Partition
@@ -90,6 +92,7 @@ class Scenario:
     delay_s: float = 0.0
     limits: ChannelLimits = field(default_factory=ChannelLimits)
     buckets: int = 1
+    lane_ranks: int | None = None
 
     def __post_init__(self) -> None:
         workers = self.settings.workers

@@ -12,6 +12,7 @@ from fsd_inference.cost.simulator.rank import Message, Rank
 from fsd_inference.cost.simulator.resources import Draws, Processors, Server
 from fsd_inference.cost.simulator.scenario import Scenario
 from fsd_inference.cost.simulator.traffic import Outgoing
+from fsd_inference.cost.timing import REQUESTS
 from fsd_inference.cost.work import Speed
 from fsd_inference.engine.messages import Step
 from fsd_inference.errors import ChannelError
@@ -56,31 +57,59 @@ class Services:
         self.usage = Usage()
         self.retry = RetrySettings()
         self._server = server
-        self._request_s = timing["cpu.request_s"] / speed.one
+        self._request_s = {name: timing[f"cpu.{name}_s"] / speed.one for name in (*REQUESTS, "start")}
         self._message_s = timing["cpu.message_s"] / speed.one
-        self._byte_s = 1 / timing["cpu.body_bytes_per_s"] / speed.one
+        self._byte_s = {name: 1 / timing[f"cpu.{name}_bytes_per_s"] / speed.one for name in REQUESTS}
         self.connection = timing["connection.bytes_per_s"]
-        self._served_s = timing["server.request_s"], timing["server.message_s"]
+        self._served_s = {
+            name: (timing[f"server.{name}_s"], 1 / timing[f"server.{name}_bytes_per_s"]) for name in REQUESTS
+        }
+        self._delivered_s = timing["server.message_s"]
+        self._look_s = timing["server.look_s"], timing["server.hidden_s"]
 
     def request(
         self, rank: Rank, latency: str, up: float, down: float, messages: int, call: Callable[..., None], *rest: Any
     ) -> None:
         """Call when a request has been answered: `up` and `down` are bytes of bodies, one of them none."""
-        work = (self._request_s + messages * self._message_s + (up + down) * self._byte_s) / rank.speed
+        work = self._work(rank, latency, messages, up + down)
         self.processors.run(work, self._ask, rank, latency, up, down, messages, call, rest)
 
     def request_s(self, rank: Rank, latency: str, up: float, down: float, messages: int, start: float) -> float:
         """Return how long a request takes that is begun at `start`, where processors are the rank's own."""
         size = up + down
-        work = (self._request_s + messages * self._message_s + size * self._byte_s) / rank.speed
+        work = self._work(rank, latency, messages, size)
         if not size:
             return work + self.draws.latency(latency)
         passing = (rank.up if up else rank.down).pass_s(start + work, size)
         return work + self.draws.latency(latency) + max(size / self.connection, passing)
 
-    def work_s(self, rank: Rank) -> tuple[float, float]:
-        """Return the processor seconds that a request takes before it goes out, and those of each of its bytes."""
-        return self._request_s / rank.speed, self._byte_s / rank.speed
+    def _work(self, rank: Rank, request: str, messages: int, size: float) -> float:
+        work = self._request_s[request] + messages * self._message_s
+        return (work + size * self._byte_s[request] if size else work) / rank.speed
+
+    def get_work_s(self, rank: Rank) -> tuple[float, float]:
+        """Return the processor seconds that a GET takes before it goes out, and those of each of its bytes."""
+        return self._request_s["get"] / rank.speed, self._byte_s["get"] / rank.speed
+
+    def ask_to_receive(self, rank: Rank, call: Callable[..., None], *rest: Any) -> None:
+        """Call when a service on the same host has a request to receive: what it answers, `look` and `hand` say."""
+        work, served = self._request_s["receive"] / rank.speed, self._served_s["receive"][0]
+        self.processors.run(work, self._server.serve, served, call, *rest)
+
+    def look(self, hidden: int, call: Callable[..., None], *rest: Any) -> None:
+        """Call when the service has looked at a queue, with so many hidden messages in it."""
+        each_s, hidden_s = self._look_s
+        self._server.serve(each_s + hidden * hidden_s, call, *rest)
+
+    def hand(self, rank: Rank, messages: int, size: float, call: Callable[..., None], *rest: Any) -> None:
+        """Call when a rank has taken in so many messages that the service answers with."""
+        served = size * self._served_s["receive"][1]
+        self._server.serve(served, self._handed, rank, messages, size, call, rest)
+
+    def _handed(self, rank: Rank, messages: int, size: float, call: Callable[..., None], rest: tuple[Any, ...]) -> None:
+        work = (messages * self._message_s + size * self._byte_s["receive"]) / rank.speed
+        there = self.clock.now + self.draws.latency("receive") + self._passing(rank, 0.0, size)
+        self.clock.at(there, self.processors.run, work, call, *rest)
 
     def _ask(
         self,
@@ -92,17 +121,25 @@ class Services:
         call: Callable[..., None],
         rest: tuple[Any, ...],
     ) -> None:
-        served = self._served_s[0] + messages * self._served_s[1]
+        served = 0.0
+        if latency in self._served_s:
+            each_s, byte_s = self._served_s[latency]
+            served = each_s + (up + down) * byte_s
+        if latency == "publish":
+            served += messages * self._delivered_s
         self._server.serve(served, self._answer, rank, latency, up, down, call, rest)
 
     def _answer(
         self, rank: Rank, latency: str, up: float, down: float, call: Callable[..., None], rest: tuple[Any, ...]
     ) -> None:
-        now, size = self.clock.now, up + down
-        passing = 0.0
-        if size:
-            passing = max(size / self.connection, (rank.up if up else rank.down).pass_s(now, size))
-        self.clock.at(now + self.draws.latency(latency) + passing, call, *rest)
+        passing = self._passing(rank, up, down)
+        self.clock.at(self.clock.now + self.draws.latency(latency) + passing, call, *rest)
+
+    def _passing(self, rank: Rank, up: float, down: float) -> float:
+        size = up + down
+        if not size:
+            return 0.0
+        return max(size / self.connection, (rank.up if up else rank.down).pass_s(self.clock.now, size))
 
     def count(self, kind: str, billed: int = 1, *, repeat: bool = False) -> None:
         """Count a request."""

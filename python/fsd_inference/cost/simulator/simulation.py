@@ -17,7 +17,7 @@ from fsd_inference.cost.simulator.bulk import BulkObjectModel, BulkQueueModel
 from fsd_inference.cost.simulator.clock import Clock
 from fsd_inference.cost.simulator.direct_model import DirectModel
 from fsd_inference.cost.simulator.object_model import ObjectModel
-from fsd_inference.cost.simulator.queue_model import QueueModel
+from fsd_inference.cost.simulator.queue_model import EmulatedQueueModel, QueueModel
 from fsd_inference.cost.simulator.rank import Message, Rank
 from fsd_inference.cost.simulator.resources import (
     Draws,
@@ -142,7 +142,8 @@ class _Simulation:
 
     def _model(self) -> ChannelModel:
         """Return the channel: request by request, or, where many functions make very many, step by step."""
-        one_by_one = {"queue": QueueModel, "object": ObjectModel}
+        is_emulated = self.scenario.timing["poll.tick_s"] > 0
+        one_by_one = {"queue": EmulatedQueueModel if is_emulated else QueueModel, "object": ObjectModel}
         at_once = {"queue": BulkQueueModel, "object": BulkObjectModel}
         is_large = self.scenario.memory_mb is not None and len(self.ranks) > MOST_ONE_BY_ONE
         models: Mapping[str, Callable[..., ChannelModel]] = at_once if is_large else one_by_one  # type: ignore[assignment]
@@ -162,12 +163,12 @@ class _Simulation:
         for rank in there:
             rank.ended = min(rank.ended, self.clock.now)
         collected = settings.workers if settings.output == "rows" else 1
-        reading_s = collected * (timing["cpu.request_s"] + timing.latency("get").mean_s)
+        reading_s = collected * (timing["cpu.get_s"] + timing.latency("get").mean_s)
         after_s = timing["client.after_s"] + (timing["lane.s"] if self.scenario.channel == "queue" else 0.0)
         started = max((rank.started for rank in there), default=self._launched)
         usage = self.services.usage
         if self.scenario.channel == "queue":
-            count_lane(usage, settings.workers)
+            count_lane(usage, self.scenario.lane_ranks or settings.workers)
         elif self.scenario.channel == "object":
             count_sweep(usage, self.scenario.buckets, usage.requests["s3.put"])
         count_run(usage, settings.workers, self.scenario.payloads, settings, self.scenario.limits)
@@ -211,7 +212,10 @@ class _Simulation:
     def _open(self, rank: Rank) -> None:
         rank.started = self.clock.now
         self.services.usage.requests["lambda.invoke"] += self.scenario.memory_mb is not None
-        self.processors.run(self._work_s(rank, "cpu.open_s"), self._claim, rank)
+        work = self._work_s(rank, "cpu.open_s")
+        if self.scenario.channel == "queue":
+            work += self._work_s(rank, "cpu.open_queue_s")
+        self.processors.run(work, self._claim, rank)
 
     def _claim(self, rank: Rank) -> None:
         self.services.request(rank, "put", 0.0, 0.0, 0, self._run, rank)
