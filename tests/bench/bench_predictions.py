@@ -109,7 +109,7 @@ def fitting_cases() -> list[tuple[Case, tuple[int, ...]]]:
     return [
         (radix_case(24, 400), (3,)),
         (random_case([256] * 21, 16, 300, "256", seed=3), (6,)),
-        (random_case([384] * 25, 12, 500, "384", seed=7), (7,)),
+        (random_case([384] * 25, 12, 500, "384", seed=7), (2, 7)),
     ]
 
 

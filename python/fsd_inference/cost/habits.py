@@ -16,56 +16,51 @@ from fsd_inference.records import RunReport
 class Habits:
     """What timing makes of receiving.
 
-    The defaults are those of local processes against the emulator: they were set from runs of RadiX-Net (1024
-    neurons, 40 and 120 layers, 400 to 2,000 inputs) and of random networks (256 and 512 neurons) on 2 to 8
-    workers, on a machine more and less busy. Latency on AWS is another: fit them on reports of runs there.
+    The defaults are those of local processes against the emulator: they were fitted on runs of RadiX-Net (1024
+    neurons, 24 layers, 400 inputs) and of random networks (256 and 384 neurons) on 2 to 7 workers, with and without
+    micro-batches. Latency on AWS is another: fit them on reports of runs there.
 
     Attributes
     ----------
-    polls, polls_sources, polls_growth : float
-        A rank that gets frames from s sources before a layer polls polls (1 - exp(-s / polls_sources)) M**polls_growth
-        times for them, M being the micro-batches: frames that come together are found by one poll.
+    polls, polls_sources : float
+        A rank that gets frames from s sources before a layer polls polls (1 - exp(-s / polls_sources)) times for them:
+        frames that come together are found by one poll.
     polls_a_mb : float
         So many times more for each MB that all ranks exchange before the layer: what takes time to carry comes apart.
         The emulator carries one frame after the other.
     messages_a_poll : float
-        The most that a poll finds, on average; 10 is what SQS gives at most.
-    misses, misses_log, misses_growth : float
-        Over `object` it looks (misses + misses_log ln s) M**misses_growth times for what is not there yet.
+        The most that a poll finds, on average; 10 is what SQS gives at most. With micro-batches there are more messages
+        than the above would find.
+    misses, misses_log : float
+        Over `object` it looks misses + misses_log ln s times for what is not there yet, micro-batches or not.
     start_s : float
         Seconds from the start of one rank to that of the next: those that are there wait for the last one.
     looks_a_second : float
         How often a rank that waits so looks for objects and for an abort.
     """
 
-    polls: float = 1.25
-    polls_sources: float = 1.5
-    polls_growth: float = 0.35
+    polls: float = 1.45
+    polls_sources: float = 0.95
     polls_a_mb: float = 0.2
-    messages_a_poll: float = 9.0
-    misses: float = 0.2
-    misses_log: float = 0.22
-    misses_growth: float = 0.0
-    start_s: float = 0.7
+    messages_a_poll: float = 7.0
+    misses: float = 0.6
+    misses_log: float = 0.4
+    start_s: float = 0.65
     looks_a_second: float = 3.0
 
-    def polls_before(self, sources: int, messages: float, micro_batches: int, layer_mb: float) -> float:
+    def polls_before(self, sources: int, messages: float, layer_mb: float) -> float:
         """Return how often a rank polls for the messages of a layer, before which all ranks exchange `layer_mb`."""
-        together = self.polls * (1 - math.exp(-sources / self.polls_sources)) * _power(micro_batches, self.polls_growth)
+        together = self.polls * (1 - math.exp(-sources / self.polls_sources))
         expected = min(messages, together + self.polls_a_mb * layer_mb)
         return max(expected, messages / self.messages_a_poll)
 
-    def misses_before(self, sources: int, micro_batches: int) -> float:
+    def misses_before(self, sources: int) -> float:
         """Return how often a rank looks in vain for the objects of a layer."""
-        return (self.misses + self.misses_log * math.log(sources)) * _power(micro_batches, self.misses_growth)
+        return self.misses + self.misses_log * math.log(sources)
 
     def waiting_s(self, workers: int) -> float:
         """Return the seconds, summed over the ranks, until the last one has started."""
         return self.start_s * workers * (workers - 1) / 2
-
-
-def _power(base: float, exponent: float) -> float:
-    return float(base**exponent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +76,7 @@ def fit_habits(runs: Sequence[HabitRun]) -> Habits:
     """Return the habits that the runs show; what they do not show keeps its default.
 
     Polls and misses are fitted to their counts, each run weighing the same. That takes runs over the channel in
-    question, with different numbers of workers; their growth takes different numbers of micro-batches too.
+    question, with different numbers of workers, and of micro-batches.
 
     Raises
     ------
@@ -95,8 +90,8 @@ def fit_habits(runs: Sequence[HabitRun]) -> Habits:
     start_s = sum(run.report.launch_s / (run.plan.workers - 1) for run in runs) / len(runs)
     habits = replace(habits, start_s=start_s)
     for channel, names, count in (
-        ("queue", ("polls", "polls_sources", "polls_growth"), _polls),
-        ("object", ("misses", "misses_log", "misses_growth"), _misses),
+        ("queue", ("polls", "polls_sources", "messages_a_poll"), _polls),
+        ("object", ("misses", "misses_log"), _misses),
     ):
         of_channel = [run for run in runs if run.report.channel == channel]
         if of_channel:
@@ -104,6 +99,7 @@ def fit_habits(runs: Sequence[HabitRun]) -> Habits:
     return habits
 
 
+_MESSAGES_A_POLL = 10.0  # ReceiveMessage (SQS API)
 _Arrivals = list[tuple[int, int]]
 """Sources and edges of each (layer, rank) that gets frames."""
 _Count = Callable[[Habits, HabitRun, _Arrivals], tuple[float, float]]
@@ -124,12 +120,12 @@ def _arrivals(plan: ExchangePlan) -> _Arrivals:
 def _polls(habits: Habits, run: HabitRun, arrivals: _Arrivals) -> tuple[float, float]:
     parts = run.micro_batches
     layer_mb = run.report.usage.received_bytes / 1e6 / max(1, len(run.plan.exchanges))
-    predicted = sum(habits.polls_before(sources, edges * parts, parts, layer_mb) for sources, edges in arrivals)
+    predicted = sum(habits.polls_before(sources, edges * parts, layer_mb) for sources, edges in arrivals)
     return predicted, run.report.usage.requests["sqs.receive"] - run.report.usage.empty_polls
 
 
 def _misses(habits: Habits, run: HabitRun, arrivals: _Arrivals) -> tuple[float, float]:
-    predicted = sum(habits.misses_before(sources, run.micro_batches) for sources, _ in arrivals)
+    predicted = sum(habits.misses_before(sources) for sources, _ in arrivals)
     # Until the last rank has started, the others wait half the time on average.
     waited_s = run.report.launch_s * run.plan.workers / 2
     return predicted, max(0.0, run.report.usage.misses - waited_s * habits.looks_a_second)
@@ -148,8 +144,7 @@ def _fitted(habits: Habits, names: Sequence[str], runs: Sequence[tuple[HabitRun,
         off = [
             (predicted - counted) / math.sqrt(max(counted, 1.0) * max(predicted, 1.0)) for predicted, counted in pairs
         ]
-        return off + [0.1 * (value - before) for value, before in zip(values, default, strict=True)]
+        return off + [0.1 * (value / before - 1) for value, before in zip(values, default, strict=True)]
 
-    bounds = ([0.01, 0.01, -1.0], [9.0, 9.0, 1.0])
-    best = least_squares(residuals, default, bounds=bounds).x
+    best = least_squares(residuals, default, bounds=(0.01, _MESSAGES_A_POLL)).x
     return replace(habits, **dict(zip(names, map(float, best), strict=True)))

@@ -77,7 +77,7 @@ def predict_queue(
         layer_mb = sum(got.text_bytes for got in layer) / 1e6
         for got in layer:
             if got.messages:
-                of_layer = habits.polls_before(len(got.sources), got.messages, len(payloads.samples), layer_mb)
+                of_layer = habits.polls_before(len(got.sources), got.messages, layer_mb)
                 polls += of_layer
                 billed += of_layer * units(got.text_bytes / of_layer)
     empty = habits.waiting_s(plan.workers) / limits.poll_s
@@ -121,9 +121,7 @@ def predict_object(
         writes += step.times
         traffic.to(step.layer, step.source, step.frames, step.times)
         reads += step.times * object_reads(step.frames, limits.first_bytes)
-    misses = sum(
-        habits.misses_before(len(got.sources), len(payloads.samples)) for got in traffic.received() if got.sources
-    )
+    misses = sum(habits.misses_before(len(got.sources)) for got in traffic.received() if got.sources)
     for source, parent in _gathers(plan.workers, settings):
         frames = _gather_frames(parent, payloads, settings)
         traffic.to(len(plan.exchanges), source, frames)

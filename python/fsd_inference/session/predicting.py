@@ -167,8 +167,18 @@ def _on_aws(carried: Carried, work: Work, payloads: Payloads) -> _Times:
 
 def _on_this_host(carried: Carried, work: Work, payloads: Payloads, runs: int) -> _Times:
     channel = "object" if carried.channel == "serial" else carried.channel  # there is nothing to exchange
+    stack = carried.stack
     scenario = Scenario(
-        carried.partition, carried.plan, work, payloads, carried.settings, channel, _of_this_host(runs - 1), None
+        carried.partition,
+        carried.plan,
+        work,
+        payloads,
+        carried.settings,
+        channel,
+        _of_this_host(runs - 1),
+        memory_mb=None,
+        buckets=1 if stack is None else len(stack.run_buckets),
+        lane_ranks=None if stack is None else stack.ranks,
     )
     run = simulate(scenario)
     if run.error is not None:
@@ -185,9 +195,9 @@ def _of_this_host(others: int) -> Timing:
 
 def _usage(carried: Carried, payloads: Payloads, times: _Times) -> Usage:
     settings, plan, stack = carried.settings, carried.plan, carried.stack
-    if stack is None:
-        return times.usage
     on_functions = carried.memory_mb is not None
+    if stack is None or not (on_functions or carried.is_on_aws or carried.channel == "serial"):  # it was simulated
+        return times.usage
     if carried.channel == "serial":
         usage = predict_serial(payloads, settings)
     elif carried.channel == "queue":

@@ -230,11 +230,11 @@ def test_a_long_input_takes_a_rank_another_read(plan: ExchangePlan) -> None:
     assert dict(difference.requests) == {"s3.get": 3}
 
 
-def test_polls_come_ten_at_most() -> None:
-    habits = Habits()
-    assert habits.polls_before(3, 900, 1, 0.0) == pytest.approx(100)
-    assert habits.polls_before(7, 7, 1, 0.0) > habits.polls_before(1, 1, 1, 0.0) > 0
-    assert habits.polls_before(7, 7, 1, 1e9) == 7
+def test_a_poll_finds_so_many_messages_at_most() -> None:
+    habits = Habits(messages_a_poll=9.0)
+    assert habits.polls_before(3, 900, 0.0) == pytest.approx(100)
+    assert habits.polls_before(7, 7, 0.0) > habits.polls_before(1, 1, 0.0) > 0
+    assert habits.polls_before(7, 7, 1e9) == 7
     assert habits.waiting_s(1) == 0
 
 
@@ -289,13 +289,13 @@ def report(channel: str, usage: Usage, launch_s: float) -> fsd.RunReport:
 
 
 def test_habits_are_learnt_from_runs(plan: ExchangePlan) -> None:
-    busy = Habits(polls=3.0, polls_growth=0.5, misses=3.0, misses_growth=0.3, start_s=0.0)
-    runs = [made_up(plan, channel, m, busy) for channel in ("queue", "object") for m in (1, 2, 4)]
+    busy = Habits(polls=3.0, messages_a_poll=2.0, misses=3.0, start_s=0.0)
+    runs = [made_up(plan, channel, m, busy) for channel in ("queue", "object") for m in (1, 4, 16)]
     learnt = fit_habits(runs)
     assert learnt.start_s == 0
-    for m in (1, 2, 4):
-        assert learnt.polls_before(2, 2 * m, m, 0.0) == pytest.approx(busy.polls_before(2, 2 * m, m, 0.0), rel=0.1)
-        assert learnt.misses_before(2, m) == pytest.approx(busy.misses_before(2, m), rel=0.15)
+    for m in (1, 4, 16):
+        assert learnt.polls_before(2, 2 * m, 0.0) == pytest.approx(busy.polls_before(2, 2 * m, 0.0), rel=0.1)
+    assert learnt.misses_before(2) == pytest.approx(busy.misses_before(2), rel=0.15)
     assert fit_habits(runs[:3]).misses == Habits().misses  # no run over object: the default stays
 
 
