@@ -15,6 +15,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 VENV := .venv
 BENCH := *
+# One more than there are processors: many tests wait, for clocks and for processes that start.
+TEST_WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := $(VENV)/bin
 ifdef PYTHON
 CANDIDATES := $(PYTHON)
@@ -88,7 +90,8 @@ demo: $(VENV)/.local
 	$(BIN)/fsd demo $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto -m "not image and not functions and not deploys and not long" $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
+	  -m "not image and not functions and not deploys and not long" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -92,7 +92,7 @@ def once_all_run(workers: int, act: Callable[[dict[int, int]], None]) -> Iterato
         watcher.join()
 
 
-@pytest.mark.parametrize("channel", ["memory", "queue"])
+@pytest.mark.parametrize("channel", ["memory", pytest.param("queue", marks=pytest.mark.long)])
 def test_a_stopped_rank_is_named_by_the_stall_clock(channel: str, stack: Path) -> None:
     with (
         session(

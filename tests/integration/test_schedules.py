@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -148,9 +149,20 @@ def check_answer(case: Case, run: VirtualRun) -> None:
 
 
 @given(cases(), st.booleans())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_every_schedule_gives_the_serial_answer(case: Case, strays: bool) -> None:
-    """1,000 schedules: networks, partitions, trees, orders, repeats, corruption, and leftovers of an older attempt."""
+    """Networks, partitions, trees, orders, repeats, corruption, and leftovers of an older attempt."""
+    check_schedule(case, strays=strays)
+
+
+@pytest.mark.long
+@given(cases(), st.booleans())
+@settings(max_examples=4000, deadline=None)
+def test_thousands_of_schedules_give_the_serial_answer(case: Case, strays: bool) -> None:
+    check_schedule(case, strays=strays)
+
+
+def check_schedule(case: Case, *, strays: bool) -> None:
     leftovers: tuple[bytes, ...] = ()
     if strays:
         leftovers = tuple(case.play().sent)
