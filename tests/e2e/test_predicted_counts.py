@@ -62,7 +62,10 @@ def test_a_session_foresees_its_run_and_reports_both(stack: Path, tmp_path: Path
     expected = foreseen(tmp_path / "shards", channel, RunSettings(workers=WORKERS, micro_batches=2))
     assert predicted.usage.frames == expected.frames == report.usage.frames
     assert predicted.usage.wire_bytes == pytest.approx(expected.wire_bytes, rel=0.01)
-    assert sum(predicted.usage.requests.values()) == pytest.approx(sum(expected.requests.values()), rel=0.02)
+    for kind in expected.requests.keys() - TIMED - {"s3.delete"}:  # objects are spread by a hash
+        assert predicted.usage.requests[kind] == expected.requests[kind], kind
+    # A run of this host is simulated; what is received follows habits otherwise.
+    assert predicted.usage.requests.total() == pytest.approx(expected.requests.total(), rel=0.2)
     assert [function.invocations for function in predicted.functions] == [WORKERS, 1]
     priced = price(report)
     assert priced.predicted is not None
