@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Self
 
 import numpy as np
@@ -236,69 +237,127 @@ def median_run(scenario: Scenario) -> SimulatedRun:
     return sorted(found, key=lambda run: run.wall_s)[_DRAWS // 2]
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What was predicted of a run, and the reports of it, made once or several times.
+
+    Attributes
+    ----------
+    it : Prepared
+    channel : str
+    counts : Usage
+        In closed form.
+    simulated : SimulatedRun
+    reports : list of RunReport
+    others : float
+        Other programs meanwhile.
+    """
+
+    it: Prepared
+    channel: str
+    counts: Usage
+    simulated: SimulatedRun
+    reports: list[fsd.RunReport]
+    others: float
+
+    def requests(self) -> list[int]:
+        """Return the requests that each run counted."""
+        return [report.usage.requests.total() for report in self.reports]
+
+    def walls(self) -> list[float]:
+        """Return how long each run took."""
+        return [report.wall_s for report in self.reports]
+
+    def pairs(self) -> dict[str, tuple[float, float]]:
+        """Return what was predicted and the mean of what was measured, by the names of `WANTED`."""
+        requests, received = fmean(self.requests()), fmean(report.usage.received_bytes for report in self.reports)
+        return {
+            "requests": (self.counts.requests.total(), requests),
+            "simulated requests": (self.simulated.usage.requests.total(), requests),
+            "bytes": (self.counts.received_bytes, received),
+            "wall time": (self.simulated.wall_s, fmean(self.walls())),
+        }
+
+    def row(self) -> list[str]:
+        """Return a row of the table."""
+        prices, samples = load_prices(), self.it.case.x.shape[0]
+        usd = [run_cost(usage, [], prices, samples=samples).usd for usage in (self.counts, *self._usages())]
+        predicted_usd, usd_of_counts = usd[0], fmean(usd[1:])
+        pairs = self.pairs()
+        off = {name: one / other - 1 for name, (one, other) in pairs.items()}
+        return [
+            self.it.case.name,
+            str(self.it.settings.workers),
+            self.channel,
+            str(self.it.settings.micro_batches),
+            f"{pairs['requests'][0]:,.0f}",
+            f"{pairs['simulated requests'][0]:,.0f}",
+            f"{pairs['requests'][1]:,.0f}",
+            f"{off['requests']:+.1%}",
+            f"{off['simulated requests']:+.1%}",
+            *(f"{size / 1e6:.3f}" for size in pairs["bytes"]),
+            f"{off['bytes']:+.1%}",
+            f"{predicted_usd:.6f}",
+            f"{usd_of_counts:.6f}",
+            f"{predicted_usd / usd_of_counts - 1:+.1%}",
+            *(f"{seconds:.1f}" for seconds in pairs["wall time"]),
+            f"{off['wall time']:+.0%}",
+            f"{self.others:.1f}",
+        ]
+
+    def _usages(self) -> list[Usage]:
+        return [report.usage for report in self.reports]
+
+
 def compare(
-    console: Console,
     stack: Path,
     cases: Iterable[tuple[Case, tuple[int, ...]]],
     timing: Timing,
     habits: Habits,
     delay_s: float,
-) -> None:
-    """Predict and run, and print the table."""
-    table = Table("run", "P", "channel", "M")
-    for column in ("requests", "simulated", "counted", "off", "off", "MB", "counted", "off", "USD", "counted", "off"):
-        table.add_column(column, justify="right")
-    for column in ("wall, s", "measured", "off", "others"):
-        table.add_column(column, justify="right")
-    off: dict[str, list[float]] = {name: [] for name in WANTED}
-    prices = load_prices()
+    runs: int,
+) -> Iterator[Compared]:
+    """Predict each run, then make it so many times."""
     for case, workers in cases:
         for it in prepared(case, workers):
             for channel in CHANNELS:
                 counts = it.count(channel, habits)
                 with Others() as others:
-                    report = it.run(channel, stack, delay_s)
-                counted = report.usage
+                    reports = [it.run(channel, stack, delay_s) for _ in range(runs)]
                 simulated = median_run(it.scenario(channel, beside(timing, others), delay_s))
-                pairs = {
-                    "requests": (counts.requests.total(), counted.requests.total()),
-                    "simulated requests": (simulated.usage.requests.total(), counted.requests.total()),
-                    "bytes": (counts.received_bytes, counted.received_bytes),
-                    "wall time": (simulated.wall_s, report.wall_s),
-                }
-                for name, (one, other) in pairs.items():
-                    off[name].append(one / other - 1)
-                usd = [run_cost(usage, [], prices, samples=report.samples).usd for usage in (counts, counted)]
-                row = (
-                    it.case.name,
-                    str(it.settings.workers),
-                    channel,
-                    str(it.settings.micro_batches),
-                    f"{counts.requests.total():,}",
-                    f"{simulated.usage.requests.total():,}",
-                    f"{counted.requests.total():,}",
-                    f"{off['requests'][-1]:+.1%}",
-                    f"{off['simulated requests'][-1]:+.1%}",
-                    f"{counts.received_bytes / 1e6:.3f}",
-                    f"{counted.received_bytes / 1e6:.3f}",
-                    f"{off['bytes'][-1]:+.1%}",
-                    *(f"{cost:.6f}" for cost in usd),
-                    f"{usd[0] / usd[1] - 1:+.1%}",
-                    f"{simulated.wall_s:.1f}",
-                    f"{report.wall_s:.1f}",
-                    f"{off['wall time'][-1]:+.0%}",
-                    f"{others.mean:.1f}",
-                )
-                table.add_row(*row)
-                console.print(" | ".join(row))
+                yield Compared(it, channel, counts, simulated, reports, others.mean)
+
+
+def print_all(console: Console, compared: Iterable[Compared]) -> None:
+    """Print a row after each run, then the table and how far it is off."""
+    table = Table("run", "P", "channel", "M")
+    for column in ("requests", "simulated", "counted", "off", "off", "MB", "counted", "off", "USD", "counted", "off"):
+        table.add_column(column, justify="right")
+    for column in ("wall, s", "measured", "off", "others"):
+        table.add_column(column, justify="right")
+    found: list[Compared] = []
+    for each in compared:
+        found.append(each)
+        table.add_row(*each.row())
+        console.print(" | ".join(each.row()))
     console.print(table)
-    for name, errors in off.items():
-        sizes = [abs(error) for error in errors]
+    for name, wanted in WANTED.items():
+        sizes = [abs(one / other - 1) for one, other in (each.pairs()[name] for each in found)]
         console.print(
             f"{name}: off by {statistics.median(sizes):.1%} in the median, {max(sizes):.1%} at most; "
-            f"{sum(size <= WANTED[name] for size in sizes)} of {len(sizes)} runs within {WANTED[name]:.0%}"
+            f"{sum(size <= wanted for size in sizes)} of {len(sizes)} runs within {wanted:.0%}"
         )
-    console.print(f"{prices}; delay {delay_s * 1e3:g} ms; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    if any(len(each.reports) > 1 for each in found):
+        for name, repeated in (
+            ("requests", [each.requests() for each in found]),
+            ("wall time", [each.walls() for each in found]),
+        ):
+            spread = [max(values) / min(values) - 1 for values in repeated]
+            console.print(
+                f"{name} of a run that is repeated: the most is {statistics.median(spread):.1%} above the least in the "
+                f"median, {max(spread):.1%} at most"
+            )
+    console.print(f"{load_prices()}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 
 def main() -> None:
@@ -306,6 +365,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--delay-ms", type=float, default=60.0)
     parser.add_argument("--networks", nargs="+", choices=("radix", "random", "odd"), default=["radix", "random", "odd"])
+    parser.add_argument("--runs", type=int, default=1, help="how often each run is made: what is measured is the mean")
     options = parser.parse_args()
     console, delay_s = Console(width=220), options.delay_ms / 1e3
     base = load_timing("emulator").with_values(
@@ -314,7 +374,8 @@ def main() -> None:
     with emulated_stack() as stack:
         timing, habits = fit(console, stack, base, delay_s)
         cases = compared_cases()
-        compare(console, stack, [cases[name] for name in options.networks], timing, habits, delay_s)
+        chosen = [cases[name] for name in options.networks]
+        print_all(console, compare(stack, chosen, timing, habits, delay_s, options.runs))
 
 
 if __name__ == "__main__":

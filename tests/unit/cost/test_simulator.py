@@ -239,6 +239,66 @@ def test_other_programs_take_their_part_of_a_host(others: float) -> None:
     assert simulate(it).wall_s == pytest.approx(alone * (1 + others), rel=0.2)
 
 
+@pytest.mark.parametrize("tick_s", [0.3, 1.7])
+def test_a_queue_that_is_waited_for_is_looked_at_again_and_again(tick_s: float) -> None:
+    """Rank 1 begins a second after rank 0, so that rank 0's first poll finds nothing, and looks again after a tick."""
+    late = {"host__cores": 2, "start__median_s": 1.0, "start__p99_s": 1.0, "kernel__1__1": 1e9}
+    ticking = simulate(scenario(2, 2, memory_mb=None, times=timing(poll__tick_s=tick_s, **late)))
+    at_once = simulate(scenario(2, 2, memory_mb=None, times=timing(**late)))
+    waits = [
+        max(each.end - each.start for each in run.ranks[0].intervals if each.name == "wait")
+        for run in (ticking, at_once)
+    ]
+    assert waits[1] == pytest.approx(1.0, abs=1e-3)
+    assert waits[0] == pytest.approx(np.ceil(1.0 / tick_s) * tick_s, abs=1e-3)
+    polls = [run.usage.requests["sqs.receive"] for run in (ticking, at_once)]
+    assert polls[0] <= polls[1]  # a look is none of the caller's requests, and a late one finds more
+
+
+def test_an_emulator_on_the_host_works_for_looks_and_hidden_messages() -> None:
+    """Its work is in turn, and grows with what was received; functions' services have processors of their own."""
+    values = {"host__cores": 2, "poll__tick_s": 0.1}
+
+    def wall_s(**more: float) -> float:
+        return simulate(scenario(4, 12, memory_mb=None, times=timing(**values, **more))).wall_s
+
+    plain, looks = wall_s(), wall_s(server__look_s=0.01)
+    hidden = wall_s(server__look_s=0.01, server__hidden_s=0.001)
+    assert plain < looks < hidden
+    assert wall_s(server__publish_s=0.05, server__message_s=0.01) > plain + 12 * 0.05
+    of_functions = [timing(), timing(server__publish_s=9.0, server__look_s=9.0, server__get_s=9.0)]
+    assert len({simulate(scenario(4, 12, times=times)).wall_s for times in of_functions}) == 1
+
+
+@pytest.mark.parametrize(
+    ("channel", "kind"), [("queue", "publish"), ("queue", "receive"), ("object", "put"), ("object", "get")]
+)
+def test_each_kind_of_request_has_work_of_its_own(channel: str, kind: str) -> None:
+    """A run takes longer by the caller's work for a request and for its bytes, and not by that of the other channel."""
+    plain, worked, carried = (
+        simulate(scenario(3, 6, channel=channel, times=timing(**values))).wall_s
+        for values in ({}, {f"cpu__{kind}_s": 0.5}, {f"cpu__{kind}_bytes_per_s": 1e3})
+    )
+    assert worked > plain + 3 * 0.5
+    assert carried > plain + 0.5
+    if channel == "object":
+        other = timing(cpu__publish_s=9.0, cpu__receive_s=9.0, cpu__open_queue_s=9.0, cpu__message_s=9.0)
+        assert simulate(scenario(3, 6, channel=channel, times=other)).wall_s == plain
+
+
+def test_clients_of_queues_are_opened_before_a_rank_runs() -> None:
+    slow = timing(cpu__open_queue_s=2.0)
+    assert simulate(scenario(1, 1, channel="queue", times=slow)).wall_s == pytest.approx(
+        2.0 + simulate(scenario(1, 1, channel="queue", times=timing())).wall_s
+    )
+    assert simulate(scenario(1, 1, channel="object", times=slow)).wall_s < 1.0
+
+
+def test_all_queues_of_a_lane_are_purged() -> None:
+    assert simulate(scenario(3, 2)).usage.requests["sqs.purge"] == 3
+    assert simulate(scenario(3, 2, lane_ranks=8)).usage.requests["sqs.purge"] == 8
+
+
 def test_a_run_can_be_priced_and_reported() -> None:
     it = scenario(4, 5, times=load_timing())
     found = simulate(it)
