@@ -79,6 +79,8 @@ class Pace:
         candidates, gaps = list(sources), self._gaps
         known = [gaps.get(source, _UNKNOWN) for source in candidates]
         longest = max(known)
+        if known.count(longest) == 1:
+            return candidates[known.index(longest)]
         last = [source for source, gap in zip(candidates, known, strict=True) if gap == longest]
         return self._polled if self._polled in last else max(last)
 

@@ -319,25 +319,26 @@ class BulkObjectModel(BulkModel):
 
         As `_read` has it, in line: most of a run's requests are these.
         """
-        services, gets, line = self.services, self._gets, rank.down
+        services, gets, pass_s = self.services, self._gets, rank.down.pass_s
+        visible, sizes, layer, is_cut = objects.visible, objects.sizes, objects.layer, bool(objects.beyond)
+        connection, prefixes = services.connection, len(gets)
         begin_s, byte_s = services.get_work_s(rank)
         readers = [start] * READERS
         there: list[int] = []
         apart = 0
         for source, latency in zip(sources, services.draws.latencies("get", len(sources)), strict=True):
             look = readers[0]
-            is_there = objects.visible[source] <= look
-            rate = gets[(source + objects.layer) * 7 % len(gets)]
-            if objects.beyond or not rate.admits_any(look):
+            is_there = visible[source] <= look
+            if is_cut or not gets[(source + layer) * 7 % prefixes].admits_any(look):
                 apart += 1
                 found = self._read(rank, objects, source, look)
                 if found is None:
                     return there, None
                 answered = found
             elif is_there:
-                size = objects.sizes[source]
+                size = sizes[source]
                 begun = look + begin_s + size * byte_s
-                alone, passing = size / services.connection, line.pass_s(begun, size)
+                alone, passing = size / connection, pass_s(begun, size)
                 answered = begun + latency + (alone if alone > passing else passing)
             else:
                 answered = look + begin_s + latency

@@ -265,11 +265,10 @@ class Rate:
     def admits_any(self, time: float, count: float = 1.0) -> bool:
         """Whether `count` more may come at a `time` that may lie before another's: so many within each burst's time."""
         windows, window = self._windows, time * self.per_s // self.burst
-        if window not in windows:
-            windows[window] = 0.0
-        elif windows[window] >= self.burst:
+        admitted = windows.get(window, 0.0)
+        if admitted >= self.burst:
             return False
-        windows[window] += count
+        windows[window] = admitted + count
         return True
 
     def wait_s(self, now: float) -> float:
