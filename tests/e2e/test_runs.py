@@ -95,13 +95,14 @@ def test_official_categories_serial() -> None:
     assert (answer.alive() + 1).tolist() == list(expected)
 
 
-def test_official_categories_over_eight_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
+def test_official_categories_over_eight_workers(every: int, tmp_path: Path) -> None:
     cut(fsd.graph_challenge(1024, 120), tmp_path / "shards", workers=8, method="graph")
     x = graph_challenge_inputs(1024)
     expected = read_categories(shared("graphchallenge/neuron1024-l120-categories.tsv"))
     with session(tmp_path / "shards", "memory") as distributed:
-        answer = distributed.infer(x[::8])
-    assert (answer.alive() * 8 + 1).tolist() == [category for category in expected if category % 8 == 1]
+        answer = distributed.infer(x[::every])
+    assert (answer.alive() * every + 1).tolist() == [each for each in expected if (each - 1) % every == 0]
 
 
 @pytest.mark.emulator
