@@ -211,7 +211,8 @@ class _Simulation:
 
     def _open(self, rank: Rank) -> None:
         rank.started = self.clock.now
-        self.services.usage.requests["lambda.invoke"] += self.scenario.memory_mb is not None
+        if self.scenario.memory_mb is not None:
+            self.services.usage.requests["lambda.invoke"] += 1
         work = self._work_s(rank, "cpu.open_s")
         if self.scenario.channel == "queue":
             work += self._work_s(rank, "cpu.open_queue_s")
