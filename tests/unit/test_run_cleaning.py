@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fsd_inference.aws.runs import clean, find_traces, read_run, read_statuses
 from fsd_inference.aws.status import RunStatus, State, status_key
 from fsd_inference.errors import SettingError
+from fsd_inference.store.base import ObjectInfo
 from fsd_inference.store.memory import MemoryStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
@@ -54,6 +56,23 @@ def test_ended_runs_go_by_their_age_and_others_when_nothing_can_be_alive_of_them
     assert stack.clean(0.0) == {running, silent}
     assert stack.left() == set()
     assert {info.key for store in stack.stores for info in store.list("")} == {"lane-clock"}
+
+
+class Rounding(MemoryStore):
+    """Tells whole seconds of a single object, and fractions in a listing."""
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        info = super().stat(key)
+        return None if info is None else replace(info, modified=info.modified.replace(microsecond=0))
+
+
+def test_a_run_that_has_just_ended_is_no_younger_than_now() -> None:
+    stack = Stack()
+    stack.stores[0] = Rounding(clock=lambda: datetime.fromtimestamp(START + stack.now, UTC))
+    stack.now = 5.7
+    done = stack.run("1", "done")
+    assert stack.clean(1.0) == set()
+    assert stack.clean(0.0) == {done}
 
 
 def test_a_run_that_still_writes_is_going_on() -> None:

@@ -140,7 +140,8 @@ def clean(
     for run in named:
         if run not in found:
             raise SettingError(f"there is nothing of run {run!r} on the stack; name runs by all {_ID_DIGITS} digits")
-    now = store_time(stores[0])
+    # A listing may tell fractions of a second that the time of a single object lacks, and no run is younger than now.
+    now = max([store_time(stores[0]), *(traces.modified for traces in found.values())])
     doomed = [
         traces
         for run, traces in found.items()
