@@ -13,7 +13,7 @@ from fsd_inference.cost.prices import PriceTable
 from fsd_inference.cost.timing import Timing
 
 VARIANTS = ("serial", "queue", "object")
-WORKERS = {1024: (2, 8, 20, 42, 62), 4096: (2, 8, 20, 42, 62), 16384: (2, 8, 20, 42, 62), 65536: (2, 8, 20)}
+WORKERS = {1024: (2, 8, 20, 42, 62), 4096: (2, 8, 20, 42, 62), 16384: (2, 8, 20, 42, 62), 65536: (2, 8, 20, 42)}
 """By neurons: those of the paper and the fewest, as far as cutting takes minutes."""
 BATCHES = (100, 1000, 10_000, 100_000)
 SAMPLES = 10_000
