@@ -49,7 +49,7 @@ help:
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
 	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS; and long tests"
 	@echo "make bench    benchmarks: kernel, runs, overlap, partition (BENCH=runs for one of them)"
-	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes an hour)"
+	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes over an hour)"
 	@echo "make wheel    dist/*.whl"
 	@echo "make screenshot  docs/report.png: the page of a run made here (needs chromium)"
 	@echo "make constraints  pin the newest versions of what .venv installs"
