@@ -162,7 +162,7 @@ class Others:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        self.mean = statistics.fmean(self._counts)
+        self.mean = fmean(self._counts)
 
     def _look(self) -> None:
         while not self._counts or not self._over.wait(_LOOK_S):

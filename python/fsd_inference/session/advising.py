@@ -33,7 +33,7 @@ from fsd_inference.session.progress import Progress, Silent, task
 from fsd_inference.session.pushing import DEFAULT_METHOD
 from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.session.simulating import Planned
-from fsd_inference.session.work import whole_work
+from fsd_inference.session.work import whole_plan, whole_work
 
 CUTTING_S = 10.0
 """How long networks are cut, at most; what is not cut by then is estimated."""
@@ -156,7 +156,7 @@ def _whole(network: Network, kept: PlanCache) -> tuple[ExchangePlan, Work]:
     """Return the network as one function runs it."""
     found = kept.get(1)
     if found is None:
-        found = ExchangePlan(1, ((),) * (len(network) - 1)), whole_work(network)
+        found = whole_plan(network), whole_work(network)
         kept.put(1, *found)
     return found
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
@@ -28,7 +27,7 @@ from fsd_inference.network import Network
 from fsd_inference.partition.plan import ExchangePlan, Partition
 from fsd_inference.records import FunctionTime, Prediction, StackSpec, Usage
 from fsd_inference.session.sampling import sample_payloads
-from fsd_inference.session.work import rank_work
+from fsd_inference.session.work import rank_work, whole_plan, whole_work
 
 _SAMPLES, _EDGES = 512, 16
 """Samples of the batch that are pushed through the network, and edges of an exchange that are packed, at most."""
@@ -64,12 +63,6 @@ class Carried:
     def is_on_aws(self) -> bool:
         """Whether its services are those of AWS itself."""
         return self.stack is not None and self.stack.endpoint_url is None
-
-
-def whole_plan(network: Network) -> tuple[Partition, ExchangePlan]:
-    """Return the plan of one worker, who exchanges nothing."""
-    owners = tuple(np.zeros(width, np.int32) for width in network.widths[1:])
-    return Partition(1, owners), ExchangePlan(1, ((),) * (len(network) - 1))
 
 
 def payloads_of(
@@ -129,8 +122,8 @@ def predict_alone(
     network: Network, settings: RunSettings, x: sparse.csr_array, sizes: Sequence[int], *, is_loaded: bool
 ) -> Prediction:
     """Predict a batch in this process alone, priced as if its replicas were functions."""
-    partition, plan = whole_plan(network)
-    payloads, work = payloads_of(network, plan, x, None, 1), rank_work(network, partition)
+    plan = whole_plan(network)
+    payloads, work = payloads_of(network, plan, x, None, 1), whole_work(network)
     timing = load_timing("emulator")
     one = float(Speed(timing).compute_s(work, payloads).sum())
     cores = os.cpu_count() or 1

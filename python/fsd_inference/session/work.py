@@ -10,7 +10,7 @@ from fsd_inference.network import Network
 from fsd_inference.network.layer import index_dtype
 from fsd_inference.partition.balance import loads
 from fsd_inference.partition.exchange import check_partition
-from fsd_inference.partition.plan import Partition
+from fsd_inference.partition.plan import ExchangePlan, Partition
 
 _A_ROW = 8 + 4 + 4  # bytes of a shard: where a row starts, its bias, its neuron
 
@@ -31,6 +31,11 @@ def rank_work(network: Network, partition: Partition) -> Work:
         rows = np.bincount(owners, minlength=partition.workers)
         shard_bytes += _bytes(connections[k], rows, layer.shape[1], layer.stored_weights)
     return Work(connections, network.widths[:-1], shard_bytes)
+
+
+def whole_plan(network: Network) -> ExchangePlan:
+    """Return the plan of a single rank, who exchanges nothing."""
+    return ExchangePlan(1, ((),) * (len(network) - 1))
 
 
 def whole_work(network: Network) -> Work:
