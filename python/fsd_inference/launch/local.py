@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fsd_inference.engine.launcher import ChildEnd
 from fsd_inference.errors import RunError
+from fsd_inference.threads import Waitable
 
 EXIT_REPORTED = 3
 """Exit code of a rank that failed, and has told the others why."""
@@ -41,7 +43,7 @@ class LocalLauncher:
         self._directory = directory
         self._starter = starter
         self._on_line = on_line
-        self._children: list[tuple[subprocess.Popen[str], threading.Event]] = []
+        self._children: list[tuple[subprocess.Popen[str], Waitable]] = []
         self._lock = threading.Lock()
 
     def start(self, rank: int, on_end: ChildEnd) -> None:
@@ -63,17 +65,10 @@ class LocalLauncher:
             raise RunError(
                 f"rank {rank} could not be started: {error.strerror or error}", rank=rank, operation="start"
             ) from error
-        watched = threading.Event()  # not a join of the thread, which an interrupt breaks (see session.slices)
+        watcher = Waitable(partial(self._watch, child, rank, on_end), f"child-{rank}")
         with self._lock:
-            self._children.append((child, watched))
-
-        def watch() -> None:
-            try:
-                self._watch(child, rank, on_end)
-            finally:
-                watched.set()
-
-        threading.Thread(target=watch, name=f"child-{rank}", daemon=True).start()
+            self._children.append((child, watcher))
+        watcher.start()
 
     def _watch(self, child: subprocess.Popen[str], rank: int, on_end: ChildEnd) -> None:
         if child.stdout is not None and self._on_line is not None:
@@ -99,8 +94,8 @@ class LocalLauncher:
         """Return whether all children have ended, after waiting up to `timeout_s` seconds for them."""
         until = time.monotonic() + timeout_s
         with self._lock:
-            ended = [watched for _, watched in self._children]
-        return all(watched.wait(max(0.0, until - time.monotonic())) for watched in ended)
+            watchers = [watcher for _, watcher in self._children]
+        return all(watcher.ended.wait(max(0.0, until - time.monotonic())) for watcher in watchers)
 
     def hang_up(self) -> None:
         """Make all children end, those too that the other ranks' abort does not reach."""
@@ -113,10 +108,10 @@ class LocalLauncher:
         until = time.monotonic() + grace_s
         with self._lock:
             children, self._children = self._children, []
-        for child, watched in children:
-            if not watched.wait(max(0.0, until - time.monotonic())):
+        for child, watcher in children:
+            if not watcher.ended.wait(max(0.0, until - time.monotonic())):
                 child.kill()
-            watched.wait()
+            watcher.ended.wait()
             _hang_up(child)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.errors import RunError, run_error_from_record
 from fsd_inference.session.progress import Progress
+from fsd_inference.threads import Waitable
 
 Result = TypeVar("Result")
 
@@ -43,31 +45,24 @@ def side_by_side(work: Callable[[int], Result], count: int, stop: Callable[[], N
         return [work(0)]
     results: dict[int, Result] = {}
     errors: dict[int, BaseException] = {}
-    # An interrupted join takes a thread that still runs for ended (CPython 3.10 to 3.12), so events tell when one has.
-    ended = [threading.Event() for _ in range(count)]
 
     def carry_out(number: int) -> None:
         try:
             results[number] = work(number)
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             errors[number] = error
-        finally:
-            ended[number].set()
 
-    threads = [
-        threading.Thread(target=carry_out, args=(number,), name=f"replica-{number}", daemon=True)
-        for number in range(count)
-    ]
+    threads = [Waitable(partial(carry_out, number), f"replica-{number}") for number in range(count)]
     try:
         for thread in threads:
             thread.start()
-        for event in ended:
-            event.wait()
+        for thread in threads:
+            thread.ended.wait()
     except BaseException:
         stop()
-        for thread, event in zip(threads, ended, strict=True):
+        for thread in threads:
             if thread.ident is not None:
-                event.wait(_GRACE_S)
+                thread.ended.wait(_GRACE_S)
         raise
     if errors:
         raise errors[min(errors)]
