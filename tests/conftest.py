@@ -9,7 +9,6 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 
-import boto3
 import pytest
 from hypothesis import HealthCheck, settings
 from mypy_boto3_s3 import S3Client
@@ -36,21 +35,15 @@ def emulator_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def s3_client(emulator_url: str) -> S3Client:
-    return boto3.client(
-        "s3",
-        endpoint_url=emulator_url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+def queue_clients(emulator_url: str) -> Iterator[Clients]:
+    clients = Clients(emulator_url, emulated=True)
+    yield clients
+    clients.close()
 
 
 @pytest.fixture(scope="session")
-def queue_clients(emulator_url: str) -> Iterator[Clients]:
-    clients = Clients(emulator_url)
-    yield clients
-    clients.close()
+def s3_client(queue_clients: Clients) -> S3Client:
+    return queue_clients.s3
 
 
 _numbers = itertools.count()

@@ -12,6 +12,7 @@
     │   ├── LimitError          a frame or batch exceeds what the service takes
     │   └── PeerGoneError       the process of another rank has ended; what ended it is told apart
     ├── LaneError               no lane could be leased, or a lease was lost
+    ├── ResourceLimitError      the machine refuses another thread, process or open file
     ├── StackError              the deployed resources are missing or differ from their description
     │   └── NotAllowedError     a service refused: credentials or policy
     └── RunError                a run ended without an answer; names rank, layer and operation
@@ -92,6 +93,10 @@ class LaneError(FsdError):
     """No lane could be leased, or a lease was lost."""
 
     retryable = True
+
+
+class ResourceLimitError(FsdError):
+    """The machine refuses another thread, process or open file."""
 
 
 class StackError(FsdError):

@@ -1,9 +1,24 @@
-"""Threads that can be waited for by a caller who may be interrupted."""
+"""Threads: those that a caller who may be interrupted can wait for, and what is said where none can be started."""
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from fsd_inference.errors import ResourceLimitError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NO_THREAD = "can't start new thread"  # all that CPython says of it
+_LIMITS = {
+    errno.EAGAIN: "the limit on processes and threads is reached (ulimit -u, or the container's pids limit)",
+    errno.EMFILE: "the limit on open files of a process is reached (ulimit -n)",
+    errno.ENFILE: "the limit on open files of this machine is reached",
+}
 
 
 class Waitable(threading.Thread):
@@ -33,3 +48,34 @@ class Waitable(threading.Thread):
             super().run()
         finally:
             self.ended.set()
+
+
+class ThreadPool(ThreadPoolExecutor):
+    """A `ThreadPoolExecutor` whose `submit` raises `ResourceLimitError` where no thread can be started."""
+
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule a call; see `concurrent.futures.Executor.submit`."""
+        try:
+            return super().submit(work, *args, **kwargs)
+        except RuntimeError as error:
+            raise _explained(error) from error
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread; `ResourceLimitError` if this machine refuses it."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise _explained(error) from error
+
+
+def limit_reached(error: OSError) -> str | None:
+    """Return which limit of this machine an error of the operating system is about, and what sets it; None if none."""
+    return _LIMITS.get(error.errno or 0)
+
+
+def _explained(error: RuntimeError) -> Exception:
+    """Return what to raise for an error of starting a thread."""
+    if _NO_THREAD not in str(error):
+        return error
+    return ResourceLimitError(f"no thread can be started: {_LIMITS[errno.EAGAIN]}")

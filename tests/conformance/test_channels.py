@@ -24,8 +24,9 @@ from fsd_inference.channels.sockets import SocketChannel
 from fsd_inference.errors import ChannelError, LimitError
 from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import Store
+from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.directory import DirectoryStore
-from fsd_inference.store.s3 import Credentials, S3Store
+from fsd_inference.store.s3 import S3Store
 from tests.support.lane import Lane
 
 FRAME_BYTES = 190_000

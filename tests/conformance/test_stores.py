@@ -12,7 +12,8 @@ import pytest
 
 from fsd_inference.errors import StoreError
 from fsd_inference.store import Store, open_store
-from fsd_inference.store.s3 import Credentials, S3Store
+from fsd_inference.store.bucket import Credentials
+from fsd_inference.store.s3 import S3Store
 
 
 @pytest.fixture(params=["memory", "directory", pytest.param("s3", marks=pytest.mark.emulator)])

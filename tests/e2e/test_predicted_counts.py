@@ -34,7 +34,7 @@ TIMED = {"sqs.receive", "s3.get"}
 
 @pytest.fixture(scope="module")
 def stack(emulator_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    clients = Clients(emulator_url)
+    clients = Clients(emulator_url, emulated=True)
     settings = StackSettings(name="fsd-foreseen", ranks=RANKS, run_buckets=BUCKETS, purge_settle_s=0.0)
     made = create_stack(clients, settings)
     path = tmp_path_factory.mktemp("stack") / "stack.json"

@@ -26,7 +26,7 @@ WORKERS = 4
 
 @pytest.fixture(scope="module")
 def stack(emulator_url: str) -> Iterator[StackSpec]:
-    clients = Clients(emulator_url)
+    clients = Clients(emulator_url, emulated=True)
     made = create_stack(clients, StackSettings(name="fsd-counts", ranks=WORKERS, run_buckets=2, purge_settle_s=0.0))
     yield made
     delete_stack(clients, made)

@@ -25,7 +25,7 @@ OpenPair = Callable[..., tuple[QueueChannel, QueueChannel]]
 @pytest.fixture
 def open_pair(queue_clients: Clients, proxy: FaultProxy) -> Iterator[OpenPair]:
     """Return a function that opens the channels of ranks 0 and 1; their requests go through the proxy."""
-    through_proxy = Clients(proxy.url)
+    through_proxy = Clients(proxy.url, emulated=True)
     opened: list[QueueChannel] = []
 
     def opener(settings: QueueSettings | None = None) -> tuple[QueueChannel, QueueChannel]:

@@ -8,7 +8,8 @@ import pytest
 
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import AccessDeniedError, SettingError, StoreError
-from fsd_inference.store.s3 import Credentials, S3Store
+from fsd_inference.store.bucket import Credentials
+from fsd_inference.store.s3 import S3Store
 from tests.support.proxy import Fault, FaultProxy, Request
 
 pytestmark = pytest.mark.emulator
@@ -213,11 +214,10 @@ def test_nobody_there() -> None:
     store.close()
 
 
-def test_plain_http_is_for_this_machine() -> None:
-    with pytest.raises(SettingError, match="must be https"):
-        connect("http://example.com", "bucket")
-    with pytest.raises(SettingError, match="not an endpoint"):
-        connect("127.0.0.1:80", "bucket")
+@pytest.mark.parametrize("url", ["127.0.0.1:80", "ftp://host", "http://", "http://[", "http://host:no", "http://a b"])
+def test_what_is_no_endpoint(url: str) -> None:
+    with pytest.raises(SettingError, match=r"is not an http\(s\) URL of a service"):
+        connect(url, "bucket")
 
 
 def test_requests_are_signed_with_the_keys_that_are_valid_now(proxy: FaultProxy, new_bucket: Callable[[], str]) -> None:

@@ -24,7 +24,7 @@ from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import LaneError, SettingError, StackError
 from fsd_inference.records import EmulatorInfo, UsageMeter
-from fsd_inference.store.s3 import Credentials
+from fsd_inference.store.bucket import Credentials
 from tests.support.proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.emulator
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.emulator
 
 @pytest.fixture
 def clients(emulator_url: str) -> Iterator[Clients]:
-    made = Clients(emulator_url)
+    made = Clients(emulator_url, emulated=True)
     yield made
     made.close()
 
@@ -51,7 +51,7 @@ def test_messages_reach_the_ranks_they_name(clients: Clients) -> None:
     stack = create_stack(clients, settings, meter=meter)
     assert [len(lane.topic_arns) for lane in stack.lanes] == [2, 2]
     assert stack.ranks == 103
-    assert meter.snapshot().requests == {"s3.manage": 10, "sns.manage": 4 + 206, "sqs.manage": 206}
+    assert meter.snapshot().requests == {"s3.manage": 8, "sns.manage": 4 + 206, "sqs.manage": 206}
     assert existing(clients, stack.name) == 4 + 206 + 2
 
     def publish(lane: int, block: int, to: list[str], text: str) -> None:
@@ -128,7 +128,7 @@ def test_a_stack_that_cannot_be_made_leaves_nothing(proxy: FaultProxy, clients: 
         return Fault(status=400, code="InvalidParameter") if kind == "sns.Subscribe" and number == 5 else None
 
     proxy.hook = hook
-    broken = Clients(proxy.url)
+    broken = Clients(proxy.url, emulated=True)
     with pytest.raises(StackError, match=r"cannot subscribe queue broken-.*-rank"):
         create_stack(broken, StackSettings("broken", ranks=10))
     broken.close()
@@ -136,7 +136,7 @@ def test_a_stack_that_cannot_be_made_leaves_nothing(proxy: FaultProxy, clients: 
 
 
 def test_upkeep_is_repeated_and_counted(proxy: FaultProxy) -> None:
-    clients = Clients(proxy.url)
+    clients = Clients(proxy.url, emulated=True)
     meter = UsageMeter()
     retry = RetrySettings(attempts=3, base_s=0.001)
     proxy.break_first(Fault(status=503), times=1)
@@ -156,7 +156,7 @@ def test_upkeep_is_repeated_and_counted(proxy: FaultProxy) -> None:
 
 
 def test_lanes_are_leased_on_s3_and_purged_with_a_request_a_queue(proxy: FaultProxy) -> None:
-    clients = Clients(proxy.url)
+    clients = Clients(proxy.url, emulated=True)
     stack = create_stack(clients, StackSettings("leases", lanes=2, ranks=3, purge_settle_s=0))
     meter = UsageMeter()
     store = clients.open_bucket(stack.run_buckets[0], meter=meter)
@@ -259,15 +259,17 @@ def test_credentials_and_region_of_an_emulator(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     local = Clients("http://127.0.0.1:1")
     assert local.region == "us-east-1"
-    assert local.credentials() == Credentials("test", "test")
+    assert local.credentials == Credentials("test", "test")
     with pytest.raises(SettingError, match="no AWS region"):
         Clients()
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:2")
-    found = Clients(region="eu-west-1")
+    assert Clients().endpoint_url is None  # a stack's description says where it is
+    found = Clients.of_function()
     assert (found.endpoint_url, found.region) == ("http://127.0.0.1:2", "eu-west-1")
-    assert found.credentials() == Credentials("mine", "secret")
+    assert found.credentials == Credentials("mine", "secret")
 
 
 def test_credentials_that_expire_are_asked_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -286,7 +288,7 @@ def test_credentials_that_expire_are_asked_for_again(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_PROFILE", "login")
-    source = Clients("http://127.0.0.1:1").credentials()
+    source = Clients("http://127.0.0.1:1").credentials
     assert callable(source)
     before = (tmp_path / "asked").read_text().count("x")
     assert source() == source() == Credentials("key", "s", "t")

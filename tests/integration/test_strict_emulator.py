@@ -15,7 +15,8 @@ from fsd_inference.aws.emulator import certificate_path, start_emulator, stop_em
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import SettingError, StoreError
 from fsd_inference.records import EmulatorInfo
-from fsd_inference.store.s3 import Credentials, S3Store
+from fsd_inference.store.bucket import Credentials
+from fsd_inference.store.s3 import S3Store
 
 pytestmark = pytest.mark.emulator
 

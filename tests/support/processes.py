@@ -16,7 +16,8 @@ def ranks_of(session_pid: int) -> dict[int, int]:
         try:
             arguments = (process / "cmdline").read_bytes().split(b"\0")
             if b"fsd_inference.launch.worker" in arguments and session_pid in ancestors(int(process.name)):
-                found[int(arguments[4])] = int(process.name)
+                # module, folders of modules, run directory, rank
+                found[int(arguments[arguments.index(b"fsd_inference.launch.worker") + 3])] = int(process.name)
         except OSError:  # it has ended meanwhile
             continue
     return found

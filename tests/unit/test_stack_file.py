@@ -90,7 +90,7 @@ def test_a_missing_field(name: str, path: Path) -> None:
         ({"colour": "red"}, "'colour' is not known here"),
         ({"region": ""}, "'region' must be a string, not ''"),
         ({"region": None}, "'region' must be a string, not None"),
-        ({"endpoint_url": "ftp://x"}, "'endpoint_url' 'ftp://x' is not an http(s) URL"),
+        ({"endpoint_url": "ftp://x"}, "'endpoint_url': 'ftp://x' is not an http(s) URL"),
         ({"run_buckets": []}, "a stack needs at least one bucket in 'run_buckets'"),
         ({"lanes": [3]}, "lanes[0] must be a JSON object"),
         ({"lanes": [{"topic_arns": [], "queue_urls": []}]}, "'lanes[0].queue_urls' must be as many as lane 0 has"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import StackError
 from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.threads import ThreadPool
 
 _THREADS = 16
 _RETRY = RetrySettings(attempts=3)
@@ -70,7 +70,7 @@ def stack_problems(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tup
             return error
         return None
 
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPool(_THREADS) as threads:
         futures = [threads.submit(problem, "s3", bucket, name) for name in (*stack.run_buckets, stack.network_bucket)]
         for lane in stack.lanes:
             futures += [threads.submit(problem, "sns", topic, arn) for arn in lane.topic_arns]

@@ -6,23 +6,19 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import urlsplit
 
-import boto3
-import botocore.session
 from botocore.config import Config
-from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ProfileNotFound
-from botocore.exceptions import ConnectionError as NoConnectionError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from fsd_inference.aws.sessions import emulator_session, user_session
+from fsd_inference.channels.sdk import SDK_ERRORS, text_of, was_broken_off
 from fsd_inference.config import RetrySettings
+from fsd_inference.endpoints import is_loopback
 from fsd_inference.errors import NotAllowedError, SettingError, StackError
 from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.store import Store, open_store
-from fsd_inference.store.s3 import Credentials, CredentialSource
+from fsd_inference.store.bucket import CredentialSource
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -34,9 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_EMULATOR_REGION = "us-east-1"
-_EMULATOR_CREDENTIALS = Credentials("test", "test")
 _ANSWER_S = 60.0  # a long poll answers within 20 s
 _TRANSIENT_CODES = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestTimeout", "SlowDown"}
@@ -56,7 +49,6 @@ _HINTS = {
     "UnrecognizedClientException": "the credentials are not known there; see AWS_PROFILE and the region",
     "InvalidClientTokenId": "the credentials are not known there; see AWS_PROFILE and the region",
 }
-_BROKEN_OFF = (NoConnectionError, HTTPClientError, ResponseParserError)  # the last: a body that was cut short
 
 
 class Clients:
@@ -65,42 +57,48 @@ class Clients:
     Parameters
     ----------
     endpoint_url : str, optional
-        Another endpoint than AWS's own; AWS_ENDPOINT_URL if not given.
+        Another endpoint than AWS's own.
     region : str, optional
         As the AWS SDKs find it (AWS_REGION, AWS_DEFAULT_REGION, the profile) if not given.
+    emulated : bool, optional
+        The endpoint is an emulator that was started here: it gets fixed keys, and nothing of the user's AWS
+        configuration is read.
     connections : int, optional
         Connections each client keeps open: at least the number of threads that use it.
 
     Raises
     ------
     SettingError
-        There is no region, or no profile of the name that AWS_PROFILE gives.
+        There is no region or there are no credentials, or the user's AWS configuration cannot be used.
     """
 
-    def __init__(self, endpoint_url: str | None = None, region: str | None = None, *, connections: int = 32) -> None:
-        self.endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
-        self._is_local = self.endpoint_url is not None and urlsplit(self.endpoint_url).hostname in _LOOPBACK
-        core = botocore.session.Session()
-        try:
-            if self._is_local:
-                # An emulator needs no role of this machine, and asking for one costs seconds where there is none.
-                core.get_component("credential_provider").remove("iam-role")
-            self._session = boto3.Session(botocore_session=core, region_name=region or os.environ.get("AWS_REGION"))
-            found = self._session.region_name or (_EMULATOR_REGION if self._is_local else None)
-        except ProfileNotFound as error:
-            raise SettingError(f"{error}: set AWS_PROFILE to one that your AWS configuration has") from error
-        if found is None:
-            raise SettingError("no AWS region is set: give one, or set AWS_REGION")
-        self.region: str = found
+    def __init__(
+        self,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        *,
+        emulated: bool = False,
+        connections: int = 32,
+    ) -> None:
+        self.endpoint_url = endpoint_url
+        self._is_local = endpoint_url is not None and is_loopback(endpoint_url)
+        self._session = emulator_session(region) if emulated else user_session(region, is_local=self._is_local)
+        self.region = self._session.region
         self._connections = connections
-        self._ca_bundle: str | None = core.get_config_variable("ca_bundle")  # AWS_CA_BUNDLE, or the profile's
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
 
     @classmethod
     def of_stack(cls, stack: StackSpec, *, connections: int = 32) -> Self:
-        """Make the clients of a stack."""
-        return cls(stack.endpoint_url, stack.region, connections=connections)
+        """Make the clients of a stack, whose description says where it is: no variable of the environment does."""
+        return cls(
+            stack.endpoint_url, stack.region, emulated=stack.emulator is not None, connections=connections
+        )  # fmt: skip
+
+    @classmethod
+    def of_function(cls, *, connections: int = 32) -> Self:
+        """Make the clients of a Lambda function; where AWS is emulated, its AWS_ENDPOINT_URL says where."""
+        return cls(os.environ.get("AWS_ENDPOINT_URL"), connections=connections)
 
     @property
     def sns(self) -> SNSClient:
@@ -146,26 +144,16 @@ class Clients:
             f"s3://{bucket}/{folder}",
             endpoint_url=self.endpoint_url,
             region=self.region,
-            credentials=self.credentials(),
-            ca_bundle=self._ca_bundle,
+            credentials=self._session.credentials,
+            ca_bundle=self._session.ca_bundle,
             meter=meter,
             retry=retry,
         )
 
+    @property
     def credentials(self) -> CredentialSource:
-        """Return the credentials, which renew themselves; an emulator takes any, so it gets some if none are set."""
-        found = self._session.get_credentials()
-        if found is None:
-            if self._is_local:
-                return _EMULATOR_CREDENTIALS
-            raise SettingError("no AWS credentials are set: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
-
-        def read() -> Credentials:
-            frozen = found.get_frozen_credentials()
-            return Credentials(frozen.access_key or "", frozen.secret_key or "", frozen.token)
-
-        # Those of a role, a login or a process expire; botocore renews them when it is asked in time.
-        return read if isinstance(found, RefreshableCredentials) else read()
+        """What signs the requests: keys, or what returns those that are valid now."""
+        return self._session.credentials
 
     def close(self) -> None:
         """Close all connections."""
@@ -181,17 +169,25 @@ class Clients:
             return self._clients[service]
 
     def _make(self, service: str, answer_s: float) -> Any:
-        config = Config(
+        config = Config(  # type: ignore[call-arg] # the stubs lack ignore_configured_endpoint_urls
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=self._connections,
             connect_timeout=5,
             read_timeout=answer_s,
             tcp_keepalive=True,
+            ignore_configured_endpoint_urls=True,  # AWS_ENDPOINT_URL_SQS and its like: the stack decides
         )
-        make: Callable[..., Any] = partial(self._session.client, service)
-        if self.credentials() is _EMULATOR_CREDENTIALS:  # real ones are left to the SDK, which renews them
-            make = partial(make, aws_access_key_id="test", aws_secret_access_key="test")  # noqa: S106
-        return make(endpoint_url=self.endpoint_url, region_name=self.region, config=config)
+        if self.endpoint_url is not None:  # of which there are no variants, nor names BUCKET.HOST
+            config = config.merge(
+                Config(use_fips_endpoint=False, use_dualstack_endpoint=False, s3={"addressing_style": "path"})
+            )
+        if self._is_local:
+            config = config.merge(Config(proxies={}))
+        try:
+            make: Callable[..., Any] = self._session.boto3.client  # its overloads want a literal name
+            return make(service, endpoint_url=self.endpoint_url, config=config)
+        except (BotoCoreError, ValueError) as error:
+            raise SettingError(f"no {service} client can be made for {self.endpoint_url or 'AWS'}: {error}") from error
 
 
 def request(
@@ -226,8 +222,8 @@ def request(
             return call()
         except ClientError as error:
             failure = refusal(what, error, action)
-        except BotoCoreError as error:
-            failure = StackError(f"cannot {what}: {error}", retryable=isinstance(error, _BROKEN_OFF))
+        except SDK_ERRORS as error:
+            failure = StackError(f"cannot {what}: {text_of(error)}", retryable=was_broken_off(error))
         pause = next(pauses, None) if failure.retryable else None
         if pause is None:
             raise failure

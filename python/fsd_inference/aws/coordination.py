@@ -10,7 +10,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +29,7 @@ from fsd_inference.errors import DeadlineError, FileFormatError, FsdError, RunEr
 from fsd_inference.launch.aws_lambda import invoke_rank
 from fsd_inference.records import FunctionsSpec, StackSpec, Usage, UsageMeter
 from fsd_inference.store.base import Store
+from fsd_inference.threads import ThreadPool, start
 
 _END_S = 20.0
 """Seconds before Lambda's time limit by which the ranks must have ended: the rest is for telling how."""
@@ -206,7 +206,7 @@ class Coordination:
         ranks = range(spec.settings.workers) if spec.settings.output == "rows" else range(1)
         if sum(sizes.values()) > INLINE_BYTES:
             return None
-        with ThreadPoolExecutor(_READERS) as threads:
+        with ThreadPool(_READERS) as threads:
             found = list(threads.map(self._use.store.get, [spec.result_key(rank) for rank in ranks]))
         if any(result is None for result in found):
             raise RunError(
@@ -249,7 +249,7 @@ class _Watch:
         self._listener = threading.Thread(target=self._listen, name="failures")
 
     def __enter__(self) -> _Watch:
-        self._listener.start()
+        start(self._listener)
         return self
 
     def __exit__(self, *_: object) -> None:

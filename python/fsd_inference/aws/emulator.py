@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,8 +18,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from fsd_inference import interpreter
+from fsd_inference.aws.sessions import EMULATOR_REGION
 from fsd_inference.errors import StackError
 from fsd_inference.records import EmulatorInfo
+from fsd_inference.threads import limit_reached
 
 _PORT_TRIES = 3  # a port that was free may be taken before the emulator binds it
 _STOP_S = 10.0
@@ -61,13 +63,13 @@ def start_emulator(*, timeout_s: float = 60.0, tied: bool = False, strict: bool 
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
+        code = process.poll()
         log = _last_lines(Path(info.directory, "log"))
         stop_emulator(info)
         if "already in use" not in log or time.monotonic() > deadline:
             break
-    raise StackError(
-        f"the emulated AWS (ministack) did not come up within {timeout_s:g} s: {log or 'its log is empty'}"
-    )
+    how = f"did not come up within {timeout_s:g} s" if code is None else f"ended at once (exit code {code})"
+    raise StackError(f"the emulated AWS (ministack) {how}: {log or 'it printed nothing'}")
 
 
 def stop_emulator(info: EmulatorInfo) -> bool:
@@ -86,7 +88,8 @@ def stop_emulator(info: EmulatorInfo) -> bool:
             time.sleep(0.02)
     process = _started.pop(info.pid, None)
     if process is not None:
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
         if process.stdin is not None:
             process.stdin.close()
     directory = Path(info.directory)
@@ -111,13 +114,17 @@ def certificate_path(info: EmulatorInfo) -> Path:
 
 
 _DIRECTORY_PREFIX = "fsd-emulator-"
-_TIED = ("-P", str(Path(__file__).with_name("tied_emulator.py")))  # -P: its neighbours are no top-level modules
+_TIED = "fsd_inference.aws.tied_emulator"
+_HANDED_DOWN = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+"""All that an emulator gets of this process's environment: it takes SERVICES, USE_SSL, AWS_... and more for its own."""
 
 
 def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
     directory = tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX)
     token = uuid4().hex
-    environment = os.environ | {
+    environment = {name: os.environ[name] for name in _HANDED_DOWN if name in os.environ} | {
+        "HOME": directory,
+        "AWS_DEFAULT_REGION": EMULATOR_REGION,
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "MINISTACK_HOST": "127.0.0.1",  # the host in the queue URLs it hands out
@@ -136,18 +143,22 @@ def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_CA_BUNDLE": str(_certificate_path(directory)),  # functions inherit it
         }
-        environment.pop("AWS_SESSION_TOKEN", None)
-    with Path(directory, "log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 -- our own interpreter
-            # Python ignores -X options it does not know; this one marks the process as ours.
-            [sys.executable, "-X", f"fsd_emulator={token}", *(_TIED if tied else ("-m", "ministack"))],
-            env=environment,
-            cwd=directory,
-            stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    try:
+        with Path(directory, "log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603 -- our own interpreter
+                # Python ignores -X options it does not know; this one marks the process as ours.
+                interpreter.command(_TIED if tied else "ministack", options=("-X", f"fsd_emulator={token}")),
+                env=environment,
+                cwd=directory,
+                stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        reason = limit_reached(error) or error.strerror or error
+        raise StackError(f"the emulated AWS (ministack) could not be started: {reason}") from error
     _started[process.pid] = process
     scheme = "https" if strict else "http"
     return EmulatorInfo(f"{scheme}://127.0.0.1:{port}", process.pid, token, directory)
@@ -184,8 +195,8 @@ def _is_healthy(info: EmulatorInfo) -> bool:
 
 def _is_ours(info: EmulatorInfo) -> bool:
     process = _started.get(info.pid)
-    if process is not None and process.poll() is not None:
-        return False
+    if process is not None:  # not reaped yet, so that its id is no one else's
+        return process.poll() is None
     return info.token.encode() in _command_line(info.pid)
 
 
@@ -196,7 +207,12 @@ def _command_line(pid: int) -> bytes:
         except OSError:
             return b""
     ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
-    return subprocess.run(ps, capture_output=True, check=False).stdout  # noqa: S603 -- `pid` is a number
+    try:
+        return subprocess.run(ps, capture_output=True, check=False, timeout=_STOP_S).stdout  # noqa: S603 -- `pid` is a number
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise StackError(
+            f"without /proc and ps it cannot be told whether process {pid} is the emulator: end it yourself"
+        ) from error
 
 
 def _last_lines(log: Path) -> str:

@@ -17,7 +17,6 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,6 +28,7 @@ from fsd_inference.config import RetrySettings
 from fsd_inference.errors import FsdError, LaneError, StoreError
 from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.store import Store
+from fsd_inference.threads import ThreadPool
 
 State = Literal["free", "held", "draining"]
 
@@ -322,7 +322,7 @@ def open_lanes(store: Store, clients: Clients, stack: StackSpec, *, meter: Usage
             what = f"purge queue {url}"
             request("sqs.purge", what, lambda: clients.sqs.purge_queue(QueueUrl=url), meter=meter, retry=_PURGE_RETRY)
 
-        with ThreadPoolExecutor(_PURGE_THREADS) as threads:
+        with ThreadPool(_PURGE_THREADS) as threads:
             list(threads.map(one, stack.lanes[lane].queue_urls))
 
     return LaneTable(store, len(stack.lanes), purge=purge, settle_s=stack.purge_settle_s)

@@ -22,7 +22,9 @@ def bring_up(
         The emulator did not start, or something could not be made; nothing is left behind.
     """
     emulator = start_emulator(tied=tied) if endpoint_url is None else None
-    clients = Clients(endpoint_url if emulator is None else emulator.endpoint_url, region)
+    clients = (
+        Clients(endpoint_url, region) if emulator is None else Clients(emulator.endpoint_url, region, emulated=True)
+    )
     try:
         return create_stack(clients, settings, emulator=emulator)
     except BaseException:

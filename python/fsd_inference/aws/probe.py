@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ from fsd_inference.channels.queue import ALL
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import StackError
 from fsd_inference.records import RANKS_PER_TOPIC, LaneSpec, UsageMeter
+from fsd_inference.threads import ThreadPool
 
 _RETRY = RetrySettings(attempts=3)
 _RECEIVE_S = 2
@@ -37,7 +37,7 @@ def probe_lane(clients: Clients, lane: LaneSpec, meter: UsageMeter) -> list[str]
     """
     nonce = uuid4().hex
     bodies = {str(rank): f"probe-{nonce}-{rank}" for rank in range(len(lane.queue_urls))}
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPool(_THREADS) as threads:
         sends: list[Callable[[], None]] = []
         for block, arn in enumerate(lane.topic_arns):
             ranks = range(block * RANKS_PER_TOPIC, min((block + 1) * RANKS_PER_TOPIC, len(lane.queue_urls)))

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,8 +14,10 @@ from uuid import uuid4
 
 from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
+from fsd_inference.endpoints import is_plain
 from fsd_inference.errors import FsdError, SettingError, StackError
 from fsd_inference.records import MESSAGE_BYTES, RANKS_PER_TOPIC, EmulatorInfo, LaneSpec, StackSpec, UsageMeter
+from fsd_inference.threads import ThreadPool
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
@@ -104,7 +106,7 @@ def create_stack(
     emulator : EmulatorInfo, optional
         The emulator to write into the description, for who takes the stack down.
     meter : UsageMeter, optional
-        Counts the requests: 1 a topic, 2 a queue, 5 a bucket.
+        Counts the requests: 1 a topic, 2 a queue, 5 a bucket (4 over plain http, for which no policy asks for TLS).
 
     Raises
     ------
@@ -116,7 +118,7 @@ def create_stack(
     run_buckets = [f"{work.name}-runs-{index}" for index in range(settings.run_buckets)]
     network_bucket = f"{work.name}-networks"
     buckets = [(name, settings.expire_days) for name in run_buckets] + [(network_bucket, None)]
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPool(_THREADS) as threads:
         try:
             _all(threads, work.bucket, buckets)
             pairs = [(lane, block) for lane in range(settings.lanes) for block in range(blocks)]
@@ -161,7 +163,7 @@ def delete_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None
         [url for lane in stack.lanes for url in lane.queue_urls],
         [*stack.run_buckets, stack.network_bucket],
     )
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPool(_THREADS) as threads:
         failures = _delete(clients, made, meter or UsageMeter(), threads)
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
@@ -256,8 +258,9 @@ class _Provision:
             "encryption": lambda: s3.put_bucket_encryption(
                 Bucket=name, ServerSideEncryptionConfiguration={"Rules": [encryption]}
             ),
-            "policy": lambda: s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy)),
         }
+        if not is_plain(s3.meta.endpoint_url):  # where it would keep everyone out
+            settings["policy"] = lambda: s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
         for what, call in settings.items():
             self._request("s3.manage", f"set the {what} of bucket {name}", call)
 
@@ -296,7 +299,7 @@ def _bucket_policy(bucket_arn: str) -> dict[str, object]:
     }
 
 
-def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPoolExecutor) -> list[FsdError]:
+def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPool) -> list[FsdError]:
     """Delete what was made, as far as that goes; return what failed."""
 
     def topic(arn: str) -> None:
@@ -337,7 +340,7 @@ def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPoo
     return [failure for failure in threads.map(attempt, jobs) if failure is not None]
 
 
-def _all(threads: ThreadPoolExecutor, work: Callable[..., T], items: Sequence[tuple[object, ...]]) -> list[T]:
+def _all(threads: ThreadPool, work: Callable[..., T], items: Sequence[tuple[object, ...]]) -> list[T]:
     """Do `work` on all items; when one fails the others still end before its error is raised."""
     futures = [threads.submit(work, *item) for item in items]
     wait(futures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -14,6 +13,7 @@ from fsd_inference.aws.status import STATUS_FOLDER, RunStatus, metrics_key, stat
 from fsd_inference.channels.object import HASH_FOLDERS
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.store.base import ObjectInfo, Store
+from fsd_inference.threads import ThreadPool
 
 _READERS = 16
 _MARGIN_S = 600.0
@@ -46,7 +46,7 @@ class RunTraces:
 def read_statuses(store: Store, newest: int) -> list[RunStatus]:
     """Return the statuses written last, the newest first; what this release cannot read is left out."""
     infos = sorted(store.list(STATUS_FOLDER), key=lambda info: info.modified, reverse=True)[:newest]
-    with ThreadPoolExecutor(_READERS) as threads:
+    with ThreadPool(_READERS) as threads:
         found = threads.map(lambda info: _status(store, info.key), infos)
         return sorted((status for status in found if status is not None), key=lambda status: -status.received)
 
@@ -97,7 +97,7 @@ def find_traces(stores: Sequence[Store]) -> dict[str, RunTraces]:
     first = stores[0]
     for info in first.list(STATUS_FOLDER):
         note(info.key.removeprefix(STATUS_FOLDER), 0, info)
-    with ThreadPoolExecutor(_READERS) as threads:
+    with ThreadPool(_READERS) as threads:
         for traces, status in zip(
             found.values(), threads.map(lambda run: _status(first, status_key(run)), list(found)), strict=True
         ):

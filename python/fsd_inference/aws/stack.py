@@ -6,10 +6,10 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-from fsd_inference.errors import FileFormatError
+from fsd_inference.endpoints import check_endpoint
+from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
 from fsd_inference.records import (
     RANKS_PER_TOPIC,
@@ -109,8 +109,7 @@ def _functions(value: object) -> FunctionsSpec:
     for arn in (found.coordinator, *(worker.arn for worker in found.workers)):
         if arn.count(":") < 6 or not arn.startswith("arn:") or arn.split(":")[2] != "lambda":
             raise FileFormatError(f"'functions': {arn!r} is not the ARN of a Lambda function")
-    if urlsplit(found.failures_queue_url).scheme not in {"http", "https"}:
-        raise FileFormatError(f"'functions.failures_queue_url': {found.failures_queue_url!r} is not an http(s) URL")
+    _check_url("functions.failures_queue_url", found.failures_queue_url)
     return found
 
 
@@ -130,6 +129,7 @@ def _emulator(value: object) -> EmulatorInfo:
         fields.take("directory", str),
     )
     fields.end()
+    _check_url("emulator.endpoint_url", found.endpoint_url)
     if found.pid <= 1 or len(found.token) < 16:
         raise FileFormatError("'emulator' names no process that was started for a stack")
     return found
@@ -137,9 +137,7 @@ def _emulator(value: object) -> EmulatorInfo:
 
 def _check(stack: StackSpec) -> None:
     if stack.endpoint_url is not None:
-        parts = urlsplit(stack.endpoint_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise FileFormatError(f"'endpoint_url' {stack.endpoint_url!r} is not an http(s) URL")
+        _check_url("endpoint_url", stack.endpoint_url)
     if not stack.run_buckets:
         raise FileFormatError("a stack needs at least one bucket in 'run_buckets'")
     for index, lane in enumerate(stack.lanes):
@@ -162,8 +160,14 @@ def _check_lane(lane: LaneSpec, ranks: int, where: str) -> None:
             f"(one for {RANKS_PER_TOPIC} ranks)"
         )
     for url in lane.queue_urls:
-        if urlsplit(url).scheme not in {"http", "https"}:
-            raise FileFormatError(f"'{where}queue_urls': {url!r} is not an http(s) URL")
+        _check_url(f"{where}queue_urls", url)
     for arn in lane.topic_arns:
         if arn.count(":") != 5 or not arn.startswith("arn:") or arn.split(":")[2] != "sns":
             raise FileFormatError(f"'{where}topic_arns': {arn!r} is not the ARN of an SNS topic")
+
+
+def _check_url(name: str, url: str) -> None:
+    try:
+        check_endpoint(url)
+    except SettingError as error:
+        raise FileFormatError(f"'{name}': {error}") from error

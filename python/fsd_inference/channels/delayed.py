@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from fsd_inference.channels.base import Channel, Expected, Frame
 from fsd_inference.channels.sending import Joined, check_limits, closed_error
 from fsd_inference.channels.wrapper import Wrapper
+from fsd_inference.threads import start
 
 
 class Delayed(Wrapper):
@@ -50,7 +51,7 @@ class Delayed(Wrapper):
         if deliver_s > 0:
             self._threads.append(threading.Thread(target=self._take_deliveries, name="delayed-deliveries", daemon=True))
         for thread in self._threads:
-            thread.start()
+            start(thread)
 
     def send(self, frames: Sequence[Frame]) -> Future[None]:
         check_limits(frames, self.limits)

@@ -11,7 +11,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from fsd_inference.channels.parts import HEADER_BYTES, index_size, pack_parts, r
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.errors import ChannelError, LimitError, SettingError, StoreError
 from fsd_inference.store.base import Store
+from fsd_inference.threads import ThreadPool
 
 T = TypeVar("T")
 
@@ -108,8 +109,8 @@ class ObjectChannel(Channel):
         self._paces = {kind: Pace(self._settings.pace) for kind in Kind}
         self._abort_due = time.monotonic() + self._settings.abort_every_s
         self._aborted = False
-        self._writers = ThreadPoolExecutor(self._settings.writers, thread_name_prefix="object-writer")
-        self._readers = ThreadPoolExecutor(self._settings.readers, thread_name_prefix="object-reader")
+        self._writers = ThreadPool(self._settings.writers, thread_name_prefix="object-writer")
+        self._readers = ThreadPool(self._settings.readers, thread_name_prefix="object-reader")
 
     # --- sending -----------------------------------------------------------------------------------------------------
 

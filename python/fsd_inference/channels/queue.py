@@ -15,19 +15,19 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from botocore.exceptions import ConnectionError as NoConnectionError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Limits
+from fsd_inference.channels.sdk import SDK_ERRORS, text_of, was_broken_off
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, SettingError
 from fsd_inference.records import EACH_MESSAGE, RANKS_PER_TOPIC, UsageMeter
+from fsd_inference.threads import ThreadPool
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
@@ -138,7 +138,7 @@ class QueueChannel(Channel):
         self._queue_url = queue_url
         self._workers = workers
         self._closed = threading.Event()
-        self._senders = ThreadPoolExecutor(self._settings.senders, thread_name_prefix="queue-sender")
+        self._senders = ThreadPool(self._settings.senders, thread_name_prefix="queue-sender")
 
     # --- the contract ------------------------------------------------------------------------------------------------
 
@@ -263,11 +263,11 @@ class QueueChannel(Channel):
             self.meter.request(kind, units=units(), retry=is_repeat)
             try:
                 return call()
-            except (ClientError, BotoCoreError, ResponseParserError, _EntriesFailedError) as error:
+            except (*SDK_ERRORS, _EntriesFailedError) as error:
                 transient = _is_transient(error)
                 pause = next(pauses, None) if transient else None
                 if pause is None:
-                    raise ChannelError(f"cannot {what}: {error}", retryable=transient) from error
+                    raise ChannelError(f"cannot {what}: {text_of(error)}", retryable=transient) from error
             is_repeat = True
             if self._closed.wait(pause):
                 raise closed_error()
@@ -357,7 +357,7 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= 500 or status == 429 or error.response.get("Error", {}).get("Code") in _THROTTLED
-    return isinstance(error, NoConnectionError | HTTPClientError | ResponseParserError)
+    return was_broken_off(error)
 
 
 def _check_retries_are_off(client: SNSClient | SQSClient) -> None:

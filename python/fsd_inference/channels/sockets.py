@@ -28,6 +28,7 @@ from fsd_inference.channels.memory import LOCAL_LIMITS
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.errors import ChannelError, PeerGoneError
 from fsd_inference.records import UsageMeter
+from fsd_inference.threads import start
 
 _U32 = struct.Struct("<I")
 _READ_BYTES = 1 << 20
@@ -136,7 +137,7 @@ class SocketChannel(Channel):
         # After the listener: an abort is then either found here or comes over the socket.
         self._mailbox.put([path.read_bytes() for path in sorted(self._directory.glob("*.abort"))])
         self._thread = threading.Thread(target=self._run, name=f"sockets-{rank}", daemon=True)
-        self._thread.start()
+        start(self._thread)
 
     # --- the contract ------------------------------------------------------------------------------------------------
 

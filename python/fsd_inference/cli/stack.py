@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_output
-from fsd_inference.errors import InputError, SettingError, StackError
+from fsd_inference.endpoints import check_endpoint
+from fsd_inference.errors import InputError, StackError
 
 if TYPE_CHECKING:
     from fsd_inference.records import StackSpec
@@ -48,10 +48,8 @@ def up(
     check_output(output)
     if output.exists():
         raise InputError(f"{output} is there already; take that stack down first: fsd stack down {output}")
-    if endpoint_url is not None and not (
-        endpoint_url.startswith(("http://", "https://")) and urlsplit(endpoint_url).hostname
-    ):
-        raise SettingError(f"--endpoint-url must be an http(s) URL, not {endpoint_url!r}")
+    if endpoint_url is not None:
+        check_endpoint(endpoint_url)
     from fsd_inference.aws.local import bring_up, take_down  # noqa: PLC0415
     from fsd_inference.aws.provision import StackSettings  # noqa: PLC0415
     from fsd_inference.aws.stack import save_stack  # noqa: PLC0415

@@ -9,7 +9,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,10 +49,11 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.timeline import Timeline
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker
-from fsd_inference.errors import PeerGoneError, RunError, as_run_error
+from fsd_inference.errors import PeerGoneError, ResourceLimitError, RunError, as_run_error
 from fsd_inference.kernels import NonFiniteError, RankState
 from fsd_inference.partition.plan import RankPlan
 from fsd_inference.store.base import Store
+from fsd_inference.threads import ThreadPool, start
 
 POLL_S = 2.0
 """Longest single receive: a rank that fails ends within about this time."""
@@ -186,13 +187,13 @@ class Driver:
 
     def run(self) -> Outcome:
         """Run the rank to its end; all threads made here are gone on return."""
-        compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        background = ThreadPoolExecutor(4, thread_name_prefix="start")
+        compute = ThreadPool(1, thread_name_prefix="compute")
+        background = ThreadPool(4, thread_name_prefix="start")
         receiver = threading.Thread(target=self._receive, name="receive")
         executors = {Compute: compute, StoreResult: compute, Load: background, StartChild: background}
         executors[CheckChild] = background
-        receiver.start()
         try:
+            self._start(receiver)
             self._events.put(Started())
             while not self._worker.finished:
                 event = self._next_event()
@@ -204,7 +205,7 @@ class Driver:
                     if executor is None:
                         self._do_now(action)
                     else:
-                        executor.submit(self._do, action)
+                        self._submit(executor, action)
                 self._publish_expected()
         finally:
             with self._expected_changed:
@@ -212,7 +213,8 @@ class Driver:
                 self._expected_changed.notify_all()
             background.shutdown(wait=True, cancel_futures=True)
             compute.shutdown(wait=True, cancel_futures=True)
-            receiver.join()
+            if receiver.ident is not None:
+                receiver.join()
         assert self._outcome is not None  # noqa: S101 - the machine ends with Finish
         return self._outcome
 
@@ -223,6 +225,18 @@ class Driver:
     def _fail(self, error: BaseException, operation: str, layer: int | None = None) -> None:
         failure = as_run_error(error, rank=self.rank, operation=operation, layer=layer)
         self._events.put(Failed(failure, secondary=isinstance(error, PeerGoneError)))
+
+    def _start(self, receiver: threading.Thread) -> None:
+        try:
+            start(receiver)
+        except ResourceLimitError as error:
+            self._fail(error, "start")
+
+    def _submit(self, executor: ThreadPool, action: Action) -> None:
+        try:
+            executor.submit(self._do, action)
+        except ResourceLimitError as error:
+            self._fail(error, _OPERATIONS[type(action)])
 
     def _next_event(self) -> Event | _Flush:
         wait = self._worker.next_clock() - self._timeline.now()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, RunError, run_error_from_record
 from fsd_inference.store.base import Store
+from fsd_inference.threads import ThreadPool
 
 _READERS = 16
 
@@ -34,7 +34,7 @@ class Ended:
 def read_reports(store: Store, spec: RunSpec, ranks: Sequence[int]) -> list[dict[str, Any]]:
     """Return the reports of `ranks` that are there; one that cannot be read is as good as none."""
     reports = []
-    with ThreadPoolExecutor(_READERS) as threads:
+    with ThreadPool(_READERS) as threads:
         for data in threads.map(store.get, map(spec.report_key, ranks)):
             with suppress(ValueError):
                 reports.append(json.loads(data or b""))

@@ -6,19 +6,22 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from fsd_inference import interpreter
 from fsd_inference.engine.launcher import ChildEnd
-from fsd_inference.errors import RunError
-from fsd_inference.threads import Waitable
+from fsd_inference.errors import ResourceLimitError, RunError
+from fsd_inference.threads import Waitable, limit_reached, start
 
 EXIT_REPORTED = 3
 """Exit code of a rank that failed, and has told the others why."""
+
+_KILLED_S = 10.0
+"""How long a process that was killed may take to be gone."""
 
 
 class LocalLauncher:
@@ -48,13 +51,14 @@ class LocalLauncher:
 
     def start(self, rank: int, on_end: ChildEnd) -> None:
         """Start `rank`; see `engine.Launcher`."""
-        command = [sys.executable, "-m", "fsd_inference.launch.worker", str(self._directory), str(rank)]
+        arguments = [str(self._directory), str(rank)]
         if self._starter is not None:
-            command.append(str(self._starter))
+            arguments.append(str(self._starter))
         try:
             with (self._directory / f"rank-{rank:05d}.log").open("w") as log:
                 child = subprocess.Popen(  # noqa: S603 - this interpreter, our module, arguments that are numbers and a path
-                    command,
+                    interpreter.command("fsd_inference.launch.worker", *arguments),
+                    env=interpreter.environment(),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE if self._on_line else subprocess.DEVNULL,
                     stderr=log,
@@ -62,13 +66,15 @@ class LocalLauncher:
                     start_new_session=self._starter is None,
                 )
         except OSError as error:
-            raise RunError(
-                f"rank {rank} could not be started: {error.strerror or error}", rank=rank, operation="start"
-            ) from error
+            raise _not_started(rank, limit_reached(error) or error.strerror or str(error)) from error
         watcher = Waitable(partial(self._watch, child, rank, on_end), f"child-{rank}")
+        try:
+            start(watcher)
+        except ResourceLimitError as error:
+            self._end(child)
+            raise _not_started(rank, str(error)) from error
         with self._lock:
             self._children.append((child, watcher))
-        watcher.start()
 
     def _watch(self, child: subprocess.Popen[str], rank: int, on_end: ChildEnd) -> None:
         if child.stdout is not None and self._on_line is not None:
@@ -76,11 +82,25 @@ class LocalLauncher:
                 for line in child.stdout:
                     self._on_line(line.rstrip("\n"))
         code = child.wait()
+        self._end_group(child)
+        if code != 0:
+            on_end(rank, self._reason(rank, code), code == EXIT_REPORTED)
+
+    def _end(self, child: subprocess.Popen[str]) -> None:
+        """Kill a child that nothing watches."""
+        child.kill()
+        self._end_group(child)
+        _hang_up(child)
+        if child.stdout is not None:
+            child.stdout.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_KILLED_S)
+
+    def _end_group(self, child: subprocess.Popen[str]) -> None:
+        """Kill the ranks that are left of the session's child's group."""
         if self._starter is None:
             with contextlib.suppress(OSError):
                 os.killpg(child.pid, signal.SIGKILL)
-        if code != 0:
-            on_end(rank, self._reason(rank, code), code == EXIT_REPORTED)
 
     def _reason(self, rank: int, code: int) -> str:
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
@@ -111,8 +131,12 @@ class LocalLauncher:
         for child, watcher in children:
             if not watcher.ended.wait(max(0.0, until - time.monotonic())):
                 child.kill()
-            watcher.ended.wait()
+                watcher.ended.wait(_KILLED_S)
             _hang_up(child)
+
+
+def _not_started(rank: int, reason: str) -> RunError:
+    return RunError(f"rank {rank} could not be started: {reason}", rank=rank, operation="start")
 
 
 def _hang_up(child: subprocess.Popen[str]) -> None:

@@ -19,6 +19,7 @@ from fsd_inference.errors import AbortedError, FsdError
 from fsd_inference.launch.backends import open_backends
 from fsd_inference.launch.local import EXIT_REPORTED, LocalLauncher
 from fsd_inference.launch.place import Place
+from fsd_inference.threads import start
 
 _GRACE_S = 10.0
 """How long children that are done may take to write their reports and leave."""
@@ -50,6 +51,9 @@ def main(arguments: list[str]) -> int:
             attached=_end_with_starter,
             on_layer=(lambda layers: print(layers, flush=True)) if rank == 0 else (lambda _: None),  # noqa: T201
         )
+    except FsdError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the log of the rank
+        return 1
     finally:
         if ended is None or ended.error is not None:
             launcher.hang_up()
@@ -70,7 +74,7 @@ def _end_with_starter(driver: Driver) -> None:
         time.sleep(2 * _GRACE_S)
         os._exit(1)
 
-    threading.Thread(target=watch, name="starter", daemon=True).start()
+    start(threading.Thread(target=watch, name="starter", daemon=True))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from fsd_inference.partition import METHODS, ExchangePlan, Manifest, Partition, 
 from fsd_inference.partition.manifest import MANIFEST_FILE, FileEntry
 from fsd_inference.session.progress import Progress, Silent, task
 from fsd_inference.store.base import Store
+from fsd_inference.threads import ThreadPool
 
 DEFAULT_METHOD = "graph"
 
@@ -186,7 +186,7 @@ def upload(plans: Store, folder: Path, manifest: Manifest, progress: Progress) -
     at_once = max(1, min(_UPLOADS, _IN_FLIGHT_BYTES // max((entry.size for entry in missing), default=1)))
     with (
         task(progress, "upload", sum(entry.size for entry in missing), unit="bytes"),
-        ThreadPoolExecutor(at_once) as pool,
+        ThreadPool(at_once) as pool,
     ):
         futures = [pool.submit(send, entry) for entry in missing]
         try:

@@ -8,7 +8,7 @@ line through both gives the size of a micro-batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from fsd_inference.errors import InputError, SettingError
 from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, encode_block, read_only
 from fsd_inference.network import Network
 from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.threads import ThreadPool
 
 _MOST_GROUPS = 4
 """Groups of samples that are packed: their mean is taken."""
@@ -83,7 +84,7 @@ def sample_payloads(
     live, density = [], []
     first, like = 0, x  # the layer whose activations those of the layers after it are like
     # What a layer sends is packed beside the next layer.
-    with ThreadPoolExecutor(1) as packer:
+    with ThreadPool(1) as packer:
         for layer, active in enumerate(_activations(network, x)):
             if layer == len(network) - 1:
                 break
@@ -165,7 +166,7 @@ def _kernels(network: Network) -> Iterator[LayerKernel]:
     def read(index: int) -> LayerKernel:
         return LayerKernel(*network.layer(index).kernel_arrays())
 
-    with ThreadPoolExecutor(1) as reader:
+    with ThreadPool(1) as reader:
         coming = reader.submit(read, 0)
         for index in range(1, len(network) + 1):
             kernel = coming.result()

@@ -14,7 +14,7 @@ from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.errors import RunError, run_error_from_record
 from fsd_inference.session.progress import Progress
-from fsd_inference.threads import Waitable
+from fsd_inference.threads import Waitable, start
 
 Result = TypeVar("Result")
 
@@ -55,7 +55,7 @@ def side_by_side(work: Callable[[int], Result], count: int, stop: Callable[[], N
     threads = [Waitable(partial(carry_out, number), f"replica-{number}") for number in range(count)]
     try:
         for thread in threads:
-            thread.start()
+            start(thread)
         for thread in threads:
             thread.ended.wait()
     except BaseException:

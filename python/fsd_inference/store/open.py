@@ -13,7 +13,7 @@ from fsd_inference.store.directory import DirectoryStore
 from fsd_inference.store.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from fsd_inference.store.s3 import CredentialSource
+    from fsd_inference.store.bucket import CredentialSource
 
 
 def open_store(

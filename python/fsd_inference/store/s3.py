@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Store as Bucket
 
 from fsd_inference.config import RetrySettings
-from fsd_inference.errors import AccessDeniedError, SettingError, StoreError
+from fsd_inference.errors import AccessDeniedError, StoreError
 from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import ObjectInfo, Store, StoredObject
+from fsd_inference.store.bucket import CredentialSource, open_bucket
 from fsd_inference.store.keys import check_key, check_prefix, check_range
+from fsd_inference.threads import ThreadPool
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import ClientConfig, S3Config, S3Credential
 
 T = TypeVar("T")
 
@@ -43,21 +38,7 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 # 409: another conditional write or a delete of the key was under way; S3 asks for the request to be sent again.
 _TRANSIENT_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TRANSIENT_CODE = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"})
-_ASK_AGAIN = timedelta(minutes=10)  # botocore renews keys that would expire within this time
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What signs the requests."""
-
-    access_key_id: str
-    secret_access_key: str
-    session_token: str | None = None
-
-
-CredentialSource = Credentials | Callable[[], Credentials]
-"""Keys, or what returns those that are valid now, for keys that expire."""
+_WHOLE = "non-partial response"  # obstore's text where a range was asked for and the whole object came
 
 
 class S3Store(Store):
@@ -69,7 +50,7 @@ class S3Store(Store):
     prefix : str, optional
         Folder of the bucket that all keys are relative to.
     endpoint_url : str, optional
-        Another service than AWS; plain http is accepted on a loopback address only.
+        Another service than AWS. Over plain http nothing is encrypted.
     region : str, optional
         The environment's if not given.
     credentials : Credentials or callable, optional
@@ -106,38 +87,17 @@ class S3Store(Store):
         self.meter = meter or UsageMeter()
         self._retry = retry or RetrySettings()
         self._name = f"bucket {bucket}" + (f", folder {prefix.strip('/')}" if prefix.strip("/") else "")
-        plain = False
-        config: S3Config = {}
-        if endpoint_url is not None:
-            plain = _is_plain(endpoint_url)
-            config["endpoint"] = endpoint_url
-        if region is not None:
-            config["region"] = region
-        provider: Callable[[], S3Credential] | None = None
-        if isinstance(credentials, Credentials):
-            config["access_key_id"] = credentials.access_key_id
-            config["secret_access_key"] = credentials.secret_access_key
-            if credentials.session_token is not None:
-                config["session_token"] = credentials.session_token
-        elif credentials is not None:
-            provider = partial(_renewed, credentials)
-        options: ClientConfig = {
-            "allow_http": plain,
-            "timeout": timedelta(seconds=timeout_s),
-            "connect_timeout": timedelta(seconds=5),
-        }
-        ca_bundle = ca_bundle or os.environ.get("AWS_CA_BUNDLE")
-        if ca_bundle and not plain:
-            options["root_certificate"] = _certificates(ca_bundle)
-        self._bucket = Bucket(
+        self._bucket = open_bucket(
             bucket,
-            prefix=prefix.strip("/") or None,
-            config=config,
-            credential_provider=provider,
-            client_options=options,
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
+            prefix,
+            endpoint_url=endpoint_url,
+            region=region,
+            credentials=credentials,
+            ca_bundle=ca_bundle,
+            timeout_s=timeout_s,
         )
-        self._threads = ThreadPoolExecutor(_PARALLEL_RANGES, thread_name_prefix="s3-range")
+        self._sends_ranges = True
+        self._threads = ThreadPool(_PARALLEL_RANGES, thread_name_prefix="s3-range")
 
     def get(self, key: str) -> bytes | None:
         found = self.get_object(key)
@@ -161,18 +121,23 @@ class S3Store(Store):
         check_range(key, start, length)
         if length == 0:  # not a range in HTTP; whether the object is there must still be known
             return None if self.stat(key) is None else b""
-        try:
-            return self._request(
-                "s3.get",
-                f"get a range of {key}",
-                lambda: obstore.get_range(self._bucket, key, start=start, length=length).to_bytes(),
-                expected={404, 416},
-            )
-        except _Refused as refused:
-            if refused.status == 416:  # the range starts at or past the end
-                return b""
-            self.meter.miss()
-            return None
+        if self._sends_ranges:
+            try:
+                return self._request(
+                    "s3.get",
+                    f"get a range of {key}",
+                    lambda: obstore.get_range(self._bucket, key, start=start, length=length).to_bytes(),
+                    expected={404, 416},
+                )
+            except _Refused as refused:
+                if refused.status == 416:  # the range starts at or past the end
+                    return b""
+                self.meter.miss()
+                return None
+            except _WholeAnswerError:
+                self._sends_ranges = False
+        whole = self.get(key)
+        return None if whole is None else whole[start : start + length]
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
         check_key(key)
@@ -181,6 +146,9 @@ class S3Store(Store):
         spans = _spans(ranges)
         if not spans:
             return None if self.stat(key) is None else [b""] * len(ranges)
+        if not self._sends_ranges:
+            whole = self.get(key)
+            return None if whole is None else [whole[start : start + length] for start, length in ranges]
         if len(spans) == 1:
             bodies = [self.get_range(key, *spans[0])]
         else:
@@ -307,6 +275,8 @@ class S3Store(Store):
                 return call()
             except (BaseError, OSError) as error:
                 failure = _Failure.of(error)
+                if _WHOLE in failure.text:
+                    raise _WholeAnswerError from None
                 if failure.status in expected and failure.code != "NoSuchBucket":
                     raise _Refused(failure.status, was_repeat=is_repeat) from None
                 pause = next(pauses, None) if failure.is_transient else None
@@ -336,6 +306,10 @@ class _Refused(Exception):  # noqa: N818 -- an answer that the caller expects, n
         self.was_repeat = was_repeat
 
 
+class _WholeAnswerError(Exception):
+    """The service answered a request for a range with the whole object, as some that are like S3 do."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Failure:
     """What obstore's text says about a failed request: status (0 if no answer came), S3's code, one line."""
@@ -359,35 +333,6 @@ class _Failure:
         if self.status == 0:
             return "HTTP error" in self.text or any(code in self.text for code in _TRANSIENT_CODE)
         return self.status in _TRANSIENT_STATUS or self.code in _TRANSIENT_CODE
-
-
-def _renewed(credentials: Callable[[], Credentials]) -> S3Credential:
-    keys = credentials()
-    return {
-        "access_key_id": keys.access_key_id,
-        "secret_access_key": keys.secret_access_key,
-        "token": keys.session_token,
-        "expires_at": datetime.now(UTC) + _ASK_AGAIN,
-    }
-
-
-def _is_plain(endpoint_url: str) -> bool:
-    parts = urlsplit(endpoint_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise SettingError(f"{endpoint_url!r} is not an endpoint: use http://127.0.0.1:PORT or https://HOST")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise SettingError(f"endpoint {endpoint_url} is not on this machine, so it must be https")
-    return parts.scheme == "http"
-
-
-def _certificates(path: str) -> bytes:
-    try:
-        found = Path(path).read_bytes()
-    except OSError as error:
-        raise SettingError(f"the certificates to trust (AWS_CA_BUNDLE) cannot be read: {error}") from error
-    if b"-----BEGIN CERTIFICATE-----" not in found:
-        raise SettingError(f"{path} (AWS_CA_BUNDLE) holds no certificates: give a file in PEM format")
-    return found
 
 
 def _spans(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

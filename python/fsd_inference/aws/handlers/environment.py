@@ -74,7 +74,7 @@ class Environment:
         self.memory_mb = int(os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"])
         self.threads = max(1, round(self.memory_mb / MB_PER_CORE))
         self.meter = UsageMeter()
-        self.clients = Clients(connections=_CONNECTIONS)
+        self.clients = Clients.of_function(connections=_CONNECTIONS)
         folder = Path(tempfile.gettempdir())
         # Spilled frames and the shards kept share the disk.
         self._files = KeptFiles(folder / "fsd-plans", disk_usage(folder).free // 2)

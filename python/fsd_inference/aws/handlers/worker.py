@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
 from fsd_inference.launch.aws_lambda import LambdaLauncher
 from fsd_inference.store.base import Store
+from fsd_inference.threads import ThreadPool
 
 _END_S = 10.0
 """Seconds before Lambda's time limit at which a rank gives up, so that it can still tell the others."""
@@ -99,7 +99,7 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
     spill = tempfile.mkdtemp(prefix="fsd-spill-")
     log.line("rank begins", starter=asked.starter, channel=asked.channel, workers=spec.settings.workers)
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="progress") as notes:
+        with ThreadPool(1, thread_name_prefix="progress") as notes:
             ended = run_rank(
                 spec=spec,
                 rank=asked.rank,
@@ -125,7 +125,7 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
     return "done"
 
 
-def _progress(store: Store, asked: RankEvent, notes: ThreadPoolExecutor) -> Callable[[int], None]:
+def _progress(store: Store, asked: RankEvent, notes: ThreadPool) -> Callable[[int], None]:
     """Return what notes in the store how many layers are done, beside the computing and not too often."""
     due = time.monotonic() + _PROGRESS_S
 

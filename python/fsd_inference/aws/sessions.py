@@ -1,0 +1,133 @@
+"""Sessions of the AWS SDK: with the user's configuration, or with fixed keys for an emulator of our own.
+
+What is wrong with a configuration (a profile that is not there, an expired sign-in, half a key pair, a file that does
+not parse) is one `SettingError`, before any request is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import boto3
+import botocore.session
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
+from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError, PartialCredentialsError, ProfileNotFound
+from botocore.utils import validate_region_name
+
+from fsd_inference.errors import SettingError
+from fsd_inference.store.bucket import Credentials, CredentialSource
+
+T = TypeVar("T")
+
+EMULATOR_REGION = "us-east-1"
+_EMULATOR_CREDENTIALS = Credentials("test", "test")
+_SIGN_IN = "sign in again, or choose other credentials with AWS_PROFILE or --profile"
+_HINTS: dict[type[Exception], str] = {
+    ProfileNotFound: "set AWS_PROFILE to one that your AWS configuration has",
+    PartialCredentialsError: "set both the key's id and its secret, or neither",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AwsSession:
+    """What clients are made from.
+
+    Attributes
+    ----------
+    boto3 : boto3.Session
+    region : str
+    credentials : Credentials or callable
+        Keys, or what returns those that are valid now.
+    ca_bundle : str or None
+        File of certificates (PEM) to trust beside the system's.
+    """
+
+    boto3: boto3.Session
+    region: str
+    credentials: CredentialSource
+    ca_bundle: str | None
+
+
+def emulator_session(region: str | None) -> AwsSession:
+    """Return a session for an emulator that was started here: no file and no variable of the user's is read."""
+    unread = {name: (None, None, *rest) for name, (_, _, *rest) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
+    files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    core = botocore.session.Session(session_vars=unread | files)
+    return _session(core, region or EMULATOR_REGION, _EMULATOR_CREDENTIALS, None)
+
+
+def user_session(region: str | None, *, is_local: bool) -> AwsSession:
+    """Return a session with the user's configuration, found as the AWS SDKs find it.
+
+    Parameters
+    ----------
+    region : str, optional
+        AWS_REGION, AWS_DEFAULT_REGION or the profile's if not given.
+    is_local : bool
+        The endpoint is on this machine, an emulator of the user's: it takes any keys and any region, so it gets some
+        where the user has set none.
+
+    Raises
+    ------
+    SettingError
+        The configuration cannot be used, or has no region or no credentials.
+    """
+    core = botocore.session.Session()
+    if is_local:
+        # An emulator needs no role of this machine, and asking for one costs seconds where there is none.
+        _configured(lambda: core.get_component("credential_provider").remove("iam-role"))
+    found_region = region or os.environ.get("AWS_REGION") or _configured(lambda: core.get_config_variable("region"))
+    if not found_region:
+        if not is_local:
+            raise SettingError("no AWS region is set: give one, or set AWS_REGION")
+        found_region = EMULATOR_REGION
+    found_region = str(found_region).strip()
+    _configured(lambda: validate_region_name(found_region))
+    ca_bundle: str | None = _configured(lambda: core.get_config_variable("ca_bundle"))
+    return _session(core, found_region, _credentials(core, is_local=is_local), ca_bundle)
+
+
+def _session(
+    core: botocore.session.Session, region: str, credentials: CredentialSource, ca_bundle: str | None
+) -> AwsSession:
+    if isinstance(credentials, Credentials):  # keys that renew themselves are left to the SDK
+        core.set_credentials(credentials.access_key_id, credentials.secret_access_key, credentials.session_token)
+    return AwsSession(
+        _configured(lambda: boto3.Session(botocore_session=core, region_name=region)), region, credentials, ca_bundle
+    )
+
+
+def _credentials(core: botocore.session.Session, *, is_local: bool) -> CredentialSource:
+    found = _configured(core.get_credentials)
+    if found is None:
+        if is_local:
+            return _EMULATOR_CREDENTIALS
+        raise SettingError("no AWS credentials are set: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
+
+    def read() -> Credentials:
+        frozen = _configured(found.get_frozen_credentials)
+        return Credentials(frozen.access_key or "", frozen.secret_key or "", frozen.token)
+
+    # Those of a role, a login or a process expire; botocore renews them when it is asked in time.
+    now = read()
+    return read if isinstance(found, RefreshableCredentials) else now
+
+
+def _configured(look: Callable[[], T]) -> T:
+    """Return what the SDK finds in the user's configuration; `SettingError` says what is wrong with it."""
+    try:
+        return look()
+    except (BotoCoreError, ClientError) as error:  # the latter: a role that may not be assumed
+        hint = _HINTS.get(type(error), _SIGN_IN if _is_of_sign_in(error) else "see your AWS configuration")
+        text = " ".join(str(error).split()).rstrip(".")
+        raise SettingError(f"the AWS configuration cannot be used: {text}: {hint}") from error
+    except (OSError, ValueError) as error:  # a program for keys that is not there, a variable that is no number
+        raise SettingError(f"the AWS configuration cannot be used: {error}") from error
+
+
+def _is_of_sign_in(error: Exception) -> bool:
+    return any(word in type(error).__name__ for word in ("SSO", "Token", "Credential", "Login", "Refresh"))
