@@ -7,11 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fsd_inference import random_network
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import stop_emulator
-from fsd_inference.aws.stack import load_stack
+from fsd_inference.aws.lanes import open_lanes
+from fsd_inference.aws.local import temporary_stack
+from fsd_inference.aws.provision import StackSettings
+from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.records import UsageMeter
 from tests.support.cli import Fsd, entries, fsd_in
 
 pytestmark = pytest.mark.emulator
@@ -69,3 +75,31 @@ def test_on_a_given_endpoint(fsd: Fsd, tmp_path: Path, emulator_url: str) -> Non
     assert stack.network_bucket not in {bucket["Name"] for bucket in clients.s3.list_buckets()["Buckets"]}
     clients.close()
     assert entries(tmp_path) == set()
+
+
+def test_a_client_that_was_killed_holds_its_lane_until_its_run_is_cleaned(
+    fsd: Fsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsd_inference.aws.home._LANE_WAIT_S", 1.0)
+    file, dead = tmp_path / "stack.json", "d" * 32
+    random_network([8, 6, 4], connections=3, seed=1).save(tmp_path / "net")
+    np.save(tmp_path / "x.npy", np.ones((2, 8), np.float32))
+    infer = ("infer", tmp_path / "net", tmp_path / "x.npy", "-o", tmp_path / "out.npz", "--workers", 2)
+    with temporary_stack(StackSettings("killed", ranks=2, purge_settle_s=0.0)) as stack:
+        save_stack(stack, file)
+        clients, meter = Clients.of_stack(stack), UsageMeter()
+        store = clients.open_bucket(stack.run_buckets[0], meter=meter)
+        open_lanes(store, clients, stack, meter=meter).acquire(dead, 0, 900.0, 0.0)
+        said = fsd(*infer, "--channel", "queue", "--stack", file)
+        assert said.code == 1
+        waiting, error = said.stderr.splitlines()
+        assert waiting.startswith(f"waiting: no lane is free: lane 0 is held by run {dead}")
+        assert error.startswith(f"error: no lane is free after 1 s: lane 0 is held by run {dead}")
+        assert "fsd runs clean RUN" in error
+        cleaned = fsd("runs", "clean", dead, "--stack", file, "--json").json()
+        assert (cleaned["runs"], cleaned["freed_lanes"]) == ([], [0])
+        monkeypatch.undo()
+        assert fsd(*infer, "--channel", "queue", "--stack", file).code == 0
+        assert fsd("runs", "clean", dead, "--stack", file).code == 2  # it holds nothing any more
+        store.close()
+        clients.close()

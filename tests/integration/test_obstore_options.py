@@ -110,7 +110,7 @@ def test_where_a_bucket_of_aws_is(monkeypatch: pytest.MonkeyPatch) -> None:
         opened = open_bucket(
             "bucket", endpoint_url=None, region=region, credentials=Credentials("a", "b"), ca_bundle=None, timeout_s=1
         )
-        assert opened.config["endpoint"] == opened.config["endpoint_url_s3"]
+        assert opened.config["endpoint"] == dict(opened.config)["endpoint_url_s3"]
         return opened.config["endpoint"]
 
     assert endpoint("eu-west-1") == "https://s3.eu-west-1.amazonaws.com"

@@ -142,8 +142,8 @@ def test_an_emulator_of_our_own_reads_none_of_it(
     assert made.region == "us-east-1"
     for client in (made.sqs, made.sns, made.s3, made.functions):
         assert client.meta.endpoint_url == "http://127.0.0.1:2"
-        assert client.meta.config.proxies == {}
-        assert client.meta.config.retries["total_max_attempts"] == 1  # type: ignore[index]
+        assert client.meta.config.proxies == {}  # type: ignore[attr-defined]
+        assert client.meta.config.retries["total_max_attempts"] == 1  # type: ignore[attr-defined]
     made.close()
 
 
@@ -198,7 +198,7 @@ def test_spaces_around_keys_are_dropped(configured: Callable[..., None]) -> None
     ],
 )
 def test_what_cannot_be_sent_is_not_sent_again(error: Exception, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     meter = UsageMeter()
 
     def call() -> None:

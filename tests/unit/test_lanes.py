@@ -55,6 +55,43 @@ def test_each_run_gets_a_lane_of_its_own_until_none_is_left() -> None:
     assert world.now >= 5
 
 
+def test_who_waits_is_told_once_for_whom_and_what_frees_a_lane() -> None:
+    world, told = World(), list[str]()
+    table = world.table(1)
+    lease = table.acquire("gone", 0, 100, 0, on_wait=told.append)
+    assert told == []
+    with pytest.raises(LaneError, match="free its lane with: fsd runs clean RUN --stack"):
+        table.acquire("late", 0, 100, 20, on_wait=told.append)
+    (text,) = told
+    assert text.startswith("no lane is free: lane 0 is held by run gone, attempt 0, until 00:02")
+    assert lease.lane == 0
+
+
+def test_lanes_of_a_run_whose_client_is_gone_are_purged_and_freed() -> None:
+    world = World()
+    table = world.table(3, settle_s=0)
+    gone = [table.acquire("gone", 0, 100, 0), table.acquire("gone", 1, 100, 0)]
+    kept = table.acquire("alive", 0, 100, 0)
+    assert table.free("gone", 0.0) == sorted(lease.lane for lease in gone)
+    assert world.purged == sorted(lease.lane for lease in gone)
+    assert {state.run for state in table.look() if state.state == "held"} == {"alive"}
+    assert table.free("gone", 0.0) == table.free("nobody", 0.0) == []
+    table.renew(kept, 100)
+    with pytest.raises(LaneError, match="no longer belongs to run gone"):
+        table.release(gone[0])
+    assert table.acquire("next", 0, 100, 0).lane in {lease.lane for lease in gone}
+
+
+def test_a_freed_lane_rests_until_no_poll_is_open() -> None:
+    world = World()
+    table = world.table(1, settle_s=0)
+    table.acquire("gone", 0, 100, 0)
+    table.free("gone", 2.0)
+    with pytest.raises(LaneError, match="lane 0 is draining by run gone"):
+        table.acquire("next", 0, 100, 0)
+    assert table.acquire("next", 0, 100, 10).lane == 0
+
+
 def test_one_lane_can_be_asked_for() -> None:
     world = World()
     table = world.table(3)

@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,12 +26,19 @@ from fsd_inference.threads import limit_reached
 
 _PORT_TRIES = 3  # a port that was free may be taken before the emulator binds it
 _STOP_S = 10.0
+_USUAL_S = 5.0  # it takes one to three
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
 """Emulators this process started, by process id, so that it reaps them."""
 
 
-def start_emulator(*, timeout_s: float = 60.0, tied: bool = False, strict: bool = False) -> EmulatorInfo:
+def start_emulator(
+    *,
+    timeout_s: float = 60.0,
+    tied: bool = False,
+    strict: bool = False,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> EmulatorInfo:
     """Start an emulator on a free port and wait until it answers.
 
     Parameters
@@ -43,6 +50,8 @@ def start_emulator(*, timeout_s: float = 60.0, tied: bool = False, strict: bool 
     strict : bool, optional
         Whether it enforces IAM policies (access key ``test`` with secret ``test`` is the account's root) and speaks TLS
         alone, with the certificate at `certificate_path`, which its functions trust.
+    on_wait : callable, optional
+        Called once with what is waited for, if that takes longer than usual.
 
     Raises
     ------
@@ -54,6 +63,7 @@ def start_emulator(*, timeout_s: float = 60.0, tied: bool = False, strict: bool 
             "the emulated AWS needs ministack: pip install 'fsd-inference[local]', or give an endpoint URL"
         )
     deadline = time.monotonic() + timeout_s
+    slow, has_waited = time.monotonic() + _USUAL_S, False
     for _ in range(_PORT_TRIES):
         info = _launch(_free_port(), tied=tied, strict=strict)
         process = _started[info.pid]
@@ -62,6 +72,9 @@ def start_emulator(*, timeout_s: float = 60.0, tied: bool = False, strict: bool 
                 return info
             if time.monotonic() > deadline:
                 break
+            if not has_waited and time.monotonic() > slow:
+                has_waited = True
+                on_wait(f"the emulated AWS (ministack) has not come up yet; {timeout_s:g} s at most")
             time.sleep(0.05)
         code = process.poll()
         log = _last_lines(Path(info.directory, "log"))

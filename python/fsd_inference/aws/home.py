@@ -43,10 +43,20 @@ class AwsHome:
         P; a stack must have as many ranks for "queue".
     delay_s : float, optional
         Latency added on the way of every frame.
+    on_wait : callable, optional
+        Called with what is waited for: an emulator that starts slowly, a lane that others hold.
     """
 
-    def __init__(self, channel: str, stack: Path | None, workers: int, delay_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        channel: str,
+        stack: Path | None,
+        workers: int,
+        delay_s: float = 0.0,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._channel = channel
+        self._on_wait = on_wait
         self._delay_s = delay_s
         self._folder = Path(tempfile.mkdtemp(prefix="fsd-stack-")) if stack is None else None
         try:
@@ -54,7 +64,9 @@ class AwsHome:
                 self._path = stack or Path()
             else:
                 self._path = self._folder / "stack.json"
-                made = bring_up(StackSettings(name="fsd-session", ranks=workers, purge_settle_s=0.0), tied=True)
+                made = bring_up(
+                    StackSettings(name="fsd-session", ranks=workers, purge_settle_s=0.0), tied=True, on_wait=on_wait
+                )
                 save_stack(made, self._path)
             self._stack = load_stack(self._path)
             if channel == "queue" and workers > self._stack.ranks:
@@ -95,7 +107,9 @@ class AwsHome:
                 return self._run(spec, None, on_layer)
             finally:
                 _clean_up(sweep, self._runs, spec.run)
-        lease = self._lanes.acquire(spec.run, spec.attempt, spec.settings.clocks.run_s, _LANE_WAIT_S)
+        lease = self._lanes.acquire(
+            spec.run, spec.attempt, spec.settings.clocks.run_s, _LANE_WAIT_S, on_wait=self._on_wait
+        )
         open_poll_s = POLL_S  # ranks that were stopped may have left one, which takes what the next holder sends
         try:
             ended = self._run(spec, lease.lane, on_layer)

@@ -29,6 +29,12 @@ _EVENT_AGE_S = 60.0
 _GRACE_S = 30.0
 """How long after its time a coordinator may take to write how the run ended."""
 _FIRST_POLL_S, _POLL_S = 0.05, 1.0
+_SLOW_S = 10.0
+"""How long a state that only waits may last before the caller is told of it."""
+_WAITS = {
+    "": "the coordinator has not begun yet: Lambda starts it, or has no concurrency left for it",
+    "waiting": "no lane is free; see fsd runs list",
+}
 _PROGRESS_S = 2.0
 """How often rank 0 says how far it is."""
 
@@ -52,6 +58,8 @@ class LambdaHome:
         Wait for the coordinator's answer on one connection, instead of asking now and then how far the run is.
     runs : int, optional
         Runs at a time: attempts of different runs may be carried out by several threads.
+    on_wait : callable, optional
+        Called with what is waited for, once that has taken a while.
 
     Raises
     ------
@@ -69,6 +77,7 @@ class LambdaHome:
         memory_mb: int | None = None,
         synchronous: bool = False,
         runs: int = 1,
+        on_wait: Callable[[str], None] = lambda _: None,
     ) -> None:
         assert stack.functions is not None  # noqa: S101 - the caller looked
         self._channel = channel
@@ -77,6 +86,7 @@ class LambdaHome:
         self._need_mb = need_mb
         self._memory_mb = memory_mb
         self._synchronous = synchronous
+        self._on_wait = on_wait
         self._meter = UsageMeter()
         self._of_coordinators = Usage()
         self._lock = threading.Lock()  # of what coordinators asked for
@@ -216,7 +226,7 @@ class LambdaHome:
     def _follow(self, event: RunEvent, on_layer: Callable[[float], None]) -> RunStatus:
         """Return the status in which the attempt ended."""
         spec = event.spec
-        state, since = "", time.monotonic()
+        state, since, has_waited = "", time.monotonic(), False
         progress_at, pause = since + _PROGRESS_S, _FIRST_POLL_S
         while True:
             status = self._status(spec)
@@ -225,6 +235,9 @@ class LambdaHome:
                 return status
             if status is not None and status.state != state:
                 state, since = status.state, now
+            if not has_waited and state != "running" and now - since > _SLOW_S:
+                has_waited = True
+                self._on_wait(f"{_WAITS[state]} (run {spec.run})")
             if now - since > self._patience(event, state):
                 raise self._overdue(event, state, now - since)
             if state == "running" and now >= progress_at:

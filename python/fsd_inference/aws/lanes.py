@@ -41,6 +41,7 @@ _PURGE_S = 120.0  # a purge with all its repeats has ended by then
 _POLL_S = (0.2, 3.0)
 _PURGE_THREADS = 16
 _PURGE_RETRY = RetrySettings()
+_FREE = "if the client of such a run is gone, free its lane with: fsd runs clean RUN --stack stack.json"
 _LONGEST_S = 7 * 86_400.0  # nothing lasts longer: times beyond are not ours
 
 
@@ -127,7 +128,13 @@ class LaneTable:
         ]
 
     def acquire(
-        self, run: str, attempt: int, deadline_s: float, wait_s: float, lanes: Sequence[int] | None = None
+        self,
+        run: str,
+        attempt: int,
+        deadline_s: float,
+        wait_s: float,
+        lanes: Sequence[int] | None = None,
+        on_wait: Callable[[str], None] = lambda _: None,
     ) -> Lease:
         """Hold a lane until `deadline_s` from now, and a margin for stopping.
 
@@ -141,6 +148,8 @@ class LaneTable:
             Longest wait for a lane, in seconds.
         lanes : sequence of int, optional
             One of these, instead of any.
+        on_wait : callable, optional
+            Called once with what is waited for, if no lane is free.
 
         Raises
         ------
@@ -149,7 +158,7 @@ class LaneTable:
         """
         wanted = list(range(self._lanes) if lanes is None else lanes)
         give_up = self._clock() + wait_s
-        pause = _POLL_S[0]
+        pause, has_waited = _POLL_S[0], False
         view = _View(self._store, self._lanes, self._clock)
         while True:
             lease = self._try(view, wanted, run, attempt, deadline_s)
@@ -157,7 +166,10 @@ class LaneTable:
                 return lease
             left = give_up - self._clock()
             if left <= 0:
-                raise LaneError(f"no lane is free after {wait_s:g} s: {view.holders()}")
+                raise LaneError(f"no lane is free after {wait_s:g} s: {view.holders()}; {_FREE}")
+            if not has_waited:
+                has_waited = True
+                on_wait(f"no lane is free: {view.holders()}; {_FREE}")
             self._sleep(min(left, random.uniform(pause / 2, pause)))  # noqa: S311 -- spreads load, no secret
             pause = min(2 * pause, _POLL_S[1])
 
@@ -211,6 +223,24 @@ class LaneTable:
         state: State = "draining" if settle_s > 0 else "free"
         if self._write(holding.lane, state, lease.run, lease.attempt, settle_s, holding.etag) is None:
             raise LaneError(f"lane {lease.lane} was taken from run {lease.run} while it was being purged")
+
+    def free(self, run: str, open_poll_s: float) -> list[int]:
+        """Purge and give back the lanes that a run holds whose client is gone; return which.
+
+        Parameters
+        ----------
+        run : str
+        open_poll_s : float
+            See `release`.
+        """
+        freed = []
+        for lane, entry in sorted(_View(self._store, self._lanes, self._clock).read().items()):
+            if entry.state == "held" and entry.run == run:
+                taken = self._hold(lane, run, entry.attempt, _PURGE_S, entry.etag)
+                if taken is not None:
+                    self.release(taken, open_poll_s)
+                    freed.append(lane)
+        return freed
 
     def _try(self, view: _View, wanted: Sequence[int], run: str, attempt: int, deadline_s: float) -> Lease | None:
         """Look at all wanted lanes once; take a free one, and make those whose holders are gone ready to be taken."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fsd_inference.aws.clients import Clients
@@ -12,16 +12,23 @@ from fsd_inference.records import StackSpec
 
 
 def bring_up(
-    settings: StackSettings, *, endpoint_url: str | None = None, region: str | None = None, tied: bool = False
+    settings: StackSettings,
+    *,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    tied: bool = False,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> StackSpec:
     """Make a stack at `endpoint_url`, or on an emulator started for it, which ends with this process if `tied`.
+
+    `on_wait` is called with what is waited for, if that takes long.
 
     Raises
     ------
     StackError
         The emulator did not start, or something could not be made; nothing is left behind.
     """
-    emulator = start_emulator(tied=tied) if endpoint_url is None else None
+    emulator = start_emulator(tied=tied, on_wait=on_wait) if endpoint_url is None else None
     clients = (
         Clients(endpoint_url, region) if emulator is None else Clients(emulator.endpoint_url, region, emulated=True)
     )

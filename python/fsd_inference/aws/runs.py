@@ -117,6 +117,7 @@ def clean(
     *,
     named: Collection[str] = (),
     older_than_s: float | None = None,
+    holding: Collection[str] = (),
 ) -> list[RunTraces]:
     """Delete all objects of runs that have ended, or that nothing can be alive of; return what was deleted.
 
@@ -130,6 +131,8 @@ def clean(
         Runs to delete whatever their state.
     older_than_s : float, optional
         Delete all others too of which nothing was written for so long; those that may be going on are kept.
+    holding : collection of str, optional
+        Runs that hold a lane, and may have left nothing else.
 
     Raises
     ------
@@ -138,7 +141,7 @@ def clean(
     """
     found = find_traces(stores)
     for run in named:
-        if run not in found:
+        if run not in found and run not in holding:
             raise SettingError(f"there is nothing of run {run!r} on the stack; name runs by all {_ID_DIGITS} digits")
     # A listing may tell fractions of a second that the time of a single object lacks, and no run is younger than now.
     now = max([store_time(stores[0]), *(traces.modified for traces in found.values())])

@@ -29,6 +29,9 @@ class Tasks(Protocol):
     def end(self, task: str) -> None:
         """End `task`."""
 
+    def waiting(self, what: str) -> None:
+        """Say what is waited for."""
+
 
 class Output:
     """Where a command's words go: results to stdout, everything else to stderr.
@@ -62,7 +65,7 @@ class Output:
     def progress(self) -> Iterator[Tasks]:
         """Yield something to report tasks to; it draws bars on stderr if that is a terminal."""
         if not sys.stderr.isatty():
-            yield _Silence()
+            yield _NoBars(self)
             return
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
@@ -73,7 +76,7 @@ class Output:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self._stderr(), transient=True) as progress:
-            yield _Bars(progress)
+            yield _Bars(self, progress)
 
     def _stderr(self) -> Console:
         """Return the console that notes and bars share, so that they do not write over each other."""
@@ -82,7 +85,15 @@ class Output:
         return self._people
 
 
-class _Silence:
+class _NoBars:
+    """Says what is waited for, and nothing else."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def waiting(self, what: str) -> None:
+        self._output.note(f"waiting: {what}")
+
     def begin(self, task: str, total: float | None, unit: str = "") -> None:
         """Draw nothing."""
 
@@ -93,8 +104,9 @@ class _Silence:
         """Draw nothing."""
 
 
-class _Bars:
-    def __init__(self, progress: Progress) -> None:
+class _Bars(_NoBars):
+    def __init__(self, output: Output, progress: Progress) -> None:
+        super().__init__(output)
         self._progress = progress
         self._tasks: dict[str, tuple[TaskID, float | None, str]] = {}
 

@@ -17,7 +17,7 @@ from fsd_inference.errors import SettingError
 from fsd_inference.units import seconds_text
 
 if TYPE_CHECKING:
-    from fsd_inference.aws.lanes import LaneState
+    from fsd_inference.aws.lanes import LaneState, LaneTable
     from fsd_inference.aws.metrics import RunMetrics
     from fsd_inference.aws.status import RunStatus
     from fsd_inference.records import StackSpec
@@ -40,8 +40,9 @@ def list_(
     from fsd_inference.aws.runs import read_statuses  # noqa: PLC0415
 
     use_profile(profile)
-    with _opened(stack) as (_, stores, lanes):
+    with _opened(stack) as (_, stores, table_of_lanes):
         statuses = read_statuses(stores[0], last)
+        lanes = [] if table_of_lanes is None else table_of_lanes.look()
     columns = ("run", "state", "channel", "P", "samples", "when (UTC)", "seconds", "error")
     rows = (
         (
@@ -97,27 +98,43 @@ def clean(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Delete what runs that have ended left on a stack; what is not deleted expires."""
+    """Delete what runs that have ended left on a stack, and free their lanes; what is not deleted expires.
+
+    A run whose client was killed goes on holding its lane until its time is over: name the run to free it at once.
+    """
     from fsd_inference.aws.runs import clean as clean_runs  # noqa: PLC0415
+    from fsd_inference.engine.driver import POLL_S  # noqa: PLC0415
 
     use_profile(profile)
     if not (runs or older_than or every):
         raise SettingError("say what to delete: runs by their ids, --older-than, or --all")
     age_s = _seconds(older_than) if older_than else 0.0 if every else None
-    with _opened(stack) as (spec, stores, lanes):
-        gone = clean_runs(stores, spec.longest_run_s, named=runs or (), older_than_s=age_s)
+    named = runs or []
+    with _opened(stack) as (spec, stores, table_of_lanes):
+        lanes = [] if table_of_lanes is None else table_of_lanes.look()
+        holding = {lane.run for lane in lanes if lane.state == "held"}
+        gone = clean_runs(stores, spec.longest_run_s, named=named, older_than_s=age_s, holding=holding)
+        freed: list[int] = []
+        if table_of_lanes is not None:
+            for run in sorted(holding & {*named, *(traces.run for traces in gone)}):
+                freed += table_of_lanes.free(run, POLL_S)
+            lanes = table_of_lanes.look()
     objects = sum(len(traces.objects) for traces in gone)
     record = {
         "runs": [traces.run for traces in gone],
         "objects": objects,
+        "freed_lanes": freed,
         "lanes": [_lane_record(lane) for lane in lanes],
     }
-    Output(as_json).result(record, f"runs deleted: {len(gone)}, with {objects:,} objects", *_lane_table(lanes))
+    text = f"runs deleted: {len(gone)}, with {objects:,} objects"
+    if freed:
+        text += f"; lanes freed: {', '.join(map(str, freed))}"
+    Output(as_json).result(record, text, *_lane_table(lanes))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[StackSpec, list[Store], list[LaneState]]]:
-    """Give a stack, its buckets of runs, and what its lanes' leases say."""
+def _opened(path: Path) -> Iterator[tuple[StackSpec, list[Store], LaneTable | None]]:
+    """Give a stack, its buckets of runs, and the leases of its lanes, if it has any."""
     from fsd_inference.aws.backends import open_buckets  # noqa: PLC0415
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.lanes import open_lanes  # noqa: PLC0415
@@ -128,7 +145,7 @@ def _opened(path: Path) -> Iterator[tuple[StackSpec, list[Store], list[LaneState
     clients = Clients.of_stack(spec)
     runs, plans = open_buckets(clients, spec, meter)
     try:
-        yield spec, runs, open_lanes(runs[0], clients, spec, meter=meter).look() if spec.lanes else []
+        yield spec, runs, open_lanes(runs[0], clients, spec, meter=meter) if spec.lanes else None
     finally:
         for store in (*runs, plans):
             store.close()
@@ -157,7 +174,7 @@ def _lane_table(lanes: list[LaneState]) -> list[Any]:
         (
             lane.lane,
             f"{lane.state}, expired" if lane.is_over else lane.state,
-            lane.run[:12],
+            lane.run,
             "" if lane.state == "free" else f"{lane.until:%Y-%m-%d %H:%M:%S}",
         )
         for lane in lanes

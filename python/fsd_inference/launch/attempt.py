@@ -45,9 +45,10 @@ def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -
     try:
         place.write(directory)
         launched = time.time()
+        until = time.monotonic() + place.spec.deadline - launched + _GRACE_S
         launcher.start(0, lambda rank, reason, reported: failed.extend([] if reported else [died(rank, reason)]))
         while not failed and not launcher.wait(_WATCH_S):
-            if time.time() > place.spec.deadline + _GRACE_S:
+            if time.monotonic() > until:
                 failed.append(_overdue())
         launcher.close(0.0)
         reports = read_reports(store, place.spec, range(place.spec.settings.workers))

@@ -20,6 +20,9 @@ from fsd_inference.threads import Waitable, limit_reached, start
 EXIT_REPORTED = 3
 """Exit code of a rank that failed, and has told the others why."""
 
+_NO_BLAS_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
+"""Ranks multiply by kernels of their own; NumPy's library would start a thread a processor in each of them."""
+
 _KILLED_S = 10.0
 """How long a process that was killed may take to be gone."""
 
@@ -58,7 +61,7 @@ class LocalLauncher:
             with (self._directory / f"rank-{rank:05d}.log").open("w") as log:
                 child = subprocess.Popen(  # noqa: S603 - this interpreter, our module, arguments that are numbers and a path
                     interpreter.command("fsd_inference.launch.worker", *arguments),
-                    env=interpreter.environment(),
+                    env=interpreter.environment() | _NO_BLAS_THREADS,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE if self._on_line else subprocess.DEVNULL,
                     stderr=log,

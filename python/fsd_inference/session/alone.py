@@ -47,6 +47,7 @@ class Alone:
         self._replicas = replicas
         self._progress = progress
         self._kernels: list[kernels.LayerKernel] | None = None
+        self._loading = threading.Lock()
 
     @property
     def features(self) -> int:
@@ -113,14 +114,15 @@ class Alone:
         self._kernels = None
 
     def _layers(self) -> list[kernels.LayerKernel]:
-        if self._kernels is None:
-            with task(self._progress, "load", len(self._network)):
-                found = []
-                for layer in self._network:
-                    found.append(kernels.LayerKernel(*layer.kernel_arrays()))
-                    self._progress.advance("load", len(found))
-            self._kernels = found
-        return self._kernels
+        with self._loading:  # once, for all threads that ask
+            if self._kernels is None:
+                with task(self._progress, "load", len(self._network)):
+                    found = []
+                    for layer in self._network:
+                        found.append(kernels.LayerKernel(*layer.kernel_arrays()))
+                        self._progress.advance("load", len(found))
+                self._kernels = found
+            return self._kernels
 
 
 def _until(stopped: threading.Event, layers: Iterable[kernels.LayerKernel]) -> Iterator[kernels.LayerKernel]:

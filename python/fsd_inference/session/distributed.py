@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from contextlib import suppress
@@ -76,18 +77,22 @@ class Distributed:
         self._replicas = replicas
         self._attempts = attempts
         self._progress = progress
+        # One batch at a time: its usage and its progress are counted by what the home and the session share.
+        self._busy = threading.Lock()
         self._home: Home | None = None
         self._placed: Placed | None = None
 
     def prepare(self) -> None:
         """Open the home and have the plan there."""
-        self._prepared()
+        with self._busy:
+            self._prepared()
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:
         """Say what the runs of a batch will ask for, and take; see `Session.predict`."""
         from fsd_inference.session.predicting import Carried, predict_runs  # noqa: PLC0415 - few runs are predicted
 
-        home, placed = self._prepared()
+        with self._busy:
+            home, placed = self._prepared()
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
         memory_mb = home.memory_mb(self._spec(placed, sizes[0]))
         carried = Carried(
@@ -96,10 +101,14 @@ class Distributed:
         return predict_runs(network, carried, batch, sizes, known)
 
     def infer(self, batch: sparse.csr_array, predicted: Prediction | None = None) -> Inference:
-        """Answer a batch; see `Session.infer`."""
+        """Answer a batch, after those of other threads; see `Session.infer`."""
+        with self._busy:
+            return self._infer(batch, predicted)
+
+    def _infer(self, batch: sparse.csr_array, predicted: Prediction | None) -> Inference:
         self.report = None
         home, placed = self._prepared()
-        manifest, started, before = placed.manifest, time.time(), home.usage()
+        manifest, began, before = placed.manifest, time.perf_counter(), home.usage()
         parts = slices(batch.shape[0], self._replicas)
         runs = [_Run(self._spec(placed, part.stop - part.start)) for part in parts]
         together = Together(self._progress, "infer", len(parts))
@@ -117,7 +126,7 @@ class Distributed:
 
         with task(self._progress, "infer", manifest.layers * len(parts)):
             side_by_side(carry_out, len(parts), stop)
-        wall_s = max(run.ended for run in runs) - started
+        wall_s = max(run.ended for run in runs) - began
         failed = [(run.ended, number, run.failure) for number, run in enumerate(runs) if run.failure is not None]
         failure = None
         if failed:
@@ -187,7 +196,7 @@ class Distributed:
         except RunError as error:
             run.failure = error
         finally:
-            run.ended = time.time()
+            run.ended = time.perf_counter()
             with suppress(FsdError):  # what is left expires, and must not hide how the run ended
                 home.forget(run.spec.run)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -19,6 +19,9 @@ class Progress(Protocol):
     def end(self, task: str) -> None:
         """Say that `task` is over, well or not."""
 
+    def waiting(self, what: str) -> None:
+        """Say what is waited for, once it has taken a while; need not be there."""
+
 
 class Silent:
     """Progress that no one watches."""
@@ -31,6 +34,15 @@ class Silent:
 
     def end(self, task: str) -> None:
         """Do nothing."""
+
+    def waiting(self, what: str) -> None:
+        """Do nothing."""
+
+
+def told_of_waits(progress: Progress) -> Callable[[str], None]:
+    """Return what tells `progress` of waits; of an older kind, which has no `waiting`, nothing is asked."""
+    tell: Callable[[str], None] = getattr(progress, "waiting", lambda _: None)
+    return tell
 
 
 @contextmanager

@@ -32,6 +32,10 @@ CHANNELS = ("serial", "memory", "queue", "object")
 class Session:
     """A network, ready to answer batches.
 
+    It is thread-safe: several threads may call `infer`, `predict` and `prepare`. The network is prepared once, and over
+    channels batches are answered one after the other. Call `close` when all other calls have returned; `report` is that
+    of the run that ended last.
+
     Parameters
     ----------
     network : Network or path
@@ -114,7 +118,7 @@ class Session:
             output=output,
             clocks=clocks or Clocks(),
         )
-        path = Path() if stack is None else Path(stack)
+        path = Path() if stack is None else Path(stack).absolute()
         self._engine: Alone | Distributed
         site: Site
         if deployed is not None:

@@ -10,7 +10,7 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.records import StackSpec
 from fsd_inference.session.home import Home, LocalHome
 from fsd_inference.session.memory_need import estimate_mb
-from fsd_inference.session.progress import Progress, task
+from fsd_inference.session.progress import Progress, task, told_of_waits
 from fsd_inference.session.source import Placed, Source
 
 # boto3 takes a third of a second to import, which sessions without AWS need not wait for.
@@ -55,7 +55,9 @@ class Processes:
         from fsd_inference.aws.home import AwsHome  # noqa: PLC0415 - see the module
 
         with task(self._progress, "stack"):
-            return AwsHome(self._channel, self._stack, self._source.workers, self._delay_s)
+            return AwsHome(
+                self._channel, self._stack, self._source.workers, self._delay_s, told_of_waits(self._progress)
+            )
 
     def place(self, home: Home) -> Placed:
         """Upload the shards."""
@@ -113,6 +115,7 @@ class Functions:
                 memory_mb=self._memory_mb,
                 synchronous=self._synchronous,
                 runs=self._replicas,
+                on_wait=told_of_waits(self._progress),
             )
 
     def place(self, home: Home) -> Placed:

@@ -59,7 +59,7 @@ class Source:
         if isinstance(given, Network):
             self.network = given
         elif (Path(given) / MANIFEST_FILE).exists():
-            self.folder = Path(given)
+            self.folder = Path(given).absolute()  # the caller may go elsewhere
             self.manifest = read_manifest(given)
             if workers not in {None, self.manifest.workers}:
                 raise SettingError(
