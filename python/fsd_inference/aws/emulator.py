@@ -26,6 +26,7 @@ from fsd_inference.threads import limit_reached
 
 _PORT_TRIES = 3  # a port that was free may be taken before the emulator binds it
 _STOP_S = 10.0
+_PROC = Path("/proc")
 _USUAL_S = 5.0  # it takes one to three
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
@@ -127,7 +128,7 @@ def certificate_path(info: EmulatorInfo) -> Path:
 
 
 _DIRECTORY_PREFIX = "fsd-emulator-"
-_TIED = "fsd_inference.aws.tied_emulator"
+_TIED, _UNTIED = "fsd_inference.aws.tied_emulator", "ministack"
 _HANDED_DOWN = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 """All that an emulator gets of this process's environment: it takes SERVICES, USE_SSL, AWS_... and more for its own."""
 
@@ -160,7 +161,7 @@ def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
         with Path(directory, "log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 -- our own interpreter
                 # Python ignores -X options it does not know; this one marks the process as ours.
-                interpreter.command(_TIED if tied else "ministack", options=("-X", f"fsd_emulator={token}")),
+                interpreter.command(_TIED if tied else _UNTIED, options=("-X", f"fsd_emulator={token}")),
                 env=environment,
                 cwd=directory,
                 stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
@@ -214,9 +215,9 @@ def _is_ours(info: EmulatorInfo) -> bool:
 
 
 def _command_line(pid: int) -> bytes:
-    if Path("/proc/self/cmdline").exists():
+    if (_PROC / "self" / "cmdline").exists():
         try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes()
+            return (_PROC / str(pid) / "cmdline").read_bytes()
         except OSError:
             return b""
     ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
