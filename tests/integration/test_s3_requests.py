@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -218,6 +221,49 @@ def test_nobody_there() -> None:
 def test_what_is_no_endpoint(url: str) -> None:
     with pytest.raises(SettingError, match=r"is not an http\(s\) URL of a service"):
         connect(url, "bucket")
+
+
+class _WholeObjects(BaseHTTPRequestHandler):
+    """A service that is like S3, but knows no ranges: it answers with the whole object."""
+
+    protocol_version = "HTTP/1.1"
+    data = bytes(range(200))
+    asked: ClassVar[list[str | None]]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.headers["Range"])
+        is_there = self.path == "/bucket/runs/key"
+        self.send_response(200 if is_there else 404)
+        self.send_header("ETag", '"x"')
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        self.send_header("Content-Length", str(len(self.data) if is_there else 0))
+        self.end_headers()
+        self.wfile.write(self.data if is_there else b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_ranges_that_are_answered_whole() -> None:
+    """They are cut out of the answer, and no more are asked for; all is counted."""
+
+    class Handler(_WholeObjects):
+        asked: ClassVar[list[str | None]] = []
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = connect(f"http://127.0.0.1:{server.server_port}", "bucket")
+        data = _WholeObjects.data
+        assert store.get_range("key", 10, 20) == data[10:30]
+        assert store.get_range("key", 190, 20) == data[190:]
+        assert store.get_range("key", 500, 20) == b""
+        assert store.get_range("absent", 0, 5) is None
+        assert store.get_ranges("key", [(0, 3), (150, 4), (7, 0)]) == [data[:3], data[150:154], b""]
+        assert store.get_ranges("absent", [(0, 3)]) is None
+        assert store.meter.snapshot().requests["s3.get"] == len(Handler.asked) == 7
+        assert [asked for asked in Handler.asked if asked] == ["bytes=10-29"]
+        store.close()
+        server.shutdown()
 
 
 def test_requests_are_signed_with_the_keys_that_are_valid_now(proxy: FaultProxy, new_bucket: Callable[[], str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError, UnauthorizedSSOTokenError
+from botocore.parsers import ResponseParserError
 
 from fsd_inference.aws import clients
 from fsd_inference.aws.clients import Clients
@@ -194,6 +195,7 @@ def test_spaces_around_keys_are_dropped(configured: Callable[..., None]) -> None
         (HTTPClientError(error=ValueError("Invalid header value b'AWS4-HMAC-SHA256 Credential=id, Signature=f00'")), 1),
         (HTTPClientError(error=ConnectionResetError("reset")), 3),
         (UnauthorizedSSOTokenError(), 1),
+        (ResponseParserError("Unable to parse response"), 3),
         (ClientError({"Error": {"Code": "SlowDown", "Message": "slow"}}, "PutObject"), 3),
     ],
 )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.clients import Clients, refusal, request
@@ -16,6 +16,7 @@ from fsd_inference.aws.concurrency import check_concurrency
 from fsd_inference.aws.events import RunEvent, check_fit
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
+from fsd_inference.channels.sdk import SDK_ERRORS
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
@@ -214,7 +215,7 @@ class LambdaHome:
             told = answer["Payload"].read()
         except ClientError as error:
             raise refusal(what, error, "lambda:InvokeFunction") from error
-        except (BotoCoreError, OSError):
+        except (*SDK_ERRORS, OSError):
             return
         finally:
             client.close()

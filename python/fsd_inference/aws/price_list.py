@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from fsd_inference.channels.sdk import SDK_ERRORS, text_of
 from fsd_inference.cost.prices import INSTANCE, UNITS, Price, PriceTable, Tier
 from fsd_inference.errors import SettingError, StackError
 
@@ -141,8 +140,8 @@ def _products(client: PriceListClient, query: _Query, region: str) -> Iterator[M
     for _ in range(_PAGES):
         try:
             page = client.get_products(**request)
-        except (ClientError, BotoCoreError) as error:
-            raise StackError(f"cannot read the AWS Price List: {error}") from error
+        except SDK_ERRORS as error:
+            raise StackError(f"cannot read the AWS Price List: {text_of(error)}") from error
         yield from map(json.loads, page["PriceList"])
         if not page.get("NextToken"):
             return

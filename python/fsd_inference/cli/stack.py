@@ -11,7 +11,7 @@ import typer
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_output
-from fsd_inference.endpoints import check_endpoint
+from fsd_inference.endpoints import check_endpoint, is_loopback, is_plain
 from fsd_inference.errors import InputError, StackError
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def up(
         raise InputError(f"{output} is there already; take that stack down first: fsd stack down {output}")
     if endpoint_url is not None:
         check_endpoint(endpoint_url)
+        if is_plain(endpoint_url) and not is_loopback(endpoint_url):
+            out.note(f"what is sent to {endpoint_url}, keys apart, is not encrypted: use https where others listen")
     from fsd_inference.aws.local import bring_up, take_down  # noqa: PLC0415
     from fsd_inference.aws.provision import StackSettings  # noqa: PLC0415
     from fsd_inference.aws.stack import save_stack  # noqa: PLC0415
