@@ -117,6 +117,8 @@ def test_a_folder_is_found_from_anywhere(folder: Path, monkeypatch: pytest.Monke
         "n3-l3.tsv ",
         "n3-l3 (1).tsv",
         "n3-l3 - copy.tsv",
+        "Copy of n3-l3.tsv",
+        "n3-l3.tsv.1",
         "n3-l3.tsv~",
         "#n3-l3.tsv#",
         "n3-l٣.tsv",

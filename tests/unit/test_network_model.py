@@ -227,6 +227,7 @@ ONE = np.ones(1, np.float32)
         (lambda: Network(None), "made of layers"),  # type: ignore[arg-type]
         (lambda: Network(Layer([[1]], 0)), "made of layers"),  # type: ignore[arg-type]
         (lambda: Network([Layer([[1]], 0), np.ones((1, 1))]), "layer 1 of a network must be a Layer, not array"),  # type: ignore[list-item]
+        (lambda: Network.from_source([]), "must be a LayerSource, not"),  # type: ignore[arg-type]
         (lambda: Network("net"), "layer 0 of a network must be a Layer, not 'n'"),  # type: ignore[arg-type]
         (lambda: Network([Layer([[1]], 0)], name=5), "name of a network must be text, not 5"),  # type: ignore[arg-type]
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -22,6 +23,16 @@ from tests.support.batches import BATCH, assert_is_batch
 def test_categories_round_trip(alive: NDArray[np.bool_], tmp_path: Path) -> None:
     write_categories(tmp_path / "c.tsv", alive)
     np.testing.assert_array_equal(read_categories(tmp_path / "c.tsv"), np.flatnonzero(alive) + 1)
+
+
+@pytest.mark.parametrize(
+    ("alive", "says"),
+    [(np.ones((2, 3), bool), "1-D"), (True, "1-D"), (np.ma.masked_array([True, True], mask=[True, False]), "masked")],
+)
+def test_categories_are_of_one_row_of_known_states(alive: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"which samples are alive .*{says}"):
+        write_categories(tmp_path / "c.tsv", alive)
+    assert not list(tmp_path.iterdir())
 
 
 def test_categories_are_the_official_format(tmp_path: Path) -> None:

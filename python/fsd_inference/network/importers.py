@@ -19,7 +19,8 @@ from fsd_inference.network.tsv import Entries
 _FILE_NAME = re.compile(r"n([1-9]\d{0,8})-l([1-9]\d{0,8})\.tsv(?:\.gz)?", re.ASCII)
 # What must be a layer for people, under whatever name an unpacker, browser, editor or another system gave it.
 _LOOKS_LIKE_A_LAYER = re.compile(
-    r"[\W_]*(?:n?(?:eurons?)?[\W_]*\d+[\W_]*)?l(?:ayers?)?[\W_]*\d+[a-z]?(?:[\W_]*(?:copy|\(\d+\)).*|\W*|\..*)",
+    r"[\W_]*(?:copy of )?(?:n?(?:eurons?)?[\W_]*\d+[\W_]*)?l(?:ayers?)?[\W_]*\d+[a-z]?"
+    r"(?:[\W_]*(?:copy|\(\d+\)).*|\W*|\..*)",
     re.IGNORECASE,
 )
 

@@ -56,6 +56,8 @@ class Network:
     @classmethod
     def from_source(cls, source: LayerSource, *, name: str = "network") -> Network:
         """Return a network whose layers are asked of `source` whenever they are needed, and not kept."""
+        if not isinstance(source, LayerSource):
+            raise InputError(f"the source of a network must be a LayerSource, not {shown(source)}")
         network = cls.__new__(cls)
         network._source = source
         network._name = name
