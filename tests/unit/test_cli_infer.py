@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -79,6 +80,26 @@ def test_serial_writes_all_files(fsd: Fsd, place: Path) -> None:
     assert said.json().keys() >= FLAT_KEYS
     assert json.loads(Path("run/report.json").read_text()) == said.json()
     assert entries(place) == {"net", "x.npz", "x.npy", "out.npz", "alive.tsv", "run"}
+
+
+def test_inputs_of_any_kind_give_the_same_outputs(fsd: Fsd, place: Path) -> None:
+    x = sparse.csr_array(np.load("x.npy").astype(np.float16).astype(np.float32))
+    sparse.save_npz("float32.npz", x)
+    half = x.copy()
+    half.data = half.data.astype(np.float16)  # which SciPy saves and loads, but cannot convert
+    sparse.save_npz("half.npz", half)
+    sparse.save_npz("bsr.npz", x.tobsr(blocksize=(2, 3)))
+    sparse.save_npz("dia.npz", sparse.dia_array(x))
+    found = x.tocoo()
+    lines = zip(found.row + 1, found.col + 1, found.data, strict=True)
+    text = "".join(f"{row}\t{column}\t{value}\n" for row, column, value in lines).encode()
+    Path("sparse-images-24.tsv").write_bytes(text)
+    Path("sparse-images-24.tsv.gz").write_bytes(gzip.compress(text))
+    assert fsd("infer", "net", "float32.npz", "-o", "expected.npz").code == 0
+    for name in ("half.npz", "bsr.npz", "dia.npz", "sparse-images-24.tsv", "sparse-images-24.tsv.gz"):
+        said = fsd("infer", "net", name, "-o", "out.npz")
+        assert (said.code, said.stderr) == (0, ""), name
+        assert load("out.npz").toarray().tobytes() == load("expected.npz").toarray().tobytes()
 
 
 def test_people_get_a_summary(fsd: Fsd, place: Path) -> None:

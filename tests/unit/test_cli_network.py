@@ -72,7 +72,7 @@ def test_a_broken_import_leaves_nothing(fsd: Fsd, tmp_path: Path) -> None:
     (folder / "n1024-l2.tsv").write_text("1\t1\tnan\n")
     said = fsd("network", "import", folder, "-o", tmp_path / "net")
     assert said.code == 2
-    assert "n1024-l2.tsv, connection 1" in said.error()
+    assert "n1024-l2.tsv, line 1: weight nan" in said.error()
     assert entries(tmp_path) == {"neuron1024"}
 
 

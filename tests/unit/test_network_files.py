@@ -76,6 +76,17 @@ def test_layers_are_written_one_by_one_and_reported(tmp_path: Path) -> None:
     assert sum(entry.stat().st_size for entry in (tmp_path / "n").iterdir()) < 5 * (1024 * 32 * 2 + 1024)
 
 
+def test_a_network_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph_challenge(1024, 2).save(tmp_path / "n")
+    monkeypatch.chdir(tmp_path)
+    for path in ("n", "n/network.json"):
+        network = Network.load(path)
+        monkeypatch.chdir("/")
+        assert network.layer(1) == graph_challenge(1024, 2).layer(1)
+        assert network.sizes() == graph_challenge(1024, 2).sizes()
+        monkeypatch.chdir(tmp_path)
+
+
 def test_a_network_can_be_saved_over_itself(tmp_path: Path) -> None:
     place = tmp_path / "n"
     graph_challenge(1024, 2).save(place)

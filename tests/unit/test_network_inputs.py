@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.network import as_inputs, load_inputs, read_categories, save_outputs, write_categories
-from fsd_inference.network import inputs as inputs_room
-
-BATCH = np.array([[0, 1, 0, 2.5], [0, 0, 0, 0], [3, 0, 0, -1]], np.float32)
+from fsd_inference.network import (
+    as_inputs,
+    load_inputs,
+    save_outputs,
+    sparse_arrays,
+    write_categories,
+)
+from tests.support.batches import BATCH, assert_is_batch
 
 
 def f32(values: list[float]) -> NDArray[np.float32]:
@@ -27,15 +31,6 @@ def f32(values: list[float]) -> NDArray[np.float32]:
 
 def i32(values: list[int]) -> NDArray[np.int32]:
     return np.array(values, np.int32)
-
-
-def assert_is_batch(x: sparse.csr_array, expected: NDArray[Any]) -> None:
-    assert isinstance(x, sparse.csr_array)
-    assert x.dtype == np.float32
-    assert x.indices.dtype == x.indptr.dtype == np.int32
-    assert x.has_canonical_format
-    assert x.nnz == np.count_nonzero(expected)
-    np.testing.assert_array_equal(x.toarray(), expected)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -51,7 +46,7 @@ def test_dense_and_sparse_files_give_the_same_batch(dense: NDArray[Any], order: 
     expected = dense.astype(np.float32)
     np.save(tmp_path / "x.npy", np.asarray(dense, order=order))
     assert_is_batch(load_inputs(tmp_path / "x.npy", dense.shape[1]), expected)
-    source = dense.astype(np.float32) if dense.dtype == np.float16 else dense  # SciPy has no half precision
+    source = dense.astype(np.float32) if dense.dtype == np.float16 else dense  # which SciPy cannot convert
     sparse.save_npz(tmp_path / "x.npz", sparse.coo_array(source).asformat(kind))
     assert_is_batch(load_inputs(tmp_path / "x.npz", dense.shape[1]), expected)
     np.savez(tmp_path / "bits.npz", bits=np.packbits(dense != 0, axis=1))
@@ -59,7 +54,7 @@ def test_dense_and_sparse_files_give_the_same_batch(dense: NDArray[Any], order: 
 
 
 def test_large_inputs_are_converted_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs_room, "_BLOCK_ENTRIES", 9)
+    monkeypatch.setattr(sparse_arrays, "BLOCK_ENTRIES", 9)
     np.save(tmp_path / "x.npy", BATCH)
     assert_is_batch(load_inputs(tmp_path / "x.npy"), BATCH)
 
@@ -89,7 +84,7 @@ def test_the_callers_array_is_not_changed() -> None:
         ([["a"]], "real numbers"),
         ([[1j]], "real numbers"),
         ([[None]], "real numbers"),
-        ([[1], [1, 2]], "not an array"),
+        ([[1], [1, 2]], "cannot be read as an array"),
         (np.ones((2, 3)), "3 features a sample, but the network takes 4"),
     ],
 )
@@ -99,9 +94,9 @@ def test_unusable_arrays_are_refused(x: Any, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def npz(**members: Any) -> bytes:
+def npz(*unnamed: Any, **members: Any) -> bytes:
     stream = io.BytesIO()
-    np.savez(stream, **members)
+    np.savez(stream, *unnamed, **members)
     return stream.getvalue()
 
 
@@ -135,6 +130,28 @@ def csr(**changes: Any) -> bytes:
     return npz(**{name: value for name, value in {**members, **changes}.items() if value is not None})
 
 
+def bsr(**changes: Any) -> bytes:
+    blocks = {
+        "format": b"bsr",
+        "shape": [4, 4],
+        "data": np.ones((1, 2, 2)),
+        "indices": i32([0]),
+        "indptr": i32([0, 2, 1]),
+    }
+    return npz(**{**blocks, **changes})
+
+
+def dia(**changes: Any) -> bytes:
+    members = {"format": b"dia", "shape": [3, 3], "data": np.ones((2, 3)), "offsets": i32([0, 1])}
+    return npz(**{name: value for name, value in {**members, **changes}.items() if value is not None})
+
+
+def saved(x: Any) -> bytes:
+    stream = io.BytesIO()
+    sparse.save_npz(stream, x)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -155,10 +172,18 @@ def csr(**changes: Any) -> bytes:
         (b"PK\x03\x04", "damaged"),
         (zipped(data=b"hello"), "not an .npy"),
         (zipped(data=npy_claiming("(1000000000000,)")), "size does not fit"),
-        (npz(data=np.ones(3)), "no array 'format'"),
+        (npz(data=np.ones(3), mask=np.ones(3)), "no sparse array, but 'data', 'mask'; save a sparse one with scipy"),
+        (npz(np.ones((2, 3))), "no sparse array, but 'arr_0'; .* a dense one with numpy.save"),
+        (npz(), "neither"),
         (npz(bits=np.ones((2, 2), np.float32)), "uint8"),
         (npz(bits=np.ones(2, np.uint8)), "samples x bytes"),
-        (csr(format=b"bsr"), "not csr, csc or coo"),
+        (csr(format=b"lil"), "no known format; they are csr, csc, bsr, coo, dia"),
+        (csr(format=b"\xff\xfe"), "no known format"),
+        (csr(format=[b"csr", b"csr"]), "no known format"),
+        (csr(format=7), "no known format"),
+        (saved(sparse.coo_array(np.ones((2, 2, 2)))), "a 3-D sparse array; inputs are 2-D"),
+        (saved(sparse.coo_array(np.ones(3))), "a 1-D sparse array; inputs are 2-D"),
+        (saved(sparse.csr_array(np.ones(3))), "a 1-D sparse array; inputs are 2-D"),
         (csr(data=None), "no array 'data'"),
         (csr(indices=i32([0, 3])), "valid sparse"),
         (csr(indices=i32([0, -1])), "valid sparse"),
@@ -167,8 +192,33 @@ def csr(**changes: Any) -> bytes:
         (csr(indptr=i32([0, 3, 2])), "valid sparse"),
         (csr(indptr=i32([1, 1, 2])), "valid sparse"),
         (csr(indptr=f32([0, 1, 2])), "valid sparse"),
-        (csr(shape=[2]), "valid sparse"),
-        (csr(shape=[2, -3]), "valid sparse"),
+        (csr(shape=[2]), "a 1-D sparse array"),
+        (csr(shape=[2.0, 3.0]), "valid sparse"),
+        (csr(shape=[[2], [3]]), "valid sparse"),
+        (csr(shape=[2, -3]), "1 to"),
+        (csr(shape=[3, 3]), "valid sparse"),
+        (csr(indices=np.array([[0], [2]])), "valid sparse"),
+        (csr(data=np.ones((2, 1))), "valid sparse"),
+        (csr(data=f32([1]), indices=i32([0]), indptr=i32([0, 5, 0])), "valid sparse"),
+        (csr(indices=np.array([2**63, 0], np.uint64)), "valid sparse"),
+        (bsr(), "valid sparse"),
+        (bsr(shape=[5, 4]), "divided into blocks of 2 x 2"),
+        (bsr(shape=[4, 5]), "divided into blocks of 2 x 2"),
+        (bsr(data=np.ones((1, 0, 2))), "divided into blocks of 0 x 2"),
+        (bsr(data=np.ones(1)), "cannot be 1-D"),
+        (bsr(indices=i32([2]), indptr=i32([0, 1, 1])), "valid sparse"),
+        (dia(offsets=i32([0, 0])), "a diagonal is there twice"),
+        (dia(offsets=i32([0])), "offsets has 1 entries for 2 values"),
+        (dia(offsets=f32([0, 1])), "whole numbers"),
+        (dia(data=f32([1, 2])), "cannot be 1-D"),
+        (dia(offsets=None), "no array 'offsets'"),
+        # Sizes that a few bytes claim, but do not fill.
+        (dia(shape=[2**24 + 1, 3]), "16777217 samples, but only 6 values"),
+        (csr(format=b"csc", shape=[2**24 + 1, 2]), "16777217 samples, but only 2 values"),
+        (csr(shape=[2**24 + 1, 3]), "16777217 samples, but only 2 values"),
+        (bsr(shape=[2**24 + 2, 4]), "samples, but only 4 values"),
+        (npz(format=b"coo", shape=[2**24 + 1, 2], data=[1.0], row=[5], col=[0]), "samples, but only 1 values"),
+        (npz(format=b"coo", shape=[2**31, 2], data=[1.0], row=[5], col=[0]), "1 to"),
         (csr(shape=["a", "b"]), "valid sparse"),
         (csr(format=b"csc", indptr=i32([0, 1, 2, 2]), indices=i32([0, 2])), "valid sparse"),
         (npz(format=b"coo", shape=[2, 2], data=[1.0], row=[5], col=[0]), "valid sparse"),
@@ -186,7 +236,40 @@ def test_unusable_files_are_refused(content: bytes, says: str, tmp_path: Path) -
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [csr(), npy(BATCH), npz(bits=np.ones((2, 2), np.uint8))])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia"])
+@pytest.mark.parametrize("kind", ["array", "matrix"])
+def test_formats_may_be_bytes_or_text(form: Any, kind: str, tmp_path: Path) -> None:
+    x = sparse.coo_array(BATCH).asformat(form)
+    (tmp_path / "new.npz").write_bytes(saved(x if kind == "array" else getattr(sparse, f"{form}_matrix")(x)))
+    members = dict(np.load(tmp_path / "new.npz"))
+    np.savez(tmp_path / "old.npz", **{**members, "format": form})
+    for name in ("new.npz", "old.npz"):
+        assert_is_batch(load_inputs(tmp_path / name, 4), BATCH)
+
+
+def test_coordinates_may_be_one_array(tmp_path: Path) -> None:
+    x = sparse.coo_array(BATCH)
+    np.savez(tmp_path / "x.npz", format=b"coo", shape=x.shape, data=x.data, coords=x.coords, _is_array=True)
+    assert_is_batch(load_inputs(tmp_path / "x.npz"), BATCH)
+
+
+def test_few_values_in_many_features_are_cheap(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(npz(format=b"coo", shape=[2, 2**31 - 1], data=[1.0], row=[1], col=[2**31 - 2]))
+    x = load_inputs(tmp_path / "x.npz")
+    assert x.shape == (2, 2**31 - 1)
+    assert (x.indptr.tolist(), x.indices.tolist()) == ([0, 0, 1], [2**31 - 2])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        csr(),
+        dia(),
+        saved(sparse.bsr_array(np.eye(4), blocksize=(2, 2))),
+        npy(BATCH),
+        npz(bits=np.ones((2, 2), np.uint8)),
+    ],
+)
 def test_damaged_files_are_refused_or_read(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "x"
     for length in range(0, len(content), 5):
@@ -249,27 +332,6 @@ def test_new_files_have_the_usual_permissions(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "c.tsv").stat().st_mode & 0o777 == 0o640
-
-
-@given(alive=hnp.arrays(np.bool_, st.integers(0, 30)))
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_categories_round_trip(alive: NDArray[np.bool_], tmp_path: Path) -> None:
-    write_categories(tmp_path / "c.tsv", alive)
-    np.testing.assert_array_equal(read_categories(tmp_path / "c.tsv"), np.flatnonzero(alive) + 1)
-
-
-def test_categories_are_the_official_format(tmp_path: Path) -> None:
-    write_categories(tmp_path / "c.tsv", [False, True, False, True])
-    assert (tmp_path / "c.tsv").read_bytes() == b"2\n4\n"
-
-
-@pytest.mark.parametrize("content", ["0\n", "3\n3\n", "3\n2\n", "a\n", "1\n\n2\n", "-1\n", "1.0\n", "9" * 30, "\xb2\n"])
-def test_wrong_categories_are_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "c.tsv").write_text(content, encoding="utf-8")
-    with pytest.raises(FileFormatError, match="sample number"):
-        read_categories(tmp_path / "c.tsv")
-    with pytest.raises(FileFormatError, match="cannot be read"):
-        read_categories(tmp_path / "absent")
 
 
 def test_numbers_are_rounded_to_float32() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
-from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network
+from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network, digits, graph_challenge, random_network
 
 CLIPPED = Activation("clipped_relu", 32)
 SMALL = st.integers(1, 6)
@@ -139,6 +139,20 @@ def test_activations() -> None:
     assert Activation("clipped_relu", 0.1) == Activation("clipped_relu", float(np.float32(0.1)))
 
 
+@pytest.mark.parametrize(("name", "activation"), [("identity", IDENTITY), ("relu", RELU)])
+def test_activations_that_need_no_number_may_be_named(name: Any, activation: Activation) -> None:
+    layer = Layer([[1, -1]], 0.0, name)
+    assert layer.activation == activation
+    assert layer == Layer([[1, -1]], 0.0, activation)
+    arrays = layer.kernel_arrays()
+    assert Layer.from_arrays(*arrays[:4], bias=arrays.bias, activation=name) == layer
+
+
+def test_equal_activations_make_equal_layers() -> None:
+    assert Layer([[1]], 0, Activation("relu", -0.0)).digest == Layer([[1]], 0, RELU).digest
+    assert type(Activation(np.str_("relu")).kind) is str  # type: ignore[arg-type]
+
+
 ONE = np.ones(1, np.float32)
 
 
@@ -150,11 +164,29 @@ ONE = np.ones(1, np.float32)
         (lambda: Activation("clipped_relu"), "positive"),
         (lambda: Activation("clipped_relu", float("nan")), "finite"),
         (lambda: Activation("clipped_relu", 1e300), "finite"),
+        (lambda: Activation("clipped_relu", 10**400), "finite"),
+        (lambda: Activation("clipped_relu", 1e-60), "positive"),
+        (lambda: Activation("clipped_relu", "32"), "clip of an activation must be a number, not '32'"),  # type: ignore[arg-type]
+        (lambda: Activation("clipped_relu", True), "clip of an activation must be a number, not True"),
+        (lambda: Activation("clipped_relu", None), "clip of an activation must be a number, not None"),  # type: ignore[arg-type]
+        (lambda: Activation("clipped_relu", np.ones((9, 9))), "clip of an activation must be a number, not array"),  # type: ignore[arg-type]
+        (lambda: Activation("relu", float("nan")), "takes no clip"),
+        (lambda: Activation(None), "identity, relu, clipped_relu"),  # type: ignore[arg-type]
+        (lambda: Activation(np.ones((9, 9))), "identity, relu, clipped_relu"),  # type: ignore[arg-type]
+        (lambda: Layer([[1]], 0, "tanh"), "identity, relu, clipped_relu"),  # type: ignore[arg-type]
+        (lambda: Layer([[1]], 0, "ReLU"), "identity, relu, clipped_relu"),  # type: ignore[arg-type]
+        (lambda: Layer([[1]], 0, "clipped_relu"), "needs its clip"),  # type: ignore[arg-type]
+        (lambda: Layer([[1]], 0, None), "must be an Activation"),  # type: ignore[arg-type]
+        (lambda: Layer([[1]], 0, Activation), "must be an Activation"),  # type: ignore[arg-type]
+        (lambda: Layer([[1]], 0, np.maximum), "must be an Activation"),  # type: ignore[arg-type]
+        (lambda: Layer([[1]], 0, 32.0), "must be an Activation"),  # type: ignore[arg-type]
         (lambda: Layer(np.ones((0, 3)), 0), "1 to"),
         (lambda: Layer(np.ones((3, 0)), 0), "1 to"),
         (lambda: Layer(np.ones(3), 0), "2-D"),
         (lambda: Layer("weights", 0), "2-D"),
-        (lambda: Layer([[1], [2, 3]], 0), "2-D"),
+        (lambda: Layer([[1], [2, 3]], 0), "cannot be read as an array"),
+        (lambda: Layer([[1]], [[1], [2, 3]]), "a layer's bias cannot be read as an array"),
+        (lambda: Layer([[1]], sparse.csr_array([[1.0]])), "a layer's bias must be real numbers"),  # type: ignore[arg-type]
         (lambda: Layer([[1j]], 0), "real numbers"),
         (lambda: Layer([[np.nan]], 0), "finite"),
         (lambda: Layer([[1e300]], 0), "float32"),
@@ -177,7 +209,27 @@ ONE = np.ones(1, np.float32)
         ),
         (lambda: Layer.from_arrays(i64([0, 0]), u16([]), ONE, 3, bias=ONE), "weights or one"),
         (lambda: Layer.from_arrays(i64([0, 1]), np.zeros(1, np.uint32), ONE, 3, bias=ONE), "uint16"),
+        (lambda: Layer.from_arrays([0, 1], u16([0]), ONE, 3, bias=ONE), "row starts must be a NumPy array"),  # type: ignore[arg-type]
+        (
+            lambda: Layer.from_arrays(i64([0, 1]), u16([0]), ONE, 3.0, bias=ONE),  # type: ignore[arg-type]
+            "inputs must be a whole number, not 3.0",
+        ),
+        (lambda: Layer.from_arrays(i64([0, 1]), u16([0]), ONE, True, bias=ONE), "whole number, not True"),
+        (lambda: Layer.from_arrays(i64([0, 1]), u16([0]), ONE, "3", bias=ONE), "whole number, not '3'"),  # type: ignore[arg-type]
+        (lambda: random_network((3.5, 2), 1), "width of a layer must be a whole number, not 3.5"),  # type: ignore[arg-type]
+        (lambda: random_network((3, 2), 1.0), "connections of a neuron must be a whole number"),  # type: ignore[arg-type]
+        (lambda: random_network((3, 2), 1, seed=None), "seed must be a whole number"),  # type: ignore[arg-type]
+        (lambda: graph_challenge(1024.0, 2), "neurons of a layer must be a whole number"),  # type: ignore[arg-type]
+        (lambda: graph_challenge(1024, "2"), "number of layers must be a whole number"),  # type: ignore[arg-type]
+        (lambda: digits(64.0, 2), "neurons of digits must be a whole number"),  # type: ignore[arg-type]
+        (lambda: digits(64, np.float64(2)), "number of samples must be a whole number"),  # type: ignore[arg-type]
         (lambda: Network([]), "at least one layer"),
+        (lambda: Network(None), "made of layers"),  # type: ignore[arg-type]
+        (lambda: Network(Layer([[1]], 0)), "made of layers"),  # type: ignore[arg-type]
+        (lambda: Network([Layer([[1]], 0), np.ones((1, 1))]), "layer 1 of a network must be a Layer, not array"),  # type: ignore[list-item]
+        (lambda: Network.from_source([]), "must be a LayerSource, not"),  # type: ignore[arg-type]
+        (lambda: Network("net"), "layer 0 of a network must be a Layer, not 'n'"),  # type: ignore[arg-type]
+        (lambda: Network([Layer([[1]], 0)], name=5), "name of a network must be text, not 5"),  # type: ignore[arg-type]
         (
             lambda: Network([Layer(np.ones((2, 3)), 0), Layer(np.ones((2, 3)), 0)]),
             "layer 1 takes 3 inputs, but layer 0",

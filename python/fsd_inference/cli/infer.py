@@ -39,7 +39,11 @@ def infer(
         Path, typer.Argument(help="A network, or a directory that `fsd partition` made of one.", metavar="NETWORK|DIR")
     ],
     batch: Annotated[
-        Path, typer.Argument(help="Samples x features: SciPy's sparse .npz, or a dense .npy.", metavar="INPUT")
+        Path,
+        typer.Argument(
+            help="Samples x features: SciPy's sparse .npz, a dense .npy, or the Graph Challenge's .tsv or .tsv.gz.",
+            metavar="INPUT",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: SciPy's CSR .npz, samples x outputs.")],
     channel: Annotated[

@@ -76,7 +76,8 @@ def generate(
 @app.command("import", epilog=examples("fsd network import neuron1024 -o net"))
 def import_(
     folder: Annotated[
-        Path, typer.Argument(help="A Graph Challenge folder: n1024-l1.tsv, n1024-l2.tsv...", metavar="FOLDER")
+        Path,
+        typer.Argument(help="A Graph Challenge folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.", metavar="FOLDER"),
     ],
     output: Target,
     bias: Annotated[

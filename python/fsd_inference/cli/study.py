@@ -38,7 +38,8 @@ EXAMPLES = examples(
 def study(
     network: Network,
     trace: Annotated[
-        Path | None, typer.Option("--trace", help="A day's queries: CSV, seconds since midnight and samples.")
+        Path | None,
+        typer.Option("--trace", help="A day's queries: CSV with the columns seconds (since midnight) and samples."),
     ] = None,
     pattern: Annotated[
         Literal["sporadic", "diurnal", "bursty"] | None, typer.Option("--pattern", help="Draw the queries instead.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from fsd_inference.errors import FileFormatError, SettingError
 DAY_S = 86_400.0
 PATTERNS = ("sporadic", "diurnal", "bursty")
 _HEADER = ["seconds", "samples"]
+_SEPARATORS = ",", ";", "\t"
 _SWING = 0.9  # of the rate about its mean, over the day: diurnal
 _BURST, _APART_S = 20.0, 5.0  # queries of a burst on average, and seconds between them: bursty
 _MOST_QUERIES = 1_000_000  # each is a record; more say no more about a day
@@ -31,31 +31,44 @@ class Query:
 
 
 def parse_trace(text: str, what: str) -> tuple[Query, ...]:
-    """Read a trace: CSV with the columns ``seconds`` (since midnight) and ``samples``; returned by time.
+    """Read a trace: a table with the columns ``seconds`` (since midnight) and ``samples``; returned by time.
+
+    Columns are separated by commas, semicolons or tabs, as the first line has it. Capitals in that line, quotes and
+    spaces about fields, blank lines and a byte-order mark mean nothing. Decimals have a point.
 
     Raises
     ------
     FileFormatError
         `what` names the file, and the message the line.
     """
-    rows = csv.reader(io.StringIO(text))
-    try:
-        if next(rows, None) != _HEADER:
-            raise FileFormatError(f"{what}: the first line must be {','.join(_HEADER)!r}")
-        queries = tuple(_query(row, f"{what}, line {rows.line_num}") for row in rows if row)
-    except csv.Error as error:
-        raise FileFormatError(f"{what}, line {rows.line_num}: {error}") from error
+    lines = enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), 1)
+    _, header = next(lines, (1, ""))
+    separator = next(
+        (mark for mark in _SEPARATORS if [name.lower() for name in _fields(header, mark)] == _HEADER), None
+    )
+    if separator is None:
+        raise FileFormatError(f"{what}, line 1: must be {','.join(_HEADER)!r}, not {header.strip()!r:.60}")
+    rows = ((number, line.strip()) for number, line in lines)
+    queries = tuple(_query(line, separator, f"{what}, line {number}") for number, line in rows if line)
     if not queries:
         raise FileFormatError(f"{what}: the trace is empty: there is no query in it")
     return tuple(sorted(queries, key=lambda query: query.at_s))
 
 
-def _query(row: list[str], where: str) -> Query:
+def _fields(line: str, separator: str) -> list[str]:
+    fields = (field.strip() for field in line.split(separator))
+    return [field[1:-1].strip() if len(field) > 1 and field[0] == field[-1] == '"' else field for field in fields]
+
+
+def _query(line: str, separator: str, where: str) -> Query:
     try:
-        seconds, samples = row
+        if "_" in line or not line.isascii():  # which Python takes for parts of numbers
+            raise ValueError(line)
+        seconds, samples = _fields(line, separator)
         query = Query(float(seconds), int(samples))
     except ValueError:
-        raise FileFormatError(f"{where}: must be seconds and samples, not {','.join(row)!r:.60}") from None
+        hint = " (decimals have a point)" if separator != "," and "," in line else ""
+        raise FileFormatError(f"{where}: must be seconds and samples{hint}, not {line!r:.60}") from None
     if not 0 <= query.at_s < DAY_S:
         raise FileFormatError(f"{where}: seconds must be 0 to {DAY_S:.0f}, those of a day, not {query.at_s:g}")
     if not 1 <= query.samples <= MOST_SAMPLES:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fsd_inference.errors import FileFormatError
+from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.atomic import atomic_file
+from fsd_inference.network.checks import MAX_WIDTH, dense_array, shown
+from fsd_inference.network.tsv import read_numbers
 
 
 def write_categories(path: str | os.PathLike[str], alive: ArrayLike) -> None:
@@ -25,9 +27,12 @@ def write_categories(path: str | os.PathLike[str], alive: ArrayLike) -> None:
     Raises
     ------
     InputError
-        If the place cannot be written.
+        If the place cannot be written, or `alive` is not 1-D or masked.
     """
-    numbers = np.flatnonzero(np.asarray(alive, bool)) + 1
+    states = dense_array(alive, "what says which samples are alive")
+    if states.ndim != 1:
+        raise InputError(f"what says which samples are alive must be 1-D, one entry a sample, not {states.ndim}-D")
+    numbers = np.flatnonzero(states) + 1
     with atomic_file(path) as beside:
         beside.write_text("".join(f"{number}\n" for number in numbers.tolist()), encoding="ascii")
 
@@ -38,19 +43,13 @@ def read_categories(path: str | os.PathLike[str]) -> NDArray[np.int64]:
     Raises
     ------
     FileFormatError
-        If the file is missing or a line is not a number larger than the one before.
+        If the file is missing or damaged, or a line is not a number larger than the one before.
     """
-    file = Path(path)
-    try:
-        lines = file.read_text(encoding="ascii").splitlines()
-    except OSError as error:
-        raise FileFormatError(f"{file} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{file} is not a text file of sample numbers") from error
+    numbers: list[int] = []
     before = 0
-    for row, line in enumerate(lines, 1):
-        number = int(line) if line.isdecimal() and len(line) < 19 else 0
-        if number <= before:
-            raise FileFormatError(f"{file}, line {row}: {line[:20]!r} is not a sample number above {before}")
-        before = number
-    return np.array([int(line) for line in lines], np.int64)
+    for where, line, number in read_numbers(Path(path)):
+        if number is None or not number.is_integer() or not before < number <= MAX_WIDTH:
+            raise FileFormatError(f"{where}: {shown(line)} is not a sample number above {before}")
+        before = int(number)
+        numbers.append(before)
+    return np.array(numbers, np.int64)

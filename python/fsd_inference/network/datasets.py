@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
-from fsd_inference.network.inputs import csr_from_blocks
+from fsd_inference.network.checks import whole_number
+from fsd_inference.network.sparse_arrays import csr_from_blocks
 
 _SIDE = 8  # scikit-learn's digits are 8 x 8 pixels ...
 _LEVELS = 16  # ... of 0 to 16
@@ -42,6 +43,9 @@ def digits(neurons: int, samples: int, *, seed: int = 0) -> sparse.csr_array:
     InputError
         If a number is out of range, or scikit-learn is not installed.
     """
+    neurons = whole_number(neurons, "the neurons of digits")
+    samples = whole_number(samples, "the number of samples")
+    seed = whole_number(seed, "a seed")
     side = math.isqrt(max(neurons, 0))
     if side * side != neurons or side < _SIDE:
         raise InputError(f"digits need a square number of neurons, at least {_SIDE * _SIDE}, not {neurons}")
@@ -58,7 +62,7 @@ def digits(neurons: int, samples: int, *, seed: int = 0) -> sparse.csr_array:
         _shifted(_enlarge(images.take(np.arange(start, end), axis=0, mode="wrap"), side), shifts[start:end])
         for start, end in ((start, min(start + step, samples)) for start in range(0, samples, step))
     )
-    return csr_from_blocks((block.reshape(len(block), neurons) for block in blocks), neurons)
+    return csr_from_blocks((block.reshape(len(block), neurons) for block in blocks), neurons, "the digits")
 
 
 def _load_images() -> NDArray[np.float64]:

@@ -133,7 +133,7 @@ class LayersInFiles(LayerSource):
         folder = Path(path)
         if folder.name == MANIFEST:
             folder = folder.parent
-        self._folder = folder
+        self._folder = folder.absolute()  # where it is, wherever the process goes
         file = folder / MANIFEST
         fields = _Fields(file, "the network", _read_json(file))
         if fields.get("format", str) != FORMAT or fields.get("version", int) != VERSION:

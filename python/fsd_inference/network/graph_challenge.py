@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
+from fsd_inference.network.checks import whole_number
 from fsd_inference.network.layer import Activation, Layer, index_dtype
 from fsd_inference.network.model import Network
 from fsd_inference.network.source import LayerSource
@@ -41,6 +42,8 @@ def graph_challenge(neurons: int, layers: int) -> Network:
     InputError
         For another size or depth.
     """
+    neurons = whole_number(neurons, "the neurons of a layer")
+    layers = whole_number(layers, "the number of layers")
     if neurons not in BIASES:
         raise InputError(f"the Graph Challenge has networks of {', '.join(map(str, BIASES))} neurons, not {neurons}")
     if not 1 <= layers <= MAX_LAYERS:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
-
 from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.network.checks import dense_array, rounded_float32
 from fsd_inference.network.graph_challenge import official_activation, official_bias
 from fsd_inference.network.layer import Layer
 from fsd_inference.network.model import Network
 from fsd_inference.network.source import LayerSource
+from fsd_inference.network.tsv import Entries
 
-_FILE_NAME = re.compile(r"n([1-9]\d{0,8})-l([1-9]\d{0,8})\.tsv")
-_LINE = np.dtype([("input", np.int64), ("output", np.int64), ("weight", np.float64)])
+_FILE_NAME = re.compile(r"n([1-9]\d{0,8})-l([1-9]\d{0,8})\.tsv(?:\.gz)?", re.ASCII)
+# What must be a layer for people, under whatever name an unpacker, browser, editor or another system gave it.
+_LOOKS_LIKE_A_LAYER = re.compile(
+    r"[\W_]*(?:copy of )?(?:n?(?:eurons?)?[\W_]*\d+[\W_]*)?l(?:ayers?)?[\W_]*\d+[a-z]?"
+    r"(?:[\W_]*(?:copy|\(\d+\)).*|\W*|\..*)",
+    re.IGNORECASE,
+)
 
 
 def graph_challenge_folder(folder: str | os.PathLike[str], bias: float | None = None) -> Network:
@@ -26,45 +31,64 @@ def graph_challenge_folder(folder: str | os.PathLike[str], bias: float | None = 
     Parameters
     ----------
     folder : path-like
-        Holds ``n1024-l1.tsv``, ``n1024-l2.tsv``...: a line a connection, with its input and output, both counted from
-        1, and its weight, separated by tabs. Files with other names are passed over.
+        Holds ``n1024-l1.tsv``, ``n1024-l2.tsv``..., or the same with ``.gz``: a line a connection, with its input and
+        output, both counted from 1, and its weight, separated by tabs or spaces. Files for other purposes, hidden ones
+        and directories are passed over; what looks like a layer but is named otherwise is refused.
     bias : float, optional
         Of all neurons; the Graph Challenge's own if not given and the network has an official size.
 
     Raises
     ------
     FileFormatError
-        If there are no such files, one is missing or sizes differ; when a layer is read, if a line is wrong.
+        If there are no such files, one is missing, there twice or named otherwise, or sizes differ; when a layer is
+        read, if a line is wrong.
     InputError
-        If no bias is given and the size is not an official one.
+        If no bias is given and the size is not an official one, or the bias is not a finite float32.
     """
     place = Path(folder)
-    try:
-        found = sorted(
-            (int(match[1]), int(match[2]), entry)
-            for entry in place.iterdir()
-            if (match := _FILE_NAME.fullmatch(entry.name))
-        )
-    except OSError as error:
-        raise FileFormatError(f"{place} cannot be read: {error.strerror or error}") from error
-    if not found:
-        raise FileFormatError(f"{place} has no files named like n1024-l1.tsv")
-    neurons = found[0][0]
-    if found[-1][0] != neurons:
-        raise FileFormatError(
-            f"{place} has layers of {neurons} and of {found[-1][0]} neurons; keep one network a folder"
-        )
-    for expected, (_, number, file) in enumerate(found, 1):
-        if number != expected:
-            raise FileFormatError(f"{file} is there, but n{neurons}-l{expected}.tsv is not")
+    files = _layer_files(place)
+    neurons = files[0][0]
     if bias is None:
         bias = official_bias(neurons)
     if bias is None:
         raise InputError(
             f"{place} has layers of {neurons} neurons, which is no official size; say which bias they have"
         )
-    source = _TsvLayers([file for *_, file in found], neurons, bias)
-    return Network.from_source(source, name=f"n{neurons}-l{len(found)}")
+    source = _TsvLayers([file.absolute() for *_, file in files], neurons, bias)
+    return Network.from_source(source, name=f"n{neurons}-l{len(files)}")
+
+
+def _layer_files(place: Path) -> list[tuple[int, int, Path]]:
+    """Return neurons, number and file of each layer, by number."""
+    try:
+        found = sorted(_named(place.iterdir()))
+    except OSError as error:
+        raise FileFormatError(f"{place} cannot be read: {error.strerror or error}") from error
+    if not found:
+        raise FileFormatError(f"{place} has no files named like n1024-l1.tsv or n1024-l1.tsv.gz")
+    neurons = found[0][0]
+    if found[-1][0] != neurons:
+        raise FileFormatError(
+            f"{place} has layers of {neurons} and of {found[-1][0]} neurons; keep one network a folder"
+        )
+    for (_, before, one), (_, after, other) in pairwise(found):
+        if before == after:
+            raise FileFormatError(f"{place} has both {one.name} and {other.name}; keep one of them")
+    for expected, (_, number, file) in enumerate(found, 1):
+        if number != expected:
+            raise FileFormatError(f"{file} is there, but n{neurons}-l{expected}.tsv is not")
+    return found
+
+
+def _named(entries: Iterable[Path]) -> Iterator[tuple[int, int, Path]]:
+    for entry in entries:
+        if match := _FILE_NAME.fullmatch(entry.name):
+            yield int(match[1]), int(match[2]), entry
+        elif not entry.name.startswith(".") and _LOOKS_LIKE_A_LAYER.fullmatch(entry.name) and not entry.is_dir():
+            raise FileFormatError(
+                f"{entry} looks like a layer but is not named like n1024-l1.tsv or n1024-l1.tsv.gz; "
+                "rename it or move it elsewhere"
+            )
 
 
 class _TsvLayers(LayerSource):
@@ -72,44 +96,13 @@ class _TsvLayers(LayerSource):
         self.widths = (neurons,) * (len(files) + 1)
         self._files = files
         self._neurons = neurons
-        with np.errstate(over="ignore"):
-            self._bias = np.full(1, bias, np.float32)
-        if not np.isfinite(self._bias).all():
-            raise InputError(f"the bias must be a finite float32 number, not {bias}")
+        self._bias = rounded_float32(dense_array(bias, "the bias"), "the bias").reshape(-1)
+        if self._bias.size != 1:
+            raise InputError(f"the bias must be one number for all neurons, not {self._bias.size}")
 
     def layer(self, index: int) -> Layer:
         """Parse layer `index`."""
-        file, neurons = self._files[index], self._neurons
-        lines = _read_lines(file)
-        for name in ("input", "output"):
-            wrong = np.flatnonzero((lines[name] < 1) | (lines[name] > neurons))
-            if wrong.size:
-                row = int(wrong[0])
-                raise FileFormatError(
-                    f"{file}, connection {row + 1}: {name} {lines[name][row]} is not in 1 to {neurons}"
-                )
-        with np.errstate(over="ignore"):
-            weights = lines["weight"].astype(np.float32)
-        wrong = np.flatnonzero(~np.isfinite(weights))
-        if wrong.size:
-            row = int(wrong[0])
-            raise FileFormatError(
-                f"{file}, connection {row + 1}: weight {lines['weight'][row]} is not a finite float32 number"
-            )
-        csr = sparse.coo_array((weights, (lines["output"] - 1, lines["input"] - 1)), shape=(neurons, neurons)).tocsr()
-        if csr.nnz != lines.size:
-            raise FileFormatError(f"{file} repeats a connection: {lines.size} lines name {csr.nnz} different ones")
+        neurons = self._neurons
+        entries = Entries(self._files[index], ("input", "output", "weight"), (neurons, neurons))
+        csr = entries.to_csr((neurons, neurons), transposed=True)
         return Layer(csr, self._bias, official_activation())
-
-
-def _read_lines(file: Path) -> NDArray[np.void]:
-    try:
-        with file.open("rb") as stream:
-            if all(line.isspace() for line in stream):  # which loadtxt would only warn of
-                raise FileFormatError(f"{file} is empty")
-        lines: NDArray[np.void] = np.loadtxt(file, _LINE, comments=None, delimiter="\t", ndmin=1, encoding="latin-1")
-    except OSError as error:
-        raise FileFormatError(f"{file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise FileFormatError(f"{file} has a line that is not input, output and weight: {error}") from error
-    return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,18 @@ from scipy import sparse
 
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.atomic import atomic_file
-from fsd_inference.network.checks import rounded_float32
-from fsd_inference.network.layer import MAX_WIDTH
+from fsd_inference.network.checks import MAX_WIDTH, check_real, dense_array
 from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC, map_npy, read_npz
+from fsd_inference.network.sparse_arrays import (
+    BLOCK_ENTRIES,
+    INDEX_ARRAYS,
+    SparseParts,
+    csr_from_blocks,
+    csr_from_dense,
+)
+from fsd_inference.network.tsv import Entries
 
-_BLOCK_ENTRIES = 1 << 22
+_EMPTY_SAMPLES = 1 << 24  # as many may have no value at all
 
 
 def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sparse.csr_array:
@@ -27,10 +34,16 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
     Parameters
     ----------
     path : path-like
-        A scipy sparse `.npz` (csr, csc or coo), a dense `.npy`, or an `.npz` with the key ``bits``: uint8, each bit a
-        feature of 0 or 1, as ``np.packbits(x, axis=1)`` makes it.
+        One of
+
+        - a dense ``.npy``;
+        - an ``.npz`` of ``scipy.sparse.save_npz``, in any of its formats;
+        - an ``.npz`` with the key ``bits``: uint8, each bit a feature of 0 or 1, as of ``np.packbits(x, axis=1)``;
+        - the Graph Challenge's ``.tsv`` or ``.tsv.gz``: lines of sample, feature and value, the first two counted from
+          1, separated by tabs or spaces. There are as many samples as the largest sample number says.
     features : int, optional
-        What the network takes; a batch of another width is refused, and padding bits are cut off.
+        What the network takes; a batch of another width is refused, and padding bits are cut off. A ``.tsv`` has as
+        many features as its largest feature number says if it is not given.
 
     Returns
     -------
@@ -57,11 +70,15 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
             arrays = read_npz(file)
             if "bits" in arrays:
                 return _from_bits(arrays["bits"], features, str(file))
-            return as_inputs(_sparse_from(arrays, str(file)), features, what=str(file))
+            return _from_parts(_saved_parts(arrays, str(file)), features, str(file))
+        if file.name.lower().endswith((".tsv", ".tsv.gz")):
+            return _from_text(file, features)
     except MemoryError as error:
         raise FileFormatError(f"{file} holds more than fits in memory") from error
-    kind = "empty" if not magic else "neither an .npy nor an .npz file"
-    raise FileFormatError(f"{file} is {kind}; inputs are a scipy sparse .npz or a dense .npy")
+    kind = "empty" if not magic else "neither an .npy nor an .npz file, nor named .tsv or .tsv.gz"
+    raise FileFormatError(
+        f"{file} is {kind}; inputs are a scipy sparse .npz, a dense .npy or the Graph Challenge's .tsv"
+    )
 
 
 def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -> sparse.csr_array:
@@ -70,47 +87,18 @@ def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -
     Raises
     ------
     InputError
-        If it is not 2-D, empty, not finite as float32, or there are not `features` of them a sample.
+        If it is not 2-D, empty, masked, not finite as float32, or there are not `features` of them a sample.
     """
     is_sparse = bool(sparse.issparse(x))  # a name, so that x stays Any for the type checker
     if not is_sparse:
-        try:
-            x = np.asarray(x)
-        except ValueError as error:
-            raise InputError(f"{what} is not an array: {error}") from error
+        x = dense_array(x, what)
     if x.ndim != 2:
         raise InputError(f"{what} must be 2-D, samples x features, not {x.ndim}-D")
-    samples, width = x.shape
-    if not (1 <= samples <= MAX_WIDTH and 1 <= width <= MAX_WIDTH):
-        raise InputError(f"{what} must have 1 to {MAX_WIDTH} samples and features, not {samples} x {width}")
-    if features is not None and width != features:
-        raise InputError(f"{what} has {width} features a sample, but the network takes {features}")
-    if x.dtype.kind not in "biuf":
-        raise InputError(f"{what} must be real numbers, not values of type {x.dtype}")
-    if not is_sparse:
-        step = max(1, _BLOCK_ENTRIES // width)
-        return csr_from_blocks((x[start : start + step] for start in range(0, samples, step)), width, what)
-    csr = sparse.csr_array(x, copy=True)
-    csr.sum_duplicates()
-    csr.data = rounded_float32(csr.data, what)
-    csr.eliminate_zeros()
-    return _with_int32(csr, what)
-
-
-def csr_from_blocks(blocks: Iterable[NDArray[Any]], features: int, what: str = "the input") -> sparse.csr_array:
-    """Return dense blocks of samples x features, one above the other, as float32 CSR; zeros are left out."""
-    counts, columns, values = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    for block in blocks:
-        rounded = rounded_float32(block, what)
-        mask = rounded != 0
-        count = np.count_nonzero(mask, axis=1)
-        place = np.flatnonzero(mask)
-        counts.append(count)
-        columns.append((place - np.repeat(np.arange(len(block)) * features, count)).astype(np.int32))
-        values.append(rounded[mask])
-    indptr = np.cumsum(np.concatenate(counts))
-    shape = (indptr.size - 1, features)
-    return _with_int32(sparse.csr_array((np.concatenate(values), np.concatenate(columns), indptr), shape=shape), what)
+    if is_sparse:
+        return _from_parts(SparseParts.of(x, what), features, what)
+    _check_shape(x.shape, features, what)
+    check_real(x.dtype, what)
+    return _with_int32(csr_from_dense(x, what), what)
 
 
 def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> None:
@@ -145,33 +133,70 @@ def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.cs
     width = 8 * bits.shape[1] if features is None else features
     if not 8 * (bits.shape[1] - 1) < width <= 8 * bits.shape[1]:
         raise InputError(f"{what} has {8 * bits.shape[1]} bits a sample, but the network takes {width} features")
-    step = max(1, _BLOCK_ENTRIES // width)
+    step = max(1, BLOCK_ENTRIES // width)
     blocks = (np.unpackbits(bits[start : start + step], axis=1, count=width) for start in range(0, len(bits), step))
-    return csr_from_blocks(blocks, width, what)
+    return _with_int32(csr_from_blocks(blocks, width, what), what)
 
 
-def _sparse_from(arrays: Mapping[str, NDArray[Any]], what: str) -> sparse.csr_array:
-    """Return the sparse array that `scipy.sparse.save_npz` wrote, its structure fully checked."""
-    wrong = [
-        name for name in ("indices", "indptr", "row", "col") if name in arrays and arrays[name].dtype.kind not in "iu"
-    ]
-    if wrong:
-        raise FileFormatError(f"{what} is not a valid sparse array: {wrong[0]} are not whole numbers")
-    try:
-        kind, shape, data = arrays["format"].item(), tuple(arrays["shape"].tolist()), arrays["data"]
-        if kind == b"coo":
-            return sparse.coo_array((data, (arrays["row"], arrays["col"])), shape=shape).tocsr()
-        if kind not in (b"csr", b"csc"):
-            raise FileFormatError(f"{what} holds a sparse array that is not csr, csc or coo; save it with .tocsr()")
-        array = (sparse.csr_array if kind == b"csr" else sparse.csc_array)(
-            (data, arrays["indices"], arrays["indptr"]), shape=shape
+def _from_text(file: Path, features: int | None) -> sparse.csr_array:
+    limits = (MAX_WIDTH, MAX_WIDTH if features is None else features)
+    entries = Entries(file, ("sample", "feature", "value"), limits)
+    shape = (int(entries.first.max()) + 1, int(entries.second.max()) + 1 if features is None else features)
+    _check_samples(shape[0], entries.values.size, str(file))
+    csr = entries.to_csr(shape)
+    csr.eliminate_zeros()
+    return _with_int32(csr, str(file))
+
+
+def _saved_parts(arrays: Mapping[str, NDArray[Any]], what: str) -> SparseParts:
+    """Return the parts of the sparse array that `scipy.sparse.save_npz` wrote, of any release."""
+    if "format" not in arrays:
+        raise FileFormatError(
+            f"{what} holds no sparse array, but {', '.join(map(repr, arrays))}; "
+            "save a sparse one with scipy.sparse.save_npz, a dense one with numpy.save"
         )
-        array.check_format(full_check=True)
-        return array.tocsr()
+    named = arrays["format"]
+    kind = str(named.astype("S").item(), "latin-1") if named.dtype.kind in "SU" and named.size == 1 else ""
+    if kind not in INDEX_ARRAYS:
+        raise FileFormatError(f"{what} holds a sparse array of no known format; they are {', '.join(INDEX_ARRAYS)}")
+    try:
+        shape, data = arrays["shape"], arrays["data"]
+        if shape.dtype.kind not in "iu" or shape.ndim != 1:
+            raise FileFormatError(f"{what} is not a valid sparse array: its shape is no list of whole numbers")
+        if shape.size != 2:
+            raise FileFormatError(f"{what} holds a {shape.size}-D sparse array; inputs are 2-D, samples x features")
+        if kind == "coo" and "coords" in arrays:
+            row, col = arrays["coords"]
+            index = {"row": row, "col": col}
+        else:
+            index = {name: arrays[name] for name in INDEX_ARRAYS[kind]}
     except KeyError as error:
         raise FileFormatError(f"{what} is not a scipy sparse array: it has no array {error}") from error
-    except (ValueError, TypeError, OverflowError, IndexError) as error:
-        raise FileFormatError(f"{what} is not a valid sparse array: {error}") from error
+    rows, columns = shape.tolist()
+    return SparseParts(kind, (rows, columns), data, index, FileFormatError)
+
+
+def _from_parts(parts: SparseParts, features: int | None, what: str) -> sparse.csr_array:
+    _check_shape(parts.shape, features, what)
+    check_real(parts.data.dtype, what)
+    _check_samples(parts.shape[0], parts.data.size, what)
+    csr = parts.to_csr(what)
+    csr.eliminate_zeros()
+    return _with_int32(csr, what)
+
+
+def _check_shape(shape: tuple[int, ...], features: int | None, what: str) -> None:
+    samples, width = shape
+    if not (1 <= samples <= MAX_WIDTH and 1 <= width <= MAX_WIDTH):
+        raise InputError(f"{what} must have 1 to {MAX_WIDTH} samples and features, not {samples} x {width}")
+    if features is not None and width != features:
+        raise InputError(f"{what} has {width} features a sample, but the network takes {features}")
+
+
+def _check_samples(samples: int, values: int, what: str) -> None:
+    """Refuse numbers of samples that a few bytes can claim, but not fill, before memory is taken for each."""
+    if samples > max(_EMPTY_SAMPLES, values):
+        raise InputError(f"{what} has {samples} samples, but only {values} values; leave out the empty samples")
 
 
 def _with_int32(csr: sparse.csr_array, what: str) -> sparse.csr_array:

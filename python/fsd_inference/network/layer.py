@@ -7,19 +7,28 @@ import math
 import struct
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
-from fsd_inference.network.checks import rounded_float32
+from fsd_inference.network.checks import (
+    MAX_WIDTH,
+    check_real,
+    check_unmasked,
+    dense_array,
+    nearest_float32,
+    rounded_float32,
+    shown,
+    whole_number,
+)
+from fsd_inference.network.sparse_arrays import SparseParts, ascends_strictly, csr_from_dense
 
 ActivationKind = Literal["identity", "relu", "clipped_relu"]
 ACTIVATION_KINDS: tuple[ActivationKind, ...] = get_args(ActivationKind)
 
-MAX_WIDTH = 2**31 - 1  # neurons are numbered with int32 wherever SciPy is the interface
 _U16_INPUTS = 2**16
 
 
@@ -44,14 +53,14 @@ class Activation:
     clip: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ACTIVATION_KINDS:
-            raise InputError(f"an activation is one of {', '.join(ACTIVATION_KINDS)}, not {self.kind!r}")
-        with np.errstate(over="ignore"):
-            clip = float(np.float32(self.clip))
+        if not isinstance(self.kind, str) or self.kind not in ACTIVATION_KINDS:
+            raise InputError(f"an activation is one of {', '.join(ACTIVATION_KINDS)}, not {shown(self.kind)}")
+        clip = nearest_float32(self.clip, "the clip of an activation")
         if self.kind != "clipped_relu" and clip != 0:
-            raise InputError(f"the activation {self.kind} takes no clip, but {self.clip!r} is given")
+            raise InputError(f"the activation {self.kind} takes no clip, but {shown(self.clip)} is given")
         if self.kind == "clipped_relu" and not (math.isfinite(clip) and clip > 0):
-            raise InputError(f"the clip of clipped_relu must be finite and positive in float32, not {self.clip!r}")
+            raise InputError(f"the clip of clipped_relu must be finite and positive in float32, not {shown(self.clip)}")
+        object.__setattr__(self, "kind", str(self.kind))
         object.__setattr__(self, "clip", clip)
 
     def apply(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -91,27 +100,32 @@ class Layer:
     Parameters
     ----------
     weights : sparse array or array_like, shape (n_out, n_in)
-        Copied and rounded to float32. Columns are sorted and duplicates summed; stored zeros stay connections.
+        Of any real type; copied and rounded to float32. Columns are sorted and duplicates summed; zeros that a sparse
+        array stores stay connections.
     bias : array_like, shape (n_out,), (1,) or ()
         One for each neuron, or one for all.
-    activation : Activation, optional
+    activation : Activation or {"identity", "relu"}, optional
         relu if not given.
 
     Raises
     ------
     InputError
-        If shapes do not fit, a side is empty, or a value is not a finite float32.
+        If shapes do not fit, a side is empty, a value is masked or not a finite float32, or there is no such
+        activation.
     """
 
-    def __init__(self, weights: Any, bias: ArrayLike, activation: Activation = RELU) -> None:
+    def __init__(
+        self, weights: Any, bias: ArrayLike, activation: Activation | Literal["identity", "relu"] = RELU
+    ) -> None:
         csr = _as_csr(weights)
         inputs = csr.shape[1]
+        biases = dense_array(bias, "a layer's bias")
         self._take(
-            np.array(csr.indptr, np.int64),
-            np.array(csr.indices, index_dtype(inputs)) if inputs <= MAX_WIDTH else csr.indices,
-            np.array(csr.data),
+            csr.indptr.astype(np.int64, copy=False),
+            csr.indices.astype(index_dtype(inputs)),
+            csr.data,
             inputs,
-            bias=rounded_float32(np.array(bias).reshape(-1) if np.ndim(bias) == 0 else np.array(bias), "the bias"),
+            bias=rounded_float32(np.array(biases, ndmin=1), "a layer's bias"),
             activation=activation,
         )
 
@@ -124,7 +138,7 @@ class Layer:
         columns: int,
         *,
         bias: NDArray[np.float32],
-        activation: Activation = RELU,
+        activation: Activation | Literal["identity", "relu"] = RELU,
     ) -> Layer:
         """Make a layer of the arrays of `KernelArrays` without copying them; they are made read-only.
 
@@ -145,21 +159,19 @@ class Layer:
         columns: int,
         *,
         bias: NDArray[np.float32],
-        activation: Activation,
+        activation: Activation | Literal["identity", "relu"],
     ) -> None:
-        outputs = indptr.size - 1
+        activation = _as_activation(activation)
+        columns = whole_number(columns, "the number of a layer's inputs")
+        outputs = np.size(indptr) - 1
         if not (1 <= columns <= MAX_WIDTH and 1 <= outputs <= MAX_WIDTH):
             raise InputError(f"a layer needs 1 to {MAX_WIDTH} inputs and outputs, not {columns} and {outputs}")
-        for name, array, dtype in (
+        _check_types(
             ("row starts", indptr, np.dtype(np.int64)),
             ("column indices", indices, index_dtype(columns)),
             ("weights", values, np.dtype(np.float32)),
             ("bias", bias, np.dtype(np.float32)),
-        ):
-            if array.ndim != 1 or array.dtype != dtype:
-                raise InputError(
-                    f"a layer's {name} must be a 1-D array of {dtype}, not a {array.ndim}-D one of {array.dtype}"
-                )
+        )
         if bias.size not in (1, outputs):
             raise InputError(f"a layer of {outputs} neurons needs {outputs} biases or one, not {bias.size}")
         _check_structure(indptr, indices, columns)
@@ -265,16 +277,41 @@ def index_dtype(inputs: int) -> np.dtype[Any]:
 
 
 def _as_csr(weights: Any) -> sparse.csr_array:
-    """Return a copy of `weights` as float32 CSR with columns sorted and duplicates summed."""
-    try:
-        csr = sparse.csr_array(weights, copy=True)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a layer's weights must be a 2-D array of real numbers: {error}") from error
-    if csr.ndim != 2:
-        raise InputError(f"a layer's weights must be 2-D (outputs x inputs), not {csr.ndim}-D")
-    csr.data = rounded_float32(csr.data, "a layer's weights")
-    csr.sum_duplicates()
-    return csr
+    """Return `weights` as float32 CSR of its own with columns sorted and duplicates summed."""
+    what = "a layer's weights"
+    is_sparse = bool(sparse.issparse(weights))  # a name, so that weights stays Any for the type checker
+    if not is_sparse:
+        weights = dense_array(weights, what)
+    if weights.ndim != 2:
+        raise InputError(f"{what} must be 2-D (outputs x inputs), not {weights.ndim}-D")
+    outputs, inputs = weights.shape
+    if not (1 <= inputs <= MAX_WIDTH and 1 <= outputs <= MAX_WIDTH):
+        raise InputError(f"a layer needs 1 to {MAX_WIDTH} inputs and outputs, not {inputs} and {outputs}")
+    if is_sparse:
+        return SparseParts.of(weights, what).to_csr(what)
+    check_real(weights.dtype, what)
+    return csr_from_dense(weights, what)
+
+
+def _as_activation(activation: object) -> Activation:
+    if isinstance(activation, Activation):
+        return activation
+    if not isinstance(activation, str):
+        raise InputError(f'a layer\'s activation must be an Activation, "identity" or "relu", not {shown(activation)}')
+    if activation == "clipped_relu":
+        raise InputError('clipped_relu needs its clip, such as Activation("clipped_relu", 32)')
+    return Activation(cast("ActivationKind", activation))  # which knows its names
+
+
+def _check_types(*named: tuple[str, object, np.dtype[Any]]) -> None:
+    for name, array, dtype in named:
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"a layer's {name} must be a NumPy array, not {shown(array)}")
+        check_unmasked(array, f"a layer's {name}")
+        if array.ndim != 1 or array.dtype != dtype:
+            raise InputError(
+                f"a layer's {name} must be a 1-D array of {dtype}, not a {array.ndim}-D one of {array.dtype}"
+            )
 
 
 def _check_structure(indptr: NDArray[np.int64], indices: NDArray[Any], columns: int) -> None:
@@ -285,10 +322,7 @@ def _check_structure(indptr: NDArray[np.int64], indices: NDArray[Any], columns: 
         return
     if int(indices.max()) >= columns:
         raise InputError(f"a layer of {columns} inputs has a connection to input {int(indices.max())} (counted from 0)")
-    ascends = indices[1:] > indices[:-1]
-    starts = indptr[1:-1]
-    ascends[starts[(starts > 0) & (starts < indices.size)] - 1] = True  # the last of a row before the next row's first
-    if not ascends.all():
+    if not ascends_strictly(indptr, indices):
         raise InputError("a layer's column indices must ascend strictly within each row")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from fsd_inference.errors import InputError
+from fsd_inference.network.checks import shown
 from fsd_inference.network.file_format import LayersInFiles, write_network
 from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
 from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
@@ -30,13 +31,20 @@ class Network:
     Raises
     ------
     InputError
-        If there is no layer, or two neighbours do not fit.
+        If there is no layer, something else is among them, or two neighbours do not fit.
     """
 
     def __init__(self, layers: Iterable[Layer], *, name: str = "network") -> None:
+        if not isinstance(layers, Iterable):
+            raise InputError(f"a network is made of layers, such as Network([layer]), not of {shown(layers)}")
         held = tuple(layers)
         if not held:
             raise InputError("a network needs at least one layer")
+        for k, layer in enumerate(held):
+            if not isinstance(layer, Layer):
+                raise InputError(f"layer {k} of a network must be a Layer, not {shown(layer)}")
+        if not isinstance(name, str):
+            raise InputError(f"the name of a network must be text, not {shown(name)}")
         for k, (before, after) in enumerate(itertools.pairwise(held)):
             if before.shape[0] != after.shape[1]:
                 raise InputError(
@@ -48,6 +56,8 @@ class Network:
     @classmethod
     def from_source(cls, source: LayerSource, *, name: str = "network") -> Network:
         """Return a network whose layers are asked of `source` whenever they are needed, and not kept."""
+        if not isinstance(source, LayerSource):
+            raise InputError(f"the source of a network must be a LayerSource, not {shown(source)}")
         network = cls.__new__(cls)
         network._source = source
         network._name = name

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
-from fsd_inference.network.layer import MAX_WIDTH, RELU, Layer, index_dtype
+from fsd_inference.network.checks import MAX_WIDTH, whole_number
+from fsd_inference.network.layer import RELU, Layer, index_dtype
 from fsd_inference.network.model import Network
 from fsd_inference.network.source import LayerSource
 
@@ -46,6 +47,9 @@ def random_network(widths: Sequence[int], connections: int, *, seed: int = 0) ->
     """
     if len(widths) < 2:
         raise InputError("a random network needs at least two widths: its features, then the neurons of each layer")
+    widths = tuple(whole_number(width, "the width of a layer") for width in widths)
+    connections = whole_number(connections, "the connections of a neuron")
+    seed = whole_number(seed, "a seed")
     for width in widths:
         if not 1 <= width <= MAX_WIDTH:
             raise InputError(f"the width of a layer must be 1 to {MAX_WIDTH} neurons, not {width}")
@@ -53,7 +57,7 @@ def random_network(widths: Sequence[int], connections: int, *, seed: int = 0) ->
         raise InputError(f"a neuron of a random network needs at least one connection, not {connections}")
     if seed < 0:
         raise InputError(f"a seed must not be negative, but {seed} is")
-    source = _RandomLayers(tuple(widths), connections, seed)
+    source = _RandomLayers(widths, connections, seed)
     return Network.from_source(source, name=f"random-{max(widths)}x{len(widths) - 1}-seed{seed}")
 
 

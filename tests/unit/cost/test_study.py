@@ -130,14 +130,30 @@ def test_patterns_differ() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "seconds,samples\n1.5,20\n0,3\n",
+        "\ufeffseconds,samples\n1.5,20\n0,3",
+        "Seconds;SAMPLES\r\n1.5;20\r\n0;3\r\n",
+        "seconds\tsamples\n1.5\t20\n0\t3\n",
+        " seconds , samples \n 1.5 , 20 \n\n0,\t3\n \t\n",
+        '"Seconds","Samples"\r"15e-1"," 20"\r"0",3\r',
+    ],
+)
+def test_traces_of_spreadsheets(text: str) -> None:
+    assert parse_trace(text, "day.csv") == (Query(0.0, 3), Query(1.5, 20))
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("seconds,samples\n", "the trace is empty"),
-        ("", "the first line must be"),
+        ("", "line 1: must be 'seconds,samples'"),
         ("seconds,samples\n5\n", "line 2: must be seconds and samples"),
         ("seconds,samples\n5,x\n", "line 2: must be seconds and samples"),
         ("seconds,samples\n5,0\n", "line 2: a query has 1 to 1,000,000,000 samples"),
         ("seconds,samples\n1,1\nnan,4\n", "line 3: seconds must be 0 to 86400"),
+        ("seconds,samples\n1,\u0664\n", "line 2: must be seconds and samples"),
         ("seconds,samples\n86400,4\n", "line 2: seconds must be"),
     ],
 )

@@ -1,0 +1,193 @@
+"""Arrays as float32 CSR, whatever their form and type: values widened before they are summed, structures checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from fsd_inference.errors import InputError
+from fsd_inference.network.checks import check_real, check_unmasked, rounded_float32
+
+# What describes where the values are, by format: the attributes of SciPy's arrays, and the members of its files.
+INDEX_ARRAYS: dict[str, tuple[str, ...]] = {
+    "csr": ("indices", "indptr"),
+    "csc": ("indices", "indptr"),
+    "bsr": ("indices", "indptr"),
+    "coo": ("row", "col"),
+    "dia": ("offsets",),
+}
+BLOCK_ENTRIES = 1 << 22  # of a dense array that are converted at once
+
+
+@dataclass(frozen=True, slots=True)
+class SparseParts:
+    """The arrays that a 2-D sparse array consists of, not yet trusted.
+
+    SciPy itself can neither copy, convert nor sum an array of half precision or foreign byte order, although it makes,
+    saves and loads them; nor does it check indices before its compiled code follows them.
+
+    Attributes
+    ----------
+    format : str
+        A key of `INDEX_ARRAYS`.
+    shape : tuple of int
+        Rows and columns, at least one each.
+    data : ndarray
+        The values.
+    index : mapping of str to ndarray
+        By the names in `INDEX_ARRAYS`.
+    wrong : type of InputError
+        What is raised where the structure is wrong.
+    """
+
+    format: str
+    shape: tuple[int, int]
+    data: NDArray[Any]
+    index: Mapping[str, NDArray[Any]]
+    wrong: type[InputError] = InputError
+
+    @classmethod
+    def of(cls, x: Any, what: str) -> SparseParts:
+        """Take SciPy's 2-D array or matrix `x` apart; nothing is copied but `lil` and `dok`, which become `coo`.
+
+        Raises
+        ------
+        InputError
+            If it does not hold real numbers, or has masked values.
+        """
+        check_real(x.dtype, what)
+        if x.format == "lil":  # whose own conversion rounds long doubles to doubles
+            values, columns = list(chain.from_iterable(x.data)), list(chain.from_iterable(x.rows))
+            check_unmasked(values, what)
+            rows = np.repeat(np.arange(x.shape[0]), [len(row) for row in x.rows])
+            index = {"row": rows, "col": np.array(columns, np.int64)}
+            return cls("coo", x.shape, np.array(values, x.dtype), index)
+        if x.format == "dok":
+            x = x.tocoo()
+        check_unmasked(x.data, what)
+        index = {name: np.asarray(getattr(x, name)) for name in INDEX_ARRAYS[x.format]}
+        return cls(x.format, x.shape, np.asarray(x.data), index)
+
+    def to_csr(self, what: str) -> sparse.csr_array:
+        """Return a float32 copy in CSR, columns ascending and duplicates summed; stored zeros stay.
+
+        Duplicates are summed before they are rounded, truth values by "or".
+
+        Raises
+        ------
+        InputError
+            If the structure is wrong, or a value is not a finite float32.
+        """
+        check_real(self.data.dtype, what)
+        try:
+            data, index = self._checked()
+        except ValueError as error:
+            raise self.wrong(f"{what} is not a valid sparse array: {error}") from error
+        # Without duplicates, rounding first gives the same and takes half of the memory.
+        has_single = self.format in {"csr", "csc"} and ascends_strictly(index["indptr"], index["indices"])
+        values = rounded_float32(data, what) if has_single else data.astype(_summing_type(data.dtype))
+        if self.format == "coo":
+            csr = sparse.coo_array((values, (index["row"], index["col"])), shape=self.shape).tocsr()
+        elif self.format == "dia":
+            csr = sparse.dia_array((values, index["offsets"]), shape=self.shape).tocsr()
+        else:
+            form = {"csr": sparse.csr_array, "csc": sparse.csc_array, "bsr": sparse.bsr_array}[self.format]
+            csr = form((values, index["indices"], index["indptr"]), shape=self.shape, copy=True).tocsr()
+        csr.sum_duplicates()
+        csr.data = rounded_float32(csr.data, what)
+        return csr
+
+    def _checked(self) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """Return data and index arrays without what lies beyond the structure; ValueError says what is wrong."""
+        for name, array in self.index.items():
+            if array.dtype.kind not in "iu" or array.ndim != 1:
+                raise ValueError(f"{name} is not a 1-D array of whole numbers")
+        if self.data.ndim != {"bsr": 3, "dia": 2}.get(self.format, 1):
+            raise ValueError(f"the values of {self.format} cannot be {self.data.ndim}-D")
+        for name in self.index.keys() - {"indptr"}:
+            if len(self.index[name]) != len(self.data):
+                raise ValueError(f"{name} has {len(self.index[name])} entries for {len(self.data)} values")
+        if self.format == "coo":
+            for name, size in zip(INDEX_ARRAYS["coo"], self.shape, strict=True):
+                _check_range(name, self.index[name], size)
+            return self.data, dict(self.index)
+        return self._checked_diagonals() if self.format == "dia" else self._checked_rows()
+
+    def _checked_diagonals(self) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        offsets, (rows, columns) = self.index["offsets"], self.shape
+        if np.unique(offsets).size != offsets.size:
+            raise ValueError("a diagonal is there twice")
+        inside = (offsets < columns) & (offsets > -rows)
+        return self.data[inside, :columns], {"offsets": offsets[inside]}
+
+    def _checked_rows(self) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """Check rows of values (csr), of blocks (bsr), or columns (csc)."""
+        rows, columns = self.shape
+        height, width = self.data.shape[1:] if self.format == "bsr" else (1, 1)
+        if not height or not width or rows % height or columns % width:
+            raise ValueError(f"{rows} x {columns} cannot be divided into blocks of {height} x {width}")
+        major, minor = rows // height, columns // width
+        if self.format == "csc":
+            major, minor = minor, major
+        indptr = self.index["indptr"]
+        if len(indptr) != major + 1:
+            raise ValueError(f"indptr has {len(indptr)} entries, not {major + 1}")
+        if indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any() or indptr[-1] > len(self.data):
+            raise ValueError(f"indptr does not ascend from 0 to at most {len(self.data)}")
+        count = int(indptr[-1])
+        indices = self.index["indices"][:count]
+        _check_range("indices", indices, minor)
+        return self.data[:count], {"indices": indices, "indptr": indptr}
+
+
+def csr_from_blocks(blocks: Iterable[NDArray[Any]], columns: int, what: str) -> sparse.csr_array:
+    """Return dense blocks of rows x columns, one above the other, as float32 CSR; what rounds to zero is left out.
+
+    Raises
+    ------
+    InputError
+        If a value is not a finite float32.
+    """
+    counts, places, values = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    for block in blocks:
+        rounded = rounded_float32(block, what)
+        mask = rounded != 0
+        count = np.count_nonzero(mask, axis=1)
+        place = np.flatnonzero(mask)
+        counts.append(count)
+        places.append((place - np.repeat(np.arange(len(block)) * columns, count)).astype(np.int32))
+        values.append(rounded[mask])
+    indptr = np.cumsum(np.concatenate(counts))
+    return sparse.csr_array((np.concatenate(values), np.concatenate(places), indptr), shape=(indptr.size - 1, columns))
+
+
+def csr_from_dense(x: NDArray[Any], what: str) -> sparse.csr_array:
+    """Return a 2-D array as `csr_from_blocks` does, converted block by block."""
+    step = max(1, BLOCK_ENTRIES // x.shape[1])
+    return csr_from_blocks((x[start : start + step] for start in range(0, len(x), step)), x.shape[1], what)
+
+
+def ascends_strictly(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
+    """Return whether each row's (or column's) indices ascend strictly."""
+    ascends = indices[1:] > indices[:-1]
+    starts = indptr[1:-1]
+    ascends[starts[(starts > 0) & (starts < indices.size)] - 1] = True  # the last of a row before the next row's first
+    return bool(ascends.all())
+
+
+def _summing_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a type that holds each value of `dtype` exactly, and sums of small ones without overflow."""
+    if dtype.kind == "b":
+        return dtype
+    return np.dtype(np.float64 if dtype.itemsize < 8 else np.longdouble)
+
+
+def _check_range(name: str, array: NDArray[Any], size: int) -> None:
+    if array.size and (int(array.min()) < 0 or int(array.max()) >= size):
+        raise ValueError(f"{name} has numbers that are not in 0 to {size - 1}")
