@@ -15,6 +15,7 @@ from mypy_boto3_s3 import S3Client
 
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import running_emulator
+from tests.support.aws_configuration import no_aws_configuration
 from tests.support.proxy import FaultProxy
 from tests.support.skips import summarize_skips
 
@@ -44,6 +45,13 @@ def queue_clients(emulator_url: str) -> Iterator[Clients]:
 @pytest.fixture(scope="session")
 def s3_client(queue_clients: Clients) -> S3Client:
     return queue_clients.s3
+
+
+@pytest.fixture
+def aws_configuration() -> Iterator[pytest.MonkeyPatch]:
+    """Take the user's AWS configuration away, and set another one with what is returned."""
+    with no_aws_configuration() as patch:
+        yield patch
 
 
 _numbers = itertools.count()

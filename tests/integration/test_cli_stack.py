@@ -64,6 +64,7 @@ def test_up_show_down(fsd: Fsd, tmp_path: Path) -> None:
         stop_emulator(stack.emulator)
 
 
+@pytest.mark.usefixtures("aws_configuration")
 def test_on_a_given_endpoint(fsd: Fsd, tmp_path: Path, emulator_url: str) -> None:
     file = tmp_path / "stack.json"
     assert fsd("stack", "up", "--endpoint-url", emulator_url, "-o", file).code == 0

@@ -23,6 +23,7 @@ from fsd_inference.aws.stack import save_stack
 from fsd_inference.aws.status import RunStatus
 from fsd_inference.errors import FsdError, StackUpdatedError
 from fsd_inference.records import FunctionsSpec, WorkerFunction
+from tests.support.aws_configuration import no_aws_configuration
 from tests.support.calls import Caller, Pushed, caller
 from tests.support.runs import same, serial
 
@@ -41,6 +42,16 @@ class Context:
 
     def get_remaining_time_in_millis(self) -> int:
         return int(self.left_s * 1000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keys() -> Iterator[None]:
+    """What Lambda gives a function, which has no other configuration."""
+    with no_aws_configuration() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_REGION", "us-east-1")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,7 @@ def test_a_stack_that_is_not_as_described(clients: Clients) -> None:
     delete_stack(clients, stack)
 
 
+@pytest.mark.usefixtures("aws_configuration")
 def test_nobody_answers_for_a_stack(clients: Clients) -> None:
     stack = create_stack(clients, StackSettings("silent", ranks=1))
     nobody = Clients("http://127.0.0.1:9")
@@ -213,6 +214,7 @@ def test_another_process_takes_the_stack_down(tmp_path: Path) -> None:
     take_down(stack)
 
 
+@pytest.mark.usefixtures("aws_configuration")
 def test_a_stack_at_an_endpoint_url(emulator_url: str, clients: Clients) -> None:
     stack = bring_up(StackSettings("given", ranks=1), endpoint_url=emulator_url)
     assert stack.emulator is None

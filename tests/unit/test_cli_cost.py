@@ -117,7 +117,11 @@ def test_prices_show(fsd: Fsd) -> None:
     assert fsd("prices", "show", "--json").json() == load_prices().to_json()
 
 
-def test_prices_update_writes_a_file_or_none(fsd: Fsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prices_update_writes_a_file_or_none(
+    fsd: Fsd, tmp_path: Path, aws_configuration: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws_configuration.setenv("AWS_ACCESS_KEY_ID", "test")
+    aws_configuration.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setattr(Clients, "pricing", PriceList(PRODUCTS))
     said = fsd("prices", "update", "--region", "us-east-1", "-o", tmp_path / "mine.json")
     assert (said.code, said.stderr) == (0, "")

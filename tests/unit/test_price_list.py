@@ -126,6 +126,7 @@ class NoJson(PriceList):
         return {"PriceList": ["{"]}
 
 
+@pytest.mark.usefixtures("aws_configuration")
 def test_requests_and_answers_fit_the_sdk() -> None:
     """botocore's own model of the API checks what is asked and what is answered here."""
     client = boto3.client("pricing", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
@@ -142,6 +143,7 @@ def test_requests_and_answers_fit_the_sdk() -> None:
     assert fetch_prices(Recorder(), "us-east-1") == fetch_prices(source, "us-east-1")
 
 
+@pytest.mark.usefixtures("aws_configuration")
 def test_a_refusal_is_a_stack_error() -> None:
     client = boto3.client("pricing", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
     with Stubber(client) as stub:

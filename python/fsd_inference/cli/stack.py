@@ -12,7 +12,7 @@ from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_output
 from fsd_inference.endpoints import check_endpoint, is_loopback, is_plain
-from fsd_inference.errors import InputError, StackError
+from fsd_inference.errors import InputError, SettingError, StackError
 
 if TYPE_CHECKING:
     from fsd_inference.records import StackSpec
@@ -49,7 +49,10 @@ def up(
     if output.exists():
         raise InputError(f"{output} is there already; take that stack down first: fsd stack down {output}")
     if endpoint_url is not None:
-        check_endpoint(endpoint_url)
+        try:
+            check_endpoint(endpoint_url)
+        except SettingError as error:
+            raise SettingError(f"--endpoint-url must be an http(s) URL: {error}") from error
         if is_plain(endpoint_url) and not is_loopback(endpoint_url):
             out.note(f"what is sent to {endpoint_url}, keys apart, is not encrypted: use https where others listen")
     from fsd_inference.aws.local import bring_up, take_down  # noqa: PLC0415

@@ -6,13 +6,13 @@ import json
 import string
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.stub import Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsd_inference.aws.sessions import emulator_session
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.queue import QueueChannel, QueueSettings, _Message, decode, encode, pack
 from fsd_inference.config import RetrySettings
@@ -21,7 +21,7 @@ from fsd_inference.errors import ChannelError, SettingError
 TOPIC = "arn:aws:sns:us-east-1:000000000000:lane-0"
 QUEUE = "http://127.0.0.1/000000000000/lane-rank-0"
 OFF = Config(retries={"total_max_attempts": 1})
-SESSION = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+SESSION = emulator_session(None).boto3
 EXPECTED = [Expected(Kind.DATA, 0, 0, 1)]
 
 
