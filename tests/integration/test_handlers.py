@@ -44,7 +44,7 @@ class Context:
         return int(self.left_s * 1000)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def keys() -> Iterator[None]:
     """What Lambda gives a function, which has no other configuration."""
     with no_aws_configuration() as patch:
@@ -55,7 +55,7 @@ def keys() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def calls(emulator_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+def calls(keys: None, emulator_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """A stack whose functions are not there: the handlers are called here."""
     made = bring_up(StackSettings("handlers", ranks=2, purge_settle_s=0.0), endpoint_url=emulator_url)
     queue = made.lanes[0].queue_urls[0].replace("lane0-rank0", "failures")

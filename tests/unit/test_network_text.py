@@ -42,7 +42,14 @@ def test_categories_are_the_official_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"2\r\n30\r\n", b"\xef\xbb\xbf2\n30", b" 2\t\n30 \n\n \n", b"2.0\n3e1\n", b"2\r30\r", gzip.compress(b"2\n30\n")],
+    [
+        b"2\r\n30\r\n",
+        b"\xef\xbb\xbf2\n30",
+        b" 2\t\n30 \n\n \n",
+        b"2.0\n3e1\n",
+        b"2\r30\r",
+        gzip.compress(b"2\n30\n", mtime=0),
+    ],
 )
 def test_categories_of_other_tools_are_understood(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "c.tsv").write_bytes(content)
@@ -77,7 +84,7 @@ def test_wrong_categories_are_refused(content: str, line: int, tmp_path: Path) -
 def test_missing_and_damaged_categories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="cannot be read"):
         read_categories(tmp_path / "absent")
-    (tmp_path / "c.tsv").write_bytes(gzip.compress(b"2\n30\n")[:-9])
+    (tmp_path / "c.tsv").write_bytes(gzip.compress(b"2\n30\n", mtime=0)[:-9])
     with pytest.raises(FileFormatError, match="truncated or damaged"):
         read_categories(tmp_path / "c.tsv")
 
@@ -103,7 +110,7 @@ IMAGES = b"1\t2\t1\n3\t1\t3\n1\t4\t2.5\n3\t4\t-1\n"
 )
 def test_images_are_samples_features_and_values(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_bytes(content)
-    (tmp_path / "X.TSV.GZ").write_bytes(gzip.compress(content[:20]) + gzip.compress(content[20:]))
+    (tmp_path / "X.TSV.GZ").write_bytes(gzip.compress(content[:20], mtime=0) + gzip.compress(content[20:], mtime=0))
     for name in ("x.tsv", "X.TSV.GZ"):
         for features in (4, None):
             assert_is_batch(load_inputs(tmp_path / name, features), BATCH)
@@ -111,7 +118,7 @@ def test_images_are_samples_features_and_values(content: bytes, tmp_path: Path) 
 
 
 def test_compression_is_told_by_content(tmp_path: Path) -> None:
-    (tmp_path / "packed.tsv").write_bytes(gzip.compress(IMAGES))
+    (tmp_path / "packed.tsv").write_bytes(gzip.compress(IMAGES, mtime=0))
     (tmp_path / "plain.tsv.gz").write_bytes(IMAGES)
     for name in ("packed.tsv", "plain.tsv.gz"):
         assert_is_batch(load_inputs(tmp_path / name, 4), BATCH)
@@ -139,10 +146,10 @@ def test_the_largest_sample_number_is_how_many_there_are(tmp_path: Path) -> None
         (b"1,2,1\n", "line 1: '1,2,1' is not sample, feature and value"),
         (b"16777217\t1\t1\n", "16777217 samples, but only 1 values"),
         ("1\t2\t1\n".encode("utf-16"), "line 1: .* is not sample, feature and value"),
-        (gzip.compress(IMAGES)[:-10], "truncated or damaged"),
-        (gzip.compress(IMAGES)[:-4] + b"1234", "truncated or damaged"),
-        (gzip.compress(IMAGES)[:12] + b"\xff" + gzip.compress(IMAGES)[13:], "truncated or damaged"),
-        (gzip.compress(IMAGES) + b"more", "truncated or damaged"),
+        (gzip.compress(IMAGES, mtime=0)[:-10], "truncated or damaged"),
+        (gzip.compress(IMAGES, mtime=0)[:-4] + b"1234", "truncated or damaged"),
+        (gzip.compress(IMAGES, mtime=0)[:12] + b"\xff" + gzip.compress(IMAGES, mtime=0)[13:], "truncated or damaged"),
+        (gzip.compress(IMAGES, mtime=0) + b"more", "truncated or damaged"),
     ],
 )
 def test_wrong_images_are_refused(content: bytes, says: str, tmp_path: Path) -> None:
