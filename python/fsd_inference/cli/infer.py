@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fsd_inference.atomic import atomic_files
 from fsd_inference.cli.advise import seconds_of
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
@@ -131,7 +131,7 @@ def infer(
         if path is not None:
             check_output(path)
     if report is not None:
-        check_output(report, directory=True)
+        check_output(report, directory=True, filled=True)
     if plots:
         _check_plots(report)
     check_distinct(NETWORK=network, INPUT=batch, output=output, categories=categories, report=report, stack=stack)
@@ -216,17 +216,16 @@ def _check_plots(report: Path | None) -> None:
 def _write(inference: Inference, output: Path, categories: Path | None, report: Path | None, plots: bool) -> None:
     """Write all files, none of which takes its place before all are complete."""
     from fsd_inference.network import save_outputs, write_categories  # noqa: PLC0415
-    from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
 
     assert inference.outputs is not None  # noqa: S101 - rows were asked for
-    with ExitStack() as files:
-        save_outputs(files.enter_context(atomic_file(output)), inference.outputs)
+    with atomic_files() as place:
+        save_outputs(place(output), inference.outputs)
         if categories is not None:
             import numpy as np  # noqa: PLC0415
 
             alive = np.zeros(inference.report.samples, bool)
             alive[inference.alive()] = True
-            write_categories(files.enter_context(atomic_file(categories)), alive)
+            write_categories(place(categories), alive)
         if report is not None:
             inference.report.save(report, plots=plots)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fsd_inference.atomic import write_text
 from fsd_inference.errors import FileFormatError
-from fsd_inference.network.atomic import atomic_file
 
 
 def write_categories(path: str | os.PathLike[str], alive: ArrayLike) -> None:
@@ -24,12 +24,11 @@ def write_categories(path: str | os.PathLike[str], alive: ArrayLike) -> None:
 
     Raises
     ------
-    InputError
+    InputError, OutputError
         If the place cannot be written.
     """
     numbers = np.flatnonzero(np.asarray(alive, bool)) + 1
-    with atomic_file(path) as beside:
-        beside.write_text("".join(f"{number}\n" for number in numbers.tolist()), encoding="ascii")
+    write_text(path, "".join(f"{number}\n" for number in numbers.tolist()))
 
 
 def read_categories(path: str | os.PathLike[str]) -> NDArray[np.int64]:

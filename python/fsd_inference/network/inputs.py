@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fsd_inference.atomic import atomic_file
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.network.atomic import atomic_file
 from fsd_inference.network.checks import rounded_float32
 from fsd_inference.network.layer import MAX_WIDTH
 from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC, map_npy, read_npz
@@ -118,7 +118,7 @@ def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> Non
 
     Raises
     ------
-    InputError
+    InputError, OutputError
         If the place cannot be written.
     """
     members: dict[str, NDArray[Any]] = {
