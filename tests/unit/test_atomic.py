@@ -338,6 +338,17 @@ def test_files_take_their_places_together(tmp_path: Path) -> None:
     assert entries(tmp_path) == {"first", "second"}
 
 
+def test_a_block_inside_a_block_says_the_outer_path(tmp_path: Path) -> None:
+    path = tmp_path / "target"
+    with (
+        pytest.raises(OutputError, match=f"^{path} cannot be written: No space left"),
+        atomic_file(path) as outer,
+        atomic_file(outer),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert entries(tmp_path) == set()
+
+
 def test_parents_that_were_made_are_not_left(tmp_path: Path) -> None:
     for path in (tmp_path / "a" / "b", tmp_path / "a"):
         with pytest.raises(RuntimeError), filled_directory(path):

@@ -68,7 +68,7 @@ def explain(error: BaseException) -> Failure:
 def _said_by_the_system(error: OSError) -> str:
     if isinstance(error, shutil.Error):  # of a whole tree: a list of source, target, and why
         _, target, why = error.args[0][0]
-        return f"{target}: {why}"
+        return f"{target}: {str(why).partition(':')[0]}"
     text = error.strerror or str(error)
     is_full = error.errno in _NO_SPACE
     # Of two files, it is the second that is written.

@@ -10,7 +10,7 @@ import typer
 from fsd_inference.atomic import write_text
 from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
-from fsd_inference.cli.outputs import check_output
+from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.records import REPORT_FILE
 
@@ -62,6 +62,8 @@ def report(
 
     if output is not None:
         check_output(output)
+        for path in runs:
+            check_distinct(DIR=path / REPORT_FILE if path.is_dir() else path, output=output)
     if plots:
         check_plots()
     table_of_prices = load_prices(region, prices)

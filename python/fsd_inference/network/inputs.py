@@ -113,8 +113,13 @@ def csr_from_blocks(blocks: Iterable[NDArray[Any]], features: int, what: str = "
     return _with_int32(sparse.csr_array((np.concatenate(values), np.concatenate(columns), indptr), shape=shape), what)
 
 
-def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> None:
+def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> int:
     """Write a CSR array where `scipy.sparse.load_npz` finds it; the file appears when it is complete.
+
+    Returns
+    -------
+    int
+        Bytes that were written.
 
     Raises
     ------
@@ -129,14 +134,13 @@ def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> Non
         "data": outputs.data,
         "_is_array": np.array(True),
     }
-    with (
-        atomic_file(path) as beside,
+    with atomic_file(path) as beside:
         # The fastest level: activations have many equal values, and a slower one gains little.
-        zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-    ):
-        for name, array in members.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, array in members.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
+        return beside.stat().st_size
 
 
 def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.csr_array:

@@ -14,6 +14,9 @@ from fsd_inference.report.pricing import price
 from fsd_inference.report.run_page import run_page
 from fsd_inference.report.trace import trace
 
+FILES = (REPORT_FILE, "report.html", "trace.json")
+"""What a report is saved as, plots aside."""
+
 
 class Report(RunReport):
     """Figures of one run (see `RunReport`), which can be saved as pages and drawings."""
@@ -51,9 +54,9 @@ class Report(RunReport):
         figures = run_figures(self)
         html = run_page(figures, price(self))
         with filled_directory(directory) as folder, atomic_files() as place:
-            place(folder / REPORT_FILE).write_text(self.to_text(), encoding="utf-8")
-            place(folder / "report.html").write_text(html, encoding="utf-8")
-            place(folder / "trace.json").write_text(json.dumps(trace(figures), separators=(",", ":")), encoding="utf-8")
+            texts = self.to_text(), html, json.dumps(trace(figures), separators=(",", ":"))
+            for name, text in zip(FILES, texts, strict=True):
+                place(folder / name).write_text(text, encoding="utf-8")
             if plots:
                 draw_plots(figures, folder, place)
         return Path(directory) / REPORT_FILE
