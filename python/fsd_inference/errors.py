@@ -6,6 +6,7 @@
     ├── InputError              what the user handed in cannot be used; the CLI ends with exit code 2
     │   ├── FileFormatError     a file is missing, truncated, corrupt or of another kind
     │   └── SettingError        a flag or setting makes no sense, alone or beside the others
+    ├── OutputError             an output could not be written to its end: a full disk, a pipe that nobody reads
     ├── StoreError              a store could not read or write (never raised for "not there")
     │   └── AccessDeniedError   it refused: credentials or policy
     ├── ChannelError            a channel could not send or receive
@@ -59,6 +60,12 @@ class FileFormatError(InputError):
 
 class SettingError(InputError):
     """A flag or setting makes no sense, alone or beside the others."""
+
+
+class OutputError(FsdError):
+    """An output could not be written to its end, though its place is right: a full disk, a pipe that nobody reads."""
+
+    retryable = True
 
 
 class StoreError(FsdError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -13,8 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from fsd_inference.atomic import filled_directory, write_text
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
+
+REPORT_FILE = "report.json"
 
 EACH_MESSAGE = ".messages"
 """Ends a kind of billing units in which each message of a batch is rounded up, instead of their sum."""
@@ -503,7 +505,7 @@ class RunReport:
             There is none, or it is not a run's report.
         """
         file = Path(path)
-        file = file / "report.json" if file.is_dir() else file
+        file = file / REPORT_FILE if file.is_dir() else file
         try:
             return cls.from_json(json.loads(file.read_bytes()))
         except OSError as error:
@@ -515,14 +517,13 @@ class RunReport:
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``report.json`` into a directory, which is made if need be, and return its path."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "report.json"
-        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".report", suffix=".tmp", delete=False) as file:
-            file.write(json.dumps(self.to_json()))  # json.dump encodes in Python, piece by piece
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
-        return path
+        with filled_directory(directory) as folder:
+            write_text(folder / REPORT_FILE, self.to_text())
+        return Path(directory) / REPORT_FILE
+
+    def to_text(self) -> str:
+        """Return what ``report.json`` holds."""
+        return json.dumps(self.to_json())  # json.dump encodes in Python, piece by piece
 
 
 def _take_usage(fields: Fields, where: str) -> Usage:

@@ -85,7 +85,15 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("infer net in.npz -o out --categories out", "output and categories are both out"),
         ("infer net in.npz -o nowhere/out", "nowhere is not a directory"),
         ("infer net in.npz -o .", ". is a directory"),
-        ("dataset digits --neurons 1024 --samples 5 -o pipe", "pipe is a device or a pipe"),
+        ("dataset digits --neurons 1024 --samples 5 -o stdout", "stdout, which leads to /proc/self, cannot be written"),
+        (
+            "dataset digits --neurons 1024 --samples 5 -o round",
+            "round cannot be written: its symbolic",
+        ),
+        ("partition net --workers 4 -o pipe", "pipe is something else than a directory"),
+        ("partition net --workers 4 -o same", "NETWORK and output are both net and same, which is the same"),
+        ("infer net in.npz -o out --report pipe", "pipe is something else than a directory"),
+        ("infer net in.npz -o out --categories out2", "output and categories are both out and out2"),
         ("infer net in.npz -o out --categories nowhere/c", "nowhere is not a directory"),
         ("infer net in.npz -o out --report nowhere/r", "nowhere is not a directory"),
         ("partition net --workers 0 -o out", "--workers"),
@@ -164,6 +172,9 @@ def test_nonsense_is_one_line_and_code_2(
     Path("full").mkdir()
     Path("full/other").write_text("not ours")
     os.mkfifo("pipe")
+    for name, target in (("stdout", "/proc/self/fd/1"), ("round", "round"), ("same", "net"), ("out2", "out")):
+        Path(name).symlink_to(target)
+    before = entries(tmp_path)
     plain = fsd(*arguments.split())
     assert plain.code == 2
     assert said in plain.error()
@@ -173,7 +184,7 @@ def test_nonsense_is_one_line_and_code_2(
     assert machine.error() == plain.error()
     assert said in machine.json()["error"]["message"]
     assert machine.json()["error"]["retryable"] is False
-    assert entries(tmp_path) == {"full", "pipe"}
+    assert entries(tmp_path) == before
     assert entries(Path("full")) == {"other"}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fsd_inference.aws.stack import load_stack, save_stack
-from fsd_inference.errors import FileFormatError
+from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.records import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
 
@@ -156,5 +156,5 @@ def test_other_files(path: Path) -> None:
             load_stack(path)
     with pytest.raises(FileFormatError, match="cannot read"):
         load_stack(path.parent)
-    with pytest.raises(FileFormatError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         save_stack(STACK, path.parent / "none" / "stack.json")

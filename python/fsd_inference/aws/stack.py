@@ -6,8 +6,8 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from uuid import uuid4
 
+from fsd_inference.atomic import write_text
 from fsd_inference.endpoints import check_endpoint
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
@@ -26,15 +26,8 @@ _LARGEST_MESSAGE = 1024 * 1024
 
 
 def save_stack(stack: StackSpec, path: Path) -> None:
-    """Write `stack` to `path`, whole or not at all."""
-    new = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        new.write_text(json.dumps({"format": _FORMAT, "version": _VERSION, **asdict(stack)}, indent=2) + "\n")
-        new.replace(path)
-    except OSError as error:
-        raise FileFormatError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        new.unlink(missing_ok=True)
+    """Write `stack` to `path`, whole or not at all; raise InputError or OutputError if that cannot be done."""
+    write_text(path, json.dumps({"format": _FORMAT, "version": _VERSION, **asdict(stack)}, indent=2) + "\n")
 
 
 def load_stack(path: Path) -> StackSpec:

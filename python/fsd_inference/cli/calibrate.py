@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fsd_inference.atomic import write_text
 from fsd_inference.cli.console import Output, table
 from fsd_inference.cli.options import Json, examples
-from fsd_inference.cli.outputs import check_output
+from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ def calibrate(
     """
     from fsd_inference.cost.fitting import fit_services  # noqa: PLC0415
     from fsd_inference.cost.timing import load_timing, timing_json  # noqa: PLC0415
-    from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
+    from fsd_inference.records import REPORT_FILE  # noqa: PLC0415
     from fsd_inference.session.calibration import machine, measure_kernel  # noqa: PLC0415
 
     out = Output(as_json)
     check_output(output)
+    for path in runs or []:
+        check_distinct(runs=path / REPORT_FILE if path.is_dir() else path, output=output)
     if runs:
         what = f"{len(runs)} runs"
         found = fit_services([_read(path) for path in runs], delay_s=delay_s)
@@ -60,8 +63,7 @@ def calibrate(
             found = measure_kernel()
     load_timing(base).with_values("these", found)  # what makes no sense is not written
     value = timing_json(output.stem, time.strftime("%Y-%m-%d"), base, found)
-    with atomic_file(output) as path:
-        path.write_text(json.dumps(value, indent=1) + "\n")
+    write_text(output, json.dumps(value, indent=1) + "\n")
     rows = [(name, f"{entry['value']:,.6g}", entry["unit"]) for name, entry in value["values"].items()]
     out.result({"path": str(output), **value}, table(what, ("value", "is", "unit"), rows), f"{output}: for --timing")
 

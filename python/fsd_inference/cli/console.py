@@ -48,13 +48,17 @@ class Output:
 
     def result(self, record: Mapping[str, Any], *tables: RenderableType) -> None:
         """Print the result: `record` as one line of JSON, or `tables`."""
-        if self._as_json:
-            print_json(record)
-        else:
-            console = _console(stderr=False)
-            for table in tables:
-                console.print(table, soft_wrap=isinstance(table, str))
-            sys.stdout.flush()  # so that a full disk is heard of here
+        try:
+            if self._as_json:
+                print_json(record)
+            else:
+                console = _console(stderr=False)
+                for table in tables:
+                    console.print(table, soft_wrap=isinstance(table, str))
+                sys.stdout.flush()  # so that a full disk is heard of here
+        except OSError as error:
+            error.filename = error.filename or "stdout"
+            raise
 
     def note(self, text: str) -> None:
         """Tell people something on the way; machines do not hear it."""

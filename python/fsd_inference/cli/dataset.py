@@ -28,8 +28,7 @@ def digits(
     out = Output(as_json)
     check_output(output)
     batch = network.digits(neurons, samples)
-    network.save_outputs(output, batch)
-    size = output.stat().st_size
+    size = network.save_outputs(output, batch)
     out.result(
         {"path": str(output), "samples": samples, "features": neurons, "ones": int(batch.nnz), "bytes": size},
         facts(

@@ -87,7 +87,7 @@ def demo(
 
 def _new_folder() -> Path:
     """Return a folder for the reports that is not there yet."""
-    check_output(_RUNS, directory=True)
+    check_output(_RUNS, directory=True, filled=True)
     name = f"demo-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     folder, number = _RUNS / name, 1
     while folder.exists():

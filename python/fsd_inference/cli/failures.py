@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 
+from fsd_inference.atomic import is_wrong_path
 from fsd_inference.errors import FsdError, InputError, RunError
 
 EXPLAINED = (typer.TyperException, FsdError, OSError, MemoryError)
 """What is explained; anything else is a mistake in the program, whose traceback is wanted."""
 
-_WRONG_PATH = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,21 @@ def explain(error: BaseException) -> Failure:
         case FsdError():
             return Failure(str(error), 2 if isinstance(error, InputError) else 1, kind, retryable=error.retryable)
         case OSError():
-            text = error.strerror or str(error)
-            if error.filename and error.strerror:
-                text = f"{error.filename}: {text}"
-            is_path = isinstance(error, _WRONG_PATH)
-            # A full disk or a lost connection may be mended; a wrong path stays wrong.
-            return Failure(text or kind, 2 if is_path else 1, kind, retryable=not is_path)
+            is_path = is_wrong_path(error)
+            return Failure(_said_by_the_system(error) or kind, 2 if is_path else 1, kind, retryable=not is_path)
         case _:
             return Failure("there is not enough memory; use fewer samples, or more workers", 1, kind)
+
+
+def _said_by_the_system(error: OSError) -> str:
+    if isinstance(error, shutil.Error):  # of a whole tree: a list of source, target, and why
+        _, target, why = error.args[0][0]
+        return f"{target}: {str(why).partition(':')[0]}"
+    text = error.strerror or str(error)
+    is_full = error.errno in _NO_SPACE
+    # Of two files, it is the second that is written.
+    name = (error.filename2 if is_full else None) or error.filename
+    if name and error.strerror:
+        return f"{name}: {text}"
+    # Outputs and stdout are named: what is left are temporary files.
+    return f"{text}, where temporary files go (TMPDIR says where)" if is_full else text

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fsd_inference.atomic import atomic_files
 from fsd_inference.cli.advise import seconds_of
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.cli.planned import planned
-from fsd_inference.errors import RunError, SettingError
+from fsd_inference.errors import InputError, OutputError, RunError, SettingError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -131,13 +131,7 @@ def infer(
     """Infer a batch: the same bits on every channel and for every number of workers."""
     out = Output(as_json)
     use_profile(profile)
-    for path in (output, categories):
-        if path is not None:
-            check_output(path)
-    if report is not None:
-        check_output(report, directory=True)
-    if plots:
-        _check_plots(report)
+    _check_outputs(output, categories, report, plots)
     check_distinct(NETWORK=network, INPUT=batch, output=output, categories=categories, report=report, stack=stack)
     described = _check_before(network, method, stack)
     from fsd_inference.network import load_inputs  # noqa: PLC0415
@@ -180,8 +174,8 @@ def infer(
         try:
             inference = session.infer(samples, predicted=predicted)
         except RunError:
-            if report is not None and session.report is not None:
-                session.report.save(report, plots=plots)
+            if report is not None:
+                _save_report(session, report, plots, out)
             raise
     _write(inference, output, categories, report, plots)
     out.result(inference.report.to_json(), _summary(inference, output, report))
@@ -199,6 +193,15 @@ def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Outp
     return predicted
 
 
+def _save_report(session: Session, report: Path, plots: bool, out: Output) -> None:
+    """Save what is known of a run that failed, whose error is not hidden by one about files."""
+    if session.report is not None:
+        try:
+            session.report.save(report, plots=plots)
+        except (InputError, OutputError) as error:
+            out.note(f"no report: {error}")
+
+
 def _check_before(network: Path, method: Method | None, stack: Path | None) -> StackSpec | None:
     """Refuse what a session would find out late, or not at all; return the stack."""
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
@@ -209,28 +212,36 @@ def _check_before(network: Path, method: Method | None, stack: Path | None) -> S
     return None if stack is None else load_stack(stack)
 
 
-def _check_plots(report: Path | None) -> None:
+def _check_outputs(output: Path, categories: Path | None, report: Path | None, plots: bool) -> None:
     from fsd_inference.report.plots import check_plots  # noqa: PLC0415
+    from fsd_inference.report.saving import FILES  # noqa: PLC0415
 
-    if report is None:
-        raise SettingError("--plots draws what --report writes: name a directory with --report")
-    check_plots()
+    for path in (output, categories):
+        if path is not None:
+            check_output(path)
+    if report is not None:
+        check_output(report, directory=True, filled=True)
+        for name in FILES:
+            check_distinct(report=report / name, output=output, categories=categories)
+    if plots:
+        if report is None:
+            raise SettingError("--plots draws what --report writes: name a directory with --report")
+        check_plots()
 
 
 def _write(inference: Inference, output: Path, categories: Path | None, report: Path | None, plots: bool) -> None:
     """Write all files, none of which takes its place before all are complete."""
     from fsd_inference.network import save_outputs, write_categories  # noqa: PLC0415
-    from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
 
     assert inference.outputs is not None  # noqa: S101 - rows were asked for
-    with ExitStack() as files:
-        save_outputs(files.enter_context(atomic_file(output)), inference.outputs)
+    with atomic_files() as place:
+        save_outputs(place(output), inference.outputs)
         if categories is not None:
             import numpy as np  # noqa: PLC0415
 
             alive = np.zeros(inference.report.samples, bool)
             alive[inference.alive()] = True
-            write_categories(files.enter_context(atomic_file(categories)), alive)
+            write_categories(place(categories), alive)
         if report is not None:
             inference.report.save(report, plots=plots)
 

@@ -9,7 +9,7 @@ import typer
 
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, examples
-from fsd_inference.cli.outputs import check_output
+from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.units import bytes_text
 
 app = typer.Typer(name="package", help="What the functions of a stack run.")
@@ -44,6 +44,7 @@ def zip_command(
 
     out = Output(as_json)
     check_output(output)
+    check_distinct(wheel=wheel, output=output)
     target = Target(arch, python)
     with out.progress() as tasks:
         begun = False

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fsd_inference.atomic import write_text
 from fsd_inference.cli.console import Output, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.cli.outputs import check_output
@@ -50,7 +51,6 @@ def update(
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.price_list import PRICE_LIST_REGION, fetch_prices  # noqa: PLC0415
     from fsd_inference.cost.prices import parse_prices  # noqa: PLC0415
-    from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
 
     out = Output(as_json)
     check_output(output)
@@ -61,6 +61,5 @@ def update(
         clients.close()
     text = json.dumps(found.to_json(), indent=1) + "\n"
     parse_prices(text, str(output))  # what cannot be read back is not written
-    with atomic_file(output) as path:
-        path.write_text(text)
+    write_text(output, text)
     out.result({"path": str(output), **found.to_json()}, f"{output}: {len(found.prices)} {found}")

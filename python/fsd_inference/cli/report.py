@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fsd_inference.atomic import write_text
 from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
-from fsd_inference.cli.outputs import check_output
+from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.records import REPORT_FILE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,11 +58,12 @@ def report(
     """Compare runs: time, requests, bytes and cost, here or on Lambda."""
     from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
     from fsd_inference.report.plots import check_plots, save_plots  # noqa: PLC0415
-    from fsd_inference.report.saving import write_text  # noqa: PLC0415
     from fsd_inference.report.summary import COLUMNS, row, summary  # noqa: PLC0415
 
     if output is not None:
         check_output(output)
+        for path in runs:
+            check_distinct(DIR=path / REPORT_FILE if path.is_dir() else path, output=output)
     if plots:
         check_plots()
     table_of_prices = load_prices(region, prices)
@@ -94,7 +97,7 @@ def _read(path: Path, name: str, prices: PriceTable, memory_mb: int | None) -> C
 
 def _names(runs: list[Path]) -> list[str]:
     """Return what runs are called: their directories' names, or all of the paths where those are not enough."""
-    places = [(path.parent if path.name == "report.json" else path).resolve() for path in runs]
+    places = [(path.parent if path.name == REPORT_FILE else path).resolve() for path in runs]
     if len(set(places)) < len(places):
         raise SettingError("a run is given twice; name each one once")
     short = [place.name for place in places]

@@ -91,7 +91,7 @@ def simulate(
         raise SettingError("give a network, or --launch")
     check_distinct(NETWORK=network, INPUT=batch, report=report)
     if report is not None:
-        check_output(report, directory=True)
+        check_output(report, directory=True, filled=True)
     from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
 
     table_of_prices = load_prices(region, prices)

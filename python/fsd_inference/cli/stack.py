@@ -83,7 +83,7 @@ def down(path: StackFile = _DEFAULT, profile: Profile = None, as_json: Json = Fa
     out = Output(as_json)
     stack = load_stack(path)
     take_down(stack)
-    path.unlink()
+    path.resolve().unlink()  # not a link to it, which `up` would write through again
     out.result({"path": str(path), "name": stack.name, "deleted": True}, f"{stack.name} is taken down")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fsd_inference.atomic import write_text
 from fsd_inference.cli.advise import (
     Architecture,
     Cache,
@@ -106,10 +107,7 @@ def study(
     if days[0].problem is not None:
         raise SettingError(_no_day(days))
     if write_trace is not None:
-        from fsd_inference.network.atomic import atomic_file  # noqa: PLC0415
-
-        with atomic_file(write_trace) as path:
-            path.write_text(trace_text(queries))
+        write_text(write_trace, trace_text(queries))
     samples = sorted(query.samples for query in queries)
     record = {
         "network": str(network),

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fsd_inference.atomic import write_text
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.network.atomic import atomic_file
 from fsd_inference.network.checks import MAX_WIDTH, dense_array, shown
 from fsd_inference.network.tsv import read_numbers
 
@@ -28,13 +28,14 @@ def write_categories(path: str | os.PathLike[str], alive: ArrayLike) -> None:
     ------
     InputError
         If the place cannot be written, or `alive` is not 1-D or masked.
+    OutputError
+        If it cannot be written any more, as on a full disk.
     """
     states = dense_array(alive, "what says which samples are alive")
     if states.ndim != 1:
         raise InputError(f"what says which samples are alive must be 1-D, one entry a sample, not {states.ndim}-D")
     numbers = np.flatnonzero(states) + 1
-    with atomic_file(path) as beside:
-        beside.write_text("".join(f"{number}\n" for number in numbers.tolist()), encoding="ascii")
+    write_text(path, "".join(f"{number}\n" for number in numbers.tolist()))
 
 
 def read_categories(path: str | os.PathLike[str]) -> NDArray[np.int64]:

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from fsd_inference.atomic import atomic_directory
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.network.atomic import atomic_directory
 from fsd_inference.network.layer import Activation, Layer, index_dtype
 from fsd_inference.network.source import LayerSource, network_digest
 
@@ -75,17 +75,20 @@ def write_network(
 
     Raises
     ------
-    InputError
+    InputError, OutputError
         If something else is in the way, or the place cannot be written.
     """
-    with atomic_directory(path, replaceable=_is_network) as folder:
+    with atomic_directory(path, holds="network", replaceable=_is_network) as folder:
         records: list[dict[str, Any]] = []
         sizes: list[int] = []
         group: dict[str, NDArray[Any]] = {}
 
         def finish_group() -> None:
             file = folder / _group_name(len(sizes))
-            save_file(group, file)
+            try:
+                save_file(group, file)
+            except SafetensorError as error:  # what the operating system said is in its text alone
+                raise OSError(f"{file.name}: {error}") from error
             sizes.append(file.stat().st_size)
             group.clear()
 

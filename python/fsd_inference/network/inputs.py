@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fsd_inference.atomic import atomic_file
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.network.atomic import atomic_file
 from fsd_inference.network.checks import MAX_WIDTH, check_real, dense_array
 from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC, map_npy, read_npz
 from fsd_inference.network.sparse_arrays import (
@@ -101,12 +101,17 @@ def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -
     return _with_int32(csr_from_dense(x, what), what)
 
 
-def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> None:
+def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> int:
     """Write a CSR array where `scipy.sparse.load_npz` finds it; the file appears when it is complete.
+
+    Returns
+    -------
+    int
+        Bytes that were written.
 
     Raises
     ------
-    InputError
+    InputError, OutputError
         If the place cannot be written.
     """
     members: dict[str, NDArray[Any]] = {
@@ -117,14 +122,13 @@ def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> Non
         "data": outputs.data,
         "_is_array": np.array(True),
     }
-    with (
-        atomic_file(path) as beside,
+    with atomic_file(path) as beside:
         # The fastest level: activations have many equal values, and a slower one gains little.
-        zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-    ):
-        for name, array in members.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, array in members.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
+        return beside.stat().st_size
 
 
 def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.csr_array:

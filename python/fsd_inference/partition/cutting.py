@@ -9,7 +9,7 @@ from pathlib import Path
 from fsd_inference.network import Network
 from fsd_inference.partition.manifest import Manifest
 from fsd_inference.partition.methods import partition_network
-from fsd_inference.partition.shards import write_shards
+from fsd_inference.partition.shards import check_target, write_shards
 
 
 def cut(
@@ -37,9 +37,10 @@ def cut(
 
     Raises
     ------
-    InputError
-        A setting makes no sense, or the directory is taken by something else.
+    InputError, OutputError
+        A setting makes no sense, the directory is taken by something else, or cannot be written.
     """
+    check_target(Path(directory))  # before it is cut, which can take long
     started = time.perf_counter()
     partition = partition_network(network, workers, method, seed)
     seconds = time.perf_counter() - started

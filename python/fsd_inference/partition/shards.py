@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fsd_inference.errors import InputError
+from fsd_inference.atomic import atomic_directory, check_replaceable, naming
 from fsd_inference.network import Network
 from fsd_inference.partition.exchange import check_partition, exchange_plan, volumes
 from fsd_inference.partition.manifest import MANIFEST_FILE, PLAN_FILE, FileEntry, Manifest
@@ -57,8 +57,8 @@ def write_shards(
 
     Raises
     ------
-    InputError
-        The partition is not one of this network, or the directory is taken by something else.
+    InputError, OutputError
+        The partition is not one of this network, the directory is taken by something else, or cannot be written.
     """
     check_partition(network, partition)
     plan = plan or share_rows(exchange_plan(network, partition))
@@ -82,12 +82,14 @@ def write_shards(
 
     if not isinstance(target, Path):
         with tempfile.TemporaryDirectory(prefix="fsd-shards-") as temporary:
-            manifest = write(Path(temporary))
+            with naming(temporary):
+                manifest = write(Path(temporary))
             for entry in (*manifest.shards, manifest.plan):
                 target(entry.file, (Path(temporary) / entry.file).read_bytes())
             target(MANIFEST_FILE, manifest.to_bytes())
         return manifest
-    return _write_directory(target, write)
+    with atomic_directory(target, holds="shards", replaceable=_is_shards, parents=True) as folder:
+        return write(folder)
 
 
 def _write_files(network: Network, partition: Partition, plan: ExchangePlan, folder: Path) -> tuple[FileEntry, ...]:
@@ -112,19 +114,13 @@ def _entry(path: Path) -> FileEntry:
         return FileEntry(path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _write_directory(target: Path, write: Callable[[Path], Manifest]) -> Manifest:
-    taken = target.exists()
-    if taken and not (target.is_dir() and ((target / MANIFEST_FILE).exists() or not any(target.iterdir()))):
-        raise InputError(f"{target} is there already and holds no shards; name another directory")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        complete = beside / "new"
-        complete.mkdir()
-        manifest = write(complete)
-        if taken:
-            target.rename(beside / "old")
-        complete.rename(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return manifest
+def check_target(directory: Path) -> None:
+    """Raise InputError if a directory is there that shards would not replace."""
+    if directory.exists():
+        check_replaceable(directory, holds="shards", replaceable=_is_shards)
+
+
+def _is_shards(folder: Path) -> bool:
+    """Whether a directory holds shards and nothing else, so that it may be replaced."""
+    names = {entry.name for entry in folder.iterdir()}
+    return {name for name in names if not re.fullmatch(r"rank-[0-9]+\.safetensors", name)} == {MANIFEST_FILE, PLAN_FILE}

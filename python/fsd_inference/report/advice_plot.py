@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fsd_inference.atomic import atomic_file
 from fsd_inference.errors import SettingError
 from fsd_inference.report.plots import check_plots
 
@@ -49,6 +50,8 @@ def plot_advice(advice: Advice, title: str, path: Path) -> None:
     ------
     SettingError
         The file's name or matplotlib is missing.
+    InputError, OutputError
+        The file cannot be written.
     """
     check_plot(path)
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -83,7 +86,8 @@ def plot_advice(advice: Advice, title: str, path: Path) -> None:
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.5)
     figure.legend(frameon=False, loc="outside right upper", fontsize=9)
     _name(figure, axes, options)
-    figure.savefig(path, dpi=150)
+    with atomic_file(path) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:], dpi=150)
 
 
 def _name(figure: Figure, axes: Axes, options: Sequence[Option]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fsd_inference.atomic import atomic_files
 from fsd_inference.errors import SettingError
 from fsd_inference.report.axes import axis_end
 from fsd_inference.report.charts import DRAWN_RANKS
@@ -46,14 +48,22 @@ def save_plots(figures: RunFigures, directory: Path) -> list[Path]:
     ------
     SettingError
         There is no matplotlib.
+    InputError, OutputError
+        The directory cannot be written.
     """
     check_plots()
+    with atomic_files() as place:
+        return draw_plots(figures, directory, place)
+
+
+def draw_plots(figures: RunFigures, directory: Path, place: Callable[[Path], Path]) -> list[Path]:
+    """Write plots as `save_plots` does, where `place` says; return the paths that they are for."""
     drawn = {"timeline": _timeline(figures), "layers": _layers(figures), "matrix": _matrix(figures)}
     paths = []
     for name, figure in drawn.items():
         if figure is not None:
             paths.append(directory / f"{name}.png")
-            figure.savefig(paths[-1], dpi=_DPI)
+            figure.savefig(place(paths[-1]), format="png", dpi=_DPI)
     return paths
 
 

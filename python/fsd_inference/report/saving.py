@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 
-from fsd_inference.records import RunReport
+from fsd_inference.atomic import atomic_files, filled_directory
+from fsd_inference.records import REPORT_FILE, RunReport
 from fsd_inference.report.figures import run_figures
-from fsd_inference.report.plots import check_plots, save_plots
+from fsd_inference.report.plots import check_plots, draw_plots
 from fsd_inference.report.pricing import price
 from fsd_inference.report.run_page import run_page
 from fsd_inference.report.trace import trace
+
+FILES = (REPORT_FILE, "report.html", "trace.json")
+"""What a report is saved as, plots aside."""
 
 
 class Report(RunReport):
@@ -24,7 +27,7 @@ class Report(RunReport):
         """Write what is known of the run into a directory, which is made if need be.
 
         ``report.json`` has the figures, ``report.html`` is a page that needs nothing beside it, ``trace.json`` opens in
-        Perfetto (ui.perfetto.dev).
+        Perfetto (ui.perfetto.dev). All appear when all are complete.
 
         Parameters
         ----------
@@ -43,24 +46,17 @@ class Report(RunReport):
             There is no matplotlib for the plots.
         FileFormatError
             What the ranks report makes no sense.
+        InputError, OutputError
+            The directory cannot be written.
         """
         if plots:
             check_plots()
         figures = run_figures(self)
         html = run_page(figures, price(self))
-        path = super().save(directory)
-        write_text(path.with_name("report.html"), html)
-        write_text(path.with_name("trace.json"), json.dumps(trace(figures), separators=(",", ":")))
-        if plots:
-            save_plots(figures, path.parent)
-        return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that takes its place when it is complete."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=".report", suffix=".tmp", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+        with filled_directory(directory) as folder, atomic_files() as place:
+            texts = self.to_text(), html, json.dumps(trace(figures), separators=(",", ":"))
+            for name, text in zip(FILES, texts, strict=True):
+                place(folder / name).write_text(text, encoding="utf-8")
+            if plots:
+                draw_plots(figures, folder, place)
+        return Path(directory) / REPORT_FILE

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fsd_inference.atomic import atomic_file
 from fsd_inference.cost.work import Work
-from fsd_inference.network.atomic import atomic_file
+from fsd_inference.errors import InputError, OutputError
 from fsd_inference.partition.plan import Edge, ExchangePlan
 
 _VERSION = 1
@@ -54,7 +55,7 @@ class PlanCache:
     def put(self, workers: int, plan: ExchangePlan, work: Work) -> None:
         """Keep a plan; where the folder cannot be written, it is only not kept."""
         edges = [edge for exchange in plan.exchanges for edge in exchange]
-        with suppress(OSError):
+        with suppress(OSError, InputError, OutputError):
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(self._path(workers)) as path, path.open("wb") as file:
                 np.savez_compressed(

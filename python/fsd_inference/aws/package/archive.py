@@ -7,9 +7,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsd_inference.atomic import atomic_file
 from fsd_inference.aws.package.prune import is_elf
 from fsd_inference.errors import FsdError
-from fsd_inference.network.atomic import atomic_file
 
 UNPACKED_LIMIT = 262_144_000
 """Bytes that a function's zip may have unpacked, layers included (250 MiB; AWS's Lambda quotas, 2026-11)."""
@@ -37,7 +37,7 @@ def write_zip(directory: Path, output: Path) -> ZipFacts:
     ------
     FsdError
         If Lambda would refuse the zip for its size.
-    InputError
+    InputError, OutputError
         If `output` cannot be written.
     """
     files = sorted(path for path in directory.rglob("*") if path.is_file())
