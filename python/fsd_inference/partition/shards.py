@@ -23,6 +23,7 @@ from fsd_inference.partition.shard_file import (
 )
 from fsd_inference.partition.sharing import share_rows
 from fsd_inference.partition.tensors import TensorSpool
+from fsd_inference.temporary import TemporaryFolder
 
 Put = Callable[[str, bytes], object]
 
@@ -81,10 +82,10 @@ def write_shards(
         return manifest
 
     if not isinstance(target, Path):
-        with tempfile.TemporaryDirectory(prefix="fsd-shards-") as temporary:
-            manifest = write(Path(temporary))
+        with TemporaryFolder("shards") as temporary:
+            manifest = write(temporary)
             for entry in (*manifest.shards, manifest.plan):
-                target(entry.file, (Path(temporary) / entry.file).read_bytes())
+                target(entry.file, (temporary / entry.file).read_bytes())
             target(MANIFEST_FILE, manifest.to_bytes())
         return manifest
     return _write_directory(target, write)
