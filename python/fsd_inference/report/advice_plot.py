@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsd_inference.errors import SettingError
+from fsd_inference.report.fonts import load_fonts
 from fsd_inference.report.plots import check_plots
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def plot_advice(advice: Advice, title: str, path: Path) -> None:
         The file's name or matplotlib is missing.
     """
     check_plot(path)
+    load_fonts()
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(9, 5.2), layout="constrained")
