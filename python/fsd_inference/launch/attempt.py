@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from fsd_inference.channels.sockets import check_run_directory
 from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import DeadlineError, RunError
@@ -30,6 +31,11 @@ def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -
         Holds the objects of the run.
     on_layer : callable
         Called with the number of layers that rank 0 has done.
+
+    Raises
+    ------
+    SettingError
+        The directory of temporary files cannot be used.
     """
     failed: list[RunError] = []
 
@@ -38,6 +44,8 @@ def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -
             on_layer(float(line))
 
     with TemporaryFolder("run") as directory:
+        if place.channel == "memory":
+            check_run_directory(directory, place.spec.settings.workers)
         launcher = LocalLauncher(directory, None, on_line)
         try:
             place.write(directory)
