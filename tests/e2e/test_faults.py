@@ -301,7 +301,7 @@ def test_ranks_and_emulator_end_with_a_session_that_is_killed(
         return len(pids) == 3
 
     wait_until(all_run, "all ranks run", 60)
-    (described,) = tmp_path.glob("fsd-stack-*/stack.json")
+    (described,) = tmp_path.glob("fsd-inference-stack-*/stack.json")
     emulator = load_stack(described).emulator
     assert emulator is not None
     assert runs(emulator.pid)
@@ -311,6 +311,42 @@ def test_ranks_and_emulator_end_with_a_session_that_is_killed(
     assert not Path(emulator.directory).exists()
     for left in tmp_path.glob("fsd-*"):  # a killed program cannot remove its files
         subprocess.run(["rm", "-r", left], check=True)
+
+
+NOT_CLOSED = """
+import gc, os, sys, time, fsd_inference as fsd
+from pathlib import Path
+from fsd_inference.aws.stack import load_stack
+session = fsd.Session(fsd.random_network([16] * 3, connections=4), channel="queue", workers=2)
+session.prepare()
+(described,) = Path(os.environ["TMPDIR"]).glob("fsd-inference-stack-*/stack.json")
+emulator = load_stack(described).emulator
+print(emulator.pid, flush=True)
+child = os.fork()
+if not child:
+    session.close()
+    sys.exit()
+os.waitpid(child, 0)
+os.kill(emulator.pid, 0)  # it is there still
+if sys.argv[1] == "forgotten":
+    del session
+    gc.collect()
+    assert not os.listdir(os.environ["TMPDIR"])
+"""
+
+
+@pytest.mark.parametrize("how", ["forgotten", "open at the end"])
+def test_an_emulator_ends_with_a_session_that_is_not_closed(how: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_CLOSED, how],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not runs(int(done.stdout))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupt_is_the_sessions_alone(program: Callable[[str], subprocess.Popen[str]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 import fsd_inference as fsd
@@ -25,7 +26,7 @@ def same(one: sparse.csr_array | None, other: sparse.csr_array | None) -> bool:
     )
 
 
-def serial(network: fsd.Network, x: sparse.csr_array) -> sparse.csr_array:
+def serial(network: fsd.Network, x: ArrayLike | sparse.csr_array) -> sparse.csr_array:
     """The answer of this process alone."""
     with fsd.Session(network) as alone:
         outputs = alone.infer(x).outputs

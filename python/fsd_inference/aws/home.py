@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.place import Place
 from fsd_inference.records import StackSpec, Usage, UsageMeter
 from fsd_inference.store.base import Store
+from fsd_inference.temporary import TemporaryFolder, finalizer
 
 _LANE_WAIT_S = 120.0
 """How long an attempt waits for a lane that others hold."""
@@ -58,15 +57,18 @@ class AwsHome:
         self._channel = channel
         self._on_wait = on_wait
         self._delay_s = delay_s
-        self._folder = Path(tempfile.mkdtemp(prefix="fsd-stack-")) if stack is None else None
+        self._made = ExitStack()
+        # Stores and clients go with whoever refers to them, an emulator does not.
+        self._finalizer = finalizer(self, self._made.close)
         try:
-            if self._folder is None:
-                self._path = stack or Path()
+            if stack is not None:
+                self._path = stack
             else:
-                self._path = self._folder / "stack.json"
+                self._path = self._made.enter_context(TemporaryFolder("stack")) / "stack.json"
                 made = bring_up(
                     StackSettings(name="fsd-session", ranks=workers, purge_settle_s=0.0), tied=True, on_wait=on_wait
                 )
+                self._made.callback(take_down, made)
                 save_stack(made, self._path)
             self._stack = load_stack(self._path)
             if channel == "queue" and workers > self._stack.ranks:
@@ -79,7 +81,7 @@ class AwsHome:
             self._runs, self._plans = open_buckets(self._clients, self._stack, self._meter)
             self._lanes = open_lanes(self._runs[0], self._clients, self._stack, meter=self._meter)
         except BaseException:
-            self._remove()
+            self._finalizer()
             raise
 
     @property
@@ -142,13 +144,7 @@ class AwsHome:
         for store in (*self._runs, self._plans):
             store.close()
         self._clients.close()
-        self._remove()
-
-    def _remove(self) -> None:
-        if self._folder is not None:
-            if (self._folder / "stack.json").exists():
-                take_down(load_stack(self._folder / "stack.json"))
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._finalizer()
 
 
 def _clean_up(work: Callable[..., None], *arguments: object) -> None:

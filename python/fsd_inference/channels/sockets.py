@@ -26,7 +26,7 @@ from fsd_inference.channels.base import Channel, Expected, Frame, Limits
 from fsd_inference.channels.mailbox import Mailbox
 from fsd_inference.channels.memory import LOCAL_LIMITS
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
-from fsd_inference.errors import ChannelError, PeerGoneError
+from fsd_inference.errors import ChannelError, PeerGoneError, SettingError
 from fsd_inference.records import UsageMeter
 from fsd_inference.threads import start
 
@@ -40,6 +40,8 @@ _ABORT_S = 5.0
 """How long an abort waits for a rank that runs but takes nothing."""
 _LONGEST_ADDRESS = 100
 """Bytes of a socket's path; Linux takes 107, macOS 103."""
+_OPEN_FILES = Path("/proc/self/fd")
+"""Where a directory that is open has a short path, on Linux."""
 _NOT_THERE_YET = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN})
 
 
@@ -70,6 +72,19 @@ class _Source:
     socket: socket.socket
     rank: int = -1
     buffer: bytearray = field(default_factory=bytearray)
+
+
+def check_run_directory(directory: Path, workers: int) -> None:
+    """Raise SettingError if sockets of so many ranks cannot be addressed in a directory."""
+    if not _is_short(directory.absolute() / f"{workers - 1}.sock") and not _OPEN_FILES.is_dir():
+        raise SettingError(
+            f"the path {directory} is too long for sockets, and there is no {_OPEN_FILES} to shorten it: "
+            "set TMPDIR to a directory with a shorter one"
+        )
+
+
+def _is_short(path: Path) -> bool:
+    return len(os.fsencode(path)) <= _LONGEST_ADDRESS
 
 
 class SocketChannel(Channel):
@@ -200,10 +215,8 @@ class SocketChannel(Channel):
             self._wake_out.send(b"\0")
 
     def _address(self, rank: int) -> str:
-        path = str(self._directory / f"{rank}.sock")
-        if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
-            return path
-        return f"/proc/self/fd/{self._directory_fd}/{rank}.sock"
+        path = self._directory / f"{rank}.sock"
+        return str(path if _is_short(path) else _OPEN_FILES / str(self._directory_fd) / path.name)
 
     # --- the thread --------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from fsd_inference.units import bytes_text
 
@@ -52,7 +52,7 @@ class Output:
             if self._as_json:
                 print_json(record)
             else:
-                console = _console(stderr=False)
+                console = _console(sys.stdout)
                 for table in tables:
                     console.print(table, soft_wrap=isinstance(table, str))
                 sys.stdout.flush()  # so that a full disk is heard of here
@@ -85,7 +85,7 @@ class Output:
     def _stderr(self) -> Console:
         """Return the console that notes and bars share, so that they do not write over each other."""
         if self._people is None:
-            self._people = _console(stderr=True)
+            self._people = _console(_Unheard(sys.stderr))
         return self._people
 
 
@@ -137,8 +137,10 @@ def print_json(record: Mapping[str, Any]) -> None:
 
 
 def print_error(message: str) -> None:
-    """Print one line on stderr, whatever the message holds."""
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    """Print one line on stderr, whatever the message holds; where that cannot be written, the exit code must do."""
+    with suppress(OSError):
+        sys.stderr.write(f"error: {' '.join(message.split())}\n")
+        sys.stderr.flush()
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> str:
@@ -164,8 +166,27 @@ def requests_text(usage: Usage) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(usage.requests.items())) or "none"
 
 
-def _console(*, stderr: bool) -> Console:
+class _Unheard:
+    """A stream to people, who may have closed it (a terminal, a pipe): no reason to end the work that they hear of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _console(stream: TextIO | _Unheard) -> Console:
     from rich.console import Console  # noqa: PLC0415
 
     # File names may hold brackets: nothing is read as markup. Long lines are for the terminal to wrap.
-    return Console(stderr=stderr, markup=False, highlight=False, soft_wrap=False)
+    return Console(file=cast("TextIO", stream), markup=False, highlight=False, soft_wrap=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from fsd_inference.cli.console import Output, facts, requests_text, table
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_output
+from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def demo(
     x = digits(neurons, _SAMPLES)
     folder = _new_folder()
     out.note(f"{neurons} neurons x {layers} layers, {_SAMPLES} handwritten digits, {workers} workers")
-    with out.progress() as tasks, tempfile.TemporaryDirectory(prefix="fsd-demo-") as temporary:
-        shards, stack = Path(temporary) / "shards", Path(temporary) / "stack.json"
+    with out.progress() as tasks, TemporaryFolder("demo") as temporary:
+        shards, stack = temporary / "shards", temporary / "stack.json"
         out.note("serial: one process")
         with Session(network, progress=tasks) as session:
             expected = session.infer(x)

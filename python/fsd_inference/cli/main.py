@@ -1,11 +1,11 @@
 """The `fsd` program: its commands, and how they end.
 
-Exit codes: 0 done; 1 it failed (or, for `demo`, an answer differs); 2 the input or a flag is wrong; 130 interrupted.
+Exit codes: 0 done; 1 it failed (or, for `demo`, an answer differs); 2 the input or a flag is wrong; 128 + N ended by
+signal N: 129 hung up, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,8 +33,10 @@ from fsd_inference.cli import (
     study,
 )
 from fsd_inference.cli.console import print_error, print_json
+from fsd_inference.cli.ending import undo_when_ended
 from fsd_inference.cli.failures import EXPLAINED, INTERRUPTED, explain
 from fsd_inference.cli.options import examples
+from fsd_inference.streams import open_streams
 
 app = typer.Typer(
     name="fsd",
@@ -67,8 +69,6 @@ app.add_typer(stack.app)
 app.add_typer(runs.app)
 app.add_typer(prices.app)
 app.add_typer(package.app)
-
-_TERMINATED = 143  # what shells report of a process that SIGTERM ended
 
 
 @app.callback(invoke_without_command=True)
@@ -126,6 +126,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run the program; the entry point of `fsd`."""
-    # What a command began (files, processes, an emulator) is undone when it is terminated, as when it fails.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    open_streams()
+    undo_when_ended()
     sys.exit(run(sys.argv[1:]))

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+_UNIT = 1 if sys.platform == "darwin" else 1024  # of ``ru_maxrss``
 
 
 def peak_rss_bytes() -> int:
     """Return the most memory that this program has had resident.
 
-    Not ``ru_maxrss``: that survives exec, so a small process would report the size of the large one that started it.
+    Where the kernel does not show that it is ``ru_maxrss``, which may be too much: it survives exec, so a small process
+    reports the size of the large one that started it.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:  # there is no /proc, or it is closed to us
+        lines = []
+    for line in lines:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    return 0  # kernels that emulate Linux may not say
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT

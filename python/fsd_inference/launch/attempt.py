@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
+from fsd_inference.channels.sockets import check_run_directory
 from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import DeadlineError, RunError
 from fsd_inference.launch.local import LocalLauncher
 from fsd_inference.launch.place import Place
 from fsd_inference.store.base import Store
+from fsd_inference.temporary import TemporaryFolder
 
 _GRACE_S = 15.0
 """How long after the deadline the ranks may take to end by themselves."""
@@ -32,30 +31,35 @@ def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -
         Holds the objects of the run.
     on_layer : callable
         Called with the number of layers that rank 0 has done.
+
+    Raises
+    ------
+    SettingError
+        The directory of temporary files cannot be used.
     """
-    directory = Path(tempfile.mkdtemp(prefix="fsd-run-"))
-    directory.chmod(0o700)
     failed: list[RunError] = []
 
     def on_line(line: str) -> None:
         with suppress(ValueError):
             on_layer(float(line))
 
-    launcher = LocalLauncher(directory, None, on_line)
-    try:
-        place.write(directory)
-        launched = time.time()
-        until = time.monotonic() + place.spec.deadline - launched + _GRACE_S
-        launcher.start(0, lambda rank, reason, reported: failed.extend([] if reported else [died(rank, reason)]))
-        while not failed and not launcher.wait(_WATCH_S):
-            if time.monotonic() > until:
-                failed.append(_overdue())
-        launcher.close(0.0)
-        reports = read_reports(store, place.spec, range(place.spec.settings.workers))
-        return Ended(launched, reports, first_error(place.spec, reports, failed))
-    finally:
-        launcher.close(0.0)
-        shutil.rmtree(directory, ignore_errors=True)
+    with TemporaryFolder("run") as directory:
+        if place.channel == "memory":
+            check_run_directory(directory, place.spec.settings.workers)
+        launcher = LocalLauncher(directory, None, on_line)
+        try:
+            place.write(directory)
+            launched = time.time()
+            until = time.monotonic() + place.spec.deadline - launched + _GRACE_S
+            launcher.start(0, lambda rank, reason, reported: failed.extend([] if reported else [died(rank, reason)]))
+            while not failed and not launcher.wait(_WATCH_S):
+                if time.monotonic() > until:
+                    failed.append(_overdue())
+            launcher.close(0.0)
+            reports = read_reports(store, place.spec, range(place.spec.settings.workers))
+            return Ended(launched, reports, first_error(place.spec, reports, failed))
+        finally:
+            launcher.close(0.0)
 
 
 def _overdue() -> DeadlineError:

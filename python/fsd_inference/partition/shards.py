@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fsd_inference.partition.shard_file import (
 )
 from fsd_inference.partition.sharing import share_rows
 from fsd_inference.partition.tensors import TensorSpool
+from fsd_inference.temporary import TemporaryFolder
 
 Put = Callable[[str, bytes], object]
 
@@ -81,11 +81,11 @@ def write_shards(
         return manifest
 
     if not isinstance(target, Path):
-        with tempfile.TemporaryDirectory(prefix="fsd-shards-") as temporary:
+        with TemporaryFolder("shards") as temporary:
             with naming(temporary):
-                manifest = write(Path(temporary))
+                manifest = write(temporary)
             for entry in (*manifest.shards, manifest.plan):
-                target(entry.file, (Path(temporary) / entry.file).read_bytes())
+                target(entry.file, (temporary / entry.file).read_bytes())
             target(MANIFEST_FILE, manifest.to_bytes())
         return manifest
     with atomic_directory(target, holds="shards", replaceable=_is_shards, parents=True) as folder:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fsd_inference.atomic import atomic_file
 from fsd_inference.errors import SettingError
+from fsd_inference.report.fonts import load_fonts
 from fsd_inference.report.plots import check_plots
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def plot_advice(advice: Advice, title: str, path: Path) -> None:
         The file cannot be written.
     """
     check_plot(path)
+    load_fonts()
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(9, 5.2), layout="constrained")

@@ -13,6 +13,7 @@ from fsd_inference.errors import SettingError
 from fsd_inference.report.axes import axis_end
 from fsd_inference.report.charts import DRAWN_RANKS
 from fsd_inference.report.figures import RunFigures
+from fsd_inference.report.fonts import load_fonts
 from fsd_inference.report.matrix import matrix
 from fsd_inference.report.tracks import SENDS, main_track
 
@@ -69,6 +70,7 @@ def draw_plots(figures: RunFigures, directory: Path, place: Callable[[Path], Pat
 
 def _figure(width: float, height: float, **more: Any) -> tuple[Figure, Any]:
     # Without pyplot there is no state, no window, and no backend to choose.
+    load_fonts()
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(width, height), layout="constrained")

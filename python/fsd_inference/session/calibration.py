@@ -19,15 +19,17 @@ SAMPLES = (1, 32, 1024)
 _CONNECTIONS = 32  # of a neuron, as the Graph Challenge has them
 _ROUNDS = 3
 _ROUND_S = 0.03
+_PROCESSORS = Path("/proc/cpuinfo")
 
 
 def machine() -> str:
     """Return what this machine is: processor, cores, kernel path, operating system."""
-    name = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    try:
+        lines = _PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # there is no /proc, or it is closed to us
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    name = next(named, "") or platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores, kernel {simd_path()}, {platform.system()}"
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from fsd_inference.engine.ending import Ended
@@ -17,6 +14,7 @@ from fsd_inference.launch.place import Place
 from fsd_inference.records import StackSpec, Usage
 from fsd_inference.store.base import Store
 from fsd_inference.store.open import open_store
+from fsd_inference.temporary import TemporaryFolder
 
 
 class Home(Protocol):
@@ -72,8 +70,8 @@ class LocalHome:
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self._delay_s = delay_s
-        self._folder = Path(tempfile.mkdtemp(prefix="fsd-"))
-        self._url = (self._folder / "store").as_uri()
+        self._folder = TemporaryFolder("session")
+        self._url = (self._folder.path / "store").as_uri()
         self._store = open_store(self._url)
 
     @property
@@ -113,4 +111,4 @@ class LocalHome:
     def close(self) -> None:
         """Remove the folder."""
         self._store.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,10 +19,18 @@ from fsd_inference.partition.plan import Edge, ExchangePlan
 _VERSION = 1
 
 
-def default_folder() -> Path:
-    """Return the folder of this user: ``fsd-inference/plans`` under XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "fsd-inference" / "plans"
+def default_folder() -> Path | None:
+    """Return the folder of this user: ``fsd-inference/plans`` under XDG_CACHE_HOME, or ~/.cache; None without a home.
+
+    An XDG_CACHE_HOME that is not absolute is not heeded, as the specification of those variables has it.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:  # HOME is not set, and the user has no entry among the system's
+            return None
+    return base / "fsd-inference" / "plans"
 
 
 class PlanCache:
@@ -29,35 +38,41 @@ class PlanCache:
 
     Parameters
     ----------
-    folder : Path
-        Made when something is kept.
+    folder : Path, optional
+        Made when something is kept; without one nothing is.
     network : bytes
         Digest of the network.
     method, seed
         Of the partitioner.
     """
 
-    def __init__(self, folder: Path, network: bytes, method: str, seed: int = 0) -> None:
+    def __init__(self, folder: Path | None, network: bytes, method: str, seed: int = 0) -> None:
         self._folder = folder
         key = f"fsd-plans-{_VERSION}\0{network.hex()}\0{method}\0{seed}"
         self._prefix = hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def get(self, workers: int) -> tuple[ExchangePlan, Work] | None:
         """Return what was kept; None if there is nothing, or nothing that can be read."""
+        path = self._path(workers)
+        if path is None:
+            return None
         try:
-            with np.load(self._path(workers), allow_pickle=False) as kept:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 return _plan(workers, kept), Work(
                     kept["connections"], tuple(int(n) for n in kept["inputs"]), kept["shard_bytes"]
                 )
-        except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error):
             return None
 
     def put(self, workers: int, plan: ExchangePlan, work: Work) -> None:
         """Keep a plan; where the folder cannot be written, it is only not kept."""
+        target = self._path(workers)
+        if target is None:
+            return
         edges = [edge for exchange in plan.exchanges for edge in exchange]
         with suppress(OSError, InputError, OutputError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with atomic_file(self._path(workers)) as path, path.open("wb") as file:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(target) as path, path.open("wb") as file:
                 np.savez_compressed(
                     file,
                     connections=work.connections,
@@ -71,8 +86,8 @@ class PlanCache:
                     rows=np.concatenate([np.zeros(0, np.int32), *(edge.rows for edge in edges)]).astype(np.int32),
                 )
 
-    def _path(self, workers: int) -> Path:
-        return self._folder / f"{self._prefix}-p{workers}.npz"
+    def _path(self, workers: int) -> Path | None:
+        return self._folder and self._folder / f"{self._prefix}-p{workers}.npz"
 
 
 def _plan(workers: int, kept: np.lib.npyio.NpzFile) -> ExchangePlan:

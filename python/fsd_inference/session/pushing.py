@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from fsd_inference.partition import METHODS, ExchangePlan, Manifest, Partition, 
 from fsd_inference.partition.manifest import MANIFEST_FILE, FileEntry
 from fsd_inference.session.progress import Progress, Silent, task
 from fsd_inference.store.base import Store
+from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
 
 DEFAULT_METHOD = "graph"
@@ -144,10 +144,10 @@ def _shards(
         if manifest_there is not None:
             yield manifest_there
             return
-    with tempfile.TemporaryDirectory(prefix="fsd-shards-") as folder:
+    with TemporaryFolder("shards") as folder:
         with task(progress, "partition"):
-            manifest = cut(loaded, Path(folder) / "shards", workers=workers, method=method, seed=seed)
-        yield Path(folder) / "shards", manifest
+            manifest = cut(loaded, folder / "shards", workers=workers, method=method, seed=seed)
+        yield folder / "shards", manifest
 
 
 # --- shards -----------------------------------------------------------------------------------------------------------

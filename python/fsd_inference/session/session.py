@@ -21,6 +21,7 @@ from fsd_inference.session.inference import Inference
 from fsd_inference.session.progress import Progress, Silent
 from fsd_inference.session.sites import Functions, Processes, Site
 from fsd_inference.session.source import Source
+from fsd_inference.streams import open_descriptors
 
 if TYPE_CHECKING:
     from fsd_inference.cost.frames import Payloads
@@ -98,6 +99,7 @@ class Session:
         delay_s: float = 0.0,
         progress: Progress | None = None,
     ) -> None:
+        open_descriptors()
         _check(channel, workers, partition, replicas, attempts, delay_s)
         deployed = _functions_of(stack, channel)
         if deployed is None and (memory_mb is not None or synchronous):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from fsd_inference.partition.manifest import MANIFEST_FILE
 from fsd_inference.session.progress import Progress, task
 from fsd_inference.session.pushing import DEFAULT_METHOD, pushed_plan, upload
 from fsd_inference.store.base import Store
+from fsd_inference.temporary import TemporaryFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Source:
         self.network: Network | None = None
         self.manifest: Manifest | None = None
         self.folder: Path | None = None  # of shards
-        self._is_own_folder = False
+        self._own: TemporaryFolder | None = None  # holds it, if it was made here
         if isinstance(given, Network):
             self.network = given
         elif (Path(given) / MANIFEST_FILE).exists():
@@ -82,10 +81,12 @@ class Source:
         """Cut the network into a folder of shards, if it is not one already."""
         if self.folder is None:
             assert self.network is not None  # noqa: S101 - a folder otherwise
-            self.folder, self._is_own_folder = Path(tempfile.mkdtemp(prefix="fsd-shards-")), True
+            self._own = self._own or TemporaryFolder("shards")
+            folder = self._own.path / "shards"
             method = self._method or DEFAULT_METHOD
             with task(progress, "partition"):
-                cut(self.network, self.folder, workers=self.workers, method=method, seed=self._seed)
+                cut(self.network, folder, workers=self.workers, method=method, seed=self._seed)
+            self.folder = folder
 
     def upload(self, plans: Store, progress: Progress) -> Placed:
         """Upload the shards of the folder, which `cut` made if need be."""
@@ -115,9 +116,9 @@ class Source:
 
     def close(self) -> None:
         """Remove the folder of shards, if it was made here."""
-        if self._is_own_folder and self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder, self._is_own_folder = None, False
+        if self._own is not None:
+            self._own.close()
+            self.folder, self._own = None, None
 
     def _push_command(self, stack: Path) -> str:
         """Return what pushes this network."""

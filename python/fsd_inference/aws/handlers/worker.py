@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +19,7 @@ from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
 from fsd_inference.launch.aws_lambda import LambdaLauncher
 from fsd_inference.store.base import Store
+from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
 
 _END_S = 10.0
@@ -96,23 +95,21 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
         warm.clients, opened.stack, opened.runs, asked.channel, spec=spec, rank=asked.rank, lane=asked.lane
     )
     backends = Backends(opened.plans, opened.store, channel, before=before)
-    spill = tempfile.mkdtemp(prefix="fsd-spill-")
     log.line("rank begins", starter=asked.starter, channel=asked.channel, workers=spec.settings.workers)
     try:
-        with ThreadPool(1, thread_name_prefix="progress") as notes:
+        with TemporaryFolder("spill") as spill, ThreadPool(1, thread_name_prefix="progress") as notes:
             ended = run_rank(
                 spec=spec,
                 rank=asked.rank,
                 starter=asked.starter,
                 started=started,
-                load=lambda: load_rank(opened.store, spec, warm.shard(opened, spec, asked.rank), spill),
+                load=lambda: load_rank(opened.store, spec, warm.shard(opened, spec, asked.rank), str(spill)),
                 backends=backends,
                 launcher=LambdaLauncher(warm.clients.functions, function.arn, asked, warm.meter),
                 on_layer=_progress(opened.store, asked, notes) if asked.rank == 0 else (lambda _: None),
             )
     finally:
         backends.close()
-        shutil.rmtree(spill, ignore_errors=True)
     if ended is None:
         log.line("another invocation has this rank", level="WARNING")
         return "duplicate"

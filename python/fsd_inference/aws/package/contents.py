@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from fsd_inference.aws.package.archive import ZipFacts, write_zip
 from fsd_inference.aws.package.prune import prune
 from fsd_inference.errors import FsdError, InputError, SettingError
+from fsd_inference.temporary import TemporaryFolder
 
 LOCK = Path(__file__).with_name("requirements.txt")
 """The libraries, pinned by hash for every architecture and Python that we support."""
@@ -81,8 +81,9 @@ def build_zip(
     FsdError
         If a library cannot be downloaded, our package is not made for the target, or Lambda would refuse the size.
     """
-    with tempfile.TemporaryDirectory(prefix="fsd-package-") as folder:
-        directory = Path(folder)
+    with TemporaryFolder("package") as folder:
+        directory = folder / "files"
+        directory.mkdir()
         add_our_package(directory, target, wheel)  # first: what is wrong with it is known without a download
         add_libraries(directory, target, on_library)
         prune(directory)

@@ -1,0 +1,8 @@
+"""``python -m fsd_inference`` is ``fsd``."""
+
+from __future__ import annotations
+
+from fsd_inference.cli.main import main
+
+if __name__ == "__main__":
+    main()
