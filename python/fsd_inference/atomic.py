@@ -185,7 +185,7 @@ def place_of(path: StrPath, *, directory: bool = False, filled: bool = False) ->
             if _is_kept(folder):
                 raise InputError(_kept(path, folder))
         if directory and mode is not None and not is_directory:
-            raise InputError(f"{path} is something else than a directory, which it is to be; choose another name")
+            raise InputError(f"{path} is a file, but a directory is to be written there; choose another name")
         if is_directory and not directory:
             raise InputError(f"{path} is a directory, but a file is to be written there; choose another name")
         if mode is not None and not (is_directory or is_stream or stat.S_ISREG(mode)):
@@ -231,7 +231,7 @@ def _behind_links(path: Path) -> Path:
             place = place.parent
             continue
         place /= name
-        if _is_kept(place) and (place.parent != Path("/") or not rest):
+        if _is_kept(place) and place.parent != Path("/"):
             raise InputError(_kept(path, place))
         if place.is_symlink():
             links += 1

@@ -120,10 +120,10 @@ def test_a_pipe_gets_what_a_file_would(fsd: Fsd, place: Path, kind: str) -> None
     os.mkfifo(out)
     before = entries(place)
     found: list[bytes] = []
-    reader = threading.Thread(target=lambda: found.append(out.read_bytes()))
+    reader = threading.Thread(target=lambda: found.append(out.read_bytes()), daemon=True)
     reader.start()
     said = fsd(*arguments)
-    reader.join()
+    reader.join(60)
     assert said.code == 0, said.stderr
     assert out.is_fifo()
     assert entries(place) == before
@@ -276,7 +276,7 @@ def _lead_out(out: Path) -> None:
     [
         (_away, "far is not a directory"),
         (_directory, "out.npz is a directory"),
-        (_report_is_file, "reported is something else than a directory"),
+        (_report_is_file, "reported is a file, but a directory"),
         (_lead_out, "below /dev and /proc"),
     ],
 )

@@ -66,7 +66,9 @@ def explain(error: BaseException) -> Failure:
 
 
 def _said_by_the_system(error: OSError) -> str:
-    if isinstance(error, shutil.Error):  # of a whole tree: a list of source, target, and why
+    if isinstance(error, shutil.Error) and isinstance(
+        error.args[0], list
+    ):  # of a whole tree: a list of source, target, and why
         _, target, why = error.args[0][0]
         return f"{target}: {str(why).partition(':')[0]}"
     text = error.strerror or str(error)
