@@ -18,9 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fsd_inference.errors import SettingError
+from fsd_inference.errors import OutputError, SettingError
+from fsd_inference.threads import limit_reached
 
 _PREFIX = "fsd-inference-"
+_WRONG = (FileNotFoundError, NotADirectoryError, PermissionError)
 _MARKER = ".owned"
 """A file with the inode of the folder that it was made in: a copy that somebody keeps is not taken for ours."""
 _LEFTOVERS_S = 1.0
@@ -72,7 +74,9 @@ class TemporaryFolder:
     Raises
     ------
     SettingError
-        There is no directory for temporary files that can be written, or no room in it.
+        There is no directory for temporary files that can be written.
+    OutputError
+        There is no room in it.
     """
 
     def __init__(self, what: str) -> None:
@@ -87,7 +91,9 @@ class TemporaryFolder:
                 self.close()
                 raise
         except OSError as error:
-            raise _unusable(directory, error.strerror or str(error)) from error
+            # A full disk, or a limit of this process, may be mended; a wrong directory stays wrong.
+            kind = SettingError if isinstance(error, _WRONG) else OutputError
+            raise kind(_unusable(directory, limit_reached(error) or error.strerror or str(error))) from error
 
     def __enter__(self) -> Path:
         return self.path
@@ -113,17 +119,17 @@ def _directory() -> str:
     """
     named = os.environ.get("TMPDIR")
     if named and not Path(named).is_dir():
-        raise _unusable(named, "TMPDIR names it, and it is not a directory")
+        raise SettingError(_unusable(named, "TMPDIR names it, and it is not a directory"))
     if named and not os.access(named, os.W_OK | os.X_OK):
-        raise _unusable(named, "TMPDIR names it, and it cannot be written")
+        raise SettingError(_unusable(named, "TMPDIR names it, and it cannot be written"))
     try:
         return tempfile.gettempdir()
     except FileNotFoundError as error:
         raise SettingError(f"{error.strerror}: set TMPDIR to one that can be written") from error
 
 
-def _unusable(directory: str, reason: str) -> SettingError:
-    return SettingError(
+def _unusable(directory: str, reason: str) -> str:
+    return (
         f"no temporary files can be made in {directory} ({reason}): set TMPDIR to a directory that can be written and "
         "has room"
     )

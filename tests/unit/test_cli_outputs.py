@@ -70,7 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_configuration: pytest.MonkeyPatch) -> Path:
     """A folder with what the commands read, in which they run, and a folder `far`."""
     shutil.copytree(made, tmp_path / "work")
     (tmp_path / "work" / "far").mkdir()
@@ -78,6 +78,8 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(calibration, "NEURONS", (64,))
     monkeypatch.setattr(calibration, "SAMPLES", (1,))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        aws_configuration.setenv(name, "test")
     monkeypatch.setattr(Clients, "pricing", None)
     monkeypatch.setattr("fsd_inference.aws.price_list.fetch_prices", lambda *_: load_prices())
     return tmp_path / "work"
@@ -145,10 +147,10 @@ def test_nothing_is_written_where_stdout_is(fsd: Fsd, place: Path, kind: str) ->
 
 
 @contextmanager
-def no_space() -> Iterator[None]:
-    """Let no file grow, as on a full disk, but with another error number."""
+def no_space(after: int = 0) -> Iterator[None]:
+    """Let no file grow beyond some bytes, as on a full disk, but with another error number."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (after, hard))
     try:
         yield
     finally:
@@ -206,8 +208,11 @@ def test_files_of_a_report_may_be_links(place: Path) -> None:
 def test_temporary_shards_name_their_folder_on_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(place / "far"))
     partition = Partition(1, tuple(np.zeros(n, np.int32) for n in (10, 8)))
-    with no_space(), pytest.raises(OutputError, match=r"/far/fsd-shards-\w+ cannot be written: File too large"):
-        write_shards(random_network((12, 10, 8), 4), partition, lambda *_: None)
+    network = random_network((12, 10, 8), 4)
+    with no_space(), pytest.raises(OutputError, match=r"made in .*/far \(File too large\): set TMPDIR"):
+        write_shards(network, partition, lambda *_: None)
+    with no_space(100), pytest.raises(OutputError, match=r"/far/fsd-.*shards-\w+ cannot be written: File too large"):
+        write_shards(network, partition, lambda *_: None)
     assert entries(place / "far") == set()
 
 
