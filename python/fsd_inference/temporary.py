@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fsd_inference.errors import SettingError
+from fsd_inference.errors import SettingError, reason
 
 _PREFIX = "fsd-inference-"
 _MARKER = ".owned"
@@ -87,7 +87,7 @@ class TemporaryFolder:
                 self.close()
                 raise
         except OSError as error:
-            raise _unusable(directory, error.strerror or str(error)) from error
+            raise _unusable(directory, reason(error)) from error
 
     def __enter__(self) -> Path:
         return self.path

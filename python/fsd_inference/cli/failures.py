@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from fsd_inference.errors import FsdError, InputError, RunError
+from fsd_inference.errors import FsdError, InputError, RunError, reason
 
 EXPLAINED = (typer.TyperException, FsdError, OSError, MemoryError)
 """What is explained; anything else is a mistake in the program, whose traceback is wanted."""
@@ -56,7 +56,7 @@ def explain(error: BaseException) -> Failure:
         case FsdError():
             return Failure(str(error), 2 if isinstance(error, InputError) else 1, kind, retryable=error.retryable)
         case OSError():
-            text = error.strerror or str(error)
+            text = reason(error)
             if error.filename and error.strerror:
                 text = f"{error.filename}: {text}"
             is_path = isinstance(error, _WRONG_PATH)
