@@ -28,6 +28,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 from collections.abc import Mapping
 
 
@@ -193,6 +195,15 @@ class AbortedError(RunError):
     """Another rank's failure stopped this one."""
 
 
+def reason(error: OSError) -> str:
+    """Return what the system says of an error; of too many open files also how many there may be."""
+    text = error.strerror or str(error)
+    if error.errno != errno.EMFILE:
+        return text
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"{text} (a process may have {limit}: raise that with ulimit -n)"
+
+
 _RUN_ERRORS: dict[str, type[RunError]] = {
     kind.__name__: kind
     for kind in (
@@ -230,6 +241,8 @@ def as_run_error(error: BaseException, *, rank: int, operation: str, layer: int 
     retryable = error.retryable if isinstance(error, FsdError) else False
     where = f"rank {rank}" + ("" if layer is None else f", layer {layer}")
     text = str(error) or type(error).__name__
-    if not isinstance(error, FsdError):
+    if isinstance(error, OSError):
+        text = f"{error.filename}: {reason(error)}" if error.filename else reason(error)
+    elif not isinstance(error, FsdError):
         text = f"{type(error).__name__}: {text}"
     return RunError(f"{where}, {operation}: {text}", rank=rank, layer=layer, operation=operation, retryable=retryable)

@@ -18,8 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fsd_inference.errors import OutputError, SettingError
-from fsd_inference.threads import limit_reached
+from fsd_inference.errors import OutputError, SettingError, reason
 
 _PREFIX = "fsd-inference-"
 _WRONG = (FileNotFoundError, NotADirectoryError, PermissionError)
@@ -93,7 +92,7 @@ class TemporaryFolder:
         except OSError as error:
             # A full disk, or a limit of this process, may be mended; a wrong directory stays wrong.
             kind = SettingError if isinstance(error, _WRONG) else OutputError
-            raise kind(_unusable(directory, limit_reached(error) or error.strerror or str(error))) from error
+            raise kind(_unusable(directory, reason(error))) from error
 
     def __enter__(self) -> Path:
         return self.path

@@ -8,17 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from fsd_inference.errors import ResourceLimitError
+from fsd_inference.errors import ResourceLimitError, reason
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _NO_THREAD = "can't start new thread"  # all that CPython says of it
-_LIMITS = {
-    errno.EAGAIN: "the limit on processes and threads is reached (ulimit -u, or the container's pids limit)",
-    errno.EMFILE: "the limit on open files of a process is reached (ulimit -n)",
-    errno.ENFILE: "the limit on open files of this machine is reached",
-}
+_LIMIT = "the limit on processes and threads is reached (ulimit -u, or the container's pids limit)"
 
 
 class Waitable(threading.Thread):
@@ -69,13 +65,13 @@ def start(thread: threading.Thread) -> None:
         raise _explained(error) from error
 
 
-def limit_reached(error: OSError) -> str | None:
-    """Return which limit of this machine an error of the operating system is about, and what sets it; None if none."""
-    return _LIMITS.get(error.errno or 0)
+def why_not_started(error: OSError) -> str:
+    """Return why a process could not be started."""
+    return _LIMIT if error.errno == errno.EAGAIN else reason(error)
 
 
 def _explained(error: RuntimeError) -> Exception:
     """Return what to raise for an error of starting a thread."""
     if _NO_THREAD not in str(error):
         return error
-    return ResourceLimitError(f"no thread can be started: {_LIMITS[errno.EAGAIN]}")
+    return ResourceLimitError(f"no thread can be started: {_LIMIT}")

@@ -22,7 +22,7 @@ from fsd_inference import interpreter
 from fsd_inference.aws.sessions import EMULATOR_REGION
 from fsd_inference.errors import StackError
 from fsd_inference.records import EmulatorInfo
-from fsd_inference.threads import limit_reached
+from fsd_inference.threads import why_not_started
 
 _PORT_TRIES = 3  # a port that was free may be taken before the emulator binds it
 _STOP_S = 10.0
@@ -171,8 +171,7 @@ def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
             )
     except OSError as error:
         shutil.rmtree(directory, ignore_errors=True)
-        reason = limit_reached(error) or error.strerror or error
-        raise StackError(f"the emulated AWS (ministack) could not be started: {reason}") from error
+        raise StackError(f"the emulated AWS (ministack) could not be started: {why_not_started(error)}") from error
     _started[process.pid] = process
     scheme = "https" if strict else "http"
     return EmulatorInfo(f"{scheme}://127.0.0.1:{port}", process.pid, token, directory)

@@ -26,7 +26,7 @@ from fsd_inference.channels.base import Channel, Expected, Frame, Limits
 from fsd_inference.channels.mailbox import Mailbox
 from fsd_inference.channels.memory import LOCAL_LIMITS
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
-from fsd_inference.errors import ChannelError, PeerGoneError, SettingError
+from fsd_inference.errors import ChannelError, PeerGoneError, SettingError, reason
 from fsd_inference.records import UsageMeter
 from fsd_inference.threads import start
 
@@ -125,34 +125,36 @@ class SocketChannel(Channel):
         self._lock = threading.Lock()  # guards the peers' queues and `_closed`
         self._closed = False
         self._peers = [_Peer(target) for target in range(workers)]
-        self._selector = selectors.DefaultSelector()
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._selector.register(self._wake_in, selectors.EVENT_READ, None)
-        try:
-            self._directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            self._release()
-            raise ChannelError(f"cannot open the run directory {self._directory}: {error.strerror}") from error
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.setblocking(False)
-        try:
-            self._listener.bind(self._address(rank))
-            self._listener.listen(workers)
-        except OSError as error:
-            self._listener.close()
-            os.close(self._directory_fd)
-            self._release()
-            raise ChannelError(
-                f"rank {rank} cannot listen in {self._directory}: {error.strerror or error}; "
-                "give every attempt a run directory of its own"
-            ) from error
-        self._selector.register(self._listener, selectors.EVENT_READ, self._listener)
+        with contextlib.ExitStack() as opened:  # undone if anything fails
+            self._open(opened)
+            self._release = opened.pop_all().close
         # After the listener: an abort is then either found here or comes over the socket.
         self._mailbox.put([path.read_bytes() for path in sorted(self._directory.glob("*.abort"))])
         self._thread = threading.Thread(target=self._run, name=f"sockets-{rank}", daemon=True)
         start(self._thread)
+
+    def _open(self, opened: contextlib.ExitStack) -> None:
+        """Open what makes the channel, and listen."""
+        try:
+            self._directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise ChannelError(f"cannot open the run directory {self._directory}: {reason(error)}") from error
+        opened.callback(os.close, self._directory_fd)
+        try:
+            self._selector = opened.enter_context(selectors.DefaultSelector())
+            self._wake_in, self._wake_out = map(opened.enter_context, socket.socketpair())
+            self._listener = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            for own in (self._wake_in, self._wake_out, self._listener):
+                own.setblocking(False)
+            self._listener.bind(self._address(self._rank))
+            self._listener.listen(len(self._peers))
+        except OSError as error:
+            hint = "; give every attempt a run directory of its own" if error.errno == errno.EADDRINUSE else ""
+            raise ChannelError(
+                f"rank {self._rank} cannot listen in {self._directory}: {reason(error)}{hint}"
+            ) from error
+        self._selector.register(self._wake_in, selectors.EVENT_READ, None)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._listener)
 
     # --- the contract ------------------------------------------------------------------------------------------------
 
@@ -177,18 +179,20 @@ class SocketChannel(Channel):
         if self._closed:
             raise closed_error()
         check_limits([frame], self.limits)
-        left = self._directory / f"{self._rank}.abort"
+        left, failed = self._directory / f"{self._rank}.abort", None
         try:
             left.with_suffix(".tmp").write_bytes(frame.body)
             left.with_suffix(".tmp").replace(left)
         except OSError as error:
-            raise ChannelError(f"cannot leave an abort in {self._directory}: {error.strerror}") from error
+            failed = error  # those that listen can still be told
         joined = Joined(len(self._peers))
         self._enqueue([(peer.rank, frame.body) for peer in self._peers], joined, give_up=0.0)
         self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(frame.body))
         _, late = wait([joined.future], _ABORT_S)
         if late:
             raise ChannelError(f"not all ranks have taken the abort after {_ABORT_S:g} s: some process is stopped")
+        if failed is not None:
+            raise ChannelError(f"cannot leave an abort in {self._directory}: {reason(failed)}") from failed
 
     def close(self) -> None:
         with self._lock:
@@ -232,6 +236,8 @@ class SocketChannel(Channel):
                     elif isinstance(key.data, _Source):
                         self._read(key.data)
                     # A peer that takes more bytes is fed at the top of the loop.
+        except Exception as error:  # noqa: BLE001 - without this thread nothing would come, nor an error
+            self._mailbox.fail(ChannelError(f"the sockets of rank {self._rank} have failed: {error}"))
         finally:
             self._shut_down()
 
@@ -246,7 +252,8 @@ class SocketChannel(Channel):
             connection, _ = self._listener.accept()
         except OSError as error:
             if not isinstance(error, BlockingIOError):
-                self._mailbox.fail(ChannelError(f"rank {self._rank} cannot take a connection: {error.strerror}"))
+                self._selector.unregister(self._listener)  # or it would fail again at once, and for ever
+                self._mailbox.fail(ChannelError(f"rank {self._rank} cannot take a connection: {reason(error)}"))
             return
         connection.setblocking(False)
         self._selector.register(connection, selectors.EVENT_READ, _Source(connection))
@@ -312,19 +319,20 @@ class SocketChannel(Channel):
                 self._write(peer)
 
     def _connect(self, peer: _Peer, now: float) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.setblocking(False)
-        try:
-            connection.connect(self._address(peer.rank))
-            connection.send(_U32.pack(self._rank))  # the buffer of a new connection has room
-        except OSError as error:
-            connection.close()
-            if error.errno not in _NOT_THERE_YET:
-                peer.error = ChannelError(f"cannot connect to rank {peer.rank}: {error.strerror or error}")
+        with contextlib.ExitStack() as opened:  # undone if anything fails
+            try:
+                connection = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                connection.setblocking(False)
+                connection.connect(self._address(peer.rank))
+                connection.send(_U32.pack(self._rank))  # the buffer of a new connection has room
+            except OSError as error:
+                if error.errno not in _NOT_THERE_YET:
+                    peer.error = ChannelError(f"cannot connect to rank {peer.rank}: {reason(error)}")
+                    return
+                peer.retry_at = now + _RETRY_S
+                self._give_up(peer, now)
                 return
-            peer.retry_at = now + _RETRY_S
-            self._give_up(peer, now)
-            return
+            opened.pop_all()
         peer.socket = connection
 
     def _give_up(self, peer: _Peer, now: float) -> None:
@@ -408,13 +416,6 @@ class SocketChannel(Channel):
                 self._drop(key.data)
         for peer in self._peers:
             self._fail(peer, closed_error())
-        self._listener.close()
         with contextlib.suppress(OSError):
             os.unlink(f"{self._rank}.sock", dir_fd=self._directory_fd)
-        os.close(self._directory_fd)
         self._release()
-
-    def _release(self) -> None:
-        self._selector.close()
-        self._wake_in.close()
-        self._wake_out.close()

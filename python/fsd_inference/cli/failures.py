@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from fsd_inference.atomic import is_wrong_path
-from fsd_inference.errors import FsdError, InputError, RunError
+from fsd_inference.errors import FsdError, InputError, RunError, reason
 
 EXPLAINED = (typer.TyperException, FsdError, OSError, MemoryError)
 """What is explained; anything else is a mistake in the program, whose traceback is wanted."""
@@ -71,7 +71,7 @@ def _said_by_the_system(error: OSError) -> str:
     ):  # of a whole tree: a list of source, target, and why
         _, target, why = error.args[0][0]
         return f"{target}: {str(why).partition(':')[0]}"
-    text = error.strerror or str(error)
+    text = reason(error)
     is_full = error.errno in _NO_SPACE
     # Of two files, it is the second that is written.
     name = (error.filename2 if is_full else None) or error.filename

@@ -15,7 +15,7 @@ from pathlib import Path
 from fsd_inference import interpreter
 from fsd_inference.engine.launcher import ChildEnd
 from fsd_inference.errors import ResourceLimitError, RunError
-from fsd_inference.threads import Waitable, limit_reached, start
+from fsd_inference.threads import Waitable, start, why_not_started
 
 EXIT_REPORTED = 3
 """Exit code of a rank that failed, and has told the others why."""
@@ -69,7 +69,7 @@ class LocalLauncher:
                     start_new_session=self._starter is None,
                 )
         except OSError as error:
-            raise _not_started(rank, limit_reached(error) or error.strerror or str(error)) from error
+            raise _not_started(rank, why_not_started(error)) from error
         watcher = Waitable(partial(self._watch, child, rank, on_end), f"child-{rank}")
         try:
             start(watcher)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
-from fsd_inference.errors import AccessDeniedError, StoreError
+from fsd_inference.errors import AccessDeniedError, StoreError, reason
 from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import ObjectInfo, Store, StoredObject
 from fsd_inference.store.keys import check_key, check_prefix, check_range
@@ -167,7 +167,7 @@ class DirectoryStore(Store):
             message = f"cannot {operation} {key} in {self._root}: a part of the key names both an object and a folder"
             raise StoreError(message, retryable=False) from error
         except OSError as error:
-            raise StoreError(f"cannot {operation} {key} in {self._root}: {error.strerror or error}") from error
+            raise StoreError(f"cannot {operation} {key} in {self._root}: {reason(error)}") from error
 
 
 def _etag(stat: os.stat_result) -> str:

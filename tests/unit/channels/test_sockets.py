@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import socket
 import struct
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,57 @@ def test_a_directory_that_cannot_be_used_is_an_error(open_channel: Open, tmp_pat
     open_channel(0)
     with pytest.raises(ChannelError, match="a run directory of its own"):
         open_channel(0)
+
+
+@contextmanager
+def no_more_open_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_connection_for_which_there_is_no_descriptor_fails_alone(open_channel: Open) -> None:
+    one, other = open_channel(0), open_channel(1)
+    with no_more_open_files(), pytest.raises(ChannelError, match=r"connect to rank 1: .*may have 0: .*ulimit -n"):
+        one.send([data(b"x", 1)]).result(10)
+    other.send([data(b"y", 0)]).result(10)
+    assert one.receive([], 10) == [b"y"]
+
+
+def test_a_connection_that_cannot_be_taken_is_told_once(open_channel: Open, tmp_path: Path) -> None:
+    channel = open_channel(0)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        with no_more_open_files():
+            stranger.connect(str(tmp_path / "0.sock"))
+            with pytest.raises(ChannelError, match=r"take a connection: .*may have 0: .*ulimit -n"):
+                channel.receive([], 10)
+        assert channel.receive([], 0.1) == []
+
+
+def test_an_abort_reaches_those_that_are_connected_whatever_else_fails(open_channel: Open) -> None:
+    one, other = open_channel(0), open_channel(1)
+    one.send([data(b"x", 1)]).result(10)
+    assert other.receive([], 10) == [b"x"]
+    with no_more_open_files(), pytest.raises(ChannelError, match="cannot leave an abort"):
+        one.abort(Frame(Kind.ABORT, 0, 0, (1,), b"rank 0 failed"))
+    assert other.receive([], 10) == [b"rank 0 failed"]
+
+
+def test_a_channel_that_cannot_be_opened_leaves_nothing_open(
+    open_channel: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", fail)
+    with pytest.raises(ChannelError, match=r"rank 0 cannot listen in .*: Too many open files .*ulimit -n"):
+        open_channel(0)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_close_leaves_no_socket_behind(open_channel: Open, tmp_path: Path) -> None:
