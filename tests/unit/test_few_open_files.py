@@ -46,6 +46,19 @@ def test_one_process_needs_few(place: Path) -> None:
     assert is_right(place)
 
 
+@pytest.mark.emulator
+@pytest.mark.parametrize("channel", ["queue", "object"])
+def test_clients_of_aws_say_how_many_they_need(place: Path, channel: str) -> None:
+    done = infer(place, 63, f"{channel} --workers 2")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: a process may have 63 open files, and clients of AWS need up to 64: raise that with ulimit -n 64\n"
+    )
+    assert entries(place / "temporary") == set()
+    assert infer(place, 64, f"{channel} --workers 2").returncode == 0
+    assert is_right(place)
+
+
 @pytest.mark.parametrize(("files", "workers"), [(10, 2), (13, 2), (15, 4), (18, 4), (26, 8)])
 def test_ranks_answer_or_say_why_not(place: Path, files: int, workers: int) -> None:
     done = infer(place, files, f"memory --workers {workers} --branching 2")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import fsd_inference as fsd
-from fsd_inference.errors import SettingError
+from fsd_inference.errors import OutputError, SettingError
 from fsd_inference.temporary import TemporaryFolder
 from tests.support.cli import entries, fsd_in
 
@@ -226,7 +226,7 @@ def test_a_full_disk_is_one_sentence(place: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(tempfile, "mkdtemp", full)
     else:
         monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(SettingError, match=f"{place} .No space left on device.: set TMPDIR"):
+    with pytest.raises(OutputError, match=f"{place} .No space left on device.: set TMPDIR"):
         TemporaryFolder("run")
     assert entries(place) == set()
 

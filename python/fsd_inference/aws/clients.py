@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from fsd_inference.aws.sessions import emulator_session, user_session
 from fsd_inference.channels.sdk import SDK_ERRORS, text_of, was_broken_off
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_loopback
-from fsd_inference.errors import NotAllowedError, SettingError, StackError
+from fsd_inference.errors import NotAllowedError, ResourceLimitError, SettingError, StackError
 from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.store import Store, open_store
 from fsd_inference.store.bucket import CredentialSource
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OPEN_FILES = 64
 _ANSWER_S = 60.0  # a long poll answers within 20 s
 _TRANSIENT_CODES = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestTimeout", "SlowDown"}
@@ -70,6 +72,8 @@ class Clients:
     ------
     SettingError
         There is no region or there are no credentials, or the user's AWS configuration cannot be used.
+    ResourceLimitError
+        The process may have too few open files.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Clients:
         emulated: bool = False,
         connections: int = 32,
     ) -> None:
+        _check_open_files()
         self.endpoint_url = endpoint_url
         self._is_local = endpoint_url is not None and is_loopback(endpoint_url)
         self._session = emulator_session(region) if emulated else user_session(region, is_local=self._is_local)
@@ -188,6 +193,16 @@ class Clients:
             return make(service, endpoint_url=self.endpoint_url, config=config)
         except (BotoCoreError, ValueError) as error:
             raise SettingError(f"no {service} client can be made for {self.endpoint_url or 'AWS'}: {error}") from error
+
+
+def _check_open_files() -> None:
+    """Raise `ResourceLimitError` where clients would wait for connections that cannot be opened."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < _OPEN_FILES:
+        raise ResourceLimitError(
+            f"a process may have {limit} open files, and clients of AWS need up to {_OPEN_FILES}: "
+            f"raise that with ulimit -n {_OPEN_FILES}"
+        )
 
 
 def request(

@@ -15,7 +15,7 @@ from pathlib import Path
 from fsd_inference.engine.driver import Driver
 from fsd_inference.engine.loading import load_rank, load_shard
 from fsd_inference.engine.rank import run_rank
-from fsd_inference.errors import AbortedError, FsdError
+from fsd_inference.errors import AbortedError, FsdError, reason
 from fsd_inference.launch.backends import open_backends
 from fsd_inference.launch.local import EXIT_REPORTED, LocalLauncher
 from fsd_inference.launch.place import Place
@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> int:
         place = Place.read(directory)
         spec = place.spec
         backends = open_backends(place, directory, rank)
-    except FsdError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the log of the rank
+    except (FsdError, OSError) as error:
+        print(reason(error) if isinstance(error, OSError) else error, file=sys.stderr)  # noqa: T201 - the log of the rank
         return 1
     launcher = LocalLauncher(directory, rank)
     ended = None
