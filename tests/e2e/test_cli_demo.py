@@ -55,6 +55,7 @@ def test_demo_fails_if_an_answer_differs(fsd: Fsd, tmp_path: Path, monkeypatch: 
     assert "NO" in said.stdout.split()
 
 
+@pytest.mark.usefixtures("aws_configuration")
 def test_infer_on_a_stack_that_stays(fsd: Fsd, tmp_path: Path, emulator_url: str) -> None:
     random_network((64, 50, 40, 30), 6, seed=1).save(tmp_path / "net")
     save_outputs(tmp_path / "x.npz", digits(64, 20))

@@ -24,7 +24,7 @@ from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.units import usd_text
 from tests.support.runs import session
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("aws_configuration")]
 
 WORKERS, RANKS, BUCKETS = 3, 4, 2
 NETWORK = fsd.random_network([96] * 7, connections=8, seed=5)

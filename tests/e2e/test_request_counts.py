@@ -18,7 +18,7 @@ from fsd_inference.records import StackSpec
 from tests.support.proxy import Fault, FaultProxy, Request
 from tests.support.runs import same, session
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("aws_configuration")]
 
 CHANNELS = ("queue", "object")
 WORKERS = 4
