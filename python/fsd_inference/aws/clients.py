@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -13,11 +12,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fsd_inference.aws.sessions import emulator_session, user_session
-from fsd_inference.channels.sdk import SDK_ERRORS, text_of, was_broken_off
+from fsd_inference.channels.sdk import SDK_ERRORS, check_json, text_of, was_broken_off
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_loopback
 from fsd_inference.errors import NotAllowedError, ResourceLimitError, SettingError, StackError
 from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.retrying import send
 from fsd_inference.store import Store, open_store
 from fsd_inference.store.bucket import CredentialSource
 
@@ -190,9 +190,11 @@ class Clients:
             config = config.merge(Config(proxies={}))
         try:
             make: Callable[..., Any] = self._session.boto3.client  # its overloads want a literal name
-            return make(service, endpoint_url=self.endpoint_url, config=config)
+            client = make(service, endpoint_url=self.endpoint_url, config=config)
         except (BotoCoreError, ValueError) as error:
             raise SettingError(f"no {service} client can be made for {self.endpoint_url or 'AWS'}: {error}") from error
+        client.meta.events.register(f"before-parse.{service}", check_json)
+        return client
 
 
 def _check_open_files() -> None:
@@ -229,21 +231,13 @@ def request(
     NotAllowedError
         A policy does not allow it.
     """
-    is_repeat = False
-    pauses = retry.pauses()
-    while True:
-        meter.request(kind, retry=is_repeat)
-        try:
-            return call()
-        except ClientError as error:
-            failure = refusal(what, error, action)
-        except SDK_ERRORS as error:
-            failure = StackError(f"cannot {what}: {text_of(error)}", retryable=was_broken_off(error))
-        pause = next(pauses, None) if failure.retryable else None
-        if pause is None:
-            raise failure
-        is_repeat = True
-        time.sleep(pause)
+
+    def classify(error: Exception, _: bool) -> StackError:
+        if isinstance(error, ClientError):
+            return refusal(what, error, action)
+        return StackError(f"cannot {what}: {text_of(error)}", retryable=was_broken_off(error))
+
+    return send(kind, call, meter=meter, retry=retry, errors=SDK_ERRORS, classify=classify)
 
 
 def refusal(what: str, error: ClientError, action: str = "") -> StackError:

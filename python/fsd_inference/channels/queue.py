@@ -27,6 +27,7 @@ from fsd_inference.channels.sending import Joined, check_frames, check_limits, c
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, SettingError
 from fsd_inference.records import EACH_MESSAGE, RANKS_PER_TOPIC, UsageMeter
+from fsd_inference.retrying import send
 from fsd_inference.threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -257,20 +258,24 @@ class QueueChannel(Channel):
 
     def _request(self, kind: str, what: str, call: Callable[[], T], units: Callable[[], int] = lambda: 1) -> T:
         """Make a request, again while that can help; each attempt is counted."""
-        pauses = self._settings.retry.pauses()
-        is_repeat = False
-        while True:
-            self.meter.request(kind, units=units(), retry=is_repeat)
-            try:
-                return call()
-            except (*SDK_ERRORS, _EntriesFailedError) as error:
-                transient = _is_transient(error)
-                pause = next(pauses, None) if transient else None
-                if pause is None:
-                    raise ChannelError(f"cannot {what}: {text_of(error)}", retryable=transient) from error
-            is_repeat = True
-            if self._closed.wait(pause):
+
+        def classify(error: Exception, _: bool) -> ChannelError:
+            return ChannelError(f"cannot {what}: {text_of(error)}", retryable=_is_transient(error))
+
+        def wait(seconds: float) -> None:
+            if self._closed.wait(seconds):
                 raise closed_error()
+
+        return send(
+            kind,
+            call,
+            meter=self.meter,
+            retry=self._settings.retry,
+            errors=(*SDK_ERRORS, _EntriesFailedError),
+            classify=classify,
+            units=units,
+            wait=wait,
+        )
 
 
 @dataclass(frozen=True, slots=True)

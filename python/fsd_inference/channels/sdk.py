@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
@@ -12,6 +14,23 @@ SDK_ERRORS = (ClientError, BotoCoreError, ResponseParserError)
 """All that a call may raise; a body that was cut short is no `BotoCoreError`."""
 
 _SIGNATURE = re.compile(r"AWS4-[^'\"]*|(?<=[Aa]uthorization)\W+\S+")
+
+
+def check_json(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    """Raise `ResponseParserError` for a JSON answer that was cut short; a handler of the SDK's event ``before-parse``.
+
+    The SDK takes a body that is no JSON for an empty answer: a receive would find nothing, although the messages that
+    it was given are hidden from then on.
+    """
+    body, answer = response_dict["body"], operation_model.output_shape
+    if not operation_model.metadata.get("jsonVersion") or not isinstance(body, bytes):
+        return
+    if not body and not (answer and answer.members):
+        return  # an operation that answers nothing
+    try:
+        json.loads(body)
+    except ValueError as error:
+        raise ResponseParserError(f"the answer to {operation_model.name} is not JSON ({error})") from error
 
 
 def was_broken_off(error: Exception) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from obstore.exceptions import BaseError
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import AccessDeniedError, StoreError
 from fsd_inference.records import UsageMeter
+from fsd_inference.retrying import send
 from fsd_inference.store.base import ObjectInfo, Store, StoredObject
 from fsd_inference.store.bucket import CredentialSource, open_bucket
 from fsd_inference.store.keys import check_key, check_prefix, check_range
@@ -38,6 +38,7 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 # 409: another conditional write or a delete of the key was under way; S3 asks for the request to be sent again.
 _TRANSIENT_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TRANSIENT_CODE = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"})
+_CUT = re.compile(r"invalid \w+( \w+)? response|response body")  # an answer that cannot be read to its end
 _WHOLE = "non-partial response"  # obstore's text where a range was asked for and the whole object came
 
 
@@ -267,23 +268,16 @@ class S3Store(Store):
 
     def _request(self, kind: str, what: str, call: Callable[[], T], *, expected: Iterable[int] = ()) -> T:
         """Send a request, again while that can help; raise `_Refused` for an `expected` status."""
-        is_repeat = False
-        pauses = self._retry.pauses()
-        while True:
-            self.meter.request(kind, retry=is_repeat)
-            try:
-                return call()
-            except (BaseError, OSError) as error:
-                failure = _Failure.of(error)
-                if _WHOLE in failure.text:
-                    raise _WholeAnswerError from None
-                if failure.status in expected and failure.code != "NoSuchBucket":
-                    raise _Refused(failure.status, was_repeat=is_repeat) from None
-                pause = next(pauses, None) if failure.is_transient else None
-                if pause is None:
-                    raise self._error(what, failure) from error
-            is_repeat = True
-            time.sleep(pause)
+
+        def classify(error: Exception, is_repeat: bool) -> StoreError:
+            failure = _Failure.of(error)
+            if _WHOLE in failure.text:
+                raise _WholeAnswerError from None
+            if failure.status in expected and failure.code != "NoSuchBucket":
+                raise _Refused(failure.status, was_repeat=is_repeat) from None
+            return self._error(what, failure)
+
+        return send(kind, call, meter=self.meter, retry=self._retry, errors=(BaseError, OSError), classify=classify)
 
     def _error(self, what: str, failure: _Failure) -> StoreError:
         message = f"cannot {what} in {self._name}: {failure.text}"
@@ -331,7 +325,8 @@ class _Failure:
     @property
     def is_transient(self) -> bool:
         if self.status == 0:
-            return "HTTP error" in self.text or any(code in self.text for code in _TRANSIENT_CODE)
+            was_cut = _CUT.search(self.text) is not None
+            return was_cut or "HTTP error" in self.text or any(code in self.text for code in _TRANSIENT_CODE)
         return self.status in _TRANSIENT_STATUS or self.code in _TRANSIENT_CODE
 
 
