@@ -23,7 +23,11 @@ def check_json(operation_model: Any, response_dict: dict[str, Any], **_: Any) ->
     it was given are hidden from then on.
     """
     body, answer = response_dict["body"], operation_model.output_shape
-    if not operation_model.metadata.get("jsonVersion") or not isinstance(body, bytes):
+    if (
+        not operation_model.metadata.get("jsonVersion")
+        or not isinstance(body, bytes)
+        or response_dict["status_code"] >= 300
+    ):
         return
     if not body and not (answer and answer.members):
         return  # an operation that answers nothing
