@@ -10,26 +10,80 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fsd_inference.config import Clocks
-    from fsd_inference.errors import FsdError
+    from fsd_inference.cost.options import Advice, Question
+    from fsd_inference.errors import (
+        AbortedError,
+        AccessDeniedError,
+        ChannelError,
+        DeadlineError,
+        FileFormatError,
+        FsdError,
+        InputError,
+        LaneError,
+        LimitError,
+        NotAllowedError,
+        NumericError,
+        OutputError,
+        PeerGoneError,
+        ResourceLimitError,
+        RunError,
+        SettingError,
+        StackError,
+        StackUpdatedError,
+        StallError,
+        StartError,
+        StoreError,
+        WorkerDiedError,
+    )
     from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
+    from fsd_inference.partition import Partition
     from fsd_inference.partition import cut as partition
-    from fsd_inference.records import RunReport, Usage
+    from fsd_inference.records import Prediction, RunReport, Usage
     from fsd_inference.report import Report
     from fsd_inference.session import Inference, Progress, Push, Session, push
+    from fsd_inference.session.advising import advise
+
+    __version__: str
 
 _ROOMS = {
+    "AbortedError": "errors",
+    "AccessDeniedError": "errors",
     "Activation": "network",
+    "Advice": "cost.options",
+    "ChannelError": "errors",
     "Clocks": "config",
+    "DeadlineError": "errors",
+    "FileFormatError": "errors",
     "FsdError": "errors",
     "Inference": "session",
+    "InputError": "errors",
+    "LaneError": "errors",
     "Layer": "network",
+    "LimitError": "errors",
     "Network": "network",
+    "NotAllowedError": "errors",
+    "NumericError": "errors",
+    "OutputError": "errors",
+    "Partition": "partition",
+    "PeerGoneError": "errors",
+    "Prediction": "records",
     "Progress": "session",
     "Push": "session",
+    "Question": "cost.options",
     "Report": "report",
+    "ResourceLimitError": "errors",
+    "RunError": "errors",
     "RunReport": "records",
     "Session": "session",
+    "SettingError": "errors",
+    "StackError": "errors",
+    "StackUpdatedError": "errors",
+    "StallError": "errors",
+    "StartError": "errors",
+    "StoreError": "errors",
     "Usage": "records",
+    "WorkerDiedError": "errors",
+    "advise": "session.advising",
     "digits": "network",
     "graph_challenge": "network",
     "push": "session",
@@ -37,18 +91,45 @@ _ROOMS = {
 }
 
 __all__ = [
+    "AbortedError",
+    "AccessDeniedError",
     "Activation",
+    "Advice",
+    "ChannelError",
     "Clocks",
+    "DeadlineError",
+    "FileFormatError",
     "FsdError",
     "Inference",
+    "InputError",
+    "LaneError",
     "Layer",
+    "LimitError",
     "Network",
+    "NotAllowedError",
+    "NumericError",
+    "OutputError",
+    "Partition",
+    "PeerGoneError",
+    "Prediction",
     "Progress",
     "Push",
+    "Question",
     "Report",
+    "ResourceLimitError",
+    "RunError",
     "RunReport",
     "Session",
+    "SettingError",
+    "StackError",
+    "StackUpdatedError",
+    "StallError",
+    "StartError",
+    "StoreError",
     "Usage",
+    "WorkerDiedError",
+    "__version__",
+    "advise",
     "digits",
     "graph_challenge",
     "partition",
@@ -60,6 +141,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "partition":  # a package that can be called: `fsd.partition(network, ...)`
         return import_module("fsd_inference.partition")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("fsd-inference")
     if name in _ROOMS:
         return getattr(import_module(f"fsd_inference.{_ROOMS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,6 +21,12 @@ class Clocks:
         No frame from a rank that is waited for, for so long, is a `StallError`.
     run_s : float
         Every run ends by then, measured from the launch of rank 0 (the deadline).
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> fsd.Clocks(run_s=60.0).stall_s
+    60.0
     """
 
     start_s: float = 30.0

@@ -48,6 +48,14 @@ class Usage:
         Bytes as handed to the service, after base64.
     received_bytes : int
         Bytes of bodies as they came from the service.
+
+    Examples
+    --------
+    >>> from collections import Counter
+    >>> import fsd_inference as fsd
+    >>> one = fsd.Usage(requests=Counter({"s3.get": 2}))
+    >>> (one + one).requests["s3.get"]
+    4
     """
 
     requests: Counter[str] = field(default_factory=Counter)

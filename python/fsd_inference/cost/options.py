@@ -43,6 +43,12 @@ class Question:
     architecture : {"x86_64", "arm64"}
     most_workers : int
         Functions of a run, at most.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> fsd.Question(samples=10_000, deadline_s=30.0).rule
+    'the cheapest within 30 s'
     """
 
     samples: int

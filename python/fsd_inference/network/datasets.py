@@ -42,6 +42,12 @@ def digits(neurons: int, samples: int, *, seed: int = 0) -> sparse.csr_array:
     ------
     InputError
         If a number is out of range, or scikit-learn is not installed.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> fsd.digits(1024, 50).shape
+    (50, 1024)
     """
     neurons = whole_number(neurons, "the neurons of digits")
     samples = whole_number(samples, "the number of samples")

@@ -37,10 +37,20 @@ def graph_challenge(neurons: int, layers: int) -> Network:
     layers : int
         1 to 1920; the official depths are 120, 480 and 1920, each a prefix of the next.
 
+    Returns
+    -------
+    Network
+
     Raises
     ------
     InputError
         For another size or depth.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> fsd.graph_challenge(1024, 120).connections
+    3932160
     """
     neurons = whole_number(neurons, "the neurons of a layer")
     layers = whole_number(layers, "the number of layers")

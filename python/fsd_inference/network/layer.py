@@ -47,6 +47,12 @@ class Activation:
     ------
     InputError
         For another kind, or a clip that is not finite and positive (for "clipped_relu") or not 0 (for the others).
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> fsd.Activation("clipped_relu", 32.0)
+    Activation(kind='clipped_relu', clip=32.0)
     """
 
     kind: ActivationKind
@@ -112,6 +118,12 @@ class Layer:
     InputError
         If shapes do not fit, a side is empty, a value is masked or not a finite float32, or there is no such
         activation.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> fsd.Layer([[0.5, 0.0], [1.0, -2.0]], bias=[0.0, -0.25], activation="relu")
+    Layer(2 x 2, 3 connections, relu)
     """
 
     def __init__(

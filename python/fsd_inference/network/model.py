@@ -32,6 +32,15 @@ class Network:
     ------
     InputError
         If there is no layer, something else is among them, or two neighbours do not fit.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> hidden = fsd.Layer([[1.0, 0.0, 2.0], [0.0, -1.0, 0.0]], bias=0.0)
+    >>> output = fsd.Layer([[1.0, 1.0]], bias=[0.5], activation="identity")
+    >>> network = fsd.Network([hidden, output], name="tiny")
+    >>> network.widths
+    (3, 2, 1)
     """
 
     def __init__(self, layers: Iterable[Layer], *, name: str = "network") -> None:

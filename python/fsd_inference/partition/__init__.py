@@ -86,6 +86,7 @@ class _CallablePackage(ModuleType):
     """Lets users write ``fsd.partition(network, ...)`` although the room has the same name."""
 
     def __call__(self, *args: Any, **settings: Any) -> Manifest:
+        """Partition a network; see `fsd_inference.partition.cut`."""
         return import_module(f"{__name__}.cutting").cut(*args, **settings)  # type: ignore[no-any-return]
 
 

@@ -35,10 +35,24 @@ def cut(
     seed : int
         Equal seeds give equal shards.
 
+    Returns
+    -------
+    Manifest
+        What was written: files with digests, volumes of the exchange.
+
     Raises
     ------
     InputError, OutputError
         A setting makes no sense, the directory is taken by something else, or cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import fsd_inference as fsd
+    >>> network = fsd.random_network([64, 48, 32], connections=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fsd.partition(network, f"{folder}/shards", workers=2, method="graph").workers
+    2
     """
     check_target(Path(directory))  # before it is cut, which can take long
     started = time.perf_counter()

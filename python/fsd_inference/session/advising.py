@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 from fsd_inference.cost.cut import Cut
@@ -15,10 +16,10 @@ from fsd_inference.cost.frames import Payloads
 from fsd_inference.cost.model import Billing
 from fsd_inference.cost.options import Advice, Question
 from fsd_inference.cost.planner import advise as plan_options
-from fsd_inference.cost.prices import PriceTable
-from fsd_inference.cost.timing import Timing
+from fsd_inference.cost.prices import PriceTable, load_prices
+from fsd_inference.cost.timing import Timing, load_timing
 from fsd_inference.cost.work import Work
-from fsd_inference.network import Network
+from fsd_inference.network import Network, as_inputs
 from fsd_inference.partition.plan import ExchangePlan
 from fsd_inference.session.estimating import (
     STRETCH,
@@ -69,29 +70,40 @@ def advise(
     network: Network,
     question: Question,
     *,
-    timing: Timing,
-    prices: PriceTable,
-    x: sparse.csr_array | None = None,
+    timing: Timing | None = None,
+    prices: PriceTable | None = None,
+    x: ArrayLike | sparse.sparray | sparse.spmatrix | None = None,
     billing: Billing | None = None,
     cache: Path | None = None,
     cutting_s: float = CUTTING_S,
     progress: Progress | None = None,
 ) -> Advice:
-    """Say how a network should be run.
+    """Predict time, cost and memory of every way to run a network, and rank them.
 
     Parameters
     ----------
     network : Network
     question : Question
-    timing, prices, billing
-        What the predictions rest on.
-    x : csr_array of float32, samples x features, optional
+        The batch, and the limits within which it is to be answered.
+    timing : Timing, optional
+        Latencies and rates of the services; those of AWS if not given.
+    prices : PriceTable, optional
+        Those of us-east-1 if not given.
+    x : array or sparse matrix, samples x features, optional
         A sample of the inputs. Drawn at random if not given, a fifth of the features being 1.
+    billing : Billing, optional
+        How AWS is taken to bill where it does not say; the dearer reading if not given.
     cache : Path, optional
         Folder of plans that were cut before; the user's if not given.
     cutting_s : float
         How long networks are cut, at most. Where that is not enough the exchange is estimated, and marked so.
     progress : Progress, optional
+        Is told how far the advice is.
+
+    Returns
+    -------
+    Advice
+        The options, the best one first.
 
     Raises
     ------
@@ -99,14 +111,24 @@ def advise(
         The inputs are not those of the network.
     SettingError
         There is no price of something.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> network = fsd.random_network([64, 48, 32], connections=8)
+    >>> advice = fsd.advise(network, fsd.Question(samples=1000))
+    >>> advice.best.variant
+    'serial'
     """
+    if x is not None:
+        x = as_inputs(x, network.widths[0])
     progress = progress or Silent()
     cuts = make_cuts(
         network, question, x=x, kept=kept_plans(network, cache),
         cutting_s=cutting_s, progress=progress,
     )  # fmt: skip
     with task(progress, "plan"):
-        return plan_options(cuts, question, timing, prices, billing=billing)
+        return plan_options(cuts, question, timing or load_timing(), prices or load_prices(), billing=billing)
 
 
 def kept_plans(network: Network, cache: Path | None = None) -> PlanCache:

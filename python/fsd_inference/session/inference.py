@@ -25,6 +25,15 @@ class Inference:
         Per sample the lowest neuron that has it.
     report : Report
         Figures of the run; `Report.save` writes pages of them.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> network = fsd.random_network([8, 4], connections=2)
+    >>> with fsd.Session(network) as session:
+    ...     answer = session.infer([[0.0] * 8])
+    >>> answer.outputs.shape
+    (1, 4)
     """
 
     outputs: sparse.csr_array | None

@@ -52,7 +52,15 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What a push did: the plan's manifest, and the bytes that it sent and found there."""
+    """What a push did.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        Of the plan that was pushed.
+    sent_bytes, found_bytes : int
+        Bytes of plan and shards that were uploaded, and that were on the stack already.
+    """
 
     manifest: Manifest
     sent_bytes: int
@@ -85,12 +93,22 @@ def push(
     progress : Progress, optional
         Is told how far the push is.
 
+    Returns
+    -------
+    Push
+        What was sent, and what was there already.
+
     Raises
     ------
     InputError
         A setting makes no sense, or a file cannot be read.
     StoreError
         The bucket of networks cannot be written.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> fsd.push("net", stack="stack.json", workers=8)  # doctest: +SKIP
     """
     # boto3 takes a third of a second to import, which who uses no AWS need not wait for.
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415

@@ -75,6 +75,18 @@ class Session:
     ------
     InputError
         A setting makes no sense, or a file cannot be read.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> network = fsd.random_network([64, 48, 32], connections=8)
+    >>> samples = [[1.0] * 64, [0.0] * 64]
+    >>> with fsd.Session(network, channel="memory", workers=2) as session:
+    ...     answer = session.infer(samples)
+    >>> answer.outputs.shape
+    (2, 32)
+    >>> answer.report.workers
+    2
     """
 
     def __init__(
