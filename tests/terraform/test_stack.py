@@ -12,10 +12,12 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
+from mypy_boto3_s3 import S3Client
 
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import running_emulator
-from fsd_inference.aws.provision import StackSettings, create_stack
+from fsd_inference.aws.provision import StackSettings, bucket_policy, create_stack
 from fsd_inference.aws.stack import parse_stack
 from fsd_inference.records import StackSpec
 from tests.support.terraform import Deployment
@@ -107,10 +109,20 @@ def buckets(clients: Clients) -> dict[str, Any]:
             "lifecycle": s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"],
             "public": s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"],
             "encryption": s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"],
-            "policy": json.loads(s3.get_bucket_policy(Bucket=name)["Policy"]),
+            "policy": policy_of(s3, name),
         }
         for name in (bucket["Name"] for bucket in s3.list_buckets()["Buckets"])
     }
+
+
+def policy_of(s3: S3Client, name: str) -> Any:
+    """Return a bucket's policy, None if it has none."""
+    try:
+        return json.loads(s3.get_bucket_policy(Bucket=name)["Policy"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchBucketPolicy":
+            raise
+        return None
 
 
 def test_terraform_makes_what_stack_up_makes(
@@ -125,7 +137,11 @@ def test_terraform_makes_what_stack_up_makes(
     made = queues(clients)
     assert made.pop(f"{stack.name}-failures")  # only functions need it
     assert made == queues(emulated)
-    assert buckets(clients) == buckets(emulated)
+    over_http = buckets(emulated)  # where `fsd stack up` makes no policy, since it would keep everyone out
+    assert {settings["policy"] for settings in over_http.values()} == {None}
+    assert buckets(clients) == {
+        name: {**settings, "policy": bucket_policy(f"arn:aws:s3:::{name}")} for name, settings in over_http.items()
+    }
 
     described = parse_stack(json.loads(deployment.outputs["stack_json"].replace(clients.endpoint_url, "http://same")))
     lanes = [

@@ -110,7 +110,7 @@ def test_a_configuration_that_cannot_be_used(
 ) -> None:
     configured(config, **({"AWS_REGION": "us-east-1"} | variables))
     with pytest.raises(SettingError, match=says) as caught:
-        Clients(endpoint)
+        _ = Clients(endpoint).credentials
     assert "\n" not in str(caught.value)
     assert "“" not in str(caught.value)
 

@@ -71,7 +71,7 @@ class Clients:
     Raises
     ------
     SettingError
-        There is no region or there are no credentials, or the user's AWS configuration cannot be used.
+        There is no region, or the user's AWS configuration cannot be used.
     ResourceLimitError
         The process may have too few open files.
     """
@@ -149,7 +149,7 @@ class Clients:
             f"s3://{bucket}/{folder}",
             endpoint_url=self.endpoint_url,
             region=self.region,
-            credentials=self._session.credentials,
+            credentials=self.credentials,
             ca_bundle=self._session.ca_bundle,
             meter=meter,
             retry=retry,
@@ -157,7 +157,9 @@ class Clients:
 
     @property
     def credentials(self) -> CredentialSource:
-        """What signs the requests: keys, or what returns those that are valid now."""
+        """What signs the requests: keys, or what returns the valid ones; `SettingError` if there are none."""
+        if self._session.credentials is None:
+            raise SettingError("no AWS credentials are set: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
         return self._session.credentials
 
     def close(self) -> None:
@@ -174,6 +176,7 @@ class Clients:
             return self._clients[service]
 
     def _make(self, service: str, answer_s: float) -> Any:
+        _ = self.credentials  # whoever has none is told here, and not by each request
         config = Config(  # type: ignore[call-arg] # the stubs lack ignore_configured_endpoint_urls
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=self._connections,

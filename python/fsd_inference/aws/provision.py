@@ -246,7 +246,7 @@ class _Provision:
             expire["Expiration"] = {"Days": expire_days}
         private = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
         encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
-        policy = _bucket_policy(f"arn:{self.clients.sns.meta.partition}:s3:::{name}")
+        policy = bucket_policy(f"arn:{self.clients.sns.meta.partition}:s3:::{name}")
         s3: Any = self.clients.s3  # its types want literals
         settings: dict[str, Callable[[], object]] = {
             "lifecycle": lambda: s3.put_bucket_lifecycle_configuration(
@@ -260,7 +260,7 @@ class _Provision:
             ),
         }
         if not is_plain(s3.meta.endpoint_url):  # where it would keep everyone out
-            settings["policy"] = lambda: s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
+            settings["policy"] = lambda: s3.putbucket_policy(Bucket=name, Policy=json.dumps(policy))
         for what, call in settings.items():
             self._request("s3.manage", f"set the {what} of bucket {name}", call)
 
@@ -283,7 +283,8 @@ def _queue_policy(queue_arn: str, topic_arn: str) -> dict[str, object]:
     }
 
 
-def _bucket_policy(bucket_arn: str) -> dict[str, object]:
+def bucket_policy(bucket_arn: str) -> dict[str, object]:
+    """Return the policy that refuses requests for a bucket's objects which are not encrypted on their way."""
     return {
         "Version": "2012-10-17",
         "Statement": [

@@ -40,15 +40,15 @@ class AwsSession:
     ----------
     boto3 : boto3.Session
     region : str
-    credentials : Credentials or callable
-        Keys, or what returns those that are valid now.
+    credentials : Credentials or callable, or None
+        Keys, or what returns those that are valid now; None if there are none.
     ca_bundle : str or None
         File of certificates (PEM) to trust beside the system's.
     """
 
     boto3: boto3.Session
     region: str
-    credentials: CredentialSource
+    credentials: CredentialSource | None
     ca_bundle: str | None
 
 
@@ -74,7 +74,7 @@ def user_session(region: str | None, *, is_local: bool) -> AwsSession:
     Raises
     ------
     SettingError
-        The configuration cannot be used, or has no region or no credentials.
+        The configuration cannot be used, or has no region.
     """
     core = botocore.session.Session()
     if is_local:
@@ -92,7 +92,7 @@ def user_session(region: str | None, *, is_local: bool) -> AwsSession:
 
 
 def _session(
-    core: botocore.session.Session, region: str, credentials: CredentialSource, ca_bundle: str | None
+    core: botocore.session.Session, region: str, credentials: CredentialSource | None, ca_bundle: str | None
 ) -> AwsSession:
     if isinstance(credentials, Credentials):  # keys that renew themselves are left to the SDK
         core.set_credentials(credentials.access_key_id, credentials.secret_access_key, credentials.session_token)
@@ -101,12 +101,10 @@ def _session(
     )
 
 
-def _credentials(core: botocore.session.Session, *, is_local: bool) -> CredentialSource:
+def _credentials(core: botocore.session.Session, *, is_local: bool) -> CredentialSource | None:
     found = _configured(core.get_credentials)
     if found is None:
-        if is_local:
-            return _EMULATOR_CREDENTIALS
-        raise SettingError("no AWS credentials are set: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
+        return _EMULATOR_CREDENTIALS if is_local else None
 
     def read() -> Credentials:
         frozen = _configured(found.get_frozen_credentials)

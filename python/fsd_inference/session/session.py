@@ -132,7 +132,7 @@ class Session:
             output=output,
             clocks=clocks or Clocks(),
         )
-        path = Path() if stack is None else Path(stack).absolute()
+        path = Path() if stack is None else Path(stack)
         self._engine: Alone | Distributed
         site: Site
         if deployed is not None:
@@ -142,7 +142,7 @@ class Session:
             )  # fmt: skip
         elif channel != "serial":
             site = Processes(
-                channel, source, stack=None if stack is None else path, delay_s=delay_s, progress=progress
+                channel, source, stack=None if stack is None else path.absolute(), delay_s=delay_s, progress=progress
             )  # fmt: skip
         elif source.network is not None:
             self._engine = Alone(source.network, settings, replicas, progress)
