@@ -8,9 +8,12 @@ from typing import TypeVar
 
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import FsdError
+from fsd_inference.logs import Logger
 from fsd_inference.records import UsageMeter
 
 T = TypeVar("T")
+
+_log = Logger(__name__)
 
 Classifier = Callable[[Exception, bool], FsdError]
 """Takes what a request raised, and whether it was a repeat; returns the error to raise unless it is `retryable` and an
@@ -65,5 +68,6 @@ def send(
             pause = next(pauses, None) if failure.retryable else None
             if pause is None:
                 raise failure from error
+            _log.info("%s failed and is sent again in %.2f s: %s", kind, pause, failure)
         is_repeat = True
         wait(pause)

@@ -26,9 +26,12 @@ from uuid import uuid4
 from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import FsdError, LaneError, StoreError
+from fsd_inference.logs import Logger
 from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.store import Store
 from fsd_inference.threads import ThreadPool
+
+_log = Logger(__name__)
 
 State = Literal["free", "held", "draining"]
 
@@ -156,6 +159,7 @@ class LaneTable:
         LaneError
             None became free in time; the message says who holds them until when.
         """
+        log = _log.of(run=run)
         wanted = list(range(self._lanes) if lanes is None else lanes)
         give_up = self._clock() + wait_s
         pause, has_waited = _POLL_S[0], False
@@ -163,12 +167,14 @@ class LaneTable:
         while True:
             lease = self._try(view, wanted, run, attempt, deadline_s)
             if lease is not None:
+                log.info("lane %d is held by attempt %d", lease.lane, attempt)
                 return lease
             left = give_up - self._clock()
             if left <= 0:
                 raise LaneError(f"no lane is free after {wait_s:g} s: {view.holders()}; {_FREE}")
             if not has_waited:
                 has_waited = True
+                log.info("no lane is free: %s", view.holders())
                 on_wait(f"no lane is free: {view.holders()}; {_FREE}")
             self._sleep(min(left, random.uniform(pause / 2, pause)))  # noqa: S311 -- spreads load, no secret
             pause = min(2 * pause, _POLL_S[1])
@@ -217,6 +223,7 @@ class LaneTable:
             The lane was taken over; nothing is purged then.
         """
         # Whoever purges must still hold the lane, and go on holding it meanwhile.
+        _log.of(run=lease.run).info("lane %d is purged and given back", lease.lane)
         holding = self.renew(lease, _PURGE_S)
         self._purge(holding.lane)
         settle_s = max(self._settle_s, open_poll_s)

@@ -6,6 +6,7 @@ signal N: 129 hung up, 130 interrupted, 143 terminated.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from fsd_inference import logs
 from fsd_inference.cli import (
     advise,
     calibrate,
@@ -75,7 +77,13 @@ app.add_typer(package.app)
 def _fsd(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and the kernel path in use.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Log on standard error, ranks too; FSD_LOG=debug logs more.")
+    ] = False,
 ) -> None:
+    if verbose:
+        os.environ.setdefault(logs.VARIABLE, "info")
+    logs.start()
     if version:
         typer.echo(_version_text())
         raise typer.Exit

@@ -46,6 +46,7 @@ from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.numeric import overflow
 from fsd_inference.engine.results import concatenate, pack_blocks
 from fsd_inference.engine.spec import RunSpec
+from fsd_inference.engine.telling import Teller
 from fsd_inference.engine.timeline import Timeline
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker
@@ -184,6 +185,7 @@ class Driver:
         self._flushed = 0  # the last `_Flush` whose turn has come
         self._stop = False
         self._outcome: Outcome | None = None
+        self._teller = Teller(spec.run, rank, timeline.now)
 
     def run(self) -> Outcome:
         """Run the rank to its end; all threads made here are gone on return."""
@@ -197,6 +199,7 @@ class Driver:
             self._events.put(Started())
             while not self._worker.finished:
                 event = self._next_event()
+                self._teller.tell(event, self._expected)
                 if isinstance(event, _Flush):
                     self._flush(event)
                     continue

@@ -12,12 +12,16 @@ from fsd_inference.engine.worker import died
 from fsd_inference.errors import DeadlineError, RunError
 from fsd_inference.launch.local import LocalLauncher
 from fsd_inference.launch.place import Place
+from fsd_inference.logs import Logger
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 
 _GRACE_S = 15.0
 """How long after the deadline the ranks may take to end by themselves."""
 _WATCH_S = 0.2
+
+
+_log = Logger(__name__)
 
 
 def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -> Ended:
@@ -49,6 +53,10 @@ def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -
         launcher = LocalLauncher(directory, None, on_line)
         try:
             place.write(directory)
+            log = _log.of(run=place.spec.run)
+            log.info(
+                "attempt %d begins: %d ranks over %s", place.spec.attempt, place.spec.settings.workers, place.channel
+            )
             launched = time.time()
             until = time.monotonic() + place.spec.deadline - launched + _GRACE_S
             launcher.start(0, lambda rank, reason, reported: failed.extend([] if reported else [died(rank, reason)]))
@@ -57,7 +65,9 @@ def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -
                     failed.append(_overdue())
             launcher.close(0.0)
             reports = read_reports(store, place.spec, range(place.spec.settings.workers))
-            return Ended(launched, reports, first_error(place.spec, reports, failed))
+            error = first_error(place.spec, reports, failed)
+            log.info("attempt %d ended: %s", place.spec.attempt, "well" if error is None else error)
+            return Ended(launched, reports, error)
         finally:
             launcher.close(0.0)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fsd_inference import interpreter
+from fsd_inference import interpreter, logs
 from fsd_inference.engine.launcher import ChildEnd
 from fsd_inference.errors import ResourceLimitError, RunError
 from fsd_inference.threads import Waitable, start, why_not_started
@@ -58,10 +58,14 @@ class LocalLauncher:
         if self._starter is not None:
             arguments.append(str(self._starter))
         try:
-            with (self._directory / f"rank-{rank:05d}.log").open("w") as log:
+            with (
+                (self._directory / f"rank-{rank:05d}.log").open("w") as log,
+                logs.handed_down() as (variables, descriptors),
+            ):
                 child = subprocess.Popen(  # noqa: S603 - this interpreter, our module, arguments that are numbers and a path
                     interpreter.command("fsd_inference.launch.worker", *arguments),
-                    env=interpreter.environment() | _NO_BLAS_THREADS,
+                    env=interpreter.environment() | _NO_BLAS_THREADS | variables,
+                    pass_fds=descriptors,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE if self._on_line else subprocess.DEVNULL,
                     stderr=log,

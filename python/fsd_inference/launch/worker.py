@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from fsd_inference import logs
 from fsd_inference.engine.driver import Driver
 from fsd_inference.engine.loading import load_rank, load_shard
 from fsd_inference.engine.rank import run_rank
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
     directory, rank = Path(arguments[0]), int(arguments[1])
     starter = int(arguments[2]) if len(arguments) > 2 else None
     try:
+        logs.start()
         place = Place.read(directory)
         spec = place.spec
         backends = open_backends(place, directory, rank)

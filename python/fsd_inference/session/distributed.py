@@ -18,6 +18,7 @@ from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError
+from fsd_inference.logs import Logger
 from fsd_inference.network import Network
 from fsd_inference.records import Prediction
 from fsd_inference.report import Report
@@ -29,6 +30,8 @@ from fsd_inference.session.reporting import run_report
 from fsd_inference.session.sites import Site
 from fsd_inference.session.slices import Together, concatenated, of_replica, side_by_side, slices
 from fsd_inference.session.source import Placed
+
+_log = Logger(__name__)
 
 
 @dataclass(slots=True)
@@ -216,6 +219,7 @@ class Distributed:
                 is_lost = any(other.failure is not None for other in runs)
                 if not error.retryable or run.spec.attempt + 1 >= self._attempts or is_lost:
                     raise
+                _log.of(run=run.spec.run).warning("attempt %d failed and is made again: %s", run.spec.attempt, error)
                 run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
                 together.advance(number, 0)
         raise run.failure

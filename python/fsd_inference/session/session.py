@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from fsd_inference import logs
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network, as_inputs
@@ -113,6 +114,7 @@ class Session:
     ) -> None:
         open_descriptors()
         _check(channel, workers, partition, replicas, attempts, delay_s)
+        logs.start()
         deployed = _functions_of(stack, channel)
         if deployed is None and (memory_mb is not None or synchronous):
             raise SettingError("memory_mb and synchronous are for stacks with functions")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from fsd_inference import logs
 from fsd_inference.aws.coordination import Coordination, Resources
 from fsd_inference.aws.events import RunEvent
 from fsd_inference.aws.handlers.environment import environment
@@ -80,4 +81,5 @@ def _refuse(store: Store, event: object, error: InputError) -> RunStatus:
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    logs.start(as_json=True)
     environment()  # while Lambda gives the start-up its own time

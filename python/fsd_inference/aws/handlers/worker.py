@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
+from fsd_inference import logs
 from fsd_inference.aws.backends import open_channel
 from fsd_inference.aws.events import RankEvent
 from fsd_inference.aws.handlers.environment import Environment, environment
@@ -140,4 +141,5 @@ def _progress(store: Store, asked: RankEvent, notes: ThreadPool) -> Callable[[in
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    logs.start(as_json=True)
     environment()  # while Lambda gives the start-up its own time
