@@ -19,6 +19,7 @@ from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.events import RankEvent, RunEvent, check_fit
 from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_failure, parse_failure
 from fsd_inference.aws.lanes import open_lanes
+from fsd_inference.aws.launcher import invoke_rank
 from fsd_inference.aws.status import INLINE_BYTES, RunStatus, failure_key, metrics_key, status_key
 from fsd_inference.engine.control import abort_frame
 from fsd_inference.engine.driver import POLL_S
@@ -26,7 +27,6 @@ from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.loading import load_manifest
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, FileFormatError, FsdError, RunError, SettingError, StartError
-from fsd_inference.launch.aws_lambda import invoke_rank
 from fsd_inference.records import FunctionsSpec, StackSpec, Usage, UsageMeter
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool, start

@@ -52,7 +52,7 @@ class Processes:
         self._source.cut(self._progress)
         if self._channel == "memory":
             return LocalHome(self._delay_s)
-        from fsd_inference.aws.home import AwsHome  # noqa: PLC0415 - see the module
+        from fsd_inference.session.aws_home import AwsHome  # noqa: PLC0415 - see the module
 
         with task(self._progress, "stack"):
             return AwsHome(

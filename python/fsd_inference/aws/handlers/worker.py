@@ -14,11 +14,11 @@ from fsd_inference.aws.backends import open_channel
 from fsd_inference.aws.events import RankEvent
 from fsd_inference.aws.handlers.environment import Environment, environment
 from fsd_inference.aws.handlers.logs import Log
+from fsd_inference.aws.launcher import LambdaLauncher
 from fsd_inference.aws.status import progress_key
 from fsd_inference.engine.loading import load_rank
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
-from fsd_inference.launch.aws_lambda import LambdaLauncher
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
