@@ -15,6 +15,7 @@ from typing import Any, Self
 from fsd_inference.atomic import filled_directory, write_text
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
+from fsd_inference.limits import MESSAGE_BYTES
 
 REPORT_FILE = "report.json"
 
@@ -210,14 +211,6 @@ class EmulatorInfo:
     pid: int
     token: str
     directory: str
-
-
-RANKS_PER_TOPIC = 100
-"""Ranks that share one SNS topic of a lane: within AWS's 200 filter policies a topic, and few enough that one `to`
-attribute can name them all."""
-
-MESSAGE_BYTES = 256 * 1024
-"""Largest message of an SNS topic unless its MaximumMessageSize is raised (to 1 MiB at most)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,13 @@ import pytest
 from scipy import sparse
 
 import fsd_inference as fsd
-from fsd_inference.aws.events import DEEPEST_TREE, RankEvent, RunEvent
+from fsd_inference.aws.events import RankEvent, RunEvent
 from fsd_inference.aws.failures import FailureQueue
 from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.config import Clocks
 from fsd_inference.engine.gather import decode
 from fsd_inference.errors import StackUpdatedError, StartError, WorkerDiedError
+from fsd_inference.limits import DEEPEST_TREE
 from fsd_inference.records import UsageMeter
 from tests.support.calls import PATIENT, Caller, Pushed, caller
 from tests.support.functions import deployed_code, functions_stack

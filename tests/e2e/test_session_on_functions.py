@@ -21,9 +21,9 @@ from scipy import sparse
 import fsd_inference as fsd
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.stack import load_stack, save_stack
-from fsd_inference.channels.object import HASH_FOLDERS
 from fsd_inference.cost.metered import function_times
 from fsd_inference.errors import SettingError, WorkerDiedError
+from fsd_inference.limits import HASH_FOLDERS
 from fsd_inference.records import StackSpec
 from tests.support.cli import Fsd, fsd_in
 from tests.support.functions import functions_stack

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fsd_inference.aws.clients import Clients
 from fsd_inference.channels.queue import ALL, QueueChannel, QueueSettings
-from fsd_inference.records import RANKS_PER_TOPIC
+from fsd_inference.limits import RANKS_PER_TOPIC
 
 _numbers = itertools.count()
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsd_inference.aws.events import DEEPEST_TREE, RankEvent, RunEvent, check_depth, check_fit
+from fsd_inference.aws.events import RankEvent, RunEvent, check_depth, check_fit
 from fsd_inference.aws.status import RunStatus
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import FsdError, InputError, SettingError, WorkerDiedError
+from fsd_inference.limits import DEEPEST_TREE
 from fsd_inference.records import FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
 ID = "0123456789abcdef" * 2

@@ -12,7 +12,8 @@ from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.engine.rank import Backends
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import SettingError
-from fsd_inference.records import RANKS_PER_TOPIC, StackSpec, UsageMeter
+from fsd_inference.limits import RANKS_PER_TOPIC
+from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.store.base import Store
 
 

@@ -11,13 +11,11 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
+from fsd_inference.limits import DEEPEST_TREE
 from fsd_inference.records import StackSpec
 
 EVENT_VERSION = 1
 
-DEEPEST_TREE = 12
-"""Levels of a launch tree: AWS stops chains of about 16 invocations of functions by functions, the coordinator's among
-them (Lambda's recursive loop detection), and some room is left."""
 
 CHANNELS = ("serial", "queue", "object")
 

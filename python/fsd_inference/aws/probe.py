@@ -14,14 +14,14 @@ from fsd_inference.aws.clients import Clients, request
 from fsd_inference.channels.queue import ALL
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import StackError
-from fsd_inference.records import RANKS_PER_TOPIC, LaneSpec, UsageMeter
+from fsd_inference.limits import BATCH_ENTRIES, RANKS_PER_TOPIC
+from fsd_inference.records import LaneSpec, UsageMeter
 from fsd_inference.threads import ThreadPool
 
 _RETRY = RetrySettings(attempts=3)
 _RECEIVE_S = 2
 _ROUNDS = 5
 """Receives of a queue before what has not come counts as lost."""
-_BATCH = 10
 _THREADS = 32
 
 
@@ -42,7 +42,7 @@ def probe_lane(clients: Clients, lane: LaneSpec, meter: UsageMeter) -> list[str]
         for block, arn in enumerate(lane.topic_arns):
             ranks = range(block * RANKS_PER_TOPIC, min((block + 1) * RANKS_PER_TOPIC, len(lane.queue_urls)))
             messages = [(str(rank), bodies[str(rank)]) for rank in ranks] + [(ALL, f"probe-{nonce}-{ALL}")]
-            batches = [messages[first : first + _BATCH] for first in range(0, len(messages), _BATCH)]
+            batches = [messages[first : first + BATCH_ENTRIES] for first in range(0, len(messages), BATCH_ENTRIES)]
             sends += [partial(_publish, clients, arn, batch, meter) for batch in batches]
         list(threads.map(lambda send: send(), sends))
         looks = [

@@ -16,7 +16,8 @@ from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_plain
 from fsd_inference.errors import FsdError, SettingError, StackError
-from fsd_inference.records import MESSAGE_BYTES, RANKS_PER_TOPIC, EmulatorInfo, LaneSpec, StackSpec, UsageMeter
+from fsd_inference.limits import LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, MESSAGE_BYTES, RANKS_PER_TOPIC
+from fsd_inference.records import EmulatorInfo, LaneSpec, StackSpec, UsageMeter
 from fsd_inference.threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ class StackSettings:
         for name in ("lanes", "ranks", "run_buckets", "expire_days"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 2048 <= self.message_bytes <= 4 * MESSAGE_BYTES:
-            raise SettingError(f"message_bytes must be from 2048 to {4 * MESSAGE_BYTES}, not {self.message_bytes}")
+        least, most = LEAST_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES
+        if not least <= self.message_bytes <= most:
+            raise SettingError(f"message_bytes must be from {least} to {most}, not {self.message_bytes}")
         if not 0 < self.longest_run_s <= _LONGEST_HIDING_S - _MARGIN_S:
             raise SettingError(
                 f"longest_run_s must be from 0 to {_LONGEST_HIDING_S - _MARGIN_S}, which is as long as queues can hide "

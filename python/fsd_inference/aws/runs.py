@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from fsd_inference.aws.lanes import store_time
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.status import STATUS_FOLDER, RunStatus, metrics_key, status_key
-from fsd_inference.channels.object import HASH_FOLDERS
 from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.limits import HASH_FOLDERS
 from fsd_inference.store.base import ObjectInfo, Store
 from fsd_inference.threads import ThreadPool
 

@@ -11,18 +11,11 @@ from fsd_inference.atomic import write_text
 from fsd_inference.endpoints import check_endpoint
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
-from fsd_inference.records import (
-    RANKS_PER_TOPIC,
-    EmulatorInfo,
-    FunctionsSpec,
-    LaneSpec,
-    StackSpec,
-    WorkerFunction,
-)
+from fsd_inference.limits import LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, RANKS_PER_TOPIC
+from fsd_inference.records import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
 _FORMAT = "fsd-stack"
 _VERSION = 2
-_LARGEST_MESSAGE = 1024 * 1024
 
 
 def save_stack(stack: StackSpec, path: Path) -> None:
@@ -139,8 +132,9 @@ def _check(stack: StackSpec) -> None:
         names = [name for lane in stack.lanes for name in getattr(lane, what)]
         if len(set(names)) != len(names):
             raise FileFormatError(f"'{what}' of the lanes must all differ: a queue belongs to one rank of one lane")
-    if not 2048 <= stack.message_bytes <= _LARGEST_MESSAGE:
-        raise FileFormatError(f"'message_bytes' must be from 2048 to {_LARGEST_MESSAGE}, not {stack.message_bytes}")
+    least, most = LEAST_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES
+    if not least <= stack.message_bytes <= most:
+        raise FileFormatError(f"'message_bytes' must be from {least} to {most}, not {stack.message_bytes}")
 
 
 def _check_lane(lane: LaneSpec, ranks: int, where: str) -> None:

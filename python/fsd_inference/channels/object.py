@@ -20,13 +20,11 @@ from fsd_inference.channels.pace import Pace, PaceSettings
 from fsd_inference.channels.parts import HEADER_BYTES, index_size, pack_parts, read_index
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.errors import ChannelError, LimitError, SettingError, StoreError
+from fsd_inference.limits import ABORT_EVERY_S, FIRST_READ_BYTES, HASH_FOLDERS
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool
 
 T = TypeVar("T")
-
-HASH_FOLDERS = "0123456789abcdef"
-"""First parts of the keys: S3 splits a bucket's load by prefix, and sixteen can still be listed for a sweep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +45,11 @@ class ObjectSettings:
         When missing objects are polled.
     """
 
-    first_bytes: int = 256 * 1024
+    first_bytes: int = FIRST_READ_BYTES
     object_bytes: int = 1 << 30
     writers: int = 2
     readers: int = 8
-    abort_every_s: float = 1.0
+    abort_every_s: float = ABORT_EVERY_S
     pace: PaceSettings = field(default_factory=PaceSettings)
 
     def __post_init__(self) -> None:

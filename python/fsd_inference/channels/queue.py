@@ -26,7 +26,8 @@ from fsd_inference.channels.sdk import SDK_ERRORS, text_of, was_broken_off
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, SettingError
-from fsd_inference.records import EACH_MESSAGE, RANKS_PER_TOPIC, UsageMeter
+from fsd_inference.limits import BATCH_ENTRIES, LARGEST_MESSAGE_BYTES, MESSAGE_BYTES, RANKS_PER_TOPIC, UNIT_BYTES
+from fsd_inference.records import EACH_MESSAGE, UsageMeter
 from fsd_inference.retrying import send
 from fsd_inference.threads import ThreadPool
 
@@ -41,8 +42,6 @@ Entry = TypeVar("Entry", bound=Mapping[str, Any])
 ALL = "all"
 """What `to` says when a message is for every rank of the block."""
 
-_BATCH_ENTRIES = 10  # PublishBatch, ReceiveMessage and DeleteMessageBatch (AWS API)
-_UNIT_BYTES = 64 * 1024  # what SNS and SQS bill as one request
 _LONGEST_POLL_S = 20  # WaitTimeSeconds (SQS API)
 _ATTRIBUTE_BYTES = 1024  # enough for the name, type and value of `to` with RANKS_PER_TOPIC ranks
 _THROTTLED = frozenset(
@@ -78,13 +77,13 @@ class QueueSettings:
         How throttled, failed and broken-off requests are repeated.
     """
 
-    message_bytes: int = 256 * 1024
+    message_bytes: int = MESSAGE_BYTES
     senders: int = 4
     delete: bool = False
     retry: RetrySettings = field(default_factory=RetrySettings)
 
     def __post_init__(self) -> None:
-        if not 2 * _ATTRIBUTE_BYTES <= self.message_bytes <= 1 << 20:
+        if not 2 * _ATTRIBUTE_BYTES <= self.message_bytes <= LARGEST_MESSAGE_BYTES:
             raise SettingError(f"message_bytes must be 2048 to 1048576, not {self.message_bytes}")
         if self.senders < 1:
             raise SettingError(f"senders must be at least 1, not {self.senders}")
@@ -131,7 +130,7 @@ class QueueChannel(Channel):
             )
         self._settings = settings or QueueSettings()
         frame_bytes = (self._settings.message_bytes - _ATTRIBUTE_BYTES) * 3 // 4
-        self.limits = Limits(frame_bytes, _BATCH_ENTRIES, frame_bytes)
+        self.limits = Limits(frame_bytes, BATCH_ENTRIES, frame_bytes)
         self.meter = UsageMeter()
         self._sns = sns
         self._sqs = sqs
@@ -181,7 +180,7 @@ class QueueChannel(Channel):
             f"receive from {self._queue_url}",
             lambda: self._sqs.receive_message(
                 QueueUrl=self._queue_url,
-                MaxNumberOfMessages=_BATCH_ENTRIES,
+                MaxNumberOfMessages=BATCH_ENTRIES,
                 WaitTimeSeconds=min(_LONGEST_POLL_S, math.ceil(max(0.0, timeout_s))),
             ),
         )
@@ -335,7 +334,7 @@ def pack(messages: Sequence[_Message], batch_bytes: int) -> list[list[_Message]]
     batches: list[tuple[list[_Message], int]] = []
     for message in sorted(messages, key=lambda message: message.size, reverse=True):
         for number, (batch, size) in enumerate(batches):
-            if len(batch) < _BATCH_ENTRIES and size + message.size <= batch_bytes:
+            if len(batch) < BATCH_ENTRIES and size + message.size <= batch_bytes:
                 batch.append(message)
                 batches[number] = (batch, size + message.size)
                 break
@@ -352,7 +351,7 @@ def _by_block(targets: Iterable[int]) -> dict[int, tuple[str, ...]]:
 
 
 def _units(size: int) -> int:
-    return max(1, math.ceil(size / _UNIT_BYTES))
+    return max(1, math.ceil(size / UNIT_BYTES))
 
 
 def _is_transient(error: Exception) -> bool:

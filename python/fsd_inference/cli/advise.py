@@ -13,6 +13,7 @@ from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import LARGEST_FUNCTION_MB
 from fsd_inference.units import seconds_text, usd_text
 
 if TYPE_CHECKING:
@@ -36,7 +37,12 @@ Input = Annotated[
 ]
 LargestFunction = Annotated[
     int,
-    typer.Option("--largest-function", min=128, max=10240, help="MB of your account's: new ones have 3008 at first."),
+    typer.Option(
+        "--largest-function",
+        min=128,
+        max=LARGEST_FUNCTION_MB,
+        help="MB of your account's: new ones have 3008 at first.",
+    ),
 ]
 MostWorkers = Annotated[int, typer.Option("--most-workers", min=1, help="Functions that a run may have.")]
 Architecture = Annotated[Literal["x86_64", "arm64"], typer.Option("--architecture", help="Of functions.")]
@@ -59,7 +65,7 @@ def advise(
     queries: Annotated[
         float | None, typer.Option("--queries-per-day", help="How often: for servers, and for functions kept warm.")
     ] = None,
-    largest: LargestFunction = 10240,
+    largest: LargestFunction = LARGEST_FUNCTION_MB,
     most_workers: MostWorkers = 64,
     architecture: Architecture = "x86_64",
     region: Region = "us-east-1",

@@ -10,6 +10,7 @@ import typer
 from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.limits import LARGEST_FUNCTION_MB
 from fsd_inference.units import usd_text
 
 if TYPE_CHECKING:
@@ -39,13 +40,18 @@ def cost(
         typer.Option(
             "--memory",
             min=128,
-            max=10240,
+            max=LARGEST_FUNCTION_MB,
             help="MB of a worker's function. Default: what the run had, or 1,769 (one processor).",
         ),
     ] = None,
     coordinator_memory: Annotated[
         int,
-        typer.Option("--coordinator-memory", min=128, max=10240, help="MB of the function that carries out the run."),
+        typer.Option(
+            "--coordinator-memory",
+            min=128,
+            max=LARGEST_FUNCTION_MB,
+            help="MB of the function that carries out the run.",
+        ),
     ] = 512,
     architecture: Annotated[
         Literal["x86_64", "arm64"], typer.Option("--architecture", help="Of functions.")

@@ -12,6 +12,7 @@ from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.limits import LARGEST_FUNCTION_MB
 from fsd_inference.records import REPORT_FILE
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def report(
         typer.Option(
             "--memory",
             min=128,
-            max=10240,
+            max=LARGEST_FUNCTION_MB,
             help="MB of a worker's function. Default: what the run had, or 1,769 (one processor).",
         ),
     ] = None,

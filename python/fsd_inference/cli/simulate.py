@@ -11,6 +11,7 @@ from fsd_inference.cli.console import Output, facts, requests_text, table
 from fsd_inference.cli.options import Json, Method, PricesFile, Region, TimingFiles, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import DEEPEST_TREE, LARGEST_FUNCTION_MB, MB_PER_VCPU
 from fsd_inference.units import bytes_text, seconds_text, usd_text
 
 if TYPE_CHECKING:
@@ -47,8 +48,11 @@ def simulate(
         Method | None, typer.Option("--partition", help="How neurons are dealt to workers. Default: graph.")
     ] = None,
     memory: Annotated[
-        int, typer.Option("--memory", min=128, max=10240, help="MB of a worker's function; 1,769 are one processor.")
-    ] = 1769,
+        int,
+        typer.Option(
+            "--memory", min=128, max=LARGEST_FUNCTION_MB, help="MB of a worker's function; 1,769 are one processor."
+        ),
+    ] = MB_PER_VCPU,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Kernel threads of each worker.")] = 1,
     branching: Annotated[int, typer.Option("--branching", min=1, help="Workers that each worker starts.")] = 4,
     micro_batches: Annotated[int, typer.Option("--micro-batches", min=1, help="Parts of the batch.")] = 1,
@@ -180,7 +184,7 @@ def _spread(walls: list[float], failed: int) -> str:
 
 
 def _launches(times: Any, runs: int, warm: int, seed: int) -> tuple[dict[str, Any], list[Any]]:
-    from fsd_inference.cost.simulator.launch import MOST_DEPTH, study_launch  # noqa: PLC0415
+    from fsd_inference.cost.simulator.launch import study_launch  # noqa: PLC0415
 
     found = list(study_launch(times, _LAUNCHES, _BRANCHINGS, runs=runs, warm=warm, seed=seed))
     rows = []
@@ -197,9 +201,9 @@ def _launches(times: Any, runs: int, warm: int, seed: int) -> tuple[dict[str, An
     columns = ("P", *(f"tree, b={b}" for b in _BRANCHINGS), "one starts all", "one / best tree")
     title = f"Seconds from the start of rank 0 to that of the last rank, median of {runs}; {times}"
     note = (
-        f"{warm:,} environments are warm. Trees may be {MOST_DEPTH} deep on AWS; all of these are allowed."
+        f"{warm:,} environments are warm. Trees may be {DEEPEST_TREE} deep on AWS; all of these are allowed."
         if all(one.is_allowed for one in found)
-        else f"{warm:,} environments are warm. AWS stops chains deeper than {MOST_DEPTH}."
+        else f"{warm:,} environments are warm. AWS stops chains deeper than {DEEPEST_TREE}."
     )
     record = {
         "timing": str(times),

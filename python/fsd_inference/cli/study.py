@@ -24,6 +24,7 @@ from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.limits import ACCOUNT_CONCURRENCY, LARGEST_FUNCTION_MB
 from fsd_inference.units import seconds_text, usd_text
 
 if TYPE_CHECKING:
@@ -54,11 +55,11 @@ def study(
         str | None, typer.Option("--deadline", help="A query is answered by then, such as 30s.")
     ] = None,
     budget: Annotated[float | None, typer.Option("--budget", help="A query costs no more, in USD.")] = None,
-    largest: LargestFunction = 10240,
+    largest: LargestFunction = LARGEST_FUNCTION_MB,
     most_workers: MostWorkers = 16,
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, help="Functions that the account may run at once: others wait.")
-    ] = 1000,
+    ] = ACCOUNT_CONCURRENCY,
     architecture: Architecture = "x86_64",
     region: Region = "us-east-1",
     prices: PricesFile = None,

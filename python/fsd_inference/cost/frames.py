@@ -14,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import (
+    BATCH_ENTRIES,
+    FIRST_READ_BYTES,
+    FRAME_HEADER_BYTES,
+    MESSAGE_BYTES,
+    NEIGHBOUR_BYTES,
+    UNIT_BYTES,
+)
 from fsd_inference.partition.plan import ExchangePlan
 
-UNIT_BYTES = 64 * 1024
-"""What SNS and SQS bill as one request."""
-_HEADER_BYTES = 73  # of a frame, and two more a target (rust_kernels/core/src/frame.rs)
-_BATCH_ENTRIES = 10  # PublishBatch (SNS API)
 _INDEX_BYTES, _ENTRY_BYTES, _TARGET_BYTES = 16, 12, 4  # of an object of frames (channels/parts.py)
-_NEIGHBOUR_BYTES = 64 * 1024  # ranges closer than this are read as one (store/s3.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,10 @@ class ChannelLimits:
         Ranks that one topic serves.
     """
 
-    message_bytes: int = 256 * 1024
+    message_bytes: int = MESSAGE_BYTES
     attribute_bytes: int = 1024
     object_frame_bytes: int = 16 << 20
-    first_bytes: int = 256 * 1024
+    first_bytes: int = FIRST_READ_BYTES
     poll_s: float = 2.0
     ranks_a_topic: int = 100
 
@@ -106,7 +109,7 @@ class StepFrames:
 
 def cut_frames(targets: tuple[int, ...], payload: float, frame_bytes: int) -> list[FrameSize]:
     """Return the frames that carry `payload` bytes, none longer than `frame_bytes`, its header included."""
-    header = _HEADER_BYTES + 2 * len(targets)
+    header = FRAME_HEADER_BYTES + 2 * len(targets)
     room = frame_bytes - header
     whole, rest = divmod(payload, room)
     last = [FrameSize(targets, header + rest)] if rest or not whole else []
@@ -174,7 +177,7 @@ def _first_fit(messages: Iterable[float], batch_bytes: int) -> list[list[float]]
         for place, (batch, left) in enumerate(room):
             if size <= left:
                 batch.append(size)
-                if len(batch) < _BATCH_ENTRIES and ordered[-1] <= left - size:
+                if len(batch) < BATCH_ENTRIES and ordered[-1] <= left - size:
                     room[place] = batch, left - size
                 else:
                     del room[place]
@@ -202,7 +205,7 @@ def object_reads(frames: Sequence[FrameSize], first_bytes: int) -> int:
         for target in frame.targets:
             end = ends.setdefault(target, -math.inf)
             if position > read_until:
-                more += begin > end + _NEIGHBOUR_BYTES
+                more += begin > end + NEIGHBOUR_BYTES
                 ends[target] = position
     return len(ends) * (1 + (start > first_bytes)) + more
 
@@ -217,6 +220,6 @@ def extra_reads(frames: Sequence[FrameSize], target: int, first_bytes: int) -> i
     for frame in frames:
         begin, position = max(position, read_until), position + frame.size
         if target in frame.targets and position > read_until:
-            reads += begin > end + _NEIGHBOUR_BYTES
+            reads += begin > end + NEIGHBOUR_BYTES
             end = position
     return reads

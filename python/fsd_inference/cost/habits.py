@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import BATCH_ENTRIES
 from fsd_inference.partition.plan import ExchangePlan
 from fsd_inference.records import RunReport
 
@@ -99,7 +100,6 @@ def fit_habits(runs: Sequence[HabitRun]) -> Habits:
     return habits
 
 
-_MESSAGES_A_POLL = 10.0  # ReceiveMessage (SQS API)
 _Arrivals = list[tuple[int, int]]
 """Sources and edges of each (layer, rank) that gets frames."""
 _Count = Callable[[Habits, HabitRun, _Arrivals], tuple[float, float]]
@@ -146,5 +146,5 @@ def _fitted(habits: Habits, names: Sequence[str], runs: Sequence[tuple[HabitRun,
         ]
         return off + [0.1 * (value / before - 1) for value, before in zip(values, default, strict=True)]
 
-    best = least_squares(residuals, default, bounds=(0.01, _MESSAGES_A_POLL)).x
+    best = least_squares(residuals, default, bounds=(0.01, BATCH_ENTRIES)).x
     return replace(habits, **dict(zip(names, map(float, best), strict=True)))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 
 from fsd_inference.errors import FileFormatError
+from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
 from fsd_inference.records import FunctionTime, RunReport
 
-WORKER_MB = 1769
-"""Memory taken of workers that were processes: the least with one whole processor (AWS Lambda)."""
 COORDINATOR_MB = 512
 """That of the function that carries out a run (terraform/variables.tf)."""
-_TICK_S = 0.001  # Lambda bills milliseconds, rounded up (AWS Lambda pricing)
 
 
 def function_times(
@@ -28,7 +26,7 @@ def function_times(
     report : RunReport
         Seconds are those of the machine where it ran.
     memory_mb : int, optional
-        Of each worker's function; what the report says, or `WORKER_MB`, if not given.
+        Of each worker's function; what the report says, or `MB_PER_VCPU`, if not given.
     architecture : {"x86_64", "arm64"}
     coordinator_mb : int, optional
         Of the function that carries out the run.
@@ -40,7 +38,7 @@ def function_times(
     """
     # Without ranks it was a serial run: one worker does it all.
     spans = [_span(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
-    memory_mb = memory_mb or report.memory_mb or WORKER_MB
+    memory_mb = memory_mb or report.memory_mb or MB_PER_VCPU
     workers = FunctionTime(memory_mb, architecture, sum(map(_billed, spans)), len(spans))
     # Where no function carried the run out, one (each replica's) would have lived as long as the run took.
     coordinated = report.coordinators or [(0.0, report.wall_s)] * report.replicas
@@ -57,4 +55,4 @@ def _span(rank: object) -> float:
 
 
 def _billed(seconds: float) -> float:
-    return math.ceil(seconds / _TICK_S) * _TICK_S
+    return math.ceil(seconds / BILLED_TICK_S) * BILLED_TICK_S

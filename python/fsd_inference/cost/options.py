@@ -7,15 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import ACCOUNT_CONCURRENCY, LARGEST_FUNCTION_MB
 from fsd_inference.records import ARCHITECTURES
 from fsd_inference.units import seconds_text, usd_text
 
-LARGEST_MB = 10240
-"""The largest function (AWS Lambda quotas, 2026-11)."""
 MOST_SAMPLES = 1_000_000_000
 """A billion a query: times and bytes of more are beyond what was measured by far."""
-MOST_WORKERS = 1000
-"""What an account may run at once by default (AWS Lambda quotas, 2026-11)."""
 VARIANTS = (
     "serial", "queue", "object", "express", "job server", "always-on server", "job cluster", "always-on cluster",
 )  # fmt: skip
@@ -55,15 +52,15 @@ class Question:
     deadline_s: float | None = None
     budget_usd: float | None = None
     queries_a_day: float | None = None
-    largest_mb: int = LARGEST_MB
+    largest_mb: int = LARGEST_FUNCTION_MB
     architecture: str = "x86_64"
     most_workers: int = 64
 
     def __post_init__(self) -> None:
         for name, least, most in (
             ("samples", 1, MOST_SAMPLES),
-            ("most_workers", 1, MOST_WORKERS),
-            ("largest_mb", 128, LARGEST_MB),
+            ("most_workers", 1, ACCOUNT_CONCURRENCY),
+            ("largest_mb", 128, LARGEST_FUNCTION_MB),
         ):
             if not least <= getattr(self, name) <= most:
                 raise SettingError(f"{name} must be {least:,} to {most:,}, not {getattr(self, name):,}")

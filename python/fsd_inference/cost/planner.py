@@ -17,7 +17,7 @@ from fsd_inference.cost.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, ran
 from fsd_inference.cost.model import Billing, Cost, run_cost
 from fsd_inference.cost.options import Advice, BreakEven, Option, Question
 from fsd_inference.cost.prices import EXPRESS, INSTANCE, PriceTable
-from fsd_inference.cost.simulator.launch import MOST_DEPTH, launch_s
+from fsd_inference.cost.simulator.launch import launch_s
 from fsd_inference.cost.times import (
     INSTANCES,
     RunTimes,
@@ -29,21 +29,19 @@ from fsd_inference.cost.times import (
 )
 from fsd_inference.cost.timing import Sourced, Timing
 from fsd_inference.cost.volumes import count_run, predict_object, predict_queue, predict_serial
-from fsd_inference.cost.work import MB_A_VCPU
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import DEEPEST_TREE, INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
 from fsd_inference.records import Usage
 from fsd_inference.units import seconds_text, usd_text
 
-LONGEST_S = 900.0
-"""Of an invocation (AWS Lambda quotas, 2026-11)."""
 KEPT_WARM_S = 300.0
 """How long an idle function is taken to stay warm: stated, as AWS does not say (2026-11)."""
 SHORTEST_SERVER_S = 60.0
 """What is billed of an instance at least (Amazon EC2 on-demand pricing, 2026-11)."""
 _STEP_MB, _LEAST_MB = 64, 256
-_SIZES = (1769, 3538, 7076)  # one, two and four processors
-_SERIAL_SIZES = (*_SIZES, 10240)
+_SIZES = (MB_PER_VCPU, 2 * MB_PER_VCPU, 4 * MB_PER_VCPU)
+_SERIAL_SIZES = (*_SIZES, LARGEST_FUNCTION_MB)
 _REPLICAS = (1, 2, 4, 8, 16, 32, 64)
 _MICRO_BATCHES = (1, 4)
 _BRANCHINGS = (2, 4, 8, 16)
@@ -200,7 +198,7 @@ class _Planner:
 
     def _branching(self, workers: int) -> int:
         """Return the branching with which all ranks are started first."""
-        allowed = [b for b in _BRANCHINGS if Tree(workers, b).depth <= MOST_DEPTH]
+        allowed = [b for b in _BRANCHINGS if Tree(workers, b).depth <= DEEPEST_TREE]
         warm = workers * self._is_warm
         return min(allowed, key=lambda b: (launch_s(Tree(workers, b), self._timing, warm=warm), b))
 
@@ -225,8 +223,8 @@ class _Planner:
         if option.need_mb * 1e6 * MARGIN > option.memory_mb * 2**20:
             needs = f"it needs {option.need_mb * MARGIN:,.0f} MB, the largest function has {option.memory_mb:,}"
             return replace(option, reason=reason, limit="memory", problem=f"memory does not fit: {needs}")
-        if (longest := times.functions_s / option.workers) > LONGEST_S:
-            said = f"a function would take {seconds_text(longest)}, and may take {LONGEST_S:.0f} s"
+        if (longest := times.functions_s / option.workers) > INVOCATION_S:
+            said = f"a function would take {seconds_text(longest)}, and may take {INVOCATION_S:.0f} s"
             return replace(option, reason=reason, limit="invocation", problem=said)
         return self._within(replace(option, reason=reason))
 
@@ -307,7 +305,7 @@ def _usage(thinned: Thinned, settings: RunSettings, channel: str) -> Usage:
 
 
 def _threads(memory_mb: int) -> int:
-    return max(1, round(memory_mb / MB_A_VCPU))  # as the functions set them
+    return max(1, round(memory_mb / MB_PER_VCPU))  # as the functions set them
 
 
 def _time_goes(times: RunTimes) -> str:

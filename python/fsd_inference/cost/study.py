@@ -12,12 +12,13 @@ import numpy as np
 
 from fsd_inference.cost.cut import Cut
 from fsd_inference.cost.model import Billing
-from fsd_inference.cost.options import MOST_WORKERS, VARIANTS, Advice, Option, Question
+from fsd_inference.cost.options import VARIANTS, Advice, Option, Question
 from fsd_inference.cost.planner import KEPT_WARM_S, advise
 from fsd_inference.cost.prices import PriceTable
 from fsd_inference.cost.timing import Timing
 from fsd_inference.cost.workload import DAY_S, Query
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import ACCOUNT_CONCURRENCY
 
 PERCENTILES = (50, 95, 99)
 _SIZES = 5  # numbers of samples that are planned for: between them, times and costs follow straight lines of logarithms
@@ -67,7 +68,7 @@ def study(
     *,
     question: Question,
     billing: Billing | None = None,
-    concurrency: int = MOST_WORKERS,
+    concurrency: int = ACCOUNT_CONCURRENCY,
 ) -> tuple[Day, ...]:
     """Answer a day's queries in each way, the cheapest first; ways that cannot answer them all last.
 

@@ -23,12 +23,12 @@ from fsd_inference.cost.timing import REQUESTS, Latency, Timing
 from fsd_inference.cost.work import Speed, Work
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import BATCH_ENTRIES, MB_PER_VCPU
 from fsd_inference.partition.plan import ExchangePlan
 from fsd_inference.records import FunctionTime
 
 Floats = NDArray[np.float64]
 _LAUNCHES = 5  # whose median is taken
-_BATCH_ENTRIES = 10  # PublishBatch, ReceiveMessage (AWS API)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def predict_times(
     channel: str,
     timing: Timing,
     *,
-    memory_mb: int = 1769,
+    memory_mb: int = MB_PER_VCPU,
     warm: int = 0,
     limits: ChannelLimits | None = None,
     traffic: Traffic | None = None,
@@ -242,11 +242,11 @@ class Traffic:
         largest = {name: self._largest_s(timing.latency(name)) for name in _HOPS.get(channel, ())}
         if channel == "queue":
             sent, got = self.sent * 4 / 3, self.got * 4 / 3
-            batches = np.maximum(np.ceil(self.frames / _BATCH_ENTRIES), np.ceil(sent / limits.message_bytes))
+            batches = np.maximum(np.ceil(self.frames / BATCH_ENTRIES), np.ceil(sent / limits.message_bytes))
             turns = np.ceil(batches / SENDERS)
             sending = batches * work_s["publish"] + self.frames * message_s
             sending = sending + turns * largest["publish"] + sent * byte_s["publish"] + sent / network
-            polls = np.ceil(self.sources / _BATCH_ENTRIES)
+            polls = np.ceil(self.sources / BATCH_ENTRIES)
             receiving = polls * (timing.latency("receive").mean_s + work_s["receive"]) + self.sources * message_s
             receiving = receiving + got * byte_s["receive"] + got / network
             return sending.max(axis=1, keepdims=True) + largest["deliver"] + receiving, receiving, packing

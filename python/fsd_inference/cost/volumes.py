@@ -25,13 +25,9 @@ from fsd_inference.cost.frames import (
 from fsd_inference.cost.habits import Habits
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import CONTROL_BYTES, HASH_FOLDERS, KEYS_A_REQUEST, SUMMARY_BYTES
 from fsd_inference.partition.plan import ExchangePlan
 from fsd_inference.records import EACH_MESSAGE, Usage
-
-_DELETED_AT_ONCE = 1000  # DeleteObjects (S3 API)
-_HASH_FOLDERS = 16  # first parts of the keys of frames (channels/object.py)
-_GATHERED_BYTES = 128 * 1024  # of a piece of a summary on its way up the tree (engine/driver.py)
-_SUMMARY_BYTES = 8  # a sample's value and neuron (engine/gather.py)
 
 
 def predict_serial(payloads: Payloads, settings: RunSettings, limits: ChannelLimits | None = None) -> Usage:
@@ -204,7 +200,7 @@ def count_sweep(usage: Usage, buckets: int, objects: int) -> None:
     """Count the removal of the channel's objects: each folder is listed, and what lies there is deleted."""
     if not buckets:
         return
-    folders = _HASH_FOLDERS * buckets
+    folders = len(HASH_FOLDERS) * buckets
     _count(usage, "s3.list", folders)
     _count(usage, "s3.delete", round(folders * (1 - (1 - 1 / folders) ** objects)))
 
@@ -217,8 +213,8 @@ def count_run(usage: Usage, workers: int, payloads: Payloads, settings: RunSetti
     of_rank = 3 + (payloads.input_bytes > limits.first_bytes)
     _count(usage, "s3.get", workers * of_rank + workers + results)
     objects = 1 + 2 * workers + results
-    _count(usage, "s3.list", math.ceil(objects / _DELETED_AT_ONCE))
-    _count(usage, "s3.delete", math.ceil(objects / _DELETED_AT_ONCE))
+    _count(usage, "s3.list", math.ceil(objects / KEYS_A_REQUEST))
+    _count(usage, "s3.delete", math.ceil(objects / KEYS_A_REQUEST))
 
 
 def _gathers(workers: int, settings: RunSettings) -> list[tuple[int, int]]:
@@ -230,6 +226,6 @@ def _gathers(workers: int, settings: RunSettings) -> list[tuple[int, int]]:
 
 
 def _gather_frames(parent: int, payloads: Payloads, settings: RunSettings) -> list[FrameSize]:
-    size = 0 if settings.output == "rows" else _SUMMARY_BYTES * sum(payloads.samples)
-    pieces = [min(_GATHERED_BYTES, size - start) for start in range(0, size, _GATHERED_BYTES)] or [0]
+    size = 0 if settings.output == "rows" else SUMMARY_BYTES * sum(payloads.samples)
+    pieces = [min(CONTROL_BYTES, size - start) for start in range(0, size, CONTROL_BYTES)] or [0]
     return [frame for piece in pieces for frame in cut_frames((parent,), piece, 1 << 30)]

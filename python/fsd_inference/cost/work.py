@@ -13,10 +13,9 @@ from fsd_inference.cost.frames import Payloads
 from fsd_inference.cost.timing import Timing
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.partition.plan import ExchangePlan
 
-MB_A_VCPU = 1769
-"""Memory with which a Lambda function has one vCPU (AWS Lambda developer guide, 2026-11)."""
 MOST_VCPUS = 6.0
 
 
@@ -144,7 +143,7 @@ class Speed:
 
 def vcpus(memory_mb: int) -> float:
     """Return the vCPUs of a Lambda function."""
-    return min(MOST_VCPUS, memory_mb / MB_A_VCPU)
+    return min(MOST_VCPUS, memory_mb / MB_PER_VCPU)
 
 
 def kernel_rate(grid: Mapping[tuple[int, int], float], inputs: int, samples: float) -> float:

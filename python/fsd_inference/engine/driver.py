@@ -52,14 +52,13 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker
 from fsd_inference.errors import PeerGoneError, ResourceLimitError, RunError, as_run_error
 from fsd_inference.kernels import NonFiniteError, RankState
+from fsd_inference.limits import CONTROL_BYTES
 from fsd_inference.partition.plan import RankPlan
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool, start
 
 POLL_S = 2.0
 """Longest single receive: a rank that fails ends within about this time."""
-_CONTROL_BYTES = 128 * 1024
-"""Largest piece of a summary on its way up the tree, below every channel's frame limit."""
 
 
 class RankWork(Protocol):
@@ -346,7 +345,7 @@ class Driver:
         future.add_done_callback(taken)
 
     def _gather_frames(self, target: int, summary: bytes) -> list[Frame]:
-        pieces = [summary[i : i + _CONTROL_BYTES] for i in range(0, len(summary), _CONTROL_BYTES)] or [b""]
+        pieces = [summary[i : i + CONTROL_BYTES] for i in range(0, len(summary), CONTROL_BYTES)] or [b""]
         return [
             seal_control(self.spec, self.rank, Kind.GATHER, self._plan().layers, [target], i, len(pieces), piece)
             for i, piece in enumerate(pieces)

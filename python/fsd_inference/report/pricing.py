@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fsd_inference.cost.metered import WORKER_MB, function_times
+from fsd_inference.cost.metered import function_times
 from fsd_inference.cost.model import Cost, run_cost
 from fsd_inference.cost.prices import PriceTable, load_prices
 from fsd_inference.errors import InputError
+from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.records import RunReport
 
 
@@ -39,10 +40,10 @@ def price(report: RunReport, *, prices: PriceTable | None = None, memory_mb: int
     prices : PriceTable, optional
         The package's, of us-east-1, if not given.
     memory_mb : int, optional
-        Of each worker's function; what the report says, or `WORKER_MB`, if not given.
+        Of each worker's function; what the report says, or `MB_PER_VCPU`, if not given.
     """
     table = prices or load_prices()
-    memory = memory_mb or report.memory_mb or WORKER_MB
+    memory = memory_mb or report.memory_mb or MB_PER_VCPU
     notes = [] if report.memory_mb else [f"Lambda's time is that of the processes here, as functions of {memory:,} MB."]
     if report.channel == "memory":
         notes.append("Frames went over local sockets, for which AWS has no price.")

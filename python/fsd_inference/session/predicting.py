@@ -17,12 +17,13 @@ from fsd_inference.config import RunSettings
 from fsd_inference.cost.coordination import count_coordination
 from fsd_inference.cost.cut import with_samples
 from fsd_inference.cost.frames import Payloads
-from fsd_inference.cost.metered import COORDINATOR_MB, WORKER_MB
+from fsd_inference.cost.metered import COORDINATOR_MB
 from fsd_inference.cost.simulator import Scenario, simulate
 from fsd_inference.cost.times import predict_times
 from fsd_inference.cost.timing import Sourced, Timing, load_timing
 from fsd_inference.cost.volumes import predict_object, predict_queue, predict_serial
 from fsd_inference.cost.work import Speed, Work, vcpus
+from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.network import Network
 from fsd_inference.partition.plan import ExchangePlan, Partition
 from fsd_inference.records import FunctionTime, Prediction, StackSpec, Usage
@@ -112,7 +113,7 @@ def predict_runs(
         wall_s = max(wall_s, times.wall_s)
     workers = carried.settings.workers * len(sizes)
     functions = (
-        FunctionTime(carried.memory_mb or WORKER_MB, "x86_64", seconds, workers),
+        FunctionTime(carried.memory_mb or MB_PER_VCPU, "x86_64", seconds, workers),
         FunctionTime(COORDINATOR_MB, "x86_64", coordinated, len(sizes)),
     )
     return Prediction(usage, functions, wall_s)
@@ -132,7 +133,7 @@ def predict_alone(
     wall_s, count = loading + computing, len(sizes)
     spans = wall_s if count == 1 else computing  # replicas begin once the network is there
     functions = (
-        FunctionTime(WORKER_MB, "x86_64", count * spans, count),
+        FunctionTime(MB_PER_VCPU, "x86_64", count * spans, count),
         FunctionTime(COORDINATOR_MB, "x86_64", count * wall_s, count),
     )
     return Prediction(Usage(), functions, wall_s)
@@ -149,7 +150,7 @@ class _Times:
 
 
 def _on_aws(carried: Carried, work: Work, payloads: Payloads) -> _Times:
-    settings, memory_mb = carried.settings, carried.memory_mb or WORKER_MB
+    settings, memory_mb = carried.settings, carried.memory_mb or MB_PER_VCPU
     settings = replace(settings, threads=max(1, round(vcpus(memory_mb))))
     times = predict_times(
         carried.plan, work, payloads, settings, carried.channel, load_timing("aws"),

@@ -14,6 +14,7 @@ from fsd_inference.cost.simulator import Chances, Scenario
 from fsd_inference.cost.timing import Timing
 from fsd_inference.cost.work import Work, dense_payloads
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.network import Network
 from fsd_inference.partition import MANIFEST_FILE, load_plan, load_shard, read_manifest
 from fsd_inference.partition.exchange import exchange_plan
@@ -89,7 +90,7 @@ class Planned:
         channel: str,
         timing: Timing,
         *,
-        memory_mb: int | None = 1769,
+        memory_mb: int | None = MB_PER_VCPU,
         chances: Chances | None = None,
         delay_s: float = 0.0,
         lane_ranks: int | None = None,

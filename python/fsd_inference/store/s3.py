@@ -15,6 +15,7 @@ from obstore.exceptions import BaseError
 
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import AccessDeniedError, StoreError
+from fsd_inference.limits import KEYS_A_REQUEST, NEIGHBOUR_BYTES, PUT_BYTES
 from fsd_inference.records import UsageMeter
 from fsd_inference.retrying import send
 from fsd_inference.store.base import ObjectInfo, Store, StoredObject
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PAGE = 1000  # keys of one LIST answer and of one DeleteObjects request (S3 API)
-_PUT_BYTES = 5 * 2**30  # one PUT (S3 API)
-_NEIGHBOUR_BYTES = 64 * 1024  # ranges closer than this are fetched as one: a request costs more than the gap
 _PARALLEL_RANGES = 8
 _WRITER = "fsd-writer"  # metadata: who wrote this version
 
@@ -200,15 +198,15 @@ class S3Store(Store):
             for meta in page:
                 last = meta["path"]
                 yield ObjectInfo(last, meta["size"], meta["e_tag"] or "", meta["last_modified"])
-            page_is_full = len(page) == _PAGE
+            page_is_full = len(page) == KEYS_A_REQUEST
 
     def _page(self, prefix: str, after: str | None) -> Sequence[ObjectMeta]:
         """Return the next objects; obstore asks for another page only when more than a full one is taken."""
-        return next(iter(obstore.list(self._bucket, prefix or None, offset=after, chunk_size=_PAGE)), ())
+        return next(iter(obstore.list(self._bucket, prefix or None, offset=after, chunk_size=KEYS_A_REQUEST)), ())
 
     def delete(self, keys: Iterable[str]) -> None:
         remaining = iter(keys)
-        while batch := list(islice(remaining, _PAGE)):
+        while batch := list(islice(remaining, KEYS_A_REQUEST)):
             for key in batch:
                 check_key(key)
             what = f"delete {batch[0]}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
@@ -219,9 +217,9 @@ class S3Store(Store):
 
     def _check_write(self, key: str, data: bytes) -> None:
         check_key(key)
-        if len(data) > _PUT_BYTES:
+        if len(data) > PUT_BYTES:
             raise StoreError(
-                f"cannot put {key} in {self._name}: {len(data)} bytes are more than the {_PUT_BYTES} of one PUT",
+                f"cannot put {key} in {self._name}: {len(data)} bytes are more than the {PUT_BYTES} of one PUT",
                 retryable=False,
             )
 
@@ -336,7 +334,7 @@ def _spans(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     for start, length in sorted(ranges):
         if length == 0:
             continue
-        if spans and start <= sum(spans[-1]) + _NEIGHBOUR_BYTES:
+        if spans and start <= sum(spans[-1]) + NEIGHBOUR_BYTES:
             first = spans[-1][0]
             spans[-1] = (first, max(sum(spans[-1]), start + length) - first)
         else:

@@ -23,14 +23,13 @@ from fsd_inference.aws.stack import parse_stack
 from fsd_inference.engine.loading import WarmShard, load_shard
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import StackError, StackUpdatedError
+from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.store.base import Store
 
 STACK_KEY = "stack.json"
 """Key of the stack's description in the network bucket."""
 
-MB_PER_CORE = 1769
-"""Lambda gives a function one core for so many MB of memory (AWS, "Configure Lambda function memory", 2026-11)."""
 
 _CONNECTIONS = 64
 
@@ -72,7 +71,7 @@ class Environment:
     def __init__(self) -> None:
         self.code = code_digest()
         self.memory_mb = int(os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"])
-        self.threads = max(1, round(self.memory_mb / MB_PER_CORE))
+        self.threads = max(1, round(self.memory_mb / MB_PER_VCPU))
         self.meter = UsageMeter()
         self.clients = Clients.of_function(connections=_CONNECTIONS)
         folder = Path(tempfile.gettempdir())

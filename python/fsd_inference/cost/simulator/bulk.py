@@ -16,8 +16,6 @@ import numpy as np
 
 from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.cost.frames import units
-from fsd_inference.cost.simulator.object_model import ABORT_EVERY_S, FOLDERS
-from fsd_inference.cost.simulator.queue_model import MESSAGES_A_POLL
 from fsd_inference.cost.simulator.rank import READERS, SENDERS, WRITERS, Rank
 from fsd_inference.cost.simulator.resources import Rate
 from fsd_inference.cost.simulator.scenario import Scenario
@@ -25,6 +23,7 @@ from fsd_inference.cost.simulator.services import Listener, Services
 from fsd_inference.cost.simulator.traffic import Batch, Outgoing
 from fsd_inference.engine.messages import Step
 from fsd_inference.errors import ChannelError
+from fsd_inference.limits import ABORT_EVERY_S, BATCH_ENTRIES, HASH_FOLDERS
 from fsd_inference.records import EACH_MESSAGE
 
 _KINDS = {"put": "s3.put", "get": "s3.get"}
@@ -207,7 +206,7 @@ class BulkQueueModel(BulkModel):
                 empty += int((arrivals[taken][0] - now) / poll_s)
                 now = arrivals[taken][0]
             last, size = taken, 0.0
-            for time, of_message in arrivals[taken : taken + MESSAGES_A_POLL]:
+            for time, of_message in arrivals[taken : taken + BATCH_ENTRIES]:
                 if time > now:
                     break
                 size += of_message
@@ -230,7 +229,7 @@ class BulkObjectModel(BulkModel):
         super().__init__(services, scenario, ranks, listener)
         timing = scenario.timing
         puts, gets, burst_s = timing["prefix.puts_per_s"], timing["prefix.gets_per_s"], timing["throttle.burst_s"]
-        prefixes = range(FOLDERS * scenario.buckets)
+        prefixes = range(len(HASH_FOLDERS) * scenario.buckets)
         self._puts = [Rate(puts, puts * burst_s) for _ in prefixes]
         self._gets = [Rate(gets, gets * burst_s) for _ in prefixes]
         self._writers = [[0.0] * WRITERS for _ in ranks]

@@ -11,9 +11,7 @@ from fsd_inference.cost.simulator.resources import Draws, Rate
 from fsd_inference.cost.timing import Timing
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
-
-MOST_DEPTH = 12
-"""AWS stops chains of about 16 invocations (AWS Lambda, recursive loop detection, 2026-11): trees go no deeper."""
+from fsd_inference.limits import DEEPEST_TREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Launch:
     @property
     def is_allowed(self) -> bool:
         """Whether AWS lets chains of invocations go so deep."""
-        return self.depth <= MOST_DEPTH
+        return self.depth <= DEEPEST_TREE
 
 
 def study_launch(

@@ -12,9 +12,7 @@ from fsd_inference.cost.simulator.scenario import Scenario
 from fsd_inference.cost.simulator.services import Listener, Services
 from fsd_inference.cost.simulator.traffic import Outgoing, Reader
 from fsd_inference.errors import ChannelError
-
-FOLDERS = 16  # prefixes of a bucket that objects are spread over (channels/object.py)
-ABORT_EVERY_S = 1.0  # channels/object.py
+from fsd_inference.limits import ABORT_EVERY_S, HASH_FOLDERS
 
 
 class ObjectModel:
@@ -24,7 +22,7 @@ class ObjectModel:
         timing = scenario.timing
         self._services, self._ranks, self._listener = services, ranks, listener
         puts, gets, burst_s = timing["prefix.puts_per_s"], timing["prefix.gets_per_s"], timing["throttle.burst_s"]
-        prefixes = range(FOLDERS * scenario.buckets)
+        prefixes = range(len(HASH_FOLDERS) * scenario.buckets)
         self._puts = [Rate(puts, puts * burst_s) for _ in prefixes]
         self._gets = [Rate(gets, gets * burst_s) for _ in prefixes]
 

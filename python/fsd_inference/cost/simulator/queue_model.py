@@ -15,9 +15,8 @@ from fsd_inference.cost.simulator.scenario import Scenario
 from fsd_inference.cost.simulator.services import Listener, Services
 from fsd_inference.cost.simulator.traffic import Batch, Delivery, Outgoing
 from fsd_inference.errors import ChannelError
+from fsd_inference.limits import BATCH_ENTRIES
 from fsd_inference.records import EACH_MESSAGE
-
-MESSAGES_A_POLL = 10  # ReceiveMessage (SQS API)
 
 
 class QueueModel:
@@ -115,7 +114,7 @@ class QueueModel:
         """Take what a poll finds, and count it and those before that found nothing; return its bytes too."""
         services, now = self._services, self._services.clock.now
         messages: list[Message] = []
-        while rank.pending and rank.pending[0][0] <= now and len(messages) < MESSAGES_A_POLL:
+        while rank.pending and rank.pending[0][0] <= now and len(messages) < BATCH_ENTRIES:
             messages.append(heapq.heappop(rank.pending))
         empty = int((now - rank.polled_at) / self._poll_s)
         size = sum(message[3] for message in messages)

@@ -17,11 +17,11 @@ from fsd_inference.cost.work import Work
 from fsd_inference.engine.rank_report import layer_table, longest, most_events
 from fsd_inference.engine.timeline import Interval
 from fsd_inference.errors import RunError, SettingError
+from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
 from fsd_inference.partition.plan import ExchangePlan, Partition
 from fsd_inference.records import FunctionTime, RunReport, Usage
 
 CHANNELS = ("memory", "queue", "object", "mpi")
-_TICK_S = 0.001  # Lambda bills milliseconds, rounded up (AWS Lambda pricing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Scenario:
     settings: RunSettings
     channel: str
     timing: Timing
-    memory_mb: int | None = 1769
+    memory_mb: int | None = MB_PER_VCPU
     chances: Chances = field(default_factory=Chances)
     delay_s: float = 0.0
     limits: ChannelLimits = field(default_factory=ChannelLimits)
@@ -191,7 +191,7 @@ class SimulatedRun:
         memory_mb = self.scenario.memory_mb
         if memory_mb is None:
             raise SettingError("a run of processes on one host has no functions to bill")
-        seconds = sum(math.ceil((rank.ended - rank.begun) / _TICK_S) * _TICK_S for rank in self.ranks)
+        seconds = sum(math.ceil((rank.ended - rank.begun) / BILLED_TICK_S) * BILLED_TICK_S for rank in self.ranks)
         whole = FunctionTime(memory_mb, architecture, seconds, len(self.ranks))
         return whole, FunctionTime(coordinator_mb, architecture, self.wall_s, 1)
 

@@ -62,13 +62,13 @@ from fsd_inference.engine.messages import (
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
 from fsd_inference.errors import ChannelError, RunError, as_run_error
+from fsd_inference.limits import SUMMARY_BYTES
 from fsd_inference.partition.plan import rank_plans
 
 _FRAMES = (Frame(Kind.DATA, 0, 0, (0,), b""),)
 """What the state machine is told that it has to send: how much that is, `Traffic` says."""
 MOST_ONE_BY_ONE = 128
 """Ranks up to which each request is an event of its own."""
-_SUMMARY_BYTES = 8  # a sample's value and neuron (engine/gather.py)
 _CLAIM_READS = 2  # requests in turn before shard and input: the manifest, and where the input's blocks lie
 
 
@@ -398,7 +398,7 @@ class _Simulation:
 
     def _send_gather(self, rank: Rank, target: int) -> None:
         samples = sum(self.scenario.payloads.samples)
-        size = 0.0 if self.scenario.settings.output == "rows" else float(_SUMMARY_BYTES * samples)
+        size = 0.0 if self.scenario.settings.output == "rows" else float(SUMMARY_BYTES * samples)
         outgoing = control_traffic(
             rank.number, target, size, self.scenario.limits, queue=self.scenario.channel == "queue"
         )

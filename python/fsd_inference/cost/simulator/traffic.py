@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fsd_inference.cost.frames import UNIT_BYTES, ChannelLimits, FrameSize, Payloads, extra_reads
+from fsd_inference.cost.frames import ChannelLimits, FrameSize, Payloads, extra_reads
 from fsd_inference.engine.messages import Step
+from fsd_inference.limits import BATCH_ENTRIES, UNIT_BYTES
 from fsd_inference.partition.plan import Edge, ExchangePlan
 
 Ints = NDArray[np.int64]
@@ -22,7 +23,6 @@ Floats = NDArray[np.float64]
 
 HEADER_BYTES, TARGET_BYTES = 73, 2  # of a frame, and of each target in it (rust_kernels/core/src/frame.rs)
 _INDEX_BYTES, _ENTRY_BYTES, _ENTRY_TARGET_BYTES = 16, 12, 4  # of an object of frames (channels/parts.py)
-_BATCH_ENTRIES = 10  # PublishBatch (SNS API)
 
 
 class Batch(NamedTuple):
@@ -329,7 +329,7 @@ def _batches(source: Ints, topic: Ints, sizes: Floats, batch_bytes: int) -> Ints
     begins = _changes(source[order], topic[order])
     group = np.cumsum(begins) - 1
     place = np.arange(order.size) - np.flatnonzero(begins)[group]
-    starts = begins | (place % _BATCH_ENTRIES == 0)
+    starts = begins | (place % BATCH_ENTRIES == 0)
     tens = np.cumsum(starts) - 1
     if (np.bincount(tens, weights=sizes[order]) > batch_bytes).any():
         tens = _first_fit(group, sizes[order], batch_bytes)
@@ -345,7 +345,7 @@ def _first_fit(group: Ints, sizes: Floats, batch_bytes: int) -> Ints:
         for message in range(start, end):
             size = float(sizes[message])
             fits = (
-                n for n, (count, full) in enumerate(batches) if count < _BATCH_ENTRIES and full + size <= batch_bytes
+                n for n, (count, full) in enumerate(batches) if count < BATCH_ENTRIES and full + size <= batch_bytes
             )
             number = next(fits, len(batches))
             if number == len(batches):

@@ -1,0 +1,62 @@
+"""Limits of AWS, sizes on the wire and pauses that several rooms rely on: each stands here once, with its source.
+
+Limits are those of AWS's documentation in 2026-11 unless said.
+"""
+
+from __future__ import annotations
+
+# --- SNS and SQS ------------------------------------------------------------------------------------------------------
+
+MESSAGE_BYTES = 256 * 1024
+"""Largest message of an SNS topic, and largest batch, unless its MaximumMessageSize is raised."""
+LARGEST_MESSAGE_BYTES = 1024 * 1024
+"""To which it can be raised (SNS SetTopicAttributes)."""
+LEAST_MESSAGE_BYTES = 2048
+"""Ours: less would not hold a frame's header, its targets and some rows."""
+BATCH_ENTRIES = 10
+"""Messages of one PublishBatch, ReceiveMessage or DeleteMessageBatch (SNS and SQS API)."""
+UNIT_BYTES = 64 * 1024
+"""What SNS and SQS bill as one request (pricing pages)."""
+RANKS_PER_TOPIC = 100
+"""Ranks that share one SNS topic of a lane: within AWS's 200 filter policies a topic, and few enough that one `to`
+attribute can name them all."""
+
+# --- S3 ---------------------------------------------------------------------------------------------------------------
+
+KEYS_A_REQUEST = 1000
+"""Keys of one LIST answer, and of one DeleteObjects request (S3 API)."""
+PUT_BYTES = 5 * 2**30
+"""Largest object of one PUT (S3 API)."""
+NEIGHBOUR_BYTES = 64 * 1024
+"""Ranges of an object closer than this are read as one: a request costs more than the gap."""
+HASH_FOLDERS = "0123456789abcdef"
+"""First parts of the keys of frames, which spread them over a bucket's partitions."""
+FIRST_READ_BYTES = 256 * 1024
+"""Of an object of frames, asked for together with its index: what lies beyond is a second request."""
+ABORT_EVERY_S = 1.0
+"""How often a rank that receives through objects looks for an abort."""
+
+# --- Lambda -----------------------------------------------------------------------------------------------------------
+
+MB_PER_VCPU = 1769
+"""Memory with which a function has one processor ("Configure Lambda function memory")."""
+LARGEST_FUNCTION_MB = 10_240
+"""Memory of the largest function (quotas)."""
+INVOCATION_S = 900.0
+"""Longest invocation (quotas)."""
+BILLED_TICK_S = 0.001
+"""Durations are billed in milliseconds, rounded up (pricing page)."""
+ACCOUNT_CONCURRENCY = 1000
+"""Functions that an account may run at once unless it asked for more (quotas)."""
+DEEPEST_TREE = 12
+"""Levels of a launch tree: AWS stops chains of about 16 invocations of functions by functions, the coordinator's among
+them (recursive loop detection), and some room is left."""
+
+# --- frames and summaries ---------------------------------------------------------------------------------------------
+
+FRAME_HEADER_BYTES = 73
+"""Of a frame, beside two for each target (rust_kernels/core/src/frame.rs)."""
+CONTROL_BYTES = 128 * 1024
+"""Largest piece of a summary on its way up the tree, below every channel's frame limit."""
+SUMMARY_BYTES = 8
+"""A sample's value and neuron in a summary."""
