@@ -9,12 +9,12 @@ import pytest
 
 import fsd_inference as fsd
 from fsd_inference.config import RunSettings
-from fsd_inference.engine.spec import RunSpec
+from fsd_inference.engine.spec import RunSpec, plan_folder
 from fsd_inference.errors import FileFormatError, SettingError, StoreError
 from fsd_inference.partition import Manifest, cut
 from fsd_inference.session.memory_need import estimate_mb
 from fsd_inference.session.progress import Silent
-from fsd_inference.session.pushing import find_pushed, index_key, plan_prefix, pushed_plan, upload, write_index
+from fsd_inference.session.pushing import find_pushed, index_key, pushed_plan, upload, write_index
 from fsd_inference.store.memory import MemoryStore
 
 NETWORK = fsd.random_network([40, 30, 20], connections=4, seed=1)
@@ -67,7 +67,7 @@ def test_everything_is_there_and_the_manifest_comes_last(shards: Path) -> None:
     assert store.written[-1] == "manifest.json"
     assert sorted(store.written) == sorted(file.name for file in shards.iterdir())
     for file in shards.iterdir():
-        assert store.get(plan_prefix(manifest.plan_digest.hex()) + file.name) == file.read_bytes()
+        assert store.get(plan_folder(manifest.plan_digest.hex()) + file.name) == file.read_bytes()
     assert bar.said[0] == ("upload", size(manifest), "bytes")
     assert bar.said[-1] == ("upload", size(manifest))
     store.written.clear()
@@ -90,14 +90,14 @@ def test_an_upload_that_was_broken_off_goes_on(shards: Path) -> None:
 
 def test_a_file_of_another_size_is_sent_again(shards: Path) -> None:
     store, manifest = Recorded(), manifest_of(shards)
-    store.put(plan_prefix(manifest.plan_digest.hex()) + manifest.shards[1].file, b"half")
+    store.put(plan_folder(manifest.plan_digest.hex()) + manifest.shards[1].file, b"half")
     assert upload(store, shards, manifest, Silent()) == size(manifest)
 
 
 def test_another_release_s_shards_are_replaced(shards: Path) -> None:
     store, manifest = Recorded(), manifest_of(shards)
     upload(store, shards, manifest, Silent())
-    key = plan_prefix(manifest.plan_digest.hex()) + "manifest.json"
+    key = plan_folder(manifest.plan_digest.hex()) + "manifest.json"
     store.put(key, b'{"format": "fsd-shards", "version": 0}')
     assert upload(store, shards, manifest, Silent()) == size(manifest)
     assert store.get(key) == manifest.to_bytes()
@@ -141,14 +141,14 @@ def test_what_was_not_pushed_is_refused_with_the_command(pushed: Recorded, shard
         pushed_plan(pushed, (NETWORK.digest, 4), COMMAND)
     with pytest.raises(SettingError, match=f"as 'block' cut it, not 'graph'; .*: {COMMAND}"):
         pushed_plan(pushed, (NETWORK.digest, 3), COMMAND, method="graph")
-    pushed.delete([plan_prefix(manifest.plan_digest.hex()) + "manifest.json"])  # a push that is going on, or cleaned up
+    pushed.delete([plan_folder(manifest.plan_digest.hex()) + "manifest.json"])  # a push that is going on, or cleaned up
     for wanted in ((NETWORK.digest, 3), manifest):
         with pytest.raises(SettingError, match=f"not on the stack.*: {COMMAND}"):
             pushed_plan(pushed, wanted, COMMAND)
 
 
 def test_a_plan_without_its_files(pushed: Recorded, shards: Path) -> None:
-    pushed.delete([plan_prefix(manifest_of(shards).plan_digest.hex()) + "plan.safetensors"])
+    pushed.delete([plan_folder(manifest_of(shards).plan_digest.hex()) + "plan.safetensors"])
     with pytest.raises(FileFormatError, match=r"plan\.safetensors is not in the bucket of networks"):
         pushed_plan(pushed, (NETWORK.digest, 3), COMMAND)
 

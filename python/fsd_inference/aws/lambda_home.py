@@ -19,7 +19,7 @@ from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, statu
 from fsd_inference.channels.sdk import SDK_ERRORS
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
-from fsd_inference.engine.spec import RunSpec
+from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
 from fsd_inference.records import FunctionsSpec, StackSpec, Usage, UsageMeter
 from fsd_inference.store.base import Store
@@ -155,7 +155,7 @@ class LambdaHome:
         """
         self._followed.discard(run)
         self._ended.pop(run, None)
-        found = [info.key for info in self._runs[0].list(f"runs/{run}/")]
+        found = [info.key for info in self._runs[0].list(run_folder(run))]
         self._runs[0].delete([key for key in found if not key.endswith(("/metrics", "/coordinator"))])
 
     def usage(self) -> Usage:

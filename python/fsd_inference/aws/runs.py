@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from fsd_inference.aws.lanes import store_time
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.status import STATUS_FOLDER, RunStatus, metrics_key, status_key
+from fsd_inference.engine.spec import RUNS_FOLDER, attempt_folder
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.limits import HASH_FOLDERS
 from fsd_inference.store.base import ObjectInfo, Store
@@ -78,7 +79,7 @@ def read_run(store: Store, run: str) -> tuple[RunStatus, RunMetrics | None]:
     if data is None:
         raise SettingError(f"there is no status of run {run!r} on the stack: it never began, or it has expired")
     status = RunStatus.from_bytes(data, key)
-    at = metrics_key(f"runs/{status.run}/{status.attempt}/")
+    at = metrics_key(attempt_folder(status.run, status.attempt))
     metrics = store.get(at)
     return status, None if metrics is None else RunMetrics.from_bytes(metrics, at)
 
@@ -102,7 +103,7 @@ def find_traces(stores: Sequence[Store]) -> dict[str, RunTraces]:
             found.values(), threads.map(lambda run: _status(first, status_key(run)), list(found)), strict=True
         ):
             traces.status = status
-    for info in first.list("runs/"):
+    for info in first.list(RUNS_FOLDER):
         note(info.key.split("/")[1], 0, info)
     for bucket, store in enumerate(stores):
         for folder in HASH_FOLDERS:  # of the channel "object"

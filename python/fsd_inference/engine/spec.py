@@ -14,6 +14,25 @@ from fsd_inference.errors import FileFormatError, SettingError
 SPEC_VERSION = 1
 
 
+RUNS_FOLDER = "runs/"
+"""Holds the objects of all runs."""
+
+
+def run_folder(run: str) -> str:
+    """Return the folder of a run's objects, those of all its attempts among them."""
+    return f"{RUNS_FOLDER}{run}/"
+
+
+def attempt_folder(run: str, attempt: int) -> str:
+    """Return the folder of the objects of one attempt."""
+    return f"{run_folder(run)}{attempt}/"
+
+
+def plan_folder(plan: str) -> str:
+    """Return the folder of a plan's manifest and shards, shared by all runs; `plan` is the plan's digest."""
+    return f"plans/{plan}/"
+
+
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """One attempt at one inference request.
@@ -59,12 +78,12 @@ class RunSpec:
     @property
     def prefix(self) -> str:
         """Folder of this attempt's objects."""
-        return f"runs/{self.run}/{self.attempt}/"
+        return attempt_folder(self.run, self.attempt)
 
     @property
     def input_key(self) -> str:
         """Key of the input object, shared by all attempts of the run."""
-        return f"runs/{self.run}/input"
+        return f"{run_folder(self.run)}input"
 
     def claim_key(self, rank: int) -> str:
         """Key of the object by which a rank claims its place."""
@@ -81,7 +100,7 @@ class RunSpec:
     @property
     def plan_prefix(self) -> str:
         """Folder of the plan's manifest and shards, shared by all runs."""
-        return f"plans/{self.plan}/"
+        return plan_folder(self.plan)
 
     def to_json(self) -> str:
         """Return the specification as JSON text."""

@@ -17,7 +17,7 @@ from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.channels.object import sweep
 from fsd_inference.engine.driver import POLL_S
 from fsd_inference.engine.ending import Ended
-from fsd_inference.engine.spec import RunSpec
+from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import FsdError, SettingError
 from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.place import Place
@@ -133,7 +133,7 @@ class AwsHome:
 
     def forget(self, run: str) -> None:
         """Delete the objects of a run."""
-        self._runs[0].delete([info.key for info in self._runs[0].list(f"runs/{run}/")])
+        self._runs[0].delete([info.key for info in self._runs[0].list(run_folder(run))])
 
     def usage(self) -> Usage:
         """Return all requests so far but those of the ranks."""

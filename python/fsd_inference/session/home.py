@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from fsd_inference.engine.ending import Ended
-from fsd_inference.engine.spec import RunSpec
+from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.place import Place
 from fsd_inference.records import StackSpec, Usage
@@ -102,7 +102,7 @@ class LocalHome:
 
     def forget(self, run: str) -> None:
         """Delete the objects of a run."""
-        self._store.delete([info.key for info in self._store.list(f"runs/{run}/")])
+        self._store.delete([info.key for info in self._store.list(run_folder(run))])
 
     def usage(self) -> Usage:
         """Return all requests so far but those of the ranks."""

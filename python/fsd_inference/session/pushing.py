@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fsd_inference.engine.spec import plan_folder
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.network import Network
 from fsd_inference.partition import METHODS, ExchangePlan, Manifest, Partition, cut, read_manifest, read_plan
@@ -182,7 +183,7 @@ def upload(plans: Store, folder: Path, manifest: Manifest, progress: Progress) -
     FileFormatError
         A shard is not what the manifest says: it is the caller's to mend, not a rank's to find.
     """
-    prefix = plan_prefix(manifest.plan_digest.hex())
+    prefix = plan_folder(manifest.plan_digest.hex())
     there = {info.key.removeprefix(prefix): info.size for info in plans.list(prefix)}
     own = manifest.to_bytes()
     if MANIFEST_FILE in there:
@@ -261,22 +262,17 @@ def _workers(count: int) -> str:
 
 
 def _manifest(plans: Store, plan: str) -> Manifest | None:
-    key = plan_prefix(plan) + MANIFEST_FILE
+    key = plan_folder(plan) + MANIFEST_FILE
     data = plans.get(key)
     return None if data is None else Manifest.from_bytes(data, key)
 
 
 def _plan(plans: Store, manifest: Manifest) -> tuple[Partition, ExchangePlan]:
-    key = plan_prefix(manifest.plan_digest.hex()) + manifest.plan.file
+    key = plan_folder(manifest.plan_digest.hex()) + manifest.plan.file
     data = plans.get(key)
     if data is None:
         raise FileFormatError(f"{key} is not in the bucket of networks although its manifest is; push it again")
     return read_plan(data, manifest)
-
-
-def plan_prefix(plan: str) -> str:
-    """Return the folder of a plan's manifest and shards, as `RunSpec.plan_prefix` does."""
-    return f"plans/{plan}/"
 
 
 def _files(manifest: Manifest) -> list[FileEntry]:
