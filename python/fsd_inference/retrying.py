@@ -29,7 +29,7 @@ def send(
     errors: tuple[type[Exception], ...],
     classify: Classifier,
     units: Callable[[], int] = lambda: 1,
-    wait: Callable[[float], object] = time.sleep,
+    wait: Callable[[float], object] | None = None,
 ) -> T:
     """Send a request, again after a pause while its failures are transient.
 
@@ -50,7 +50,7 @@ def send(
     units : callable, optional
         Returns how many units the service bills the next attempt as.
     wait : callable, optional
-        Waits for some seconds; may raise to end the loop.
+        Waits for some seconds; may raise to end the loop. `time.sleep` if not given.
 
     Raises
     ------
@@ -70,4 +70,4 @@ def send(
                 raise failure from error
             _log.info("%s failed and is sent again in %.2f s: %s", kind, pause, failure)
         is_repeat = True
-        wait(pause)
+        (wait or time.sleep)(pause)

@@ -138,7 +138,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(lambda_home, "open_buckets", buckets)
     monkeypatch.setattr(lambda_home, "time", made)
-    monkeypatch.setattr("fsd_inference.aws.clients.time", made)
+    monkeypatch.setattr("fsd_inference.retrying.time", made)
     return made
 
 

@@ -27,6 +27,7 @@ from fsd_inference.channels.sending import Joined, check_frames, check_limits, c
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, SettingError
 from fsd_inference.limits import BATCH_ENTRIES, LARGEST_MESSAGE_BYTES, MESSAGE_BYTES, RANKS_PER_TOPIC, UNIT_BYTES
+from fsd_inference.packing import first_fit
 from fsd_inference.records import EACH_MESSAGE, UsageMeter
 from fsd_inference.retrying import send
 from fsd_inference.threads import ThreadPool
@@ -331,16 +332,13 @@ def decode(text: str) -> bytes:
 
 def pack(messages: Sequence[_Message], batch_bytes: int) -> list[list[_Message]]:
     """Pack messages into as few batches as first-fit, largest first, finds: at most 10 each, and `batch_bytes`."""
-    batches: list[tuple[list[_Message], int]] = []
-    for message in sorted(messages, key=lambda message: message.size, reverse=True):
-        for number, (batch, size) in enumerate(batches):
-            if len(batch) < BATCH_ENTRIES and size + message.size <= batch_bytes:
-                batch.append(message)
-                batches[number] = (batch, size + message.size)
-                break
-        else:
-            batches.append(([message], message.size))
-    return [batch for batch, _ in batches]
+    ordered = sorted(messages, key=lambda message: message.size, reverse=True)
+    batches: defaultdict[int, list[_Message]] = defaultdict(list)
+    for message, number in zip(
+        ordered, first_fit([message.size for message in ordered], BATCH_ENTRIES, batch_bytes), strict=True
+    ):
+        batches[number].append(message)
+    return list(batches.values())
 
 
 def _by_block(targets: Iterable[int]) -> dict[int, tuple[str, ...]]:

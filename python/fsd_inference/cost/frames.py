@@ -22,6 +22,7 @@ from fsd_inference.limits import (
     NEIGHBOUR_BYTES,
     UNIT_BYTES,
 )
+from fsd_inference.packing import first_fit
 from fsd_inference.partition.plan import ExchangePlan
 
 _INDEX_BYTES, _ENTRY_BYTES, _TARGET_BYTES = 16, 12, 4  # of an object of frames (channels/parts.py)
@@ -152,7 +153,7 @@ def publish_batches(frames: Iterable[FrameSize], limits: ChannelLimits) -> list[
         text = frame.text_size
         for topic, attribute in _topics(frame.targets, limits.ranks_a_topic):
             topics[topic].append(text + attribute)
-    return [batch for messages in topics.values() for batch in _first_fit(messages, limits.message_bytes)]
+    return [batch for messages in topics.values() for batch in _batches(messages, limits.message_bytes)]
 
 
 @lru_cache(1 << 16)  # the same few edges, layer after layer
@@ -169,24 +170,12 @@ def _attribute_bytes(targets: Sequence[int]) -> int:
     return len("to") + len("String.Array") + sum(len(str(target)) + len('"", ') for target in targets)
 
 
-def _first_fit(messages: Iterable[float], batch_bytes: int) -> list[list[float]]:
+def _batches(messages: Iterable[float], batch_bytes: int) -> list[list[float]]:
     ordered = sorted(messages, reverse=True)
-    batches: list[list[float]] = []
-    room: list[tuple[list[float], float]] = []  # those that may still take the smallest message, with what is left
-    for size in ordered:
-        for place, (batch, left) in enumerate(room):
-            if size <= left:
-                batch.append(size)
-                if len(batch) < BATCH_ENTRIES and ordered[-1] <= left - size:
-                    room[place] = batch, left - size
-                else:
-                    del room[place]
-                break
-        else:
-            batches.append([size])
-            if ordered[-1] <= batch_bytes - size:
-                room.append((batches[-1], batch_bytes - size))
-    return batches
+    batches: defaultdict[int, list[float]] = defaultdict(list)
+    for size, number in zip(ordered, first_fit(ordered, BATCH_ENTRIES, batch_bytes), strict=True):
+        batches[number].append(size)
+    return list(batches.values())
 
 
 def units(size: float) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fsd_inference.cost.frames import ChannelLimits, FrameSize, Payloads, extra_reads
 from fsd_inference.engine.messages import Step
 from fsd_inference.limits import BATCH_ENTRIES, UNIT_BYTES
+from fsd_inference.packing import first_fit
 from fsd_inference.partition.plan import Edge, ExchangePlan
 
 Ints = NDArray[np.int64]
@@ -341,19 +342,9 @@ def _batches(source: Ints, topic: Ints, sizes: Floats, batch_bytes: int) -> Ints
 def _first_fit(group: Ints, sizes: Floats, batch_bytes: int) -> Ints:
     found, base = np.zeros(group.size, np.int64), 0
     for _, start, end in _groups(group):
-        batches: list[tuple[int, float]] = []
-        for message in range(start, end):
-            size = float(sizes[message])
-            fits = (
-                n for n, (count, full) in enumerate(batches) if count < BATCH_ENTRIES and full + size <= batch_bytes
-            )
-            number = next(fits, len(batches))
-            if number == len(batches):
-                batches.append((0, 0.0))
-            count, full = batches[number]
-            batches[number] = (count + 1, full + size)
-            found[message] = base + number
-        base += len(batches)
+        found[start:end] = first_fit(sizes[start:end].tolist(), BATCH_ENTRIES, batch_bytes)
+        found[start:end] += base
+        base = int(found[start:end].max()) + 1
     return found
 
 
