@@ -262,7 +262,7 @@ class _Provision:
             ),
         }
         if not is_plain(s3.meta.endpoint_url):  # where it would keep everyone out
-            settings["policy"] = lambda: s3.putbucket_policy(Bucket=name, Policy=json.dumps(policy))
+            settings["policy"] = lambda: s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
         for what, call in settings.items():
             self._request("s3.manage", f"set the {what} of bucket {name}", call)
 
