@@ -79,6 +79,8 @@ def add_functions(stack: StackSpec, memory_mb: tuple[int, ...], timeout_s: int, 
 
     coordinator = make("coordinator", "coordinator", 512)
     workers = tuple(WorkerFunction(size, make(f"worker-{size}", "worker", size)) for size in memory_mb)
+    for made in (coordinator, *(worker.arn for worker in workers)):
+        functions.get_waiter("function_active_v2").wait(FunctionName=made, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
     whole = replace(stack, functions=FunctionsSpec(coordinator, workers, url, float(timeout_s)))
     with tempfile.TemporaryDirectory() as folder:
         save_stack(replace(whole, emulator=None), Path(folder, "stack.json"))
