@@ -1,0 +1,50 @@
+"""The scripts in examples/ run, and print what is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+pytestmark = pytest.mark.emulator
+
+
+def lines_of(script: str, place: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / script], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_three_channels(tmp_path: Path) -> None:
+    memory, queue, object_, last = lines_of("three_channels.py", tmp_path)
+    assert memory == "memory: 3 workers, 0 requests"
+    assert re.fullmatch(r"queue: 3 workers, [1-9]\d* requests", queue)
+    assert re.fullmatch(r"object: 3 workers, [1-9]\d* requests", object_)
+    assert last == "serial, memory, queue and object: all bits are equal"
+
+
+def test_report_and_cost(tmp_path: Path) -> None:
+    first, *middle, last = lines_of("report_and_cost.py", tmp_path)
+    assert first.endswith(f"open {Path('run1', 'report.html')}")
+    assert {file.name for file in (tmp_path / "run1").iterdir()} == {"report.json", "report.html", "trace.json"}
+    saved = json.loads((tmp_path / "run1" / "report.json").read_text())
+    counts = {kind: int(count) for count, kind in (line.split() for line in middle if "USD" not in line)}
+    assert counts == saved["requests"]
+    costs = {service: float(usd) for _, usd, service in (line.split() for line in middle if "USD" in line)}
+    assert costs.keys() == {"Lambda", "SNS", "SQS", "S3"}
+    assert float(last.split()[1]) == pytest.approx(sum(costs.values()), rel=0.01)
+
+
+def test_every_example_is_tried() -> None:
+    assert {file.name for file in EXAMPLES.iterdir() if file.suffix == ".py"} == {
+        "report_and_cost.py",
+        "three_channels.py",
+    }
