@@ -212,3 +212,8 @@ def test_what_cannot_be_sent_is_not_sent_again(error: Exception, tries: int, mon
     assert "f00" not in str(caught.value)
     assert "Credential=" not in str(caught.value)
     assert "cannot make a queue" in traceback.format_exception_only(caught.value)[-1]
+
+
+def test_keys_are_not_shown() -> None:
+    shown = repr(Credentials("id", "not-to-be-seen", "nor-this"))
+    assert shown == "Credentials(access_key_id='id')"
