@@ -96,9 +96,7 @@ class Clients:
     @classmethod
     def of_stack(cls, stack: StackSpec, *, connections: int = 32) -> Self:
         """Make the clients of a stack, whose description says where it is: no variable of the environment does."""
-        return cls(
-            stack.endpoint_url, stack.region, emulated=stack.emulator is not None, connections=connections
-        )  # fmt: skip
+        return cls(stack.endpoint_url, stack.region, emulated=stack.emulator is not None, connections=connections)
 
     @classmethod
     def of_function(cls, *, connections: int = 32) -> Self:

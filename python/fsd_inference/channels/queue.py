@@ -26,7 +26,14 @@ from fsd_inference.channels.sdk import SDK_ERRORS, text_of, was_broken_off
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, SettingError
-from fsd_inference.limits import BATCH_ENTRIES, LARGEST_MESSAGE_BYTES, MESSAGE_BYTES, RANKS_PER_TOPIC, UNIT_BYTES
+from fsd_inference.limits import (
+    BATCH_ENTRIES,
+    LARGEST_MESSAGE_BYTES,
+    LEAST_MESSAGE_BYTES,
+    MESSAGE_BYTES,
+    RANKS_PER_TOPIC,
+    UNIT_BYTES,
+)
 from fsd_inference.packing import first_fit
 from fsd_inference.records import EACH_MESSAGE, UsageMeter
 from fsd_inference.retrying import send
@@ -84,8 +91,9 @@ class QueueSettings:
     retry: RetrySettings = field(default_factory=RetrySettings)
 
     def __post_init__(self) -> None:
-        if not 2 * _ATTRIBUTE_BYTES <= self.message_bytes <= LARGEST_MESSAGE_BYTES:
-            raise SettingError(f"message_bytes must be 2048 to 1048576, not {self.message_bytes}")
+        least, most = LEAST_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES
+        if not least <= self.message_bytes <= most:
+            raise SettingError(f"message_bytes must be {least} to {most}, not {self.message_bytes}")
         if self.senders < 1:
             raise SettingError(f"senders must be at least 1, not {self.senders}")
 
