@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fsd_inference.config import Clocks
-    from fsd_inference.cost.options import Advice, Question
     from fsd_inference.errors import (
         AbortedError,
         AccessDeniedError,
@@ -35,13 +34,14 @@ if TYPE_CHECKING:
         StoreError,
         WorkerDiedError,
     )
+    from fsd_inference.forecast.advising import advise
+    from fsd_inference.forecast.options import Advice, Question
     from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
     from fsd_inference.partition import Partition
     from fsd_inference.partition import cut as partition
     from fsd_inference.records import Prediction, RunReport, Usage
     from fsd_inference.report import Report
     from fsd_inference.session import Inference, Progress, Push, Session, push
-    from fsd_inference.session.advising import advise
 
     __version__: str
 
@@ -49,7 +49,7 @@ _ROOMS = {
     "AbortedError": "errors",
     "AccessDeniedError": "errors",
     "Activation": "network",
-    "Advice": "cost.options",
+    "Advice": "forecast.options",
     "ChannelError": "errors",
     "Clocks": "config",
     "DeadlineError": "errors",
@@ -69,7 +69,7 @@ _ROOMS = {
     "Prediction": "records",
     "Progress": "session",
     "Push": "session",
-    "Question": "cost.options",
+    "Question": "forecast.options",
     "Report": "report",
     "ResourceLimitError": "errors",
     "RunError": "errors",
@@ -83,7 +83,7 @@ _ROOMS = {
     "StoreError": "errors",
     "Usage": "records",
     "WorkerDiedError": "errors",
-    "advise": "session.advising",
+    "advise": "forecast.advising",
     "digits": "network",
     "graph_challenge": "network",
     "push": "session",

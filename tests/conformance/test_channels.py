@@ -16,9 +16,7 @@ import pytest
 from fsd_inference.aws.clients import Clients
 from fsd_inference.channels.base import Channel, Expected, Frame, Kind, Limits
 from fsd_inference.channels.delayed import Delayed
-from fsd_inference.channels.faulty import Faults, Faulty
 from fsd_inference.channels.memory import MemoryHub
-from fsd_inference.channels.metered import Metered
 from fsd_inference.channels.object import ObjectChannel, ObjectSettings
 from fsd_inference.channels.sockets import SocketChannel
 from fsd_inference.errors import ChannelError, LimitError
@@ -27,6 +25,8 @@ from fsd_inference.store.base import Store
 from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.directory import DirectoryStore
 from fsd_inference.store.s3 import S3Store
+from tests.support.channels.faulty import Faults, Faulty
+from tests.support.channels.metered import Metered
 from tests.support.lane import Lane
 
 FRAME_BYTES = 190_000

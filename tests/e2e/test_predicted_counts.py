@@ -16,11 +16,11 @@ from fsd_inference.aws.stack import save_stack
 from fsd_inference.config import RunSettings
 from fsd_inference.cost.model import Billing, run_cost
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.cost.volumes import predict_object, predict_queue
+from fsd_inference.forecast.counts import count_usage
+from fsd_inference.forecast.sampling import sample_payloads
 from fsd_inference.partition import cut, load_plan
 from fsd_inference.records import Usage
 from fsd_inference.report.pricing import price
-from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.units import usd_text
 from tests.support.runs import session
 
@@ -48,8 +48,8 @@ def foreseen(shards: Path, channel: str, settings: RunSettings) -> Usage:
     _, plan = load_plan(shards)
     (payloads,) = sample_payloads(NETWORK, [plan], X, samples=X.shape[0], micro_batches=settings.micro_batches)
     if channel == "queue":
-        return predict_queue(plan, payloads, settings, lane_ranks=RANKS)
-    return predict_object(plan, payloads, settings, buckets=BUCKETS)
+        return count_usage(plan, payloads, settings, "queue", lane_ranks=RANKS)
+    return count_usage(plan, payloads, settings, "object", buckets=BUCKETS)
 
 
 @pytest.mark.parametrize("channel", ["queue", "object"])

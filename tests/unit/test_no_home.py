@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fsd_inference.forecast.plan_cache import PlanCache, default_folder
+from fsd_inference.forecast.work import whole_plan, whole_work
 from fsd_inference.network import Network, random_network
 from fsd_inference.report import fonts
-from fsd_inference.session.plan_cache import PlanCache, default_folder
-from fsd_inference.session.work import whole_plan, whole_work
 from tests.support.cli import entries, fsd_in
 
 NOBODY = 54321

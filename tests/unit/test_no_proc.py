@@ -16,8 +16,9 @@ from scipy import sparse
 from fsd_inference.channels import sockets
 from fsd_inference.engine import memory
 from fsd_inference.errors import SettingError
+from fsd_inference.forecast import calibration
 from fsd_inference.network import Network, random_network
-from fsd_inference.session import Session, calibration
+from fsd_inference.session import Session
 from tests.support.cli import entries
 from tests.support.runs import same, serial
 

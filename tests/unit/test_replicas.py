@@ -21,11 +21,11 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import NumericError, SettingError, WorkerDiedError
 from fsd_inference.network import Activation, Layer, Network
+from fsd_inference.progress import Silent
 from fsd_inference.records import Usage
 from fsd_inference.report.figures import run_figures
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.home import Home, LocalHome
-from fsd_inference.session.progress import Silent
 from fsd_inference.session.sites import Processes
 from fsd_inference.session.slices import side_by_side, slices
 from fsd_inference.session.source import Source

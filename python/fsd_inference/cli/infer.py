@@ -18,7 +18,7 @@ from fsd_inference.errors import InputError, OutputError, RunError, SettingError
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-    from fsd_inference.cost.frames import Payloads
+    from fsd_inference.forecast.payloads import Payloads
     from fsd_inference.records import Prediction, StackSpec
     from fsd_inference.session import Inference, Session
 

@@ -12,7 +12,7 @@ from fsd_inference.errors import SettingError
 from fsd_inference.units import seconds_text, usd_text
 
 if TYPE_CHECKING:
-    from fsd_inference.cost.frames import Payloads
+    from fsd_inference.forecast.payloads import Payloads
     from fsd_inference.records import StackSpec
 
 
@@ -47,12 +47,10 @@ def planned(
     SettingError
         The network is one of shards, or no functions answer within the limits.
     """
-    from fsd_inference.cost.options import Question  # noqa: PLC0415
-    from fsd_inference.cost.planner import advise  # noqa: PLC0415
-    from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
-    from fsd_inference.cost.timing import load_timing  # noqa: PLC0415
+    from fsd_inference.forecast.advising import advise  # noqa: PLC0415
+    from fsd_inference.forecast.cutting import cut_network  # noqa: PLC0415
+    from fsd_inference.forecast.options import Question  # noqa: PLC0415
     from fsd_inference.network import Network, load_inputs  # noqa: PLC0415
-    from fsd_inference.session.advising import kept_plans, make_cuts  # noqa: PLC0415
 
     check_network(network)
     loaded = Network.load(network)
@@ -62,8 +60,8 @@ def planned(
     if sizes:
         question = replace(question, largest_mb=max(sizes))
     with out.progress() as tasks:
-        cuts = make_cuts(loaded, question, x=x, kept=kept_plans(loaded), progress=tasks)
-        advice = advise(cuts, question, load_timing(), load_prices())
+        cuts = cut_network(loaded, question, x=x, progress=tasks)
+        advice = advise(loaded, question, cuts=cuts, progress=tasks)
     possible = [option for option in advice.options if option.problem is None]
     ours = next((option for option in possible if not option.is_server), None)
     if ours is None:

@@ -11,6 +11,8 @@ from fsd_inference.partition.plan import Partition
 # Imported when used: ranks read shards without ever loading METIS or Mt-KaHyPar.
 _PARTITIONERS = {"block": "block", "random": "shuffled", "graph": "graph", "hypergraph": "hypergraph"}
 METHODS = tuple(_PARTITIONERS)
+DEFAULT_METHOD = "graph"
+"""The partitioner of those who name none."""
 _SEEDS = 2**30  # METIS counts them in 32 bits
 
 

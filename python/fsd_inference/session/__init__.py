@@ -1,7 +1,7 @@
 """What a user's program talks to: a network, ready to answer batches of samples."""
 
+from fsd_inference.progress import Progress
 from fsd_inference.session.inference import Inference
-from fsd_inference.session.progress import Progress
 from fsd_inference.session.pushing import Push, push
 from fsd_inference.session.session import CHANNELS, Session
 

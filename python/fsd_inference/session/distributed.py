@@ -11,21 +11,21 @@ from dataclasses import dataclass, field, replace
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.frames import Payloads
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError
+from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.logs import Logger
 from fsd_inference.network import Network
+from fsd_inference.progress import Progress, task
 from fsd_inference.records import Prediction
 from fsd_inference.report import Report
 from fsd_inference.session.collecting import collect
 from fsd_inference.session.home import Home
 from fsd_inference.session.inference import Inference
-from fsd_inference.session.progress import Progress, task
 from fsd_inference.session.reporting import run_report
 from fsd_inference.session.sites import Site
 from fsd_inference.session.slices import Together, concatenated, of_replica, side_by_side, slices
@@ -92,7 +92,7 @@ class Distributed:
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:
         """Say what the runs of a batch will ask for, and take; see `Session.predict`."""
-        from fsd_inference.session.predicting import Carried, predict_runs  # noqa: PLC0415 - few runs are predicted
+        from fsd_inference.forecast.predicting import Carried, predict_runs  # noqa: PLC0415 - few runs are predicted
 
         with self._busy:
             home, placed = self._prepared()

@@ -16,12 +16,11 @@ from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.network import Network
 from fsd_inference.partition import METHODS, ExchangePlan, Manifest, Partition, cut, read_manifest, read_plan
 from fsd_inference.partition.manifest import MANIFEST_FILE, FileEntry
-from fsd_inference.session.progress import Progress, Silent, task
+from fsd_inference.partition.methods import DEFAULT_METHOD
+from fsd_inference.progress import Progress, Silent, task
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
-
-DEFAULT_METHOD = "graph"
 
 _FORMAT, _VERSION = "fsd-pushed", 1
 _UPLOADS = 8

@@ -15,17 +15,17 @@ from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network, as_inputs
 from fsd_inference.partition import METHODS
+from fsd_inference.progress import Progress, Silent
 from fsd_inference.report import Report
 from fsd_inference.session.alone import Alone
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.inference import Inference
-from fsd_inference.session.progress import Progress, Silent
 from fsd_inference.session.sites import Functions, Processes, Site
 from fsd_inference.session.source import Source
 from fsd_inference.streams import open_descriptors
 
 if TYPE_CHECKING:
-    from fsd_inference.cost.frames import Payloads
+    from fsd_inference.forecast.payloads import Payloads
     from fsd_inference.records import Prediction, StackSpec
 
 CHANNELS = ("serial", "memory", "queue", "object")

@@ -7,10 +7,11 @@ from typing import Protocol
 
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.spec import RunSpec
+from fsd_inference.forecast.memory import function_mb
+from fsd_inference.forecast.payloads import dense_payloads
+from fsd_inference.progress import Progress, task, told_of_waits
 from fsd_inference.records import StackSpec
 from fsd_inference.session.home import Home, LocalHome
-from fsd_inference.session.memory_need import estimate_mb
-from fsd_inference.session.progress import Progress, task, told_of_waits
 from fsd_inference.session.source import Placed, Source
 
 # boto3 takes a third of a second to import, which sessions without AWS need not wait for.
@@ -101,6 +102,7 @@ class Functions:
         self._replicas = replicas
         self._memory_mb, self._synchronous = memory_mb, synchronous
         self._progress = progress
+        self._placed: Placed | None = None
 
     def open(self) -> Home:
         """Open a home."""
@@ -120,8 +122,13 @@ class Functions:
 
     def place(self, home: Home) -> Placed:
         """Find what was pushed."""
-        return self._source.find(home.plans, self._stack)
+        self._placed = self._source.find(home.plans, self._stack)
+        return self._placed
 
     def _need_mb(self, spec: RunSpec) -> float:
-        assert self._source.manifest is not None  # noqa: S101 - there is a plan before there is a run
-        return estimate_mb(self._source.manifest, spec)
+        """Return the memory that a worker function should have, if no sample dies and no activation is zero."""
+        assert self._placed is not None  # noqa: S101 - there is a plan before there is a run
+        manifest, plan = self._placed.manifest, self._placed.plan
+        parts = spec.settings.micro_batches
+        payloads = dense_payloads(plan, samples=spec.samples, micro_batches=parts, features=spec.features)
+        return function_mb(plan, manifest.widths[:-1], max(entry.size for entry in manifest.shards), payloads)

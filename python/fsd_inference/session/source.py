@@ -11,8 +11,9 @@ from fsd_inference.errors import SettingError
 from fsd_inference.network import Network
 from fsd_inference.partition import ExchangePlan, Manifest, Partition, cut, load_plan, read_manifest
 from fsd_inference.partition.manifest import MANIFEST_FILE
-from fsd_inference.session.progress import Progress, task
-from fsd_inference.session.pushing import DEFAULT_METHOD, pushed_plan, upload
+from fsd_inference.partition.methods import DEFAULT_METHOD
+from fsd_inference.progress import Progress, task
+from fsd_inference.session.pushing import pushed_plan, upload
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 

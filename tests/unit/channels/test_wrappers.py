@@ -11,11 +11,11 @@ import pytest
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Kind
 from fsd_inference.channels.delayed import Delayed
-from fsd_inference.channels.faulty import Faults, Faulty
 from fsd_inference.channels.memory import MemoryChannel, MemoryHub
-from fsd_inference.channels.metered import ChannelEvent, Metered, SendTotals, SentStep
 from fsd_inference.channels.wrapper import Wrapper
 from fsd_inference.errors import ChannelError
+from tests.support.channels.faulty import Faults, Faulty
+from tests.support.channels.metered import ChannelEvent, Metered, SendTotals, SentStep
 
 
 def pair() -> tuple[MemoryChannel, MemoryChannel]:
