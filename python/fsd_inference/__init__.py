@@ -36,8 +36,7 @@ if TYPE_CHECKING:
         WorkerDiedError,
     )
     from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
-    from fsd_inference.partition import Partition
-    from fsd_inference.partition import cut as partition
+    from fsd_inference.partitioning import Partition, partition
     from fsd_inference.records import Prediction, RunReport, Usage
     from fsd_inference.report import Report
     from fsd_inference.session import Inference, Progress, Push, Session, push
@@ -64,7 +63,7 @@ _ROOMS = {
     "NotAllowedError": "errors",
     "NumericError": "errors",
     "OutputError": "errors",
-    "Partition": "partition",
+    "Partition": "partitioning",
     "PeerGoneError": "errors",
     "Prediction": "records",
     "Progress": "session",
@@ -86,6 +85,7 @@ _ROOMS = {
     "advise": "session.advising",
     "digits": "network",
     "graph_challenge": "network",
+    "partition": "partitioning",
     "push": "session",
     "random_network": "network",
 }
@@ -139,8 +139,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "partition":  # a package that can be called: `fsd.partition(network, ...)`
-        return import_module("fsd_inference.partition")
     if name == "__version__":
         return import_module("importlib.metadata").version("fsd-inference")
     if name in _ROOMS:

@@ -28,7 +28,7 @@ from rich.table import Table
 from scipy import sparse
 
 import fsd_inference as fsd
-from fsd_inference.partition import cut
+from fsd_inference.partitioning import partition
 from tests.support.runs import same, serial, session
 
 CONNECTIONS = 32
@@ -64,7 +64,7 @@ def measure(network: fsd.Network, x: sparse.csr_array, options: argparse.Namespa
     wall: dict[tuple[int, bool], list[float]] = defaultdict(list)
     compute = []
     with tempfile.TemporaryDirectory() as folder:
-        rows = cut(network, Path(folder, "shards"), workers=WORKERS, method="block").volumes.row_sends
+        rows = partition(network, Path(folder, "shards"), workers=WORKERS, method="block").volumes.row_sends
         for _ in range(options.rounds):
             for micro_batches, overlap in itertools.product(options.micro_batches, (True, False)):
                 how = {"micro_batches": micro_batches, "overlap": overlap, "delay_s": options.delay_ms / 1e3}

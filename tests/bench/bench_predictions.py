@@ -45,7 +45,7 @@ from fsd_inference.cost.prices import load_prices
 from fsd_inference.cost.simulator import Scenario, SimulatedRun, simulate, with_seed
 from fsd_inference.cost.timing import Sourced, Timing, load_timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
-from fsd_inference.partition import cut, load_plan
+from fsd_inference.partitioning import load_plan, partition
 from fsd_inference.records import Usage
 from fsd_inference.session.simulating import Planned
 from fsd_inference.session.work import rank_work
@@ -130,10 +130,10 @@ def prepared(case: Case, workers: Iterable[int]) -> Iterator[Prepared]:
     for count in workers:
         with tempfile.TemporaryDirectory() as folder:
             shards = Path(folder, "shards")
-            cut(case.network, shards, workers=count, method="graph")
-            partition, plan = load_plan(shards)
-            work = rank_work(case.network, partition)
-            planned = Planned(partition, plan, work, case.network.widths[0], case.network)
+            partition(case.network, shards, workers=count, method="graph")
+            owners, plan = load_plan(shards)
+            work = rank_work(case.network, owners)
+            planned = Planned(owners, plan, work, case.network.widths[0], case.network)
             for parts in (1, 4):
                 samples = case.x.shape[0]
                 payloads = planned.payloads(case.x[: samples // 2], samples, parts)

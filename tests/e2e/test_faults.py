@@ -23,7 +23,7 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.config import Clocks
 from fsd_inference.errors import DeadlineError, RunError, StallError, WorkerDiedError
-from fsd_inference.partition import Manifest
+from fsd_inference.partitioning import Manifest
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.home import Home
 from tests.support.processes import ranks_of, runs, temporary_folders, wait_until

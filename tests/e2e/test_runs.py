@@ -16,7 +16,6 @@ from fsd_inference.aws.stack import save_stack
 from fsd_inference.errors import NumericError
 from fsd_inference.kernels import simd_paths
 from fsd_inference.network import read_categories
-from fsd_inference.partition import cut
 from tests.support.runs import same, serial, session
 from tests.support.shared import graph_challenge_inputs, shared
 
@@ -97,7 +96,7 @@ def test_official_categories_serial() -> None:
 
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_official_categories_over_eight_workers(every: int, tmp_path: Path) -> None:
-    cut(fsd.graph_challenge(1024, 120), tmp_path / "shards", workers=8, method="graph")
+    fsd.partition(fsd.graph_challenge(1024, 120), tmp_path / "shards", workers=8, method="graph")
     x = graph_challenge_inputs(1024)
     expected = read_categories(shared("graphchallenge/neuron1024-l120-categories.tsv"))
     with session(tmp_path / "shards", "memory") as distributed:

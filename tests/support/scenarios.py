@@ -9,7 +9,7 @@ from fsd_inference.cost.frames import Payloads
 from fsd_inference.cost.simulator import Scenario
 from fsd_inference.cost.timing import LATENCIES, RATE, UNITS, Sourced, Timing
 from fsd_inference.cost.work import Work, dense_payloads
-from fsd_inference.partition.plan import Edge, ExchangePlan, Partition
+from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition
 
 NOTHING = {"s": 0.0, "count": 0.0, "bytes/s": 1e30, "1/s": 1e15, RATE: 1.0, "factor": 1.0}
 

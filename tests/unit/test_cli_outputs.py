@@ -24,8 +24,8 @@ from fsd_inference.cli.failures import explain
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.errors import InputError, OutputError
 from fsd_inference.network import random_network
-from fsd_inference.partition import write_shards
-from fsd_inference.partition.plan import Partition
+from fsd_inference.partitioning import write_shards
+from fsd_inference.partitioning.plan import Partition
 from fsd_inference.records import StackSpec
 from fsd_inference.session import Inference, Session, calibration
 from tests.support.cli import Fsd, entries, fsd_in
@@ -221,7 +221,7 @@ def test_shards_replace_nothing_else(fsd: Fsd, place: Path, there: set[str], mon
     def partitions(*_: object, **__: object) -> None:
         raise AssertionError("this takes long")
 
-    monkeypatch.setattr("fsd_inference.partition.cutting.partition_network", partitions)
+    monkeypatch.setattr("fsd_inference.partitioning.cutting.partition_network", partitions)
     for name in there:
         Path("far", name).write_text("precious")
     said = fsd("partition", "net", "--workers", 2, "-o", "far")

@@ -15,8 +15,8 @@ from fsd_inference.cost.planner import advise
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.cost.timing import load_timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
-from fsd_inference.partition.exchange import exchange_plan, volumes
-from fsd_inference.partition.methods import partition_network
+from fsd_inference.partitioning.exchange import exchange_plan, volumes
+from fsd_inference.partitioning.methods import partition_network
 from tests.bench.comparisons import channels, choosing, grid, partitions, servers
 from tests.bench.comparisons.__main__ import PARTS, Comparisons
 from tests.bench.comparisons.pages import put_block

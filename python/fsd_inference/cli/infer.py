@@ -205,7 +205,7 @@ def _save_report(session: Session, report: Path, plots: bool, out: Output) -> No
 def _check_before(network: Path, method: Method | None, stack: Path | None) -> StackSpec | None:
     """Refuse what a session would find out late, or not at all; return the stack."""
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
-    from fsd_inference.partition import MANIFEST_FILE  # noqa: PLC0415
+    from fsd_inference.partitioning import MANIFEST_FILE  # noqa: PLC0415
 
     if method is not None and (network / MANIFEST_FILE).is_file():
         raise SettingError(f"{network} is partitioned already; leave out --partition {method}, or give the network")

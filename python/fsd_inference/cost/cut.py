@@ -11,7 +11,7 @@ import numpy as np
 from fsd_inference.cost.frames import Payloads
 from fsd_inference.cost.work import Work
 from fsd_inference.engine.micro_batches import micro_batch_sizes
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.records import Usage
 
 _MOST_HEAD, _FEWEST = 8, 4

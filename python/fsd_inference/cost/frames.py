@@ -23,7 +23,7 @@ from fsd_inference.limits import (
     UNIT_BYTES,
 )
 from fsd_inference.packing import first_fit
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 
 _INDEX_BYTES, _ENTRY_BYTES, _TARGET_BYTES = 16, 12, 4  # of an object of frames (channels/parts.py)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fsd_inference.cost.frames import Payloads
 from fsd_inference.cost.work import Work
-from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 
 PROCESS_BYTES = 42e6
 """An interpreter with the engine's libraries (measured, local processes, 2026-11)."""

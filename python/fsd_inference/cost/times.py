@@ -24,7 +24,7 @@ from fsd_inference.cost.work import Speed, Work
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import BATCH_ENTRIES, MB_PER_VCPU
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.records import FunctionTime
 
 Floats = NDArray[np.float64]

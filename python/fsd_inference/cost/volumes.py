@@ -26,7 +26,7 @@ from fsd_inference.cost.habits import Habits
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import CONTROL_BYTES, HASH_FOLDERS, KEYS_A_REQUEST, SUMMARY_BYTES
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.records import EACH_MESSAGE, Usage
 
 

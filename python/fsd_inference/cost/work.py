@@ -14,7 +14,7 @@ from fsd_inference.cost.timing import Timing
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import MB_PER_VCPU
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 
 MOST_VCPUS = 6.0
 

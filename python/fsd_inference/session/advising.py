@@ -20,7 +20,7 @@ from fsd_inference.cost.prices import PriceTable, load_prices
 from fsd_inference.cost.timing import Timing, load_timing
 from fsd_inference.cost.work import Work
 from fsd_inference.network import Network, as_inputs
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.session.estimating import (
     STRETCH,
     Exchanged,

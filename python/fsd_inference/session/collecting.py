@@ -11,7 +11,7 @@ from fsd_inference.engine.gather import Summary, decode
 from fsd_inference.engine.results import output_triplets
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
-from fsd_inference.partition import Manifest, Partition
+from fsd_inference.partitioning import Manifest, Partition
 from fsd_inference.session.home import Home
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.partition import Manifest
+from fsd_inference.partitioning import Manifest
 
 _BASE_MB = 200.0
 """Python, the libraries and the kernels' own buffers."""

@@ -25,7 +25,7 @@ from fsd_inference.cost.volumes import predict_object, predict_queue, predict_se
 from fsd_inference.cost.work import Speed, Work, vcpus
 from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.network import Network
-from fsd_inference.partition.plan import ExchangePlan, Partition
+from fsd_inference.partitioning.plan import ExchangePlan, Partition
 from fsd_inference.records import FunctionTime, Prediction, StackSpec, Usage
 from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.session.work import rank_work, whole_plan, whole_work

@@ -14,7 +14,7 @@ from fsd_inference import logs
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network, as_inputs
-from fsd_inference.partition import METHODS
+from fsd_inference.partitioning import METHODS
 from fsd_inference.report import Report
 from fsd_inference.session.alone import Alone
 from fsd_inference.session.distributed import Distributed

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network
-from fsd_inference.partition import ExchangePlan, Manifest, Partition, cut, load_plan, read_manifest
-from fsd_inference.partition.manifest import MANIFEST_FILE
+from fsd_inference.partitioning import ExchangePlan, Manifest, Partition, load_plan, partition, read_manifest
+from fsd_inference.partitioning.manifest import MANIFEST_FILE
 from fsd_inference.session.progress import Progress, task
 from fsd_inference.session.pushing import DEFAULT_METHOD, pushed_plan, upload
 from fsd_inference.store.base import Store
@@ -85,16 +85,16 @@ class Source:
             folder = self._own.path / "shards"
             method = self._method or DEFAULT_METHOD
             with task(progress, "partition"):
-                cut(self.network, folder, workers=self.workers, method=method, seed=self._seed)
+                partition(self.network, folder, workers=self.workers, method=method, seed=self._seed)
             self.folder = folder
 
     def upload(self, plans: Store, progress: Progress) -> Placed:
         """Upload the shards of the folder, which `cut` made if need be."""
         assert self.folder is not None  # noqa: S101 - cut
         self.manifest = read_manifest(self.folder)
-        partition, plan = load_plan(self.folder)
+        owners, plan = load_plan(self.folder)
         upload(plans, self.folder, self.manifest, progress)
-        return Placed(self.manifest, partition, plan)
+        return Placed(self.manifest, owners, plan)
 
     def find(self, plans: Store, stack: Path) -> Placed:
         """Return what was pushed of it to a stack with functions.

@@ -22,7 +22,7 @@ from fsd_inference.cost.times import predict_times
 from fsd_inference.cost.timing import Timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.cost.work import Work
-from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 from fsd_inference.records import FunctionTime, Usage
 
 CHANNELS = ("queue", "object", "express")

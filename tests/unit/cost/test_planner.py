@@ -21,7 +21,7 @@ from fsd_inference.cost.timing import Sourced, load_timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.cost.work import dense_payloads
 from fsd_inference.errors import SettingError
-from fsd_inference.partition import ExchangePlan, Partition
+from fsd_inference.partitioning import ExchangePlan, Partition
 from fsd_inference.session.work import rank_work, whole_work
 from tests.support.scenarios import random_plan
 

@@ -31,7 +31,7 @@ from fsd_inference.cost.volumes import predict_object, predict_queue, predict_se
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.errors import InputError, SettingError
 from fsd_inference.kernels import encode_block
-from fsd_inference.partition import Edge, ExchangePlan, cut, load_plan
+from fsd_inference.partitioning import Edge, ExchangePlan, load_plan, partition
 from fsd_inference.records import Usage
 from fsd_inference.session import sampling
 from fsd_inference.session.sampling import sample_payloads
@@ -45,7 +45,7 @@ FINE = ChannelLimits(message_bytes=4096, object_frame_bytes=2000, first_bytes=30
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
-    cut(NETWORK, folder / "p3", workers=3, method="block")
+    partition(NETWORK, folder / "p3", workers=3, method="block")
     return folder / "p3"
 
 

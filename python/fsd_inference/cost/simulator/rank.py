@@ -11,7 +11,7 @@ from fsd_inference.cost.simulator.resources import Line, Turns
 from fsd_inference.cost.simulator.traffic import Reader
 from fsd_inference.engine.timeline import Interval
 from fsd_inference.engine.worker import Worker
-from fsd_inference.partition.plan import RankPlan
+from fsd_inference.partitioning.plan import RankPlan
 
 STARTERS = 4
 """Threads that start children and load (engine/driver.py)."""

@@ -18,7 +18,7 @@ from fsd_inference.engine.rank_report import layer_table, longest, most_events
 from fsd_inference.engine.timeline import Interval
 from fsd_inference.errors import RunError, SettingError
 from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
-from fsd_inference.partition.plan import ExchangePlan, Partition
+from fsd_inference.partitioning.plan import ExchangePlan, Partition
 from fsd_inference.records import FunctionTime, RunReport, Usage
 
 CHANNELS = ("memory", "queue", "object", "mpi")

@@ -63,7 +63,7 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
 from fsd_inference.errors import ChannelError, RunError, as_run_error
 from fsd_inference.limits import SUMMARY_BYTES
-from fsd_inference.partition.plan import rank_plans
+from fsd_inference.partitioning.plan import rank_plans
 
 _FRAMES = (Frame(Kind.DATA, 0, 0, (0,), b""),)
 """What the state machine is told that it has to send: how much that is, `Traffic` says."""

@@ -17,7 +17,7 @@ from fsd_inference.cost.frames import ChannelLimits, FrameSize, Payloads, extra_
 from fsd_inference.engine.messages import Step
 from fsd_inference.limits import BATCH_ENTRIES, UNIT_BYTES
 from fsd_inference.packing import first_fit
-from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

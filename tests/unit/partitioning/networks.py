@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network
-from fsd_inference.partition import Edge, ExchangePlan, Partition, RankShard, ShardPart
+from fsd_inference.partitioning import Edge, ExchangePlan, Partition, RankShard, ShardPart
 
 
 def make_network(widths: list[int], *, seed: int, density: float = 0.3, one_value: bool = False) -> Network:

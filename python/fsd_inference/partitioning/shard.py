@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
-from fsd_inference.partition.plan import Edge, ExchangePlan, Partition, RankPlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition, RankPlan
 
 if TYPE_CHECKING:
     from fsd_inference.network import Layer  # a worker never imports it: that room needs SciPy

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.network import Network
-from fsd_inference.partition.balance import row_weights
-from fsd_inference.partition.block import runs
+from fsd_inference.partitioning.balance import row_weights
+from fsd_inference.partitioning.block import runs
 
 
 def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:

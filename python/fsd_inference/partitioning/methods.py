@@ -6,7 +6,7 @@ from importlib import import_module
 
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network
-from fsd_inference.partition.plan import Partition
+from fsd_inference.partitioning.plan import Partition
 
 # Imported when used: ranks read shards without ever loading METIS or Mt-KaHyPar.
 _PARTITIONERS = {"block": "block", "random": "shuffled", "graph": "graph", "hypergraph": "hypergraph"}
@@ -44,5 +44,5 @@ def partition_network(network: Network, workers: int, method: str = "hypergraph"
         raise SettingError(f"workers must be at least 1, not {workers}")
     if not 0 <= seed < _SEEDS:
         raise SettingError(f"seed must be 0 to {_SEEDS - 1}, not {seed}")
-    partitioner = import_module(f"fsd_inference.partition.{_PARTITIONERS[method]}")
+    partitioner = import_module(f"fsd_inference.partitioning.{_PARTITIONERS[method]}")
     return Partition(workers, partitioner.partition_owners(network, workers, seed))

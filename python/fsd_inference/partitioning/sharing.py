@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 
 SLACK = 0.25
 """Rows that a target gets without needing them, as a share of those it needs: they cost it some unpacking, while each

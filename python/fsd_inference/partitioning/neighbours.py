@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.network import Layer
-from fsd_inference.partition.balance import capacity, loads, row_weights
-from fsd_inference.partition.contract import Contracted, contract
-from fsd_inference.partition.exchange import needed
+from fsd_inference.partitioning.balance import capacity, loads, row_weights
+from fsd_inference.partitioning.contract import Contracted, contract
+from fsd_inference.partitioning.exchange import needed
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network import Layer, Network
-from fsd_inference.partition import (
+from fsd_inference.partitioning import (
     ExchangePlan,
     Manifest,
     Partition,

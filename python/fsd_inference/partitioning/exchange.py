@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
 from fsd_inference.network import Layer, Network
-from fsd_inference.partition.balance import imbalance, loads
-from fsd_inference.partition.plan import Edge, ExchangePlan, Partition
+from fsd_inference.partitioning.balance import imbalance, loads
+from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition
 from fsd_inference.records import PlanVolumes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fsd_inference.network import Network, graph_challenge, random_network
-from fsd_inference.partition import exchange_plan, partition_network, volumes
+from fsd_inference.partitioning import exchange_plan, partition_network, volumes
 
 
 def row_sends(network: Network, workers: int, method: str) -> int:

@@ -6,7 +6,7 @@ from typing import cast
 
 from fsd_inference.errors import FileFormatError
 from fsd_inference.kernels import ActivationName, LayerKernel, Shard, ShardLayer, read_only
-from fsd_inference.partition.shard import RankShard
+from fsd_inference.partitioning.shard import RankShard
 
 
 def kernel_shard(shard: RankShard) -> Shard:

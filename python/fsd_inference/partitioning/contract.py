@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.network import Layer
-from fsd_inference.partition.balance import row_weights
+from fsd_inference.partitioning.balance import row_weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,18 +10,18 @@ from typing import Any
 
 from fsd_inference.atomic import atomic_directory, check_replaceable, naming
 from fsd_inference.network import Network
-from fsd_inference.partition.exchange import check_partition, exchange_plan, volumes
-from fsd_inference.partition.manifest import MANIFEST_FILE, PLAN_FILE, FileEntry, Manifest
-from fsd_inference.partition.plan import ExchangePlan, Partition, plan_digest
-from fsd_inference.partition.shard import layer_parts
-from fsd_inference.partition.shard_file import (
+from fsd_inference.partitioning.exchange import check_partition, exchange_plan, volumes
+from fsd_inference.partitioning.manifest import MANIFEST_FILE, PLAN_FILE, FileEntry, Manifest
+from fsd_inference.partitioning.plan import ExchangePlan, Partition, plan_digest
+from fsd_inference.partitioning.shard import layer_parts
+from fsd_inference.partitioning.shard_file import (
     part_metadata,
     part_tensors,
     plan_tensors,
     shard_metadata,
 )
-from fsd_inference.partition.sharing import share_rows
-from fsd_inference.partition.tensors import TensorSpool
+from fsd_inference.partitioning.sharing import share_rows
+from fsd_inference.partitioning.tensors import TensorSpool
 from fsd_inference.temporary import TemporaryFolder
 
 Put = Callable[[str, bytes], object]

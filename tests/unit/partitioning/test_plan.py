@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fsd_inference.errors import InputError, SettingError
 from fsd_inference.network import Network
-from fsd_inference.partition import (
+from fsd_inference.partitioning import (
     METHODS,
     Edge,
     ExchangePlan,

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.network import Network
-from fsd_inference.partition.balance import capacity, heaviest_first, row_weights
-from fsd_inference.partition.block import runs
-from fsd_inference.partition.contract import select
-from fsd_inference.partition.exchange import needed
-from fsd_inference.partition.graph import graph_partitioned
-from fsd_inference.partition.neighbours import LayerProblem
+from fsd_inference.partitioning.balance import capacity, heaviest_first, row_weights
+from fsd_inference.partitioning.block import runs
+from fsd_inference.partitioning.contract import select
+from fsd_inference.partitioning.exchange import needed
+from fsd_inference.partitioning.graph import graph_partitioned
+from fsd_inference.partitioning.neighbours import LayerProblem
 
 _IMBALANCE = 0.03
 _SWEEPS = 6

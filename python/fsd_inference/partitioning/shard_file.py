@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fsd_inference.errors import FileFormatError
-from fsd_inference.partition.plan import Edge, ExchangePlan, Partition
-from fsd_inference.partition.shard import U16_COLUMNS, RankShard, ShardPart
-from fsd_inference.partition.tensors import read_tensors
+from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition
+from fsd_inference.partitioning.shard import U16_COLUMNS, RankShard, ShardPart
+from fsd_inference.partitioning.tensors import read_tensors
 
 ACTIVATIONS = ("identity", "relu", "clipped_relu")
 

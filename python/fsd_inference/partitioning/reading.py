@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from fsd_inference.errors import FileFormatError
-from fsd_inference.partition.manifest import MANIFEST_FILE, Manifest
-from fsd_inference.partition.plan import ExchangePlan, Partition, plan_digest
-from fsd_inference.partition.shard import RankShard
-from fsd_inference.partition.shard_file import parse_plan, parse_shard
+from fsd_inference.partitioning.manifest import MANIFEST_FILE, Manifest
+from fsd_inference.partitioning.plan import ExchangePlan, Partition, plan_digest
+from fsd_inference.partitioning.shard import RankShard
+from fsd_inference.partitioning.shard_file import parse_plan, parse_shard
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> Manifest:

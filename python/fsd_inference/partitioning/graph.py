@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from fsd_inference.network import Network
-from fsd_inference.partition.balance import heaviest_first, row_weights
-from fsd_inference.partition.block import runs
-from fsd_inference.partition.neighbours import LayerProblem
+from fsd_inference.partitioning.balance import heaviest_first, row_weights
+from fsd_inference.partitioning.block import runs
+from fsd_inference.partitioning.neighbours import LayerProblem
 
 
 def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.network import Network
-from fsd_inference.partition.balance import row_weights
+from fsd_inference.partitioning.balance import row_weights
 
 
 def runs(row_weight: NDArray[np.int64], workers: int) -> NDArray[np.int32]:

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from fsd_inference.network import Network
-from fsd_inference.partition.manifest import Manifest
-from fsd_inference.partition.methods import partition_network
-from fsd_inference.partition.shards import check_target, write_shards
+from fsd_inference.partitioning.manifest import Manifest
+from fsd_inference.partitioning.methods import partition_network
+from fsd_inference.partitioning.shards import check_target, write_shards
 
 
-def cut(
+def partition(
     network: Network,
     directory: str | os.PathLike[str],
     *,
@@ -56,6 +56,6 @@ def cut(
     """
     check_target(Path(directory))  # before it is cut, which can take long
     started = time.perf_counter()
-    partition = partition_network(network, workers, method, seed)
+    owners = partition_network(network, workers, method, seed)
     seconds = time.perf_counter() - started
-    return write_shards(network, partition, Path(directory), method=method, seed=seed, seconds=seconds)
+    return write_shards(network, owners, Path(directory), method=method, seed=seed, seconds=seconds)
