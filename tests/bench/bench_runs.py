@@ -30,7 +30,7 @@ from fsd_inference.partitioning import METHODS, partition
 from tests.bench.cases import Case, graph_challenge_case, random_case
 from tests.support.runs import same, session
 
-CHANNELS = ("memory", "queue", "object")
+CHANNELS = ("local", "queue", "object")
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def once_all_run(workers: int, act: Callable[[dict[int, int]], None]) -> Iterato
         watcher.join()
 
 
-@pytest.mark.parametrize("channel", ["memory", pytest.param("queue", marks=pytest.mark.long)])
+@pytest.mark.parametrize("channel", ["local", pytest.param("queue", marks=pytest.mark.long)])
 def test_a_stopped_rank_is_named_by_the_stall_clock(channel: str, stack: Path) -> None:
     with (
         session(
@@ -115,7 +115,7 @@ def test_a_stopped_rank_is_named_by_the_stall_clock(channel: str, stack: Path) -
     assert time.monotonic() - stopped_at[0] < 45
 
 
-@pytest.mark.parametrize("channel", ["memory", "queue"])
+@pytest.mark.parametrize("channel", ["local", "queue"])
 def test_a_deadline_that_is_too_short(channel: str, stack: Path) -> None:
     clocks = Clocks(start_s=30, stall_s=30, run_s=1.5)
     began = time.monotonic()
@@ -153,7 +153,7 @@ def changed(data: bytes) -> bytes | None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "damage"), [("memory", missing), ("memory", cut_short), ("memory", changed), ("queue", missing)]
+    ("channel", "damage"), [("local", missing), ("local", cut_short), ("local", changed), ("queue", missing)]
 )
 def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Callable[[bytes], bytes | None]) -> None:
     with session(NETWORK, channel, stack, workers=2, partition="block") as distributed:
@@ -178,7 +178,7 @@ def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Calla
 def test_a_damaged_input_is_found_when_it_is_loaded(
     damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with session(NETWORK, "memory", workers=2, partition="block") as distributed:
+    with session(NETWORK, "local", workers=2, partition="block") as distributed:
         home, _ = prepared(distributed)
         put = home.runs.put
 
@@ -196,7 +196,7 @@ def test_a_damaged_input_is_found_when_it_is_loaded(
 def test_a_damaged_result_is_no_answer(
     damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with session(NETWORK, "memory", workers=2, partition="block") as distributed:
+    with session(NETWORK, "local", workers=2, partition="block") as distributed:
         home, _ = prepared(distributed)
         get = home.runs.get
 
@@ -210,7 +210,7 @@ def test_a_damaged_result_is_no_answer(
         assert (caught.value.operation, caught.value.retryable) == ("collect", True)
 
 
-@pytest.mark.parametrize(("channel", "victim"), [("memory", 1), ("queue", 0), ("queue", 2), ("object", 1)])
+@pytest.mark.parametrize(("channel", "victim"), [("local", 1), ("queue", 0), ("queue", 2), ("object", 1)])
 def test_a_rank_killed_in_the_first_attempt_leaves_the_second_alone(
     channel: str, victim: int, stack: Path, serial: fsd.Inference
 ) -> None:
@@ -227,7 +227,7 @@ def test_a_rank_killed_in_the_first_attempt_leaves_the_second_alone(
 def test_the_rank_that_was_killed_is_named_whoever_notices_first(workers: int, branching: int, victim: int) -> None:
     with (
         session(
-            NETWORK, "memory", workers=workers, partition="block", branching=branching, attempts=1, delay_s=0.5
+            NETWORK, "local", workers=workers, partition="block", branching=branching, attempts=1, delay_s=0.5
         ) as distributed,
         pytest.raises(WorkerDiedError, match=f"rank {victim} ended .*killed by signal 9") as caught,
         once_all_run(workers, lambda pids: os.kill(pids[victim], signal.SIGKILL)) as killed_at,
@@ -350,7 +350,7 @@ def test_an_emulator_ends_with_a_session_that_is_not_closed(how: str, tmp_path: 
 
 
 def test_an_interrupt_is_the_sessions_alone(program: Callable[[str], subprocess.Popen[str]]) -> None:
-    process = program("memory")
+    process = program("local")
     pids: dict[int, int] = {}
 
     def all_run() -> bool:

@@ -374,7 +374,7 @@ def test_each_refusal_is_one_line(commands: Fsd, place: Path, pushed: Path) -> N
         ([*infer, "--workers", "1001", "--channel", "object"], 2, "can run at a time"),
         ([*infer, "--workers", "40", "--branching", "1", "--channel", "object"], 2, "is 40 levels deep"),
         ([*infer, "--stack", "gone.json"], 1, f"cannot invoke the coordinator {gone}: the service answered 404"),
-        ([*infer, "--channel", "memory"], 2, "a stack serves the channels serial, queue and object, not 'memory'"),
+        ([*infer, "--channel", "local"], 2, "a stack serves the channels serial, queue and object, not 'local'"),
     ):
         said = commands(*flags)
         assert said.code == code, said

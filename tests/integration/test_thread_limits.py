@@ -50,7 +50,7 @@ def test_a_rank_that_gets_no_thread(refused: int, tmp_path: Path, monkeypatch: p
     (tmp_path / "sitecustomize.py").write_text(REFUSING)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("REFUSED", str(refused))
-    with Session(NETWORK, channel="memory", workers=2) as session:
+    with Session(NETWORK, channel="local", workers=2) as session:
         failure = failure_of(session)
     if failure is None:
         assert refused > 4
@@ -74,7 +74,7 @@ def test_a_caller_that_gets_no_thread(tmp_path: Path, monkeypatch: pytest.Monkey
                 raise RuntimeError("can't start new thread")
             start(thread)
 
-        with monkeypatch.context() as patch, Session(NETWORK, channel="memory", workers=2) as session:
+        with monkeypatch.context() as patch, Session(NETWORK, channel="local", workers=2) as session:
             patch.setattr(threading.Thread, "start", refuse)
             failure = failure_of(session)
         assert failure is None or LIMIT in str(failure)

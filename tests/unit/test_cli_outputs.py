@@ -311,7 +311,7 @@ def test_a_report_that_cannot_be_saved_hides_no_failed_run(
 
     monkeypatch.setattr("fsd_inference.report.Report.save", full)
     np.save("huge.npy", np.full((2, 12), 3e38, np.float32))
-    said = fsd("infer", "net", "huge.npy", "-o", "out.npz", "--channel", "memory", "--workers", 2, "--report", "run")
+    said = fsd("infer", "net", "huge.npy", "-o", "out.npz", "--channel", "local", "--workers", 2, "--report", "run")
     assert said.code == 1
     assert "no report: run cannot be written: No space left on device\nerror: " in said.stderr
     assert "is not finite" in said.stderr or "neuron" in said.stderr

@@ -61,7 +61,7 @@ def test_a_rank_event_comes_back_and_leads_to_its_children() -> None:
         ({"workers": 0}, "workers must be a whole number of at least 1"),
         ({"workers": True}, "'workers' must be a whole number, not True"),
         ({"overlap": 1}, "'overlap' must be true or false, not 1"),
-        ({"channel": "memory"}, "'channel' must be one of serial, queue, object, not 'memory'"),
+        ({"channel": "local"}, "'channel' must be one of serial, queue, object, not 'local'"),
         ({"channel": "serial"}, "channel 'serial' takes a plan for 1 worker, not 4"),
         ({"stall_s": 0}, "clock stall_s must be a positive number"),
         ({"lane_wait_s": -1}, "'lane_wait_s' must be a number of seconds"),

@@ -109,7 +109,7 @@ def test_what_overflows_is_named_with_its_replica() -> None:
     [
         ({"replicas": 0}, "replicas must be at least 1, not 0"),
         ({"replicas": 2, "channel": "queue"}, "do not go with channel 'queue'"),
-        ({"replicas": 2, "channel": "memory"}, "do not go with channel 'memory'"),
+        ({"replicas": 2, "channel": "local"}, "do not go with channel 'local'"),
         ({"replicas": 2, "workers": 4}, "2 of them do not go with 4 workers"),
     ],
     ids=str,
@@ -144,7 +144,7 @@ class FlakySite(Processes):
     """A session's ranks are processes of a home that fails."""
 
     def __init__(self, source: Source, home: Flaky) -> None:
-        super().__init__("memory", source, stack=None, delay_s=0.0, progress=Silent())
+        super().__init__("local", source, stack=None, delay_s=0.0, progress=Silent())
         self.home = home
 
     def open(self) -> Home:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fsd_inference.atomic import atomic_files
+from fsd_inference.channel_names import CHANNELS
 from fsd_inference.cli.advise import seconds_of
 from fsd_inference.cli.console import Output, facts
-from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
+from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.cli.planned import planned
 from fsd_inference.errors import InputError, OutputError, RunError, SettingError
@@ -26,12 +27,10 @@ EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --categories categories.tsv",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --report run",
     "fsd infer net digits.npz -o out.npz --replicas 2",
-    "fsd infer net-p8 digits.npz -o out.npz --channel memory --micro-batches 2",
+    "fsd infer net-p8 digits.npz -o out.npz --channel local --micro-batches 2",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
     "fsd infer net digits.npz -o out.npz --plan auto --deadline 30s",
 )
-
-Channel = Literal["serial", "memory", "queue", "object"]
 
 
 def infer(
@@ -47,11 +46,13 @@ def infer(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: SciPy's CSR .npz, samples x outputs.")],
     channel: Annotated[
-        Channel | None,
+        str | None,
         typer.Option(
             "--channel",
-            help="serial: one worker (the default). memory: local workers over sockets. queue: over SNS and SQS. "
-            "object: over S3.",
+            parser=channel_name,
+            metavar=f"[{'|'.join(CHANNELS)}]",
+            help="serial: one worker (the default). local: processes of this machine over sockets. queue: over "
+            "SNS and SQS. object: over S3.",
         ),
     ] = None,
     plan: Annotated[

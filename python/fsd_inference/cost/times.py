@@ -90,7 +90,7 @@ def predict_times(
     plan, work, payloads
         What is exchanged, what the ranks have to do, and what the edges carry.
     settings : RunSettings
-    channel : {"serial", "memory", "queue", "object", "mpi"}
+    channel : {"serial", "local", "queue", "object", "mpi"}
         "serial" takes a plan of one worker.
     timing : Timing
     memory_mb : int
@@ -108,8 +108,8 @@ def predict_times(
     """
     if not settings.workers == plan.workers == work.workers:
         raise SettingError(f"the settings are for {settings.workers} workers, but the plan has {plan.workers}")
-    if channel not in {"serial", "memory", "queue", "object", "mpi"}:
-        raise SettingError(f"channel must be serial, memory, queue, object or mpi, not {channel!r}")
+    if channel not in {"serial", "local", "queue", "object", "mpi"}:
+        raise SettingError(f"channel must be serial, local, queue, object or mpi, not {channel!r}")
     speed = Speed(timing, memory_mb, settings.threads)
     tree = Tree(settings.workers, settings.branching)
     launches = sorted(launch_s(tree, timing, warm=max(0, warm - 1), seed=seed) for seed in range(_LAUNCHES))

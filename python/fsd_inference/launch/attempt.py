@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from fsd_inference.channels.sockets import check_run_directory
+from fsd_inference.channels.local import check_run_directory
 from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import DeadlineError, RunError
@@ -48,7 +48,7 @@ def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -
             on_layer(float(line))
 
     with TemporaryFolder("run") as directory:
-        if place.channel == "memory":
+        if place.channel == "local":
             check_run_directory(directory, place.spec.settings.workers)
         launcher = LocalLauncher(directory, None, on_line)
         try:

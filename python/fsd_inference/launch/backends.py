@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fsd_inference.channels.delayed import Delayed
-from fsd_inference.channels.sockets import SocketChannel
+from fsd_inference.channels.local import LocalChannel
 from fsd_inference.engine.rank import Backends
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
@@ -24,7 +24,7 @@ def open_backends(place: Place, directory: Path, rank: int) -> Backends:
 
 def _open(place: Place, directory: Path, rank: int) -> Backends:
     if place.stack is not None:
-        # boto3 takes a third of a second to import, which ranks over "memory" need not wait for.
+        # boto3 takes a third of a second to import, which ranks over "local" need not wait for.
         from fsd_inference.aws.backends import open_aws_backends  # noqa: PLC0415
         from fsd_inference.aws.clients import Clients  # noqa: PLC0415
         from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
@@ -37,5 +37,5 @@ def _open(place: Place, directory: Path, rank: int) -> Backends:
     store, settings = open_store(place.store), place.spec.settings
     # Each level of the launch tree has the start clock's time until it listens.
     patience_s = settings.clocks.start_s * Tree(settings.workers, settings.branching).depth
-    channel = SocketChannel(directory, rank, settings.workers, connect_timeout_s=patience_s)
+    channel = LocalChannel(directory, rank, settings.workers, connect_timeout_s=patience_s)
     return Backends(plans=store, runs=store, channel=channel, release=store.close)

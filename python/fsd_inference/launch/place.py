@@ -22,9 +22,9 @@ class Place:
     spec : RunSpec
         The attempt.
     channel : str
-        "memory", "queue" or "object".
+        "local", "queue" or "object".
     store : str or None
-        URL of the store that holds plans, inputs and results, for "memory".
+        URL of the store that holds plans, inputs and results, for "local".
     stack : str or None
         Path of the ``stack.json`` to use, for the channels over AWS.
     lane : int or None

@@ -60,7 +60,7 @@ class Home(Protocol):
 
 
 class LocalHome:
-    """A folder on this machine, gone with the session; frames go over sockets (channel "memory").
+    """A folder on this machine, gone with the session; frames go over sockets (channel "local").
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class LocalHome:
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         """Carry out one attempt over local processes."""
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
-        return run_attempt(Place(timed, "memory", store=self._url, delay_s=self._delay_s), self._store, on_layer)
+        return run_attempt(Place(timed, "local", store=self._url, delay_s=self._delay_s), self._store, on_layer)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if it is not there."""

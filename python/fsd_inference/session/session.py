@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from fsd_inference import logs
+from fsd_inference.channel_names import CHANNELS, current_name, renamed
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network, as_inputs
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from fsd_inference.cost.frames import Payloads
     from fsd_inference.records import Prediction, StackSpec
 
-CHANNELS = ("serial", "memory", "queue", "object")
-
 
 class Session:
     """A network, ready to answer batches.
@@ -42,7 +42,7 @@ class Session:
     ----------
     network : Network or path
         A network, the path of one, or a directory made by `fsd partition`.
-    channel : {"serial", "memory", "queue", "object"}
+    channel : {"serial", "local", "queue", "object"}
         How: in one process, or over P workers that exchange activations over local sockets, SNS+SQS or S3. On a stack
         with functions the workers (for "serial": the one worker) are those, otherwise processes of this machine.
     workers : int, optional
@@ -82,7 +82,7 @@ class Session:
     >>> import fsd_inference as fsd
     >>> network = fsd.random_network([64, 48, 32], connections=8)
     >>> samples = [[1.0] * 64, [0.0] * 64]
-    >>> with fsd.Session(network, channel="memory", workers=2) as session:
+    >>> with fsd.Session(network, channel="local", workers=2) as session:
     ...     answer = session.infer(samples)
     >>> answer.outputs.shape
     (2, 32)
@@ -113,6 +113,9 @@ class Session:
         progress: Progress | None = None,
     ) -> None:
         open_descriptors()
+        if channel != current_name(channel):
+            warnings.warn(renamed(channel), FutureWarning, stacklevel=2)
+            channel = current_name(channel)
         _check(channel, workers, partition, replicas, attempts, delay_s)
         logs.start()
         deployed = _functions_of(stack, channel)
@@ -257,8 +260,8 @@ def _functions_of(path: str | os.PathLike[str] | None, channel: str) -> StackSpe
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415 - who uses no stack need not read one
 
     stack = load_stack(Path(path))
-    if channel == "memory":
-        raise SettingError("a stack serves the channels serial, queue and object, not 'memory'")
+    if channel == "local":
+        raise SettingError("a stack serves the channels serial, queue and object, not 'local'")
     if channel == "serial" and stack.functions is None:
         raise SettingError(f"stack {stack.name} has no functions, so it serves the channels queue and object alone")
     return None if stack.functions is None else stack

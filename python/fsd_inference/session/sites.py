@@ -31,7 +31,7 @@ class Processes:
 
     Parameters
     ----------
-    channel : {"memory", "queue", "object"}
+    channel : {"local", "queue", "object"}
     source : Source
     stack : Path, optional
         Without one, "queue" and "object" make an emulated stack that goes with the home.
@@ -50,7 +50,7 @@ class Processes:
     def open(self) -> Home:
         """Open a home; what cannot be cut is found out first."""
         self._source.cut(self._progress)
-        if self._channel == "memory":
+        if self._channel == "local":
             return LocalHome(self._delay_s)
         from fsd_inference.session.aws_home import AwsHome  # noqa: PLC0415 - see the module
 

@@ -70,7 +70,7 @@ def test_a_host_is_found_again() -> None:
 def test_what_cannot_be_fitted_is_said() -> None:
     report = simulate(scenario(3, 3)).report()
     with pytest.raises(SettingError, match="runs of at least 2 workers over queue or object"):
-        fit_services([replace(report, channel="memory")])
+        fit_services([replace(report, channel="local")])
     with pytest.raises(SettingError, match="give some"):
         fit_host([])
     wrong: list[tuple[list[Any], str]] = [

@@ -16,7 +16,7 @@ from fsd_inference.errors import SettingError
 from tests.support.scenarios import latencies, scenario, timing
 
 
-@pytest.mark.parametrize("channel", ["memory", "mpi", "queue", "object"])
+@pytest.mark.parametrize("channel", ["local", "mpi", "queue", "object"])
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_it_agrees_with_the_simulator_on_the_whole(channel: str, micro_batches: int) -> None:
     it = scenario(6, 20, seed=1, channel=channel, times=load_timing(), samples=600, micro_batches=micro_batches)

@@ -21,7 +21,7 @@ from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
 from fsd_inference.partitioning.plan import ExchangePlan, Partition
 from fsd_inference.records import FunctionTime, RunReport, Usage
 
-CHANNELS = ("memory", "queue", "object", "mpi")
+CHANNELS = ("local", "queue", "object", "mpi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Scenario:
     payloads : Payloads
         What the plan's edges carry.
     settings : RunSettings
-    channel : {"memory", "queue", "object", "mpi"}
+    channel : {"local", "queue", "object", "mpi"}
     timing : Timing
     memory_mb : int or None
         Of each rank's function; None: ranks are processes of one host.

@@ -16,22 +16,22 @@ from pathlib import Path
 
 import pytest
 
-from fsd_inference.channels import sockets
+from fsd_inference.channels import local
 from fsd_inference.channels.base import Frame, Kind, Limits
-from fsd_inference.channels.sockets import SocketChannel
+from fsd_inference.channels.local import LocalChannel
 from fsd_inference.errors import ChannelError
 from tests.support.processes import state_of, wait_until
 
-Open = Callable[..., SocketChannel]
+Open = Callable[..., LocalChannel]
 
 
 @pytest.fixture
 def open_channel(tmp_path: Path) -> Iterator[Open]:
-    opened: list[SocketChannel] = []
+    opened: list[LocalChannel] = []
 
-    def opener(rank: int, workers: int = 2, directory: Path = tmp_path, **options: float) -> SocketChannel:
+    def opener(rank: int, workers: int = 2, directory: Path = tmp_path, **options: float) -> LocalChannel:
         limits = Limits(1 << 20, 100, 1 << 30)
-        channel = SocketChannel(directory, rank, workers, limits=limits, **options)
+        channel = LocalChannel(directory, rank, workers, limits=limits, **options)
         opened.append(channel)
         return channel
 
@@ -177,9 +177,9 @@ def test_close_ends_sends_that_cannot(open_channel: Open) -> None:
 RANK_ONE = """
 import os, signal, sys
 from fsd_inference.channels.base import Frame, Kind
-from fsd_inference.channels.sockets import SocketChannel
+from fsd_inference.channels.local import LocalChannel
 
-channel = SocketChannel(sys.argv[1], 1, 2)
+channel = LocalChannel(sys.argv[1], 1, 2)
 channel.send([Frame(Kind.DATA, 0, 0, (0,), bytes(300_000))]).result(10)
 if sys.argv[2] == "stop":
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -221,7 +221,7 @@ def test_a_process_that_stops_or_dies_holds_up_no_abort(
     waiting = [channel.send([data(bytes(1 << 20), 1)]) for _ in range(8)]  # more than the kernel holds for it
     time.sleep(0.05)
     assert not waiting[-1].done()
-    monkeypatch.setattr(sockets, "_ABORT_S", 0.05)
+    monkeypatch.setattr(local, "_ABORT_S", 0.05)
     with pytest.raises(ChannelError, match="not all ranks have taken the abort"):
         channel.abort(Frame(Kind.ABORT, 0, 0, (0, 1), b"first"))
     assert channel.receive([], 10) == [b"first"]

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Limits
+from fsd_inference.channels.in_process import LOCAL_LIMITS
 from fsd_inference.channels.mailbox import Mailbox
-from fsd_inference.channels.memory import LOCAL_LIMITS
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.errors import ChannelError, PeerGoneError, SettingError, reason
 from fsd_inference.records import UsageMeter
@@ -87,7 +87,7 @@ def _is_short(path: Path) -> bool:
     return len(os.fsencode(path)) <= _LONGEST_ADDRESS
 
 
-class SocketChannel(Channel):
+class LocalChannel(Channel):
     """One rank's channel to the other local processes of its attempt.
 
     Parameters

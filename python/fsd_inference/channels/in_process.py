@@ -14,7 +14,7 @@ LOCAL_LIMITS = Limits(frame_bytes=64 << 20, batch_frames=1 << 20, batch_bytes=1 
 """What channels on this machine take: frames that one buffer holds with ease, batches without a limit of their own."""
 
 
-class MemoryHub:
+class InProcessHub:
     """Connects `workers` ranks of one attempt inside this process.
 
     Parameters
@@ -29,15 +29,15 @@ class MemoryHub:
         self.limits = limits
         self.mailboxes = tuple(Mailbox() for _ in range(workers))
 
-    def channel(self, rank: int) -> MemoryChannel:
+    def channel(self, rank: int) -> InProcessChannel:
         """Return the channel of one rank; each rank takes one."""
-        return MemoryChannel(self, rank)
+        return InProcessChannel(self, rank)
 
 
-class MemoryChannel(Channel):
-    """One rank's end of a `MemoryHub`; bodies are handed over by reference."""
+class InProcessChannel(Channel):
+    """One rank's end of a `InProcessHub`; bodies are handed over by reference."""
 
-    def __init__(self, hub: MemoryHub, rank: int) -> None:
+    def __init__(self, hub: InProcessHub, rank: int) -> None:
         self.limits = hub.limits
         self.meter = UsageMeter()
         self._mailboxes = hub.mailboxes
