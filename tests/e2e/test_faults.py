@@ -25,7 +25,7 @@ from fsd_inference.config import Clocks
 from fsd_inference.errors import DeadlineError, RunError, StallError, WorkerDiedError
 from fsd_inference.partitioning import Manifest
 from fsd_inference.session.distributed import Distributed
-from fsd_inference.session.home import Home
+from fsd_inference.session.executor import Executor
 from tests.support.processes import ranks_of, runs, temporary_folders, wait_until
 from tests.support.runs import same, session
 
@@ -131,12 +131,12 @@ def test_a_deadline_that_is_too_short(channel: str, stack: Path) -> None:
     assert time.monotonic() - began < 30
 
 
-def prepared(distributed: fsd.Session) -> tuple[Home, Manifest]:
+def prepared(distributed: fsd.Session) -> tuple[Executor, Manifest]:
     """Where a session's plan and runs are, and what it runs."""
     engine = distributed._engine
     assert isinstance(engine, Distributed)
-    home, placed = engine._prepared()
-    return home, placed.manifest
+    executor, stored = engine._prepared()
+    return executor, stored.manifest
 
 
 def missing(data: bytes) -> bytes | None:
@@ -157,20 +157,20 @@ def changed(data: bytes) -> bytes | None:
 )
 def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Callable[[bytes], bytes | None]) -> None:
     with session(NETWORK, channel, stack, workers=2, partition="block") as distributed:
-        home, manifest = prepared(distributed)
+        executor, manifest = prepared(distributed)
         key = f"plans/{manifest.plan_digest.hex()}/{manifest.shard(1).file}"
-        whole = home.plans.get(key)
+        whole = executor.plans.get(key)
         assert whole is not None
         harmed = damage(whole)
         if harmed is None:
-            home.plans.delete([key])
+            executor.plans.delete([key])
         else:
-            home.plans.put(key, harmed)
+            executor.plans.put(key, harmed)
         with pytest.raises(RunError, match="rank 1, load:") as caught:
             distributed.infer(X)
         assert (caught.value.rank, caught.value.operation, caught.value.retryable) == (1, "load", False)
-        assert list(home.runs.list("runs/")) == []
-        home.plans.put(key, whole)
+        assert list(executor.runs.list("runs/")) == []
+        executor.plans.put(key, whole)
         assert distributed.infer(X).outputs is not None
 
 
@@ -179,14 +179,14 @@ def test_a_damaged_input_is_found_when_it_is_loaded(
     damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with session(NETWORK, "local", workers=2, partition="block") as distributed:
-        home, _ = prepared(distributed)
-        put = home.runs.put
+        executor, _ = prepared(distributed)
+        put = executor.runs.put
 
         def harm(key: str, data: bytes) -> str:
             harmed = damage(data)
             return "" if harmed is None else put(key, harmed)
 
-        monkeypatch.setattr(home.runs, "put", harm)
+        monkeypatch.setattr(executor.runs, "put", harm)
         with pytest.raises(RunError, match=r"rank \d, load:") as caught:
             distributed.infer(X)
         assert (caught.value.operation, caught.value.retryable) == ("load", False)
@@ -197,14 +197,14 @@ def test_a_damaged_result_is_no_answer(
     damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with session(NETWORK, "local", workers=2, partition="block") as distributed:
-        home, _ = prepared(distributed)
-        get = home.runs.get
+        executor, _ = prepared(distributed)
+        get = executor.runs.get
 
         def harm(key: str) -> bytes | None:
             data = get(key)
             return damage(data) if data is not None and key.endswith("results/00001") else data
 
-        monkeypatch.setattr(home.runs, "get", harm)
+        monkeypatch.setattr(executor.runs, "get", harm)
         with pytest.raises(RunError, match="collecting the results") as caught:
             distributed.infer(X)
         assert (caught.value.operation, caught.value.retryable) == ("collect", True)

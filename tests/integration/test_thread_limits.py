@@ -15,7 +15,7 @@ import pytest
 
 from fsd_inference import Session, random_network
 from fsd_inference.errors import FsdError, ResourceLimitError, RunError
-from fsd_inference.launch.local import LocalLauncher
+from fsd_inference.launch.processes import ProcessLauncher
 from fsd_inference.threads import ThreadPool
 from tests.support.processes import ranks_of, wait_until
 
@@ -90,7 +90,7 @@ def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.Mo
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    launcher = LocalLauncher(tmp_path, None)
+    launcher = ProcessLauncher(tmp_path, None)
     with pytest.raises(RunError, match=re.escape(f"rank 3 could not be started: {LIMIT}")):
         launcher.start(3, lambda *_: None)
     launcher.close(0.0)

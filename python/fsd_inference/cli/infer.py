@@ -10,10 +10,10 @@ import typer
 from fsd_inference.atomic import atomic_files
 from fsd_inference.channel_names import CHANNELS
 from fsd_inference.cli.advise import seconds_of
+from fsd_inference.cli.auto_plan import auto_plan
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
-from fsd_inference.cli.planned import planned
 from fsd_inference.errors import InputError, OutputError, RunError, SettingError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def infer(
                 "--plan auto decides channel, workers, replicas, partition, micro-batches, branching: give none"
             )
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
-        found = planned(network, batch, deadline_s, budget, described, out)
+        found = auto_plan(network, batch, deadline_s, budget, described, out)
         workers, replicas, known = found.workers, found.replicas, found.known
         branching, micro_batches = found.branching, found.micro_batches
         memory_mb = memory_mb or found.memory_mb

@@ -1,7 +1,7 @@
 """What a run on functions asks for beside its ranks: its coordinator, and the client that follows its status.
 
 How often either looks follows from how long the run takes; the pauses are those of `aws.coordination` and
-`aws.lambda_home`.
+`aws.lambda_executor`.
 """
 
 from __future__ import annotations

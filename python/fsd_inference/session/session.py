@@ -21,9 +21,9 @@ from fsd_inference.report import Report
 from fsd_inference.session.alone import Alone
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.inference import Inference
+from fsd_inference.session.platforms import FunctionPlatform, Platform, ProcessPlatform
 from fsd_inference.session.progress import Progress, Silent
-from fsd_inference.session.sites import Functions, Processes, Site
-from fsd_inference.session.source import Source
+from fsd_inference.session.sharded_network import ShardedNetwork
 from fsd_inference.streams import open_descriptors
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Session:
                 "are not delayed: give memory_mb instead of threads and delay_s"
             )
         progress = progress or Silent()
-        self._source = source = Source(network, workers, partition, seed)
+        self._source = source = ShardedNetwork(network, workers, partition, seed)
         settings = RunSettings(
             workers=source.workers,
             branching=branching,
@@ -139,14 +139,14 @@ class Session:
         )
         path = Path() if stack is None else Path(stack)
         self._engine: Alone | Distributed
-        site: Site
+        platform: Platform
         if deployed is not None:
-            site = Functions(
+            platform = FunctionPlatform(
                 channel, source, settings, stack=path, described=deployed, replicas=replicas,
                 memory_mb=memory_mb, synchronous=synchronous, progress=progress,
             )  # fmt: skip
         elif channel != "serial":
-            site = Processes(
+            platform = ProcessPlatform(
                 channel, source, stack=None if stack is None else path.absolute(), delay_s=delay_s, progress=progress
             )  # fmt: skip
         elif source.network is not None:
@@ -154,7 +154,7 @@ class Session:
             return
         else:
             raise SettingError(f"{network} holds shards; channel 'serial' takes the network itself")
-        self._engine = Distributed(channel, settings, site, replicas=replicas, attempts=attempts, progress=progress)
+        self._engine = Distributed(channel, settings, platform, replicas=replicas, attempts=attempts, progress=progress)
 
     def __enter__(self) -> Self:
         return self

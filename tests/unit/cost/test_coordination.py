@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsd_inference.aws import coordination as coordinator
-from fsd_inference.aws import lambda_home as client
+from fsd_inference.aws import lambda_executor as client
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.cost import coordination
 from fsd_inference.cost.coordination import count_coordination

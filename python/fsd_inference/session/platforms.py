@@ -1,4 +1,4 @@
-"""Where a session's ranks are: processes of this machine, or functions of a stack."""
+"""What a session's workers run on: processes of this machine, or functions of a stack."""
 
 from __future__ import annotations
 
@@ -8,69 +8,71 @@ from typing import Protocol
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.records import StackSpec
-from fsd_inference.session.home import Home, LocalHome
+from fsd_inference.session.executor import Executor, LocalExecutor
 from fsd_inference.session.memory_need import estimate_mb
 from fsd_inference.session.progress import Progress, task, told_of_waits
-from fsd_inference.session.source import Placed, Source
+from fsd_inference.session.sharded_network import ShardedNetwork, StoredPlan
 
 # boto3 takes a third of a second to import, which sessions without AWS need not wait for.
 
 
-class Site(Protocol):
-    """Opens a home, and has the network's plan where its ranks read it."""
+class Platform(Protocol):
+    """Opens an executor, and has the network's shards where its ranks read them."""
 
-    def open(self) -> Home:
-        """Open a home."""
+    def open(self) -> Executor:
+        """Open an executor."""
 
-    def place(self, home: Home) -> Placed:
-        """Put the plan there, or find it."""
+    def deploy(self, executor: Executor) -> StoredPlan:
+        """Put the shards there, or find them."""
 
 
-class Processes:
-    """Processes of this machine, over sockets or a stack; the network is cut and uploaded.
+class ProcessPlatform:
+    """Processes of this machine, over sockets or a stack's services; the network is cut and uploaded.
 
     Parameters
     ----------
     channel : {"local", "queue", "object"}
-    source : Source
+    network : ShardedNetwork
     stack : Path, optional
-        Without one, "queue" and "object" make an emulated stack that goes with the home.
+        Without one, "queue" and "object" make an emulated stack that goes with the executor.
     delay_s : float
         Latency added on the way of every frame.
     progress : Progress
     """
 
-    def __init__(self, channel: str, source: Source, *, stack: Path | None, delay_s: float, progress: Progress) -> None:
+    def __init__(
+        self, channel: str, network: ShardedNetwork, *, stack: Path | None, delay_s: float, progress: Progress
+    ) -> None:
         self._channel = channel
-        self._source = source
+        self._network = network
         self._stack = stack
         self._delay_s = delay_s
         self._progress = progress
 
-    def open(self) -> Home:
-        """Open a home; what cannot be cut is found out first."""
-        self._source.cut(self._progress)
+    def open(self) -> Executor:
+        """Open an executor; what cannot be cut is found out first."""
+        self._network.cut(self._progress)
         if self._channel == "local":
-            return LocalHome(self._delay_s)
-        from fsd_inference.session.aws_home import AwsHome  # noqa: PLC0415 - see the module
+            return LocalExecutor(self._delay_s)
+        from fsd_inference.session.stack_executor import StackExecutor  # noqa: PLC0415 - see the module
 
         with task(self._progress, "stack"):
-            return AwsHome(
-                self._channel, self._stack, self._source.workers, self._delay_s, told_of_waits(self._progress)
+            return StackExecutor(
+                self._channel, self._stack, self._network.workers, self._delay_s, told_of_waits(self._progress)
             )
 
-    def place(self, home: Home) -> Placed:
+    def deploy(self, executor: Executor) -> StoredPlan:
         """Upload the shards."""
-        return self._source.upload(home.plans, self._progress)
+        return self._network.upload(executor.plans, self._progress)
 
 
-class Functions:
+class FunctionPlatform:
     """Functions of a stack, to which the network was pushed.
 
     Parameters
     ----------
     channel : {"serial", "queue", "object"}
-    source : Source
+    network : ShardedNetwork
     settings : RunSettings
     stack, described
         The ``stack.json``, and what it says.
@@ -84,7 +86,7 @@ class Functions:
     def __init__(
         self,
         channel: str,
-        source: Source,
+        network: ShardedNetwork,
         settings: RunSettings,
         *,
         stack: Path,
@@ -95,19 +97,19 @@ class Functions:
         progress: Progress,
     ) -> None:
         self._channel = channel
-        self._source = source
+        self._network = network
         self._settings = settings
         self._stack, self._described = stack, described
         self._replicas = replicas
         self._memory_mb, self._synchronous = memory_mb, synchronous
         self._progress = progress
 
-    def open(self) -> Home:
-        """Open a home."""
-        from fsd_inference.aws.lambda_home import LambdaHome  # noqa: PLC0415 - see the module
+    def open(self) -> Executor:
+        """Open an executor."""
+        from fsd_inference.aws.lambda_executor import LambdaExecutor  # noqa: PLC0415 - see the module
 
         with task(self._progress, "stack"):
-            return LambdaHome(
+            return LambdaExecutor(
                 self._channel,
                 self._described,
                 self._settings,
@@ -118,10 +120,10 @@ class Functions:
                 on_wait=told_of_waits(self._progress),
             )
 
-    def place(self, home: Home) -> Placed:
+    def deploy(self, executor: Executor) -> StoredPlan:
         """Find what was pushed."""
-        return self._source.find(home.plans, self._stack)
+        return self._network.find(executor.plans, self._stack)
 
     def _need_mb(self, spec: RunSpec) -> float:
-        assert self._source.manifest is not None  # noqa: S101 - there is a plan before there is a run
-        return estimate_mb(self._source.manifest, spec)
+        assert self._network.manifest is not None  # noqa: S101 - there is a plan before there is a run
+        return estimate_mb(self._network.manifest, spec)

@@ -20,7 +20,7 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import FsdError, SettingError
 from fsd_inference.launch.attempt import run_attempt
-from fsd_inference.launch.place import Place
+from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.records import StackSpec, Usage, UsageMeter
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder, finalizer
@@ -29,8 +29,8 @@ _LANE_WAIT_S = 120.0
 """How long an attempt waits for a lane that others hold."""
 
 
-class AwsHome:
-    """Buckets of a stack, and its lanes.
+class StackExecutor:
+    """Processes of this machine over a stack's buckets and lanes.
 
     Parameters
     ----------
@@ -124,8 +124,8 @@ class AwsHome:
     def _run(self, spec: RunSpec, lane: int | None, on_layer: Callable[[float], None]) -> Ended:
         # A lane may have been waited for: the run's time begins now.
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
-        place = Place(timed, self._channel, stack=str(self._path.absolute()), lane=lane, delay_s=self._delay_s)
-        return run_attempt(place, self._runs[0], on_layer)
+        launch = LaunchSpec(timed, self._channel, stack=str(self._path.absolute()), lane=lane, delay_s=self._delay_s)
+        return run_attempt(launch, self._runs[0], on_layer)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if it is not there."""

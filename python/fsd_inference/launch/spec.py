@@ -1,4 +1,4 @@
-"""Where the ranks of a local run find each other: the run directory's ``place.json``."""
+"""What the process of a rank is told: the run directory's ``launch.json``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
 
-PLACE_FILE = "place.json"
+LAUNCH_FILE = "launch.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LaunchSpec:
     """All that the process of a rank is told.
 
     Attributes
@@ -41,16 +41,16 @@ class Place:
     delay_s: float = 0.0
 
     def write(self, directory: Path) -> None:
-        """Write ``place.json``."""
+        """Write ``launch.json``."""
         value: dict[str, Any] = {**asdict(self), "spec": self.spec.to_json()}
-        (directory / PLACE_FILE).write_text(json.dumps(value))
+        (directory / LAUNCH_FILE).write_text(json.dumps(value))
 
     @classmethod
-    def read(cls, directory: Path) -> Place:
-        """Read ``place.json``; anything else is a `FileFormatError`."""
-        path = directory / PLACE_FILE
+    def read(cls, directory: Path) -> LaunchSpec:
+        """Read ``launch.json``; anything else is a `FileFormatError`."""
+        path = directory / LAUNCH_FILE
         try:
             value = json.loads(path.read_text())
             return cls(**{**value, "spec": RunSpec.from_json(value["spec"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(f"{path}: cannot be read as a run's place: {error}") from error
+            raise FileFormatError(f"{path}: cannot be read as what a rank's process is told: {error}") from error

@@ -1,4 +1,4 @@
-"""What a session runs: a network, or shards of one, and how its plan comes to be where ranks read it."""
+"""A session's network as shards: cut and uploaded, or found where they were pushed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fsd_inference.temporary import TemporaryFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """What is run, once it is where ranks read it."""
+class StoredPlan:
+    """Shards that are in the store which ranks read: their manifest, who owns which neuron, and the exchange plan."""
 
     manifest: Manifest
     partition: Partition
     plan: ExchangePlan
 
 
-class Source:
-    """A network, or a directory of its shards.
+class ShardedNetwork:
+    """A network that is given as such or as a directory of its shards.
 
     Parameters
     ----------
@@ -88,15 +88,15 @@ class Source:
                 partition(self.network, folder, workers=self.workers, method=method, seed=self._seed)
             self.folder = folder
 
-    def upload(self, plans: Store, progress: Progress) -> Placed:
+    def upload(self, plans: Store, progress: Progress) -> StoredPlan:
         """Upload the shards of the folder, which `cut` made if need be."""
         assert self.folder is not None  # noqa: S101 - cut
         self.manifest = read_manifest(self.folder)
         owners, plan = load_plan(self.folder)
         upload(plans, self.folder, self.manifest, progress)
-        return Placed(self.manifest, owners, plan)
+        return StoredPlan(self.manifest, owners, plan)
 
-    def find(self, plans: Store, stack: Path) -> Placed:
+    def find(self, plans: Store, stack: Path) -> StoredPlan:
         """Return what was pushed of it to a stack with functions.
 
         Raises
@@ -110,7 +110,7 @@ class Source:
         else:
             assert self.network is not None  # noqa: S101 - a folder otherwise
             wanted, method = (self.network.digest, self.workers), None if self.workers == 1 else self._method
-        found = Placed(*pushed_plan(plans, wanted, self._push_command(stack), method))
+        found = StoredPlan(*pushed_plan(plans, wanted, self._push_command(stack), method))
         self.manifest = found.manifest
         return found
 

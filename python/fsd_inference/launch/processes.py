@@ -27,7 +27,7 @@ _KILLED_S = 10.0
 """How long a process that was killed may take to be gone."""
 
 
-class LocalLauncher:
+class ProcessLauncher:
     """Starts ranks as processes that live no longer than the starter.
 
     Each child's standard input is a pipe that ends when this process does, which makes the child end too. What a child
@@ -38,7 +38,7 @@ class LocalLauncher:
     Parameters
     ----------
     directory : Path
-        The run directory, with ``place.json``.
+        The run directory, with ``launch.json``.
     starter : int, optional
         The rank of this process; None for the session.
     on_line : callable, optional

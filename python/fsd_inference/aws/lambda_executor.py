@@ -40,8 +40,8 @@ _PROGRESS_S = 2.0
 """How often rank 0 says how far it is."""
 
 
-class LambdaHome:
-    """Buckets of a stack, and its functions.
+class LambdaExecutor:
+    """Functions of a stack, and its buckets.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where a session keeps plans and runs, and what carries out its attempts."""
+"""What carries out a session's attempts, and the stores it keeps plans and runs in."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Protocol
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.launch.attempt import run_attempt
-from fsd_inference.launch.place import Place
+from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.records import StackSpec, Usage
 from fsd_inference.store.base import Store
 from fsd_inference.store.open import open_store
 from fsd_inference.temporary import TemporaryFolder
 
 
-class Home(Protocol):
-    """Stores, and what carries out attempts."""
+class Executor(Protocol):
+    """Carries out attempts, and holds the stores that they use."""
 
     @property
     def plans(self) -> Store:
@@ -59,8 +59,8 @@ class Home(Protocol):
         """Release everything, what was made for the session alone included."""
 
 
-class LocalHome:
-    """A folder on this machine, gone with the session; frames go over sockets (channel "local").
+class LocalExecutor:
+    """Processes of this machine that share a folder, gone with the session; frames go over sockets (channel "local").
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class LocalHome:
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         """Carry out one attempt over local processes."""
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
-        return run_attempt(Place(timed, "local", store=self._url, delay_s=self._delay_s), self._store, on_layer)
+        return run_attempt(LaunchSpec(timed, "local", store=self._url, delay_s=self._delay_s), self._store, on_layer)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if it is not there."""

@@ -13,10 +13,10 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from fsd_inference.aws import lambda_home
+from fsd_inference.aws import lambda_executor
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.events import RunEvent
-from fsd_inference.aws.lambda_home import LambdaHome
+from fsd_inference.aws.lambda_executor import LambdaExecutor
 from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
@@ -136,17 +136,17 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         made.runs.meter = made.plans.meter = meter
         return [made.runs], made.plans
 
-    monkeypatch.setattr(lambda_home, "open_buckets", buckets)
-    monkeypatch.setattr(lambda_home, "time", made)
+    monkeypatch.setattr(lambda_executor, "open_buckets", buckets)
+    monkeypatch.setattr(lambda_executor, "time", made)
     monkeypatch.setattr("fsd_inference.retrying.time", made)
     return made
 
 
-def home(channel: str = "queue", settings: RunSettings = SPEC.settings, **more: Any) -> LambdaHome:
-    return LambdaHome(channel, STACK, settings, **{"need_mb": lambda _: 100.0, **more})
+def executor(channel: str = "queue", settings: RunSettings = SPEC.settings, **more: Any) -> LambdaExecutor:
+    return LambdaExecutor(channel, STACK, settings, **{"need_mb": lambda _: 100.0, **more})
 
 
-def attempt(used: LambdaHome, told: list[float] | None = None) -> Any:
+def attempt(used: LambdaExecutor, told: list[float] | None = None) -> Any:
     return used.attempt(SPEC, (told if told is not None else []).append)
 
 
@@ -162,7 +162,7 @@ def refused(code: str, status: int = 400) -> ClientError:
 def test_small_results_come_with_the_status(world: World, synchronous: bool) -> None:
     results = (b"a", b"", b"c", b"d")
     world.carry_out = lambda _: world.at(0 if synchronous else 7, partial(world.end, results=results))
-    used = home(synchronous=synchronous)
+    used = executor(synchronous=synchronous)
     ended = attempt(used)
     assert (ended.launched, ended.error, len(ended.reports)) == (2.0, None, 4)
     assert (ended.memory_mb, ended.coordinator) == (512, (1.0, 2.5))
@@ -174,7 +174,7 @@ def test_small_results_come_with_the_status(world: World, synchronous: bool) -> 
 
 def test_large_results_are_read_from_the_store(world: World) -> None:
     world.carry_out = lambda _: world.end()
-    used = home()
+    used = executor()
     assert attempt(used).error is None
     world.runs.put(SPEC.result_key(2), b"rows")
     assert (used.result(SPEC, 2), used.result(SPEC, 3)) == (b"rows", None)
@@ -183,7 +183,7 @@ def test_large_results_are_read_from_the_store(world: World) -> None:
 def test_a_failed_run_says_why(world: World) -> None:
     why = WorkerDiedError("rank 3 ended", rank=3, operation="run")
     world.carry_out = lambda _: world.end("failed", error=why)
-    ended = attempt(home())
+    ended = attempt(executor())
     assert isinstance(ended.error, WorkerDiedError)
     assert ended.error.record() == why.record()
     assert len(ended.reports) == 4
@@ -191,14 +191,14 @@ def test_a_failed_run_says_why(world: World) -> None:
 
 def test_a_failure_before_any_rank_leaves_no_metrics(world: World) -> None:
     world.carry_out = lambda _: world.put("failed", ended=3.0, error=RunError("no lane", retryable=True))
-    ended = attempt(home())
+    ended = attempt(executor())
     assert (str(ended.error), ended.reports) == ("no lane", [])
 
 
 def test_what_an_earlier_attempt_left_is_not_this_one_s_end(world: World) -> None:
     world.put("failed", replace(SPEC, attempt=0), ended=1.0, error=RunError("first"))
     world.carry_out = lambda _: world.at(5, world.end)
-    assert attempt(home()).error is None
+    assert attempt(executor()).error is None
     assert world.now >= 5
 
 
@@ -211,7 +211,7 @@ def test_progress_is_told(world: World) -> None:
 
     world.carry_out = carry_out
     told: list[float] = []
-    attempt(home(), told)
+    attempt(executor(), told)
     assert told == sorted(told)
     assert set(told) == {1.0, 2.0, 3.0}
 
@@ -222,7 +222,7 @@ def test_looks_are_few_and_counted(world: World) -> None:
     for seconds in (0.3, 60.0):
         world.carry_out = partial(lambda after, _: world.at(after, world.end), seconds)
         world.runs.delete([status_key(ID)])
-        before, used = world.now, home()
+        before, used = world.now, executor()
         attempt(used)
         seen.append((world.now - before - seconds, world.runs.meter.snapshot().misses))
     assert seen[0][0] < 0.1
@@ -235,7 +235,7 @@ def test_looks_are_few_and_counted(world: World) -> None:
 
 def test_a_coordinator_that_never_begins(world: World) -> None:
     with pytest.raises(StartError) as caught:
-        attempt(home())
+        attempt(executor())
     assert 90 <= world.now < 92  # the start clock, and what Lambda may keep an event for
     assert "did not begin" in str(caught.value)
     assert "concurrency" in str(caught.value)
@@ -246,7 +246,7 @@ def test_a_coordinator_that_never_begins(world: World) -> None:
 def test_a_coordinator_that_is_gone(world: World, state: str, seconds: float) -> None:
     world.carry_out = lambda _: world.at(5, lambda: world.put(state))
     with pytest.raises(DeadlineError) as caught:
-        attempt(home())
+        attempt(executor())
     assert seconds <= world.now - 5 < seconds + 3
     assert f"run {ID} has been '{state}'" in str(caught.value)
 
@@ -269,7 +269,7 @@ def test_an_invocation_that_is_refused(
 ) -> None:
     world.refusals = [refusal] * 10
     with pytest.raises(kind) as caught:
-        attempt(home(synchronous=synchronous))
+        attempt(executor(synchronous=synchronous))
     assert str(caught.value).startswith(f"cannot invoke the coordinator {FUNCTION}coordinator: the service answered 4")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -280,7 +280,7 @@ def test_an_invocation_that_is_refused(
 def test_a_throttled_invocation_is_repeated_and_counted(world: World) -> None:
     world.refusals = [refused("TooManyRequestsException", 429)] * 2
     world.carry_out = lambda _: world.end()
-    used = home()
+    used = executor()
     assert attempt(used).error is None
     assert (used.usage().requests["lambda.invoke"], used.usage().retries) == (3, 2)
 
@@ -289,7 +289,7 @@ def test_a_synchronous_call_that_crashes(world: World) -> None:
     told = {"errorType": "Sandbox.Timedout", "errorMessage": "RequestId: 1 Error: Task timed out after 900.00 seconds"}
     world.carry_out = lambda _: {"FunctionError": "Unhandled", "Payload": io.BytesIO(json.dumps(told).encode())}
     with pytest.raises(RunError, match=r"the coordinator failed: Sandbox\.Timedout: RequestId: 1 Error: Task timed"):
-        attempt(home(synchronous=True))
+        attempt(executor(synchronous=True))
 
 
 def test_a_synchronous_call_that_loses_its_connection_is_followed(world: World) -> None:
@@ -299,7 +299,7 @@ def test_a_synchronous_call_that_loses_its_connection_is_followed(world: World) 
         raise ReadTimeoutError(endpoint_url="x")
 
     world.carry_out = carry_out
-    assert attempt(home(synchronous=True)).error is None
+    assert attempt(executor(synchronous=True)).error is None
     assert len(world.invocations) == 1
 
 
@@ -316,18 +316,18 @@ def test_what_no_attempt_could_change_is_refused_at_once(
     world: World, settings: RunSettings, more: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
-        home(settings=settings, **more)
+        executor(settings=settings, **more)
     assert not world.invocations
 
 
 def test_more_workers_than_the_account_can_run(world: World) -> None:
     world.unreserved = 4
     with pytest.raises(SettingError, match=r"4 workers and their coordinator .* \(4 without .* at most 3 workers"):
-        home()
+        executor()
     world.unreserved = 5
-    home()
+    executor()
     world.settings_error = refused("AccessDeniedException", 403)
-    home()  # who may not ask tries
+    executor()  # who may not ask tries
 
 
 def test_more_replicas_than_the_account_can_run(world: World) -> None:
@@ -336,12 +336,12 @@ def test_more_replicas_than_the_account_can_run(world: World) -> None:
     with pytest.raises(
         SettingError, match=r"4 replicas and a coordinator for each .* \(7 without .* at most 3 replicas"
     ):
-        home("serial", one, runs=4)
-    home("serial", one, runs=3)
+        executor("serial", one, runs=4)
+    executor("serial", one, runs=3)
 
 
 def test_who_waits_for_a_run_that_is_given_up_stops_waiting(world: World) -> None:
-    used = home()
+    used = executor()
     world.carry_out = lambda _: world.at(5, lambda: used.forget(ID))
     with pytest.raises(AbortedError, match="was given up"):
         attempt(used)
@@ -351,14 +351,14 @@ def test_who_waits_for_a_run_that_is_given_up_stops_waiting(world: World) -> Non
 @pytest.mark.parametrize(("need_mb", "memory_mb", "used"), [(100, None, 512), (513, None, 1769), (9e9, None, 3538)])
 def test_the_smallest_function_that_fits(world: World, need_mb: float, memory_mb: int | None, used: int) -> None:
     world.carry_out = lambda _: world.end()
-    attempt(home(need_mb=lambda _: need_mb, memory_mb=memory_mb))
-    attempt(home(need_mb=lambda _: need_mb, memory_mb=1769))
+    attempt(executor(need_mb=lambda _: need_mb, memory_mb=memory_mb))
+    attempt(executor(need_mb=lambda _: need_mb, memory_mb=1769))
     assert [event.memory_mb for event in world.invocations] == [used, 1769]
 
 
 def test_what_is_left_of_a_run(world: World) -> None:
     world.carry_out = lambda _: world.end()
-    used = home()
+    used = executor()
     attempt(used)
     for key in (SPEC.input_key, SPEC.claim_key(0), SPEC.result_key(0), SPEC.report_key(0), f"{SPEC.prefix}coordinator"):
         world.runs.put(key, b"")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class AutoPlan:
     """What a session is told, and what its plan's exchanges carry: for a prediction."""
 
     channel: str
@@ -29,14 +29,14 @@ class Planned:
     known: Payloads
 
 
-def planned(
+def auto_plan(
     network: Path,
     batch: Path,
     deadline_s: float | None,
     budget_usd: float | None,
     stack: StackSpec | None,
     out: Output,
-) -> Planned:
+) -> AutoPlan:
     """Return the best way to run a batch on functions, and say which it is and what would be better.
 
     Servers are named alone: they are not something a session runs. Where the stack has functions, no size above theirs
@@ -79,4 +79,4 @@ def planned(
     planned_mb = ours.memory_mb or 0
     memory_mb = min((size for size in sizes if size >= planned_mb), default=None)
     known = cuts[ours.workers].payloads
-    return Planned(channel, workers, ours.replicas, ours.branching, ours.micro_batches, memory_mb, known)
+    return AutoPlan(channel, workers, ours.replicas, ours.branching, ours.micro_batches, memory_mb, known)
