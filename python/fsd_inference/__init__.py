@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fsd_inference.config import Clocks
+    from fsd_inference.config import Clocks, FailurePolicy, FunctionSettings, Tuning
     from fsd_inference.cost.options import Advice, Question
     from fsd_inference.errors import (
         AbortedError,
@@ -52,8 +52,10 @@ _ROOMS = {
     "ChannelError": "errors",
     "Clocks": "config",
     "DeadlineError": "errors",
+    "FailurePolicy": "config",
     "FileFormatError": "errors",
     "FsdError": "errors",
+    "FunctionSettings": "config",
     "Inference": "session",
     "InputError": "errors",
     "LaneError": "errors",
@@ -80,6 +82,7 @@ _ROOMS = {
     "StallError": "errors",
     "StartError": "errors",
     "StoreError": "errors",
+    "Tuning": "config",
     "Usage": "records",
     "WorkerDiedError": "errors",
     "advise": "session.advising",
@@ -98,8 +101,10 @@ __all__ = [
     "ChannelError",
     "Clocks",
     "DeadlineError",
+    "FailurePolicy",
     "FileFormatError",
     "FsdError",
+    "FunctionSettings",
     "Inference",
     "InputError",
     "LaneError",
@@ -126,6 +131,7 @@ __all__ = [
     "StallError",
     "StartError",
     "StoreError",
+    "Tuning",
     "Usage",
     "WorkerDiedError",
     "__version__",

@@ -67,8 +67,9 @@ def measure(network: fsd.Network, x: sparse.csr_array, options: argparse.Namespa
         rows = partition(network, Path(folder, "shards"), workers=WORKERS, method="block").volumes.row_sends
         for _ in range(options.rounds):
             for micro_batches, overlap in itertools.product(options.micro_batches, (True, False)):
-                how = {"micro_batches": micro_batches, "overlap": overlap, "delay_s": options.delay_ms / 1e3}
-                with session(Path(folder, "shards"), "local", **how) as distributed:
+                how = {"micro_batches": micro_batches, "overlap": overlap}
+                delay_s = options.delay_ms / 1e3
+                with session(Path(folder, "shards"), "local", delay_s=delay_s, **how) as distributed:
                     answer = distributed.infer(x)
                 if not same(answer.outputs, expected):
                     raise SystemExit("the answer differs from the serial one")

@@ -259,9 +259,12 @@ def test_sessions_share_the_lanes_of_a_stack(lanes: str, request: pytest.Fixture
 
 SESSION = """
 import signal, sys, numpy as np, fsd_inference as fsd
+from fsd_inference.session.platforms import ProcessPlatform
+ProcessPlatform.delay_s = 5.0
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it may be ignored
 network = fsd.random_network([96] * 6, connections=8, seed=5)
-with fsd.Session(network, channel=sys.argv[1], workers=3, partition="block", branching=1, delay_s=5.0) as session:
+chain = fsd.Tuning(branching=1)
+with fsd.Session(network, channel=sys.argv[1], workers=3, partition="block", tuning=chain) as session:
     session.infer(np.ones((4, 96), np.float32))
 """
 

@@ -85,8 +85,8 @@ def test_what_is_sent_is_foreseen(stack: Path, tmp_path: Path, channel: str, mic
     partition(NETWORK, tmp_path / "shards", workers=WORKERS, method="block")
     settings = RunSettings(workers=WORKERS, branching=2, micro_batches=micro_batches, output=output)
     expected = foreseen(tmp_path / "shards", channel, settings)
-    asked = {"branching": 2, "micro_batches": micro_batches, "output": output}
-    with session(tmp_path / "shards", channel, stack, **asked) as distributed:
+    shards = tmp_path / "shards"
+    with session(shards, channel, stack, branching=2, micro_batches=micro_batches, output=output) as distributed:
         counted = distributed.infer(X).report.usage
     assert expected.frames == counted.frames
     for name in ("wire_bytes", "body_bytes", "received_bytes"):  # but for rounding: micro-batches have a mean size

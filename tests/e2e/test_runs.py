@@ -89,7 +89,7 @@ def test_more_workers_than_neurons() -> None:
 def test_official_categories_serial() -> None:
     x = graph_challenge_inputs(1024)
     expected = read_categories(shared("graphchallenge/neuron1024-l120-categories.tsv"))
-    with fsd.Session(fsd.graph_challenge(1024, 120), threads=2) as alone:
+    with fsd.Session(fsd.graph_challenge(1024, 120), tuning=fsd.Tuning(threads=2)) as alone:
         answer = alone.infer(x)
     assert (answer.alive() + 1).tolist() == list(expected)
 

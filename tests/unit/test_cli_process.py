@@ -30,8 +30,8 @@ INFER = ("infer", "net", "x.npy", "-o", "out.npz", "--channel", "local", "--work
 SLOW = """
 import signal, sys
 from fsd_inference.cli.main import main
-from fsd_inference.session import Session
-Session.__init__.__kwdefaults__["delay_s"] = 5.0
+from fsd_inference.session.platforms import ProcessPlatform
+ProcessPlatform.delay_s = 5.0
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for all that a shell starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 main()

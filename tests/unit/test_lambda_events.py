@@ -23,7 +23,14 @@ FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:s-"
 
 
 def spec(workers: int = 4, branching: int = 2) -> RunSpec:
-    settings = RunSettings(workers, branching, 3, overlap=False, output="any", clocks=Clocks(1.5, 2.5, 30.0))
+    settings = RunSettings(
+        workers=workers,
+        branching=branching,
+        micro_batches=3,
+        overlap=False,
+        output="any",
+        clocks=Clocks(1.5, 2.5, 30.0),
+    )
     return RunSpec(ID, 1, ID, 100, 16, 0.0, settings)
 
 

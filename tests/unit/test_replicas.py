@@ -23,6 +23,7 @@ from fsd_inference.errors import NumericError, SettingError, WorkerDiedError
 from fsd_inference.network import Activation, Layer, Network
 from fsd_inference.records import Usage
 from fsd_inference.report.figures import run_figures
+from fsd_inference.session import predicting
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.executor import Executor, LocalExecutor
 from fsd_inference.session.platforms import ProcessPlatform
@@ -54,7 +55,7 @@ def test_slices_share_a_batch_evenly(samples: int, replicas: int) -> None:
 def test_replicas_answer_bit_for_bit(samples: int, replicas: int, threads: int, output: str) -> None:
     x = X[:samples]
     with (
-        fsd.Session(NETWORK, replicas=replicas, threads=threads, output=output) as together,
+        fsd.Session(NETWORK, replicas=replicas, tuning=fsd.Tuning(threads=threads), output=output) as together,
         fsd.Session(NETWORK, output=output) as alone,
     ):
         found, wanted = together.infer(x), alone.infer(x)
@@ -144,7 +145,7 @@ class FlakyPlatform(ProcessPlatform):
     """A session's ranks are processes of an executor that fails."""
 
     def __init__(self, source: ShardedNetwork, executor: Flaky) -> None:
-        super().__init__("local", source, stack=None, delay_s=0.0, progress=Silent())
+        super().__init__("local", source, stack=None, progress=Silent())
         self.executor = executor
 
     def open(self) -> Executor:
@@ -153,7 +154,7 @@ class FlakyPlatform(ProcessPlatform):
 
 
 def replicated(executor: Flaky, replicas: int, attempts: int = 2) -> Distributed:
-    source = ShardedNetwork(NETWORK, 1, "block", 0)
+    source = ShardedNetwork(NETWORK, 1, "block")
     return Distributed(
         "serial",
         RunSettings(),
@@ -274,3 +275,26 @@ def test_an_interrupt_gives_up_the_runs_of_all_replicas() -> None:
     assert list(executor.forgotten.values()) == [2, 2, 2]  # by the interrupt, and by each replica at its end
     assert list(executor.runs.list("runs/")) == []
     engine.close()
+
+
+def test_functions_are_warm_once_they_have_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the last run failed: that takes no function away."""
+    seen: list[bool] = []
+
+    def predict_runs(network: fsd.Network, carried: predicting.Carried, *_: object) -> fsd.Prediction:
+        seen.append(carried.is_warm)
+        return fsd.Prediction(Usage())
+
+    monkeypatch.setattr(predicting, "predict_runs", predict_runs)
+    failing: set[int] = set()
+    engine = replicated(Flaky(lambda spec: spec.samples in failing), 1, attempts=1)
+    batch = sparse.csr_array(X[:5])
+    engine.predict(NETWORK, batch, None)
+    engine.infer(batch)
+    engine.predict(NETWORK, batch, None)
+    failing.add(5)
+    with pytest.raises(WorkerDiedError):
+        engine.infer(batch)
+    engine.predict(NETWORK, batch, None)
+    engine.close()
+    assert seen == [False, True, True]

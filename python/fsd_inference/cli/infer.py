@@ -14,6 +14,7 @@ from fsd_inference.cli.auto_plan import auto_plan
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
+from fsd_inference.config import FunctionSettings, Tuning
 from fsd_inference.errors import InputError, OutputError, RunError, SettingError
 
 if TYPE_CHECKING:
@@ -159,14 +160,10 @@ def infer(
             channel=(channel or "serial") if plan is None else found.channel,
             workers=workers,
             replicas=replicas,
-            partition=method,
-            branching=branching,
-            micro_batches=micro_batches,
-            threads=threads,
-            overlap=not no_overlap,
             stack=stack,
-            memory_mb=memory_mb,
-            synchronous=synchronous,
+            partition=method,
+            tuning=Tuning(branching=branching, micro_batches=micro_batches, threads=threads, overlap=not no_overlap),
+            functions=FunctionSettings(memory_mb=memory_mb, synchronous=synchronous),
             progress=tasks,
         ) as session,
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -84,6 +85,7 @@ class Distributed:
         self._busy = threading.Lock()
         self._executor: Executor | None = None
         self._stored: StoredPlan | None = None
+        self._is_warm = False  # once workers have run: functions stay for a while, with what they have loaded
 
     def prepare(self) -> None:
         """Open the executor and have the shards there."""
@@ -99,13 +101,13 @@ class Distributed:
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
         memory_mb = executor.memory_mb(self._spec(stored, sizes[0]))
         carried = Carried(
-            stored.partition,
-            stored.plan,
-            self._channel,
-            self._settings,
-            executor.stack,
-            memory_mb,
-            self.report is not None,
+            partition=stored.partition,
+            plan=stored.plan,
+            channel=self._channel,
+            settings=self._settings,
+            stack=executor.stack,
+            memory_mb=memory_mb,
+            is_warm=self._is_warm,
         )
         return predict_runs(network, carried, batch, sizes, known)
 
@@ -117,8 +119,32 @@ class Distributed:
     def _infer(self, batch: sparse.csr_array, predicted: Prediction | None) -> Inference:
         self.report = None
         executor, stored = self._prepared()
-        manifest, began, before = stored.manifest, time.perf_counter(), executor.usage()
+        began, before = time.perf_counter(), executor.usage()
         parts = slices(batch.shape[0], self._replicas)
+        runs = self._run_all(executor, stored, batch, parts)
+        failure = _first_failure(runs, parts)
+        if any(run.ends for run in runs):
+            self._is_warm = True
+            self.report = run_report(
+                self._channel,
+                stored.manifest,
+                [(run.spec, run.ends) for run in runs],
+                wall_s=max(run.ended for run in runs) - began,
+                usage=executor.usage() - before,
+                error=failure,
+                predicted=predicted,
+            )
+        if failure is not None:
+            raise failure
+        assert self.report is not None  # noqa: S101 - an answer is the end of an attempt
+        rows, summary = concatenated([(run.rows, run.summary) for run in runs])
+        values, argmax = summary or (None, None)
+        return Inference(rows, values, argmax, self.report)
+
+    def _run_all(
+        self, executor: Executor, stored: StoredPlan, batch: sparse.csr_array, parts: Sequence[slice]
+    ) -> list[_Run]:
+        """Carry out a run for each part of the batch, side by side; how each failed stands in it."""
         runs = [_Run(self._spec(stored, part.stop - part.start)) for part in parts]
         together = Together(self._progress, "infer", len(parts))
 
@@ -133,31 +159,9 @@ class Distributed:
                 with suppress(FsdError):
                     executor.forget(run.spec.run)
 
-        with task(self._progress, "infer", manifest.layers * len(parts)):
+        with task(self._progress, "infer", stored.manifest.layers * len(parts)):
             side_by_side(carry_out, len(parts), stop)
-        wall_s = max(run.ended for run in runs) - began
-        failed = [(run.ended, number, run.failure) for number, run in enumerate(runs) if run.failure is not None]
-        failure = None
-        if failed:
-            _, number, first = min(failed, key=lambda each: each[0])
-            failure = of_replica(first, number, parts)
-        if any(run.ends for run in runs):
-            usage = executor.usage() - before
-            self.report = run_report(
-                self._channel,
-                manifest,
-                [(run.spec, run.ends) for run in runs],
-                wall_s=wall_s,
-                usage=usage,
-                error=failure,
-                predicted=predicted,
-            )
-        if failure is not None:
-            raise failure
-        assert self.report is not None  # noqa: S101 - an answer is the end of an attempt
-        rows, summary = concatenated([(run.rows, run.summary) for run in runs])
-        values, argmax = summary or (None, None)
-        return Inference(rows, values, argmax, self.report)
+        return runs
 
     def close(self) -> None:
         """Close the executor."""
@@ -229,3 +233,12 @@ class Distributed:
                 run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
                 together.advance(number, 0)
         raise run.failure
+
+
+def _first_failure(runs: Sequence[_Run], parts: Sequence[slice]) -> RunError | None:
+    """Return how the run failed that ended first of those that did; None if all ended well."""
+    failed = [(run.ended, number, run.failure) for number, run in enumerate(runs) if run.failure is not None]
+    if not failed:
+        return None
+    _, number, failure = min(failed, key=lambda each: each[0])
+    return of_replica(failure, number, parts)

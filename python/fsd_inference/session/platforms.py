@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from fsd_inference.config import RunSettings
+from fsd_inference.config import FunctionSettings, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.records import StackSpec
 from fsd_inference.session.executor import Executor, LocalExecutor
@@ -35,30 +35,28 @@ class ProcessPlatform:
     network : ShardedNetwork
     stack : Path, optional
         Without one, "queue" and "object" make an emulated stack that goes with the executor.
-    delay_s : float
-        Latency added on the way of every frame.
     progress : Progress
     """
 
-    def __init__(
-        self, channel: str, network: ShardedNetwork, *, stack: Path | None, delay_s: float, progress: Progress
-    ) -> None:
+    delay_s: float = 0.0
+    """Latency on the way of every frame, in seconds: set by who measures what it costs, since emulators have none."""
+
+    def __init__(self, channel: str, network: ShardedNetwork, *, stack: Path | None, progress: Progress) -> None:
         self._channel = channel
         self._network = network
         self._stack = stack
-        self._delay_s = delay_s
         self._progress = progress
 
     def open(self) -> Executor:
         """Open an executor; what cannot be cut is found out first."""
         self._network.cut(self._progress)
         if self._channel == "local":
-            return LocalExecutor(self._delay_s)
+            return LocalExecutor(self.delay_s)
         from fsd_inference.session.stack_executor import StackExecutor  # noqa: PLC0415 - see the module
 
         with task(self._progress, "stack"):
             return StackExecutor(
-                self._channel, self._stack, self._network.workers, self._delay_s, told_of_waits(self._progress)
+                self._channel, self._stack, self._network.workers, self.delay_s, told_of_waits(self._progress)
             )
 
     def deploy(self, executor: Executor) -> StoredPlan:
@@ -78,8 +76,7 @@ class FunctionPlatform:
         The ``stack.json``, and what it says.
     replicas : int
         Runs at a time.
-    memory_mb, synchronous
-        See `Session`.
+    functions : FunctionSettings
     progress : Progress
     """
 
@@ -92,8 +89,7 @@ class FunctionPlatform:
         stack: Path,
         described: StackSpec,
         replicas: int,
-        memory_mb: int | None,
-        synchronous: bool,
+        functions: FunctionSettings,
         progress: Progress,
     ) -> None:
         self._channel = channel
@@ -101,7 +97,7 @@ class FunctionPlatform:
         self._settings = settings
         self._stack, self._described = stack, described
         self._replicas = replicas
-        self._memory_mb, self._synchronous = memory_mb, synchronous
+        self._functions = functions
         self._progress = progress
 
     def open(self) -> Executor:
@@ -114,8 +110,8 @@ class FunctionPlatform:
                 self._described,
                 self._settings,
                 need_mb=self._need_mb,
-                memory_mb=self._memory_mb,
-                synchronous=self._synchronous,
+                memory_mb=self._functions.memory_mb,
+                synchronous=self._functions.synchronous,
                 runs=self._replicas,
                 on_wait=told_of_waits(self._progress),
             )

@@ -37,8 +37,6 @@ class ShardedNetwork:
         P; 1 if not given, or what the directory was partitioned for.
     method : str, optional
         Partitioner, for a network that is not partitioned yet.
-    seed : int
-        Of the partitioner.
 
     Raises
     ------
@@ -46,11 +44,9 @@ class ShardedNetwork:
         The directory was partitioned for another number of workers.
     """
 
-    def __init__(
-        self, given: Network | str | os.PathLike[str], workers: int | None, method: str | None, seed: int
-    ) -> None:
+    def __init__(self, given: Network | str | os.PathLike[str], workers: int | None, method: str | None) -> None:
         self._given = given
-        self._method, self._seed = method, seed
+        self._method = method
         self.network: Network | None = None
         self.manifest: Manifest | None = None
         self.folder: Path | None = None  # of shards
@@ -85,7 +81,7 @@ class ShardedNetwork:
             folder = self._own.path / "shards"
             method = self._method or DEFAULT_METHOD
             with task(progress, "partition"):
-                partition(self.network, folder, workers=self.workers, method=method, seed=self._seed)
+                partition(self.network, folder, workers=self.workers, method=method)
             self.folder = folder
 
     def upload(self, plans: Store, progress: Progress) -> StoredPlan:

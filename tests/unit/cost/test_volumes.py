@@ -65,7 +65,8 @@ def test_frames_are_those_of_a_run_where_all_inputs_are_known(
     shards: Path, plan: ExchangePlan, micro_batches: int, output: str
 ) -> None:
     """The sample is the batch: every frame is foreseen to the byte, over any channel."""
-    with fsd.Session(shards, channel="local", micro_batches=micro_batches, output=output) as session:
+    tuning = fsd.Tuning(micro_batches=micro_batches)
+    with fsd.Session(shards, channel="local", tuning=tuning, output=output) as session:
         counted = session.infer(X).report.usage
     settings = RunSettings(workers=3, micro_batches=micro_batches, output=output)
     foreseen = predict_object(plan, payloads(plan, micro_batches=micro_batches), settings)
