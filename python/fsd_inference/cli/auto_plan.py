@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class AutoPlan:
-    """What a session is told, and what its plan's exchanges carry: for a prediction."""
+class RunChoice:
+    """How a batch is to be run, and what its exchanges carry if that is known already: for a prediction."""
 
     channel: str
     workers: int | None
@@ -26,7 +26,7 @@ class AutoPlan:
     branching: int
     micro_batches: int
     memory_mb: int | None
-    known: Payloads
+    known: Payloads | None = None
 
 
 def auto_plan(
@@ -36,7 +36,7 @@ def auto_plan(
     budget_usd: float | None,
     stack: StackSpec | None,
     out: Output,
-) -> AutoPlan:
+) -> RunChoice:
     """Return the best way to run a batch on functions, and say which it is and what would be better.
 
     Servers are named alone: they are not something a session runs. Where the stack has functions, no size above theirs
@@ -79,4 +79,4 @@ def auto_plan(
     planned_mb = ours.memory_mb or 0
     memory_mb = min((size for size in sizes if size >= planned_mb), default=None)
     known = cuts[ours.workers].payloads
-    return AutoPlan(channel, workers, ours.replicas, ours.branching, ours.micro_batches, memory_mb, known)
+    return RunChoice(channel, workers, ours.replicas, ours.branching, ours.micro_batches, memory_mb, known)

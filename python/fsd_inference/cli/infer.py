@@ -10,7 +10,7 @@ import typer
 from fsd_inference.atomic import atomic_files
 from fsd_inference.channel_names import CHANNELS
 from fsd_inference.cli.advise import seconds_of
-from fsd_inference.cli.auto_plan import auto_plan
+from fsd_inference.cli.auto_plan import RunChoice, auto_plan
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
@@ -139,9 +139,7 @@ def infer(
     from fsd_inference.network import load_inputs  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
-    known = None
-    if plan is None and (deadline, budget) != (None, None):
-        raise SettingError("--deadline and --budget are for --plan auto")
+    choice = RunChoice(channel or "serial", workers, replicas, branching, micro_batches, memory_mb)
     if plan is not None:
         given = channel is not None or workers is not None or method is not None
         if given or (replicas, micro_batches, branching) != (1, 1, 4):
@@ -149,26 +147,30 @@ def infer(
                 "--plan auto decides channel, workers, replicas, partition, micro-batches, branching: give none"
             )
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
-        found = auto_plan(network, batch, deadline_s, budget, described, out)
-        workers, replicas, known = found.workers, found.replicas, found.known
-        branching, micro_batches = found.branching, found.micro_batches
-        memory_mb = memory_mb or found.memory_mb
+        choice = auto_plan(network, batch, deadline_s, budget, described, out)
+    elif (deadline, budget) != (None, None):
+        raise SettingError("--deadline and --budget are for --plan auto")
     with (
         out.progress() as tasks,
         Session(
             network,
-            channel=(channel or "serial") if plan is None else found.channel,
-            workers=workers,
-            replicas=replicas,
+            channel=choice.channel,
+            workers=choice.workers,
+            replicas=choice.replicas,
             stack=stack,
             partition=method,
-            tuning=Tuning(branching=branching, micro_batches=micro_batches, threads=threads, overlap=not no_overlap),
-            functions=FunctionSettings(memory_mb=memory_mb, synchronous=synchronous),
+            tuning=Tuning(
+                branching=choice.branching,
+                micro_batches=choice.micro_batches,
+                threads=threads,
+                overlap=not no_overlap,
+            ),
+            functions=FunctionSettings(memory_mb=memory_mb or choice.memory_mb, synchronous=synchronous),
             progress=tasks,
         ) as session,
     ):
         samples = load_inputs(batch, session.features)
-        predicted = _predicted(session, samples, known, out) if predict or plan is not None else None
+        predicted = _predicted(session, samples, choice.known, out) if predict or plan is not None else None
         try:
             inference = session.infer(samples, predicted=predicted)
         except RunError:
