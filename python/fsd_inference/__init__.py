@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fsd_inference.config import Clocks
+    from fsd_inference.config import Clocks, FailurePolicy, FunctionSettings, Tuning
     from fsd_inference.errors import (
         AbortedError,
         AccessDeniedError,
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from fsd_inference.forecast.advising import advise
     from fsd_inference.forecast.options import Advice, Question
     from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
-    from fsd_inference.partition import Partition
-    from fsd_inference.partition import cut as partition
+    from fsd_inference.partitioning import Partition, partition
     from fsd_inference.records import Prediction, RunReport, Usage
     from fsd_inference.report import Report
     from fsd_inference.session import Inference, Progress, Push, Session, push
@@ -53,8 +52,10 @@ _ROOMS = {
     "ChannelError": "errors",
     "Clocks": "config",
     "DeadlineError": "errors",
+    "FailurePolicy": "config",
     "FileFormatError": "errors",
     "FsdError": "errors",
+    "FunctionSettings": "config",
     "Inference": "session",
     "InputError": "errors",
     "LaneError": "errors",
@@ -64,7 +65,7 @@ _ROOMS = {
     "NotAllowedError": "errors",
     "NumericError": "errors",
     "OutputError": "errors",
-    "Partition": "partition",
+    "Partition": "partitioning",
     "PeerGoneError": "errors",
     "Prediction": "records",
     "Progress": "session",
@@ -81,11 +82,13 @@ _ROOMS = {
     "StallError": "errors",
     "StartError": "errors",
     "StoreError": "errors",
+    "Tuning": "config",
     "Usage": "records",
     "WorkerDiedError": "errors",
     "advise": "forecast.advising",
     "digits": "network",
     "graph_challenge": "network",
+    "partition": "partitioning",
     "push": "session",
     "random_network": "network",
 }
@@ -98,8 +101,10 @@ __all__ = [
     "ChannelError",
     "Clocks",
     "DeadlineError",
+    "FailurePolicy",
     "FileFormatError",
     "FsdError",
+    "FunctionSettings",
     "Inference",
     "InputError",
     "LaneError",
@@ -126,6 +131,7 @@ __all__ = [
     "StallError",
     "StartError",
     "StoreError",
+    "Tuning",
     "Usage",
     "WorkerDiedError",
     "__version__",
@@ -139,8 +145,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "partition":  # a package that can be called: `fsd.partition(network, ...)`
-        return import_module("fsd_inference.partition")
     if name == "__version__":
         return import_module("importlib.metadata").version("fsd-inference")
     if name in _ROOMS:

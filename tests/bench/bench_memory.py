@@ -47,7 +47,8 @@ def main() -> None:
         payloads = planned.payloads(x[: max(1, count // 4)], count, micro_batches)
         work = planned.work
         predicted = rank_bytes(planned.plan, work.inputs, float(work.shard_bytes.max()), payloads)
-        with fsd.Session(network, channel="memory", workers=workers, micro_batches=micro_batches) as session:
+        tuning = fsd.Tuning(micro_batches=micro_batches)
+        with fsd.Session(network, channel="local", workers=workers, tuning=tuning) as session:
             measured = session.infer(x).report.peak_rss_bytes
         off = predicted / measured - 1
         worst = max(worst, abs(off))

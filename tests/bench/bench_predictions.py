@@ -46,7 +46,7 @@ from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.receive_model import ReceiveModel
 from fsd_inference.forecast.timing import Timing, load_timing
 from fsd_inference.forecast.work import rank_work
-from fsd_inference.partition import cut, load_plan
+from fsd_inference.partitioning import load_plan, partition
 from fsd_inference.records import Usage
 from fsd_inference.simulator import Scenario, SimulatedRun, with_seed
 from tests.bench.cases import Case, graph_challenge_case
@@ -133,10 +133,10 @@ def prepared(case: Case, workers: Iterable[int]) -> Iterator[Prepared]:
     for count in workers:
         with tempfile.TemporaryDirectory() as folder:
             shards = Path(folder, "shards")
-            cut(case.network, shards, workers=count, method="graph")
-            partition, plan = load_plan(shards)
-            work = rank_work(case.network, partition)
-            planned = Partitioned(partition, plan, work, case.network.widths[0], case.network)
+            partition(case.network, shards, workers=count, method="graph")
+            owners, plan = load_plan(shards)
+            work = rank_work(case.network, owners)
+            planned = Partitioned(owners, plan, work, case.network.widths[0], case.network)
             for parts in (1, 4):
                 samples = case.x.shape[0]
                 payloads = planned.payloads(case.x[: samples // 2], samples, parts)

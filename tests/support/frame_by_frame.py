@@ -12,7 +12,7 @@ from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.limits import BATCH_ENTRIES, FRAME_HEADER_BYTES, NEIGHBOUR_BYTES
 from fsd_inference.packing import first_fit
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 
 _INDEX_BYTES, _ENTRY_BYTES, _TARGET_BYTES = 16, 12, 4  # of an object of frames (channels/parts.py)
 

@@ -17,7 +17,7 @@ from fsd_inference.forecast.options import Advice, Question
 from fsd_inference.forecast.plan_cache import PlanCache
 from fsd_inference.forecast.planner import plan_options
 from fsd_inference.network import random_network
-from fsd_inference.partition import cut
+from fsd_inference.partitioning import partition
 from fsd_inference.report import Report
 from tests.support.cli import Fsd, fsd_in
 
@@ -68,7 +68,7 @@ def test_a_ranked_answer_with_its_reasons(fsd: Fsd, place: Path) -> None:
     ],
 )
 def test_one_line_for_what_cannot_be_answered(fsd: Fsd, place: Path, flags: str, message: str) -> None:
-    cut(NETWORK, place / "net-p2", workers=2, method="block")
+    partition(NETWORK, place / "net-p2", workers=2, method="block")
     sparse.save_npz(place / "wide.npz", random_inputs(70, 4))
     said = fsd("advise", *flags.split())
     assert said.code == 2
@@ -82,7 +82,7 @@ def test_infer_runs_the_plan(fsd: Fsd, place: Path) -> None:
     by_hand = fsd("infer", "net", "x.npz", "-o", "serial.npz")
     assert by_hand.code == 0
     assert Path("out.npz").read_bytes() == Path("serial.npz").read_bytes()
-    cut(NETWORK, place / "net-p2", workers=2, method="block")
+    partition(NETWORK, place / "net-p2", workers=2, method="block")
     for flags, message in (
         ("net x.npz --replicas 2 --plan auto", "give none"),
         ("net x.npz --deadline 3s", "are for --plan auto"),

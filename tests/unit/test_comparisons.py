@@ -15,8 +15,8 @@ from fsd_inference.forecast.counts import count_usage
 from fsd_inference.forecast.options import Question
 from fsd_inference.forecast.planner import plan_options
 from fsd_inference.forecast.timing import load_timing
-from fsd_inference.partition.exchange import exchange_plan, volumes
-from fsd_inference.partition.methods import partition_network
+from fsd_inference.partitioning.exchange import exchange_plan, volumes
+from fsd_inference.partitioning.methods import partition_network
 from tests.bench.comparisons import channels, choosing, grid, partitions, servers
 from tests.bench.comparisons.__main__ import PARTS, Comparisons
 from tests.bench.comparisons.pages import put_block

@@ -130,7 +130,7 @@ def test_a_user_without_a_name(home: str, network: Network, open_place: Path) ->
         assert (done.returncode, done.stderr) == (0, "")
 
     fsd("advise", "../net", "--batch", "40", "-o", "options.png")
-    infer = "infer ../net ../x.npy -o out.npz --channel memory --workers 2 --report run --plots"
+    infer = "infer ../net ../x.npy -o out.npz --channel local --workers 2 --report run --plots"
     fsd(*infer.split())
     assert {"timeline.png", "report.html"} <= entries(open_place / "work" / "run")
     assert (open_place / "work" / "options.png").stat().st_uid == NOBODY

@@ -10,7 +10,7 @@ import pytest
 import fsd_inference as fsd
 from fsd_inference.engine.spec import plan_folder
 from fsd_inference.errors import FileFormatError, SettingError, StoreError
-from fsd_inference.partition import Manifest, cut
+from fsd_inference.partitioning import Manifest, partition
 from fsd_inference.progress import Silent
 from fsd_inference.session.pushing import find_pushed, index_key, pushed_plan, upload, write_index
 from fsd_inference.store.memory import MemoryStore
@@ -47,7 +47,7 @@ class Bar(Silent):
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    cut(NETWORK, tmp_path / "shards", workers=3, method="block", seed=5)
+    partition(NETWORK, tmp_path / "shards", workers=3, method="block", seed=5)
     return tmp_path / "shards"
 
 

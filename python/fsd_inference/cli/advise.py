@@ -138,7 +138,7 @@ def seconds_of(text: str, what: str) -> float:
 
 def check_network(path: Path) -> None:
     """Raise SettingError for a directory of shards: the planner cuts the network itself."""
-    from fsd_inference.partition import MANIFEST_FILE  # noqa: PLC0415
+    from fsd_inference.partitioning import MANIFEST_FILE  # noqa: PLC0415
 
     if (path / MANIFEST_FILE).is_file():
         raise SettingError(f"{path} holds shards; give the network that they were cut from")

@@ -53,7 +53,7 @@ from fsd_inference.engine.worker import Worker
 from fsd_inference.errors import PeerGoneError, ResourceLimitError, RunError, as_run_error
 from fsd_inference.kernels import NonFiniteError, RankState
 from fsd_inference.limits import CONTROL_BYTES, STARTERS
-from fsd_inference.partition.plan import RankPlan
+from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool, start
 

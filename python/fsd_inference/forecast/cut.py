@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.work import Work
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 
 _MOST_HEAD, _FEWEST = 8, 4
 """The first exchanges, where samples die, are all looked at; and so many in any case."""

@@ -26,8 +26,8 @@ from fsd_inference.forecast.plan_cache import PlanCache, default_folder
 from fsd_inference.forecast.sampling import sample_payloads
 from fsd_inference.forecast.work import Work, whole_plan, whole_work
 from fsd_inference.network import Network
-from fsd_inference.partition.methods import DEFAULT_METHOD
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.methods import DEFAULT_METHOD
+from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.progress import Progress, Silent, task
 
 CUTTING_S = 10.0

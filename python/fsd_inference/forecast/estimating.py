@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fsd_inference.forecast.work import Work
 from fsd_inference.network import Network
-from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 
 STRETCH = 2
 """Layers that are cut where nothing is known of the network."""

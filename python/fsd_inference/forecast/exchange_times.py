@@ -13,7 +13,7 @@ from fsd_inference.forecast.speed import Speed
 from fsd_inference.forecast.timing import REQUESTS, Latency, Timing
 from fsd_inference.forecast.work import Work
 from fsd_inference.limits import BATCH_ENTRIES, READERS, SENDERS
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 
 HOPS = {"queue": ("publish", "deliver", "receive"), "object": ("put", "get")}
 """Latencies on the way of a frame, by channel."""

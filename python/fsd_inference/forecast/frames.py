@@ -24,7 +24,7 @@ from fsd_inference.limits import (
     UNIT_BYTES,
 )
 from fsd_inference.packing import first_fit
-from fsd_inference.partition.plan import Edge
+from fsd_inference.partitioning.plan import Edge
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

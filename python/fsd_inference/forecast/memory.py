@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsd_inference.forecast.payloads import Payloads
-from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 
 PROCESS_BYTES = 42e6
 """An interpreter with the engine's libraries (measured, local processes, 2026-11)."""

@@ -13,11 +13,11 @@ from fsd_inference.forecast.payloads import Payloads, dense_payloads
 from fsd_inference.forecast.sampling import sample_payloads
 from fsd_inference.forecast.work import Work, rank_work
 from fsd_inference.network import Network
-from fsd_inference.partition import MANIFEST_FILE, load_plan, load_shard, read_manifest
-from fsd_inference.partition.exchange import exchange_plan
-from fsd_inference.partition.methods import partition_network
-from fsd_inference.partition.plan import ExchangePlan, Partition
-from fsd_inference.partition.sharing import share_rows
+from fsd_inference.partitioning import MANIFEST_FILE, load_plan, load_shard, read_manifest
+from fsd_inference.partitioning.exchange import exchange_plan
+from fsd_inference.partitioning.methods import partition_network
+from fsd_inference.partitioning.plan import ExchangePlan, Partition
+from fsd_inference.partitioning.sharing import share_rows
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.errors import SettingError
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from fsd_inference.atomic import atomic_file
 from fsd_inference.errors import InputError, OutputError
 from fsd_inference.forecast.work import Work
-from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 
 _VERSION = 1
 

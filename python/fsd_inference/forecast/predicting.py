@@ -26,7 +26,7 @@ from fsd_inference.forecast.timing import load_timing
 from fsd_inference.forecast.work import Work, rank_work, whole_plan, whole_work
 from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.network import Network
-from fsd_inference.partition.plan import ExchangePlan, Partition
+from fsd_inference.partitioning.plan import ExchangePlan, Partition
 from fsd_inference.records import FunctionTime, Prediction, StackSpec, Usage
 
 _SAMPLES, _EDGES = 512, 16

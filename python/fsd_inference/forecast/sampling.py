@@ -21,7 +21,7 @@ from fsd_inference.errors import InputError, SettingError
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, encode_block, read_only
 from fsd_inference.network import Network
-from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 from fsd_inference.threads import ThreadPool
 
 _MOST_GROUPS = 4

@@ -14,7 +14,7 @@ from fsd_inference.forecast.speed import Speed
 from fsd_inference.forecast.times import layer_times
 from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 
 INSTANCES = {
     "c5.2xlarge": (8, 16),

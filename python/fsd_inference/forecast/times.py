@@ -25,7 +25,7 @@ from fsd_inference.forecast.speed import Speed, vcpus
 from fsd_inference.forecast.timing import REQUESTS, Timing
 from fsd_inference.forecast.work import Work
 from fsd_inference.limits import MB_PER_VCPU
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.records import FunctionTime
 
 CHANNELS = ("serial", "local", "queue", "object", "mpi")

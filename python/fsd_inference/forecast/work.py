@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from fsd_inference.network import Network
 from fsd_inference.network.layer import index_dtype
-from fsd_inference.partition.balance import loads
-from fsd_inference.partition.exchange import check_partition
-from fsd_inference.partition.plan import ExchangePlan, Partition
+from fsd_inference.partitioning.balance import loads
+from fsd_inference.partitioning.exchange import check_partition
+from fsd_inference.partitioning.plan import ExchangePlan, Partition
 
 _A_ROW = 8 + 4 + 4  # bytes of a shard: where a row starts, its bias, its neuron
 

@@ -19,7 +19,7 @@ from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
 from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
-from fsd_inference.partition.plan import ExchangePlan, Partition
+from fsd_inference.partitioning.plan import ExchangePlan, Partition
 from fsd_inference.records import FunctionTime, RunReport, Usage
 
 CHANNELS = ("local", "queue", "object", "mpi")

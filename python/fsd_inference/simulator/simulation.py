@@ -46,7 +46,7 @@ from fsd_inference.forecast.frames import Outgoing, gather_step
 from fsd_inference.forecast.speed import Speed, vcpus
 from fsd_inference.forecast.token_bucket import TokenBucket
 from fsd_inference.limits import SUMMARY_BYTES
-from fsd_inference.partition.plan import rank_plans
+from fsd_inference.partitioning.plan import rank_plans
 from fsd_inference.simulator.channels import DirectModel
 from fsd_inference.simulator.clock import Clock
 from fsd_inference.simulator.object_model import ObjectModel

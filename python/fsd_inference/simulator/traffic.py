@@ -5,7 +5,7 @@ from __future__ import annotations
 from fsd_inference.engine.messages import Step
 from fsd_inference.forecast.frames import NOTHING, ChannelLimits, EdgeArrays, Outgoing, step_frames
 from fsd_inference.forecast.payloads import Payloads
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 
 
 class StepTraffic:

@@ -22,7 +22,7 @@ from fsd_inference.forecast.planner import express_timing
 from fsd_inference.forecast.times import predict_times
 from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
-from fsd_inference.partition.plan import Edge, ExchangePlan
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 from fsd_inference.records import FunctionTime, Usage
 
 CHANNELS = ("queue", "object", "express")

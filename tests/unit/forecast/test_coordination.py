@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsd_inference.aws import coordination as coordinator
-from fsd_inference.aws import lambda_home as client
+from fsd_inference.aws import lambda_executor as client
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.forecast import coordination
 from fsd_inference.forecast.coordination import count_coordination
 from fsd_inference.forecast.counts import count_own
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.payloads import dense_payloads
-from fsd_inference.partition.plan import ExchangePlan
+from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.records import Usage
 
 

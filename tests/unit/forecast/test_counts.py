@@ -26,7 +26,7 @@ from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.receive_model import ReceiveModel
 from fsd_inference.forecast.sampling import sample_payloads
 from fsd_inference.kernels import encode_block
-from fsd_inference.partition import Edge, ExchangePlan, cut, load_plan
+from fsd_inference.partitioning import Edge, ExchangePlan, load_plan, partition
 from fsd_inference.records import Usage
 from fsd_inference.store.s3 import _spans
 from tests.support.frame_by_frame import FrameSize, cut_frames, extra_reads, publish_batches
@@ -40,7 +40,7 @@ FINE = ChannelLimits(message_bytes=4096, object_frame_bytes=2000, first_bytes=30
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
-    cut(NETWORK, folder / "p3", workers=3, method="block")
+    partition(NETWORK, folder / "p3", workers=3, method="block")
     return folder / "p3"
 
 
@@ -60,7 +60,8 @@ def test_frames_are_those_of_a_run_where_all_inputs_are_known(
     shards: Path, plan: ExchangePlan, micro_batches: int, output: str
 ) -> None:
     """The sample is the batch: every frame is foreseen to the byte, over any channel."""
-    with fsd.Session(shards, channel="memory", micro_batches=micro_batches, output=output) as session:
+    tuning = fsd.Tuning(micro_batches=micro_batches)
+    with fsd.Session(shards, channel="local", tuning=tuning, output=output) as session:
         counted = session.infer(X).report.usage
     settings = RunSettings(workers=3, micro_batches=micro_batches, output=output)
     foreseen = count_usage(plan, payloads(plan, micro_batches=micro_batches), settings, "object")

@@ -22,7 +22,7 @@ from fsd_inference.forecast.payloads import Payloads, dense_payloads
 from fsd_inference.forecast.planner import plan_options
 from fsd_inference.forecast.timing import Sourced, load_timing
 from fsd_inference.forecast.work import rank_work, whole_work
-from fsd_inference.partition import ExchangePlan, Partition
+from fsd_inference.partitioning import ExchangePlan, Partition
 from tests.support.scenarios import random_plan
 
 SAMPLES = 1000

@@ -18,7 +18,7 @@ from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.payloads import dense_payloads
 from fsd_inference.forecast.timing import Sourced, load_timing
 from fsd_inference.forecast.work import rank_work
-from fsd_inference.partition import exchange_plan
+from fsd_inference.partitioning import exchange_plan
 from fsd_inference.records import RunReport
 from fsd_inference.simulator import Chances, Scenario, simulate, with_seed
 from tests.integration.test_schedules import Case, cases
