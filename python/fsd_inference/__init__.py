@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
     from fsd_inference.partition import Partition
     from fsd_inference.partition import cut as partition
-    from fsd_inference.records import Prediction, RunReport, Usage
+    from fsd_inference.prediction import Prediction
     from fsd_inference.report import Report
+    from fsd_inference.run_report import RunReport
     from fsd_inference.session import Inference, Progress, Push, Session, push
     from fsd_inference.session.advising import advise
+    from fsd_inference.usage import Usage
 
     __version__: str
 
@@ -66,14 +68,14 @@ _ROOMS = {
     "OutputError": "errors",
     "Partition": "partition",
     "PeerGoneError": "errors",
-    "Prediction": "records",
+    "Prediction": "prediction",
     "Progress": "session",
     "Push": "session",
     "Question": "cost.options",
     "Report": "report",
     "ResourceLimitError": "errors",
     "RunError": "errors",
-    "RunReport": "records",
+    "RunReport": "run_report",
     "Session": "session",
     "SettingError": "errors",
     "StackError": "errors",
@@ -81,7 +83,7 @@ _ROOMS = {
     "StallError": "errors",
     "StartError": "errors",
     "StoreError": "errors",
-    "Usage": "records",
+    "Usage": "usage",
     "WorkerDiedError": "errors",
     "advise": "session.advising",
     "digits": "network",

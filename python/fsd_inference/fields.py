@@ -86,6 +86,15 @@ class Fields:
         """Return a number, or None where there is none or it is null."""
         return None if self._left.get(name) is None else self.take_number(name)
 
+    def take_fields(self, name: str) -> Fields:
+        """Return the fields of an object."""
+        return Fields(self.take(name, dict), f"{self._where}{name}.")
+
+    def take_counts(self, name: str) -> dict[str, int]:
+        """Return an object of whole numbers, none of them negative, under names that are not known beforehand."""
+        fields = self.take_fields(name)
+        return {key: fields.take_count(key) for key in list(fields._left)}
+
     def take_strings(self, name: str) -> tuple[str, ...]:
         """Return a list of strings, none of them empty."""
         values = self.take(name, list)

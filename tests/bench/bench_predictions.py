@@ -46,9 +46,9 @@ from fsd_inference.cost.simulator import Scenario, SimulatedRun, simulate, with_
 from fsd_inference.cost.timing import Sourced, Timing, load_timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.partition import cut, load_plan
-from fsd_inference.records import Usage
 from fsd_inference.session.simulating import Planned
 from fsd_inference.session.work import rank_work
+from fsd_inference.usage import Usage
 from tests.bench.cases import Case, graph_challenge_case
 from tests.support.runs import session
 

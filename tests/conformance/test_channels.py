@@ -22,11 +22,11 @@ from fsd_inference.channels.metered import Metered
 from fsd_inference.channels.object import ObjectChannel, ObjectSettings
 from fsd_inference.channels.sockets import SocketChannel
 from fsd_inference.errors import ChannelError, LimitError
-from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import Store
 from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.directory import DirectoryStore
 from fsd_inference.store.s3 import S3Store
+from fsd_inference.usage import UsageMeter
 from tests.support.lane import Lane
 
 FRAME_BYTES = 190_000

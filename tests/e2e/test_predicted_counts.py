@@ -18,10 +18,10 @@ from fsd_inference.cost.model import Billing, run_cost
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.partition import cut, load_plan
-from fsd_inference.records import Usage
 from fsd_inference.report.pricing import price
 from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.units import usd_text
+from fsd_inference.usage import Usage
 from tests.support.runs import session
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("aws_configuration")]

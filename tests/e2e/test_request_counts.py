@@ -14,7 +14,7 @@ import fsd_inference as fsd
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.provision import StackSettings, create_stack, delete_stack
 from fsd_inference.aws.stack import save_stack
-from fsd_inference.records import StackSpec
+from fsd_inference.stack_description import StackSpec
 from tests.support.proxy import Fault, FaultProxy, Request
 from tests.support.runs import same, session
 

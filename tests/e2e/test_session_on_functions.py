@@ -24,7 +24,7 @@ from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.cost.metered import function_times
 from fsd_inference.errors import SettingError, WorkerDiedError
 from fsd_inference.limits import HASH_FOLDERS
-from fsd_inference.records import StackSpec
+from fsd_inference.stack_description import StackSpec
 from tests.support.cli import Fsd, fsd_in
 from tests.support.functions import functions_stack
 from tests.support.processes import processes_of, wait_until

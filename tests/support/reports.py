@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from fsd_inference.records import Usage
 from fsd_inference.report import Report
+from fsd_inference.usage import Usage
 
 BEGAN = 1_780_000_000.0
 _STEP_S = 0.1

@@ -11,7 +11,9 @@ import pytest
 from fsd_inference.aws.clients import Clients
 from fsd_inference.cost.model import run_cost
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.records import FunctionTime, RunReport, Usage
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.run_report import RunReport
+from fsd_inference.usage import Usage
 from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.price_list import PRODUCTS, PriceList
 

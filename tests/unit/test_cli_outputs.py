@@ -26,8 +26,8 @@ from fsd_inference.errors import InputError, OutputError
 from fsd_inference.network import random_network
 from fsd_inference.partition import write_shards
 from fsd_inference.partition.plan import Partition
-from fsd_inference.records import StackSpec
 from fsd_inference.session import Inference, Session, calibration
+from fsd_inference.stack_description import StackSpec
 from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.reports import made_up
 

@@ -10,8 +10,8 @@ import pytest
 from fsd_inference.engine.rank import _put_counted
 from fsd_inference.engine.rank_report import longest, most_events, rank_report
 from fsd_inference.engine.timeline import Interval
-from fsd_inference.records import Usage, UsageMeter
 from fsd_inference.store.memory import MemoryStore
+from fsd_inference.usage import Usage, UsageMeter
 
 
 class Repeating(MemoryStore):

@@ -21,7 +21,6 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import NumericError, SettingError, WorkerDiedError
 from fsd_inference.network import Activation, Layer, Network
-from fsd_inference.records import Usage
 from fsd_inference.report.figures import run_figures
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.home import Home, LocalHome
@@ -29,6 +28,7 @@ from fsd_inference.session.progress import Silent
 from fsd_inference.session.sites import Processes
 from fsd_inference.session.slices import side_by_side, slices
 from fsd_inference.session.source import Source
+from fsd_inference.usage import Usage
 from tests.support.runs import same, serial
 
 NETWORK = fsd.random_network([24, 40, 32, 16], connections=6, seed=3)

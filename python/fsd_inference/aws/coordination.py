@@ -27,9 +27,10 @@ from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.loading import load_manifest
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, FileFormatError, FsdError, RunError, SettingError, StartError
-from fsd_inference.records import FunctionsSpec, StackSpec, Usage, UsageMeter
+from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool, start
+from fsd_inference.usage import Usage, UsageMeter
 
 _END_S = 20.0
 """Seconds before Lambda's time limit by which the ranks must have ended: the rest is for telling how."""

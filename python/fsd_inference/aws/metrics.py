@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsd_inference.errors import FileFormatError
-from fsd_inference.records import Usage
+from fsd_inference.usage import Usage
 
 _VERSION = 1
 

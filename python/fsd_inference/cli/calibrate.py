@@ -16,7 +16,7 @@ from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import FileFormatError
 
 if TYPE_CHECKING:
-    from fsd_inference.records import RunReport
+    from fsd_inference.run_report import RunReport
 
 EXAMPLES = examples(
     "fsd calibrate -o kernel.json",
@@ -46,7 +46,7 @@ def calibrate(
     """
     from fsd_inference.cost.fitting import fit_services  # noqa: PLC0415
     from fsd_inference.cost.timing import load_timing, timing_json  # noqa: PLC0415
-    from fsd_inference.records import REPORT_FILE  # noqa: PLC0415
+    from fsd_inference.run_report import REPORT_FILE  # noqa: PLC0415
     from fsd_inference.session.calibration import machine, measure_kernel  # noqa: PLC0415
 
     out = Output(as_json)
@@ -70,7 +70,7 @@ def calibrate(
 
 def _read(path: Path) -> RunReport:
     from fsd_inference.cost.fitting import check_report  # noqa: PLC0415
-    from fsd_inference.records import RunReport  # noqa: PLC0415
+    from fsd_inference.run_report import RunReport  # noqa: PLC0415
 
     report = RunReport.load(path)
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fsd_inference.aws.lanes import LaneState, LaneTable
     from fsd_inference.aws.metrics import RunMetrics
     from fsd_inference.aws.status import RunStatus
-    from fsd_inference.records import StackSpec
+    from fsd_inference.stack_description import StackSpec
     from fsd_inference.store.base import Store
 
 app = typer.Typer(name="runs", help="Runs on a stack: list, show, clean.")
@@ -139,7 +139,7 @@ def _opened(path: Path) -> Iterator[tuple[StackSpec, list[Store], LaneTable | No
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.lanes import open_lanes  # noqa: PLC0415
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
-    from fsd_inference.records import UsageMeter  # noqa: PLC0415
+    from fsd_inference.usage import UsageMeter  # noqa: PLC0415
 
     spec, meter = load_stack(path), UsageMeter()
     clients = Clients.of_stack(spec)

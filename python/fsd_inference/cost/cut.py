@@ -12,7 +12,7 @@ from fsd_inference.cost.frames import Payloads
 from fsd_inference.cost.work import Work
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.partition.plan import ExchangePlan
-from fsd_inference.records import Usage
+from fsd_inference.usage import Usage
 
 _MOST_HEAD, _FEWEST = 8, 4
 """The first exchanges, where samples die, are all looked at; and so many in any case."""

@@ -16,7 +16,7 @@ from fsd_inference.cost.simulator import Scenario, SimulatedRun, simulate
 from fsd_inference.cost.timing import Sourced
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
-from fsd_inference.records import RunReport
+from fsd_inference.run_report import RunReport
 
 _LEAST = 20
 """Observations that a percentile needs at least."""

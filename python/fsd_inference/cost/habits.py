@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import BATCH_ENTRIES
 from fsd_inference.partition.plan import ExchangePlan
-from fsd_inference.records import RunReport
+from fsd_inference.run_report import RunReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import BATCH_ENTRIES, MB_PER_VCPU
 from fsd_inference.partition.plan import ExchangePlan
-from fsd_inference.records import FunctionTime
+from fsd_inference.prediction import FunctionTime
 
 Floats = NDArray[np.float64]
 _LAUNCHES = 5  # whose median is taken

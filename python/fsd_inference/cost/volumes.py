@@ -27,7 +27,7 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import CONTROL_BYTES, HASH_FOLDERS, KEYS_A_REQUEST, SUMMARY_BYTES
 from fsd_inference.partition.plan import ExchangePlan
-from fsd_inference.records import EACH_MESSAGE, Usage
+from fsd_inference.usage import EACH_MESSAGE, Usage
 
 
 def predict_serial(payloads: Payloads, settings: RunSettings, limits: ChannelLimits | None = None) -> Usage:

@@ -14,8 +14,8 @@ from fsd_inference.engine.rank_report import rank_report
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.timeline import Timeline
 from fsd_inference.errors import RunError
-from fsd_inference.records import Usage
 from fsd_inference.store.base import Store
+from fsd_inference.usage import Usage
 
 
 @dataclass(slots=True)

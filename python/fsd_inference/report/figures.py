@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fsd_inference.errors import FileFormatError
 from fsd_inference.fields import Fields
-from fsd_inference.records import RunReport
+from fsd_inference.run_report import RunReport
 
 ACTIVITIES = ("compute", "unpack", "pack", "wait", "send")
 """What the seconds of a layer are told apart into; sends go on beside the others."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from fsd_inference.cost.model import Cost
-from fsd_inference.records import Usage
 from fsd_inference.report.charts import DRAWN_RANKS, bars, heat_map, timeline
 from fsd_inference.report.figures import LayerFigures, RankFigures, RunFigures
 from fsd_inference.report.markup import Markup, tag
@@ -14,6 +13,7 @@ from fsd_inference.report.matrix import matrix
 from fsd_inference.report.page import facts, legend, notes, page, table, tiles
 from fsd_inference.report.pricing import Priced
 from fsd_inference.units import bytes_text, seconds_text, usd_text
+from fsd_inference.usage import Usage
 
 _TIMELINE = (
     ("start", "starting"),

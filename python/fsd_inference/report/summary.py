@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsd_inference.cost.model import Cost
-from fsd_inference.records import Usage
 from fsd_inference.report.figures import RunFigures
 from fsd_inference.report.pricing import Priced
 from fsd_inference.units import bytes_text, seconds_text, usd_text
+from fsd_inference.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)

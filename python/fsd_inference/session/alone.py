@@ -19,11 +19,12 @@ from fsd_inference.engine.serial import SerialRun, run_serial
 from fsd_inference.engine.timeline import Interval
 from fsd_inference.errors import AbortedError, RunError
 from fsd_inference.network import Network
-from fsd_inference.records import Prediction, Usage
+from fsd_inference.prediction import Prediction
 from fsd_inference.report import Report
 from fsd_inference.session.inference import Inference
 from fsd_inference.session.progress import Progress, task
 from fsd_inference.session.slices import concatenated, of_replica, side_by_side, slices
+from fsd_inference.usage import Usage
 
 
 class Alone:

@@ -20,7 +20,7 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError
 from fsd_inference.logs import Logger
 from fsd_inference.network import Network
-from fsd_inference.records import Prediction
+from fsd_inference.prediction import Prediction
 from fsd_inference.report import Report
 from fsd_inference.session.collecting import collect
 from fsd_inference.session.home import Home

@@ -9,8 +9,9 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import RunError
 from fsd_inference.partition import Manifest
-from fsd_inference.records import Prediction, Usage
+from fsd_inference.prediction import Prediction
 from fsd_inference.report import Report
+from fsd_inference.usage import Usage
 
 
 def run_report(

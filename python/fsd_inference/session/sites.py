@@ -7,11 +7,11 @@ from typing import Protocol
 
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.records import StackSpec
 from fsd_inference.session.home import Home, LocalHome
 from fsd_inference.session.memory_need import estimate_mb
 from fsd_inference.session.progress import Progress, task, told_of_waits
 from fsd_inference.session.source import Placed, Source
+from fsd_inference.stack_description import StackSpec
 
 # boto3 takes a third of a second to import, which sessions without AWS need not wait for.
 

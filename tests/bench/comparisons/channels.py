@@ -23,7 +23,8 @@ from fsd_inference.cost.timing import Timing
 from fsd_inference.cost.volumes import predict_object, predict_queue
 from fsd_inference.cost.work import Work
 from fsd_inference.partition.plan import Edge, ExchangePlan
-from fsd_inference.records import FunctionTime, Usage
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.usage import Usage
 
 CHANNELS = ("queue", "object", "express")
 CAUTIOUS = Billing()

@@ -11,7 +11,7 @@ from fsd_inference.aws import lambda_home as client
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.cost import coordination
 from fsd_inference.cost.coordination import count_coordination
-from fsd_inference.records import Usage
+from fsd_inference.usage import Usage
 
 
 def test_the_pauses_are_those_of_who_pauses() -> None:

@@ -19,7 +19,7 @@ from fsd_inference.cost.work import dense_payloads
 from fsd_inference.engine.messages import Compute, Send
 from fsd_inference.errors import SettingError, StallError
 from fsd_inference.partition import exchange_plan
-from fsd_inference.records import RunReport
+from fsd_inference.run_report import RunReport
 from fsd_inference.session.work import rank_work
 from tests.integration.test_schedules import Case, cases
 from tests.support.scenarios import latencies, scenario, timing

@@ -32,10 +32,10 @@ from fsd_inference.engine.inputs import encode_input
 from fsd_inference.errors import InputError, SettingError
 from fsd_inference.kernels import encode_block
 from fsd_inference.partition import Edge, ExchangePlan, cut, load_plan
-from fsd_inference.records import Usage
 from fsd_inference.session import sampling
 from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.store.s3 import _spans
+from fsd_inference.usage import Usage
 
 NETWORK = fsd.random_network([96] * 6, connections=6, seed=4)
 X = sparse.csr_array(np.random.default_rng(0).standard_normal((60, 96), np.float32))

@@ -10,8 +10,8 @@ import pytest
 
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.errors import SettingError
-from fsd_inference.records import Usage
 from fsd_inference.report.axes import axis_end
+from fsd_inference.usage import Usage
 from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.reports import made_up, rank_value
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from fsd_inference.errors import FileFormatError
-from fsd_inference.records import FunctionTime, Prediction, Usage
+from fsd_inference.prediction import FunctionTime, Prediction
 from fsd_inference.report import Report
 from fsd_inference.report.axes import figure, ticks
 from fsd_inference.report.figures import Slice, run_figures
 from fsd_inference.report.matrix import matrix
 from fsd_inference.report.tracks import lanes, main_track
+from fsd_inference.usage import Usage
 from tests.support.reports import BEGAN, made_up, rank_value
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from fsd_inference.records import FunctionTime, Prediction, Usage
+from fsd_inference.prediction import FunctionTime, Prediction
 from fsd_inference.report.figures import run_figures
 from fsd_inference.report.markup import Markup, coordinate, tag
 from fsd_inference.report.pricing import price
 from fsd_inference.report.run_page import run_page
+from fsd_inference.usage import Usage
 from tests.support.reports import made_up, rank_value
 
 VOID = {"meta", "br", "!doctype"}

@@ -24,7 +24,7 @@ from fsd_inference.cost.simulator.traffic import Batch, Outgoing
 from fsd_inference.engine.messages import Step
 from fsd_inference.errors import ChannelError
 from fsd_inference.limits import ABORT_EVERY_S, BATCH_ENTRIES, HASH_FOLDERS
-from fsd_inference.records import EACH_MESSAGE
+from fsd_inference.usage import EACH_MESSAGE
 
 _KINDS = {"put": "s3.put", "get": "s3.get"}
 _EACH = f"sns.publish{EACH_MESSAGE}"

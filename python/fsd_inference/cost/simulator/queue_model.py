@@ -16,7 +16,7 @@ from fsd_inference.cost.simulator.services import Listener, Services
 from fsd_inference.cost.simulator.traffic import Batch, Delivery, Outgoing
 from fsd_inference.errors import ChannelError
 from fsd_inference.limits import BATCH_ENTRIES
-from fsd_inference.records import EACH_MESSAGE
+from fsd_inference.usage import EACH_MESSAGE
 
 
 class QueueModel:

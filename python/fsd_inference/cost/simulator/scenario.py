@@ -19,7 +19,9 @@ from fsd_inference.engine.timeline import Interval
 from fsd_inference.errors import RunError, SettingError
 from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
 from fsd_inference.partition.plan import ExchangePlan, Partition
-from fsd_inference.records import FunctionTime, RunReport, Usage
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.run_report import RunReport
+from fsd_inference.usage import Usage
 
 CHANNELS = ("memory", "queue", "object", "mpi")
 

@@ -16,7 +16,7 @@ from fsd_inference.cost.timing import REQUESTS
 from fsd_inference.cost.work import Speed
 from fsd_inference.engine.messages import Step
 from fsd_inference.errors import ChannelError
-from fsd_inference.records import Usage
+from fsd_inference.usage import Usage
 
 
 class Listener(Protocol):
