@@ -71,16 +71,14 @@ class Prediction:
     def from_json(cls, value: object) -> Prediction:
         """Rebuild a prediction from `to_json`; FileFormatError names the field that is missing or wrong."""
         fields = Fields(value, "predicted.")
-        functions = []
-        for index, each in enumerate(fields.take("functions", list)):
-            one = Fields(each, f"predicted.functions[{index}].")
-            functions.append(
-                FunctionTime(
-                    one.take("memory_mb", int),
-                    one.take("architecture", str),
-                    one.take_number("seconds"),
-                    one.take("invocations", int),
-                )
+        functions = tuple(
+            FunctionTime(
+                each.take("memory_mb", int),
+                each.take("architecture", str),
+                each.take_number("seconds"),
+                each.take("invocations", int),
             )
+            for each in fields.take_each("functions")
+        )
         usage = Usage.from_fields(fields.take_fields("usage"))
-        return cls(usage, tuple(functions), fields.take_number_if("wall_s"))
+        return cls(usage, functions, fields.take_number_if("wall_s"))

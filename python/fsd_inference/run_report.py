@@ -13,6 +13,7 @@ from fsd_inference.atomic import filled_directory, write_text
 from fsd_inference.errors import FileFormatError
 from fsd_inference.fields import Fields
 from fsd_inference.prediction import Prediction
+from fsd_inference.rank_report import RankReport
 from fsd_inference.usage import Usage
 
 REPORT_FILE = "report.json"
@@ -48,7 +49,7 @@ class RunReport:
         Attempts made, the successful one included; of the replica that took most.
     simd : str
         Kernel path of the session's machine.
-    ranks : list of dict
+    ranks : list of RankReport
         What each rank (or replica) of the attempt that brought the answer reports of itself; of a failed run, the ranks
         of the last attempt that could still report.
     memory_mb : int or None
@@ -75,7 +76,7 @@ class RunReport:
     usage: Usage
     attempts: int
     simd: str
-    ranks: list[dict[str, Any]] = field(default_factory=list)
+    ranks: list[RankReport] = field(default_factory=list)
     memory_mb: int | None = None
     replicas: int = 1
     coordinators: list[tuple[float, float]] = field(default_factory=list)
@@ -131,7 +132,7 @@ class RunReport:
             "coordinators": [list(span) for span in self.coordinators],
             "predicted": self.predicted and self.predicted.to_json(),
             "error": self.error,
-            "ranks": self.ranks,
+            "ranks": [rank.to_json() for rank in self.ranks],
         }
 
     @classmethod
@@ -156,7 +157,9 @@ class RunReport:
             usage=Usage.from_fields(fields),
             attempts=fields.take_count("attempts"),
             simd=fields.take("simd", str),
-            ranks=fields.take("ranks", list),
+            ranks=[
+                RankReport.from_json(each, f"ranks[{index}].") for index, each in enumerate(fields.take("ranks", list))
+            ],
             # Reports of older releases do not have these.
             memory_mb=fields.take_count_if("memory_mb", least=1),
             replicas=fields.take_count_if("replicas", least=1) or 1,

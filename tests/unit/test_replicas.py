@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_a_report_has_a_row_for_each_replica(tmp_path: Path) -> None:
     assert fsd.Report.load(tmp_path) == report
     figures = run_figures(report)
     assert [rank.rank for rank in figures.ranks] == [0, 1, 2]
-    assert all(rank.slices for rank in figures.ranks)
+    assert all(rank.events for rank in figures.ranks)
     page = (tmp_path / "report.html").read_text()
     for said in ("serial, 3 replicas, 50 samples", "threads of one process", "seconds since replica 0 was started"):
         assert said in page
@@ -133,11 +134,9 @@ class Flaky(LocalHome):
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         self.attempts[spec.samples] += 1
         ended = super().attempt(spec, on_layer)
-        for report in ended.reports:  # a folder has no requests to count
-            report["usage"] = Usage(Counter({"s3.put": 1}), Counter({"s3.put": 1})).to_json()
-        if self.failing(spec):
-            return Ended(ended.launched, ended.reports, WorkerDiedError("rank 0 died", rank=0))
-        return ended
+        one_put = Usage(Counter({"s3.put": 1}), Counter({"s3.put": 1}))  # a folder has no requests to count
+        ended = replace(ended, reports=[replace(report, usage=one_put) for report in ended.reports])
+        return replace(ended, error=WorkerDiedError("rank 0 died", rank=0)) if self.failing(spec) else ended
 
 
 class FlakySite(Processes):
@@ -168,7 +167,7 @@ def test_a_replica_that_fails_is_tried_again_alone() -> None:
     assert home.attempts == {11: 2, 10: 2}  # the two of ten samples once each
     report = answer.report
     assert (report.attempts, report.replicas, report.samples, report.error) == (2, 3, 31, None)
-    assert [rank["rank"] for rank in report.ranks] == [0, 1, 2]
+    assert [rank.rank for rank in report.ranks] == [0, 1, 2]
     assert report.usage.requests == {"s3.put": 4}  # all attempts', the one that failed among them
     assert list(home.runs.list("runs/")) == []
     engine.close()
@@ -185,7 +184,7 @@ def test_a_replica_that_fails_for_good_is_named_and_nothing_is_left() -> None:
     assert engine.report is not None
     assert engine.report.error is not None
     assert engine.report.error["message"] == str(caught.value)
-    assert [rank["rank"] for rank in engine.report.ranks] == [0, 1, 2]  # the others' work is told all the same
+    assert [rank.rank for rank in engine.report.ranks] == [0, 1, 2]  # the others' work is told all the same
     assert list(home.runs.list("runs/")) == []
     engine.close()
 

@@ -9,9 +9,9 @@ from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.channels.pace import Pace, PaceSettings
 from fsd_inference.cost.simulator.resources import Line, Turns
 from fsd_inference.cost.simulator.traffic import Reader
-from fsd_inference.engine.timeline import Interval
 from fsd_inference.engine.worker import Worker
 from fsd_inference.partition.plan import RankPlan
+from fsd_inference.rank_report import Interval
 
 STARTERS = 4
 """Threads that start children and load (engine/driver.py)."""
