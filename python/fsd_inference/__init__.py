@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from fsd_inference.forecast.options import Advice, Question
     from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
     from fsd_inference.partitioning import Partition, partition
-    from fsd_inference.records import Prediction, RunReport, Usage
+    from fsd_inference.prediction import Prediction
     from fsd_inference.report import Report
+    from fsd_inference.run_report import RunReport
     from fsd_inference.session import Inference, Progress, Push, Session, push
+    from fsd_inference.usage import Usage
 
     __version__: str
 
@@ -67,14 +69,14 @@ _ROOMS = {
     "OutputError": "errors",
     "Partition": "partitioning",
     "PeerGoneError": "errors",
-    "Prediction": "records",
+    "Prediction": "prediction",
     "Progress": "session",
     "Push": "session",
     "Question": "forecast.options",
     "Report": "report",
     "ResourceLimitError": "errors",
     "RunError": "errors",
-    "RunReport": "records",
+    "RunReport": "run_report",
     "Session": "session",
     "SettingError": "errors",
     "StackError": "errors",
@@ -83,7 +85,7 @@ _ROOMS = {
     "StartError": "errors",
     "StoreError": "errors",
     "Tuning": "config",
-    "Usage": "records",
+    "Usage": "usage",
     "WorkerDiedError": "errors",
     "advise": "forecast.advising",
     "digits": "network",

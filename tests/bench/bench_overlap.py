@@ -52,7 +52,7 @@ def local_network(neurons: int, layers: int) -> fsd.Network:
 
 def layers_s(report: fsd.RunReport) -> float:
     """Return the seconds from the last rank's loading to the end of the last layer."""
-    events = [event for rank in report.ranks for event in rank["events"]]
+    events = [event for rank in report.ranks for event in rank.events]
     loaded = max(end for name, *_, end in events if name == "load")
     return float(max(end for name, *_, end in events if name in {"boundary", "interior", "all"}) - loaded)
 

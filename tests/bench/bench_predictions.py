@@ -47,8 +47,8 @@ from fsd_inference.forecast.receive_model import ReceiveModel
 from fsd_inference.forecast.timing import Timing, load_timing
 from fsd_inference.forecast.work import rank_work
 from fsd_inference.partitioning import load_plan, partition
-from fsd_inference.records import Usage
 from fsd_inference.simulator import Scenario, SimulatedRun, with_seed
+from fsd_inference.usage import Usage
 from tests.bench.cases import Case, graph_challenge_case
 from tests.support.one_by_one import Host, simulate_one_by_one
 from tests.support.one_by_one.fitting import ObservedRun, fit_host, fit_receive_model, with_fitted

@@ -63,7 +63,7 @@ class Run:
     @property
     def wait_ms(self) -> float:
         """What a rank waits for the inputs of a layer: the median over ranks and layers."""
-        waits = [layer["wait_s"] for rank in self.report.ranks for layer in rank["layers"][1:]]
+        waits = [layer.wait_s for rank in self.report.ranks for layer in rank.layers[1:]]
         return 1e3 * statistics.median(waits) if waits else 0.0
 
 

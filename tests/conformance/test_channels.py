@@ -20,11 +20,11 @@ from fsd_inference.channels.in_process import InProcessHub
 from fsd_inference.channels.local import LocalChannel
 from fsd_inference.channels.object import ObjectChannel, ObjectSettings
 from fsd_inference.errors import ChannelError, LimitError
-from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import Store
 from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.directory import DirectoryStore
 from fsd_inference.store.s3 import S3Store
+from fsd_inference.usage import UsageMeter
 from tests.support.channels.faulty import Faults, Faulty
 from tests.support.channels.metered import Metered
 from tests.support.lane import Lane

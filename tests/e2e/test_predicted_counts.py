@@ -19,9 +19,9 @@ from fsd_inference.cost.prices import load_prices
 from fsd_inference.forecast.counts import count_usage
 from fsd_inference.forecast.sampling import sample_payloads
 from fsd_inference.partitioning import load_plan, partition
-from fsd_inference.records import Usage
 from fsd_inference.report.pricing import price
 from fsd_inference.units import usd_text
+from fsd_inference.usage import Usage
 from tests.support.runs import session
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("aws_configuration")]

@@ -52,8 +52,8 @@ def test_uneven_layers_and_three_micro_batches(channel: str, stack: Path, uneven
         # The session answers again: nothing of the first run is in the way.
         assert same(distributed.infer(x[:7]).outputs, serial(network, x[:7]))
     ranks = answer.report.ranks
-    assert {rank["rank"]: rank["starter"] for rank in ranks} == {0: None, 1: 0, 2: 0, 3: 1, 4: 1}
-    assert len({rank["process"] for rank in ranks}) == 5
+    assert {rank.rank: rank.starter for rank in ranks} == {0: None, 1: 0, 2: 0, 3: 1, 4: 1}
+    assert len({rank.process for rank in ranks}) == 5
 
 
 @pytest.mark.emulator
@@ -75,7 +75,7 @@ def test_ranks_on_every_kernel_path(path: str, uneven: Uneven, monkeypatch: pyte
     monkeypatch.setenv("FSD_KERNEL", path)  # for the processes of the ranks
     with session(network, "local", workers=3, partition="block", micro_batches=2) as distributed:
         answer = distributed.infer(x)
-    assert {rank["simd"] for rank in answer.report.ranks} == {path}
+    assert {rank.simd for rank in answer.report.ranks} == {path}
     assert same(answer.outputs, expected)
 
 
@@ -135,7 +135,7 @@ def test_the_event_log_of_a_real_run_shows_overlap() -> None:
         report = distributed.infer(x).report
     overlapped = 0
     for rank in report.ranks:
-        events = {(name, layer, m): (start, end) for name, layer, m, start, end in rank["events"]}
+        events = {(name, layer, m): (start, end) for name, layer, m, start, end in rank.events}
         for (name, layer, m), (_, end) in events.items():
             if name == "interior":
                 assert events["boundary", layer, m][1] <= events["send", layer, m][0] <= end

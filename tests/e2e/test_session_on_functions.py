@@ -24,7 +24,7 @@ from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.cost.metered import function_times
 from fsd_inference.errors import SettingError, WorkerDiedError
 from fsd_inference.limits import HASH_FOLDERS
-from fsd_inference.records import StackSpec
+from fsd_inference.stack_description import StackSpec
 from tests.support.cli import Fsd, fsd_in
 from tests.support.functions import functions_stack
 from tests.support.processes import processes_of, wait_until
@@ -104,8 +104,8 @@ def test_a_session_answers_bit_for_bit(
         answers = [session.infer(inputs) for _ in range(2)]
     for answer in answers:
         assert same(answer.outputs, expected)
-        assert len({rank["process"] for rank in answer.report.ranks}) == workers
-        assert os.getpid() not in {rank["process"] for rank in answer.report.ranks}
+        assert len({rank.process for rank in answer.report.ranks}) == workers
+        assert os.getpid() not in {rank.process for rank in answer.report.ranks}
     seconds = ", ".join(f"{answer.report.wall_s:.1f}" for answer in answers)
     print(f"{channel}, P={workers}, {'one call' if synchronous else 'followed'}: {seconds} s")
 
@@ -177,8 +177,8 @@ def test_replicas_answer_bit_for_bit(
         assert same(answer.outputs, sparse.csr_array(expected[:samples]))
         report = answer.report
         assert (report.replicas, report.workers, report.samples) == (replicas, 1, samples)
-        assert [rank["rank"] for rank in report.ranks] == list(range(replicas))
-        assert os.getpid() not in {rank["process"] for rank in report.ranks}
+        assert [rank.rank for rank in report.ranks] == list(range(replicas))
+        assert os.getpid() not in {rank.process for rank in report.ranks}
         assert len(report.coordinators) == replicas
         assert report.usage.requests["lambda.invoke"] == 2 * replicas  # a coordinator and a worker each
         workers, coordinators = function_times(report)

@@ -17,7 +17,7 @@ from fsd_inference.aws.lanes import open_lanes
 from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 from tests.support.cli import Fsd, entries, fsd_in
 
 pytestmark = pytest.mark.emulator

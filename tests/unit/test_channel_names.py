@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fsd_inference as fsd
-from fsd_inference.records import RunReport
+from fsd_inference.run_report import RunReport
 from tests.support.cli import fsd_in
 from tests.support.runs import same, serial
 

@@ -27,8 +27,8 @@ from fsd_inference.forecast import calibration
 from fsd_inference.network import random_network
 from fsd_inference.partitioning import write_shards
 from fsd_inference.partitioning.plan import Partition
-from fsd_inference.records import StackSpec
 from fsd_inference.session import Inference, Session
+from fsd_inference.stack_description import StackSpec
 from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.reports import made_up
 

@@ -16,7 +16,7 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import FsdError, InputError, SettingError, WorkerDiedError
 from fsd_inference.limits import DEEPEST_TREE
-from fsd_inference.records import FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
+from fsd_inference.stack_description import FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
 ID = "0123456789abcdef" * 2
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:s-"

@@ -30,8 +30,9 @@ from fsd_inference.errors import (
     StartError,
     WorkerDiedError,
 )
-from fsd_inference.records import FunctionsSpec, LaneSpec, StackSpec, Usage, UsageMeter, WorkerFunction
+from fsd_inference.stack_description import FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 from fsd_inference.store.memory import MemoryStore
+from fsd_inference.usage import Usage, UsageMeter
 
 ID = "0123456789abcdef" * 2
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:s-"

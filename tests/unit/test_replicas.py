@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,13 @@ from fsd_inference.errors import NumericError, SettingError, WorkerDiedError
 from fsd_inference.forecast import predicting
 from fsd_inference.network import Activation, Layer, Network
 from fsd_inference.progress import Silent
-from fsd_inference.records import Usage
 from fsd_inference.report.figures import run_figures
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.executor import Executor, LocalExecutor
 from fsd_inference.session.platforms import ProcessPlatform
 from fsd_inference.session.sharded_network import ShardedNetwork
 from fsd_inference.session.slices import side_by_side, slices
+from fsd_inference.usage import Usage
 from tests.support.runs import same, serial
 
 NETWORK = fsd.random_network([24, 40, 32, 16], connections=6, seed=3)
@@ -80,7 +81,7 @@ def test_a_report_has_a_row_for_each_replica(tmp_path: Path) -> None:
     assert fsd.Report.load(tmp_path) == report
     figures = run_figures(report)
     assert [rank.rank for rank in figures.ranks] == [0, 1, 2]
-    assert all(rank.slices for rank in figures.ranks)
+    assert all(rank.events for rank in figures.ranks)
     page = (tmp_path / "report.html").read_text()
     for said in ("serial, 3 replicas, 50 samples", "threads of one process", "seconds since replica 0 was started"):
         assert said in page
@@ -134,11 +135,9 @@ class Flaky(LocalExecutor):
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         self.attempts[spec.samples] += 1
         ended = super().attempt(spec, on_layer)
-        for report in ended.reports:  # a folder has no requests to count
-            report["usage"] = Usage(Counter({"s3.put": 1}), Counter({"s3.put": 1})).to_json()
-        if self.failing(spec):
-            return Ended(ended.launched, ended.reports, WorkerDiedError("rank 0 died", rank=0))
-        return ended
+        one_put = Usage(Counter({"s3.put": 1}), Counter({"s3.put": 1}))  # a folder has no requests to count
+        ended = replace(ended, reports=[replace(report, usage=one_put) for report in ended.reports])
+        return replace(ended, error=WorkerDiedError("rank 0 died", rank=0)) if self.failing(spec) else ended
 
 
 class FlakyPlatform(ProcessPlatform):
@@ -174,7 +173,7 @@ def test_a_replica_that_fails_is_tried_again_alone() -> None:
     assert executor.attempts == {11: 2, 10: 2}  # the two of ten samples once each
     report = answer.report
     assert (report.attempts, report.replicas, report.samples, report.error) == (2, 3, 31, None)
-    assert [rank["rank"] for rank in report.ranks] == [0, 1, 2]
+    assert [rank.rank for rank in report.ranks] == [0, 1, 2]
     assert report.usage.requests == {"s3.put": 4}  # all attempts', the one that failed among them
     assert list(executor.runs.list("runs/")) == []
     engine.close()
@@ -191,7 +190,7 @@ def test_a_replica_that_fails_for_good_is_named_and_nothing_is_left() -> None:
     assert engine.report is not None
     assert engine.report.error is not None
     assert engine.report.error["message"] == str(caught.value)
-    assert [rank["rank"] for rank in engine.report.ranks] == [0, 1, 2]  # the others' work is told all the same
+    assert [rank.rank for rank in engine.report.ranks] == [0, 1, 2]  # the others' work is told all the same
     assert list(executor.runs.list("runs/")) == []
     engine.close()
 

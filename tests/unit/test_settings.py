@@ -12,7 +12,7 @@ import fsd_inference as fsd
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.config import RunSettings
 from fsd_inference.errors import SettingError
-from fsd_inference.records import FunctionsSpec, StackSpec, WorkerFunction
+from fsd_inference.stack_description import FunctionsSpec, StackSpec, WorkerFunction
 
 NETWORK = fsd.random_network([16] * 4, connections=4, seed=3)
 X = np.random.default_rng(1).random((9, 16), np.float32)
@@ -56,5 +56,5 @@ def test_tuning_reaches_the_ranks() -> None:
     tuning = fsd.Tuning(micro_batches=3, branching=1, overlap=False)
     with fsd.Session(NETWORK, channel="local", workers=3, partition="block", tuning=tuning) as session:
         ranks = session.infer(X).report.ranks
-    assert [rank["starter"] for rank in ranks] == [None, 0, 1]
-    assert {micro_batch for _, layer, micro_batch, *_ in ranks[0]["events"] if layer >= 0} == {0, 1, 2}
+    assert [rank.starter for rank in ranks] == [None, 0, 1]
+    assert {micro_batch for _, layer, micro_batch, *_ in ranks[0].events if layer >= 0} == {0, 1, 2}

@@ -13,8 +13,9 @@ from fsd_inference.engine.rank import Backends
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import RANKS_PER_TOPIC
-from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
+from fsd_inference.usage import UsageMeter
 
 
 def open_aws_backends(

@@ -21,8 +21,9 @@ from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
-from fsd_inference.records import FunctionsSpec, StackSpec, Usage, UsageMeter
+from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
+from fsd_inference.usage import Usage, UsageMeter
 
 _RETRY = RetrySettings()
 _EVENT_AGE_S = 60.0

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from fsd_inference.channels.base import Channel, Expected, Frame, Limits
 from fsd_inference.channels.mailbox import Mailbox
 from fsd_inference.channels.sending import check_frames, check_limits, closed_error, done
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 
 LOCAL_LIMITS = Limits(frame_bytes=64 << 20, batch_frames=1 << 20, batch_bytes=1 << 40)
 """What channels on this machine take: frames that one buffer holds with ease, batches without a limit of their own."""

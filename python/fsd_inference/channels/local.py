@@ -27,8 +27,8 @@ from fsd_inference.channels.in_process import LOCAL_LIMITS
 from fsd_inference.channels.mailbox import Mailbox
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.errors import ChannelError, PeerGoneError, SettingError, reason
-from fsd_inference.records import UsageMeter
 from fsd_inference.threads import start
+from fsd_inference.usage import UsageMeter
 
 _U32 = struct.Struct("<I")
 _READ_BYTES = 1 << 20

@@ -36,9 +36,9 @@ from fsd_inference.limits import (
     UNIT_BYTES,
 )
 from fsd_inference.packing import first_fit
-from fsd_inference.records import EACH_MESSAGE, UsageMeter
 from fsd_inference.retrying import send
 from fsd_inference.threads import ThreadPool
+from fsd_inference.usage import EACH_MESSAGE, UsageMeter
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient

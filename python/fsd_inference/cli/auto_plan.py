@@ -13,7 +13,7 @@ from fsd_inference.units import seconds_text, usd_text
 
 if TYPE_CHECKING:
     from fsd_inference.forecast.payloads import Payloads
-    from fsd_inference.records import StackSpec
+    from fsd_inference.stack_description import StackSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import FileFormatError
 
 if TYPE_CHECKING:
-    from fsd_inference.records import RunReport
+    from fsd_inference.run_report import RunReport
 
 EXAMPLES = examples(
     "fsd calibrate -o kernel.json",
@@ -44,7 +44,7 @@ def calibrate(
     from fsd_inference.forecast.calibration import machine, measure_kernel  # noqa: PLC0415
     from fsd_inference.forecast.fitting import fit_services  # noqa: PLC0415
     from fsd_inference.forecast.timing import load_timing, timing_json  # noqa: PLC0415
-    from fsd_inference.records import REPORT_FILE  # noqa: PLC0415
+    from fsd_inference.run_report import REPORT_FILE  # noqa: PLC0415
 
     out = Output(as_json)
     check_output(output)
@@ -67,7 +67,7 @@ def calibrate(
 
 def _read(path: Path) -> RunReport:
     from fsd_inference.forecast.fitting import check_report  # noqa: PLC0415
-    from fsd_inference.records import RunReport  # noqa: PLC0415
+    from fsd_inference.run_report import RunReport  # noqa: PLC0415
 
     report = RunReport.load(path)
     try:

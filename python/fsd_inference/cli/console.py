@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # rich is imported where something is drawn, so that commands
     from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
 
-    from fsd_inference.records import Usage
+    from fsd_inference.usage import Usage
 
 
 class Tasks(Protocol):

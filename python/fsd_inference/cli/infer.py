@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
     from fsd_inference.forecast.payloads import Payloads
-    from fsd_inference.records import Prediction, StackSpec
+    from fsd_inference.prediction import Prediction
     from fsd_inference.session import Inference, Session
+    from fsd_inference.stack_description import StackSpec
 
 EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --categories categories.tsv",

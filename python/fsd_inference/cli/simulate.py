@@ -146,7 +146,8 @@ def _told(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, Any]
         cost = run_cost(first.usage, first.function_times(), prices, samples=samples)
     ranks = first.report().ranks
     seconds = {
-        name: max(rank[f"{name}_s"] for rank in ranks) for name in ("load", "compute", "pack", "unpack", "wait", "send")
+        name: max(getattr(rank, f"{name}_s") for rank in ranks)
+        for name in ("load", "compute", "pack", "unpack", "wait", "send")
     }
     record = {
         "channel": first.scenario.channel,

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 
 from fsd_inference.config import RunSettings
-from fsd_inference.records import Usage
+from fsd_inference.usage import Usage
 
 _STATUSES, _METRICS, _CLAIM = 3, 1, 1
 """Objects that a coordinator writes: the status when it begins, when rank 0 is started, at the end."""

@@ -31,7 +31,7 @@ from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.receive_model import ReceiveModel
 from fsd_inference.limits import HASH_FOLDERS, KEYS_A_REQUEST, SUMMARY_BYTES
 from fsd_inference.partitioning.plan import ExchangePlan
-from fsd_inference.records import EACH_MESSAGE, Usage
+from fsd_inference.usage import EACH_MESSAGE, Usage
 
 _EACH = f"sns.publish{EACH_MESSAGE}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import FileFormatError, SettingError
-from fsd_inference.fields import Fields
 from fsd_inference.forecast.timing import Sourced
-from fsd_inference.records import RunReport
+from fsd_inference.rank_report import RankReport
+from fsd_inference.run_report import RunReport
 
 _LEAST = 20
 """Observations that a percentile needs at least."""
@@ -76,23 +75,18 @@ def _is_of_services(report: RunReport) -> bool:
 
 
 class _Rank:
-    """What one rank's report says."""
+    """What fits are made of in one rank's report."""
 
-    def __init__(self, report: object, where: str) -> None:
-        fields = Fields(report, where)
-        self.number, self.starter = fields.take_count("rank"), fields.take_count_if("starter")
-        self.started, self.ended = fields.take_number("started"), fields.take_number("ended")
-        self.bytes = [
-            Fields(layer, f"{where}layers[{i}].").take_count("bytes")
-            for i, layer in enumerate(fields.take("layers", list))
-        ]
-        sent = fields.take_if("sent_to", list) or []
-        self.targets = {int(_row(row, f"{where}sent_to[{i}]", 3)[0]) for i, row in enumerate(sent)}
+    def __init__(self, report: RankReport) -> None:
+        if report.started is None or report.ended is None:
+            raise FileFormatError(f"rank {report.rank} of the report does not say when it started and ended")
+        self.number, self.starter = report.rank, report.starter
+        self.started, self.ended = report.started, report.ended
+        self.bytes = [layer.bytes for layer in report.layers]
+        self.targets = {sent.target for sent in report.sent_to or ()}
         self.ends: dict[str, dict[tuple[int, int], tuple[float, float]]] = defaultdict(dict)
-        for i, event in enumerate(fields.take("events", list)):
-            name, numbers = (event[0], event[1:]) if isinstance(event, list) and event else ("", event)
-            layer, micro_batch, start, end = _row(numbers, f"{where}events[{i}]", 4)
-            self.ends[str(name)][int(layer), int(micro_batch)] = start, end
+        for name, layer, micro_batch, start, end in report.events:
+            self.ends[name][layer, micro_batch] = start, end
 
     def sends(self) -> list[tuple[float, float]]:
         """Return the seconds and bytes of each send of a step."""
@@ -106,17 +100,10 @@ class _Rank:
         ]
 
 
-def _row(value: object, where: str, count: int) -> list[float]:
-    numbers = [each for each in value if isinstance(each, int | float)] if isinstance(value, list) else []
-    if len(numbers) != count or value != numbers or not all(map(math.isfinite, numbers)):
-        raise FileFormatError(f"'{where}' must hold {count} numbers, not {value!r:.60}")
-    return numbers
-
-
 def _ranks(report: RunReport) -> list[_Rank]:
     if not report.ranks:
         raise FileFormatError("'ranks' is empty: no rank says what it did when")
-    return [_Rank(each, f"ranks[{index}].") for index, each in enumerate(report.ranks)]
+    return [_Rank(each) for each in report.ranks]
 
 
 def _lags(ranks: Sequence[_Rank]) -> list[float]:

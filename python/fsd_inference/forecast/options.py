@@ -8,7 +8,7 @@ from typing import Any
 
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import ACCOUNT_CONCURRENCY, LARGEST_FUNCTION_MB
-from fsd_inference.records import ARCHITECTURES
+from fsd_inference.prediction import ARCHITECTURES
 from fsd_inference.units import seconds_text, usd_text
 
 MOST_SAMPLES = 1_000_000_000

@@ -28,8 +28,8 @@ from fsd_inference.forecast.speed import threads
 from fsd_inference.forecast.times import RunTimes, predict_times
 from fsd_inference.forecast.timing import Sourced, Timing
 from fsd_inference.limits import DEEPEST_TREE, INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
-from fsd_inference.records import Usage
 from fsd_inference.units import seconds_text, usd_text
+from fsd_inference.usage import Usage
 
 KEPT_WARM_S = 300.0
 """How long an idle function is taken to stay warm: stated, as AWS does not say (2026-11)."""

@@ -27,7 +27,9 @@ from fsd_inference.forecast.work import Work, rank_work, whole_plan, whole_work
 from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.network import Network
 from fsd_inference.partitioning.plan import ExchangePlan, Partition
-from fsd_inference.records import FunctionTime, Prediction, StackSpec, Usage
+from fsd_inference.prediction import FunctionTime, Prediction
+from fsd_inference.stack_description import StackSpec
+from fsd_inference.usage import Usage
 
 _SAMPLES, _EDGES = 512, 16
 """Samples of the batch that are pushed through the network, and edges of an exchange that are packed, at most."""

@@ -26,7 +26,7 @@ from fsd_inference.forecast.timing import REQUESTS, Timing
 from fsd_inference.forecast.work import Work
 from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.partitioning.plan import ExchangePlan
-from fsd_inference.records import FunctionTime
+from fsd_inference.prediction import FunctionTime
 
 CHANNELS = ("serial", "local", "queue", "object", "mpi")
 _LAUNCHES = 5  # whose median is taken

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from fsd_inference.errors import InputError
 from fsd_inference.network import Layer, Network
 from fsd_inference.partitioning.balance import imbalance, loads
-from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition
-from fsd_inference.records import PlanVolumes
+from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition, PlanVolumes
 
 
 def needed(layer: Layer, owners: NDArray[np.int32], workers: int) -> NDArray[np.bool_]:

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.partitioning.plan import PLAN_DIGEST_BYTES
-from fsd_inference.records import PlanVolumes
+from fsd_inference.partitioning.plan import PLAN_DIGEST_BYTES, PlanVolumes
 
 MANIFEST_FILE = "manifest.json"
 PLAN_FILE = "plan.safetensors"

@@ -188,3 +188,26 @@ def plan_digest(network_digest: bytes, partition: Partition, plan: ExchangePlan)
             digest.update(np.array(head, "<i8").tobytes())
             digest.update(edge.rows.astype("<i4").tobytes())
     return digest.digest()[:PLAN_DIGEST_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanVolumes:
+    """What a partition makes the workers exchange.
+
+    Attributes
+    ----------
+    row_sends : int
+        (row, target) pairs, summed over the L-1 exchanges.
+    largest_sender, largest_receiver : tuple of int
+        Per exchange: the most rows that one rank sends, and receives.
+    imbalance : float
+        The largest rank's connections over the even share, the worst layer.
+    seconds : float
+        Time the partitioner took.
+    """
+
+    row_sends: int
+    largest_sender: tuple[int, ...]
+    largest_receiver: tuple[int, ...]
+    imbalance: float
+    seconds: float

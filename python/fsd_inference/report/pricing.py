@@ -9,7 +9,7 @@ from fsd_inference.cost.model import Cost, run_cost
 from fsd_inference.cost.prices import PriceTable, load_prices
 from fsd_inference.errors import InputError
 from fsd_inference.limits import MB_PER_VCPU
-from fsd_inference.records import RunReport
+from fsd_inference.run_report import RunReport
 
 
 @dataclass(frozen=True, slots=True)

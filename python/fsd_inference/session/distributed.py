@@ -21,8 +21,8 @@ from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunErr
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.logs import Logger
 from fsd_inference.network import Network
+from fsd_inference.prediction import Prediction
 from fsd_inference.progress import Progress, task
-from fsd_inference.records import Prediction
 from fsd_inference.report import Report
 from fsd_inference.session.collecting import collect
 from fsd_inference.session.executor import Executor

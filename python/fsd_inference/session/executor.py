@@ -11,10 +11,11 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.spec import LaunchSpec
-from fsd_inference.records import StackSpec, Usage
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.store.open import open_store
 from fsd_inference.temporary import TemporaryFolder
+from fsd_inference.usage import Usage
 
 
 class Executor(Protocol):

@@ -10,9 +10,9 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.forecast.memory import function_mb
 from fsd_inference.forecast.payloads import dense_payloads
 from fsd_inference.progress import Progress, task, told_of_waits
-from fsd_inference.records import StackSpec
 from fsd_inference.session.executor import Executor, LocalExecutor
 from fsd_inference.session.sharded_network import ShardedNetwork, StoredPlan
+from fsd_inference.stack_description import StackSpec
 
 # boto3 takes a third of a second to import, which sessions without AWS need not wait for.
 

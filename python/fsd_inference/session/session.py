@@ -29,7 +29,8 @@ from fsd_inference.streams import open_descriptors
 
 if TYPE_CHECKING:
     from fsd_inference.forecast.payloads import Payloads
-    from fsd_inference.records import Prediction, StackSpec
+    from fsd_inference.prediction import Prediction
+    from fsd_inference.stack_description import StackSpec
 
 
 class Session:

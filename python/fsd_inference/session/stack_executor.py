@@ -21,9 +21,10 @@ from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import FsdError, SettingError
 from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.spec import LaunchSpec
-from fsd_inference.records import StackSpec, Usage, UsageMeter
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder, finalizer
+from fsd_inference.usage import Usage, UsageMeter
 
 _LANE_WAIT_S = 120.0
 """How long an attempt waits for a lane that others hold."""

@@ -12,11 +12,11 @@ from fsd_inference.engine.messages import Step
 from fsd_inference.forecast.frames import Batch, Outgoing, units
 from fsd_inference.forecast.token_bucket import TokenBucket
 from fsd_inference.limits import BATCH_ENTRIES, SENDERS
-from fsd_inference.records import EACH_MESSAGE
 from fsd_inference.simulator.channels import Incoming, StepModel
 from fsd_inference.simulator.rank import Rank
 from fsd_inference.simulator.scenario import Scenario
 from fsd_inference.simulator.services import Listener, Services
+from fsd_inference.usage import EACH_MESSAGE
 
 _EACH = f"sns.publish{EACH_MESSAGE}"
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 
 from fsd_inference.channels.pace import Pace, PaceSettings
-from fsd_inference.engine.timeline import Interval
 from fsd_inference.engine.worker import Worker
 from fsd_inference.limits import STARTERS
 from fsd_inference.partitioning.plan import RankPlan
+from fsd_inference.rank_report import Interval
 from fsd_inference.simulator.resources import Bandwidth, Semaphore
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.config import RunSettings
 from fsd_inference.cost.metered import COORDINATOR_MB
-from fsd_inference.engine.rank_report import layer_table, longest, most_events
-from fsd_inference.engine.timeline import Interval
+from fsd_inference.engine.reporting import activity_report
 from fsd_inference.errors import RunError, SettingError
 from fsd_inference.forecast.frames import ChannelLimits, sent_between
 from fsd_inference.forecast.payloads import Payloads
@@ -20,7 +18,10 @@ from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
 from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
 from fsd_inference.partitioning.plan import ExchangePlan, Partition
-from fsd_inference.records import FunctionTime, RunReport, Usage
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.rank_report import Interval, RankReport, SentTo
+from fsd_inference.run_report import RunReport
+from fsd_inference.usage import Usage
 
 CHANNELS = ("local", "queue", "object", "mpi")
 
@@ -130,29 +131,18 @@ class SimulatedRank:
     intervals: tuple[Interval, ...]
     sent: tuple[tuple[int, int, float], ...]
 
-    def report(self, workers: int) -> dict[str, Any]:
-        """Return the rank's part of a report, as ranks write it."""
-        table: list[dict[str, Any]] = [dict(row) for row in layer_table(self.intervals, self.layers)]
-        for row in table:
-            row["frames"] = row["bytes"] = row["requests"] = 0  # requests are counted of the run, not of a layer
-        for layer, frames, size in self.sent:
-            if layer < self.layers:
-                table[layer]["frames"] += frames
-                table[layer]["bytes"] += round(size)
-        events, left_out = longest(self.intervals, most_events(workers))
-        columns = ("compute_s", "pack_s", "unpack_s", "wait_s", "send_s")
-        return {
-            "rank": self.rank,
-            "starter": self.starter,
-            "started": self.started,
-            "ended": self.ended,
-            "load_s": sum(each.end - each.start for each in self.intervals if each.name == "load"),
-            **{name: sum(row[name] for row in table) for name in columns},
-            "layers": table,
-            "events": [list(event) for event in events],
-            "events_left_out": {name: list(found) for name, found in left_out.items()},
-            "error": None,
-        }
+    def report(self, workers: int) -> RankReport:
+        """Return what the rank would report; its requests are counted of the run, not of a layer."""
+        return activity_report(
+            rank=self.rank,
+            starter=self.starter,
+            started=self.started,
+            ended=self.ended,
+            workers=workers,
+            layers=self.layers,
+            intervals=self.intervals,
+            sent=self.sent,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +199,7 @@ class SimulatedRun:
         plan = self.scenario.plan
         if self.error is None:
             sent = self._sent_between()
-            for rank in ranks:
-                frames, sizes = sent[:, rank["rank"]]
-                rank["sent_to"] = [[int(t), int(frames[t]), round(sizes[t])] for t in np.flatnonzero(frames)]
+            ranks = [replace(rank, sent_to=_targets(*sent[:, rank.rank])) for rank in ranks]
         return RunReport(
             channel=self.scenario.channel,
             workers=len(self.ranks),
@@ -220,8 +208,8 @@ class SimulatedRun:
             connections=int(work.connections.sum()),
             wall_s=self.wall_s,
             launch_s=self.launch_s,
-            load_s=max(rank["load_s"] for rank in ranks),
-            compute_s=max(rank["compute_s"] for rank in ranks),
+            load_s=max(rank.load_s for rank in ranks),
+            compute_s=max(rank.compute_s for rank in ranks),
             peak_rss_bytes=0,
             row_sends=sum(edge.rows.size * len(edge.targets) for exchange in plan.exchanges for edge in exchange),
             usage=self.usage,
@@ -229,3 +217,8 @@ class SimulatedRun:
             simd="simulated",
             ranks=ranks,
         )
+
+
+def _targets(frames: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[SentTo, ...]:
+    """Return what a rank sent to each other, ascending, from frames and bytes by target."""
+    return tuple(SentTo(int(target), int(frames[target]), round(sizes[target])) for target in np.flatnonzero(frames))

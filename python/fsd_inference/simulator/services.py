@@ -13,10 +13,10 @@ from fsd_inference.forecast.draws import Draws
 from fsd_inference.forecast.frames import Outgoing
 from fsd_inference.forecast.speed import Speed
 from fsd_inference.forecast.timing import REQUESTS
-from fsd_inference.records import Usage
 from fsd_inference.simulator.clock import Clock
 from fsd_inference.simulator.rank import Rank
 from fsd_inference.simulator.scenario import Scenario
+from fsd_inference.usage import Usage
 
 
 class Listener(Protocol):

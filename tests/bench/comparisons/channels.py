@@ -23,7 +23,8 @@ from fsd_inference.forecast.times import predict_times
 from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
 from fsd_inference.partitioning.plan import Edge, ExchangePlan
-from fsd_inference.records import FunctionTime, Usage
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.usage import Usage
 
 CHANNELS = ("queue", "object", "express")
 CAUTIOUS = Billing()

@@ -15,7 +15,7 @@ from fsd_inference.forecast.receive_model import ReceiveModel
 from fsd_inference.forecast.timing import Sourced
 from fsd_inference.limits import BATCH_ENTRIES
 from fsd_inference.partitioning.plan import ExchangePlan
-from fsd_inference.records import RunReport
+from fsd_inference.run_report import RunReport
 from fsd_inference.simulator import Scenario
 from tests.support.one_by_one.host import Host
 from tests.support.one_by_one.simulation import simulate_one_by_one

@@ -12,8 +12,8 @@ from fsd_inference.errors import ChannelError
 from fsd_inference.forecast.frames import Batch, Outgoing, units
 from fsd_inference.forecast.token_bucket import TokenBucket
 from fsd_inference.limits import BATCH_ENTRIES
-from fsd_inference.records import EACH_MESSAGE
 from fsd_inference.simulator.scenario import Scenario
+from fsd_inference.usage import EACH_MESSAGE
 from tests.support.one_by_one.listener import EventListener
 from tests.support.one_by_one.rank import EventRank, Message
 from tests.support.one_by_one.services import EventServices, HostServices

@@ -15,7 +15,7 @@ from fsd_inference.forecast.counts import count_own
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.payloads import dense_payloads
 from fsd_inference.partitioning.plan import ExchangePlan
-from fsd_inference.records import Usage
+from fsd_inference.usage import Usage
 
 
 def test_the_pauses_are_those_of_who_pauses() -> None:

@@ -27,8 +27,8 @@ from fsd_inference.forecast.receive_model import ReceiveModel
 from fsd_inference.forecast.sampling import sample_payloads
 from fsd_inference.kernels import encode_block
 from fsd_inference.partitioning import Edge, ExchangePlan, load_plan, partition
-from fsd_inference.records import Usage
 from fsd_inference.store.s3 import _spans
+from fsd_inference.usage import Usage
 from tests.support.frame_by_frame import FrameSize, cut_frames, extra_reads, publish_batches
 from tests.support.one_by_one.fitting import ObservedRun, fit_receive_model
 

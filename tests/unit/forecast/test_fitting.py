@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -76,15 +74,9 @@ def test_what_cannot_be_fitted_is_said() -> None:
         fit_services([replace(report, channel="local")])
     with pytest.raises(SettingError, match="give some"):
         fit_host([])
-    wrong: list[tuple[list[Any], str]] = [
-        ([], "no rank says what it did when"),
-        ([{}], r"'ranks\[0\].rank' is missing"),
-        ([1], r"ranks\[0\] must be a JSON object"),
-        ([report.ranks[0] | {"started": math.nan}], r"'ranks\[0\].started' must be a number"),
-        ([report.ranks[0] | {"events": [["send", 0, 0, 1.0]]}], r"'ranks\[0\].events\[0\]' must hold 4 numbers"),
-        ([report.ranks[0] | {"events": ["send"]}], r"'ranks\[0\].events\[0\]' must hold 4 numbers, not 'send'"),
-        ([report.ranks[0] | {"sent_to": [["one", 1, 1]]}], r"'ranks\[0\].sent_to\[0\]' must hold 3 numbers"),
-    ]
-    for ranks, said in wrong:
-        with pytest.raises(FileFormatError, match=said):
+    with pytest.raises(FileFormatError, match="no rank says what it did when"):
+        fit_services([replace(report, ranks=[])])
+    for silent in (replace(report.ranks[2], started=None), replace(report.ranks[2], ended=None)):
+        ranks = [*report.ranks[:2], silent]
+        with pytest.raises(FileFormatError, match="rank 2 of the report does not say when it started and ended"):
             fit_services([replace(report, ranks=ranks)])

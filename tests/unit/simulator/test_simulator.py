@@ -19,7 +19,7 @@ from fsd_inference.forecast.payloads import dense_payloads
 from fsd_inference.forecast.timing import Sourced, load_timing
 from fsd_inference.forecast.work import rank_work
 from fsd_inference.partitioning import exchange_plan
-from fsd_inference.records import RunReport
+from fsd_inference.run_report import RunReport
 from fsd_inference.simulator import Chances, Scenario, simulate, with_seed
 from tests.integration.test_schedules import Case, cases
 from tests.support.frame_by_frame import publish_batches, step_frames
@@ -255,13 +255,13 @@ def test_a_run_can_be_priced_and_reported() -> None:
     assert run_cost(found.usage, functions, load_prices(), samples=12).usd > 0
     report = found.report()
     assert RunReport.from_json(report.to_json()).to_json() == report.to_json()
-    sent = [sum(to[1] for to in rank["sent_to"]) for rank in report.ranks]
+    sent = [sum(to.frames for to in rank.sent_to or ()) for rank in report.ranks]
     assert sum(sent) >= found.usage.frames  # a frame for several targets counts for each
     for rank in report.ranks:
-        assert len(rank["layers"]) == 5
-        assert rank["ended"] > rank["started"]
-        assert rank["load_s"] > 0
-    assert sum(layer["frames"] for rank in report.ranks for layer in rank["layers"]) == found.usage.frames - 3
+        assert len(rank.layers) == 5
+        assert (rank.lived_s or 0.0) > 0
+        assert rank.load_s > 0
+    assert sum(layer.frames for rank in report.ranks for layer in rank.layers) == found.usage.frames - 3
 
 
 def test_nonsense_is_refused() -> None:
