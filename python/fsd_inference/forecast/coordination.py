@@ -1,7 +1,7 @@
 """Requests of a run on functions that its ranks do not make: its coordinator's, and its client's.
 
 Both poll, so that their requests follow from how long the run takes; the pauses are those of `aws.coordination` and
-`aws.lambda_home`.
+`aws.lambda_executor`.
 """
 
 from __future__ import annotations
