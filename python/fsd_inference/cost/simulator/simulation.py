@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fsd_inference.channels.base import Expected, Frame, Kind
+from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.cost.simulator.bulk import BulkObjectModel, BulkQueueModel
 from fsd_inference.cost.simulator.clock import Clock
 from fsd_inference.cost.simulator.direct_model import DirectModel
@@ -65,7 +65,6 @@ from fsd_inference.errors import ChannelError, RunError, as_run_error
 from fsd_inference.limits import SUMMARY_BYTES
 from fsd_inference.partition.plan import rank_plans
 
-_FRAMES = (Frame(Kind.DATA, 0, 0, (0,), b""),)
 """What the state machine is told that it has to send: how much that is, `Traffic` says."""
 MOST_ONE_BY_ONE = 128
 """Ranks up to which each request is an event of its own."""
@@ -289,7 +288,7 @@ class _Simulation:
 
     def _abort(self, rank: Rank, error: RunError) -> None:
         payload = abort_payload(error)
-        told = Arrived(Kind.ABORT, 0, 0, rank.number, 0, 0, 1, payload)
+        told = Arrived(Kind.ABORT, 0, 0, rank.number, 0, complete=True, payload=payload)
         for other in self.ranks:
             if other is not rank:
                 travels = self.draws.latency("publish") + self.draws.latency("receive")
@@ -353,8 +352,7 @@ class _Simulation:
                 rank.note(name, *step, start, start + part * stretch)
                 start += part * stretch
         rank.idle_since = now
-        has_frames = phase is not Phase.INTERIOR and bool(rank.plan.sends[step.layer])
-        self._tell(rank, Computed(step, phase, _FRAMES if has_frames else ()))
+        self._tell(rank, Computed(step, phase))
 
     def _store(self, rank: Rank) -> None:
         since, size = self.clock.now, 0.0
@@ -439,7 +437,7 @@ class _Simulation:
             rank.note("receive", layer, micro_batch, now, now)
             if layer == self.layers:
                 for source, _ in held.pop((layer, micro_batch)):
-                    self._tell(rank, Arrived(Kind.GATHER, layer, 0, source, 0, 0, 1))
+                    self._tell(rank, Arrived(Kind.GATHER, layer, 0, source, 0, complete=True))
             elif len(held[layer, micro_batch]) == len(rank.plan.receives[layer + 1]):
                 # As long as the step lacks more, the state machine can do nothing about it.
                 self._tell(rank, ArrivedEdges(layer, micro_batch, held.pop((layer, micro_batch))))
