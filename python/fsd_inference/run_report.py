@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fsd_inference.atomic import filled_directory, write_text
+from fsd_inference.channel_names import current_name
 from fsd_inference.errors import FileFormatError
 from fsd_inference.fields import Fields
 from fsd_inference.prediction import Prediction
@@ -143,7 +144,7 @@ class RunReport:
         if (version := fields.take_or("version", _VERSION)) != _VERSION:
             raise FileFormatError(f"reports of version {version} are not known; this release reads {_VERSION}")
         return cls(
-            channel=fields.take("channel", str),
+            channel=current_name(fields.take("channel", str)),
             workers=fields.take_count("workers", least=1),
             samples=fields.take_count("samples"),
             layers=fields.take_count("layers"),

@@ -13,9 +13,9 @@ import pytest
 from scipy import sparse
 
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.cost.simulator import simulate
-from fsd_inference.cost.timing import Sourced, timing_json
+from fsd_inference.forecast.timing import Sourced, timing_json
 from fsd_inference.network import random_network
+from fsd_inference.simulator import simulate
 from tests.support.cli import Fsd, fsd_in
 from tests.support.scenarios import scenario
 

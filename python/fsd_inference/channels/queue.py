@@ -32,6 +32,7 @@ from fsd_inference.limits import (
     LEAST_MESSAGE_BYTES,
     MESSAGE_BYTES,
     RANKS_PER_TOPIC,
+    SENDERS,
     UNIT_BYTES,
 )
 from fsd_inference.packing import first_fit
@@ -86,7 +87,7 @@ class QueueSettings:
     """
 
     message_bytes: int = MESSAGE_BYTES
-    senders: int = 4
+    senders: int = SENDERS
     delete: bool = False
     retry: RetrySettings = field(default_factory=RetrySettings)
 

@@ -11,17 +11,17 @@ from scipy import sparse
 
 from fsd_inference import kernels
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.frames import Payloads
 from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.engine.reporting import rank_report
 from fsd_inference.engine.serial import SerialRun, run_serial
 from fsd_inference.errors import AbortedError, RunError
+from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.network import Network
 from fsd_inference.prediction import Prediction
+from fsd_inference.progress import Progress, task
 from fsd_inference.rank_report import Interval, RankReport
 from fsd_inference.report import Report
 from fsd_inference.session.inference import Inference
-from fsd_inference.session.progress import Progress, task
 from fsd_inference.session.slices import concatenated, of_replica, side_by_side, slices
 from fsd_inference.usage import Usage
 
@@ -60,7 +60,7 @@ class Alone:
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:  # noqa: ARG002
         """Say how long a batch will take; see `Session.predict`. What is known of exchanges does not matter."""
-        from fsd_inference.session.predicting import predict_alone  # noqa: PLC0415 - few runs are predicted
+        from fsd_inference.forecast.predicting import predict_alone  # noqa: PLC0415 - few runs are predicted
 
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
         return predict_alone(network, self._settings, batch, sizes, is_loaded=self._kernels is not None)

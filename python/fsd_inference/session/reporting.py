@@ -9,7 +9,7 @@ from fsd_inference import kernels
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import RunError
-from fsd_inference.partition import Manifest
+from fsd_inference.partitioning import Manifest
 from fsd_inference.prediction import Prediction
 from fsd_inference.report import Report
 from fsd_inference.usage import Usage
