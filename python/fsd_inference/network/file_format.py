@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 
 from fsd_inference.atomic import atomic_directory
 from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import Activation, Layer, index_dtype
 from fsd_inference.network.source import LayerSource, network_digest
 
@@ -59,6 +60,9 @@ def write_network(
     name: str,
     layers: Iterable[Layer],
     progress: Callable[[int], object] | None = None,
+    *,
+    origin: str | None = None,
+    labels: NDArray[Any] | None = None,
 ) -> None:
     """Write layers, each taken when the one before is written; the directory appears when it is complete.
 
@@ -72,6 +76,8 @@ def write_network(
         That fit each other.
     progress : callable, optional
         Called with the number of layers done after each layer.
+    origin, labels : optional
+        As `Network` has them; left out of the manifest if None.
 
     Raises
     ------
@@ -110,6 +116,10 @@ def write_network(
             "group_bytes": sizes,
             "layers": records,
         }
+        if origin is not None:
+            manifest["origin"] = origin
+        if labels is not None:
+            manifest["labels"] = labels.tolist()
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -125,6 +135,10 @@ class LayersInFiles(LayerSource):
     ----------
     name : str
         What people call it.
+    origin : str or None
+        What it was imported from.
+    labels : ndarray or None, shape (n_out,)
+        What each output of the last layer stands for.
 
     Raises
     ------
@@ -159,6 +173,13 @@ class LayersInFiles(LayerSource):
         for group, size in enumerate(sizes):
             _check_size(folder / _group_name(group), size)
         self.widths = (self._records[0].inputs, *(record.outputs for record in self._records))
+        self.origin: str | None = fields.get("origin", (str, type(None)))
+        self.labels: NDArray[Any] | None = None
+        if (labels := fields.get("labels", (list, type(None)))) is not None:
+            try:
+                self.labels = checked_labels(labels, self.widths[-1])
+            except InputError:
+                raise fields.wrong("labels") from None
 
     def layer(self, index: int) -> Layer:
         """Read layer `index` and compare it with its digest."""

@@ -70,7 +70,7 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
             arrays = read_npz(file)
             if "bits" in arrays:
                 return _from_bits(arrays["bits"], features, str(file))
-            return _from_parts(_saved_parts(arrays, str(file)), features, str(file))
+            return _from_parts(saved_parts(arrays, str(file)), features, str(file))
         if file.name.lower().endswith((".tsv", ".tsv.gz")):
             return _from_text(file, features)
     except MemoryError as error:
@@ -152,8 +152,14 @@ def _from_text(file: Path, features: int | None) -> sparse.csr_array:
     return _with_int32(csr, str(file))
 
 
-def _saved_parts(arrays: Mapping[str, NDArray[Any]], what: str) -> SparseParts:
-    """Return the parts of the sparse array that `scipy.sparse.save_npz` wrote, of any release."""
+def saved_parts(arrays: Mapping[str, NDArray[Any]], what: str) -> SparseParts:
+    """Return the parts of the sparse array that `scipy.sparse.save_npz` wrote, of any release.
+
+    Raises
+    ------
+    FileFormatError
+        If `what`, the file, holds something else.
+    """
     if "format" not in arrays:
         raise FileFormatError(
             f"{what} holds no sparse array, but {', '.join(map(repr, arrays))}; "

@@ -6,10 +6,16 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
 
 from fsd_inference.errors import InputError
 from fsd_inference.network.checks import shown
 from fsd_inference.network.file_format import LayersInFiles, write_network
+from fsd_inference.network.importing.layers import Activations, layers_from_matrices
+from fsd_inference.network.importing.sklearn import layers_from_estimator
+from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
 from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
 
@@ -27,6 +33,8 @@ class Network:
         At least one; each takes as many inputs as the one before has outputs.
     name : str, optional
         For people; not part of `digest`.
+    labels : array_like, shape (n_out,), optional
+        What each output of the last layer stands for: texts, numbers or truth values; not part of `digest`.
 
     Raises
     ------
@@ -43,7 +51,7 @@ class Network:
     (3, 2, 1)
     """
 
-    def __init__(self, layers: Iterable[Layer], *, name: str = "network") -> None:
+    def __init__(self, layers: Iterable[Layer], *, name: str = "network", labels: ArrayLike | None = None) -> None:
         if not isinstance(layers, Iterable):
             raise InputError(f"a network is made of layers, such as Network([layer]), not of {shown(layers)}")
         held = tuple(layers)
@@ -61,15 +69,96 @@ class Network:
                 )
         self._source: LayerSource = LayersInMemory(held)
         self._name = name
+        self._origin: str | None = None
+        self._labels = None if labels is None else checked_labels(labels, self.widths[-1])
 
     @classmethod
-    def from_source(cls, source: LayerSource, *, name: str = "network") -> Network:
+    def from_matrices(
+        cls,
+        weights: Iterable[Any],
+        biases: Iterable[ArrayLike | None] | None = None,
+        activations: Activations = None,
+        *,
+        name: str = "network",
+        labels: ArrayLike | None = None,
+    ) -> Network:
+        """Make a network of one weight matrix per layer.
+
+        Parameters
+        ----------
+        weights : iterable of sparse arrays or array_likes, shape (n_out, n_in)
+            Rows are outputs, columns are inputs: layer k computes ``activation(weights[k] @ x + biases[k])``. Values
+            are taken as `Layer` does: rounded to float32, duplicates summed, zeros that a sparse array stores kept.
+        biases : iterable of array_like or None, optional
+            One per layer, of shape (n_out,), (1,) or (); 0 where it is None or none are given.
+        activations : Activation, "identity", "relu" or sequence of them, optional
+            One for all layers, or one per layer; by default relu, and identity for the last layer.
+        name, labels : optional
+            As for `Network`.
+
+        Raises
+        ------
+        InputError
+            If matrices do not follow each other by width, or one cannot be a layer; lists all problems, those of values
+            with output and input.
+
+        Examples
+        --------
+        >>> import fsd_inference as fsd
+        >>> network = fsd.Network.from_matrices([[[1, 0, 2], [0, -1, 0]], [[1, 1]]], biases=[None, [0.5]])
+        >>> list(network)
+        [Layer(2 x 3, 3 connections, relu), Layer(1 x 2, 2 connections, identity)]
+        """
+        return cls(layers_from_matrices(weights, biases, activations), name=name, labels=labels)
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any, *, name: str = "network") -> Network:
+        """Make a network of a fitted multilayer perceptron of scikit-learn.
+
+        The activation of the last layer is left out, which does not change the prediction: `labels` are the
+        estimator's ``classes_``, so that ``network.labels[outputs.argmax(axis=1)]`` is ``estimator.predict(x)`` for a
+        classifier, except where rounding to float32 decides between outputs that are nearly equal. The softmax of the
+        outputs is ``predict_proba(x)``. A classifier of two classes has one output in scikit-learn and two here, the
+        first always 0. A multilabel classifier predicts the labels whose output is positive, and a regressor the
+        outputs themselves.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            Fitted, with the activation "relu" or "identity". Weights of zero become no connections. scikit-learn is not
+            imported, and files of pickled estimators are not read: loading one can run any code.
+        name : str, optional
+            For people.
+
+        Raises
+        ------
+        InputError
+            For another estimator, or one that is not fitted or has another activation.
+
+        Examples
+        --------
+        >>> import fsd_inference as fsd, numpy as np
+        >>> from sklearn.neural_network import MLPClassifier
+        >>> estimator = MLPClassifier((4,), solver="lbfgs", random_state=0)
+        >>> estimator = estimator.fit([[0, 0], [0, 1], [4, 0], [4, 1]], ["low", "low", "high", "high"])
+        >>> fsd.Network.from_sklearn(estimator).labels
+        array(['high', 'low'], dtype='<U4')
+        """
+        layers, labels = layers_from_estimator(estimator)
+        network = cls(layers, name=name, labels=labels)
+        network._origin = f"scikit-learn {type(estimator).__name__}"
+        return network
+
+    @classmethod
+    def from_source(cls, source: LayerSource, *, name: str = "network", origin: str | None = None) -> Network:
         """Return a network whose layers are asked of `source` whenever they are needed, and not kept."""
         if not isinstance(source, LayerSource):
             raise InputError(f"the source of a network must be a LayerSource, not {shown(source)}")
         network = cls.__new__(cls)
         network._source = source
         network._name = name
+        network._origin = origin
+        network._labels = None
         return network
 
     @classmethod
@@ -87,7 +176,9 @@ class Network:
             If it is missing, truncated or damaged; damage within a layer shows when that layer is read.
         """
         source = LayersInFiles(path)
-        return cls.from_source(source, name=source.name)
+        network = cls.from_source(source, name=source.name, origin=source.origin)
+        network._labels = source.labels
+        return network
 
     def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:
         """Write the network as a directory, layer by layer; it appears when it is complete.
@@ -104,12 +195,22 @@ class Network:
         InputError
             If something else is in the way, or the place cannot be written.
         """
-        write_network(path, self._name, self, progress)
+        write_network(path, self._name, self, progress, origin=self._origin, labels=self._labels)
 
     @property
     def name(self) -> str:
         """What people call it."""
         return self._name
+
+    @property
+    def origin(self) -> str | None:
+        """What the network was imported from, for people; None if it was not imported."""
+        return self._origin
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """What each output of the last layer stands for, shape (n_out,), read-only; None if that is not known."""
+        return self._labels
 
     @property
     def widths(self) -> tuple[int, ...]:
