@@ -75,6 +75,7 @@ def with_value(matrix: NDArray[Any], row: int, column: int, value: float) -> NDA
 
 
 FIRST, SECOND, THIRD = matrices()
+MIXED: Any = ["a", 1, True, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ FIRST, SECOND, THIRD = matrices()
             "layer 0: the bias of output 2 (counted from 0)",
         ),
         (lambda: Network.from_matrices([FIRST], labels=["a", "b"]), "one for each of its 5 outputs"),
-        (lambda: Network.from_matrices([SECOND], labels=["a", 1, True, 2.0]), "must all be texts, finite numbers or"),
+        (lambda: Network.from_matrices([SECOND], labels=MIXED), "must all be texts, finite numbers or truth values"),
         (lambda: Network.from_matrices([SECOND], labels=[1, 2, 3, np.inf]), "must all be texts, finite numbers or"),
         (lambda: Network.from_matrices([SECOND], labels=[1j, 2j, 3j, 4j]), "must all be texts, finite numbers or"),
     ],
@@ -168,11 +169,11 @@ def test_numbers_decide_on_the_order(tmp_path: Path) -> None:
 
 
 def test_stored_zeros_and_duplicates_are_treated_as_in_a_layer(tmp_path: Path) -> None:
-    stored = sparse.coo_array((np.array([1.0, 2.0, 0.0], np.float16), ([0, 0, 1], [1, 1, 0])), shape=(2, 2))
+    stored = sparse.coo_array(([1.0, 2.0, 0.0], ([0, 0, 1], [1, 1, 0])), shape=(2, 2))
     sparse.save_npz(tmp_path / "layer-1.npz", stored)
     lines = "%%MatrixMarket matrix coordinate real general\n2 2 3\n1 2 1\n1 2 2\n2 1 0\n"
     (tmp_path / "layer-2.mtx").write_text(lines)
-    np.save(tmp_path / "layer-3.npy", [[0, 3], [0.0, 0]])
+    np.save(tmp_path / "layer-3.npy", np.array([[0, 3], [0, 0]]))
     network = import_network(tmp_path)
     assert [layer.connections for layer in network] == [2, 2, 1]
     assert all(layer.weights.toarray().tolist() == [[0, 3], [0, 0]] for layer in network)
@@ -292,7 +293,9 @@ def test_the_same_layer_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", [{"layers": ["fc1"]}, {"bias": 0.5}])
 def test_settings_of_other_sources_are_refused(tmp_path: Path, setting: dict[str, Any]) -> None:
     save(tmp_path, 1, FIRST, ".npy")
-    with pytest.raises(SettingError, match=rf"{next(iter(setting))} cannot be set for .* which is a folder of matrices"):
+    with pytest.raises(
+        SettingError, match=rf"{next(iter(setting))} cannot be set for .* which is a folder of matrices"
+    ):
         import_network(tmp_path, **setting)
 
 

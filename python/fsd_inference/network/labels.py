@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fsd_inference.errors import InputError
-from fsd_inference.network.checks import dense_array, shown
+from fsd_inference.network.checks import shown
 
 
 def checked_labels(labels: ArrayLike, outputs: int) -> NDArray[Any]:
@@ -27,10 +27,10 @@ def checked_labels(labels: ArrayLike, outputs: int) -> NDArray[Any]:
         If there are more or fewer, or they are of another type or of several.
     """
     what = "the labels of a network"
-    given = dense_array(labels, what)
+    given = np.array(labels, dtype=object)  # of mixed types, NumPy would make texts
     if given.shape != (outputs,):
         raise InputError(f"{what} must be 1-D, one for each of its {outputs} outputs, not of shape {given.shape}")
-    listed = given.tolist()
+    listed = [label.item() if isinstance(label, np.generic) else label for label in given]
     kinds = {type(label) for label in listed}
     if len(kinds) == 1 and kinds <= {str, int, float, bool}:
         array = np.array(listed)

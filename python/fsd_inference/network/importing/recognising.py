@@ -147,6 +147,8 @@ def _check_given(path: Path, kind: str, given: Mapping[str, Any], *allowed: str)
 def _check_safetensors(path: Path) -> None:
     """Refuse a file that is neither safetensors nor an index of them, and say what it is instead."""
     try:
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise FileFormatError(f"{path} is neither a file nor a folder")
         with path.open("rb") as stream:
             head = stream.read(_HEADER_START + 1)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons of scikit-learn, taken from the estimator itself: scikit-learn need not be imported."""
+"""Layers of scikit-learn's multilayer perceptrons, taken from the fitted estimator without importing scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fsd_inference.network.layer import IDENTITY, RELU, Layer
 
 _ESTIMATORS = ("MLPClassifier", "MLPRegressor")
 _HIDDEN = {"identity": IDENTITY, "relu": RELU}
-_LEFT_OUT = ("identity", "softmax", "logistic")  # of the last layer: the largest output stays the largest
+_OUTPUT = ("identity", "softmax", "logistic")  # can be left out: the largest output stays the largest
 
 
 def layers_from_estimator(estimator: Any) -> tuple[list[Layer], NDArray[Any] | None]:
@@ -24,39 +24,49 @@ def layers_from_estimator(estimator: Any) -> tuple[list[Layer], NDArray[Any] | N
     Raises
     ------
     InputError
-        If it is another estimator, not fitted, or has activations that a layer cannot do.
+        For another estimator, or one that is not fitted, has another activation or values that are not finite; lists
+        all problems.
     """
     kind = next((cls.__name__ for cls in type(estimator).__mro__ if _is_perceptron(cls)), None)
     if kind is None:
         raise InputError(
-            f"only scikit-learn's {' and '.join(_ESTIMATORS)} can be taken, not {shown(estimator)}; of a pipeline "
-            "or a search, hand in the estimator within"
+            f"only scikit-learn's {' and '.join(_ESTIMATORS)} can be imported, not {shown(estimator)}; of a pipeline "
+            "or a search, give the estimator in it"
         )
     if not hasattr(estimator, "coefs_"):
         raise InputError(f"this {kind} is not fitted; call its fit first")
-    problems = []
-    if estimator.activation not in _HIDDEN:
-        problems.append(
-            f"this {kind} has the activation {estimator.activation}, which a layer cannot do; "
-            f"train it with {' or '.join(_HIDDEN)}"
-        )
-    if estimator.out_activation_ not in _LEFT_OUT:
-        problems.append(
-            f"this {kind} has the output activation {estimator.out_activation_}, without which its outputs are "
-            "others; train it with another loss"
-        )
-    refuse(problems)
+    _check_activations(kind, estimator.activation, estimator.out_activation_)
     coefs, intercepts = list(estimator.coefs_), list(estimator.intercepts_)
     labels = np.asarray(estimator.classes_) if kind == "MLPClassifier" else None
     if labels is not None and len(labels) == 2 and coefs[-1].shape[1] == 1:
         # Two classes share one output, positive for the second; the first gets one that is always zero.
         coefs[-1] = np.hstack([np.zeros_like(coefs[-1]), coefs[-1]])
         intercepts[-1] = np.array([0.0, *intercepts[-1]])
-    activations = [*[_HIDDEN[estimator.activation]] * (len(coefs) - 1), IDENTITY]
-    return [
-        imported_layer(f"coefs_[{k}] of this {kind}", coef, intercept, activation, transposed=True)
-        for k, (coef, intercept, activation) in enumerate(zip(coefs, intercepts, activations, strict=True))
-    ], labels
+    layers: list[Layer] = []
+    problems: list[str] = []
+    for k, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
+        activation = IDENTITY if k == len(coefs) - 1 else _HIDDEN[estimator.activation]
+        try:
+            layers.append(imported_layer(f"coefs_[{k}] of this {kind}", coef, intercept, activation, transposed=True))
+        except InputError as error:
+            problems.append(str(error))
+    refuse(problems)
+    return layers, labels
+
+
+def _check_activations(kind: str, hidden: str, output: str) -> None:
+    problems = []
+    if hidden not in _HIDDEN:
+        problems.append(
+            f"this {kind} has the hidden activation {hidden}, which is not supported; "
+            f"train it with {' or '.join(_HIDDEN)}"
+        )
+    if output not in _OUTPUT:
+        problems.append(
+            f"this {kind} has the output activation {output}, which is not supported and changes its predictions; "
+            "train it with another loss"
+        )
+    refuse(problems)
 
 
 def _is_perceptron(cls: type) -> bool:

@@ -75,7 +75,7 @@ def tensors_of(path: Path) -> dict[str, StoredTensor]:
     FileFormatError
         If a file is missing or damaged, or has not the tensors that the index says; lists all problems.
     """
-    if not path.name.endswith(INDEX_SUFFIX):
+    if path.suffix != ".json":
         return _tensors_in(path.absolute())
     found: dict[str, StoredTensor] = {}
     problems: list[str] = []
