@@ -87,7 +87,7 @@ def _in_site(path: str, config: MkDocsConfig, files: Files) -> str:
 def _commands() -> str:
     """Return what the commands' help says, as Typer writes it in Markdown."""
     arguments = [sys.executable, "-m", "typer", "fsd_inference.cli.main", "utils", "docs", "--name", "fsd"]
-    text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     return _EXAMPLES.sub(lambda found: f"{found[1]}\n\n```sh\n{inspect.cleandoc(found[2])}\n```\n", text)
 
 
@@ -112,7 +112,5 @@ def _docstring(name: str, value: Any) -> str:
 
 def _examples() -> str:
     """Return a page with the example scripts."""
-    parts = ["# Examples\n"]
-    for script in sorted((ROOT / "examples").glob("*.py")):
-        parts.append(f"## {script.name}\n\n```python\n{script.read_text()}```\n")
-    return "\n".join(parts)
+    scripts = sorted((ROOT / "examples").glob("*.py"))
+    return "# Examples\n\n" + "\n".join(f"## {path.name}\n\n```python\n{path.read_text()}```\n" for path in scripts)

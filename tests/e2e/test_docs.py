@@ -81,12 +81,17 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
 
 
 def test_the_pages_for_newcomers_run() -> None:
-    assert {"README.md", "docs/quickstart.md", "docs/guides/run.md"} <= {named(page) for page in PAGES if runnable(page)}
+    assert {"README.md", "docs/quickstart.md", "docs/guides/run.md"} <= {
+        named(page) for page in PAGES if runnable(page)
+    }
 
 
 def test_blocks_are_found_with_their_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "a\n\n```sh\necho 1\n```\n\n<!-- not run: why -->\n```sh\nfalse\n```\n\n```\nplain\n```\n\n```python\nx = 1\n```\n"
+        "a\n\n```sh\necho 1\n```\n\n"
+        "<!-- not run: why -->\n```sh\nfalse\n```\n\n"
+        "```\nplain\n```\n\n"
+        "```python\nx = 1\n```\n"
     )
     assert runnable(page) == [Block(4, "sh", "echo 1\n"), Block(17, "python", "x = 1\n")]
