@@ -35,7 +35,7 @@ PAGES = {
 _SOURCES = {page: path for path, page in PAGES.items()}
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?=[#)])")
 _MERMAID_SCRIPT = re.compile(r'<script src="[^"]*mermaid\.min\.js"></script>')
-_EXAMPLES = re.compile(r"^(Examples?:)\n((?:  .*\n)+)", re.MULTILINE)
+_EXAMPLES = re.compile(r"^\x08?\n?(Examples?:)\n((?:  .*\n)+)", re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
