@@ -19,7 +19,7 @@ def main() -> None:
     with fsd.Session(network, channel="serial") as session:
         expected = session.infer(samples).outputs
 
-    for channel in ("memory", "queue", "object"):
+    for channel in ("local", "queue", "object"):
         with fsd.Session(network, channel=channel, workers=3) as session:
             answer = session.infer(samples)
         for part in ("indptr", "indices", "data"):
@@ -29,7 +29,7 @@ def main() -> None:
         report = answer.report
         requests = sum(report.usage.requests.values())
         print(f"{channel}: {report.workers} workers, {requests} requests")
-    print("serial, memory, queue and object: all bits are equal")
+    print("serial, local, queue and object: all bits are equal")
 
 
 if __name__ == "__main__":

@@ -63,11 +63,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _LINK.sub(moved, markdown)
 
 
-def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Show the signature of `fsd.partition` under the name that users call it by."""
-    return html.replace('<span class="nf">cut</span>', '<span class="nf">partition</span>')
-
-
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """Leave the 3 MB of Mermaid out of pages without a diagram."""
     return output if 'class="mermaid"' in output else _MERMAID_SCRIPT.sub("", output)
@@ -105,8 +100,7 @@ def _public_names() -> str:
 
 
 def _docstring(name: str, value: Any) -> str:
-    # By where it is defined: some public names are also names of submodules.
-    place = f"{value.__name__}.cut" if inspect.ismodule(value) else f"{value.__module__}.{value.__qualname__}"
+    place = f"{value.__module__}.{value.__qualname__}"  # some public names are also names of submodules
     return f"::: {place}\n    options: {{heading_level: 3, heading: {name}, toc_label: {name}}}\n"
 
 

@@ -9,8 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fsd_inference.config import Clocks
-    from fsd_inference.cost.options import Advice, Question
+    from fsd_inference.config import Clocks, FailurePolicy, FunctionSettings, Tuning
     from fsd_inference.errors import (
         AbortedError,
         AccessDeniedError,
@@ -35,13 +34,15 @@ if TYPE_CHECKING:
         StoreError,
         WorkerDiedError,
     )
+    from fsd_inference.forecast.advising import advise
+    from fsd_inference.forecast.options import Advice, Question
     from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
-    from fsd_inference.partition import Partition
-    from fsd_inference.partition import cut as partition
-    from fsd_inference.records import Prediction, RunReport, Usage
+    from fsd_inference.partitioning import Partition, partition
+    from fsd_inference.prediction import Prediction
     from fsd_inference.report import Report
+    from fsd_inference.run_report import RunReport
     from fsd_inference.session import Inference, Progress, Push, Session, push
-    from fsd_inference.session.advising import advise
+    from fsd_inference.usage import Usage
 
     __version__: str
 
@@ -49,12 +50,14 @@ _ROOMS = {
     "AbortedError": "errors",
     "AccessDeniedError": "errors",
     "Activation": "network",
-    "Advice": "cost.options",
+    "Advice": "forecast.options",
     "ChannelError": "errors",
     "Clocks": "config",
     "DeadlineError": "errors",
+    "FailurePolicy": "config",
     "FileFormatError": "errors",
     "FsdError": "errors",
+    "FunctionSettings": "config",
     "Inference": "session",
     "InputError": "errors",
     "LaneError": "errors",
@@ -64,16 +67,16 @@ _ROOMS = {
     "NotAllowedError": "errors",
     "NumericError": "errors",
     "OutputError": "errors",
-    "Partition": "partition",
+    "Partition": "partitioning",
     "PeerGoneError": "errors",
-    "Prediction": "records",
+    "Prediction": "prediction",
     "Progress": "session",
     "Push": "session",
-    "Question": "cost.options",
+    "Question": "forecast.options",
     "Report": "report",
     "ResourceLimitError": "errors",
     "RunError": "errors",
-    "RunReport": "records",
+    "RunReport": "run_report",
     "Session": "session",
     "SettingError": "errors",
     "StackError": "errors",
@@ -81,11 +84,13 @@ _ROOMS = {
     "StallError": "errors",
     "StartError": "errors",
     "StoreError": "errors",
-    "Usage": "records",
+    "Tuning": "config",
+    "Usage": "usage",
     "WorkerDiedError": "errors",
-    "advise": "session.advising",
+    "advise": "forecast.advising",
     "digits": "network",
     "graph_challenge": "network",
+    "partition": "partitioning",
     "push": "session",
     "random_network": "network",
 }
@@ -98,8 +103,10 @@ __all__ = [
     "ChannelError",
     "Clocks",
     "DeadlineError",
+    "FailurePolicy",
     "FileFormatError",
     "FsdError",
+    "FunctionSettings",
     "Inference",
     "InputError",
     "LaneError",
@@ -126,6 +133,7 @@ __all__ = [
     "StallError",
     "StartError",
     "StoreError",
+    "Tuning",
     "Usage",
     "WorkerDiedError",
     "__version__",
@@ -139,8 +147,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "partition":  # a package that can be called: `fsd.partition(network, ...)`
-        return import_module("fsd_inference.partition")
     if name == "__version__":
         return import_module("importlib.metadata").version("fsd-inference")
     if name in _ROOMS:

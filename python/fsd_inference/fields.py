@@ -51,6 +51,14 @@ class Fields:
             return None
         return self.take(name, kind)
 
+    def take_count_optional(self, name: str) -> int | None:
+        """Return a whole number that is not negative and must be there, but may be null."""
+        return self.take_optional(name, int) if self._left.get(name, ...) is None else self.take_count(name)
+
+    def take_number_optional(self, name: str) -> float | None:
+        """Return a number that must be there, but may be null."""
+        return self.take_optional(name, float) if self._left.get(name, ...) is None else self.take_number(name)
+
     def take_if(self, name: str, kind: type[T]) -> T | None:
         """Return a field, or None where there is none or it is null."""
         return self.take_optional(name, kind) if name in self._left else None
@@ -86,12 +94,29 @@ class Fields:
         """Return a number, or None where there is none or it is null."""
         return None if self._left.get(name) is None else self.take_number(name)
 
+    def take_fields(self, name: str) -> Fields:
+        """Return the fields of an object."""
+        return Fields(self.take(name, dict), f"{self._where}{name}.")
+
+    def take_each(self, name: str) -> list[Fields]:
+        """Return the fields of each object of a list."""
+        return [Fields(each, f"{self._where}{name}[{index}].") for index, each in enumerate(self.take(name, list))]
+
+    def take_counts(self, name: str) -> dict[str, int]:
+        """Return an object of whole numbers, none of them negative, under names that are not known beforehand."""
+        fields = self.take_fields(name)
+        return {key: fields.take_count(key) for key in list(fields._left)}
+
     def take_strings(self, name: str) -> tuple[str, ...]:
         """Return a list of strings, none of them empty."""
         values = self.take(name, list)
         if not all(isinstance(value, str) and value for value in values):
             raise FileFormatError(f"'{self._where}{name}' must hold strings only")
         return tuple(values)
+
+    def fill(self, defaults: Mapping[str, Any]) -> None:
+        """Put a value where there is no field of a name."""
+        self._left = {**defaults, **self._left}
 
     def rest(self) -> dict[str, Any]:
         """Return, and take, all fields that are left: those whose names are not known beforehand."""

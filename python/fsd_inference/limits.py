@@ -52,6 +52,15 @@ DEEPEST_TREE = 12
 """Levels of a launch tree: AWS stops chains of about 16 invocations of functions by functions, the coordinator's among
 them (recursive loop detection), and some room is left."""
 
+# --- threads of a rank ------------------------------------------------------------------------------------------------
+
+STARTERS = 4
+"""Requests in flight that start children, load the shard and check claims."""
+SENDERS = 4
+"""PublishBatch requests in flight over `queue`."""
+WRITERS, READERS = 2, 8
+"""PUTs and GETs in flight over `object`."""
+
 # --- frames and summaries ---------------------------------------------------------------------------------------------
 
 FRAME_HEADER_BYTES = 73

@@ -9,7 +9,7 @@ from typing import TypeVar
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import FsdError
 from fsd_inference.logs import Logger
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 
 T = TypeVar("T")
 

@@ -13,10 +13,10 @@ import numpy as np
 from scipy import sparse
 
 import fsd_inference as fsd
-from fsd_inference.cost.memory import rank_bytes
+from fsd_inference.forecast.memory import rank_bytes
+from fsd_inference.forecast.partitioned import Partitioned
 from fsd_inference.network import Network, digits
 from fsd_inference.network.graph_challenge import graph_challenge
-from fsd_inference.session.simulating import Planned
 
 _CASES = (  # kind, neurons, layers, share of the samples, P, micro-batches: none of them is among the runs of the fit
     ("random", 384, 14, 3.0, 5, 1),
@@ -43,10 +43,12 @@ def main() -> None:
     for kind, neurons, layers, share, workers, micro_batches in _CASES:
         count = round(samples * share)
         network, x = _case(kind, neurons, layers, count)
-        planned = Planned.cut(network, workers, "graph")
+        planned = Partitioned.cut(network, workers, "graph")
         payloads = planned.payloads(x[: max(1, count // 4)], count, micro_batches)
-        predicted = rank_bytes(planned.plan, planned.work, payloads)
-        with fsd.Session(network, channel="memory", workers=workers, micro_batches=micro_batches) as session:
+        work = planned.work
+        predicted = rank_bytes(planned.plan, work.inputs, float(work.shard_bytes.max()), payloads)
+        tuning = fsd.Tuning(micro_batches=micro_batches)
+        with fsd.Session(network, channel="local", workers=workers, tuning=tuning) as session:
             measured = session.infer(x).report.peak_rss_bytes
         off = predicted / measured - 1
         worst = max(worst, abs(off))

@@ -28,7 +28,7 @@ from rich.table import Table
 from scipy import sparse
 
 import fsd_inference as fsd
-from fsd_inference.partition import cut
+from fsd_inference.partitioning import partition
 from tests.support.runs import same, serial, session
 
 CONNECTIONS = 32
@@ -52,7 +52,7 @@ def local_network(neurons: int, layers: int) -> fsd.Network:
 
 def layers_s(report: fsd.RunReport) -> float:
     """Return the seconds from the last rank's loading to the end of the last layer."""
-    events = [event for rank in report.ranks for event in rank["events"]]
+    events = [event for rank in report.ranks for event in rank.events]
     loaded = max(end for name, *_, end in events if name == "load")
     return float(max(end for name, *_, end in events if name in {"boundary", "interior", "all"}) - loaded)
 
@@ -64,11 +64,12 @@ def measure(network: fsd.Network, x: sparse.csr_array, options: argparse.Namespa
     wall: dict[tuple[int, bool], list[float]] = defaultdict(list)
     compute = []
     with tempfile.TemporaryDirectory() as folder:
-        rows = cut(network, Path(folder, "shards"), workers=WORKERS, method="block").volumes.row_sends
+        rows = partition(network, Path(folder, "shards"), workers=WORKERS, method="block").volumes.row_sends
         for _ in range(options.rounds):
             for micro_batches, overlap in itertools.product(options.micro_batches, (True, False)):
-                how = {"micro_batches": micro_batches, "overlap": overlap, "delay_s": options.delay_ms / 1e3}
-                with session(Path(folder, "shards"), "memory", **how) as distributed:
+                how = {"micro_batches": micro_batches, "overlap": overlap}
+                delay_s = options.delay_ms / 1e3
+                with session(Path(folder, "shards"), "local", delay_s=delay_s, **how) as distributed:
                     answer = distributed.infer(x)
                 if not same(answer.outputs, expected):
                     raise SystemExit("the answer differs from the serial one")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fsd_inference as fsd
-from fsd_inference.partition import METHODS, Partition, exchange_plan, partition_network, share_rows, volumes
+from fsd_inference.partitioning import METHODS, Partition, exchange_plan, partition_network, share_rows, volumes
 from tests.bench.cases import CONNECTIONS
 from tests.support.shared import ROOT
 

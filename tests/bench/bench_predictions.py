@@ -2,12 +2,13 @@
 
 Runs of local processes against one emulated AWS, each frame held back by a delay (60 ms or more), as latency would. For
 each network, number of workers, channel and number of micro-batches, before the run is made, from the plan and half of
-the inputs alone: requests, bytes and cost in closed form (`cost.volumes`), requests and wall time by the simulator. The
-host's cores are modelled as shared by all ranks, the emulator and the other programs that are busy on it meanwhile: how
-many these are is looked at during the run, and all that the simulator is told of it.
+the inputs alone: requests, bytes and cost in closed form (`forecast.counts`), requests and wall time by the simulation
+of hosts that tests have (`tests.support.one_by_one`). The host's cores are shared by all ranks, the emulator and the
+other programs that are busy on it meanwhile: how many these are is looked at during the run, and all that the
+simulation is told of it.
 
-What starting, requests and messages take here, and what timing makes of receiving (`Habits`), is fitted first, on other
-networks and numbers of workers than those that are compared. Cost is that of the services, Lambda's time left out.
+The time of starting, of requests and of messages here, and the receive model (`ReceiveModel`), are fitted first, on
+other networks and numbers of workers than those that are compared. Cost is that of the services, without Lambda's time.
 
 Wanted: requests within 10%, bytes within 25%, wall time within 15%.
 """
@@ -22,7 +23,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Self
@@ -37,19 +38,20 @@ from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.fitting import fit_host
-from fsd_inference.cost.frames import Payloads
-from fsd_inference.cost.habits import HabitRun, Habits, fit_habits
 from fsd_inference.cost.model import run_cost
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.cost.simulator import Scenario, SimulatedRun, simulate, with_seed
-from fsd_inference.cost.timing import Sourced, Timing, load_timing
-from fsd_inference.cost.volumes import predict_object, predict_queue
-from fsd_inference.partition import cut, load_plan
-from fsd_inference.records import Usage
-from fsd_inference.session.simulating import Planned
-from fsd_inference.session.work import rank_work
+from fsd_inference.forecast.counts import count_usage
+from fsd_inference.forecast.partitioned import Partitioned
+from fsd_inference.forecast.payloads import Payloads
+from fsd_inference.forecast.receive_model import ReceiveModel
+from fsd_inference.forecast.timing import Timing, load_timing
+from fsd_inference.forecast.work import rank_work
+from fsd_inference.partitioning import load_plan, partition
+from fsd_inference.simulator import Scenario, SimulatedRun, with_seed
+from fsd_inference.usage import Usage
 from tests.bench.cases import Case, graph_challenge_case
+from tests.support.one_by_one import Host, simulate_one_by_one
+from tests.support.one_by_one.fitting import ObservedRun, fit_host, fit_receive_model, with_fitted
 from tests.support.runs import session
 
 CHANNELS = ("queue", "object")
@@ -65,24 +67,25 @@ class Prepared:
 
     case: Case
     shards: Path
-    planned: Planned
+    planned: Partitioned
     payloads: Payloads
     settings: RunSettings
 
     def __str__(self) -> str:
         return f"{self.case.name}, P={self.settings.workers}, M={self.settings.micro_batches}"
 
-    def count(self, channel: str, habits: Habits) -> Usage:
+    def count(self, channel: str, receiving: ReceiveModel) -> Usage:
         """Predict the run's counts in closed form."""
         if channel == "queue":
-            return predict_queue(self.planned.plan, self.payloads, self.settings, lane_ranks=RANKS, habits=habits)
-        return predict_object(self.planned.plan, self.payloads, self.settings, habits=habits)
+            return count_usage(
+                self.planned.plan, self.payloads, self.settings, "queue", lane_ranks=RANKS, receiving=receiving
+            )
+        return count_usage(self.planned.plan, self.payloads, self.settings, "object", receiving=receiving)
 
-    def scenario(self, channel: str, timing: Timing, delay_s: float) -> Scenario:
+    def scenario(self, channel: str, timing: Timing) -> Scenario:
         """Return the run to simulate."""
-        return self.planned.scenario(
-            self.payloads, self.settings, channel, timing, memory_mb=None, delay_s=delay_s, lane_ranks=RANKS
-        )
+        it = self.planned
+        return Scenario(it.partition, it.plan, it.work, self.payloads, self.settings, channel, timing, lane_ranks=RANKS)
 
     def run(self, channel: str, stack: Path, delay_s: float) -> fsd.RunReport:
         """Make the run, shards uploaded before."""
@@ -130,10 +133,10 @@ def prepared(case: Case, workers: Iterable[int]) -> Iterator[Prepared]:
     for count in workers:
         with tempfile.TemporaryDirectory() as folder:
             shards = Path(folder, "shards")
-            cut(case.network, shards, workers=count, method="graph")
-            partition, plan = load_plan(shards)
-            work = rank_work(case.network, partition)
-            planned = Planned(partition, plan, work, case.network.widths[0], case.network)
+            partition(case.network, shards, workers=count, method="graph")
+            owners, plan = load_plan(shards)
+            work = rank_work(case.network, owners)
+            planned = Partitioned(owners, plan, work, case.network.widths[0], case.network)
             for parts in (1, 4):
                 samples = case.x.shape[0]
                 payloads = planned.payloads(case.x[: samples // 2], samples, parts)
@@ -195,11 +198,6 @@ def _competing() -> int:
     return sum(min(threads, cores) for threads in sessions.values())
 
 
-def beside(timing: Timing, others: Others) -> Timing:
-    """Return the timing with the other programs that were there."""
-    return timing.with_values(timing.name, {"host.others": Sourced(others.mean, "seen during the run")})
-
-
 @contextmanager
 def emulated_stack() -> Iterator[Path]:
     """Have an emulated AWS, and one run behind it: what is slow only once is no part of what follows."""
@@ -213,25 +211,26 @@ def emulated_stack() -> Iterator[Path]:
         yield stack
 
 
-def fit(console: Console, stack: Path, base: Timing, delay_s: float) -> tuple[Timing, Habits]:
+def fit(console: Console, stack: Path, base: Timing, host: Host) -> tuple[Timing, Host, ReceiveModel]:
     """Fit the host's work, and how often is polled, on runs that are not compared."""
     observed, learnt = [], []
     for case, workers in fitting_cases():
         for it in prepared(case, workers):
             for channel in CHANNELS:
                 with Others() as others:
-                    report = it.run(channel, stack, delay_s)
-                observed.append((it.scenario(channel, beside(base, others), delay_s), report))
-                learnt.append(HabitRun(report, it.planned.plan, it.settings.micro_batches))
+                    report = it.run(channel, stack, host.delay_s)
+                observed.append((it.scenario(channel, base), replace(host, others=others.mean), report))
+                learnt.append(ObservedRun(report, it.planned.plan, it.settings.micro_batches))
                 console.print(f"fit: {it}, {channel}: {report.wall_s:.1f} s; other programs {others.mean:.1f}")
-    values, habits = fit_host(observed), fit_habits(learnt)
-    console.print({name: round(each.value, 6) for name, each in values.items()}, habits)
-    return base.with_values("this host", values), habits
+    values, receiving = fit_host(observed), fit_receive_model(learnt)
+    console.print({name: round(each.value, 6) for name, each in values.items()}, receiving)
+    scenario, fitted = with_fitted(observed[0][0], host, values)
+    return scenario.timing, fitted, receiving
 
 
-def median_run(scenario: Scenario) -> SimulatedRun:
+def median_run(scenario: Scenario, host: Host) -> SimulatedRun:
     """Return the run of median wall time, of several draws."""
-    found = [simulate(with_seed(scenario, seed)) for seed in range(_DRAWS)]
+    found = [simulate_one_by_one(with_seed(scenario, seed), host) for seed in range(_DRAWS)]
     if any(run.error is not None for run in found):
         raise SystemExit(f"a simulated run fails: {next(run.error for run in found if run.error is not None)}")
     return sorted(found, key=lambda run: run.wall_s)[_DRAWS // 2]
@@ -313,18 +312,18 @@ def compare(
     stack: Path,
     cases: Iterable[tuple[Case, tuple[int, ...]]],
     timing: Timing,
-    habits: Habits,
-    delay_s: float,
+    host: Host,
+    receiving: ReceiveModel,
     runs: int,
 ) -> Iterator[Compared]:
     """Predict each run, then make it so many times."""
     for case, workers in cases:
         for it in prepared(case, workers):
             for channel in CHANNELS:
-                counts = it.count(channel, habits)
+                counts = it.count(channel, receiving)
                 with Others() as others:
-                    reports = [it.run(channel, stack, delay_s) for _ in range(runs)]
-                simulated = median_run(it.scenario(channel, beside(timing, others), delay_s))
+                    reports = [it.run(channel, stack, host.delay_s) for _ in range(runs)]
+                simulated = median_run(it.scenario(channel, timing), replace(host, others=others.mean))
                 yield Compared(it, channel, counts, simulated, reports, others.mean)
 
 
@@ -368,14 +367,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="how often each run is made: what is measured is the mean")
     options = parser.parse_args()
     console, delay_s = Console(width=220), options.delay_ms / 1e3
-    base = load_timing("emulator").with_values(
-        "this host", {"host.cores": Sourced(os.cpu_count() or 1, "os.cpu_count")}
-    )
+    host = Host(os.cpu_count() or 1, delay_s=delay_s)
     with emulated_stack() as stack:
-        timing, habits = fit(console, stack, base, delay_s)
+        timing, host, receiving = fit(console, stack, load_timing("emulator"), host)
         cases = compared_cases()
         chosen = [cases[name] for name in options.networks]
-        print_all(console, compare(stack, chosen, timing, habits, delay_s, options.runs))
+        print_all(console, compare(stack, chosen, timing, host, receiving, options.runs))
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ import fsd_inference as fsd
 from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
-from fsd_inference.partition import METHODS, cut
+from fsd_inference.partitioning import METHODS, partition
 from tests.bench.cases import Case, graph_challenge_case, random_case
 from tests.support.runs import same, session
 
-CHANNELS = ("memory", "queue", "object")
+CHANNELS = ("local", "queue", "object")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Run:
     @property
     def wait_ms(self) -> float:
         """What a rank waits for the inputs of a layer: the median over ranks and layers."""
-        waits = [layer["wait_s"] for rank in self.report.ranks for layer in rank["layers"][1:]]
+        waits = [layer.wait_s for rank in self.report.ranks for layer in rank.layers[1:]]
         return 1e3 * statistics.median(waits) if waits else 0.0
 
 
@@ -79,7 +79,7 @@ def run_all(case: Case, workers: int, method: str, stack: Path) -> tuple[fsd.Run
         serial = alone.infer(case.x)
     runs = {}
     with tempfile.TemporaryDirectory() as folder:
-        cut(case.network, Path(folder, "shards"), workers=workers, method=method)
+        partition(case.network, Path(folder, "shards"), workers=workers, method=method)
         for channel in CHANNELS:
             with session(Path(folder, "shards"), channel, stack) as distributed:
                 distributed.prepare()

@@ -25,8 +25,9 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
+from fsd_inference.usage import UsageMeter
 
 CALLERS = 8
 _BODY, _LARGE = os.urandom(1_000), os.urandom(25_000)

@@ -15,11 +15,11 @@ from rich.console import Console
 
 import fsd_inference as fsd
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.simulator import Scenario, simulate
-from fsd_inference.cost.timing import load_timing
-from fsd_inference.cost.work import dense_payloads
-from fsd_inference.partition import Partition, exchange_plan
-from fsd_inference.session.work import rank_work
+from fsd_inference.forecast.payloads import dense_payloads
+from fsd_inference.forecast.timing import load_timing
+from fsd_inference.forecast.work import rank_work
+from fsd_inference.partitioning import Partition, exchange_plan
+from fsd_inference.simulator import Scenario, simulate
 
 _COPIES = 16  # outputs of the network that hear the same inputs
 

@@ -16,17 +16,17 @@ import pytest
 from fsd_inference.aws.clients import Clients
 from fsd_inference.channels.base import Channel, Expected, Frame, Kind, Limits
 from fsd_inference.channels.delayed import Delayed
-from fsd_inference.channels.faulty import Faults, Faulty
-from fsd_inference.channels.memory import MemoryHub
-from fsd_inference.channels.metered import Metered
+from fsd_inference.channels.in_process import InProcessHub
+from fsd_inference.channels.local import LocalChannel
 from fsd_inference.channels.object import ObjectChannel, ObjectSettings
-from fsd_inference.channels.sockets import SocketChannel
 from fsd_inference.errors import ChannelError, LimitError
-from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import Store
 from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.directory import DirectoryStore
 from fsd_inference.store.s3 import S3Store
+from fsd_inference.usage import UsageMeter
+from tests.support.channels.faulty import Faults, Faulty
+from tests.support.channels.metered import Metered
 from tests.support.lane import Lane
 
 FRAME_BYTES = 190_000
@@ -38,15 +38,15 @@ Open = Callable[..., dict[int, Channel]]
 Opener = Callable[[pytest.FixtureRequest, int, Sequence[int]], dict[int, Channel]]
 
 
-def open_memory(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
-    hub = MemoryHub(workers, limits=Limits(FRAME_BYTES, 100, 1 << 30))
+def open_in_process(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
+    hub = InProcessHub(workers, limits=Limits(FRAME_BYTES, 100, 1 << 30))
     return {rank: hub.channel(rank) for rank in ranks}
 
 
-def open_sockets(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
+def open_local(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
     directory: Path = request.getfixturevalue("tmp_path")
     limits = Limits(FRAME_BYTES, 100, 1 << 30)
-    return {rank: SocketChannel(directory, rank, workers, limits=limits) for rank in ranks}
+    return {rank: LocalChannel(directory, rank, workers, limits=limits) for rank in ranks}
 
 
 def open_queue(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
@@ -95,7 +95,7 @@ def open_object_s3(request: pytest.FixtureRequest, workers: int, ranks: Sequence
     return channels
 
 
-def wrapped(wrap: Callable[[Channel], Channel], open_inner: Opener = open_memory) -> Opener:
+def wrapped(wrap: Callable[[Channel], Channel], open_inner: Opener = open_in_process) -> Opener:
     def opener(request: pytest.FixtureRequest, workers: int, ranks: Sequence[int]) -> dict[int, Channel]:
         return {rank: wrap(channel) for rank, channel in open_inner(request, workers, ranks).items()}
 
@@ -112,8 +112,8 @@ def faulty(inner: Channel) -> Channel:
 
 
 OPENERS: dict[str, Opener] = {
-    "memory": open_memory,
-    "sockets": open_sockets,
+    "in process": open_in_process,
+    "local": open_local,
     "metered": wrapped(Metered),
     "delayed": wrapped(delayed),
     "faulty": wrapped(faulty),

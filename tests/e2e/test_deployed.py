@@ -19,7 +19,7 @@ from fsd_inference.aws.events import RunEvent
 from fsd_inference.aws.lanes import LaneState, LaneTable, open_lanes
 from fsd_inference.config import Clocks
 from fsd_inference.errors import LaneError
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 from tests.support.calls import Caller, Pushed, caller
 from tests.support.deployed import LANES, MEMORY_MB, RANKS, Deployed, deployed_stack
 from tests.support.permissions import DENIED, PERMITTED, REFUSED, Request, names_of

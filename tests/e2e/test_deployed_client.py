@@ -16,8 +16,8 @@ import fsd_inference as fsd
 from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.lanes import LaneTable, open_lanes
-from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import Store
+from fsd_inference.usage import UsageMeter
 from tests.support.cli import Fsd, fsd_in
 from tests.support.deployed import LANES, RANKS, Deployed, deployed_stack
 from tests.support.processes import wait_until

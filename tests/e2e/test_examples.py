@@ -24,11 +24,11 @@ def lines_of(script: str, place: Path) -> list[str]:
 
 
 def test_three_channels(tmp_path: Path) -> None:
-    memory, queue, object_, last = lines_of("three_channels.py", tmp_path)
-    assert memory == "memory: 3 workers, 0 requests"
+    local, queue, object_, last = lines_of("three_channels.py", tmp_path)
+    assert local == "local: 3 workers, 0 requests"
     assert re.fullmatch(r"queue: 3 workers, [1-9]\d* requests", queue)
     assert re.fullmatch(r"object: 3 workers, [1-9]\d* requests", object_)
-    assert last == "serial, memory, queue and object: all bits are equal"
+    assert last == "serial, local, queue and object: all bits are equal"
 
 
 def test_report_and_cost(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.config import Clocks
 from fsd_inference.errors import DeadlineError, RunError, StallError, WorkerDiedError
-from fsd_inference.partition import Manifest
+from fsd_inference.partitioning import Manifest
 from fsd_inference.session.distributed import Distributed
-from fsd_inference.session.home import Home
+from fsd_inference.session.executor import Executor
 from tests.support.processes import ranks_of, runs, temporary_folders, wait_until
 from tests.support.runs import same, session
 
@@ -92,7 +92,7 @@ def once_all_run(workers: int, act: Callable[[dict[int, int]], None]) -> Iterato
         watcher.join()
 
 
-@pytest.mark.parametrize("channel", ["memory", pytest.param("queue", marks=pytest.mark.long)])
+@pytest.mark.parametrize("channel", ["local", pytest.param("queue", marks=pytest.mark.long)])
 def test_a_stopped_rank_is_named_by_the_stall_clock(channel: str, stack: Path) -> None:
     with (
         session(
@@ -115,7 +115,7 @@ def test_a_stopped_rank_is_named_by_the_stall_clock(channel: str, stack: Path) -
     assert time.monotonic() - stopped_at[0] < 45
 
 
-@pytest.mark.parametrize("channel", ["memory", "queue"])
+@pytest.mark.parametrize("channel", ["local", "queue"])
 def test_a_deadline_that_is_too_short(channel: str, stack: Path) -> None:
     clocks = Clocks(start_s=30, stall_s=30, run_s=1.5)
     began = time.monotonic()
@@ -131,12 +131,12 @@ def test_a_deadline_that_is_too_short(channel: str, stack: Path) -> None:
     assert time.monotonic() - began < 30
 
 
-def prepared(distributed: fsd.Session) -> tuple[Home, Manifest]:
+def prepared(distributed: fsd.Session) -> tuple[Executor, Manifest]:
     """Where a session's plan and runs are, and what it runs."""
     engine = distributed._engine
     assert isinstance(engine, Distributed)
-    home, placed = engine._prepared()
-    return home, placed.manifest
+    executor, stored = engine._prepared()
+    return executor, stored.manifest
 
 
 def missing(data: bytes) -> bytes | None:
@@ -153,24 +153,24 @@ def changed(data: bytes) -> bytes | None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "damage"), [("memory", missing), ("memory", cut_short), ("memory", changed), ("queue", missing)]
+    ("channel", "damage"), [("local", missing), ("local", cut_short), ("local", changed), ("queue", missing)]
 )
 def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Callable[[bytes], bytes | None]) -> None:
     with session(NETWORK, channel, stack, workers=2, partition="block") as distributed:
-        home, manifest = prepared(distributed)
+        executor, manifest = prepared(distributed)
         key = f"plans/{manifest.plan_digest.hex()}/{manifest.shard(1).file}"
-        whole = home.plans.get(key)
+        whole = executor.plans.get(key)
         assert whole is not None
         harmed = damage(whole)
         if harmed is None:
-            home.plans.delete([key])
+            executor.plans.delete([key])
         else:
-            home.plans.put(key, harmed)
+            executor.plans.put(key, harmed)
         with pytest.raises(RunError, match="rank 1, load:") as caught:
             distributed.infer(X)
         assert (caught.value.rank, caught.value.operation, caught.value.retryable) == (1, "load", False)
-        assert list(home.runs.list("runs/")) == []
-        home.plans.put(key, whole)
+        assert list(executor.runs.list("runs/")) == []
+        executor.plans.put(key, whole)
         assert distributed.infer(X).outputs is not None
 
 
@@ -178,15 +178,15 @@ def test_a_damaged_shard_names_its_rank(channel: str, stack: Path, damage: Calla
 def test_a_damaged_input_is_found_when_it_is_loaded(
     damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with session(NETWORK, "memory", workers=2, partition="block") as distributed:
-        home, _ = prepared(distributed)
-        put = home.runs.put
+    with session(NETWORK, "local", workers=2, partition="block") as distributed:
+        executor, _ = prepared(distributed)
+        put = executor.runs.put
 
         def harm(key: str, data: bytes) -> str:
             harmed = damage(data)
             return "" if harmed is None else put(key, harmed)
 
-        monkeypatch.setattr(home.runs, "put", harm)
+        monkeypatch.setattr(executor.runs, "put", harm)
         with pytest.raises(RunError, match=r"rank \d, load:") as caught:
             distributed.infer(X)
         assert (caught.value.operation, caught.value.retryable) == ("load", False)
@@ -196,21 +196,21 @@ def test_a_damaged_input_is_found_when_it_is_loaded(
 def test_a_damaged_result_is_no_answer(
     damage: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with session(NETWORK, "memory", workers=2, partition="block") as distributed:
-        home, _ = prepared(distributed)
-        get = home.runs.get
+    with session(NETWORK, "local", workers=2, partition="block") as distributed:
+        executor, _ = prepared(distributed)
+        get = executor.runs.get
 
         def harm(key: str) -> bytes | None:
             data = get(key)
             return damage(data) if data is not None and key.endswith("results/00001") else data
 
-        monkeypatch.setattr(home.runs, "get", harm)
+        monkeypatch.setattr(executor.runs, "get", harm)
         with pytest.raises(RunError, match="collecting the results") as caught:
             distributed.infer(X)
         assert (caught.value.operation, caught.value.retryable) == ("collect", True)
 
 
-@pytest.mark.parametrize(("channel", "victim"), [("memory", 1), ("queue", 0), ("queue", 2), ("object", 1)])
+@pytest.mark.parametrize(("channel", "victim"), [("local", 1), ("queue", 0), ("queue", 2), ("object", 1)])
 def test_a_rank_killed_in_the_first_attempt_leaves_the_second_alone(
     channel: str, victim: int, stack: Path, serial: fsd.Inference
 ) -> None:
@@ -227,7 +227,7 @@ def test_a_rank_killed_in_the_first_attempt_leaves_the_second_alone(
 def test_the_rank_that_was_killed_is_named_whoever_notices_first(workers: int, branching: int, victim: int) -> None:
     with (
         session(
-            NETWORK, "memory", workers=workers, partition="block", branching=branching, attempts=1, delay_s=0.5
+            NETWORK, "local", workers=workers, partition="block", branching=branching, attempts=1, delay_s=0.5
         ) as distributed,
         pytest.raises(WorkerDiedError, match=f"rank {victim} ended .*killed by signal 9") as caught,
         once_all_run(workers, lambda pids: os.kill(pids[victim], signal.SIGKILL)) as killed_at,
@@ -259,9 +259,12 @@ def test_sessions_share_the_lanes_of_a_stack(lanes: str, request: pytest.Fixture
 
 SESSION = """
 import signal, sys, numpy as np, fsd_inference as fsd
+from fsd_inference.session.platforms import ProcessPlatform
+ProcessPlatform.delay_s = 5.0
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it may be ignored
 network = fsd.random_network([96] * 6, connections=8, seed=5)
-with fsd.Session(network, channel=sys.argv[1], workers=3, partition="block", branching=1, delay_s=5.0) as session:
+chain = fsd.Tuning(branching=1)
+with fsd.Session(network, channel=sys.argv[1], workers=3, partition="block", tuning=chain) as session:
     session.infer(np.ones((4, 96), np.float32))
 """
 
@@ -350,7 +353,7 @@ def test_an_emulator_ends_with_a_session_that_is_not_closed(how: str, tmp_path: 
 
 
 def test_an_interrupt_is_the_sessions_alone(program: Callable[[str], subprocess.Popen[str]]) -> None:
-    process = program("memory")
+    process = program("local")
     pids: dict[int, int] = {}
 
     def all_run() -> bool:

@@ -25,7 +25,7 @@ from fsd_inference.config import Clocks
 from fsd_inference.engine.gather import decode
 from fsd_inference.errors import StackUpdatedError, StartError, WorkerDiedError
 from fsd_inference.limits import DEEPEST_TREE
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 from tests.support.calls import PATIENT, Caller, Pushed, caller
 from tests.support.functions import deployed_code, functions_stack
 from tests.support.processes import processes_of, wait_until

@@ -16,12 +16,12 @@ from fsd_inference.aws.stack import save_stack
 from fsd_inference.config import RunSettings
 from fsd_inference.cost.model import Billing, run_cost
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.cost.volumes import predict_object, predict_queue
-from fsd_inference.partition import cut, load_plan
-from fsd_inference.records import Usage
+from fsd_inference.forecast.counts import count_usage
+from fsd_inference.forecast.sampling import sample_payloads
+from fsd_inference.partitioning import load_plan, partition
 from fsd_inference.report.pricing import price
-from fsd_inference.session.sampling import sample_payloads
 from fsd_inference.units import usd_text
+from fsd_inference.usage import Usage
 from tests.support.runs import session
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("aws_configuration")]
@@ -48,8 +48,8 @@ def foreseen(shards: Path, channel: str, settings: RunSettings) -> Usage:
     _, plan = load_plan(shards)
     (payloads,) = sample_payloads(NETWORK, [plan], X, samples=X.shape[0], micro_batches=settings.micro_batches)
     if channel == "queue":
-        return predict_queue(plan, payloads, settings, lane_ranks=RANKS)
-    return predict_object(plan, payloads, settings, buckets=BUCKETS)
+        return count_usage(plan, payloads, settings, "queue", lane_ranks=RANKS)
+    return count_usage(plan, payloads, settings, "object", buckets=BUCKETS)
 
 
 @pytest.mark.parametrize("channel", ["queue", "object"])
@@ -58,7 +58,7 @@ def test_a_session_foresees_its_run_and_reports_both(stack: Path, tmp_path: Path
         predicted = distributed.predict(X)
         report = distributed.infer(X, predicted=predicted).report
     assert predicted is not None
-    cut(NETWORK, tmp_path / "shards", workers=WORKERS, method="block")
+    partition(NETWORK, tmp_path / "shards", workers=WORKERS, method="block")
     expected = foreseen(tmp_path / "shards", channel, RunSettings(workers=WORKERS, micro_batches=2))
     assert predicted.usage.frames == expected.frames == report.usage.frames
     assert predicted.usage.wire_bytes == pytest.approx(expected.wire_bytes, rel=0.01)
@@ -82,11 +82,11 @@ def test_a_session_foresees_its_run_and_reports_both(stack: Path, tmp_path: Path
 @pytest.mark.parametrize(("micro_batches", "output"), [(1, "rows"), (3, "argmax")])
 @pytest.mark.parametrize("channel", ["queue", "object"])
 def test_what_is_sent_is_foreseen(stack: Path, tmp_path: Path, channel: str, micro_batches: int, output: str) -> None:
-    cut(NETWORK, tmp_path / "shards", workers=WORKERS, method="block")
+    partition(NETWORK, tmp_path / "shards", workers=WORKERS, method="block")
     settings = RunSettings(workers=WORKERS, branching=2, micro_batches=micro_batches, output=output)
     expected = foreseen(tmp_path / "shards", channel, settings)
-    asked = {"branching": 2, "micro_batches": micro_batches, "output": output}
-    with session(tmp_path / "shards", channel, stack, **asked) as distributed:
+    shards = tmp_path / "shards"
+    with session(shards, channel, stack, branching=2, micro_batches=micro_batches, output=output) as distributed:
         counted = distributed.infer(X).report.usage
     assert expected.frames == counted.frames
     for name in ("wire_bytes", "body_bytes", "received_bytes"):  # but for rounding: micro-batches have a mean size

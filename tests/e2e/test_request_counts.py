@@ -14,7 +14,7 @@ import fsd_inference as fsd
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.provision import StackSettings, create_stack, delete_stack
 from fsd_inference.aws.stack import save_stack
-from fsd_inference.records import StackSpec
+from fsd_inference.stack_description import StackSpec
 from tests.support.proxy import Fault, FaultProxy, Request
 from tests.support.runs import same, session
 
@@ -93,20 +93,21 @@ def test_a_run_reports_every_request_and_its_ranks_do_so_by_layer(
     assert report.usage.requests == seen
     assert report.usage.retries == 0
     for rank in report.ranks:
-        requests = sum(rank["usage"]["requests"].values())
-        in_layers = [layer["requests"] for layer in rank["layers"]]
-        assert rank["load_requests"] >= 4  # claim, manifest, shard, input
+        requests = sum(rank.usage.requests.values())
+        in_layers = [layer.requests for layer in rank.layers]
+        assert rank.load_requests >= 4  # claim, manifest, shard, input
         # One publication or more a layer; a layer may show none, as what it needs can come with the layer before.
         assert sum(in_layers) >= len(in_layers) - 1
-        assert requests - rank["load_requests"] - sum(in_layers) >= 2  # result, report
-        gathered = rank["rank"] != 0
-        assert sum(layer["frames"] for layer in rank["layers"]) + gathered == rank["usage"]["frames"]
-        size = sum(layer["bytes"] for layer in rank["layers"])
-        assert (size < rank["usage"]["wire_bytes"]) == gathered
-        targets = [target for target, _, _ in rank["sent_to"]]
-        assert targets == sorted({*targets} & {*range(WORKERS)} - {rank["rank"]})
-        assert sum(sent for _, _, sent in rank["sent_to"]) >= rank["usage"]["wire_bytes"]  # some have several targets
-        assert rank["layers"][-1]["frames"] == rank["layers"][-1]["bytes"] == 0
-    ranks = [rank["usage"] for rank in report.ranks]
-    assert report.usage.wire_bytes == sum(usage["wire_bytes"] for usage in ranks)
-    assert report.usage.body_bytes == sum(usage["body_bytes"] for usage in ranks)
+        assert requests - rank.load_requests - sum(in_layers) >= 2  # result, report
+        gathered = rank.rank != 0
+        assert sum(layer.frames for layer in rank.layers) + gathered == rank.usage.frames
+        size = sum(layer.bytes for layer in rank.layers)
+        assert (size < rank.usage.wire_bytes) == gathered
+        assert rank.sent_to is not None
+        targets = [sent.target for sent in rank.sent_to]
+        assert targets == sorted({*targets} & {*range(WORKERS)} - {rank.rank})
+        assert sum(sent.bytes for sent in rank.sent_to) >= rank.usage.wire_bytes  # some have several targets
+        assert rank.layers[-1].frames == rank.layers[-1].bytes == 0
+    ranks = [rank.usage for rank in report.ranks]
+    assert report.usage.wire_bytes == sum(usage.wire_bytes for usage in ranks)
+    assert report.usage.body_bytes == sum(usage.body_bytes for usage in ranks)

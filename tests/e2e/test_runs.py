@@ -16,11 +16,10 @@ from fsd_inference.aws.stack import save_stack
 from fsd_inference.errors import NumericError
 from fsd_inference.kernels import simd_paths
 from fsd_inference.network import read_categories
-from fsd_inference.partition import cut
 from tests.support.runs import same, serial, session
 from tests.support.shared import graph_challenge_inputs, shared
 
-CHANNELS = ("memory", "queue", "object")
+CHANNELS = ("local", "queue", "object")
 Uneven = tuple[fsd.Network, sparse.csr_array, sparse.csr_array]
 
 
@@ -53,8 +52,8 @@ def test_uneven_layers_and_three_micro_batches(channel: str, stack: Path, uneven
         # The session answers again: nothing of the first run is in the way.
         assert same(distributed.infer(x[:7]).outputs, serial(network, x[:7]))
     ranks = answer.report.ranks
-    assert {rank["rank"]: rank["starter"] for rank in ranks} == {0: None, 1: 0, 2: 0, 3: 1, 4: 1}
-    assert len({rank["process"] for rank in ranks}) == 5
+    assert {rank.rank: rank.starter for rank in ranks} == {0: None, 1: 0, 2: 0, 3: 1, 4: 1}
+    assert len({rank.process for rank in ranks}) == 5
 
 
 @pytest.mark.emulator
@@ -74,33 +73,33 @@ def test_ranks_on_every_kernel_path(path: str, uneven: Uneven, monkeypatch: pyte
         pytest.skip(f"this processor does not support the kernel path {path}, so ranks did NOT run on it")
     network, x, expected = uneven
     monkeypatch.setenv("FSD_KERNEL", path)  # for the processes of the ranks
-    with session(network, "memory", workers=3, partition="block", micro_batches=2) as distributed:
+    with session(network, "local", workers=3, partition="block", micro_batches=2) as distributed:
         answer = distributed.infer(x)
-    assert {rank["simd"] for rank in answer.report.ranks} == {path}
+    assert {rank.simd for rank in answer.report.ranks} == {path}
     assert same(answer.outputs, expected)
 
 
 def test_more_workers_than_neurons() -> None:
     network = fsd.random_network([6, 4, 3, 2], connections=2, seed=1)
     x = np.random.default_rng(0).random((5, 6), np.float32)
-    with session(network, "memory", workers=7, partition="block", branching=1) as distributed:
+    with session(network, "local", workers=7, partition="block", branching=1) as distributed:
         assert same(distributed.infer(x).outputs, serial(network, sparse.csr_array(x)))
 
 
 def test_official_categories_serial() -> None:
     x = graph_challenge_inputs(1024)
     expected = read_categories(shared("graphchallenge/neuron1024-l120-categories.tsv"))
-    with fsd.Session(fsd.graph_challenge(1024, 120), threads=2) as alone:
+    with fsd.Session(fsd.graph_challenge(1024, 120), tuning=fsd.Tuning(threads=2)) as alone:
         answer = alone.infer(x)
     assert (answer.alive() + 1).tolist() == list(expected)
 
 
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_official_categories_over_eight_workers(every: int, tmp_path: Path) -> None:
-    cut(fsd.graph_challenge(1024, 120), tmp_path / "shards", workers=8, method="graph")
+    fsd.partition(fsd.graph_challenge(1024, 120), tmp_path / "shards", workers=8, method="graph")
     x = graph_challenge_inputs(1024)
     expected = read_categories(shared("graphchallenge/neuron1024-l120-categories.tsv"))
-    with session(tmp_path / "shards", "memory") as distributed:
+    with session(tmp_path / "shards", "local") as distributed:
         answer = distributed.infer(x[::every])
     assert (answer.alive() * every + 1).tolist() == [each for each in expected if (each - 1) % every == 0]
 
@@ -121,7 +120,7 @@ def test_an_overflow_names_layer_and_neuron() -> None:
     x = np.zeros((2, 4), np.float32)
     x[1, 2] = 1.0
     with (
-        session(fsd.Network(layers), "memory", workers=2, partition="block") as distributed,
+        session(fsd.Network(layers), "local", workers=2, partition="block") as distributed,
         pytest.raises(NumericError, match="layer 1, neuron 2") as caught,
     ):
         distributed.infer(x)
@@ -132,11 +131,11 @@ def test_the_event_log_of_a_real_run_shows_overlap() -> None:
     """Boundary rows are handed over before the other rows of their step are computed."""
     network = fsd.random_network([64] * 7, connections=2, seed=4)
     x = np.random.default_rng(0).random((200, 64), np.float32)
-    with session(network, "memory", workers=2, partition="block", micro_batches=2) as distributed:
+    with session(network, "local", workers=2, partition="block", micro_batches=2) as distributed:
         report = distributed.infer(x).report
     overlapped = 0
     for rank in report.ranks:
-        events = {(name, layer, m): (start, end) for name, layer, m, start, end in rank["events"]}
+        events = {(name, layer, m): (start, end) for name, layer, m, start, end in rank.events}
         for (name, layer, m), (_, end) in events.items():
             if name == "interior":
                 assert events["boundary", layer, m][1] <= events["send", layer, m][0] <= end

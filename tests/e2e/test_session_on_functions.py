@@ -24,7 +24,7 @@ from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.cost.metered import function_times
 from fsd_inference.errors import SettingError, WorkerDiedError
 from fsd_inference.limits import HASH_FOLDERS
-from fsd_inference.records import StackSpec
+from fsd_inference.stack_description import StackSpec
 from tests.support.cli import Fsd, fsd_in
 from tests.support.functions import functions_stack
 from tests.support.processes import processes_of, wait_until
@@ -99,12 +99,13 @@ def test_a_session_answers_bit_for_bit(
     expected: sparse.csr_array,
 ) -> None:
     stack = place / "stack.json"
-    with fsd.Session(pushed, channel=channel, workers=workers, stack=stack, synchronous=synchronous) as session:
+    functions = fsd.FunctionSettings(synchronous=synchronous)
+    with fsd.Session(pushed, channel=channel, workers=workers, stack=stack, functions=functions) as session:
         answers = [session.infer(inputs) for _ in range(2)]
     for answer in answers:
         assert same(answer.outputs, expected)
-        assert len({rank["process"] for rank in answer.report.ranks}) == workers
-        assert os.getpid() not in {rank["process"] for rank in answer.report.ranks}
+        assert len({rank.process for rank in answer.report.ranks}) == workers
+        assert os.getpid() not in {rank.process for rank in answer.report.ranks}
     seconds = ", ".join(f"{answer.report.wall_s:.1f}" for answer in answers)
     print(f"{channel}, P={workers}, {'one call' if synchronous else 'followed'}: {seconds} s")
 
@@ -168,15 +169,16 @@ def test_replicas_answer_bit_for_bit(
     expected: sparse.csr_array,
     tmp_path: Path,
 ) -> None:
-    with fsd.Session(pushed, replicas=3, stack=place / "stack.json", synchronous=synchronous) as session:
+    functions = fsd.FunctionSettings(synchronous=synchronous)
+    with fsd.Session(pushed, replicas=3, stack=place / "stack.json", functions=functions) as session:
         answers = [session.infer(inputs[:299]), session.infer(inputs[:2])]
     for answer, replicas, samples in zip(answers, (3, 2), (299, 2), strict=True):
         assert answer.outputs is not None
         assert same(answer.outputs, sparse.csr_array(expected[:samples]))
         report = answer.report
         assert (report.replicas, report.workers, report.samples) == (replicas, 1, samples)
-        assert [rank["rank"] for rank in report.ranks] == list(range(replicas))
-        assert os.getpid() not in {rank["process"] for rank in report.ranks}
+        assert [rank.rank for rank in report.ranks] == list(range(replicas))
+        assert os.getpid() not in {rank.process for rank in report.ranks}
         assert len(report.coordinators) == replicas
         assert report.usage.requests["lambda.invoke"] == 2 * replicas  # a coordinator and a worker each
         workers, coordinators = function_times(report)
@@ -191,7 +193,8 @@ def test_a_killed_replica_is_tried_again_alone(
     stack = load_stack(place / "stack.json")
     many = sparse.csr_array(sparse.vstack([inputs] * 60))
     size = 2048  # of this test alone
-    with fsd.Session(pushed, replicas=3, stack=place / "stack.json", memory_mb=size) as session:
+    functions = fsd.FunctionSettings(memory_mb=size)
+    with fsd.Session(pushed, replicas=3, stack=place / "stack.json", functions=functions) as session:
         session.infer(many)
         workers = processes_of(f"{stack.name}-worker-{size}")
         assert len(workers) == 3
@@ -295,7 +298,12 @@ def test_a_killed_worker_is_named(place: Path, pushed: Path, inputs: sparse.csr_
     many = sparse.vstack([inputs] * 60).tocsr()
     size = 1769  # no other test has more than P of it at a time
     with fsd.Session(
-        pushed, channel="queue", workers=P, stack=place / "stack.json", memory_mb=size, attempts=1
+        pushed,
+        channel="queue",
+        workers=P,
+        stack=place / "stack.json",
+        functions=fsd.FunctionSettings(memory_mb=size),
+        failures=fsd.FailurePolicy(attempts=1),
     ) as session:
         session.infer(inputs)
         workers = processes_of(f"{stack.name}-worker-{size}")
@@ -374,7 +382,7 @@ def test_each_refusal_is_one_line(commands: Fsd, place: Path, pushed: Path) -> N
         ([*infer, "--workers", "1001", "--channel", "object"], 2, "can run at a time"),
         ([*infer, "--workers", "40", "--branching", "1", "--channel", "object"], 2, "is 40 levels deep"),
         ([*infer, "--stack", "gone.json"], 1, f"cannot invoke the coordinator {gone}: the service answered 404"),
-        ([*infer, "--channel", "memory"], 2, "a stack serves the channels serial, queue and object, not 'memory'"),
+        ([*infer, "--channel", "local"], 2, "a stack serves the channels serial, queue and object, not 'local'"),
     ):
         said = commands(*flags)
         assert said.code == code, said

@@ -14,7 +14,7 @@ from fsd_inference.aws.clients import Clients, request
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.queue import QueueChannel, QueueSettings, encode
 from fsd_inference.config import RetrySettings
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 
 RETRY = RetrySettings(attempts=2, base_s=0, cap_s=0)
 TOPIC = "arn:aws:sns:us-east-1:000000000000:topic"

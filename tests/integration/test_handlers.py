@@ -22,7 +22,7 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.aws.status import RunStatus
 from fsd_inference.errors import FsdError, StackUpdatedError
-from fsd_inference.records import FunctionsSpec, WorkerFunction
+from fsd_inference.stack_description import FunctionsSpec, WorkerFunction
 from tests.support.aws_configuration import no_aws_configuration
 from tests.support.calls import Caller, Pushed, caller
 from tests.support.runs import same, serial

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fsd_inference.records import FunctionTime, Prediction, Usage
+from fsd_inference.prediction import FunctionTime, Prediction
+from fsd_inference.usage import Usage
 from tests.support.browser import render, screenshot
 from tests.support.reports import made_up, rank_value
 

@@ -22,8 +22,8 @@ from fsd_inference.engine.results import output_triplets, pack_blocks
 from fsd_inference.engine.serial import run_serial
 from fsd_inference.errors import DeadlineError, NumericError, StallError, StartError
 from fsd_inference.network import Activation, Layer, Network
-from fsd_inference.partition import Partition, RankShard, exchange_plan, layer_parts
-from fsd_inference.partition.kernel_shard import kernel_shard
+from fsd_inference.partitioning import Partition, RankShard, exchange_plan, layer_parts
+from fsd_inference.partitioning.kernel_shard import kernel_shard
 from fsd_inference.store.memory import MemoryStore
 from tests.support.virtual import Faults, Inputs, Rank, VirtualRun
 

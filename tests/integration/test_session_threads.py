@@ -52,7 +52,7 @@ def together(calls: Sequence[Callable[[], object]]) -> list[object]:
     ("channel", "workers"),
     [
         ("serial", 1),
-        ("memory", 2),
+        ("local", 2),
         pytest.param("queue", 2, marks=pytest.mark.emulator),
         pytest.param("object", 2, marks=pytest.mark.emulator),
     ],
@@ -71,21 +71,21 @@ def test_first_calls_of_several_threads(channel: str, workers: int) -> None:
 
 
 def test_prepare_and_predict_beside_infer() -> None:
-    with Session(NETWORK, channel="memory", workers=2) as session:
+    with Session(NETWORK, channel="local", workers=2) as session:
         calls = [session.prepare, session.prepare, lambda: session.predict(batch(1)), lambda: session.infer(batch(1))]
         *_, predicted, answer = together(calls)
     assert predicted is not None
     np.testing.assert_allclose(rows(answer), expected(1), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("channel", ["serial", "memory"])
+@pytest.mark.parametrize("channel", ["serial", "local"])
 def test_relative_paths_outlive_a_change_of_folder(
     channel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     NETWORK.save("net")
     shards = "net"
-    if channel == "memory":
+    if channel == "local":
         partition(Network.load("net"), "shards", workers=2, method="graph")
         shards = "shards"
     (tmp_path / "elsewhere").mkdir()
@@ -108,7 +108,7 @@ def test_the_time_of_a_run_does_not_follow_the_clock(monkeypatch: pytest.MonkeyP
         calls[0] += 1
         return true_time() - (3600 if calls[0] > 4 else 0)
 
-    with Session(NETWORK, channel="memory", workers=2) as session:
+    with Session(NETWORK, channel="local", workers=2) as session:
         session.prepare()
         monkeypatch.setattr(time, "time", set_back)
         assert 0 < session.infer(batch(3)).report.wall_s < 60

@@ -23,8 +23,9 @@ from fsd_inference.aws.provision import StackSettings, create_stack, delete_stac
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import LaneError, SettingError, StackError
-from fsd_inference.records import EmulatorInfo, UsageMeter
+from fsd_inference.stack_description import EmulatorInfo
 from fsd_inference.store.bucket import Credentials
+from fsd_inference.usage import UsageMeter
 from tests.support.proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.emulator

@@ -14,7 +14,7 @@ from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import certificate_path, start_emulator, stop_emulator
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import SettingError, StoreError
-from fsd_inference.records import EmulatorInfo
+from fsd_inference.stack_description import EmulatorInfo
 from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.s3 import S3Store
 

@@ -15,7 +15,7 @@ import pytest
 
 from fsd_inference import Session, random_network
 from fsd_inference.errors import FsdError, ResourceLimitError, RunError
-from fsd_inference.launch.local import LocalLauncher
+from fsd_inference.launch.processes import ProcessLauncher
 from fsd_inference.threads import ThreadPool
 from tests.support.processes import ranks_of, wait_until
 
@@ -50,7 +50,7 @@ def test_a_rank_that_gets_no_thread(refused: int, tmp_path: Path, monkeypatch: p
     (tmp_path / "sitecustomize.py").write_text(REFUSING)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("REFUSED", str(refused))
-    with Session(NETWORK, channel="memory", workers=2) as session:
+    with Session(NETWORK, channel="local", workers=2) as session:
         failure = failure_of(session)
     if failure is None:
         assert refused > 4
@@ -74,7 +74,7 @@ def test_a_caller_that_gets_no_thread(tmp_path: Path, monkeypatch: pytest.Monkey
                 raise RuntimeError("can't start new thread")
             start(thread)
 
-        with monkeypatch.context() as patch, Session(NETWORK, channel="memory", workers=2) as session:
+        with monkeypatch.context() as patch, Session(NETWORK, channel="local", workers=2) as session:
             patch.setattr(threading.Thread, "start", refuse)
             failure = failure_of(session)
         assert failure is None or LIMIT in str(failure)
@@ -90,7 +90,7 @@ def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.Mo
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    launcher = LocalLauncher(tmp_path, None)
+    launcher = ProcessLauncher(tmp_path, None)
     with pytest.raises(RunError, match=re.escape(f"rank 3 could not be started: {LIMIT}")):
         launcher.start(3, lambda *_: None)
     launcher.close(0.0)

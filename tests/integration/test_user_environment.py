@@ -29,7 +29,7 @@ with fsd.Session(network, channel="serial") as session:
     expected = session.infer(batch).outputs
 stack = sys.argv[1] or None
 for channel in sys.argv[2:]:
-    with fsd.Session(network, channel=channel, workers=2, stack=stack if channel != "memory" else None) as session:
+    with fsd.Session(network, channel=channel, workers=2, stack=stack if channel != "local" else None) as session:
         assert (session.infer(batch).outputs != expected).nnz == 0, channel
 print(json.dumps("answered"))
 """
@@ -101,4 +101,4 @@ def test_variables_that_are_not_meant_for_a_stack(kind: str, folder: Path, stack
 
 def test_all_of_them_and_a_stack_of_the_sessions_own(folder: Path) -> None:
     everything = {name: value for variables in VARIABLES.values() for name, value in variables.items()}
-    answer(folder, everything, "", "memory", "queue", "object")
+    answer(folder, everything, "", "local", "queue", "object")

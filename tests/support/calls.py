@@ -24,10 +24,11 @@ from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.results import output_triplets
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.partition import Manifest, Partition, load_plan, read_manifest
-from fsd_inference.partition.manifest import MANIFEST_FILE
-from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.partitioning import Manifest, Partition, load_plan, read_manifest
+from fsd_inference.partitioning.manifest import MANIFEST_FILE
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
+from fsd_inference.usage import UsageMeter
 
 PATIENT = Clocks(start_s=220.0, stall_s=220.0, run_s=220.0)
 """For tests that are not about clocks: a dozen cold starts, one after the other, on a machine with other work."""

@@ -17,7 +17,7 @@ from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.aws.local import bring_up
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
-from fsd_inference.records import FunctionsSpec, StackSpec, WorkerFunction
+from fsd_inference.stack_description import FunctionsSpec, StackSpec, WorkerFunction
 from tests.support.lambda_zip import code_zip
 
 ROLE = "arn:aws:iam::000000000000:role/functions"

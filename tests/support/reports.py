@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from fsd_inference.records import Usage
+from fsd_inference.rank_report import RankReport
 from fsd_inference.report import Report
+from fsd_inference.usage import Usage
 
 BEGAN = 1_780_000_000.0
 _STEP_S = 0.1
 
 
 def rank_value(rank: int, workers: int, layers: int) -> dict[str, Any]:
-    """What a rank reports: after each layer it sends to the next two ranks, which overlaps with computing."""
+    """What a rank of an earlier release reports: after each layer it sends to the next two ranks while it computes."""
     began = BEGAN + 0.05 * rank
     first = began + 0.8
     events: list[list[Any]] = [["load", -1, 0, began + 0.3, first]]
@@ -54,8 +55,10 @@ def rank_value(rank: int, workers: int, layers: int) -> dict[str, Any]:
 
 
 def made_up(workers: int, layers: int = 6, **changes: Any) -> Report:
-    """A run over `queue`; `changes` replace what the report would hold."""
-    ranks = [rank_value(rank, workers, layers) for rank in range(workers)]
+    """A run over `queue`; `changes` replace what the report would hold, `ranks` being as `rank_value` has them."""
+    ranks = changes.pop("ranks", None)
+    if ranks is None:
+        ranks = [rank_value(rank, workers, layers) for rank in range(workers)]
     fields: dict[str, Any] = {
         "channel": "queue",
         "workers": workers,
@@ -78,6 +81,6 @@ def made_up(workers: int, layers: int = 6, **changes: Any) -> Report:
         ),
         "attempts": 1,
         "simd": "avx2",
-        "ranks": ranks,
+        "ranks": [RankReport.from_json(rank, f"ranks[{index}].") for index, rank in enumerate(ranks)],
     }
     return Report(**(fields | changes))

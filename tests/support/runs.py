@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 from scipy import sparse
 
 import fsd_inference as fsd
+from fsd_inference.session.distributed import Distributed
+from fsd_inference.session.platforms import ProcessPlatform
 
 
-def session(network: fsd.Network | Path, channel: str, stack: Path | None = None, **more: object) -> fsd.Session:
-    """A session over a channel; `stack` serves the channels that need one."""
+def session(
+    network: fsd.Network | Path, channel: str, stack: Path | None = None, *, delay_s: float = 0.0, **more: Any
+) -> fsd.Session:
+    """A session over a channel, whose settings stand beside each other.
+
+    `stack` serves the channels that need one; `delay_s` is added on the way of every frame between processes.
+    """
     used = stack if channel in {"queue", "object"} else None
-    return fsd.Session(network, channel=channel, stack=used, **more)  # type: ignore[arg-type]
+    groups: dict[str, Any] = {}
+    for group, kind in (("tuning", fsd.Tuning), ("failures", fsd.FailurePolicy), ("functions", fsd.FunctionSettings)):
+        given = {field.name: more.pop(field.name) for field in fields(kind) if field.name in more}
+        groups[group] = kind(**given)
+    made = fsd.Session(network, channel=channel, stack=used, **groups, **more)
+    if delay_s:
+        assert isinstance(made._engine, Distributed)
+        assert isinstance(made._engine._platform, ProcessPlatform)
+        made._engine._platform.delay_s = delay_s
+    return made
 
 
 def same(one: sparse.csr_array | None, other: sparse.csr_array | None) -> bool:

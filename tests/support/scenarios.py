@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.frames import Payloads
-from fsd_inference.cost.simulator import Scenario
-from fsd_inference.cost.timing import LATENCIES, RATE, UNITS, Sourced, Timing
-from fsd_inference.cost.work import Work, dense_payloads
-from fsd_inference.partition.plan import Edge, ExchangePlan, Partition
+from fsd_inference.forecast.payloads import Payloads, dense_payloads
+from fsd_inference.forecast.timing import LATENCIES, RATE, UNITS, Sourced, Timing
+from fsd_inference.forecast.work import Work
+from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition
+from fsd_inference.simulator import Scenario
 
 NOTHING = {"s": 0.0, "count": 0.0, "bytes/s": 1e30, "1/s": 1e15, RATE: 1.0, "factor": 1.0}
 

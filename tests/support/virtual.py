@@ -40,7 +40,7 @@ from fsd_inference.engine.results import concatenate
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
 from fsd_inference.kernels import NonFiniteError, RankState, Shard, seal
-from fsd_inference.partition import RankShard
+from fsd_inference.partitioning import RankShard
 
 RUN = bytes(range(16))
 PLAN = bytes(range(16, 32))

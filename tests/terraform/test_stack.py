@@ -19,7 +19,7 @@ from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import running_emulator
 from fsd_inference.aws.provision import StackSettings, bucket_policy, create_stack
 from fsd_inference.aws.stack import parse_stack
-from fsd_inference.records import StackSpec
+from fsd_inference.stack_description import StackSpec
 from tests.support.terraform import Deployment
 
 pytestmark = [pytest.mark.terraform, pytest.mark.deploys, pytest.mark.emulator, pytest.mark.timeout(900)]

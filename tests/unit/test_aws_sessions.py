@@ -15,8 +15,9 @@ from fsd_inference.aws import clients
 from fsd_inference.aws.clients import Clients
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import SettingError, StackError
-from fsd_inference.records import EmulatorInfo, LaneSpec, StackSpec, UsageMeter
+from fsd_inference.stack_description import EmulatorInfo, LaneSpec, StackSpec
 from fsd_inference.store.bucket import Credentials
+from fsd_inference.usage import UsageMeter
 
 SSO = """
 [profile signed-in]

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fsd_inference.cost import planner
-from fsd_inference.cost.options import Advice, Question
-from fsd_inference.cost.planner import advise as planner_advise
+from fsd_inference.forecast import advising
+from fsd_inference.forecast.cutting import cut_network, random_inputs
+from fsd_inference.forecast.estimating import Exchanged, estimated_plan, interpolated
+from fsd_inference.forecast.options import Advice, Question
+from fsd_inference.forecast.plan_cache import PlanCache
+from fsd_inference.forecast.planner import plan_options
 from fsd_inference.network import random_network
-from fsd_inference.partition import cut
+from fsd_inference.partitioning import partition
 from fsd_inference.report import Report
-from fsd_inference.session.advising import make_cuts, random_inputs
-from fsd_inference.session.estimating import Exchanged, estimated_plan, interpolated
-from fsd_inference.session.plan_cache import PlanCache
 from tests.support.cli import Fsd, fsd_in
 
 NETWORK = random_network([64] * 6, 6, seed=2)
@@ -68,7 +68,7 @@ def test_a_ranked_answer_with_its_reasons(fsd: Fsd, place: Path) -> None:
     ],
 )
 def test_one_line_for_what_cannot_be_answered(fsd: Fsd, place: Path, flags: str, message: str) -> None:
-    cut(NETWORK, place / "net-p2", workers=2, method="block")
+    partition(NETWORK, place / "net-p2", workers=2, method="block")
     sparse.save_npz(place / "wide.npz", random_inputs(70, 4))
     said = fsd("advise", *flags.split())
     assert said.code == 2
@@ -82,7 +82,7 @@ def test_infer_runs_the_plan(fsd: Fsd, place: Path) -> None:
     by_hand = fsd("infer", "net", "x.npz", "-o", "serial.npz")
     assert by_hand.code == 0
     assert Path("out.npz").read_bytes() == Path("serial.npz").read_bytes()
-    cut(NETWORK, place / "net-p2", workers=2, method="block")
+    partition(NETWORK, place / "net-p2", workers=2, method="block")
     for flags, message in (
         ("net x.npz --replicas 2 --plan auto", "give none"),
         ("net x.npz --deadline 3s", "are for --plan auto"),
@@ -100,13 +100,13 @@ def test_infer_runs_the_plan(fsd: Fsd, place: Path) -> None:
 def test_infer_runs_replicas_that_win_and_names_a_server(
     fsd: Fsd, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def advise(*given: Any, **more: Any) -> Advice:
-        found = planner_advise(*given, **more)
+    def other_order(*given: Any, **more: Any) -> Advice:
+        found = plan_options(*given, **more)
         servers = [option for option in found.options if option.variant == "job server"]
         pair = [option for option in found.options if option.replicas == 2]
         return replace(found, options=(*servers[:1], *pair, *found.options))
 
-    monkeypatch.setattr(planner, "advise", advise)
+    monkeypatch.setattr(advising, "plan_options", other_order)
     said = fsd("infer", "net", "x.npz", "-o", "out.npz", "--plan", "auto", "--budget", "1", "--report", "run")
     assert said.code == 0
     assert said.stderr.startswith("plan: serial, 2 replicas (")
@@ -122,10 +122,9 @@ def test_infer_runs_replicas_that_win_and_names_a_server(
 
 
 def test_plans_are_kept_and_found_again(tmp_path: Path) -> None:
-    kept = PlanCache(tmp_path, NETWORK.digest, "graph")
-    first = make_cuts(NETWORK, Question(50), x=random_inputs(64, 50), kept=kept)
+    first = cut_network(NETWORK, Question(50), x=random_inputs(64, 50), cache=tmp_path / "cache")
     assert sorted(first) == [1, 2, 4, 8]
-    again = make_cuts(NETWORK, Question(50), x=random_inputs(64, 50), kept=kept, cutting_s=0.0)
+    again = cut_network(NETWORK, Question(50), x=random_inputs(64, 50), cache=tmp_path / "cache", cutting_s=0.0)
     for workers, one in first.items():
         other = again[workers]
         assert not other.is_estimated
@@ -133,19 +132,18 @@ def test_plans_are_kept_and_found_again(tmp_path: Path) -> None:
         for edges, others in zip(one.plan.exchanges, other.plan.exchanges, strict=True):
             assert [(edge.source, edge.targets) for edge in edges] == [(edge.source, edge.targets) for edge in others]
             assert all(np.array_equal(a.rows, b.rows) for a, b in zip(edges, others, strict=True))
-    for file in tmp_path.iterdir():
+    for file in (tmp_path / "cache").iterdir():
         file.write_bytes(b"not a plan")
-    assert kept.get(2) is None
+    assert PlanCache(tmp_path / "cache", NETWORK.digest, "graph").get(2) is None
 
 
 def test_what_there_is_no_time_to_cut_is_estimated_from_other_cuts(tmp_path: Path) -> None:
-    kept = PlanCache(tmp_path, NETWORK.digest, "graph")
     x = random_inputs(64, 50)
-    known = make_cuts(NETWORK, Question(50, most_workers=2), x=x, kept=kept)
-    found = make_cuts(NETWORK, Question(50), x=x, kept=kept, cutting_s=0.0)
+    known = cut_network(NETWORK, Question(50, most_workers=2), x=x, cache=tmp_path / "cache")
+    found = cut_network(NETWORK, Question(50), x=x, cache=tmp_path / "cache", cutting_s=0.0)
     assert [workers for workers, one in found.items() if one.is_estimated] == [4, 8]
     assert found[2].payloads.exchanges[0].sum() == pytest.approx(known[2].payloads.exchanges[0].sum())
-    truth = make_cuts(NETWORK, Question(50), x=x, kept=PlanCache(tmp_path / "other", NETWORK.digest, "graph"))
+    truth = cut_network(NETWORK, Question(50), x=x, cache=tmp_path / "other")
     for workers in (4, 8):
         sent = [sum(sizes.sum() for sizes in cuts[workers].payloads.exchanges) for cuts in (found, truth)]
         assert 0.2 < sent[0] / sent[1] < 5

@@ -11,7 +11,10 @@ import pytest
 from fsd_inference.aws.clients import Clients
 from fsd_inference.cost.model import run_cost
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.records import FunctionTime, RunReport, Usage
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.rank_report import RankReport
+from fsd_inference.run_report import RunReport
+from fsd_inference.usage import Usage
 from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.price_list import PRODUCTS, PriceList
 
@@ -35,7 +38,7 @@ REPORT = RunReport(
     ),
     attempts=1,
     simd="avx2",
-    ranks=[{"started": 100.0, "ended": 102.5}, {"started": 100.5, "ended": 102.0}],
+    ranks=[RankReport(0, started=100.0, ended=102.5), RankReport(1, started=100.5, ended=102.0)],
 )
 
 
@@ -138,8 +141,8 @@ def test_prices_update_writes_a_file_or_none(
         ({"samples": "many"}, "'samples' must be a whole number, not 'many'"),
         ({"requests": {"s3.get": "x"}}, "'requests.s3.get' must be a whole number"),
         ({"wall_s": -1}, "'wall_s' must be a number of seconds"),
-        ({"ranks": [{"started": 5}]}, "a rank of the report does not say when it started and ended"),
-        ({"ranks": [{"started": 5, "ended": 4}]}, "a rank of the report does not say when"),
+        ({"ranks": [{"rank": 0, "started": 5}]}, "a rank of the report does not say when it started and ended"),
+        ({"ranks": [{"rank": 0, "started": 5, "ended": 4}]}, "a rank of the report does not say when"),
         ({"samples": 0}, "at least 1 sample"),
         ({"billed_units": {}}, "was not counted as it is billed"),
         ({"requests": {"pigeon.post": 1}}, "no price for requests of kind 'pigeon.post'"),

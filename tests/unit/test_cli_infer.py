@@ -114,7 +114,7 @@ def test_a_failed_run_leaves_its_report(fsd: Fsd, place: Path) -> None:
     weights = sparse.csr_array(np.eye(4, dtype=np.float32) * np.float32(1e30))
     Network([Layer(weights, np.zeros(1, np.float32), Activation("relu")) for _ in range(3)]).save("huge")
     np.save("ones.npy", np.ones((2, 4), np.float32))
-    flags = "huge ones.npy -o out.npz --channel memory --workers 2 --partition block --report run"
+    flags = "huge ones.npy -o out.npz --channel local --workers 2 --partition block --report run"
     said = fsd("infer", *flags.split())
     assert said.code == 1
     assert "layer 1, neuron" in said.error()
@@ -130,7 +130,7 @@ def test_workers_answer_with_the_same_bits(fsd: Fsd, place: Path) -> None:
     assert fsd("infer", "net", "x.npz", "-o", "serial.npz").code == 0
     assert fsd("partition", "net", "--workers", 3, "--method", "random", "-o", "cut").code == 0
     for number, flags in enumerate(("net --workers 3 --partition block --micro-batches 2 --branching 1", "cut")):
-        said = fsd("infer", *flags.split(), "x.npz", "-o", f"{number}.npz", "--channel", "memory", "--json")
+        said = fsd("infer", *flags.split(), "x.npz", "-o", f"{number}.npz", "--channel", "local", "--json")
         assert said.code == 0, said.stderr
         assert [rank["starter"] for rank in said.json()["ranks"]][1:] == ([0, 1] if number == 0 else [0, 0])
         ours, serial = load(f"{number}.npz"), load("serial.npz")
@@ -210,14 +210,14 @@ BAD: dict[str, tuple[Callable[[], object], str, str]] = {
     "network's layers corrupt": (_flip(GROUP), "net x.npz", "layers-00000"),
     "network's layers empty": (_write(GROUP, b""), "net x.npz", "layers-00000"),
     "shards in serial": (lambda: None, "cut x.npz", "serial"),
-    "shards for other workers": (lambda: None, "cut x.npz --channel memory --workers 3", "2 workers"),
-    "shards partitioned again": (lambda: None, "cut x.npz --channel memory --partition block", "partitioned already"),
-    "shards truncated": (_truncate("cut/rank-00001.safetensors"), "cut x.npz --channel memory", "rank-00001"),
-    "shard missing": (lambda: Path("cut/rank-00001.safetensors").unlink(), "cut x.npz --channel memory", "rank-00001"),
-    "plan corrupt": (_flip("cut/plan.safetensors"), "cut x.npz --channel memory", "plan.safetensors"),
-    "shards' manifest truncated": (_truncate("cut/manifest.json"), "cut x.npz --channel memory", "manifest.json"),
+    "shards for other workers": (lambda: None, "cut x.npz --channel local --workers 3", "2 workers"),
+    "shards partitioned again": (lambda: None, "cut x.npz --channel local --partition block", "partitioned already"),
+    "shards truncated": (_truncate("cut/rank-00001.safetensors"), "cut x.npz --channel local", "rank-00001"),
+    "shard missing": (lambda: Path("cut/rank-00001.safetensors").unlink(), "cut x.npz --channel local", "rank-00001"),
+    "plan corrupt": (_flip("cut/plan.safetensors"), "cut x.npz --channel local", "plan.safetensors"),
+    "shards' manifest truncated": (_truncate("cut/manifest.json"), "cut x.npz --channel local", "manifest.json"),
     "serial with workers": (lambda: None, "net x.npz --workers 2", "serial"),
-    "memory with a stack": (lambda: None, "net x.npz --channel memory --stack x.npz", "stack"),
+    "local with a stack": (lambda: None, "net x.npz --channel local --stack x.npz", "stack"),
     "stack missing": (lambda: None, "net x.npz --channel queue --stack nowhere.json", "nowhere.json"),
     "stack is something else": (lambda: None, "net x.npz --channel queue --stack x.npz", "x.npz"),
 }
@@ -325,6 +325,6 @@ def test_a_prediction_that_fails_fails_no_run(
 
 def test_shards_alone_are_not_foreseen(fsd: Fsd, place: Path) -> None:
     fsd("partition", "net", "--workers", "2", "-o", "shards")
-    said = fsd("infer", "shards", "x.npz", "-o", "out.npz", "--channel", "memory", "--predict")
+    said = fsd("infer", "shards", "x.npz", "-o", "out.npz", "--channel", "local", "--predict")
     assert said.code == 0
     assert "no prediction: that takes the network itself" in said.stderr

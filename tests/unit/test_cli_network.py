@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from fsd_inference.network import Network, digits, graph_challenge, random_network
-from fsd_inference.partition import exchange_plan, load_plan, share_rows, volumes
+from fsd_inference.partitioning import exchange_plan, load_plan, share_rows, volumes
 from tests.support.cli import Fsd, entries, fsd_in
 
 

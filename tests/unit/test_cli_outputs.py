@@ -23,11 +23,12 @@ from fsd_inference.aws.stack import save_stack
 from fsd_inference.cli.failures import explain
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.errors import InputError, OutputError
+from fsd_inference.forecast import calibration
 from fsd_inference.network import random_network
-from fsd_inference.partition import write_shards
-from fsd_inference.partition.plan import Partition
-from fsd_inference.records import StackSpec
-from fsd_inference.session import Inference, Session, calibration
+from fsd_inference.partitioning import write_shards
+from fsd_inference.partitioning.plan import Partition
+from fsd_inference.session import Inference, Session
+from fsd_inference.stack_description import StackSpec
 from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.reports import made_up
 
@@ -221,7 +222,7 @@ def test_shards_replace_nothing_else(fsd: Fsd, place: Path, there: set[str], mon
     def partitions(*_: object, **__: object) -> None:
         raise AssertionError("this takes long")
 
-    monkeypatch.setattr("fsd_inference.partition.cutting.partition_network", partitions)
+    monkeypatch.setattr("fsd_inference.partitioning.cutting.partition_network", partitions)
     for name in there:
         Path("far", name).write_text("precious")
     said = fsd("partition", "net", "--workers", 2, "-o", "far")
@@ -311,7 +312,7 @@ def test_a_report_that_cannot_be_saved_hides_no_failed_run(
 
     monkeypatch.setattr("fsd_inference.report.Report.save", full)
     np.save("huge.npy", np.full((2, 12), 3e38, np.float32))
-    said = fsd("infer", "net", "huge.npy", "-o", "out.npz", "--channel", "memory", "--workers", 2, "--report", "run")
+    said = fsd("infer", "net", "huge.npy", "-o", "out.npz", "--channel", "local", "--workers", 2, "--report", "run")
     assert said.code == 1
     assert "no report: run cannot be written: No space left on device\nerror: " in said.stderr
     assert "is not finite" in said.stderr or "neuron" in said.stderr

@@ -26,12 +26,12 @@ from tests.support.processes import ranks_of, runs, wait_until
 from tests.support.runs import same, serial
 
 WORKERS = 3
-INFER = ("infer", "net", "x.npy", "-o", "out.npz", "--channel", "memory", "--workers", str(WORKERS))
+INFER = ("infer", "net", "x.npy", "-o", "out.npz", "--channel", "local", "--workers", str(WORKERS))
 SLOW = """
 import signal, sys
 from fsd_inference.cli.main import main
-from fsd_inference.session import Session
-Session.__init__.__kwdefaults__["delay_s"] = 5.0
+from fsd_inference.session.platforms import ProcessPlatform
+ProcessPlatform.delay_s = 5.0
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for all that a shell starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
@@ -215,7 +215,7 @@ def test_programs_without_streams_have_sessions(place: Path) -> None:
     program = """
 import os, numpy as np, fsd_inference as fsd
 network, x = fsd.Network.load("net"), np.load("x.npy")
-with fsd.Session(network, channel="memory", workers=2) as session:
+with fsd.Session(network, channel="local", workers=2) as session:
     written = session.infer(x).outputs
     with open("written", "w") as file:
         assert file.fileno() > 2

@@ -9,10 +9,10 @@ import pytest
 from scipy import sparse
 
 import fsd_inference as fsd_package
-from fsd_inference.cost.simulator import simulate
-from fsd_inference.cost.timing import load_timing
-from fsd_inference.records import RunReport
-from fsd_inference.session import calibration
+from fsd_inference.forecast import calibration
+from fsd_inference.forecast.timing import load_timing
+from fsd_inference.run_report import RunReport
+from fsd_inference.simulator import simulate
 from tests.support.cli import Fsd, fsd_in
 from tests.support.scenarios import scenario
 

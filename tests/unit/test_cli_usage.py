@@ -13,7 +13,7 @@ import pytest
 from fsd_inference import kernels
 from fsd_inference.cli.main import run
 from fsd_inference.cli.options import Method
-from fsd_inference.partition import METHODS
+from fsd_inference.partitioning import METHODS
 from tests.support.cli import Fsd, entries, fsd_in
 
 COMMANDS = (

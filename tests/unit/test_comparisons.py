@@ -10,13 +10,13 @@ import pytest
 
 from fsd_inference.config import RunSettings
 from fsd_inference.cost.model import run_cost
-from fsd_inference.cost.options import Question
-from fsd_inference.cost.planner import advise
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.cost.timing import load_timing
-from fsd_inference.cost.volumes import predict_object, predict_queue
-from fsd_inference.partition.exchange import exchange_plan, volumes
-from fsd_inference.partition.methods import partition_network
+from fsd_inference.forecast.counts import count_usage
+from fsd_inference.forecast.options import Question
+from fsd_inference.forecast.planner import plan_options
+from fsd_inference.forecast.timing import load_timing
+from fsd_inference.partitioning.exchange import exchange_plan, volumes
+from fsd_inference.partitioning.methods import partition_network
 from tests.bench.comparisons import channels, choosing, grid, partitions, servers
 from tests.bench.comparisons.__main__ import PARTS, Comparisons
 from tests.bench.comparisons.pages import put_block
@@ -60,7 +60,7 @@ def test_every_table_and_figure_of_the_page_is_made(tmp_path: Path, monkeypatch:
 def test_points_are_what_the_planner_says(subject: Subject) -> None:
     cuts = {p: cut for (_, p), cut in subject.cuts([("graph", 1), ("graph", 4)], 1000).items()}
     found = list(grid.points(1024, cuts, [1000], load_timing(), load_prices()))
-    options = advise(cuts, Question(1000, queries_a_day=grid.OFTEN), load_timing(), load_prices()).options
+    options = plan_options(cuts, Question(1000, queries_a_day=grid.OFTEN), load_timing(), load_prices()).options
     assert {(point.option.variant, point.option.workers) for point in found} == {
         ("serial", 1), ("queue", 4), ("object", 4),
     }  # fmt: skip
@@ -83,7 +83,7 @@ def test_rows_and_dollars_are_those_of_the_cut(subject: Subject) -> None:
     assert by_method["hypergraph"].row_sends < by_method["random"].row_sends
     assert by_method["hypergraph"].megabytes < by_method["random"].megabytes
     cut = cuts["random", 4]
-    usage = predict_queue(cut.plan, cut.payloads, RunSettings(workers=4))
+    usage = count_usage(cut.plan, cut.payloads, RunSettings(workers=4), "queue")
     assert by_method["random"].queue_usd == run_cost(usage, [], load_prices(), samples=1).usd
 
 
@@ -94,7 +94,7 @@ def test_an_exchange_costs_what_one_more_layer_adds() -> None:
     usages = []
     for exchanges in (21, 1):
         plan, payloads = channels.all_to_all(4, 10.0, exchanges)
-        usages.append(predict_object(plan, payloads, RunSettings(workers=4)))
+        usages.append(count_usage(plan, payloads, RunSettings(workers=4), "object"))
     dollars = run_cost(usages[0] - usages[1], [], load_prices(), samples=1).usd
     assert found.services_usd == pytest.approx(dollars / 20, rel=0.05)
     assert found.usd > found.services_usd
@@ -118,7 +118,7 @@ def test_servers_break_even_where_the_planner_says(subject: Subject) -> None:
     cuts = {p: cut for (_, p), cut in subject.cuts([("graph", 1), ("graph", 2)], 10_000).items()}
     found = list(servers.alternatives(cuts, 10_000, servers.QUERIES, load_timing(), load_prices()))
     even = servers.break_even(found)
-    said = advise(cuts, Question(10_000, queries_a_day=1000), load_timing(), load_prices()).break_even
+    said = plan_options(cuts, Question(10_000, queries_a_day=1000), load_timing(), load_prices()).break_even
     assert said is not None
     assert even == pytest.approx(said.queries_a_day)
     for one in found:

@@ -61,7 +61,7 @@ def test_clients_of_aws_say_how_many_they_need(place: Path, channel: str) -> Non
 
 @pytest.mark.parametrize(("files", "workers"), [(10, 2), (13, 2), (15, 4), (18, 4), (26, 8)])
 def test_ranks_answer_or_say_why_not(place: Path, files: int, workers: int) -> None:
-    done = infer(place, files, f"memory --workers {workers} --branching 2")
+    done = infer(place, files, f"local --workers {workers} --branching 2")
     if done.returncode == 0:
         assert is_right(place)
     else:

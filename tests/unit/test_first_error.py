@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
 
 import pytest
 
 from fsd_inference.config import RunSettings
-from fsd_inference.engine.ending import first_error
+from fsd_inference.engine.ending import first_error, read_reports
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, RunError, StallError, WorkerDiedError
+from fsd_inference.rank_report import RankReport
+from fsd_inference.store.memory import MemoryStore
 
 SPEC = RunSpec("0" * 32, 0, "1" * 32, 1, 1, 0.0, RunSettings(workers=4))
 
 
-def reports(*errors: RunError | None) -> list[dict[str, Any]]:
+def reports(*errors: RunError | None) -> list[RankReport]:
     """The reports of ranks 0, 1, ..."""
-    return [{"rank": rank, "error": error and error.record()} for rank, error in enumerate(errors)]
+    return [RankReport(rank, error=None if error is None else error.record()) for rank, error in enumerate(errors)]
 
 
 def died(rank: int) -> WorkerDiedError:
@@ -39,7 +41,7 @@ LOAD = RunError("rank 2, load: damaged", rank=2, operation="load")
         (reports(AbortedError("stopped"), None, None, None), AbortedError("stopped")),
     ],
 )
-def test_the_origin_is_found(told: list[dict[str, Any]], first: RunError | None) -> None:
+def test_the_origin_is_found(told: list[RankReport], first: RunError | None) -> None:
     found = first_error(SPEC, told, [])
     assert (found and found.record()) == (first and first.record())
 
@@ -48,3 +50,17 @@ def test_a_rank_without_report_is_named_where_no_one_complains() -> None:
     found = first_error(SPEC, reports(None, None, None), [])
     assert found is not None
     assert (found.rank, found.retryable) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"rank": "two"}', b'{"rank": 2, "version": 99}', json.dumps({"error": None}).encode()]
+)
+def test_a_rank_whose_report_makes_no_sense_is_as_good_as_silent(data: bytes) -> None:
+    store = MemoryStore()
+    for rank in range(4):
+        store.put(SPEC.report_key(rank), json.dumps(RankReport(rank).to_json()).encode())
+    assert first_error(SPEC, read_reports(store, SPEC, range(4)), []) is None
+    store.put(SPEC.report_key(2), data)
+    found = first_error(SPEC, read_reports(store, SPEC, range(4)), [])
+    assert found is not None
+    assert (found.rank, found.operation, found.retryable) == (2, "report", True)

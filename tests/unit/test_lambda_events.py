@@ -16,14 +16,21 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import FsdError, InputError, SettingError, WorkerDiedError
 from fsd_inference.limits import DEEPEST_TREE
-from fsd_inference.records import FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
+from fsd_inference.stack_description import FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
 ID = "0123456789abcdef" * 2
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:s-"
 
 
 def spec(workers: int = 4, branching: int = 2) -> RunSpec:
-    settings = RunSettings(workers, branching, 3, overlap=False, output="any", clocks=Clocks(1.5, 2.5, 30.0))
+    settings = RunSettings(
+        workers=workers,
+        branching=branching,
+        micro_batches=3,
+        overlap=False,
+        output="any",
+        clocks=Clocks(1.5, 2.5, 30.0),
+    )
     return RunSpec(ID, 1, ID, 100, 16, 0.0, settings)
 
 
@@ -61,7 +68,7 @@ def test_a_rank_event_comes_back_and_leads_to_its_children() -> None:
         ({"workers": 0}, "workers must be a whole number of at least 1"),
         ({"workers": True}, "'workers' must be a whole number, not True"),
         ({"overlap": 1}, "'overlap' must be true or false, not 1"),
-        ({"channel": "memory"}, "'channel' must be one of serial, queue, object, not 'memory'"),
+        ({"channel": "local"}, "'channel' must be one of serial, queue, object, not 'local'"),
         ({"channel": "serial"}, "channel 'serial' takes a plan for 1 worker, not 4"),
         ({"stall_s": 0}, "clock stall_s must be a positive number"),
         ({"lane_wait_s": -1}, "'lane_wait_s' must be a number of seconds"),

@@ -47,7 +47,7 @@ def place(tmp_path: Path) -> Path:
 
 def infer(place: Path, *flags: str, **variables: str) -> list[str]:
     command = [sys.executable, "-m", "fsd_inference", *flags, "infer", "net", "x.npy", "-o", "out.npz"]
-    command += ["--channel", "memory", "--workers", "3"]
+    command += ["--channel", "local", "--workers", "3"]
     done = subprocess.run(
         command, cwd=place, env=os.environ | variables, capture_output=True, text=True, check=True, timeout=60
     )
@@ -60,7 +60,7 @@ def test_silent_unless_asked_for(place: Path) -> None:
 
 def test_verbose_tells_of_attempts(place: Path) -> None:
     begins, ends = infer(place, "--verbose")
-    assert begins.endswith("attempt 0 begins: 3 ranks over memory")
+    assert begins.endswith("attempt 0 begins: 3 ranks over local")
     assert ends.endswith("attempt 0 ended: well")
 
 

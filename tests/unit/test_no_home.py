@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fsd_inference.forecast.plan_cache import PlanCache, default_folder
+from fsd_inference.forecast.work import whole_plan, whole_work
 from fsd_inference.network import Network, random_network
 from fsd_inference.report import fonts
-from fsd_inference.session.plan_cache import PlanCache, default_folder
-from fsd_inference.session.work import whole_plan, whole_work
 from tests.support.cli import entries, fsd_in
 
 NOBODY = 54321
@@ -130,7 +130,7 @@ def test_a_user_without_a_name(home: str, network: Network, open_place: Path) ->
         assert (done.returncode, done.stderr) == (0, "")
 
     fsd("advise", "../net", "--batch", "40", "-o", "options.png")
-    infer = "infer ../net ../x.npy -o out.npz --channel memory --workers 2 --report run --plots"
+    infer = "infer ../net ../x.npy -o out.npz --channel local --workers 2 --report run --plots"
     fsd(*infer.split())
     assert {"timeline.png", "report.html"} <= entries(open_place / "work" / "run")
     assert (open_place / "work" / "options.png").stat().st_uid == NOBODY

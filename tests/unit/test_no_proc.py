@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fsd_inference.channels import sockets
+from fsd_inference.channels import local
 from fsd_inference.engine import memory
 from fsd_inference.errors import SettingError
+from fsd_inference.forecast import calibration
 from fsd_inference.network import Network, random_network
-from fsd_inference.session import Session, calibration
+from fsd_inference.session import Session
 from tests.support.cli import entries
 from tests.support.runs import same, serial
 
@@ -27,7 +28,7 @@ X = np.random.default_rng(1).random((10, 24), np.float32)
 
 @pytest.fixture
 def no_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((memory, "_STATUS"), (calibration, "_PROCESSORS"), (sockets, "_OPEN_FILES")):
+    for module, name in ((memory, "_STATUS"), (calibration, "_PROCESSORS"), (local, "_OPEN_FILES")):
         monkeypatch.setattr(module, name, tmp_path / "proc" / name)
 
 
@@ -48,7 +49,7 @@ def test_a_path_too_long_for_sockets_is_one_sentence(
     monkeypatch.setattr("tempfile.tempdir", str(long))
     monkeypatch.setenv("TMPDIR", str(long))
     with (
-        Session(NETWORK, channel="memory", workers=2) as session,
+        Session(NETWORK, channel="local", workers=2) as session,
         pytest.raises(SettingError, match=f"{long}.* is too long .*: set TMPDIR"),
     ):
         session.infer(X)
@@ -66,7 +67,7 @@ def hidden() -> list[str]:
     return within
 
 
-@pytest.mark.parametrize("channel", ["serial", "memory --workers 3"])
+@pytest.mark.parametrize("channel", ["serial", "local --workers 3"])
 def test_runs_need_none(channel: str, tmp_path: Path) -> None:
     NETWORK.save(tmp_path / "net")
     np.save(tmp_path / "x.npy", X)

@@ -18,8 +18,9 @@ from fsd_inference.aws.provision import StackSettings, create_stack, delete_stac
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.errors import StackError
-from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.memory import MemoryStore
+from fsd_inference.usage import UsageMeter
 
 REGION = "eu-west-1"
 EXPECTED = [Expected(Kind.DATA, 0, 0, 0)]

@@ -15,12 +15,11 @@ import pytest
 
 import fsd_inference as fsd
 from fsd_inference import errors
-from fsd_inference.partition import cut
 
 MADE_BY_THE_PROGRAM = {"Advice", "Partition", "Prediction", "Progress", "Push", "Report", "RunReport"}
 """What users get and seldom make: it needs no example of its own."""
 
-PUBLIC = {name: cut if name == "partition" else getattr(fsd, name) for name in fsd.__all__ if name != "__version__"}
+PUBLIC = {name: getattr(fsd, name) for name in fsd.__all__ if name != "__version__"}
 ERRORS = {name for name, value in PUBLIC.items() if isinstance(value, type) and issubclass(value, fsd.FsdError)}
 
 

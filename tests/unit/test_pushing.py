@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 import fsd_inference as fsd
-from fsd_inference.config import RunSettings
-from fsd_inference.engine.spec import RunSpec, plan_folder
+from fsd_inference.engine.spec import plan_folder
 from fsd_inference.errors import FileFormatError, SettingError, StoreError
-from fsd_inference.partition import Manifest, cut
-from fsd_inference.session.memory_need import estimate_mb
-from fsd_inference.session.progress import Silent
+from fsd_inference.partitioning import Manifest, partition
+from fsd_inference.progress import Silent
 from fsd_inference.session.pushing import find_pushed, index_key, pushed_plan, upload, write_index
 from fsd_inference.store.memory import MemoryStore
 
@@ -49,7 +47,7 @@ class Bar(Silent):
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    cut(NETWORK, tmp_path / "shards", workers=3, method="block", seed=5)
+    partition(NETWORK, tmp_path / "shards", workers=3, method="block", seed=5)
     return tmp_path / "shards"
 
 
@@ -164,12 +162,3 @@ def test_an_index_that_is_not_ours(pushed: Recorded, value: bytes | dict[str, ob
     pushed.put(key, value if isinstance(value, bytes) else json.dumps(good | value).encode())
     with pytest.raises(FileFormatError, match="is not what this release writes; push the network again"):
         find_pushed(pushed, NETWORK.digest, 3)
-
-
-def test_more_samples_and_fewer_workers_need_more_memory(tmp_path: Path) -> None:
-    needs = []
-    for workers, samples in ((4, 100), (4, 100_000), (1, 100_000)):
-        manifest = cut(NETWORK, tmp_path / str(workers), workers=workers, method="block")
-        spec = RunSpec("0" * 32, 0, "0" * 32, samples, 40, 0.0, RunSettings(workers=workers))
-        needs.append(estimate_mb(manifest, spec))
-    assert 200 < needs[0] < needs[1] < needs[2] < 400

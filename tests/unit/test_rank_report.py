@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from fsd_inference.engine.rank import _put_counted
-from fsd_inference.engine.rank_report import longest, most_events, rank_report
-from fsd_inference.engine.timeline import Interval
-from fsd_inference.records import Usage, UsageMeter
+from fsd_inference.engine.reporting import longest, most_events, rank_report
+from fsd_inference.rank_report import Interval, RankReport
 from fsd_inference.store.memory import MemoryStore
+from fsd_inference.usage import UsageMeter
 
 
 class Repeating(MemoryStore):
@@ -38,13 +37,12 @@ def test_a_report_counts_its_own_writing_however_often_requests_are_repeated(
     one_write = UsageMeter()
     for repeat in range(foreseen):
         one_write.request("s3.put", retry=repeat > 0)
-    _put_counted(store, "report", {"rank": 3}, store.counted.snapshot, one_write.snapshot())
-    report = json.loads(store.get("report") or b"")
-    assert report["rank"] == 3
-    assert Usage.from_json(report["usage"]) == store.counted.snapshot()
+    _put_counted(store, "report", RankReport(3), store.counted.snapshot, one_write.snapshot())
+    report = RankReport.from_json(json.loads(store.get("report") or b""))
+    assert report == RankReport(3, usage=store.counted.snapshot())
 
 
-def report_of(workers: int, layers: int, arrivals: int) -> dict[str, Any]:
+def report_of(workers: int, layers: int, arrivals: int) -> RankReport:
     """A rank that hears `arrivals` frames before each layer and sends to all others after it."""
     began = 1_732_252_345.678901234
     names = ("wait", "unpack", "boundary", "pack", "send", "interior")
@@ -73,21 +71,21 @@ def report_of(workers: int, layers: int, arrivals: int) -> dict[str, Any]:
 
 def test_a_report_stays_small() -> None:
     report = report_of(workers=1000, layers=120, arrivals=999)
-    assert len(json.dumps(report)) < 120_000
-    assert len(report["events"]) == most_events(1000) == 500
-    left, count = report["events_left_out"], 1 + 120 * (999 + 6)
+    assert len(json.dumps(report.to_json())) < 120_000
+    assert len(report.events) == most_events(1000) == 500
+    left, count = report.events_left_out, 1 + 120 * (999 + 6)
     assert sum(number for number, _ in left.values()) + 500 == count
-    assert left["receive"] == [120 * 999, 0]
-    starts = [start for *_, start, _ in report["events"]]
+    assert left["receive"] == (120 * 999, 0)
+    starts = [start for *_, start, _ in report.events]
     assert starts == sorted(starts)
-    assert report["wait_s"] == pytest.approx(120 * 0.012345678, abs=1e-4)
-    assert report["sent_to"][0] == [1, 120, 1_234_567]
+    assert report.wait_s == pytest.approx(120 * 0.012345678, abs=1e-4)
+    assert (report.sent_to or ())[0] == (1, 120, 1_234_567)
 
 
 def test_a_usual_run_reports_all_its_events() -> None:
     report = report_of(workers=8, layers=120, arrivals=7)
-    assert len(report["events"]) == 1 + 120 * (7 + 6)
-    assert report["events_left_out"] == {}
+    assert len(report.events) == 1 + 120 * (7 + 6)
+    assert report.events_left_out == {}
 
 
 def test_the_longest_intervals_stay() -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,16 @@ from fsd_inference.config import RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import NumericError, SettingError, WorkerDiedError
+from fsd_inference.forecast import predicting
 from fsd_inference.network import Activation, Layer, Network
-from fsd_inference.records import Usage
+from fsd_inference.progress import Silent
 from fsd_inference.report.figures import run_figures
 from fsd_inference.session.distributed import Distributed
-from fsd_inference.session.home import Home, LocalHome
-from fsd_inference.session.progress import Silent
-from fsd_inference.session.sites import Processes
+from fsd_inference.session.executor import Executor, LocalExecutor
+from fsd_inference.session.platforms import ProcessPlatform
+from fsd_inference.session.sharded_network import ShardedNetwork
 from fsd_inference.session.slices import side_by_side, slices
-from fsd_inference.session.source import Source
+from fsd_inference.usage import Usage
 from tests.support.runs import same, serial
 
 NETWORK = fsd.random_network([24, 40, 32, 16], connections=6, seed=3)
@@ -54,7 +56,7 @@ def test_slices_share_a_batch_evenly(samples: int, replicas: int) -> None:
 def test_replicas_answer_bit_for_bit(samples: int, replicas: int, threads: int, output: str) -> None:
     x = X[:samples]
     with (
-        fsd.Session(NETWORK, replicas=replicas, threads=threads, output=output) as together,
+        fsd.Session(NETWORK, replicas=replicas, tuning=fsd.Tuning(threads=threads), output=output) as together,
         fsd.Session(NETWORK, output=output) as alone,
     ):
         found, wanted = together.infer(x), alone.infer(x)
@@ -79,7 +81,7 @@ def test_a_report_has_a_row_for_each_replica(tmp_path: Path) -> None:
     assert fsd.Report.load(tmp_path) == report
     figures = run_figures(report)
     assert [rank.rank for rank in figures.ranks] == [0, 1, 2]
-    assert all(rank.slices for rank in figures.ranks)
+    assert all(rank.events for rank in figures.ranks)
     page = (tmp_path / "report.html").read_text()
     for said in ("serial, 3 replicas, 50 samples", "threads of one process", "seconds since replica 0 was started"):
         assert said in page
@@ -109,7 +111,7 @@ def test_what_overflows_is_named_with_its_replica() -> None:
     [
         ({"replicas": 0}, "replicas must be at least 1, not 0"),
         ({"replicas": 2, "channel": "queue"}, "do not go with channel 'queue'"),
-        ({"replicas": 2, "channel": "memory"}, "do not go with channel 'memory'"),
+        ({"replicas": 2, "channel": "local"}, "do not go with channel 'local'"),
         ({"replicas": 2, "workers": 4}, "2 of them do not go with 4 workers"),
     ],
     ids=str,
@@ -122,7 +124,7 @@ def test_what_replicas_do_not_go_with(given: dict[str, object], said: str) -> No
 # --- replicas that are runs -------------------------------------------------------------------------------------------
 
 
-class Flaky(LocalHome):
+class Flaky(LocalExecutor):
     """Carries out attempts over real processes; some fail all the same. `attempts` counts them by their samples."""
 
     def __init__(self, failing: Callable[[RunSpec], bool]) -> None:
@@ -133,60 +135,63 @@ class Flaky(LocalHome):
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         self.attempts[spec.samples] += 1
         ended = super().attempt(spec, on_layer)
-        for report in ended.reports:  # a folder has no requests to count
-            report["usage"] = Usage(Counter({"s3.put": 1}), Counter({"s3.put": 1})).to_json()
-        if self.failing(spec):
-            return Ended(ended.launched, ended.reports, WorkerDiedError("rank 0 died", rank=0))
-        return ended
+        one_put = Usage(Counter({"s3.put": 1}), Counter({"s3.put": 1}))  # a folder has no requests to count
+        ended = replace(ended, reports=[replace(report, usage=one_put) for report in ended.reports])
+        return replace(ended, error=WorkerDiedError("rank 0 died", rank=0)) if self.failing(spec) else ended
 
 
-class FlakySite(Processes):
-    """A session's ranks are processes of a home that fails."""
+class FlakyPlatform(ProcessPlatform):
+    """A session's ranks are processes of an executor that fails."""
 
-    def __init__(self, source: Source, home: Flaky) -> None:
-        super().__init__("memory", source, stack=None, delay_s=0.0, progress=Silent())
-        self.home = home
+    def __init__(self, source: ShardedNetwork, executor: Flaky) -> None:
+        super().__init__("local", source, stack=None, progress=Silent())
+        self.executor = executor
 
-    def open(self) -> Home:
+    def open(self) -> Executor:
         super().open().close()  # which cuts the network
-        return self.home
+        return self.executor
 
 
-def replicated(home: Flaky, replicas: int, attempts: int = 2) -> Distributed:
-    source = Source(NETWORK, 1, "block", 0)
+def replicated(executor: Flaky, replicas: int, attempts: int = 2) -> Distributed:
+    source = ShardedNetwork(NETWORK, 1, "block")
     return Distributed(
-        "serial", RunSettings(), FlakySite(source, home), replicas=replicas, attempts=attempts, progress=Silent()
+        "serial",
+        RunSettings(),
+        FlakyPlatform(source, executor),
+        replicas=replicas,
+        attempts=attempts,
+        progress=Silent(),
     )
 
 
 def test_a_replica_that_fails_is_tried_again_alone() -> None:
     x = X[:31]  # slices of 11, 10 and 10
-    home = Flaky(lambda spec: spec.samples == 11 and spec.attempt == 0)
-    engine = replicated(home, 3)
+    executor = Flaky(lambda spec: spec.samples == 11 and spec.attempt == 0)
+    engine = replicated(executor, 3)
     answer = engine.infer(x)
     assert same(answer.outputs, serial(NETWORK, x))
-    assert home.attempts == {11: 2, 10: 2}  # the two of ten samples once each
+    assert executor.attempts == {11: 2, 10: 2}  # the two of ten samples once each
     report = answer.report
     assert (report.attempts, report.replicas, report.samples, report.error) == (2, 3, 31, None)
-    assert [rank["rank"] for rank in report.ranks] == [0, 1, 2]
+    assert [rank.rank for rank in report.ranks] == [0, 1, 2]
     assert report.usage.requests == {"s3.put": 4}  # all attempts', the one that failed among them
-    assert list(home.runs.list("runs/")) == []
+    assert list(executor.runs.list("runs/")) == []
     engine.close()
 
 
 def test_a_replica_that_fails_for_good_is_named_and_nothing_is_left() -> None:
-    home = Flaky(lambda spec: spec.samples == 11)
-    engine = replicated(home, 3, attempts=3)
+    executor = Flaky(lambda spec: spec.samples == 11)
+    engine = replicated(executor, 3, attempts=3)
     with pytest.raises(WorkerDiedError) as caught:
         engine.infer(X[:31])
     assert str(caught.value) == "replica 0 of 3 (samples 0 to 10): rank 0 died"
     assert (caught.value.rank, caught.value.retryable) == (0, True)
-    assert home.attempts == {11: 3, 10: 2}
+    assert executor.attempts == {11: 3, 10: 2}
     assert engine.report is not None
     assert engine.report.error is not None
     assert engine.report.error["message"] == str(caught.value)
-    assert [rank["rank"] for rank in engine.report.ranks] == [0, 1, 2]  # the others' work is told all the same
-    assert list(home.runs.list("runs/")) == []
+    assert [rank.rank for rank in engine.report.ranks] == [0, 1, 2]  # the others' work is told all the same
+    assert list(executor.runs.list("runs/")) == []
     engine.close()
 
 
@@ -221,8 +226,8 @@ def test_an_interrupt_stops_all_replicas() -> None:
 
 def test_a_prediction_of_replicas_is_that_of_their_slices() -> None:
     """Over real processes: what was foreseen comes with the report, three functions and their coordinators."""
-    home = Flaky(lambda _: False)
-    engine = replicated(home, 3)
+    executor = Flaky(lambda _: False)
+    engine = replicated(executor, 3)
     foreseen = engine.predict(NETWORK, X[:31], None)
     report = engine.infer(X[:31], foreseen).report
     assert report.predicted == foreseen
@@ -233,7 +238,7 @@ def test_a_prediction_of_replicas_is_that_of_their_slices() -> None:
 
 
 def test_an_interrupt_gives_up_the_runs_of_all_replicas() -> None:
-    """A home that waits for a run until it is forgotten, as that of functions does."""
+    """An executor that waits for a run until it is forgotten, as that of functions does."""
 
     class Endless(Flaky):
         def __init__(self) -> None:
@@ -255,8 +260,8 @@ def test_an_interrupt_gives_up_the_runs_of_all_replicas() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    home = Endless()
-    engine = replicated(home, 3)
+    executor = Endless()
+    engine = replicated(executor, 3)
     engine.prepare()
     before = signal.signal(signal.SIGALRM, interrupt)
     began = time.monotonic()
@@ -266,6 +271,29 @@ def test_an_interrupt_gives_up_the_runs_of_all_replicas() -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - began < 20
-    assert list(home.forgotten.values()) == [2, 2, 2]  # by the interrupt, and by each replica at its end
-    assert list(home.runs.list("runs/")) == []
+    assert list(executor.forgotten.values()) == [2, 2, 2]  # by the interrupt, and by each replica at its end
+    assert list(executor.runs.list("runs/")) == []
     engine.close()
+
+
+def test_functions_are_warm_once_they_have_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the last run failed: that takes no function away."""
+    seen: list[bool] = []
+
+    def predict_runs(network: fsd.Network, carried: predicting.Carried, *_: object) -> fsd.Prediction:
+        seen.append(carried.is_warm)
+        return fsd.Prediction(Usage())
+
+    monkeypatch.setattr(predicting, "predict_runs", predict_runs)
+    failing: set[int] = set()
+    engine = replicated(Flaky(lambda spec: spec.samples in failing), 1, attempts=1)
+    batch = sparse.csr_array(X[:5])
+    engine.predict(NETWORK, batch, None)
+    engine.infer(batch)
+    engine.predict(NETWORK, batch, None)
+    failing.add(5)
+    with pytest.raises(WorkerDiedError):
+        engine.infer(batch)
+    engine.predict(NETWORK, batch, None)
+    engine.close()
+    assert seen == [False, True, True]

@@ -46,14 +46,14 @@ def test_the_tree_keeps_the_rules(copy: Path) -> None:
     ("module", "line", "rule"),
     [
         ("network/planted.py", "from fsd_inference import engine", "rooms"),
-        ("store/planted.py", "import fsd_inference.partition.plan", "rooms"),
+        ("store/planted.py", "import fsd_inference.partitioning.plan", "rooms"),
         ("errors.py", "import fsd_inference.config", "rooms"),
         ("surprise/__init__.py", "", "rooms"),
         ("engine/planted.py", "import boto3", "only the AWS rooms know boto3"),
         ("store/planted.py", "from botocore.config import Config", "only the AWS rooms know boto3"),
         ("aws/planted.py", "import obstore", "only store.s3 knows obstore"),
         ("cost/planted.py", "from fsd_inference.network import Network", "cost and report know plain records"),
-        ("cost/planted.py", "from fsd_inference.partition.exchange import volumes", "cost and report know plain"),
+        ("cost/planted.py", "from fsd_inference.partitioning.exchange import volumes", "cost and report know plain"),
     ],
 )
 def test_a_planted_violation_is_noticed(copy: Path, module: str, line: str, rule: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.records import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
+from fsd_inference.stack_description import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
 
 def lane(number: int, ranks: int) -> LaneSpec:

@@ -23,7 +23,7 @@ from tests.support.cli import entries, fsd_in
 
 PREPARED = """
 import numpy as np, fsd_inference as fsd
-session = fsd.Session(fsd.random_network([16] * 3, connections=4, seed=5), channel="memory", workers=2)
+session = fsd.Session(fsd.random_network([16] * 3, connections=4, seed=5), channel="local", workers=2)
 session.prepare()
 """
 WAITING = "print('ready', flush=True)\ninput()\n"
@@ -74,7 +74,7 @@ def test_what_a_killed_session_left_goes_with_the_next_and_a_living_ones_stays(p
     assert len(kept) == 2
     kill(killed)
     assert entries(place) == left | kept
-    with fsd.Session(fsd.random_network([16] * 3, connections=4), channel="memory", workers=2) as session:
+    with fsd.Session(fsd.random_network([16] * 3, connections=4), channel="local", workers=2) as session:
         session.prepare()
         assert not entries(place) & left
     assert entries(place) == kept
@@ -127,7 +127,7 @@ def test_a_folder_of_another_user_stays(place: Path, start: Started, monkeypatch
 
 
 def test_a_session_that_nobody_refers_to_takes_its_folders_along(place: Path) -> None:
-    session = fsd.Session(fsd.random_network([16] * 3, connections=4), channel="memory", workers=2)
+    session = fsd.Session(fsd.random_network([16] * 3, connections=4), channel="local", workers=2)
     assert session.infer(np.ones((2, 16), np.float32)).outputs is not None
     assert len(entries(place)) == 2
     del session
@@ -238,7 +238,7 @@ def test_a_directory_that_is_not_there_is_named(
     np.save(place / "x.npy", np.ones((1, 8), np.float32))
     monkeypatch.setenv("TMPDIR", str(place / "nowhere"))
     call = fsd_in(capsys)
-    said = call("infer", place / "net", place / "x.npy", "-o", place / "out.npz", "--channel", "memory")
+    said = call("infer", place / "net", place / "x.npy", "-o", place / "out.npz", "--channel", "local")
     assert said.code == 2
     assert f"{place / 'nowhere'} (TMPDIR names it, and it is not a directory)" in said.error()
     assert entries(place) == {"net", "x.npy"}

@@ -47,7 +47,7 @@ from fsd_inference.errors import (
     WorkerDiedError,
     run_error_from_record,
 )
-from fsd_inference.partition import RankPlan
+from fsd_inference.partitioning import RankPlan
 
 CLOCKS = Clocks(start_s=10, stall_s=20, run_s=100)
 FRAME = Frame(Kind.DATA, 0, 0, (1,), b"frame")

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from fsd_inference.aws.clients import Clients
 from fsd_inference.channels.base import Channel
-from fsd_inference.channels.memory import MemoryHub
+from fsd_inference.channels.in_process import InProcessHub
 from fsd_inference.channels.object import ObjectChannel
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.engine.rank import Backends
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import RANKS_PER_TOPIC
-from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
+from fsd_inference.usage import UsageMeter
 
 
 def open_aws_backends(
@@ -73,7 +74,7 @@ def open_channel(
     """
     workers = spec.settings.workers
     if channel == "serial" and workers == 1:
-        return MemoryHub(1).channel(0)
+        return InProcessHub(1).channel(0)
     if channel == "object":
         return ObjectChannel(runs, run=spec.run, attempt=spec.attempt, rank=rank, workers=workers)
     if channel != "queue" or lane is None or lane >= len(stack.lanes):

@@ -9,8 +9,9 @@ from typing import Any
 from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import StackError
-from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.threads import ThreadPool
+from fsd_inference.usage import UsageMeter
 
 _THREADS = 16
 _RETRY = RetrySettings(attempts=3)

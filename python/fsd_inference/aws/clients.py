@@ -16,10 +16,11 @@ from fsd_inference.channels.sdk import SDK_ERRORS, check_json, text_of, was_brok
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_loopback
 from fsd_inference.errors import NotAllowedError, ResourceLimitError, SettingError, StackError
-from fsd_inference.records import StackSpec, UsageMeter
 from fsd_inference.retrying import send
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store import Store, open_store
 from fsd_inference.store.bucket import CredentialSource
+from fsd_inference.usage import UsageMeter
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient

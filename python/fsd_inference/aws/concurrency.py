@@ -5,7 +5,7 @@ from __future__ import annotations
 from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import NotAllowedError, SettingError
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 
 COORDINATORS = 1
 """Functions of a run beside its ranks."""

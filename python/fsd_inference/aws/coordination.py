@@ -27,9 +27,11 @@ from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.loading import load_manifest
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, FileFormatError, FsdError, RunError, SettingError, StartError
-from fsd_inference.records import FunctionsSpec, StackSpec, Usage, UsageMeter
+from fsd_inference.rank_report import RankReport
+from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool, start
+from fsd_inference.usage import Usage, UsageMeter
 
 _END_S = 20.0
 """Seconds before Lambda's time limit by which the ranks must have ended: the rest is for telling how."""
@@ -202,7 +204,7 @@ class Coordination:
     def _small_results(self, ended: Ended) -> tuple[bytes, ...] | None:
         """Return the result objects if they are small enough to be part of the status."""
         spec = self._event.spec
-        sizes = {report["rank"]: report["result_bytes"] for report in ended.reports}
+        sizes = {report.rank: report.result_bytes for report in ended.reports}
         ranks = range(spec.settings.workers) if spec.settings.output == "rows" else range(1)
         if sum(sizes.values()) > INLINE_BYTES:
             return None
@@ -231,7 +233,7 @@ class Coordination:
             "memory_mb": self._event.memory_mb,
             "launched": self._status.launched,
             "coordinator": {"started": self._status.received, "ended": self._status.ended, "usage": usage.to_json()},
-            "ranks": [] if ended is None else ended.reports,
+            "ranks": [] if ended is None else [report.to_json() for report in ended.reports],
         }
         self._use.store.put(metrics_key(spec.prefix), json.dumps(metrics).encode())
 
@@ -334,14 +336,14 @@ class _Watch:
         self._woken.set()
 
 
-def _last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[dict[str, Any]]:
+def _last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[RankReport]:
     """Return the reports of all ranks, or of those that report in time."""
     until = time.time() + (_LAST_REPORTS_S if failed is None else _STOP_S)
     silent = set() if failed is None or failed.rank is None else {failed.rank}
-    reports: dict[int, dict[str, Any]] = {}
+    reports: dict[int, RankReport] = {}
     while True:
         missing = [rank for rank in range(spec.settings.workers) if rank not in reports]
-        reports |= {report["rank"]: report for report in read_reports(store, spec, missing)}
+        reports |= {report.rank: report for report in read_reports(store, spec, missing)}
         if silent.issuperset(set(range(spec.settings.workers)) - reports.keys()) or time.time() > until:
             return [reports[rank] for rank in sorted(reports)]
         time.sleep(_LOOK_S[1])

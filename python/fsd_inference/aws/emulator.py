@@ -21,7 +21,7 @@ from uuid import uuid4
 from fsd_inference import interpreter
 from fsd_inference.aws.sessions import EMULATOR_REGION
 from fsd_inference.errors import StackError
-from fsd_inference.records import EmulatorInfo
+from fsd_inference.stack_description import EmulatorInfo
 from fsd_inference.threads import why_not_started
 
 _PORT_TRIES = 3  # a port that was free may be taken before the emulator binds it

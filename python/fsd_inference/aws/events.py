@@ -12,7 +12,7 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
 from fsd_inference.limits import DEEPEST_TREE
-from fsd_inference.records import StackSpec
+from fsd_inference.stack_description import StackSpec
 
 EVENT_VERSION = 1
 

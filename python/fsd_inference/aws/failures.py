@@ -16,7 +16,7 @@ from fsd_inference.aws.events import RankEvent, RunEvent
 from fsd_inference.config import RetrySettings
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import InputError, RunError, StackUpdatedError, StartError, WorkerDiedError
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 
 _RETRY = RetrySettings()
 

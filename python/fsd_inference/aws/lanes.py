@@ -27,9 +27,10 @@ from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import FsdError, LaneError, StoreError
 from fsd_inference.logs import Logger
-from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store import Store
 from fsd_inference.threads import ThreadPool
+from fsd_inference.usage import UsageMeter
 
 _log = Logger(__name__)
 

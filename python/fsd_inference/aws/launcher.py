@@ -9,7 +9,7 @@ from fsd_inference.aws.clients import request
 from fsd_inference.aws.events import RankEvent
 from fsd_inference.config import RetrySettings
 from fsd_inference.engine.launcher import ChildEnd
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient

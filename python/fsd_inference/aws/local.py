@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import start_emulator, stop_emulator
 from fsd_inference.aws.provision import StackSettings, create_stack, delete_stack
-from fsd_inference.records import StackSpec
+from fsd_inference.stack_description import StackSpec
 
 
 def bring_up(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from fsd_inference.errors import FileFormatError
-from fsd_inference.records import Usage
+from fsd_inference.fields import Fields
+from fsd_inference.rank_report import RankReport
+from fsd_inference.usage import Usage
 
 _VERSION = 1
 
@@ -24,35 +25,39 @@ class RunMetrics:
         What the coordinator asked of the services.
     coordinated : tuple of float
         When it began and ended, seconds since the epoch.
-    ranks : list of dict
+    ranks : list of RankReport
         The ranks' reports; of a failed attempt those that could still be written.
     """
 
     memory_mb: int
     coordinator: Usage
     coordinated: tuple[float, float]
-    ranks: list[dict[str, Any]]
+    ranks: list[RankReport]
 
     @property
     def usage(self) -> Usage:
         """What coordinator and ranks asked of the services."""
-        return sum((Usage.from_json(rank["usage"]) for rank in self.ranks), self.coordinator)
+        return sum((rank.usage for rank in self.ranks), self.coordinator)
 
     @classmethod
     def from_bytes(cls, data: bytes, key: str) -> RunMetrics:
         """Read the metrics object at `key`; anything else is a `FileFormatError`."""
         try:
-            value = json.loads(data)
-            if value["version"] != _VERSION:
-                raise FileFormatError(
-                    f"{key}: metrics of version {value['version']}, and this program reads {_VERSION}"
-                )
-            coordinator = value["coordinator"]
-            return cls(
-                int(value["memory_mb"]),
-                Usage.from_json(coordinator["usage"]),
-                (float(coordinator["started"]), float(coordinator["ended"])),
-                list(value["ranks"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileFormatError(f"{key} does not hold the metrics of a run") from error
+            return cls._from_json(json.loads(data))
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{key} does not hold the metrics of a run: it is not JSON") from error
+        except FileFormatError as error:
+            raise FileFormatError(f"{key} does not hold the metrics of a run: {error}") from error
+
+    @classmethod
+    def _from_json(cls, value: object) -> RunMetrics:
+        fields = Fields(value, "", "the object")
+        if (version := fields.take("version", int)) != _VERSION:
+            raise FileFormatError(f"metrics of version {version} are not known; this release reads {_VERSION}")
+        coordinator = fields.take_fields("coordinator")
+        return cls(
+            fields.take_count("memory_mb", least=1),
+            Usage.from_fields(coordinator.take_fields("usage")),
+            (coordinator.take_number("started"), coordinator.take_number("ended")),
+            [RankReport.from_json(each, f"ranks[{i}].") for i, each in enumerate(fields.take("ranks", list))],
+        )

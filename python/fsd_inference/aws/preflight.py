@@ -21,8 +21,9 @@ from fsd_inference.aws.probe import probe_lane
 from fsd_inference.aws.stack import parse_stack
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import FsdError, LaneError, NotAllowedError, StackError
-from fsd_inference.records import FunctionsSpec, StackSpec, UsageMeter
+from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
+from fsd_inference.usage import UsageMeter
 
 SETTLES_S = 900.0
 """SNS lets filters act within this time."""

@@ -15,8 +15,9 @@ from fsd_inference.channels.queue import ALL
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import StackError
 from fsd_inference.limits import BATCH_ENTRIES, RANKS_PER_TOPIC
-from fsd_inference.records import LaneSpec, UsageMeter
+from fsd_inference.stack_description import LaneSpec
 from fsd_inference.threads import ThreadPool
+from fsd_inference.usage import UsageMeter
 
 _RETRY = RetrySettings(attempts=3)
 _RECEIVE_S = 2

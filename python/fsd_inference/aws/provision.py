@@ -17,8 +17,9 @@ from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_plain
 from fsd_inference.errors import FsdError, SettingError, StackError
 from fsd_inference.limits import LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, MESSAGE_BYTES, RANKS_PER_TOPIC
-from fsd_inference.records import EmulatorInfo, LaneSpec, StackSpec, UsageMeter
+from fsd_inference.stack_description import EmulatorInfo, LaneSpec, StackSpec
 from fsd_inference.threads import ThreadPool
+from fsd_inference.usage import UsageMeter
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType

@@ -12,7 +12,7 @@ from fsd_inference.endpoints import check_endpoint
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
 from fsd_inference.limits import LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, RANKS_PER_TOPIC
-from fsd_inference.records import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
+from fsd_inference.stack_description import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
 _FORMAT = "fsd-stack"
 _VERSION = 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 
 
 class Kind(IntEnum):

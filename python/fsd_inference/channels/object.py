@@ -20,7 +20,7 @@ from fsd_inference.channels.pace import Pace, PaceSettings
 from fsd_inference.channels.parts import HEADER_BYTES, index_size, pack_parts, read_index
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.errors import ChannelError, LimitError, SettingError, StoreError
-from fsd_inference.limits import ABORT_EVERY_S, FIRST_READ_BYTES, HASH_FOLDERS
+from fsd_inference.limits import ABORT_EVERY_S, FIRST_READ_BYTES, HASH_FOLDERS, READERS, WRITERS
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool
 
@@ -47,8 +47,8 @@ class ObjectSettings:
 
     first_bytes: int = FIRST_READ_BYTES
     object_bytes: int = 1 << 30
-    writers: int = 2
-    readers: int = 8
+    writers: int = WRITERS
+    readers: int = READERS
     abort_every_s: float = ABORT_EVERY_S
     pace: PaceSettings = field(default_factory=PaceSettings)
 

@@ -32,12 +32,13 @@ from fsd_inference.limits import (
     LEAST_MESSAGE_BYTES,
     MESSAGE_BYTES,
     RANKS_PER_TOPIC,
+    SENDERS,
     UNIT_BYTES,
 )
 from fsd_inference.packing import first_fit
-from fsd_inference.records import EACH_MESSAGE, UsageMeter
 from fsd_inference.retrying import send
 from fsd_inference.threads import ThreadPool
+from fsd_inference.usage import EACH_MESSAGE, UsageMeter
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
@@ -86,7 +87,7 @@ class QueueSettings:
     """
 
     message_bytes: int = MESSAGE_BYTES
-    senders: int = 4
+    senders: int = SENDERS
     delete: bool = False
     retry: RetrySettings = field(default_factory=RetrySettings)
 

@@ -19,7 +19,7 @@ from fsd_inference.units import seconds_text, usd_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fsd_inference.cost.options import Advice, Option
+    from fsd_inference.forecast.options import Advice, Option
 
 EXAMPLES = examples(
     "fsd advise net --batch 10000 --input digits.npz",
@@ -85,7 +85,7 @@ def advise(
     within it. What could not be cut within seconds is estimated and marked ~; what no other option beats in both time
     and cost is marked *.
     """
-    from fsd_inference.cost.options import Question  # noqa: PLC0415
+    from fsd_inference.forecast.options import Question  # noqa: PLC0415
 
     out = Output(as_json)
     question = Question(
@@ -105,9 +105,9 @@ def advise(
         check_plot(output)
     with out.progress() as tasks:
         from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
-        from fsd_inference.cost.timing import load_timing  # noqa: PLC0415
+        from fsd_inference.forecast.advising import advise as advise_network  # noqa: PLC0415
+        from fsd_inference.forecast.timing import load_timing  # noqa: PLC0415
         from fsd_inference.network import Network, load_inputs  # noqa: PLC0415
-        from fsd_inference.session.advising import advise as advise_network  # noqa: PLC0415
 
         check_network(network)
         loaded = Network.load(network)
@@ -138,7 +138,7 @@ def seconds_of(text: str, what: str) -> float:
 
 def check_network(path: Path) -> None:
     """Raise SettingError for a directory of shards: the planner cuts the network itself."""
-    from fsd_inference.partition import MANIFEST_FILE  # noqa: PLC0415
+    from fsd_inference.partitioning import MANIFEST_FILE  # noqa: PLC0415
 
     if (path / MANIFEST_FILE).is_file():
         raise SettingError(f"{path} holds shards; give the network that they were cut from")

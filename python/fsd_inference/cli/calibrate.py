@@ -16,7 +16,7 @@ from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import FileFormatError
 
 if TYPE_CHECKING:
-    from fsd_inference.records import RunReport
+    from fsd_inference.run_report import RunReport
 
 EXAMPLES = examples(
     "fsd calibrate -o kernel.json",
@@ -34,9 +34,6 @@ def calibrate(
     base: Annotated[
         Literal["aws", "emulator"], typer.Option("--base", help="The set of values that the file changes.")
     ] = "aws",
-    delay_s: Annotated[
-        float, typer.Option("--delay", min=0, help="Seconds that the runs added to every frame, to be left out.")
-    ] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Measure the kernels' rate on a core of this machine; or fit latencies and bandwidth on what runs reported.
@@ -44,10 +41,10 @@ def calibrate(
     The rate is scaled by Lambda's rule (one vCPU for each 1,769 MB) and the value core.factor, which this does not
     know: it is 1 unless a file says otherwise.
     """
-    from fsd_inference.cost.fitting import fit_services  # noqa: PLC0415
-    from fsd_inference.cost.timing import load_timing, timing_json  # noqa: PLC0415
-    from fsd_inference.records import REPORT_FILE  # noqa: PLC0415
-    from fsd_inference.session.calibration import machine, measure_kernel  # noqa: PLC0415
+    from fsd_inference.forecast.calibration import machine, measure_kernel  # noqa: PLC0415
+    from fsd_inference.forecast.fitting import fit_services  # noqa: PLC0415
+    from fsd_inference.forecast.timing import load_timing, timing_json  # noqa: PLC0415
+    from fsd_inference.run_report import REPORT_FILE  # noqa: PLC0415
 
     out = Output(as_json)
     check_output(output)
@@ -55,7 +52,7 @@ def calibrate(
         check_distinct(runs=path / REPORT_FILE if path.is_dir() else path, output=output)
     if runs:
         what = f"{len(runs)} runs"
-        found = fit_services([_read(path) for path in runs], delay_s=delay_s)
+        found = fit_services([_read(path) for path in runs])
     else:
         what = machine()
         with out.progress() as tasks:
@@ -69,8 +66,8 @@ def calibrate(
 
 
 def _read(path: Path) -> RunReport:
-    from fsd_inference.cost.fitting import check_report  # noqa: PLC0415
-    from fsd_inference.records import RunReport  # noqa: PLC0415
+    from fsd_inference.forecast.fitting import check_report  # noqa: PLC0415
+    from fsd_inference.run_report import RunReport  # noqa: PLC0415
 
     report = RunReport.load(path)
     try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # rich is imported where something is drawn, so that commands
     from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
 
-    from fsd_inference.records import Usage
+    from fsd_inference.usage import Usage
 
 
 class Tasks(Protocol):
@@ -138,8 +138,17 @@ def print_json(record: Mapping[str, Any]) -> None:
 
 def print_error(message: str) -> None:
     """Print one line on stderr, whatever the message holds; where that cannot be written, the exit code must do."""
+    _print_line(f"error: {' '.join(message.split())}")
+
+
+def print_warning(message: str) -> None:
+    """Print one line on stderr, if that can be written."""
+    _print_line(f"warning: {message}")
+
+
+def _print_line(line: str) -> None:
     with suppress(OSError):
-        sys.stderr.write(f"error: {' '.join(message.split())}\n")
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
 

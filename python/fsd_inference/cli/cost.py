@@ -83,7 +83,7 @@ def cost(
     from fsd_inference.cost.metered import function_times  # noqa: PLC0415
     from fsd_inference.cost.model import Billing, run_cost  # noqa: PLC0415
     from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
-    from fsd_inference.records import RunReport  # noqa: PLC0415
+    from fsd_inference.run_report import RunReport  # noqa: PLC0415
 
     assert report is not None  # noqa: S101 - checked above
     run = RunReport.load(report)

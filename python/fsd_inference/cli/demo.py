@@ -38,7 +38,7 @@ def demo(
     from fsd_inference.aws.provision import StackSettings  # noqa: PLC0415
     from fsd_inference.aws.stack import save_stack  # noqa: PLC0415
     from fsd_inference.network import digits, graph_challenge  # noqa: PLC0415
-    from fsd_inference.partition import cut  # noqa: PLC0415
+    from fsd_inference.partitioning import partition  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
     out = Output(as_json)
@@ -53,7 +53,7 @@ def demo(
             expected = session.infer(x)
         out.note("partition: graph, once for both channels")
         tasks.begin("partition", None)
-        cut(network, shards, workers=workers, method="graph")
+        partition(network, shards, workers=workers, method="graph")
         tasks.end("partition")
         answers = {}
         with temporary_stack(StackSettings("fsd-demo", ranks=workers, purge_settle_s=0)) as made:

@@ -8,30 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fsd_inference.atomic import atomic_files
+from fsd_inference.channel_names import CHANNELS
 from fsd_inference.cli.advise import seconds_of
+from fsd_inference.cli.auto_plan import RunChoice, auto_plan
 from fsd_inference.cli.console import Output, facts
-from fsd_inference.cli.options import Json, Method, Profile, examples, use_profile
+from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
-from fsd_inference.cli.planned import planned
+from fsd_inference.config import FunctionSettings, Tuning
 from fsd_inference.errors import InputError, OutputError, RunError, SettingError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-    from fsd_inference.cost.frames import Payloads
-    from fsd_inference.records import Prediction, StackSpec
+    from fsd_inference.forecast.payloads import Payloads
+    from fsd_inference.prediction import Prediction
     from fsd_inference.session import Inference, Session
+    from fsd_inference.stack_description import StackSpec
 
 EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --categories categories.tsv",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --report run",
     "fsd infer net digits.npz -o out.npz --replicas 2",
-    "fsd infer net-p8 digits.npz -o out.npz --channel memory --micro-batches 2",
+    "fsd infer net-p8 digits.npz -o out.npz --channel local --micro-batches 2",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
     "fsd infer net digits.npz -o out.npz --plan auto --deadline 30s",
 )
-
-Channel = Literal["serial", "memory", "queue", "object"]
 
 
 def infer(
@@ -47,11 +48,13 @@ def infer(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: SciPy's CSR .npz, samples x outputs.")],
     channel: Annotated[
-        Channel | None,
+        str | None,
         typer.Option(
             "--channel",
-            help="serial: one worker (the default). memory: local workers over sockets. queue: over SNS and SQS. "
-            "object: over S3.",
+            parser=channel_name,
+            metavar=f"[{'|'.join(CHANNELS)}]",
+            help="serial: one worker (the default). local: processes of this machine over sockets. queue: over "
+            "SNS and SQS. object: over S3.",
         ),
     ] = None,
     plan: Annotated[
@@ -137,9 +140,7 @@ def infer(
     from fsd_inference.network import load_inputs  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
-    known = None
-    if plan is None and (deadline, budget) != (None, None):
-        raise SettingError("--deadline and --budget are for --plan auto")
+    choice = RunChoice(channel or "serial", workers, replicas, branching, micro_batches, memory_mb)
     if plan is not None:
         given = channel is not None or workers is not None or method is not None
         if given or (replicas, micro_batches, branching) != (1, 1, 4):
@@ -147,30 +148,30 @@ def infer(
                 "--plan auto decides channel, workers, replicas, partition, micro-batches, branching: give none"
             )
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
-        found = planned(network, batch, deadline_s, budget, described, out)
-        workers, replicas, known = found.workers, found.replicas, found.known
-        branching, micro_batches = found.branching, found.micro_batches
-        memory_mb = memory_mb or found.memory_mb
+        choice = auto_plan(network, batch, deadline_s, budget, described, out)
+    elif (deadline, budget) != (None, None):
+        raise SettingError("--deadline and --budget are for --plan auto")
     with (
         out.progress() as tasks,
         Session(
             network,
-            channel=(channel or "serial") if plan is None else found.channel,
-            workers=workers,
-            replicas=replicas,
-            partition=method,
-            branching=branching,
-            micro_batches=micro_batches,
-            threads=threads,
-            overlap=not no_overlap,
+            channel=choice.channel,
+            workers=choice.workers,
+            replicas=choice.replicas,
             stack=stack,
-            memory_mb=memory_mb,
-            synchronous=synchronous,
+            partition=method,
+            tuning=Tuning(
+                branching=choice.branching,
+                micro_batches=choice.micro_batches,
+                threads=threads,
+                overlap=not no_overlap,
+            ),
+            functions=FunctionSettings(memory_mb=memory_mb or choice.memory_mb, synchronous=synchronous),
             progress=tasks,
         ) as session,
     ):
         samples = load_inputs(batch, session.features)
-        predicted = _predicted(session, samples, known, out) if predict or plan is not None else None
+        predicted = _predicted(session, samples, choice.known, out) if predict or plan is not None else None
         try:
             inference = session.infer(samples, predicted=predicted)
         except RunError:
@@ -205,7 +206,7 @@ def _save_report(session: Session, report: Path, plots: bool, out: Output) -> No
 def _check_before(network: Path, method: Method | None, stack: Path | None) -> StackSpec | None:
     """Refuse what a session would find out late, or not at all; return the stack."""
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
-    from fsd_inference.partition import MANIFEST_FILE  # noqa: PLC0415
+    from fsd_inference.partitioning import MANIFEST_FILE  # noqa: PLC0415
 
     if method is not None and (network / MANIFEST_FILE).is_file():
         raise SettingError(f"{network} is partitioned already; leave out --partition {method}, or give the network")

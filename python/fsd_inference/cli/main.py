@@ -47,7 +47,7 @@ app = typer.Typer(
         "fsd demo",
         "fsd network generate radixnet --neurons 1024 --layers 120 -o net",
         "fsd dataset digits --neurons 1024 --samples 10000 -o digits.npz",
-        "fsd infer net digits.npz -o out.npz --channel memory --workers 4",
+        "fsd infer net digits.npz -o out.npz --channel local --workers 4",
     ),
     add_completion=False,
     rich_markup_mode=None,

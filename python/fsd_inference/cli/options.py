@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from fsd_inference.channel_names import CHANNELS, current_name, renamed
+from fsd_inference.cli.console import print_warning
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, for machines.")]
 Method = Literal["block", "random", "graph", "hypergraph"]
 Stack = Annotated[Path, typer.Option("--stack", help="The stack.json of the resources.", metavar="STACK")]
@@ -25,6 +28,16 @@ Region = Annotated[str, typer.Option("--region", help="AWS region whose prices h
 PricesFile = Annotated[
     Path | None, typer.Option("--prices", help="A file of prices, as `fsd prices update` writes, instead of --region.")
 ]
+
+
+def channel_name(given: str) -> str:
+    """Return a channel's name of today, for `parser` of an option; people are told if it was called otherwise."""
+    name = current_name(given)
+    if name not in CHANNELS:
+        raise typer.BadParameter(f"{given!r} is not one of {', '.join(CHANNELS)}.")
+    if name != given:
+        print_warning(renamed(given))
+    return name
 
 
 def use_profile(name: str | None) -> None:

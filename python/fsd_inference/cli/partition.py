@@ -13,7 +13,7 @@ from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
-    from fsd_inference.partition import Manifest
+    from fsd_inference.partitioning import Manifest
 
 EXAMPLES = examples("fsd partition net --workers 8 --method hypergraph -o net-p8")
 
@@ -31,8 +31,8 @@ def partition(
     as_json: Json = False,
 ) -> None:
     """Cut a network's layers by neurons for P workers, and write each worker's shard."""
+    from fsd_inference import partitioning  # noqa: PLC0415
     from fsd_inference.network import Network  # noqa: PLC0415
-    from fsd_inference.partition import cut  # noqa: PLC0415
 
     out = Output(as_json)
     check_output(output, directory=True)
@@ -40,7 +40,7 @@ def partition(
     loaded = Network.load(network)
     with out.progress() as tasks:
         tasks.begin("partitioning", None)
-        manifest = cut(loaded, output, workers=workers, method=method)
+        manifest = partitioning.partition(loaded, output, workers=workers, method=method)
     out.result(_record(manifest, output), *_tables(manifest, output))
 
 

@@ -13,7 +13,7 @@ from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.limits import LARGEST_FUNCTION_MB
-from fsd_inference.records import REPORT_FILE
+from fsd_inference.run_report import REPORT_FILE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fsd_inference.aws.lanes import LaneState, LaneTable
     from fsd_inference.aws.metrics import RunMetrics
     from fsd_inference.aws.status import RunStatus
-    from fsd_inference.records import StackSpec
+    from fsd_inference.stack_description import StackSpec
     from fsd_inference.store.base import Store
 
 app = typer.Typer(name="runs", help="Runs on a stack: list, show, clean.")
@@ -74,7 +74,7 @@ def show(
     use_profile(profile)
     with _opened(stack) as (_, stores, __):
         status, metrics = read_run(stores[0], run)
-    record = _record(status) | {"ranks": None if metrics is None else metrics.ranks}
+    record = _record(status) | {"ranks": None if metrics is None else [rank.to_json() for rank in metrics.ranks]}
     if metrics is not None:
         record |= {"memory_mb": metrics.memory_mb, "usage": metrics.usage.to_json()}
     Output(as_json).result(record, facts(_facts(status, metrics)), *([] if metrics is None else [_rank_table(metrics)]))
@@ -139,7 +139,7 @@ def _opened(path: Path) -> Iterator[tuple[StackSpec, list[Store], LaneTable | No
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.lanes import open_lanes  # noqa: PLC0415
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
-    from fsd_inference.records import UsageMeter  # noqa: PLC0415
+    from fsd_inference.usage import UsageMeter  # noqa: PLC0415
 
     spec, meter = load_stack(path), UsageMeter()
     clients = Clients.of_stack(spec)
@@ -205,15 +205,15 @@ def _rank_table(metrics: RunMetrics) -> Any:
     columns = ("rank", "by", "s", "load", "compute", "wait", "requests", "MB", "error")
     rows = (
         (
-            rank["rank"],
-            "" if rank["starter"] is None else rank["starter"],
-            f"{rank['ended'] - rank['started']:.2f}",
-            f"{rank['load_s']:.2f}",
-            f"{rank['compute_s']:.2f}",
-            f"{rank['wait_s']:.2f}",
-            f"{sum(rank['usage']['requests'].values()):,}",
-            f"{rank['peak_rss_bytes'] / 2**20:.0f}",
-            "" if rank["error"] is None else _short(rank["error"]["message"]),
+            rank.rank,
+            "" if rank.starter is None else rank.starter,
+            "" if rank.lived_s is None else f"{rank.lived_s:.2f}",
+            f"{rank.load_s:.2f}",
+            f"{rank.compute_s:.2f}",
+            f"{rank.wait_s:.2f}",
+            f"{rank.usage.requests.total():,}",
+            f"{rank.peak_rss_bytes / 2**20:.0f}",
+            "" if rank.failure is None else _short(str(rank.failure)),
         )
         for rank in metrics.ranks
     )

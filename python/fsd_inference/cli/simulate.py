@@ -16,7 +16,7 @@ from fsd_inference.units import bytes_text, seconds_text, usd_text
 
 if TYPE_CHECKING:
     from fsd_inference.cost.prices import PriceTable
-    from fsd_inference.cost.simulator import SimulatedRun
+    from fsd_inference.simulator import SimulatedRun
 
 EXAMPLES = examples(
     "fsd simulate net digits.npz --channel queue --workers 8",
@@ -81,7 +81,7 @@ def simulate(
 
     Nothing is started or asked for, and prices and latencies are those of the tables. docs/simulation.md has the model.
     """
-    from fsd_inference.cost.timing import load_timing  # noqa: PLC0415
+    from fsd_inference.forecast.timing import load_timing  # noqa: PLC0415
 
     out = Output(as_json)
     times = load_timing("aws", *(timing or ()))
@@ -100,13 +100,13 @@ def simulate(
 
     table_of_prices = load_prices(region, prices)
     from fsd_inference.config import RunSettings  # noqa: PLC0415
-    from fsd_inference.cost.simulator import Chances, simulate, with_seed  # noqa: PLC0415
+    from fsd_inference.forecast.partitioned import Partitioned  # noqa: PLC0415
     from fsd_inference.network import load_inputs  # noqa: PLC0415
-    from fsd_inference.session.simulating import Planned  # noqa: PLC0415
+    from fsd_inference.simulator import Chances, Scenario, simulate, with_seed  # noqa: PLC0415
 
     with out.progress() as tasks:
         tasks.begin("plan", None)
-        planned = Planned.load(network, workers, method)
+        planned = Partitioned.load(network, workers, method)
         x = None if batch is None else load_inputs(batch, planned.features)
         if x is not None and planned.network is None:
             raise SettingError(f"{network} holds shards: to foresee what INPUT makes of it takes the network itself")
@@ -118,7 +118,9 @@ def simulate(
             workers=planned.partition.workers, branching=branching, micro_batches=micro_batches, threads=threads
         )
         chances = Chances(seed, warm, stragglers, slowdown)
-        scenario = planned.scenario(payloads, settings, channel, times, memory_mb=memory, chances=chances)
+        scenario = Scenario(
+            planned.partition, planned.plan, planned.work, payloads, settings, channel, times, memory, chances
+        )
         tasks.begin("simulate", runs)
         found = []
         for number in range(runs):
@@ -144,7 +146,8 @@ def _told(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, Any]
         cost = run_cost(first.usage, first.function_times(), prices, samples=samples)
     ranks = first.report().ranks
     seconds = {
-        name: max(rank[f"{name}_s"] for rank in ranks) for name in ("load", "compute", "pack", "unpack", "wait", "send")
+        name: max(getattr(rank, f"{name}_s") for rank in ranks)
+        for name in ("load", "compute", "pack", "unpack", "wait", "send")
     }
     record = {
         "channel": first.scenario.channel,
@@ -184,7 +187,7 @@ def _spread(walls: list[float], failed: int) -> str:
 
 
 def _launches(times: Any, runs: int, warm: int, seed: int) -> tuple[dict[str, Any], list[Any]]:
-    from fsd_inference.cost.simulator.launch import study_launch  # noqa: PLC0415
+    from fsd_inference.forecast.launch import study_launch  # noqa: PLC0415
 
     found = list(study_launch(times, _LAUNCHES, _BRANCHINGS, runs=runs, warm=warm, seed=seed))
     rows = []

@@ -15,7 +15,7 @@ from fsd_inference.endpoints import check_endpoint, is_loopback, is_plain
 from fsd_inference.errors import InputError, SettingError, StackError
 
 if TYPE_CHECKING:
-    from fsd_inference.records import StackSpec
+    from fsd_inference.stack_description import StackSpec
 
 app = typer.Typer(name="stack", help="Topics, queues, buckets and functions: up, down, show, check.")
 

@@ -28,8 +28,8 @@ from fsd_inference.limits import ACCOUNT_CONCURRENCY, LARGEST_FUNCTION_MB
 from fsd_inference.units import seconds_text, usd_text
 
 if TYPE_CHECKING:
-    from fsd_inference.cost.study import Day
-    from fsd_inference.cost.workload import Query
+    from fsd_inference.forecast.study import Day
+    from fsd_inference.forecast.workload import Query
 
 EXAMPLES = examples(
     "fsd study net --pattern diurnal --queries-per-day 500 --batch 10000 --input digits.npz",
@@ -72,11 +72,11 @@ def study(
     Queries come from a file, or are drawn: sporadic (at any time), diurnal (most at noon) or bursty (many within
     minutes, none for hours).
     """
-    from fsd_inference.cost.options import Question  # noqa: PLC0415
     from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
-    from fsd_inference.cost.study import study as study_day  # noqa: PLC0415
-    from fsd_inference.cost.timing import load_timing  # noqa: PLC0415
-    from fsd_inference.cost.workload import trace_text  # noqa: PLC0415
+    from fsd_inference.forecast.options import Question  # noqa: PLC0415
+    from fsd_inference.forecast.study import study as study_day  # noqa: PLC0415
+    from fsd_inference.forecast.timing import load_timing  # noqa: PLC0415
+    from fsd_inference.forecast.workload import trace_text  # noqa: PLC0415
 
     out = Output(as_json)
     check_distinct(NETWORK=network, input=inputs, trace=trace, prices=prices, timing=timing, written=write_trace)
@@ -97,14 +97,13 @@ def study(
     check_network(network)
     with out.progress() as tasks:
         from fsd_inference.network import Network, load_inputs  # noqa: PLC0415
-        from fsd_inference.session.advising import kept_plans, make_cuts  # noqa: PLC0415
 
         loaded = Network.load(network)
         x = None if inputs is None else load_inputs(inputs, loaded.widths[0])
-        cuts = make_cuts(loaded, question, x=x, kept=kept_plans(loaded, cache), progress=tasks)
-        tasks.begin("study", None)
-        days = study_day(cuts, queries, timed, priced, question=question, concurrency=concurrency)
-        tasks.end("study")
+        days = study_day(
+            loaded, queries, question, timing=timed, prices=priced, x=x, cache=cache, concurrency=concurrency,
+            progress=tasks,
+        )  # fmt: skip
     if days[0].problem is not None:
         raise SettingError(_no_day(days))
     if write_trace is not None:
@@ -133,7 +132,7 @@ def study(
 def _queries(
     trace: Path | None, pattern: str | None, queries_per_day: float, batch: int, seed: int
 ) -> tuple[Query, ...]:
-    from fsd_inference.cost.workload import drawn_trace, parse_trace  # noqa: PLC0415
+    from fsd_inference.forecast.workload import drawn_trace, parse_trace  # noqa: PLC0415
 
     if (trace is None) == (pattern is None):
         raise SettingError("give the queries: a file with --trace, or how to draw them with --pattern")

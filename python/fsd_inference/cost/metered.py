@@ -6,7 +6,9 @@ import math
 
 from fsd_inference.errors import FileFormatError
 from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
-from fsd_inference.records import FunctionTime, RunReport
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.rank_report import RankReport
+from fsd_inference.run_report import RunReport
 
 COORDINATOR_MB = 512
 """That of the function that carries out a run (terraform/variables.tf)."""
@@ -37,7 +39,7 @@ def function_times(
         A rank's part of the report does not say when it started and ended.
     """
     # Without ranks it was a serial run: one worker does it all.
-    spans = [_span(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
+    spans = [_lived_s(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
     memory_mb = memory_mb or report.memory_mb or MB_PER_VCPU
     workers = FunctionTime(memory_mb, architecture, sum(map(_billed, spans)), len(spans))
     # Where no function carried the run out, one (each replica's) would have lived as long as the run took.
@@ -46,12 +48,11 @@ def function_times(
     return workers, FunctionTime(coordinator_mb, architecture, seconds, len(coordinated))
 
 
-def _span(rank: object) -> float:
-    said = [rank.get(name) for name in ("started", "ended")] if isinstance(rank, dict) else []
-    times = [float(time) for time in said if isinstance(time, int | float)]
-    if len(times) != 2 or not 0 <= times[1] - times[0] < math.inf:
+def _lived_s(rank: RankReport) -> float:
+    seconds = rank.lived_s
+    if seconds is None or seconds < 0:
         raise FileFormatError("a rank of the report does not say when it started and ended")
-    return times[1] - times[0]
+    return seconds
 
 
 def _billed(seconds: float) -> float:

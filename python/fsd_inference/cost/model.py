@@ -13,7 +13,8 @@ from typing import Any
 
 from fsd_inference.cost.prices import PriceTable
 from fsd_inference.errors import SettingError
-from fsd_inference.records import EACH_MESSAGE, FunctionTime, Usage
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.usage import EACH_MESSAGE, Usage
 
 GB = 1e9
 """Bytes of a GB of transfer. AWS also counts 2**30, which is cheaper."""

@@ -18,7 +18,8 @@ from importlib import resources
 
 from fsd_inference.cost.model import PAPER_BILLING, Cost, run_cost
 from fsd_inference.cost.prices import PriceTable, parse_prices
-from fsd_inference.records import FunctionTime, Usage
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.usage import Usage
 
 SOURCE = "arXiv 2403.15195"
 _DATA = resources.files("fsd_inference.cost") / "data" / "paper"

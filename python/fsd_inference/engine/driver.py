@@ -52,8 +52,8 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker
 from fsd_inference.errors import PeerGoneError, ResourceLimitError, RunError, as_run_error
 from fsd_inference.kernels import NonFiniteError, RankState
-from fsd_inference.limits import CONTROL_BYTES
-from fsd_inference.partition.plan import RankPlan
+from fsd_inference.limits import CONTROL_BYTES, STARTERS
+from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool, start
 
@@ -189,7 +189,7 @@ class Driver:
     def run(self) -> Outcome:
         """Run the rank to its end; all threads made here are gone on return."""
         compute = ThreadPool(1, thread_name_prefix="compute")
-        background = ThreadPool(4, thread_name_prefix="start")
+        background = ThreadPool(STARTERS, thread_name_prefix="start")
         receiver = threading.Thread(target=self._receive, name="receive")
         executors = {Compute: compute, StoreResult: compute, Load: background, StartChild: background}
         executors[CheckChild] = background

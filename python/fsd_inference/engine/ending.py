@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import AbortedError, RunError, run_error_from_record
+from fsd_inference.errors import AbortedError, FileFormatError, RunError
+from fsd_inference.rank_report import RankReport
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool
 
@@ -25,39 +25,39 @@ class Ended:
     """
 
     launched: float
-    reports: list[dict[str, Any]]
+    reports: list[RankReport]
     error: RunError | None
     memory_mb: int | None = None
     coordinator: tuple[float, float] | None = None
 
 
-def read_reports(store: Store, spec: RunSpec, ranks: Sequence[int]) -> list[dict[str, Any]]:
+def read_reports(store: Store, spec: RunSpec, ranks: Sequence[int]) -> list[RankReport]:
     """Return the reports of `ranks` that are there; one that cannot be read is as good as none."""
     reports = []
     with ThreadPool(_READERS) as threads:
         for data in threads.map(store.get, map(spec.report_key, ranks)):
-            with suppress(ValueError):
-                reports.append(json.loads(data or b""))
+            with suppress(ValueError, FileFormatError):
+                reports.append(RankReport.from_json(json.loads(data or b"")))
     return reports
 
 
-def first_error(spec: RunSpec, reports: Sequence[dict[str, Any]], failed: Sequence[RunError]) -> RunError | None:
+def first_error(spec: RunSpec, reports: Sequence[RankReport], failed: Sequence[RunError]) -> RunError | None:
     """Return what went wrong first: what the ranks were told by the one that failed, rather than that they stopped.
 
     Parameters
     ----------
     spec : RunSpec
         The attempt.
-    reports : sequence of dict
+    reports : sequence of RankReport
         What `read_reports` found.
     failed : sequence of RunError
         What whoever watched the ranks saw.
     """
-    told = {report["rank"]: run_error_from_record(report["error"]) for report in reports if report["error"] is not None}
+    told = {report.rank: error for report in reports if (error := report.failure) is not None}
     causes = {rank: error for rank, error in told.items() if not isinstance(error, AbortedError)}
     for error in (*causes.values(), *failed, *told.values()):
         return _origin(error, causes)
-    missing = sorted(set(range(spec.settings.workers)) - {report["rank"] for report in reports})
+    missing = sorted(set(range(spec.settings.workers)) - {report.rank for report in reports})
     if missing:
         names = ", ".join(map(str, missing))
         return RunError(

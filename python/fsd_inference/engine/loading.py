@@ -13,11 +13,11 @@ from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
 from fsd_inference.kernels import RankState, Shard
-from fsd_inference.partition.kernel_shard import kernel_shard
-from fsd_inference.partition.manifest import MANIFEST_FILE, Manifest
-from fsd_inference.partition.plan import RankPlan
-from fsd_inference.partition.reading import read_shard
-from fsd_inference.partition.shard import RankShard
+from fsd_inference.partitioning.kernel_shard import kernel_shard
+from fsd_inference.partitioning.manifest import MANIFEST_FILE, Manifest
+from fsd_inference.partitioning.plan import RankPlan
+from fsd_inference.partitioning.reading import read_shard
+from fsd_inference.partitioning.shard import RankShard
 from fsd_inference.store.base import Store
 
 

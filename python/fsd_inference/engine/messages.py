@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fsd_inference.channels.base import Frame, Kind
 from fsd_inference.errors import RunError
-from fsd_inference.partition.plan import RankPlan
+from fsd_inference.partitioning.plan import RankPlan
 
 
 class Step(NamedTuple):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from fsd_inference.channels.base import Channel
 from fsd_inference.engine.driver import Driver, RankWork
 from fsd_inference.engine.launcher import Launcher
-from fsd_inference.engine.rank_report import rank_report
+from fsd_inference.engine.reporting import rank_report
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.timeline import Timeline
 from fsd_inference.errors import RunError
-from fsd_inference.records import Usage
+from fsd_inference.rank_report import RankReport
 from fsd_inference.store.base import Store
+from fsd_inference.usage import Usage
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class RankEnd:
     """How a rank ended: with an error or well, and what it reports of itself."""
 
     error: RunError | None
-    report: dict[str, Any]
+    report: RankReport
 
 
 def run_rank(
@@ -130,14 +130,14 @@ def run_rank(
 
 
 def _put_counted(
-    store: Store, key: str, report: dict[str, Any], count: Callable[[], Usage], one_write: Usage
-) -> dict[str, Any]:
+    store: Store, key: str, report: RankReport, count: Callable[[], Usage], one_write: Usage
+) -> RankReport:
     """Write a report whose counts include its own writing; where that took another number of requests, do it again."""
     while True:
         before = count()
         foreseen = before + one_write
-        whole = {**report, "usage": foreseen.to_json()}
-        store.put(key, json.dumps(whole).encode())
+        whole = replace(report, usage=foreseen)
+        store.put(key, json.dumps(whole.to_json()).encode())
         if count() == foreseen:
             return whole
         one_write = count() - before

@@ -6,17 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
-
-class Interval(NamedTuple):
-    """Something that took from `start` to `end` (seconds since the epoch)."""
-
-    name: str
-    layer: int
-    micro_batch: int
-    start: float
-    end: float
+from fsd_inference.rank_report import Interval
 
 
 class Timeline:

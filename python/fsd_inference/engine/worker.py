@@ -49,7 +49,7 @@ from fsd_inference.errors import (
     WorkerDiedError,
     run_error_from_record,
 )
-from fsd_inference.partition.plan import RankPlan
+from fsd_inference.partitioning.plan import RankPlan
 
 _ABORT_GRACE_S = 2.0
 """How long a failure that another rank's failure explains waits for the abort that tells of that one."""

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from fsd_inference.channels.sockets import check_run_directory
+from fsd_inference.channels.local import check_run_directory
 from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import DeadlineError, RunError
-from fsd_inference.launch.local import LocalLauncher
-from fsd_inference.launch.place import Place
+from fsd_inference.launch.processes import ProcessLauncher
+from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.logs import Logger
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
@@ -24,13 +24,13 @@ _WATCH_S = 0.2
 _log = Logger(__name__)
 
 
-def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -> Ended:
+def run_attempt(launch: LaunchSpec, store: Store, on_layer: Callable[[float], None]) -> Ended:
     """Run all ranks of an attempt to their end; the error, if any, is that of the rank that failed first.
 
     Parameters
     ----------
-    place : Place
-        Where the ranks find each other.
+    launch : LaunchSpec
+        What the ranks are told.
     store : Store
         Holds the objects of the run.
     on_layer : callable
@@ -48,25 +48,25 @@ def run_attempt(place: Place, store: Store, on_layer: Callable[[float], None]) -
             on_layer(float(line))
 
     with TemporaryFolder("run") as directory:
-        if place.channel == "memory":
-            check_run_directory(directory, place.spec.settings.workers)
-        launcher = LocalLauncher(directory, None, on_line)
+        if launch.channel == "local":
+            check_run_directory(directory, launch.spec.settings.workers)
+        launcher = ProcessLauncher(directory, None, on_line)
         try:
-            place.write(directory)
-            log = _log.of(run=place.spec.run)
+            launch.write(directory)
+            log = _log.of(run=launch.spec.run)
             log.info(
-                "attempt %d begins: %d ranks over %s", place.spec.attempt, place.spec.settings.workers, place.channel
+                "attempt %d begins: %d ranks over %s", launch.spec.attempt, launch.spec.settings.workers, launch.channel
             )
             launched = time.time()
-            until = time.monotonic() + place.spec.deadline - launched + _GRACE_S
+            until = time.monotonic() + launch.spec.deadline - launched + _GRACE_S
             launcher.start(0, lambda rank, reason, reported: failed.extend([] if reported else [died(rank, reason)]))
             while not failed and not launcher.wait(_WATCH_S):
                 if time.monotonic() > until:
                     failed.append(_overdue())
             launcher.close(0.0)
-            reports = read_reports(store, place.spec, range(place.spec.settings.workers))
-            error = first_error(place.spec, reports, failed)
-            log.info("attempt %d ended: %s", place.spec.attempt, "well" if error is None else error)
+            reports = read_reports(store, launch.spec, range(launch.spec.settings.workers))
+            error = first_error(launch.spec, reports, failed)
+            log.info("attempt %d ended: %s", launch.spec.attempt, "well" if error is None else error)
             return Ended(launched, reports, error)
         finally:
             launcher.close(0.0)

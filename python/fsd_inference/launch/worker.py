@@ -18,8 +18,8 @@ from fsd_inference.engine.loading import load_rank, load_shard
 from fsd_inference.engine.rank import run_rank
 from fsd_inference.errors import AbortedError, FsdError, reason
 from fsd_inference.launch.backends import open_backends
-from fsd_inference.launch.local import EXIT_REPORTED, LocalLauncher
-from fsd_inference.launch.place import Place
+from fsd_inference.launch.processes import EXIT_REPORTED, ProcessLauncher
+from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.threads import start
 
 _GRACE_S = 10.0
@@ -33,13 +33,13 @@ def main(arguments: list[str]) -> int:
     starter = int(arguments[2]) if len(arguments) > 2 else None
     try:
         logs.start()
-        place = Place.read(directory)
-        spec = place.spec
-        backends = open_backends(place, directory, rank)
+        launch = LaunchSpec.read(directory)
+        spec = launch.spec
+        backends = open_backends(launch, directory, rank)
     except (FsdError, OSError) as error:
         print(reason(error) if isinstance(error, OSError) else error, file=sys.stderr)  # noqa: T201 - the log of the rank
         return 1
-    launcher = LocalLauncher(directory, rank)
+    launcher = ProcessLauncher(directory, rank)
     ended = None
     try:
         ended = run_rank(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fsd_inference.cost.options import Advice, Option
+    from fsd_inference.forecast.options import Advice, Option
 
 KINDS = (".png", ".svg", ".pdf")
 COLOURS = {

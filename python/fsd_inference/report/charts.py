@@ -7,11 +7,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from fsd_inference.rank_report import Interval, LayerReport
 from fsd_inference.report.axes import axis_end, figure, ticks
-from fsd_inference.report.figures import LayerFigures, RunFigures, Slice
+from fsd_inference.report.figures import RunFigures
 from fsd_inference.report.markup import Markup, coordinate, join, tag
 from fsd_inference.report.matrix import Matrix
-from fsd_inference.report.tracks import SENDS, main_track
+from fsd_inference.report.tracks import SENDS, activity, main_track
 from fsd_inference.units import bytes_text
 
 DRAWN_RANKS = 64
@@ -41,7 +42,7 @@ def timeline(figures: RunFigures) -> tuple[Markup, list[str]]:
     scale = (WIDTH - _LEFT - _RIGHT) / span
     rows, thinned = [], False
     for index, rank in enumerate(ranks):
-        drawn = [*main_track(rank), *(each for each in rank.slices if each.name in SENDS)]
+        drawn = [*main_track(rank), *(each for each in rank.events if each.name in SENDS)]
         if len(drawn) > most:
             drawn, thinned = sorted(drawn, key=lambda each: each.start - each.end)[:most], True
         y = _TOP + index * height
@@ -63,11 +64,11 @@ def timeline(figures: RunFigures) -> tuple[Markup, list[str]]:
     return whole, notes
 
 
-def _row(slices: Sequence[Slice], rank: int, y: float, height: float, origin: float, scale: float) -> list[Markup]:
+def _row(events: Sequence[Interval], rank: int, y: float, height: float, origin: float, scale: float) -> list[Markup]:
     """Return one path an activity: strokes, which take the fewest characters. Sends lie below the work."""
-    drawn: defaultdict[str, list[Slice]] = defaultdict(list)
-    for each in slices:
-        drawn[each.activity].append(each)
+    drawn: defaultdict[str, list[Interval]] = defaultdict(list)
+    for each in events:
+        drawn[activity(each)].append(each)
     paths = []
     for name in sorted(drawn, key=lambda each: ORDER.index(each) if each in ORDER else len(ORDER)):
         middle, stroke = (0.84, 0.16) if name in SENDS else (0.4, 0.64)
@@ -114,8 +115,8 @@ def _time_axis(span: float, scale: float, bottom: float, part: str) -> Markup:
 
 
 def bars(
-    layers: Sequence[LayerFigures],
-    parts: Sequence[tuple[str, Callable[[LayerFigures], float]]],
+    layers: Sequence[LayerReport],
+    parts: Sequence[tuple[str, Callable[[LayerReport], float]]],
     write: Callable[[float], str],
     title: str,
     *,
@@ -125,7 +126,7 @@ def bars(
 
     Parameters
     ----------
-    layers : sequence of LayerFigures
+    layers : sequence of LayerReport
     parts : sequence of (activity, value)
         What is stacked; the activity names the colour.
     write : callable

@@ -64,7 +64,7 @@ def _time(runs: Sequence[Compared]) -> Markup:
     rows = []
     for run in told:
         ranks = run.figures.ranks
-        mean = {name: sum(rank.seconds.get(name, rank.load_s) for rank in ranks) / len(ranks) for name, _ in _PARTS}
+        mean = {name: sum(getattr(rank, f"{name}_s") for rank in ranks) / len(ranks) for name, _ in _PARTS}
         rows.append([(name, mean[name]) for name, _ in _PARTS])
     title = "Where the time of the mean rank went"
     chart = _bars([run.name for run in told], rows, seconds_text, title, wide=True)

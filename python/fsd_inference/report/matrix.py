@@ -50,7 +50,7 @@ def matrix(figures: RunFigures, most: int) -> Matrix | None:
     size = math.ceil(workers / block)
     cells = [[0] * size for _ in range(size)]
     for rank in told:
-        for target, sent in (rank.sent_to or {}).items():
-            if 0 <= target < workers:
-                cells[rank.rank // block][target // block] += sent
+        for sent in rank.sent_to or ():
+            if sent.target < workers:
+                cells[rank.rank // block][sent.target // block] += sent.bytes
     return Matrix(workers, block, tuple(map(tuple, cells)))

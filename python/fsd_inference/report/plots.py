@@ -15,7 +15,7 @@ from fsd_inference.report.charts import DRAWN_RANKS
 from fsd_inference.report.figures import RunFigures
 from fsd_inference.report.fonts import load_fonts
 from fsd_inference.report.matrix import matrix
-from fsd_inference.report.tracks import SENDS, main_track
+from fsd_inference.report.tracks import SENDS, activity, main_track
 
 if TYPE_CHECKING:  # matplotlib is there for those who ask for plots
     from matplotlib.figure import Figure
@@ -84,15 +84,15 @@ def _title(figures: RunFigures, what: str) -> str:
 
 
 def _timeline(figures: RunFigures) -> Figure | None:
-    if not any(rank.slices for rank in figures.ranks):
+    if not any(rank.events for rank in figures.ranks):
         return None
     ranks = figures.sampled(DRAWN_RANKS)
     figure, axes = _figure(11, 1.6 + 0.22 * len(ranks))
     names: set[str] = set()
     for place, rank in enumerate(ranks):
         bars: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-        for each in (*main_track(rank), *(each for each in rank.slices if each.name in SENDS)):
-            bars[each.activity].append((each.start - figures.start, each.end - each.start))
+        for each in (*main_track(rank), *(each for each in rank.events if each.name in SENDS)):
+            bars[activity(each)].append((each.start - figures.start, each.end - each.start))
         for name, spans in bars.items():
             bottom, height = (0.2, 0.18) if name in SENDS else (-0.4, 0.58)
             colour = _COLOURS.get(name, _OTHER)
@@ -130,7 +130,7 @@ def _layers(figures: RunFigures) -> Figure | None:
     asked.set_ylabel("requests during it")
     below = [0.0] * len(layers)
     for name in _STACKED:
-        values = [each.seconds[name] * 1e3 for each in layers]
+        values = [getattr(each, f"{name}_s") * 1e3 for each in layers]
         spent.bar(numbers, values, bottom=below, color=_COLOURS[name], label=name)
         below = [one + other for one, other in zip(below, values, strict=True)]
     end = axis_end(below)

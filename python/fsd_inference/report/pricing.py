@@ -9,7 +9,7 @@ from fsd_inference.cost.model import Cost, run_cost
 from fsd_inference.cost.prices import PriceTable, load_prices
 from fsd_inference.errors import InputError
 from fsd_inference.limits import MB_PER_VCPU
-from fsd_inference.records import RunReport
+from fsd_inference.run_report import RunReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def price(report: RunReport, *, prices: PriceTable | None = None, memory_mb: int
     table = prices or load_prices()
     memory = memory_mb or report.memory_mb or MB_PER_VCPU
     notes = [] if report.memory_mb else [f"Lambda's time is that of the processes here, as functions of {memory:,} MB."]
-    if report.channel == "memory":
+    if report.channel == "local":
         notes.append("Frames went over local sockets, for which AWS has no price.")
     metered = predicted = None
     try:

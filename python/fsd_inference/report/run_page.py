@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from operator import attrgetter
 
 from fsd_inference.cost.model import Cost
-from fsd_inference.records import Usage
+from fsd_inference.rank_report import LayerReport, RankReport
 from fsd_inference.report.charts import DRAWN_RANKS, bars, heat_map, timeline
-from fsd_inference.report.figures import LayerFigures, RankFigures, RunFigures
+from fsd_inference.report.figures import RunFigures
 from fsd_inference.report.markup import Markup, tag
 from fsd_inference.report.matrix import matrix
 from fsd_inference.report.page import facts, legend, notes, page, table, tiles
 from fsd_inference.report.pricing import Priced
 from fsd_inference.units import bytes_text, seconds_text, usd_text
+from fsd_inference.usage import Usage
 
 _TIMELINE = (
     ("start", "starting"),
@@ -101,12 +103,12 @@ def _tiles(figures: RunFigures, priced: Priced) -> Markup:
 
 def _timeline(figures: RunFigures) -> Markup:
     heading = tag("h2", "Timeline")
-    if not any(rank.slices for rank in figures.ranks):
+    if not any(rank.events for rank in figures.ranks):
         return tag("section", heading, tag("p", _without(figures, "what it did when"), class_="soft"))
     drawing, said = timeline(figures)
-    left_out = [each for rank in figures.ranks for each in rank.left_out.values()]
+    left_out = [each for rank in figures.ranks for each in rank.events_left_out.values()]
     if left_out:
-        count, seconds = sum(each.count for each in left_out), sum(each.seconds for each in left_out)
+        count, seconds = sum(each.number for each in left_out), sum(each.seconds for each in left_out)
         said.append(
             f"The shortest {count:,} intervals and arrivals of all {figures.part}s were not reported one by one "
             f"({seconds:.2f} s in all)."
@@ -140,7 +142,7 @@ def _layers(figures: RunFigures) -> Markup:
         return tag("section", heading, tag("p", _without(figures, "its layers"), class_="soft"))
     sent, said = bars(layers, [("one", lambda each: each.bytes)], bytes_text, "Bytes sent after each layer")
     asked, more = bars(layers, [("one", lambda each: each.requests)], "{:,.10g}".format, "Requests during each layer")
-    parts = [(name, lambda each, name=name: each.seconds[name]) for name in _STACKED]
+    parts = [(name, attrgetter(f"{name}_s")) for name in _STACKED]
     spent, most = bars(layers, parts, _milliseconds, "Time of each layer, mean rank")
     names = ["bytes", "frames", "requests", *(f"{name}, ms" for name in (*_STACKED, "send"))]
     return tag(
@@ -166,8 +168,8 @@ def _layers(figures: RunFigures) -> Markup:
     )
 
 
-def _layer_row(index: int, layer: LayerFigures) -> list[object]:
-    times = (f"{layer.seconds[name] * 1e3:,.2f}" for name in (*_STACKED, "send"))
+def _layer_row(index: int, layer: LayerReport) -> list[object]:
+    times = (f"{getattr(layer, f'{name}_s') * 1e3:,.2f}" for name in (*_STACKED, "send"))
     return [index, f"{layer.bytes:,}", f"{layer.frames:,}", f"{layer.requests:,}", *times]
 
 
@@ -304,12 +306,15 @@ def _ranks(figures: RunFigures) -> Markup:
         "section",
         tag("h2", f"{figures.part.capitalize()}s"),
         table(caption, names, [_rank_row(rank) for rank in shown]),
-        notes(f"{figures.part.capitalize()} {rank.rank}: {rank.error}" for rank in shown if rank.error),
+        notes(f"{figures.part.capitalize()} {rank.rank}: {rank.failure}" for rank in shown if rank.failure),
     )
 
 
-def _rank_row(rank: RankFigures) -> list[object]:
-    lived = "" if rank.started is None or rank.ended is None else f"{rank.ended - rank.started:.2f}"
-    times = (f"{rank.seconds[name]:.3f}" for name in ("compute", "unpack", "pack", "wait", "send"))
-    sizes = (bytes_text(rank.wire_bytes), bytes_text(rank.peak_rss_bytes))
-    return [rank.rank, lived, f"{rank.load_s:.3f}", *times, f"{rank.requests:,}", *sizes]
+def _rank_row(rank: RankReport) -> list[object]:
+    lived = "" if rank.lived_s is None else f"{rank.lived_s:.2f}"
+    times = (
+        f"{seconds:.3f}"
+        for seconds in (rank.load_s, rank.compute_s, rank.unpack_s, rank.pack_s, rank.wait_s, rank.send_s)
+    )
+    sizes = (bytes_text(rank.usage.wire_bytes), bytes_text(rank.peak_rss_bytes))
+    return [rank.rank, lived, *times, f"{rank.usage.requests.total():,}", *sizes]

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 from fsd_inference.atomic import atomic_files, filled_directory
-from fsd_inference.records import REPORT_FILE, RunReport
 from fsd_inference.report.figures import run_figures
 from fsd_inference.report.plots import check_plots, draw_plots
 from fsd_inference.report.pricing import price
 from fsd_inference.report.run_page import run_page
 from fsd_inference.report.trace import trace
+from fsd_inference.run_report import REPORT_FILE, RunReport
 
 FILES = (REPORT_FILE, "report.html", "trace.json")
 """What a report is saved as, plots aside."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsd_inference.cost.model import Cost
-from fsd_inference.records import Usage
 from fsd_inference.report.figures import RunFigures
 from fsd_inference.report.pricing import Priced
 from fsd_inference.units import bytes_text, seconds_text, usd_text
+from fsd_inference.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def summary(figures: RunFigures, priced: Priced) -> Sequence[tuple[str, str]]:
     ]
     requests = ", ".join(f"{count:,} {kind}" for kind, count in sorted(usage.requests.items())) or "none"
     if report.replicas > 1:
-        spans = sorted(rank.ended - rank.started for rank in figures.ranks if rank.started and rank.ended)
+        spans = sorted(rank.lived_s for rank in figures.ranks if rank.lived_s is not None)
         lived = f", which took {seconds_text(spans[0])} to {seconds_text(spans[-1])}" if spans else ""
         rows.append(("replicas", f"{report.replicas:,} over slices of the batch{lived}"))
         rows += [("requests", requests)] if usage.requests else []

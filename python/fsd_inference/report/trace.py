@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fsd_inference.report.figures import RankFigures, RunFigures, Slice
+from fsd_inference.rank_report import Interval, RankReport
+from fsd_inference.report.figures import RunFigures
 from fsd_inference.report.tracks import POINTS, SENDS, lanes, main_track
 
 _WORK, _ARRIVALS, _SENDS = 1, 2, 3
@@ -33,11 +34,11 @@ def trace(figures: RunFigures) -> dict[str, Any]:
     }
 
 
-def _rank(rank: RankFigures, origin: float) -> Iterator[dict[str, Any]]:
+def _rank(rank: RankReport, origin: float) -> Iterator[dict[str, Any]]:
     pid = rank.rank
     yield _named("process_name", pid, 0, f"rank {pid}")
     yield _sorted(pid, pid)
-    sends = lanes([each for each in rank.slices if each.name in SENDS])
+    sends = lanes([each for each in rank.events if each.name in SENDS])
     # Work is one after the other, unless clocks say otherwise.
     for index, lane in enumerate(lanes(main_track(rank))):
         tid = _WORK if index == 0 else _SENDS + len(sends) + index
@@ -46,7 +47,7 @@ def _rank(rank: RankFigures, origin: float) -> Iterator[dict[str, Any]]:
     for index, lane in enumerate(sends):
         yield _named("thread_name", pid, _SENDS + index, f"send {index + 1}")
         yield from (_slice(pid, _SENDS + index, each, origin) for each in lane)
-    arrivals = [each for each in rank.slices if each.name in POINTS]
+    arrivals = [each for each in rank.events if each.name in POINTS]
     if arrivals:
         yield _named("thread_name", pid, _ARRIVALS, "arrivals")
     for each in arrivals:
@@ -54,7 +55,7 @@ def _rank(rank: RankFigures, origin: float) -> Iterator[dict[str, Any]]:
         yield {"ph": "i", "s": "t", "name": each.name, "pid": pid, "tid": _ARRIVALS, "ts": at, "args": _where(each)}
 
 
-def _slice(pid: int, tid: int, each: Slice, origin: float) -> dict[str, Any]:
+def _slice(pid: int, tid: int, each: Interval, origin: float) -> dict[str, Any]:
     return _complete(pid, tid, each.name, each.start, each.end, origin, _where(each))
 
 
@@ -66,7 +67,7 @@ def _complete(
     return {"ph": "X", "cat": "fsd", "name": name, "pid": pid, "tid": tid, "ts": at, "dur": took, "args": args}
 
 
-def _where(each: Slice) -> dict[str, int]:
+def _where(each: Interval) -> dict[str, int]:
     return {"layer": each.layer, "micro_batch": each.micro_batch}
 
 

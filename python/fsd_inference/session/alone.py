@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
 
 from scipy import sparse
 
 from fsd_inference import kernels
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.frames import Payloads
 from fsd_inference.engine.memory import peak_rss_bytes
-from fsd_inference.engine.rank_report import rank_report
+from fsd_inference.engine.reporting import rank_report
 from fsd_inference.engine.serial import SerialRun, run_serial
-from fsd_inference.engine.timeline import Interval
 from fsd_inference.errors import AbortedError, RunError
+from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.network import Network
-from fsd_inference.records import Prediction, Usage
+from fsd_inference.prediction import Prediction
+from fsd_inference.progress import Progress, task
+from fsd_inference.rank_report import Interval, RankReport
 from fsd_inference.report import Report
 from fsd_inference.session.inference import Inference
-from fsd_inference.session.progress import Progress, task
 from fsd_inference.session.slices import concatenated, of_replica, side_by_side, slices
+from fsd_inference.usage import Usage
 
 
 class Alone:
@@ -60,7 +60,7 @@ class Alone:
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:  # noqa: ARG002
         """Say how long a batch will take; see `Session.predict`. What is known of exchanges does not matter."""
-        from fsd_inference.session.predicting import predict_alone  # noqa: PLC0415 - few runs are predicted
+        from fsd_inference.forecast.predicting import predict_alone  # noqa: PLC0415 - few runs are predicted
 
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
         return predict_alone(network, self._settings, batch, sizes, is_loaded=self._kernels is not None)
@@ -73,7 +73,7 @@ class Alone:
         load_s = time.perf_counter() - began
         parts, stopped = slices(batch.shape[0], self._replicas), threading.Event()
 
-        def carry_out(number: int) -> tuple[SerialRun, dict[str, Any]]:
+        def carry_out(number: int) -> tuple[SerialRun, RankReport]:
             started = time.time()
             part = batch if len(parts) == 1 else batch[parts[number]]
             try:
@@ -82,7 +82,7 @@ class Alone:
                 )
             except RunError as error:
                 raise of_replica(error, number, parts) from error
-            return run, _row(number, len(parts), started, run)
+            return run, _report(number, len(parts), started, run)
 
         done = side_by_side(carry_out, len(parts), stopped.set)
         rows, summary = concatenated([(run.rows, run.summary) for run, _ in done])
@@ -103,7 +103,7 @@ class Alone:
             attempts=1,
             simd=kernels.simd_path(),
             predicted=predicted,
-            ranks=[row for _, row in done] if len(parts) > 1 else [],
+            ranks=[report for _, report in done] if len(parts) > 1 else [],
         )
         self.report = report
         values, argmax = summary or (None, None)
@@ -133,9 +133,9 @@ def _until(stopped: threading.Event, layers: Iterable[kernels.LayerKernel]) -> I
         yield layer
 
 
-def _row(number: int, replicas: int, started: float, run: SerialRun) -> dict[str, Any]:
+def _report(number: int, replicas: int, started: float, run: SerialRun) -> RankReport:
     """Return what a replica did as a rank would report it; it does not tell layers apart."""
-    row = rank_report(
+    whole = rank_report(
         rank=number,
         starter=None,
         started=started,
@@ -148,4 +148,4 @@ def _row(number: int, replicas: int, started: float, run: SerialRun) -> dict[str
         result_bytes=0,
         error=None,
     )
-    return {**row, "process": os.getpid(), "compute_s": run.compute_s, "usage": Usage().to_json()}
+    return replace(whole, compute_s=run.compute_s)

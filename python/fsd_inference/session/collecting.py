@@ -11,19 +11,19 @@ from fsd_inference.engine.gather import Summary, decode
 from fsd_inference.engine.results import output_triplets
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
-from fsd_inference.partition import Manifest, Partition
-from fsd_inference.session.home import Home
+from fsd_inference.partitioning import Manifest, Partition
+from fsd_inference.session.executor import Executor
 
 
 def collect(
-    home: Home, spec: RunSpec, sizes: tuple[int, ...], manifest: Manifest, partition: Partition
+    executor: Executor, spec: RunSpec, sizes: tuple[int, ...], manifest: Manifest, partition: Partition
 ) -> tuple[sparse.csr_array | None, Summary | None]:
     """Return the output rows, or the summary of each sample if that was asked for.
 
     Parameters
     ----------
-    home, spec
-        Where results are, and of which attempt.
+    executor, spec
+        Has the results; and of which attempt.
     sizes : tuple of int
         Samples of each micro-batch.
     manifest, partition
@@ -35,13 +35,13 @@ def collect(
         A result is missing or damaged.
     """
     if spec.settings.output != "rows":
-        data = _result(home, spec, 0)
+        data = _result(executor, spec, 0)
         try:
             return None, decode(data, spec.samples)
         except ValueError as error:
             raise FileFormatError(f"{spec.result_key(0)}: {error}") from error
     parts = [
-        output_triplets(_result(home, spec, rank), sizes, partition.rows(manifest.layers - 1, rank))
+        output_triplets(_result(executor, spec, rank), sizes, partition.rows(manifest.layers - 1, rank))
         for rank in range(spec.settings.workers)
     ]
     samples, neurons, values = (np.concatenate([part[i] for part in parts]) for i in range(3))
@@ -51,8 +51,8 @@ def collect(
     return rows, None
 
 
-def _result(home: Home, spec: RunSpec, rank: int) -> bytes:
-    data = home.result(spec, rank)
+def _result(executor: Executor, spec: RunSpec, rank: int) -> bytes:
+    data = executor.result(spec, rank)
     if data is None:
         raise FileFormatError(f"{spec.result_key(rank)} is not in the store although the run ended well")
     return data

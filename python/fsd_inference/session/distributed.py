@@ -5,31 +5,32 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.frames import Payloads
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError
+from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.logs import Logger
 from fsd_inference.network import Network
-from fsd_inference.records import Prediction
+from fsd_inference.prediction import Prediction
+from fsd_inference.progress import Progress, task
 from fsd_inference.report import Report
 from fsd_inference.session.collecting import collect
-from fsd_inference.session.home import Home
+from fsd_inference.session.executor import Executor
 from fsd_inference.session.inference import Inference
-from fsd_inference.session.progress import Progress, task
+from fsd_inference.session.platforms import Platform
 from fsd_inference.session.reporting import run_report
-from fsd_inference.session.sites import Site
+from fsd_inference.session.sharded_network import StoredPlan
 from fsd_inference.session.slices import Together, concatenated, of_replica, side_by_side, slices
-from fsd_inference.session.source import Placed
 
 _log = Logger(__name__)
 
@@ -47,14 +48,14 @@ class _Run:
 
 
 class Distributed:
-    """Answers batches by runs that a home carries out; a batch is one run, or one a replica.
+    """Answers batches by runs that an executor carries out; a batch is one run, or one a replica.
 
     Parameters
     ----------
     channel : str
     settings : RunSettings
-    site : Site
-        Where ranks are.
+    platform : Platform
+        What the workers run on.
     replicas : int
         Slices of a batch, each a run of its own.
     attempts : int
@@ -68,7 +69,7 @@ class Distributed:
         self,
         channel: str,
         settings: RunSettings,
-        site: Site,
+        platform: Platform,
         *,
         replicas: int,
         attempts: int,
@@ -76,30 +77,37 @@ class Distributed:
     ) -> None:
         self._channel = channel
         self._settings = settings
-        self._site = site
+        self._platform = platform
         self._replicas = replicas
         self._attempts = attempts
         self._progress = progress
-        # One batch at a time: its usage and its progress are counted by what the home and the session share.
+        # One batch at a time: its usage and its progress are counted by what the executor and the session share.
         self._busy = threading.Lock()
-        self._home: Home | None = None
-        self._placed: Placed | None = None
+        self._executor: Executor | None = None
+        self._stored: StoredPlan | None = None
+        self._is_warm = False  # once workers have run: functions stay for a while, with what they have loaded
 
     def prepare(self) -> None:
-        """Open the home and have the plan there."""
+        """Open the executor and have the shards there."""
         with self._busy:
             self._prepared()
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:
         """Say what the runs of a batch will ask for, and take; see `Session.predict`."""
-        from fsd_inference.session.predicting import Carried, predict_runs  # noqa: PLC0415 - few runs are predicted
+        from fsd_inference.forecast.predicting import Carried, predict_runs  # noqa: PLC0415 - few runs are predicted
 
         with self._busy:
-            home, placed = self._prepared()
+            executor, stored = self._prepared()
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
-        memory_mb = home.memory_mb(self._spec(placed, sizes[0]))
+        memory_mb = executor.memory_mb(self._spec(stored, sizes[0]))
         carried = Carried(
-            placed.partition, placed.plan, self._channel, self._settings, home.stack, memory_mb, self.report is not None
+            partition=stored.partition,
+            plan=stored.plan,
+            channel=self._channel,
+            settings=self._settings,
+            stack=executor.stack,
+            memory_mb=memory_mb,
+            is_warm=self._is_warm,
         )
         return predict_runs(network, carried, batch, sizes, known)
 
@@ -110,39 +118,19 @@ class Distributed:
 
     def _infer(self, batch: sparse.csr_array, predicted: Prediction | None) -> Inference:
         self.report = None
-        home, placed = self._prepared()
-        manifest, began, before = placed.manifest, time.perf_counter(), home.usage()
+        executor, stored = self._prepared()
+        began, before = time.perf_counter(), executor.usage()
         parts = slices(batch.shape[0], self._replicas)
-        runs = [_Run(self._spec(placed, part.stop - part.start)) for part in parts]
-        together = Together(self._progress, "infer", len(parts))
-
-        def carry_out(number: int) -> None:
-            part = batch if len(parts) == 1 else batch[parts[number]]
-            self._carry_out(home, placed, runs, number, part, together)
-
-        def stop() -> None:
-            for run in runs:  # which keeps those from beginning another attempt that do not wait for one
-                run.failure = AbortedError("the caller was interrupted", operation="run")
-            for run in runs:
-                with suppress(FsdError):
-                    home.forget(run.spec.run)
-
-        with task(self._progress, "infer", manifest.layers * len(parts)):
-            side_by_side(carry_out, len(parts), stop)
-        wall_s = max(run.ended for run in runs) - began
-        failed = [(run.ended, number, run.failure) for number, run in enumerate(runs) if run.failure is not None]
-        failure = None
-        if failed:
-            _, number, first = min(failed, key=lambda each: each[0])
-            failure = of_replica(first, number, parts)
+        runs = self._run_all(executor, stored, batch, parts)
+        failure = _first_failure(runs, parts)
         if any(run.ends for run in runs):
-            usage = home.usage() - before
+            self._is_warm = True
             self.report = run_report(
                 self._channel,
-                manifest,
+                stored.manifest,
                 [(run.spec, run.ends) for run in runs],
-                wall_s=wall_s,
-                usage=usage,
+                wall_s=max(run.ended for run in runs) - began,
+                usage=executor.usage() - before,
                 error=failure,
                 predicted=predicted,
             )
@@ -153,34 +141,56 @@ class Distributed:
         values, argmax = summary or (None, None)
         return Inference(rows, values, argmax, self.report)
 
+    def _run_all(
+        self, executor: Executor, stored: StoredPlan, batch: sparse.csr_array, parts: Sequence[slice]
+    ) -> list[_Run]:
+        """Carry out a run for each part of the batch, side by side; how each failed stands in it."""
+        runs = [_Run(self._spec(stored, part.stop - part.start)) for part in parts]
+        together = Together(self._progress, "infer", len(parts))
+
+        def carry_out(number: int) -> None:
+            part = batch if len(parts) == 1 else batch[parts[number]]
+            self._carry_out(executor, stored, runs, number, part, together)
+
+        def stop() -> None:
+            for run in runs:  # which keeps those from beginning another attempt that do not wait for one
+                run.failure = AbortedError("the caller was interrupted", operation="run")
+            for run in runs:
+                with suppress(FsdError):
+                    executor.forget(run.spec.run)
+
+        with task(self._progress, "infer", stored.manifest.layers * len(parts)):
+            side_by_side(carry_out, len(parts), stop)
+        return runs
+
     def close(self) -> None:
-        """Close the home."""
-        home, self._home, self._placed = self._home, None, None
-        if home is not None:
-            home.close()
+        """Close the executor."""
+        executor, self._executor, self._stored = self._executor, None, None
+        if executor is not None:
+            executor.close()
 
-    def _prepared(self) -> tuple[Home, Placed]:
-        if self._home is None:
-            self._home = self._site.open()
-        if self._placed is None:
-            self._placed = self._site.place(self._home)
-        return self._home, self._placed
+    def _prepared(self) -> tuple[Executor, StoredPlan]:
+        if self._executor is None:
+            self._executor = self._platform.open()
+        if self._stored is None:
+            self._stored = self._platform.deploy(self._executor)
+        return self._executor, self._stored
 
-    def _spec(self, placed: Placed, samples: int) -> RunSpec:
+    def _spec(self, stored: StoredPlan, samples: int) -> RunSpec:
         return RunSpec(
             run=uuid.uuid4().hex,
             attempt=0,
-            plan=placed.manifest.plan_digest.hex(),
+            plan=stored.manifest.plan_digest.hex(),
             samples=samples,
-            features=placed.manifest.features,
+            features=stored.manifest.features,
             deadline=0.0,
             settings=self._settings,
         )
 
     def _carry_out(
         self,
-        home: Home,
-        placed: Placed,
+        executor: Executor,
+        stored: StoredPlan,
         runs: list[_Run],
         number: int,
         batch: sparse.csr_array,
@@ -190,10 +200,10 @@ class Distributed:
         run = runs[number]
         sizes = micro_batch_sizes(batch.shape[0], self._settings.micro_batches)
         try:
-            home.runs.put(run.spec.input_key, encode_input(batch, sizes))
-            self._attempts_until_answer(home, placed, runs, number, together)
+            executor.runs.put(run.spec.input_key, encode_input(batch, sizes))
+            self._attempts_until_answer(executor, stored, runs, number, together)
             try:
-                run.rows, run.summary = collect(home, run.spec, sizes, placed.manifest, placed.partition)
+                run.rows, run.summary = collect(executor, run.spec, sizes, stored.manifest, stored.partition)
             except FileFormatError as error:  # not a file of the user's
                 raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
         except RunError as error:
@@ -201,18 +211,18 @@ class Distributed:
         finally:
             run.ended = time.perf_counter()
             with suppress(FsdError):  # what is left expires, and must not hide how the run ended
-                home.forget(run.spec.run)
+                executor.forget(run.spec.run)
 
     def _attempts_until_answer(
-        self, home: Home, placed: Placed, runs: list[_Run], number: int, together: Together
+        self, executor: Executor, stored: StoredPlan, runs: list[_Run], number: int, together: Together
     ) -> None:
         """Try until there is an answer; a replica is not tried again once another has failed for good."""
         run = runs[number]
         while run.failure is None:
             try:
-                run.ends.append(home.attempt(run.spec, lambda done: together.advance(number, done)))
+                run.ends.append(executor.attempt(run.spec, lambda done: together.advance(number, done)))
                 if run.ends[-1].error is None:
-                    together.advance(number, placed.manifest.layers)
+                    together.advance(number, stored.manifest.layers)
                     return
                 raise run.ends[-1].error
             except RunError as error:
@@ -223,3 +233,12 @@ class Distributed:
                 run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
                 together.advance(number, 0)
         raise run.failure
+
+
+def _first_failure(runs: Sequence[_Run], parts: Sequence[slice]) -> RunError | None:
+    """Return how the run failed that ended first of those that did; None if all ended well."""
+    failed = [(run.ended, number, run.failure) for number, run in enumerate(runs) if run.failure is not None]
+    if not failed:
+        return None
+    _, number, failure = min(failed, key=lambda each: each[0])
+    return of_replica(failure, number, parts)

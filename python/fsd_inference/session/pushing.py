@@ -11,17 +11,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fsd_inference import partitioning
 from fsd_inference.engine.spec import plan_folder
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.network import Network
-from fsd_inference.partition import METHODS, ExchangePlan, Manifest, Partition, cut, read_manifest, read_plan
-from fsd_inference.partition.manifest import MANIFEST_FILE, FileEntry
-from fsd_inference.session.progress import Progress, Silent, task
+from fsd_inference.partitioning import METHODS, ExchangePlan, Manifest, Partition, read_manifest, read_plan
+from fsd_inference.partitioning.manifest import MANIFEST_FILE, FileEntry
+from fsd_inference.partitioning.methods import DEFAULT_METHOD
+from fsd_inference.progress import Progress, Silent, task
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
-
-DEFAULT_METHOD = "graph"
 
 _FORMAT, _VERSION = "fsd-pushed", 1
 _UPLOADS = 8
@@ -165,7 +165,7 @@ def _shards(
             return
     with TemporaryFolder("shards") as folder:
         with task(progress, "partition"):
-            manifest = cut(loaded, folder / "shards", workers=workers, method=method, seed=seed)
+            manifest = partitioning.partition(loaded, folder / "shards", workers=workers, method=method, seed=seed)
         yield folder / "shards", manifest
 
 

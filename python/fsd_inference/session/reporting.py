@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fsd_inference import kernels
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import RunError
-from fsd_inference.partition import Manifest
-from fsd_inference.records import Prediction, Usage
+from fsd_inference.partitioning import Manifest
+from fsd_inference.prediction import Prediction
 from fsd_inference.report import Report
+from fsd_inference.usage import Usage
 
 
 def run_report(
@@ -44,8 +46,9 @@ def run_report(
     last = [(replica, ends[-1]) for replica, (_, ends) in enumerate(runs) if ends]
     ranks = [rank for _, each in last for rank in each.reports]
     if len(runs) > 1:  # of one rank each, which is told by its number among them
-        ranks = [{**rank, "rank": replica} for replica, each in last for rank in each.reports]
-    asked = [Usage.from_json(rank["usage"]) for each in ended for rank in each.reports]
+        ranks = [replace(rank, rank=replica) for replica, each in last for rank in each.reports]
+    asked = [rank.usage for each in ended for rank in each.reports]
+    starts = [rank.started for rank in ranks if rank.started is not None]
     launched = min(each.launched for _, each in last)
     return Report(
         channel=channel,
@@ -55,14 +58,14 @@ def run_report(
         layers=manifest.layers,
         connections=manifest.connections,
         wall_s=wall_s,
-        launch_s=max((rank["started"] for rank in ranks), default=launched) - launched,
-        load_s=max((rank["load_s"] for rank in ranks), default=0.0),
-        compute_s=max((rank["compute_s"] for rank in ranks), default=0.0),
-        peak_rss_bytes=max((rank["peak_rss_bytes"] for rank in ranks), default=0),
+        launch_s=max(starts, default=launched) - launched,
+        load_s=max((rank.load_s for rank in ranks), default=0.0),
+        compute_s=max((rank.compute_s for rank in ranks), default=0.0),
+        peak_rss_bytes=max((rank.peak_rss_bytes for rank in ranks), default=0),
         row_sends=manifest.volumes.row_sends,
         usage=sum(asked, usage),
         attempts=max(max(spec.attempt + 1, len(ends)) for spec, ends in runs),
-        simd=ranks[0]["simd"] if ranks else kernels.simd_path(),
+        simd=ranks[0].simd if ranks else kernels.simd_path(),
         ranks=ranks,
         memory_mb=last[0][1].memory_mb,
         coordinators=[each.coordinator for _, each in last if each.coordinator is not None],

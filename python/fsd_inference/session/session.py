@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,24 +13,24 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from fsd_inference import logs
-from fsd_inference.config import Clocks, RunSettings
+from fsd_inference.channel_names import CHANNELS, current_name, renamed
+from fsd_inference.config import FailurePolicy, FunctionSettings, RunSettings, Tuning
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network, as_inputs
-from fsd_inference.partition import METHODS
+from fsd_inference.partitioning import METHODS
+from fsd_inference.progress import Progress, Silent
 from fsd_inference.report import Report
 from fsd_inference.session.alone import Alone
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.inference import Inference
-from fsd_inference.session.progress import Progress, Silent
-from fsd_inference.session.sites import Functions, Processes, Site
-from fsd_inference.session.source import Source
+from fsd_inference.session.platforms import FunctionPlatform, Platform, ProcessPlatform
+from fsd_inference.session.sharded_network import ShardedNetwork
 from fsd_inference.streams import open_descriptors
 
 if TYPE_CHECKING:
-    from fsd_inference.cost.frames import Payloads
-    from fsd_inference.records import Prediction, StackSpec
-
-CHANNELS = ("serial", "memory", "queue", "object")
+    from fsd_inference.forecast.payloads import Payloads
+    from fsd_inference.prediction import Prediction
+    from fsd_inference.stack_description import StackSpec
 
 
 class Session:
@@ -42,33 +44,29 @@ class Session:
     ----------
     network : Network or path
         A network, the path of one, or a directory made by `fsd partition`.
-    channel : {"serial", "memory", "queue", "object"}
+    channel : {"serial", "local", "queue", "object"}
         How: in one process, or over P workers that exchange activations over local sockets, SNS+SQS or S3. On a stack
         with functions the workers (for "serial": the one worker) are those, otherwise processes of this machine.
     workers : int, optional
         P; 1 if not given, or what the directory was partitioned for.
-    partition : str, optional
-        Partitioner, for a network that is not partitioned yet: "graph" (used if not given) is quick; "hypergraph" may
-        take minutes to save a few more rows, which pays where a network is cut once and used often.
     replicas : int
         Copies of the one worker of "serial", each for a slice of the batch of nearly the same size: threads of this
         process that share the network, or on a stack functions, each slice a run of its own that is tried again alone.
         There are never more than there are samples.
-    seed : int
-        Of the partitioner.
-    branching, micro_batches, threads, overlap, output, clocks
-        See `RunSettings`.
-    attempts : int
-        How often a run is tried in all, where trying again can help.
     stack : path, optional
         The ``stack.json`` of the resources to use; without it, "queue" and "object" start an emulated stack of their
         own on this machine and take it down again. On a stack with functions the network must have been pushed.
-    memory_mb : int, optional
-        Size of the worker functions to use; the smallest that an estimate finds large enough if not given.
-    synchronous : bool
-        Hold one connection to the coordinator function until the run has ended, instead of asking how far it is.
-    delay_s : float
-        Latency added on the way of every frame: emulators have none.
+    partition : str, optional
+        Partitioner, for a network that is not partitioned yet: "graph" (used if not given) is quick; "hypergraph" may
+        take minutes to save a few more rows, which pays where a network is cut once and used often.
+    output : {"rows", "argmax", "any"}
+        All output activations, or one value a sample.
+    tuning : Tuning, optional
+        How the workers share their work.
+    functions : FunctionSettings, optional
+        For a stack with functions: which of them, and how they are asked.
+    failures : FailurePolicy, optional
+        When a run has failed, and how often it is tried.
     progress : Progress, optional
         Is told how far the session is.
 
@@ -82,7 +80,7 @@ class Session:
     >>> import fsd_inference as fsd
     >>> network = fsd.random_network([64, 48, 32], connections=8)
     >>> samples = [[1.0] * 64, [0.0] * 64]
-    >>> with fsd.Session(network, channel="memory", workers=2) as session:
+    >>> with fsd.Session(network, channel="local", workers=2) as session:
     ...     answer = session.infer(samples)
     >>> answer.outputs.shape
     (2, 32)
@@ -96,62 +94,44 @@ class Session:
         *,
         channel: str = "serial",
         workers: int | None = None,
-        partition: str | None = None,
         replicas: int = 1,
-        seed: int = 0,
-        branching: int = 4,
-        micro_batches: int = 1,
-        threads: int = 1,
-        overlap: bool = True,
-        output: str = "rows",
-        clocks: Clocks | None = None,
-        attempts: int = 2,
         stack: str | os.PathLike[str] | None = None,
-        memory_mb: int | None = None,
-        synchronous: bool = False,
-        delay_s: float = 0.0,
+        partition: str | None = None,
+        output: str = "rows",
+        tuning: Tuning | None = None,
+        functions: FunctionSettings | None = None,
+        failures: FailurePolicy | None = None,
         progress: Progress | None = None,
     ) -> None:
         open_descriptors()
-        _check(channel, workers, partition, replicas, attempts, delay_s)
+        if channel != current_name(channel):
+            warnings.warn(renamed(channel), FutureWarning, stacklevel=2)
+            channel = current_name(channel)
+        _check(channel, workers, partition, replicas)
         logs.start()
-        deployed = _functions_of(stack, channel)
-        if deployed is None and (memory_mb is not None or synchronous):
-            raise SettingError("memory_mb and synchronous are for stacks with functions")
-        if deployed is not None and (threads != 1 or delay_s > 0):
-            raise SettingError(
-                f"stack {deployed.name} has functions, whose threads follow from their memory and whose frames "
-                "are not delayed: give memory_mb instead of threads and delay_s"
-            )
+        tuning, functions, failures = tuning or Tuning(), functions or FunctionSettings(), failures or FailurePolicy()
+        described = _functions_of(stack, channel, tuning, functions)
+        self._network = ShardedNetwork(network, workers, partition)
+        settings = RunSettings(**asdict(tuning), workers=self._network.workers, output=output, clocks=failures.clocks)
         progress = progress or Silent()
-        self._source = source = Source(network, workers, partition, seed)
-        settings = RunSettings(
-            workers=source.workers,
-            branching=branching,
-            micro_batches=micro_batches,
-            threads=threads,
-            overlap=overlap,
-            output=output,
-            clocks=clocks or Clocks(),
-        )
-        path = Path() if stack is None else Path(stack)
         self._engine: Alone | Distributed
-        site: Site
-        if deployed is not None:
-            site = Functions(
-                channel, source, settings, stack=path, described=deployed, replicas=replicas,
-                memory_mb=memory_mb, synchronous=synchronous, progress=progress,
-            )  # fmt: skip
-        elif channel != "serial":
-            site = Processes(
-                channel, source, stack=None if stack is None else path.absolute(), delay_s=delay_s, progress=progress
-            )  # fmt: skip
-        elif source.network is not None:
-            self._engine = Alone(source.network, settings, replicas, progress)
+        if channel == "serial" and described is None:
+            if self._network.network is None:
+                raise SettingError(f"{network} holds shards; channel 'serial' takes the network itself")
+            self._engine = Alone(self._network.network, settings, replicas, progress)
             return
+        platform: Platform
+        path = None if stack is None else Path(stack)
+        if described is None or path is None:
+            platform = ProcessPlatform(channel, self._network, stack=path and path.absolute(), progress=progress)
         else:
-            raise SettingError(f"{network} holds shards; channel 'serial' takes the network itself")
-        self._engine = Distributed(channel, settings, site, replicas=replicas, attempts=attempts, progress=progress)
+            platform = FunctionPlatform(
+                channel, self._network, settings,
+                stack=path, described=described, replicas=replicas, functions=functions, progress=progress,
+            )  # fmt: skip
+        self._engine = Distributed(
+            channel, settings, platform, replicas=replicas, attempts=failures.attempts, progress=progress
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +144,7 @@ class Session:
     @property
     def features(self) -> int:
         """What a sample must have."""
-        return self._source.features
+        return self._network.features
 
     def predict(
         self, x: ArrayLike | sparse.sparray | sparse.spmatrix, *, known: Payloads | None = None
@@ -185,9 +165,9 @@ class Session:
         Prediction or None
             To be handed to `infer`, whose report shows both; None for shards, since it takes the network.
         """
-        if self._source.network is None:
+        if self._network.network is None:
             return None
-        return self._engine.predict(self._source.network, as_inputs(x, self.features), known)
+        return self._engine.predict(self._network.network, as_inputs(x, self.features), known)
 
     def infer(
         self, x: ArrayLike | sparse.sparray | sparse.spmatrix, *, predicted: Prediction | None = None
@@ -220,7 +200,7 @@ class Session:
     def close(self) -> None:
         """Remove what the session made for itself."""
         self._engine.close()
-        self._source.close()
+        self._network.close()
 
     @property
     def report(self) -> Report | None:
@@ -228,17 +208,11 @@ class Session:
         return self._engine.report
 
 
-def _check(
-    channel: str, workers: int | None, partition: str | None, replicas: int, attempts: int, delay_s: float
-) -> None:
+def _check(channel: str, workers: int | None, partition: str | None, replicas: int) -> None:
     if channel not in CHANNELS:
         raise SettingError(f"channel must be one of {', '.join(CHANNELS)}, not {channel!r}")
     if partition is not None and partition not in METHODS:
         raise SettingError(f"partition must be one of {', '.join(METHODS)}, not {partition!r}")
-    if attempts < 1:
-        raise SettingError(f"attempts must be at least 1, not {attempts}")
-    if delay_s < 0:
-        raise SettingError(f"delay_s must not be negative, but is {delay_s}")
     if replicas < 1:
         raise SettingError(f"replicas must be at least 1, not {replicas}")
     if replicas > 1 and (channel != "serial" or workers not in {None, 1}):
@@ -250,15 +224,28 @@ def _check(
         raise SettingError(f"channel 'serial' runs in one process: it takes no {workers} workers")
 
 
-def _functions_of(path: str | os.PathLike[str] | None, channel: str) -> StackSpec | None:
-    """Return the stack if its functions are to carry out the runs."""
-    if path is None:
+def _functions_of(
+    path: str | os.PathLike[str] | None, channel: str, tuning: Tuning, functions: FunctionSettings
+) -> StackSpec | None:
+    """Return the stack if its functions are to carry out the runs; what it cannot do is refused."""
+    stack = None if path is None else _load(Path(path), channel)
+    if stack is None or stack.functions is None:
+        if functions != FunctionSettings():
+            raise SettingError("memory_mb and synchronous are for stacks with functions")
         return None
+    if tuning.threads != 1:
+        raise SettingError(
+            f"stack {stack.name} has functions, whose threads follow from their memory: give memory_mb, not threads"
+        )
+    return stack
+
+
+def _load(path: Path, channel: str) -> StackSpec:
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415 - who uses no stack need not read one
 
-    stack = load_stack(Path(path))
-    if channel == "memory":
-        raise SettingError("a stack serves the channels serial, queue and object, not 'memory'")
+    stack = load_stack(path)
+    if channel == "local":
+        raise SettingError("a stack serves the channels serial, queue and object, not 'local'")
     if channel == "serial" and stack.functions is None:
         raise SettingError(f"stack {stack.name} has no functions, so it serves the channels queue and object alone")
-    return None if stack.functions is None else stack
+    return stack

@@ -13,7 +13,7 @@ from scipy import sparse
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.errors import RunError, run_error_from_record
-from fsd_inference.session.progress import Progress
+from fsd_inference.progress import Progress
 from fsd_inference.threads import Waitable, start
 
 Result = TypeVar("Result")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from fsd_inference.records import UsageMeter
+from fsd_inference.usage import UsageMeter
 
 
 @dataclass(frozen=True, slots=True)

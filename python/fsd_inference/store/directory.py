@@ -14,9 +14,9 @@ from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 from fsd_inference.errors import AccessDeniedError, StoreError, reason
-from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import ObjectInfo, Store, StoredObject
 from fsd_inference.store.keys import check_key, check_prefix, check_range
+from fsd_inference.usage import UsageMeter
 
 T = TypeVar("T")
 

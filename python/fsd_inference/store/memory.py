@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import ObjectInfo, Store, StoredObject
 from fsd_inference.store.keys import check_key, check_prefix, check_range
+from fsd_inference.usage import UsageMeter
 
 
 def _now() -> datetime:

@@ -7,10 +7,10 @@ from urllib.parse import unquote, urlsplit
 
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import SettingError
-from fsd_inference.records import UsageMeter
 from fsd_inference.store.base import Store
 from fsd_inference.store.directory import DirectoryStore
 from fsd_inference.store.memory import MemoryStore
+from fsd_inference.usage import UsageMeter
 
 if TYPE_CHECKING:
     from fsd_inference.store.bucket import CredentialSource

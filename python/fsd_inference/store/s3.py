@@ -16,12 +16,12 @@ from obstore.exceptions import BaseError
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import AccessDeniedError, StoreError
 from fsd_inference.limits import KEYS_A_REQUEST, NEIGHBOUR_BYTES, PUT_BYTES
-from fsd_inference.records import UsageMeter
 from fsd_inference.retrying import send
 from fsd_inference.store.base import ObjectInfo, Store, StoredObject
 from fsd_inference.store.bucket import CredentialSource, open_bucket
 from fsd_inference.store.keys import check_key, check_prefix, check_range
 from fsd_inference.threads import ThreadPool
+from fsd_inference.usage import UsageMeter
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fsd_inference.cost.cut import Cut
 from fsd_inference.cost.prices import load_prices
-from fsd_inference.cost.timing import load_timing
+from fsd_inference.forecast.cut import Cut
+from fsd_inference.forecast.timing import load_timing
 from tests.bench.comparisons import channels, choosing, drawing, grid, partitions, servers
 from tests.bench.comparisons.pages import markdown, put_block, save_figure
 from tests.bench.comparisons.subjects import GRAPH, Subject

@@ -13,17 +13,18 @@ from functools import cache
 import numpy as np
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.cut import Cut
-from fsd_inference.cost.frames import Payloads
 from fsd_inference.cost.model import PAPER_BILLING, Billing, run_cost
-from fsd_inference.cost.planner import express_timing
 from fsd_inference.cost.prices import PriceTable
-from fsd_inference.cost.times import predict_times
-from fsd_inference.cost.timing import Timing
-from fsd_inference.cost.volumes import predict_object, predict_queue
-from fsd_inference.cost.work import Work
-from fsd_inference.partition.plan import Edge, ExchangePlan
-from fsd_inference.records import FunctionTime, Usage
+from fsd_inference.forecast.counts import count_usage
+from fsd_inference.forecast.cut import Cut
+from fsd_inference.forecast.payloads import Payloads
+from fsd_inference.forecast.planner import express_timing
+from fsd_inference.forecast.times import predict_times
+from fsd_inference.forecast.timing import Timing
+from fsd_inference.forecast.work import Work
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.usage import Usage
 
 CHANNELS = ("queue", "object", "express")
 CAUTIOUS = Billing()
@@ -129,8 +130,7 @@ class Channels:
 @cache
 def _usage(channel: str, workers: int, kb: float, exchanges: int) -> Usage:
     plan, payloads = all_to_all(workers, kb, exchanges)
-    predict = predict_queue if channel == "queue" else predict_object
-    return predict(plan, payloads, RunSettings(workers=workers))
+    return count_usage(plan, payloads, RunSettings(workers=workers), channel)
 
 
 def _seconds(channel: str, workers: int, kb: float, timing: Timing) -> float:
@@ -232,8 +232,8 @@ def real_network(name: str, cut: Cut, made: Channels) -> Real:
     )
     settings = RunSettings(workers=cut.workers)
     queue_usd, object_usd = (
-        run_cost(predict(cut.plan, cut.payloads, settings), [], made.prices, samples=1).usd
-        for predict in (predict_queue, predict_object)
+        run_cost(count_usage(cut.plan, cut.payloads, settings, channel), [], made.prices, samples=1).usd
+        for channel in ("queue", "object")
     )
     crossing = made.crossing_kb(cut.workers, *_VALUES["services"])
     return Real(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fsd_inference.cost.options import Advice, Question
 from fsd_inference.cost.prices import PriceTable
-from fsd_inference.cost.timing import Timing
+from fsd_inference.forecast.advising import advise
+from fsd_inference.forecast.options import Advice, Question
+from fsd_inference.forecast.timing import Timing
 from fsd_inference.network import Network, random_network
-from fsd_inference.session.advising import advise
 from tests.bench.comparisons.subjects import Subject
 
 QUESTION = Question(10_000, queries_a_day=500)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from fsd_inference.cost.cut import Cut
-from fsd_inference.cost.options import Option, Question
 from fsd_inference.cost.paper import PaperRun, paper_runs
-from fsd_inference.cost.planner import advise
 from fsd_inference.cost.prices import PriceTable
-from fsd_inference.cost.timing import Timing
+from fsd_inference.forecast.cut import Cut
+from fsd_inference.forecast.options import Option, Question
+from fsd_inference.forecast.planner import plan_options
+from fsd_inference.forecast.timing import Timing
 
 VARIANTS = ("serial", "queue", "object")
 WORKERS = {1024: (2, 8, 20, 42, 62), 4096: (2, 8, 20, 42, 62), 16384: (2, 8, 20, 42, 62), 65536: (2, 8, 20, 42)}
@@ -36,7 +36,7 @@ def points(
 ) -> Iterator[Point]:
     """Yield, for each batch, `serial` and each number of workers of `queue` and `object`, as `fsd advise` has them."""
     for samples in batches:
-        advice = advise(cuts, Question(samples, queries_a_day=OFTEN), timing, prices)
+        advice = plan_options(cuts, Question(samples, queries_a_day=OFTEN), timing, prices)
         seen = set()
         for option in advice.options:
             kind = option.variant, option.workers

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.cut import Cut
 from fsd_inference.cost.model import run_cost
 from fsd_inference.cost.prices import PriceTable
-from fsd_inference.cost.volumes import predict_object, predict_queue
+from fsd_inference.forecast.counts import count_usage
+from fsd_inference.forecast.cut import Cut
 
 METHODS = ("random", "block", "graph", "hypergraph")
 WORKERS = (8, 16, 32)
@@ -43,7 +43,7 @@ def volumes(cuts: Mapping[tuple[str, int], Cut], prices: PriceTable) -> Iterator
     """Yield what each cut exchanges, by (partitioner, P)."""
     for (method, workers), cut in cuts.items():
         settings = RunSettings(workers=workers)
-        queue, objects = (predict(cut.plan, cut.payloads, settings) for predict in (predict_queue, predict_object))
+        queue, objects = (count_usage(cut.plan, cut.payloads, settings, channel) for channel in ("queue", "object"))
         queue_usd, object_usd = (run_cost(used, [], prices, samples=1).usd for used in (queue, objects))
         sends = sum(edge.rows.size * len(edge.targets) for exchange in cut.plan.exchanges for edge in exchange)
         yield Volume(method, workers, sends, objects.received_bytes / 1e6, queue_usd, object_usd)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsd_inference.cost.cut import Cut
-from fsd_inference.cost.options import Option, Question
-from fsd_inference.cost.planner import KEPT_WARM_S, advise
 from fsd_inference.cost.prices import PriceTable
-from fsd_inference.cost.timing import Timing
-from fsd_inference.cost.workload import DAY_S
+from fsd_inference.forecast.cut import Cut
+from fsd_inference.forecast.options import Option, Question
+from fsd_inference.forecast.planner import KEPT_WARM_S, plan_options
+from fsd_inference.forecast.timing import Timing
+from fsd_inference.forecast.workload import DAY_S
 
 QUERIES = tuple(float(count) for count in np.geomspace(1, 1e6, 25))
 HEADS = ("network", "kind", "option", "time", "USD a query", "USD a day", "always-on from, queries a day")
@@ -45,7 +45,8 @@ def alternatives(
     """Yield, for each number of queries a day, the cheapest of each kind."""
     # Of functions, how often matters for whether they are warm; of servers, for how many there must be.
     seldom, often = (
-        advise(cuts, Question(samples, queries_a_day=count), timing, prices) for count in (1.0, DAY_S / KEPT_WARM_S)
+        plan_options(cuts, Question(samples, queries_a_day=count), timing, prices)
+        for count in (1.0, DAY_S / KEPT_WARM_S)
     )
     for count in queries:
         advice = often if count * KEPT_WARM_S >= DAY_S else seldom

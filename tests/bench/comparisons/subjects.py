@@ -8,12 +8,12 @@ from pathlib import Path
 
 from scipy import sparse
 
-from fsd_inference.cost.cut import Cut
+from fsd_inference.forecast.cut import Cut
+from fsd_inference.forecast.partitioned import Partitioned
+from fsd_inference.forecast.plan_cache import PlanCache
+from fsd_inference.forecast.sampling import sample_payloads
 from fsd_inference.network import Network, digits
 from fsd_inference.network.graph_challenge import graph_challenge
-from fsd_inference.session.plan_cache import PlanCache
-from fsd_inference.session.sampling import sample_payloads
-from fsd_inference.session.simulating import Planned
 from tests.support.shared import ROOT, graph_challenge_inputs
 
 GRAPH = "graph"
@@ -63,7 +63,7 @@ class Subject:
             kept = PlanCache(self.folder, self.network.digest, method)
             known = kept.get(workers)
             if known is None:
-                cut = Planned.cut(self.network, workers, method)
+                cut = Partitioned.cut(self.network, workers, method)
                 known = cut.plan, cut.work
                 kept.put(workers, *known)
             found[method, workers] = known

@@ -11,15 +11,15 @@ import pytest
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Kind
 from fsd_inference.channels.delayed import Delayed
-from fsd_inference.channels.faulty import Faults, Faulty
-from fsd_inference.channels.memory import MemoryChannel, MemoryHub
-from fsd_inference.channels.metered import ChannelEvent, Metered, SendTotals, SentStep
+from fsd_inference.channels.in_process import InProcessChannel, InProcessHub
 from fsd_inference.channels.wrapper import Wrapper
 from fsd_inference.errors import ChannelError
+from tests.support.channels.faulty import Faults, Faulty
+from tests.support.channels.metered import ChannelEvent, Metered, SendTotals, SentStep
 
 
-def pair() -> tuple[MemoryChannel, MemoryChannel]:
-    hub = MemoryHub(2)
+def pair() -> tuple[InProcessChannel, InProcessChannel]:
+    hub = InProcessHub(2)
     return hub.channel(0), hub.channel(1)
 
 

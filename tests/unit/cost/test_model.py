@@ -14,7 +14,8 @@ from fsd_inference.cost.model import PAPER_BILLING, Billing, Cost, run_cost
 from fsd_inference.cost.paper import compare, paper_prices, paper_runs
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.errors import SettingError
-from fsd_inference.records import FunctionTime, Usage
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.usage import Usage
 
 PRICES = load_prices()
 KINDS = (

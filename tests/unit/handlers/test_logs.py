@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
 from fsd_inference.aws.handlers.logs import NAMESPACE, Log
+from fsd_inference.rank_report import RankReport
+from fsd_inference.usage import Usage
 
-REPORT = {
-    "started": 10.0,
-    "ended": 12.5,
-    "compute_s": 1.0,
-    "wait_s": 0.5,
-    "load_s": 0.25,
-    "peak_rss_bytes": 1000,
-    "error": None,
-    "usage": {"requests": {"sns.publish": 3, "s3.get": 4}, "wire_bytes": 77},
-}
+REPORT = RankReport(
+    3,
+    started=10.0,
+    ended=12.5,
+    compute_s=1.0,
+    wait_s=0.5,
+    load_s=0.25,
+    peak_rss_bytes=1000,
+    usage=Usage(Counter({"sns.publish": 3, "s3.get": 4}), wire_bytes=77),
+)
 
 
 def test_a_line_says_where_it_comes_from(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

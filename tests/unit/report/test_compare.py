@@ -10,8 +10,8 @@ import pytest
 
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.errors import SettingError
-from fsd_inference.records import Usage
 from fsd_inference.report.axes import axis_end
+from fsd_inference.usage import Usage
 from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.reports import made_up, rank_value
 
@@ -92,13 +92,13 @@ def test_runs_of_one_name_are_told_apart(fsd: Fsd, place: Path) -> None:
         ("two two/report.json", "a run is given twice"),
         ("two -o nowhere/page.html", "nowhere is not a directory"),
         ("two --region mars-1", "there are no prices of region 'mars-1'"),
-        ("two odd", "odd: 'ranks[0].events[0]' must be a name and four numbers"),
+        ("two odd", "odd/report.json: is not a run's report: 'ranks[0].events[0]' must be a name"),
     ],
 )
 def test_bad_input_is_one_line(fsd: Fsd, place: Path, arguments: str, said: str) -> None:
     made_up(1, ranks=[]).save("odd")
     text = Path("odd/report.json").read_text()
-    Path("odd/report.json").write_text(text.replace('"ranks": []', '"ranks": [{"events": [1]}]'))
+    Path("odd/report.json").write_text(text.replace('"ranks": []', '"ranks": [{"rank": 0, "events": [1]}]'))
     failed = fsd("report", *arguments.split())
     assert failed.code == 2
     assert said in failed.error()

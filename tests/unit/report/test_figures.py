@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from fsd_inference.errors import FileFormatError
-from fsd_inference.records import FunctionTime, Prediction, Usage
+from fsd_inference.prediction import FunctionTime, Prediction
+from fsd_inference.rank_report import Interval
 from fsd_inference.report import Report
 from fsd_inference.report.axes import figure, ticks
-from fsd_inference.report.figures import Slice, run_figures
+from fsd_inference.report.figures import run_figures
 from fsd_inference.report.matrix import matrix
-from fsd_inference.report.tracks import lanes, main_track
+from fsd_inference.report.tracks import activity, lanes, main_track
+from fsd_inference.usage import Usage
 from tests.support.reports import BEGAN, made_up, rank_value
 
 
@@ -27,19 +29,18 @@ def test_a_run_is_gathered() -> None:
     assert figures.wait_s == pytest.approx(0.25)
     assert [layer.bytes for layer in figures.layers] == [8 * (1000 + 10 * i) for i in range(5)]
     assert figures.layers[3].requests == 16
-    assert figures.layers[3].seconds["compute"] == pytest.approx(0.035)
+    assert figures.layers[3].compute_s == pytest.approx(0.035)
 
 
 def test_every_slice_keeps_its_place() -> None:
     (rank,) = run_figures(made_up(1, layers=3)).ranks
     assert [each.name for each in main_track(rank)][:4] == ["start", "load", "wait", "unpack"]
-    assert {each.activity for each in rank.slices} == {"load", "wait", "unpack", "compute", "pack", "send", "receive"}
+    assert {activity(each) for each in rank.events} == {"load", "wait", "unpack", "compute", "pack", "send", "receive"}
 
 
 def test_lanes_never_overlap() -> None:
-    slices = [
-        Slice("send", 0, 0, float(start), float(start + length)) for start, length in ((0, 5), (1, 1), (2, 9), (5, 1))
-    ]
+    spans = ((0.0, 5.0), (1.0, 2.0), (2.0, 11.0), (5.0, 6.0))
+    slices = [Interval("send", 0, 0, start, end) for start, end in spans]
     dealt = lanes(slices)
     assert len(dealt) == 2
     for lane in dealt:
@@ -55,7 +56,7 @@ def test_the_matrix_holds_every_byte(workers: int, most: int, size: int, block: 
     found = matrix(run_figures(report), most)
     assert found is not None
     assert (len(found.cells), found.block) == (size, block)
-    sent = {(r["rank"], target): size for r in report.ranks for target, _, size in r["sent_to"]}
+    sent = {(r.rank, target): size for r in report.ranks for target, _, size in r.sent_to or ()}
     assert found.total == sum(sent.values())
     assert found.cells[1][0] == sum(n for (s, t), n in sent.items() if s // block == 1 and t // block == 0)
     assert (
@@ -82,16 +83,19 @@ def test_ranks_are_sampled_evenly() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"events": [["wait", 0, 0, 1.0]]}, "'ranks[1].events[0]' must be a name and four numbers"),
+        ({"events": [["wait", 0, 0, 1.0]]}, "'ranks[1].events[0]' must be a name, two whole numbers and two times"),
         ({"events": [["wait", 0, 0, 2.0, 1.0]]}, "'ranks[1].events[0]' ends before it starts"),
-        ({"events": [["wait", 0, "x", 1.0, 2.0]]}, "'ranks[1].events[0]' must hold 4 numbers"),
-        ({"sent_to": [[1, 2]]}, "'ranks[1].sent_to[0]' must hold 3 numbers"),
+        (
+            {"events": [["wait", 0, "x", 1.0, 2.0]]},
+            "'ranks[1].events[0]' must be a name, two whole numbers and two times",
+        ),
+        ({"sent_to": [[1, 2]]}, "'ranks[1].sent_to[0]' must be three whole numbers"),
         ({"layers": [5]}, "ranks[1].layers[0] must be a JSON object"),
         ({"layers": [{"bytes": "many"}]}, "'ranks[1].layers[0].bytes' must be a whole number"),
         ({"rank": 0}, "must be different ones of 2"),
         ({"rank": 9}, "must be different ones of 2"),
         ({"wait_s": -1.0}, "'ranks[1].wait_s' must be a number of seconds"),
-        ({"events_left_out": {"wait": 3}}, "'ranks[1].events_left_out.wait' must hold 2 numbers"),
+        ({"events_left_out": {"wait": 3}}, "'ranks[1].events_left_out.wait' must be a whole number and seconds"),
     ],
 )
 def test_what_makes_no_sense_is_named(change: dict[str, Any], said: str) -> None:

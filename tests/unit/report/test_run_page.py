@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from fsd_inference.records import FunctionTime, Prediction, Usage
+from fsd_inference.prediction import FunctionTime, Prediction
 from fsd_inference.report.figures import run_figures
 from fsd_inference.report.markup import Markup, coordinate, tag
 from fsd_inference.report.pricing import price
 from fsd_inference.report.run_page import run_page
+from fsd_inference.report.tracks import activity
+from fsd_inference.usage import Usage
 from tests.support.reports import made_up, rank_value
 
 VOID = {"meta", "br", "!doctype"}
@@ -171,7 +173,7 @@ def test_the_timeline_is_drawn_to_scale() -> None:
     (steps,) = re.findall(r'<path d="([^"]*)" class="a-compute"', html)
     drawn = [(float(x), float(width)) for x, width in re.findall(r"M([\d.]+) 0h([\d.]+)", steps)]
     figures = run_figures(report)
-    computed = [each for each in figures.ranks[0].slices if each.activity == "compute"]
+    computed = [each for each in figures.ranks[0].events if activity(each) == "compute"]
     assert len(drawn) == len(computed) == 4
     for (x, width), each in zip(drawn, computed, strict=True):
         assert (x - left) / scale == pytest.approx(each.start - figures.start, abs=1e-4)

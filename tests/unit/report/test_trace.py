@@ -42,7 +42,7 @@ def test_every_event_is_there_once() -> None:
     report = made_up(3)
     events = trace(run_figures(report))["traceEvents"]
     names = [event["name"] for event in events if event["ph"] in {"X", "i"}]
-    said = [name for rank in report.ranks for name, *_ in rank["events"]] + ["start"] * 3
+    said = [name for rank in report.ranks for name, *_ in rank.events] + ["start"] * 3
     assert sorted(names) == sorted(said)
     (first,) = (e for e in events if e["name"] == "boundary" and e["pid"] == 2 and e["args"]["layer"] == 4)
     # Rank 0 was started 0.1 s before it said so; rank 2 began 0.1 s after it.
@@ -61,7 +61,7 @@ def test_clocks_that_go_back_still_make_tracks() -> None:
 
 def test_the_coordinator_has_a_track_of_its_own() -> None:
     report = made_up(2)
-    began = report.ranks[0]["started"] - 2.0
+    began = (report.ranks[0].started or 0.0) - 2.0
     found = trace(run_figures(made_up(2, coordinators=[(began, began + 9.0)])))["traceEvents"]
     (coordinate,) = (event for event in found if event["name"] == "coordinate")
     assert (coordinate["pid"], coordinate["ts"], coordinate["dur"]) == (2, 0, pytest.approx(9e6))

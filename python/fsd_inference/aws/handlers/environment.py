@@ -24,8 +24,9 @@ from fsd_inference.engine.loading import WarmShard, load_shard
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import StackError, StackUpdatedError
 from fsd_inference.limits import MB_PER_VCPU
-from fsd_inference.records import StackSpec, UsageMeter
+from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
+from fsd_inference.usage import UsageMeter
 
 STACK_KEY = "stack.json"
 """Key of the stack's description in the network bucket."""

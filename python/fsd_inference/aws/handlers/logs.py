@@ -10,7 +10,8 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+
+from fsd_inference.rank_report import RankReport
 
 NAMESPACE = "FSD-Inference"
 
@@ -43,18 +44,17 @@ class Log:
         head = {"time": round(time.time(), 3), "level": level, "message": message}
         _write({**head, **self._fields, "trace": _trace_id(), **more})
 
-    def rank_metrics(self, stack: str, channel: str, report: Mapping[str, Any]) -> None:
+    def rank_metrics(self, stack: str, channel: str, report: RankReport) -> None:
         """Write the metrics of a rank from its report."""
-        usage = report["usage"]
         values = {
-            "RankSeconds": report["ended"] - report["started"],
-            "ComputeSeconds": report["compute_s"],
-            "WaitSeconds": report["wait_s"],
-            "LoadSeconds": report["load_s"],
-            "Requests": sum(usage["requests"].values()),
-            "WireBytes": usage["wire_bytes"],
-            "PeakMemory": report["peak_rss_bytes"],
-            "Errors": int(report["error"] is not None),
+            "RankSeconds": report.lived_s,
+            "ComputeSeconds": report.compute_s,
+            "WaitSeconds": report.wait_s,
+            "LoadSeconds": report.load_s,
+            "Requests": report.usage.requests.total(),
+            "WireBytes": report.usage.wire_bytes,
+            "PeakMemory": report.peak_rss_bytes,
+            "Errors": int(report.error is not None),
         }
         definition = {
             "Namespace": NAMESPACE,

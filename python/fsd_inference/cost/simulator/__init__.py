@@ -1,6 +1,0 @@
-"""The simulator: whole runs under virtual time, before anything is spent."""
-
-from fsd_inference.cost.simulator.scenario import Chances, Scenario, SimulatedRank, SimulatedRun
-from fsd_inference.cost.simulator.simulation import simulate, with_seed
-
-__all__ = ["Chances", "Scenario", "SimulatedRank", "SimulatedRun", "simulate", "with_seed"]

@@ -1,0 +1,165 @@
+"""The report of a rank, made of its event log and its counters."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fsd_inference.engine.memory import peak_rss_bytes
+from fsd_inference.errors import RunError
+from fsd_inference.kernels import simd_path
+from fsd_inference.rank_report import Interval, LayerReport, LeftOut, RankReport, SentTo
+
+_COLUMNS = {"boundary": "compute_s", "interior": "compute_s", "all": "compute_s"} | {
+    name: f"{name}_s" for name in ("unpack", "pack", "wait", "send")
+}
+_MICROSECOND = 6  # decimals of seconds
+_RUN_EVENTS = 500_000
+_RANK_EVENTS = (500, 4_000)
+
+
+def most_events(workers: int) -> int:
+    """Return how many events a rank reports: fewer where there are many ranks, whose reports one session reads."""
+    least, most = _RANK_EVENTS
+    return max(least, min(most, _RUN_EVENTS // workers))
+
+
+def longest(intervals: Sequence[Interval], count: int) -> tuple[list[Interval], dict[str, LeftOut]]:
+    """Return the longest intervals, by start, and of the others the number and the seconds by name."""
+    by_length = sorted(intervals, key=lambda interval: interval.end - interval.start, reverse=True)
+    left_out: dict[str, LeftOut] = {}
+    for interval in by_length[count:]:
+        number, seconds = left_out.get(interval.name, (0, 0.0))
+        left_out[interval.name] = LeftOut(number + 1, seconds + interval.end - interval.start)
+    return sorted(by_length[:count], key=lambda interval: interval.start), left_out
+
+
+def activity_report(
+    *,
+    rank: int,
+    starter: int | None,
+    started: float,
+    ended: float,
+    workers: int,
+    layers: int,
+    intervals: Sequence[Interval],
+    sent: Sequence[tuple[int, int, float]],
+    requests: Sequence[int] = (),
+) -> RankReport:
+    """Return the report of what a rank did when, without its results, its process and its counts of the whole run.
+
+    Parameters
+    ----------
+    rank, starter : int
+        This rank and the one that started it (None: the session did).
+    started, ended : float
+        When its program began and ended, seconds since the epoch.
+    workers : int
+        P, which bounds the events that are reported.
+    layers : int
+        L; 0 if the shard was never loaded.
+    intervals : sequence of Interval
+        The event log.
+    sent : sequence of (layer, frames, bytes)
+        What was handed to the channel.
+    requests : sequence of int, optional
+        Requests counted once the shard was loaded, and by the time each layer was done, cumulative.
+    """
+    table = _layers(layers, intervals, sent, requests)
+    events, left_out = longest(intervals, most_events(workers))
+    return RankReport(
+        rank=rank,
+        starter=starter,
+        started=started,
+        ended=ended,
+        load_requests=requests[0] if requests else 0,
+        load_s=sum(each.end - each.start for each in intervals if each.name == "load"),
+        compute_s=sum(layer.compute_s for layer in table),
+        unpack_s=sum(layer.unpack_s for layer in table),
+        pack_s=sum(layer.pack_s for layer in table),
+        wait_s=sum(layer.wait_s for layer in table),
+        send_s=sum(layer.send_s for layer in table),
+        layers=table,
+        events=tuple(
+            each._replace(start=round(each.start, _MICROSECOND), end=round(each.end, _MICROSECOND)) for each in events
+        ),
+        events_left_out={
+            name: each._replace(seconds=round(each.seconds, _MICROSECOND)) for name, each in left_out.items()
+        },
+    )
+
+
+def _layers(
+    layers: int, intervals: Sequence[Interval], sent: Sequence[tuple[int, int, float]], requests: Sequence[int]
+) -> tuple[LayerReport, ...]:
+    """Return by layer the seconds of each activity, and what was sent and asked for."""
+    seconds: list[defaultdict[str, float]] = [defaultdict(float) for _ in range(layers)]
+    volumes = [[0, 0] for _ in range(layers)]
+    for name, layer, _, start, end in intervals:
+        if name in _COLUMNS and 0 <= layer < layers:
+            seconds[layer][_COLUMNS[name]] += end - start
+    for layer, frames, size in sent:
+        if 0 <= layer < layers:  # after the last it is the parent that is told
+            volumes[layer][0] += frames
+            volumes[layer][1] += round(size)
+    return tuple(
+        LayerReport(
+            **{name: round(value, _MICROSECOND) for name, value in seconds[layer].items()},
+            frames=volumes[layer][0],
+            bytes=volumes[layer][1],
+            requests=requests[layer + 1] - requests[layer] if layer + 1 < len(requests) else 0,
+        )
+        for layer in range(layers)
+    )
+
+
+def rank_report(
+    *,
+    rank: int,
+    starter: int | None,
+    started: float,
+    workers: int,
+    layers: int,
+    intervals: Sequence[Interval],
+    sent: Sequence[tuple[int, int, int]],
+    sent_to: Mapping[int, tuple[int, int]],
+    requests: Sequence[int],
+    result_bytes: int,
+    error: RunError | None,
+) -> RankReport:
+    """Return the report of this process's rank, which ends now, but for the counts of requests.
+
+    Parameters
+    ----------
+    rank, starter, started, workers, layers, intervals, sent, requests
+        As for `activity_report`.
+    sent_to : mapping of int to (frames, bytes)
+        What was sent by target: a frame for several targets counts for each of them.
+    result_bytes : int
+        Of the object with this rank's results; 0 if it has none.
+    error : RunError, optional
+        How the rank failed.
+    """
+    did = activity_report(
+        rank=rank,
+        starter=starter,
+        started=started,
+        ended=time.time(),
+        workers=workers,
+        layers=layers,
+        intervals=intervals,
+        sent=sent,
+        requests=requests,
+    )
+    return replace(
+        did,
+        process=os.getpid(),
+        result_bytes=result_bytes,
+        peak_rss_bytes=peak_rss_bytes(),
+        simd=simd_path(),
+        sent_to=tuple(SentTo(target, *sent_to[target]) for target in sorted(sent_to)),
+        error=None if error is None else error.record(),
+    )

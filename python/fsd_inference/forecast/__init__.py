@@ -1,0 +1,1 @@
+"""Time, cost and memory of runs before they are made, and which way of running a network is best."""

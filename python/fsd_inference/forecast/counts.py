@@ -1,0 +1,268 @@
+"""Requests and bytes of a run, counted from its exchange plan before it is made.
+
+Sends follow from the plan alone: which rank sends after which layer, in how many frames, packed into how many requests.
+Receives also depend on timing: how many messages a poll finds, how often an object is looked for before it is there.
+`ReceiveModel` estimates those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import groupby, repeat
+from typing import NamedTuple
+
+import numpy as np
+
+from fsd_inference.config import RunSettings
+from fsd_inference.engine.tree import Tree
+from fsd_inference.errors import SettingError
+from fsd_inference.forecast.frames import (
+    ChannelLimits,
+    EdgeArrays,
+    Floats,
+    Outgoing,
+    gather_step,
+    step_frames,
+    units,
+)
+from fsd_inference.forecast.payloads import Payloads
+from fsd_inference.forecast.receive_model import ReceiveModel
+from fsd_inference.limits import HASH_FOLDERS, KEYS_A_REQUEST, SUMMARY_BYTES
+from fsd_inference.partitioning.plan import ExchangePlan
+from fsd_inference.usage import EACH_MESSAGE, Usage
+
+_EACH = f"sns.publish{EACH_MESSAGE}"
+
+
+def count_usage(
+    plan: ExchangePlan,
+    payloads: Payloads,
+    settings: RunSettings,
+    channel: str,
+    *,
+    lane_ranks: int | None = None,
+    buckets: int = 1,
+    receiving: ReceiveModel | None = None,
+    limits: ChannelLimits | None = None,
+) -> Usage:
+    """Return the requests and bytes of a whole run of local processes: the exchange, and all that `count_own` counts.
+
+    Parameters
+    ----------
+    plan, payloads
+        The exchange plan and the sizes of what its edges carry.
+    settings : RunSettings
+        Branching and output of the run.
+    channel : {"serial", "queue", "object"}
+    lane_ranks : int, optional
+        Over `queue`, the queues of a lane, all of which are purged after the run; as many as workers if not given.
+    buckets : int
+        Over `object`, the buckets that the objects are spread over; all are swept after the run. On functions objects
+        expire instead: 0.
+    receiving, limits : optional
+
+    Raises
+    ------
+    SettingError
+        The payloads are those of another plan, or the settings are for another number of workers.
+    """
+    limits = limits or ChannelLimits()
+    own = count_own(plan.workers, payloads, settings, limits)
+    exchange = count_exchange(plan, payloads, settings, channel, receiving=receiving, limits=limits)
+    if channel == "queue":
+        own += count_lane(lane_ranks or plan.workers)
+    if channel == "object":
+        own += count_sweep(buckets, exchange.requests["s3.put"])
+    return exchange + own
+
+
+def count_exchange(
+    plan: ExchangePlan,
+    payloads: Payloads,
+    settings: RunSettings,
+    channel: str,
+    *,
+    weights: Sequence[float] | None = None,
+    receiving: ReceiveModel | None = None,
+    limits: ChannelLimits | None = None,
+) -> Usage:
+    """Return the requests and bytes by which ranks exchange rows, and tell their parents that they are done.
+
+    Parameters
+    ----------
+    plan, payloads, settings, channel, receiving, limits
+        As for `count_usage`.
+    weights : sequence of float, optional
+        How many exchanges each exchange of the plan stands for; 1 if not given.
+    """
+    payloads.check(plan)
+    if settings.workers != plan.workers:
+        raise SettingError(f"the settings are for {settings.workers} workers, but the plan has {plan.workers}")
+    if channel == "serial":
+        return Usage()
+    receiving, limits, is_queue = receiving or ReceiveModel(), limits or ChannelLimits(), channel == "queue"
+    layers = [
+        _Layer(_micro_batches(EdgeArrays.of(edges), sizes, limits, queue=is_queue), weight)
+        for edges, sizes, weight in zip(plan.exchanges, payloads.exchanges, weights or repeat(1.0), strict=False)
+        if edges
+    ]
+    gathers = _gathers(settings, sum(payloads.samples), limits, queue=is_queue)
+    if is_queue:
+        return _count_queue(layers, gathers, plan.workers, receiving, limits)
+    return _count_objects(layers, gathers, plan.workers, receiving)
+
+
+def count_lane(ranks: int) -> Usage:
+    """Return the requests that lease a lane of so many queues, and give it back."""
+    # The lease: looked up among the others and read; then held, held on to while the queues are purged, given back.
+    return _requests({"sqs.purge": ranks, "s3.list": 1, "s3.get": 1, "s3.put": 3})
+
+
+def count_sweep(buckets: int, objects: int) -> Usage:
+    """Return the requests that remove the channel's objects: each folder is listed, and what lies there is deleted."""
+    if not buckets:
+        return Usage()
+    folders = len(HASH_FOLDERS) * buckets
+    return _requests({"s3.list": folders, "s3.delete": round(folders * (1 - (1 - 1 / folders) ** objects))})
+
+
+def count_own(
+    workers: int, payloads: Payloads, settings: RunSettings, limits: ChannelLimits, *, is_warm: bool = False
+) -> Usage:
+    """Return the requests of every run, whatever its channel: input, claims, shards, results, reports, tidying up.
+
+    Parameters
+    ----------
+    workers, payloads, settings, limits
+        Of the run.
+    is_warm : bool
+        Whether the ranks still have manifest and shard on their disks.
+    """
+    results = workers if settings.output == "rows" else 1
+    objects = 1 + 2 * workers + results  # the input; of each rank a claim and a report
+    # Manifest and shard; the input, which takes another read where it is longer than the first.
+    of_rank = (0 if is_warm else 2) + 1 + (payloads.input_bytes > limits.first_bytes)
+    pages = math.ceil(objects / KEYS_A_REQUEST)
+    reads = workers * of_rank + workers + results  # the caller reads reports and results
+    return _requests({"s3.put": objects, "s3.get": reads, "s3.list": pages, "s3.delete": pages})
+
+
+def _requests(counts: Mapping[str, int]) -> Usage:
+    return Usage(Counter(counts), Counter(counts))
+
+
+class _Layer(NamedTuple):
+    """The steps of one exchange, each with the number of micro-batches that are like it, and what it stands for."""
+
+    steps: Sequence[tuple[Outgoing, int]]
+    weight: float
+
+
+def _micro_batches(
+    exchange: EdgeArrays, sizes: Floats, limits: ChannelLimits, *, queue: bool
+) -> list[tuple[Outgoing, int]]:
+    """Return the frames of an exchange's micro-batches; equal ones, as most are, once."""
+    return [
+        (step_frames(exchange, np.array(column), limits, queue=queue), sum(1 for _ in alike))
+        for column, alike in groupby(sizes.T.tolist())
+    ]
+
+
+def _gathers(settings: RunSettings, samples: int, limits: ChannelLimits, *, queue: bool) -> _Layer:
+    """Return what each rank but 0 tells its parent at the end."""
+    tree = Tree(settings.workers, settings.branching)
+    size = 0 if settings.output == "rows" else SUMMARY_BYTES * samples
+    told = [gather_step(rank, tree.parent(rank) or 0, size, limits, queue=queue) for rank in range(1, settings.workers)]
+    return _Layer([(step, 1) for step in told], 1.0)
+
+
+def _count_queue(
+    layers: Sequence[_Layer], gathers: _Layer, workers: int, receiving: ReceiveModel, limits: ChannelLimits
+) -> Usage:
+    total = _Totals(workers)
+    for layer in (*layers, gathers):
+        total.send(layer)
+        for step, times in layer.steps:
+            for sent in step.sent.values():
+                of_all = times * layer.weight
+                total.count("sns.publish", of_all * len(sent.batches), of_all * sum(it.units for it in sent.batches))
+                total.billed[_EACH] += of_all * sum(it.message_units for it in sent.batches)
+        total.receive_by_polls(layer, receiving)
+    empty = receiving.waiting_s(workers) / limits.poll_s
+    total.count("sqs.receive", empty)
+    return total.usage(empty_polls=empty)
+
+
+def _count_objects(layers: Sequence[_Layer], gathers: _Layer, workers: int, receiving: ReceiveModel) -> Usage:
+    total = _Totals(workers)
+    for layer in (*layers, gathers):
+        total.send(layer)
+        for step, times in layer.steps:
+            readers = np.unique(step.sources * workers + step.targets).size
+            total.count("s3.put", times * layer.weight * len(step.sent))
+            total.count("s3.get", times * layer.weight * (readers + sum(step.beyond.values())))
+    looks = receiving.waiting_s(workers) * receiving.looks_a_second
+    for layer in layers:
+        looks += layer.weight * sum(receiving.misses_before(count) for count in total.sources(layer) if count)
+    total.count("s3.get", round(looks))
+    return total.usage(misses=looks)
+
+
+class _Totals:
+    """Sums over layers; fractions where a layer stands for several."""
+
+    def __init__(self, workers: int) -> None:
+        self.requests: defaultdict[str, float] = defaultdict(float)  # fractions are rounded at the end
+        self.billed: defaultdict[str, float] = defaultdict(float)
+        self._workers = workers
+        self._bytes = np.zeros(4)  # frames, and bytes on the wire, of bodies, received
+
+    def count(self, kind: str, requests: float, billed: float | None = None) -> None:
+        """Add requests, which are billed as so many."""
+        self.requests[kind] += requests
+        self.billed[kind] += requests if billed is None else billed
+
+    def send(self, layer: _Layer) -> None:
+        """Add the frames of a layer, and the bytes that its targets receive."""
+        for step, times in layer.steps:
+            for sent in step.sent.values():
+                self._bytes += times * layer.weight * np.array([sent.frames, sent.wire_bytes, sent.body_bytes, 0.0])
+            self._bytes[3] += times * layer.weight * step.sizes.sum()
+
+    def sources(self, layer: _Layer) -> list[int]:
+        """Return from how many ranks each rank receives."""
+        pairs = [step.sources * self._workers + step.targets for step, _ in layer.steps]
+        targets = np.unique(np.concatenate([np.zeros(0, np.int64), *pairs])) % self._workers
+        counts: list[int] = np.bincount(targets, minlength=self._workers).tolist()
+        return counts
+
+    def receive_by_polls(self, layer: _Layer, receiving: ReceiveModel) -> None:
+        """Add the polls by which ranks receive the messages of a layer."""
+        messages, sizes = np.zeros(self._workers), np.zeros(self._workers)
+        for step, times in layer.steps:
+            messages += times * np.bincount(step.targets, minlength=self._workers)
+            sizes += times * np.bincount(step.targets, step.sizes, self._workers)
+        layer_mb = float(sizes.sum()) / 1e6
+        for sources, count, size in zip(self.sources(layer), messages.tolist(), sizes.tolist(), strict=True):
+            if count:
+                polls = receiving.polls_before(sources, count, layer_mb)
+                self.count("sqs.receive", layer.weight * polls, layer.weight * polls * units(size / polls))
+
+    def usage(self, *, misses: float = 0.0, empty_polls: float = 0.0) -> Usage:
+        """Return the sums, rounded."""
+        requests, billed = (
+            Counter({kind: round(count) for kind, count in each.items()}) for each in (self.requests, self.billed)
+        )
+        frames, wire, body, received = (round(value) for value in self._bytes.tolist())
+        return Usage(
+            requests,
+            billed,
+            misses=round(misses),
+            empty_polls=round(empty_polls),
+            frames=frames,
+            wire_bytes=wire,
+            body_bytes=body,
+            received_bytes=received,
+        )

@@ -1,0 +1,354 @@
+"""The planner: every option predicted, priced, checked against the limits and ranked.
+
+An option is a variant, a number of workers or replicas, and a memory size. Its time is from `forecast.times`, its
+requests from `forecast.counts`, its memory from `forecast.memory`, its price from `cost.model`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from fsd_inference.config import RunSettings
+from fsd_inference.cost.model import Billing, Cost, run_cost
+from fsd_inference.cost.prices import EXPRESS, INSTANCE, PriceTable
+from fsd_inference.engine.tree import Tree
+from fsd_inference.errors import SettingError
+from fsd_inference.forecast.coordination import count_coordination
+from fsd_inference.forecast.counts import count_exchange, count_lane, count_own
+from fsd_inference.forecast.cut import Cut, Thinned, thin
+from fsd_inference.forecast.exchange_times import ExchangeTotals
+from fsd_inference.forecast.frames import ChannelLimits
+from fsd_inference.forecast.launch import launch_s
+from fsd_inference.forecast.memory import MARGIN, function_mb, rank_bytes
+from fsd_inference.forecast.options import Advice, BreakEven, Option, Question
+from fsd_inference.forecast.servers import INSTANCES, ServerTimes, cluster_times, server_times
+from fsd_inference.forecast.speed import threads
+from fsd_inference.forecast.times import RunTimes, predict_times
+from fsd_inference.forecast.timing import Sourced, Timing
+from fsd_inference.limits import DEEPEST_TREE, INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
+from fsd_inference.units import seconds_text, usd_text
+from fsd_inference.usage import Usage
+
+KEPT_WARM_S = 300.0
+"""How long an idle function is taken to stay warm: stated, as AWS does not say (2026-11)."""
+SHORTEST_SERVER_S = 60.0
+"""What is billed of an instance at least (Amazon EC2 on-demand pricing, 2026-11)."""
+_STEP_MB, _LEAST_MB = 64, 256
+_SIZES = (MB_PER_VCPU, 2 * MB_PER_VCPU, 4 * MB_PER_VCPU)
+_SERIAL_SIZES = (*_SIZES, LARGEST_FUNCTION_MB)
+_REPLICAS = (1, 2, 4, 8, 16, 32, 64)
+_MICRO_BATCHES = (1, 4)
+_BRANCHINGS = (2, 4, 8, 16)
+_MOST_SERVERS = 8  # of a cluster
+_MOST_EDGES = 4000  # of a plan that is looked at whole: what takes seconds grows with them
+_DAY_S = 86_400.0
+_SMITHY = "smithy-rs #3446: mean from EC2, 64 KB, S3 Express"
+_EXPRESS = {
+    "put.median_s": Sourced(0.012, _SMITHY),
+    "put.p99_s": Sourced(0.035, f"{_SMITHY}; spread taken to be S3 standard's"),
+    "get.median_s": Sourced(0.016, _SMITHY),
+    "get.p99_s": Sourced(0.045, f"{_SMITHY}; spread taken to be S3 standard's"),
+    "prefix.puts_per_s": Sourced(200_000, "S3 Express One Zone: of a bucket (AWS, 2026-11)"),
+    "prefix.gets_per_s": Sourced(2_000_000, "S3 Express One Zone: of a bucket (AWS, 2026-11)"),
+}
+
+
+def plan_options(
+    cuts: Mapping[int, Cut],
+    question: Question,
+    timing: Timing,
+    prices: PriceTable,
+    *,
+    billing: Billing | None = None,
+) -> Advice:
+    """Predict, price and rank the options.
+
+    Parameters
+    ----------
+    cuts : mapping of int to Cut
+        The network by numbers of workers; 1 must be among them.
+    question : Question
+    timing : Timing
+        Of AWS; a server's processors are those of functions.
+    prices : PriceTable
+    billing : Billing, optional
+        Its storage class is left to the options.
+
+    Raises
+    ------
+    SettingError
+        A cut is missing, or a price.
+    """
+    if 1 not in cuts:
+        raise SettingError("the planner needs the network as one function would run it, too")
+    planner = _Planner(question, timing, prices, billing or Billing())
+    found: list[Option] = []
+    for workers, cut in sorted(cuts.items()):
+        found += planner.serial(cut) if workers == 1 else planner.distributed(cut)
+        if workers <= _MOST_SERVERS:
+            found += planner.servers(cut)
+    kept = _kept(found, question)
+    return Advice(question, kept, _break_even(kept), str(prices), str(timing))
+
+
+def express_timing(timing: Timing) -> Timing:
+    """Return the timing where objects are those of S3 Express One Zone."""
+    return timing.with_values(f"{timing.name}, S3 Express", _EXPRESS)
+
+
+class _Planner:
+    def __init__(self, question: Question, timing: Timing, prices: PriceTable, billing: Billing) -> None:
+        self._question = question
+        self._timing = timing
+        self._express = express_timing(timing)
+        self._prices = prices
+        self._billing = billing
+        often = question.queries_a_day is not None and question.queries_a_day * KEPT_WARM_S >= _DAY_S
+        self._is_warm = often
+
+    # --- functions ---------------------------------------------------------------------------------------------------
+
+    def serial(self, cut: Cut) -> Iterator[Option]:
+        """Yield one function, and replicas of it over slices of the batch."""
+        for replicas in (
+            count for count in _REPLICAS if count <= min(self._question.samples, self._question.most_workers)
+        ):
+            payloads = cut.payloads.scaled(math.ceil(self._question.samples / replicas))
+            replica = thin(replace(cut, payloads=payloads), _MOST_EDGES)
+            need_mb = self._need_mb(replica.cut)
+            # One that is late delays the answer.
+            late = self._timing.latency("begin" if self._is_warm else "cold")
+            waited = max(0.0, late.largest_s(replicas) - late.mean_s) if replicas > 1 else 0.0
+            settings = RunSettings()
+            for memory_mb in self._sizes(need_mb, _SERIAL_SIZES):
+                times = self._times(replica, settings, "serial", memory_mb)
+                cost = self._cost(Usage(), replica.cut, times, memory_mb, settings, "serial")
+                services = {name: replicas * usd for name, usd in cost.by_service().items()}
+                option = Option(
+                    "serial", times.wall_s + waited, replicas * cost.usd, _megabytes(need_mb), "", 1, replicas,
+                    memory_mb, services=services,
+                )  # fmt: skip
+                yield self._judged(option, need_mb, times, cost)
+
+    def distributed(self, cut: Cut) -> Iterator[Option]:
+        """Yield P functions over queues and over objects."""
+        branching = self._branching(cut.workers)
+        for micro_batches in _MICRO_BATCHES:
+            parts = replace(cut, payloads=cut.payloads.scaled(self._question.samples, micro_batches))
+            thinned = thin(parts, _MOST_EDGES // micro_batches)
+            need_mb = self._need_mb(thinned.cut)
+            totals = ExchangeTotals(thinned.cut.plan, thinned.cut.payloads)
+            settings = RunSettings(workers=cut.workers, branching=branching, micro_batches=micro_batches)
+            # Not every region has S3 Express.
+            stores = ("object", "express") if EXPRESS in self._prices.prices else ("object",)
+            for channel, variants in (("queue", ("queue",)), ("object", stores)):
+                exchange = count_exchange(
+                    thinned.cut.plan, thinned.cut.payloads, settings, channel, weights=thinned.exchange_weights
+                )
+                for variant in variants:
+                    for memory_mb in self._sizes(need_mb, _SIZES[:2]):
+                        times = self._times(thinned, settings, variant, memory_mb, totals)
+                        cost = self._cost(exchange, parts, times, memory_mb, settings, variant)
+                        option = Option(
+                            variant, times.wall_s, cost.usd, _megabytes(need_mb), "", cut.workers, 1, memory_mb,
+                            branching, micro_batches, services=cost.by_service(), is_estimated=cut.is_estimated,
+                        )  # fmt: skip
+                        yield self._judged(option, need_mb, times, cost)
+
+    def _times(
+        self,
+        thinned: Thinned,
+        settings: RunSettings,
+        variant: str,
+        memory_mb: int,
+        totals: ExchangeTotals | None = None,
+    ) -> RunTimes:
+        cut = thinned.cut
+        return predict_times(
+            cut.plan,
+            cut.work,
+            cut.payloads,
+            replace(settings, threads=threads(memory_mb)),
+            "object" if variant == "express" else variant,
+            self._express if variant == "express" else self._timing,
+            memory_mb=memory_mb,
+            warm=settings.workers * self._is_warm,
+            weights=thinned.weights,
+            totals=totals,
+        )
+
+    @staticmethod
+    def _need_mb(cut: Cut) -> float:
+        return function_mb(cut.plan, cut.work.inputs, float(cut.work.shard_bytes.max()), cut.payloads)
+
+    def _sizes(self, need_mb: float, sizes: Iterable[int]) -> list[int]:
+        """Return memory sizes to try: the smallest that is enough, and whole processors beyond it."""
+        least = max(_LEAST_MB, math.ceil(need_mb / _STEP_MB) * _STEP_MB)
+        if least > self._question.largest_mb:
+            return [self._question.largest_mb]  # judged not to fit
+        return sorted({least, *(size for size in sizes if least < size <= self._question.largest_mb)})
+
+    def _branching(self, workers: int) -> int:
+        """Return the branching with which all ranks are started first."""
+        allowed = [b for b in _BRANCHINGS if Tree(workers, b).depth <= DEEPEST_TREE]
+        warm = workers * self._is_warm
+        return min(allowed, key=lambda b: (launch_s(Tree(workers, b), self._timing, warm=warm), b))
+
+    def _cost(
+        self, exchange: Usage, cut: Cut, times: RunTimes, memory_mb: int, settings: RunSettings, variant: str
+    ) -> Cost:
+        """Price a run: what is exchanged, in the variant's storage class, and its own requests, in S3 standard."""
+        functions = times.function_times(memory_mb, settings.workers, architecture=self._question.architecture)
+        own = count_own(settings.workers, cut.payloads, settings, ChannelLimits(), is_warm=self._is_warm)
+        own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self._is_warm)
+        if variant == "queue":
+            own += count_lane(settings.workers)
+        standard = replace(self._billing, storage="standard")
+        billing = replace(standard, storage="express") if variant == "express" else standard
+        samples = sum(cut.payloads.samples)
+        whole = run_cost(exchange, functions, self._prices, samples=samples, billing=billing)
+        more = run_cost(own, (), self._prices, samples=samples, billing=standard)
+        return replace(whole, lines=(*whole.lines, *more.lines))
+
+    def _judged(self, option: Option, need_mb: float, times: RunTimes, cost: Cost) -> Option:
+        """Return the option with its reason, and what speaks against it."""
+        assert option.memory_mb is not None  # noqa: S101 - these are functions
+        reason = f"{_time_goes(times)}; {_money_goes(cost)}"
+        if need_mb > option.memory_mb:
+            needs = f"it needs {need_mb:,.0f} MB, the largest function has {option.memory_mb:,}"
+            return replace(option, reason=reason, limit="memory", problem=f"memory does not fit: {needs}")
+        if (longest := times.functions_s / option.workers) > INVOCATION_S:
+            said = f"a function would take {seconds_text(longest)}, and may take {INVOCATION_S:.0f} s"
+            return replace(option, reason=reason, limit="invocation", problem=said)
+        return self._within(replace(option, reason=reason))
+
+    def _within(self, option: Option) -> Option:
+        """Return the option with what speaks against it of the question's limits."""
+        asked = self._question
+        if asked.deadline_s is not None and option.wall_s > asked.deadline_s:
+            return replace(option, limit="deadline", problem=f"after the deadline of {asked.deadline_s:g} s")
+        if asked.budget_usd is not None and option.usd is not None and option.usd > asked.budget_usd:
+            return replace(option, limit="budget", problem=f"over the budget of USD {usd_text(asked.budget_usd)}")
+        return option
+
+    # --- servers -----------------------------------------------------------------------------------------------------
+
+    def servers(self, cut: Cut) -> Iterator[Option]:
+        """Yield a server made for the query, and one that is always on; for P > 1 as many, which talk by MPI."""
+        count, payloads = cut.workers, cut.payloads.scaled(self._question.samples)
+        thinned = thin(replace(cut, payloads=payloads), _MOST_EDGES)
+        seen = thinned.cut
+        shard = float(seen.work.shard_bytes.max())
+        need = MARGIN * rank_bytes(seen.plan, seen.work.inputs, shard, seen.payloads)
+        totals = ExchangeTotals(seen.plan, seen.payloads)
+        for instance, (_, gib) in INSTANCES.items():
+            if (priced := self._prices.prices.get(f"{INSTANCE}{instance}")) is None:
+                continue  # nor every instance type
+            an_hour = count * priced.usd(1)
+            if count == 1:
+                times = server_times(cut.work, payloads, self._timing, instance)
+            else:
+                times = cluster_times(
+                    seen.plan, seen.work, seen.payloads, self._timing, instance, weights=thinned.weights, totals=totals
+                )
+            whole = Option(
+                "server" if count == 1 else "cluster", 0.0, None, need / MARGIN / 1e6, "", count,
+                instance=instance, is_estimated=cut.is_estimated,
+            )  # fmt: skip
+            for option in (self._job(whole, times, an_hour), self._always_on(whole, times, 24 * an_hour)):
+                if need > gib * 2**30:
+                    said = f"memory does not fit: it needs {need / 1e6:,.0f} MB, a server has {gib} GiB"
+                    yield replace(option, limit="memory", problem=said)
+                else:
+                    yield self._within(option)
+
+    @staticmethod
+    def _job(whole: Option, times: ServerTimes, an_hour: float) -> Option:
+        usd = max(SHORTEST_SERVER_S, times.job_s) / 3600 * an_hour
+        they = "it runs" if whole.workers == 1 else "they run"
+        reason = f"{times.boot_s:.0f} s until {they}, {seconds_text(times.load_s)} to load the network"
+        variant = f"job {whole.variant}"
+        return replace(whole, variant=variant, wall_s=times.job_s, usd=usd, services={"EC2": usd}, reason=reason)
+
+    def _always_on(self, whole: Option, times: ServerTimes, a_day: float) -> Option:
+        queries, wall_s = self._question.queries_a_day, times.always_on_s
+        usd = None if queries is None else a_day / queries
+        problem = None
+        if queries is None:
+            problem = "how often is not known: give the queries a day"
+        elif queries * wall_s > _DAY_S:
+            problem = f"one {whole.variant} answers {_DAY_S / wall_s:,.0f} queries a day, not {queries:,.0f}"
+        idle = "" if queries is None else f", idle {max(0.0, 1 - queries * wall_s / _DAY_S):.1%} of the day"
+        return replace(
+            whole,
+            variant=f"always-on {whole.variant}",
+            wall_s=wall_s,
+            usd=usd,
+            reason=f"USD {usd_text(a_day)} a day{idle}",
+            usd_a_day=a_day,
+            services=None if usd is None else {"EC2": usd},
+            problem=problem,
+            limit=problem and "rate",
+        )
+
+
+def _megabytes(need_mb: float) -> float:
+    """Return what the largest rank holds in MB (10**6 bytes), of the memory that a function should have."""
+    return need_mb / MARGIN * 2**20 / 1e6
+
+
+def _time_goes(times: RunTimes) -> str:
+    computing = sum(times.compute_s)
+    parts = {
+        "compute-bound": computing,
+        "latency-bound: exchanging": sum(times.layers_s) - computing,
+        "load-bound": times.load_s,
+        "start-bound": times.wall_s - sum(times.layers_s) - times.load_s - times.store_s,
+    }
+    name, seconds = max(parts.items(), key=lambda part: part[1])
+    return f"{name} {seconds / times.wall_s:.0%} of the time"
+
+
+def _money_goes(cost: Cost) -> str:
+    parts = {"Lambda": 0.0, "request-bound": 0.0, "byte-bound": 0.0}
+    for line in cost.lines:
+        name = "Lambda" if line.service == "Lambda" else "byte-bound" if line.unit == "GB" else "request-bound"
+        parts[name] += line.usd
+    name, usd = max(parts.items(), key=lambda part: part[1])
+    said = "functions' time" if name == "Lambda" else name
+    return f"{said} {usd / cost.usd:.0%} of the cost"
+
+
+def _kept(found: Iterable[Option], question: Question) -> tuple[Option, ...]:
+    """Return the best option of each variant, number of workers and replicas, and those that none beats, ranked."""
+    ranked = sorted(found, key=question.prefers)
+    fastest = math.inf
+    efficient: set[int] = set()
+    # Whatever the question's limits are.
+    for option in sorted((o for o in ranked if o.usd is not None), key=lambda o: (o.usd, o.wall_s)):
+        if option.wall_s < fastest and option.limit in {None, "deadline", "budget"}:
+            fastest = option.wall_s
+            efficient.add(id(option))
+    kept, seen = [], set()
+    for option in ranked:
+        kind = (option.variant, option.workers, option.replicas, option.instance)
+        if kind not in seen or id(option) in efficient:
+            kept.append(replace(option, is_pareto=id(option) in efficient))
+        seen.add(kind)
+    return tuple(kept)
+
+
+def _break_even(options: Iterable[Option]) -> BreakEven | None:
+    """Compare the best functions with the cheapest server that answers as asked."""
+    options = list(options)
+    functions = next((o for o in options if not o.is_server and o.problem is None), None)
+    # What another number of queries would change does not count.
+    servers = [o for o in options if o.usd_a_day is not None and o.limit in {None, "rate", "budget"}]
+    if functions is None or not servers:
+        return None
+    server = min(servers, key=lambda o: o.usd_a_day or 0.0)
+    assert functions.usd is not None  # noqa: S101 - functions have a price
+    assert server.usd_a_day is not None  # noqa: S101 - chosen by it
+    return BreakEven(server.usd_a_day / functions.usd, server.servers, server.usd_a_day, _DAY_S / server.wall_s)

@@ -1,0 +1,170 @@
+"""What a run will request, and how long it will take, before it is made on the stack or the host that carries it out.
+
+Times are those of `forecast.times`: on AWS each function has processors of its own; on this machine processes, and the
+functions of an emulator, share its cores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from scipy import sparse
+
+from fsd_inference.config import RunSettings
+from fsd_inference.cost.metered import COORDINATOR_MB
+from fsd_inference.forecast.coordination import count_coordination
+from fsd_inference.forecast.counts import count_exchange, count_lane, count_own, count_sweep
+from fsd_inference.forecast.frames import ChannelLimits
+from fsd_inference.forecast.payloads import Payloads
+from fsd_inference.forecast.sampling import sample_payloads
+from fsd_inference.forecast.speed import Speed, threads
+from fsd_inference.forecast.times import RunTimes, predict_times
+from fsd_inference.forecast.timing import load_timing
+from fsd_inference.forecast.work import Work, rank_work, whole_plan, whole_work
+from fsd_inference.limits import MB_PER_VCPU
+from fsd_inference.network import Network
+from fsd_inference.partitioning.plan import ExchangePlan, Partition
+from fsd_inference.prediction import FunctionTime, Prediction
+from fsd_inference.stack_description import StackSpec
+from fsd_inference.usage import Usage
+
+_SAMPLES, _EDGES = 512, 16
+"""Samples of the batch that are pushed through the network, and edges of an exchange that are packed, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A plan, and what carries out its runs.
+
+    Attributes
+    ----------
+    partition, plan
+        What is run.
+    channel : str
+    settings : RunSettings
+    stack : StackSpec or None
+        None where no service is asked.
+    memory_mb : int or None
+        Of the worker functions; None for processes.
+    is_warm : bool
+        Whether functions that have run this network are there still.
+    """
+
+    partition: Partition
+    plan: ExchangePlan
+    channel: str
+    settings: RunSettings
+    stack: StackSpec | None
+    memory_mb: int | None
+    is_warm: bool
+
+    @property
+    def is_on_aws(self) -> bool:
+        """Whether its services are those of AWS itself."""
+        return self.stack is not None and self.stack.endpoint_url is None
+
+
+def payloads_of(
+    network: Network, plan: ExchangePlan, x: sparse.csr_array, known: Payloads | None, micro_batches: int
+) -> Payloads:
+    """Return the sizes of what a plan's edges carry for a batch: those that are known of it, or sampled ones."""
+    if known is None or not known.fits(plan):
+        (known,) = sample_payloads(
+            network,
+            [plan],
+            x,
+            samples=x.shape[0],
+            micro_batches=micro_batches,
+            most_samples=_SAMPLES,
+            most_edges=_EDGES,
+        )
+    return known.scaled(x.shape[0], micro_batches)
+
+
+def predict_runs(
+    network: Network, carried: Carried, x: sparse.csr_array, sizes: Sequence[int], known: Payloads | None = None
+) -> Prediction:
+    """Predict a run, or replicas of it over slices of the batch.
+
+    Parameters
+    ----------
+    network : Network
+    carried : Carried
+    x : csr_array of float32, samples x features
+        The batch.
+    sizes : sequence of int
+        Samples of each slice; one for a run of the whole batch.
+    known : Payloads, optional
+        What the plan's edges carry, if that is known already for some number of samples.
+    """
+    payloads = payloads_of(network, carried.plan, x, known, carried.settings.micro_batches)
+    work = rank_work(network, carried.partition)
+    usage, seconds, coordinated, wall_s = Usage(), 0.0, 0.0, 0.0
+    for size, count in Counter(sizes).items():
+        part = payloads.scaled(size, carried.settings.micro_batches)
+        times = _times(carried, work, part, len(sizes))
+        usage = sum([_usage(carried, part, times)] * count, usage)
+        seconds += count * times.functions_s
+        coordinated += count * times.wall_s
+        wall_s = max(wall_s, times.wall_s)
+    workers = carried.settings.workers * len(sizes)
+    functions = (
+        FunctionTime(carried.memory_mb or MB_PER_VCPU, "x86_64", seconds, workers),
+        FunctionTime(COORDINATOR_MB, "x86_64", coordinated, len(sizes)),
+    )
+    return Prediction(usage, functions, wall_s)
+
+
+def predict_alone(
+    network: Network, settings: RunSettings, x: sparse.csr_array, sizes: Sequence[int], *, is_loaded: bool
+) -> Prediction:
+    """Predict a batch in this process alone, priced as if its replicas were functions."""
+    plan = whole_plan(network)
+    payloads, work = payloads_of(network, plan, x, None, 1), whole_work(network)
+    timing = load_timing("emulator")
+    one = float(Speed(timing).compute_s(work, payloads).sum())
+    cores = os.cpu_count() or 1
+    computing = one / min(cores, settings.threads * len(sizes))
+    loading = 0.0 if is_loaded else float(work.shard_bytes.sum()) / timing["cpu.load_bytes_per_s"]
+    wall_s, count = loading + computing, len(sizes)
+    spans = wall_s if count == 1 else computing  # replicas begin once the network is there
+    functions = (
+        FunctionTime(MB_PER_VCPU, "x86_64", count * spans, count),
+        FunctionTime(COORDINATOR_MB, "x86_64", count * wall_s, count),
+    )
+    return Prediction(Usage(), functions, wall_s)
+
+
+def _times(carried: Carried, work: Work, payloads: Payloads, runs: int) -> RunTimes:
+    """Predict the times of one of several runs side by side."""
+    settings = carried.settings
+    if carried.is_on_aws:
+        memory_mb = carried.memory_mb or MB_PER_VCPU
+        return predict_times(
+            carried.plan, work, payloads, replace(settings, threads=threads(memory_mb)), carried.channel,
+            load_timing("aws"), memory_mb=memory_mb, warm=settings.workers * carried.is_warm,
+        )  # fmt: skip
+    cores = (os.cpu_count() or 1) / runs
+    return predict_times(carried.plan, work, payloads, settings, carried.channel, load_timing("emulator"), cores=cores)
+
+
+def _usage(carried: Carried, payloads: Payloads, times: RunTimes) -> Usage:
+    """Count the requests of one run, by the channel and by who carries it out."""
+    settings, stack, limits = carried.settings, carried.stack, ChannelLimits()
+    exchange = count_exchange(carried.plan, payloads, settings, carried.channel)
+    if stack is None:  # no service is asked
+        size = exchange.wire_bytes
+        return Usage(frames=exchange.frames, wire_bytes=size, body_bytes=size, received_bytes=exchange.received_bytes)
+    on_functions = carried.memory_mb is not None
+    is_warm = on_functions and carried.is_warm
+    usage = exchange + count_own(settings.workers, payloads, settings, limits, is_warm=is_warm)
+    if carried.channel == "queue":
+        usage += count_lane(stack.ranks)
+    if carried.channel == "object" and not on_functions:  # on functions what was exchanged expires
+        usage += count_sweep(len(stack.run_buckets), exchange.requests["s3.put"])
+    if on_functions:
+        usage += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=is_warm)
+    return usage

@@ -1,0 +1,243 @@
+"""How large frames will be: a sample of the inputs is pushed through the network, and each edge's rows are packed.
+
+Where the sample is no smaller than a micro-batch, as many of its samples are packed as a micro-batch has. Otherwise
+packed sizes grow nearly linearly, from what a block has in front: all of the sample and its halves are packed, and a
+line through both gives the size of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from fsd_inference.engine.inputs import encode_input
+from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.numeric import overflow
+from fsd_inference.errors import InputError, SettingError
+from fsd_inference.forecast.payloads import Payloads
+from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, encode_block, read_only
+from fsd_inference.network import Network
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
+from fsd_inference.threads import ThreadPool
+
+_MOST_GROUPS = 4
+"""Groups of samples that are packed: their mean is taken."""
+_ALIKE = 0.05
+"""By how much activations may differ in number from those whose sizes, in proportion, are theirs; how few repeat."""
+_LOOKED_AT = 4096
+"""Values that are compared to know it."""
+
+
+def sample_payloads(
+    network: Network,
+    plans: Sequence[ExchangePlan],
+    x: sparse.csr_array,
+    *,
+    samples: int,
+    micro_batches: int = 1,
+    most_samples: int = 1024,
+    most_edges: int = 256,
+    seed: int = 0,
+) -> list[Payloads]:
+    """Predict the sizes of what each plan's edges carry, from a sample of the inputs.
+
+    Parameters
+    ----------
+    network : Network
+    plans : sequence of ExchangePlan
+        Of this network; the sample is pushed through it once for all of them.
+    x : csr_array of float32, samples x features
+        A sample of the inputs, or all of them.
+    samples, micro_batches : int
+        Of the run that is predicted.
+    most_samples : int
+        Of `x`, as many are drawn at most. Where few samples live long, few tell how large frames are: of 1,000 samples
+        of which 3% live, 30 do.
+    most_edges : int
+        Of an exchange, as many edges are packed at most; the sizes of others follow from their rows.
+    seed : int
+        Of the draws.
+
+    Raises
+    ------
+    InputError
+        There is no sample, or it does not fit the network.
+    SettingError
+        The run has no samples.
+    """
+    if x.shape[0] < 1 or x.shape[1] != network.widths[0]:
+        raise InputError(
+            f"a sample of inputs must have {network.widths[0]} features and at least one sample, not {x.shape}"
+        )
+    if samples < 1:
+        raise SettingError(f"a run has at least 1 sample, not {samples}")
+    rng = np.random.default_rng(seed)
+    if x.shape[0] > most_samples:
+        x = x[np.sort(rng.choice(x.shape[0], most_samples, replace=False))]
+    sizes = np.array(micro_batch_sizes(samples, micro_batches))
+    probes = _probes(x.shape[0], int(sizes[-1]))
+    exchanges: list[list[tuple[Future[NDArray[np.float64]], float]]] = [[] for _ in plans]  # sizes, and times what
+    live, density = [], []
+    first, like = 0, x  # the layer whose activations those of the layers after it are like
+    # What a layer sends is packed beside the next layer.
+    with ThreadPool(1) as packer:
+        for layer, active in enumerate(_activations(network, x)):
+            if layer == len(network) - 1:
+                break
+            live.append(_live(active) / x.shape[0])
+            density.append(active.nnz / (active.shape[0] * active.shape[1]))
+            if layer == 0 or not _are_alike(active, like):
+                first, like = layer, active
+            parts: dict[int, list[sparse.csr_array]] = {}
+            for plan, found in zip(plans, exchanges, strict=True):
+                edges = plan.exchanges[layer]
+                if first < layer and _are_same(edges, plan.exchanges[first]):
+                    found.append((found[first][0], active.nnz / max(1, like.nnz)))
+                    continue
+                parts = parts or {
+                    probe: [_by_neuron(active, start, start + probe) for start in starts]
+                    for probe, starts in probes.items()
+                }
+                picked = _picked(len(edges), most_edges, rng)
+                found.append((packer.submit(_edge_bytes, edges, picked, parts, sizes), 1.0))
+            wait([found[-2][0] for found in exchanges if layer])  # activations of two layers are enough
+    whole = _probes(x.shape[0], samples)
+    inputs = {probe: np.array([float(len(encode_input(x[:probe], (probe,))))]) for probe in whole}
+    input_bytes = float(_line(inputs, np.array([samples]))[0, 0])
+    return [
+        Payloads(
+            tuple(int(size) for size in sizes),
+            tuple(packed.result() * share for packed, share in found),
+            input_bytes,
+            tuple(live),
+            tuple(density),
+        )
+        for found in exchanges
+    ]
+
+
+def _are_alike(active: sparse.csr_array, other: sparse.csr_array) -> bool:
+    """Whether the sizes of one follow from the other's: they are equal, or their values hardly compress."""
+    if active.nnz == other.nnz and all(
+        np.array_equal(getattr(active, part), getattr(other, part)) for part in ("data", "indices", "indptr")
+    ):
+        return True
+    return (
+        _live(active) == _live(other)
+        and abs(active.nnz - other.nnz) <= _ALIKE * other.nnz
+        and all(_hardly_repeats(each.data) for each in (active, other))
+    )
+
+
+def _live(active: sparse.csr_array) -> int:
+    return int(np.count_nonzero(np.diff(active.indptr)))
+
+
+def _hardly_repeats(values: NDArray[np.float32]) -> bool:
+    some = values[:: max(1, values.size // _LOOKED_AT)]
+    return np.unique(some).size > (1 - _ALIKE) * some.size
+
+
+def _are_same(edges: Sequence[Edge], others: Sequence[Edge]) -> bool:
+    return len(edges) == len(others) and all(one is other for one, other in zip(edges, others, strict=True))
+
+
+def _activations(network: Network, x: sparse.csr_array) -> Iterator[sparse.csr_array]:
+    """Yield the activations after each layer, samples x neurons."""
+    indptr, indices = read_only(x.indptr.astype(np.int64)), read_only(x.indices.astype(np.int32))
+    state = SerialState(indptr, indices, read_only(x.data.astype(np.float32)), x.shape[1], 1)
+    for kernel in _kernels(network):
+        try:
+            state.apply([kernel])
+        except NonFiniteError as error:
+            _, number, neuron = error.args
+            raise overflow(number, neuron) from error
+        ends, neurons, values = state.result()
+        yield sparse.csr_array((values, neurons, ends), shape=(x.shape[0], kernel.rows))
+
+
+def _kernels(network: Network) -> Iterator[LayerKernel]:
+    """Yield the layers, each read while the one before is in use."""
+
+    def read(index: int) -> LayerKernel:
+        return LayerKernel(*network.layer(index).kernel_arrays())
+
+    with ThreadPool(1) as reader:
+        coming = reader.submit(read, 0)
+        for index in range(1, len(network) + 1):
+            kernel = coming.result()
+            if index < len(network):
+                coming = reader.submit(read, index)
+            yield kernel
+
+
+def _by_neuron(by_sample: sparse.csr_array, start: int, end: int) -> sparse.csr_array:
+    """Return the activations of some samples, neurons x samples, samples ascending."""
+    ends = by_sample.indptr[start : end + 1]
+    part = slice(ends[0], ends[-1])
+    shape = (end - start, by_sample.shape[1])
+    return sparse.csr_array((by_sample.data[part], by_sample.indices[part], ends - ends[0]), shape=shape).T.tocsr()
+
+
+def _probes(sampled: int, size: int) -> dict[int, list[int]]:
+    """Return how many samples are packed together, with where each such group starts in the sample."""
+    taken = min(sampled, size)
+    probes = (taken,) if taken in {size, 1} else (taken // 2, taken)
+    return {probe: list(range(0, sampled - probe + 1, probe))[:_MOST_GROUPS] for probe in probes}
+
+
+def _picked(edges: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return which edges of an exchange are packed."""
+    return np.arange(edges) if edges <= most else np.sort(rng.choice(edges, most, replace=False))
+
+
+def _edge_bytes(
+    edges: Sequence[Edge],
+    packed: NDArray[np.int64],
+    parts: Mapping[int, Sequence[sparse.csr_array]],
+    sizes: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return the bytes of each edge's rows for each micro-batch.
+
+    Some are packed; `parts` are activations by their number of samples.
+    """
+    if not edges:
+        return np.zeros((0, sizes.size))
+    rows_of = [edges[edge].rows for edge in packed.tolist()]
+    found = {
+        probe: np.array([np.mean([_packed(part, rows) for part in of_probe]) for rows in rows_of])
+        for probe, of_probe in parts.items()
+    }
+    of_sizes = _line(found, sizes)
+    if packed.size == len(edges):
+        return of_sizes
+    rows = np.array([edge.rows.size for edge in edges], np.float64)
+    everything: NDArray[np.float64]
+    if np.ptp(rows[packed]) == 0:  # no line through them
+        everything = np.outer(rows / rows[packed[0]], of_sizes.mean(axis=0))
+        everything[packed] = of_sizes
+        return everything
+    slope, front = np.polyfit(rows[packed], of_sizes, 1)
+    everything = np.maximum(np.outer(rows, slope) + front, of_sizes.min(axis=0))
+    everything[packed] = of_sizes
+    return everything
+
+
+def _packed(activations: sparse.csr_array, rows: NDArray[np.int32]) -> int:
+    block = activations[rows]
+    indptr, indices = block.indptr.astype(np.int64), block.indices.astype(np.int32)
+    return len(encode_block(indptr, indices, block.data, activations.shape[1]))
+
+
+def _line(found: Mapping[int, NDArray[np.float64]], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the bytes at each of `sizes` on the line through what was `found` by number of samples."""
+    last = max(found)
+    if len(found) == 1:
+        return np.outer(found[last], np.maximum(sizes, last) / last)
+    first = min(found)
+    slope = (found[last] - found[first]) / (last - first)
+    return found[last][:, None] + np.outer(np.maximum(slope, 0.0), sizes - last)

@@ -1,0 +1,95 @@
+"""How fast the kernels run on a Lambda function, a server or a core of this machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsd_inference.errors import SettingError
+from fsd_inference.forecast.payloads import Payloads
+from fsd_inference.forecast.timing import Timing
+from fsd_inference.forecast.work import Work
+from fsd_inference.limits import MB_PER_VCPU
+
+MOST_VCPUS = 6.0
+"""Of the largest function (AWS Lambda documentation)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast the processors of one rank are.
+
+    Attributes
+    ----------
+    timing : Timing
+    vcpus : float
+        Processors of its function (see `vcpus`) or its server; of a shared host, its share of the cores.
+    threads : int
+        Kernel threads.
+    """
+
+    timing: Timing
+    vcpus: float = 1.0
+    threads: int = 1
+    _grid: Mapping[tuple[int, int], float] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_grid", self.timing.kernel_rates())
+        if not self._grid:
+            raise SettingError("the timing has no kernel rate; measure it with `fsd calibrate`")
+
+    @property
+    def one(self) -> float:
+        """Speed of what runs in one thread, as a share of a core where the kernel was measured."""
+        return min(1.0, self.vcpus) * self.timing["core.factor"]
+
+    @property
+    def kernel(self) -> float:
+        """Speed of the kernels with their threads, likewise."""
+        return min(self.vcpus, float(self.threads)) * self.timing["core.factor"]
+
+    def rate(self, inputs: int, samples: float) -> float:
+        """Return connections x samples a second of the kernels on a layer of so many inputs and a live batch."""
+        return kernel_rate(self._grid, inputs, samples) * self.kernel
+
+    def compute_s(self, work: Work, payloads: Payloads) -> NDArray[np.float64]:
+        """Return the seconds that each rank multiplies, layers x P x micro-batches; samples that are dead cost none."""
+        found = np.zeros((*work.connections.shape, len(payloads.samples)))
+        per_connection: dict[tuple[int, float], float] = {}  # most layers are alike
+        for layer, inputs in enumerate(work.inputs):
+            live = payloads.live[layer - 1] if layer else 1.0
+            for micro_batch, samples in enumerate(payloads.samples):
+                left = samples * live
+                if left > 0:
+                    if (inputs, left) not in per_connection:
+                        per_connection[inputs, left] = left / self.rate(inputs, left)
+                    found[layer, :, micro_batch] = work.connections[layer] * per_connection[inputs, left]
+        return found
+
+
+def vcpus(memory_mb: int) -> float:
+    """Return the vCPUs of a Lambda function."""
+    return min(MOST_VCPUS, memory_mb / MB_PER_VCPU)
+
+
+def threads(memory_mb: int) -> int:
+    """Return the kernel threads of a Lambda function, as the worker function sets them."""
+    return max(1, round(vcpus(memory_mb)))
+
+
+def kernel_rate(grid: Mapping[tuple[int, int], float], inputs: int, samples: float) -> float:
+    """Return a rate between the measured ones, by the logarithms of inputs and samples; at the edges, the edges'."""
+    by_inputs: dict[int, dict[int, float]] = {}
+    for (neurons, batch), rate in grid.items():
+        by_inputs.setdefault(neurons, {})[batch] = rate
+    widths = sorted(by_inputs)
+    rates = []
+    for width in widths:
+        batches = sorted(by_inputs[width])
+        found = [math.log(by_inputs[width][batch]) for batch in batches]
+        rates.append(float(np.interp(math.log(max(samples, 1.0)), np.log(batches), found)))
+    return math.exp(float(np.interp(math.log(max(inputs, 1)), np.log(widths), rates)))

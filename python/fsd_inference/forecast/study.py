@@ -1,0 +1,262 @@
+"""A day's queries answered by each alternative: what the day costs, and how long queries wait."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fsd_inference.cost.model import Billing
+from fsd_inference.cost.prices import PriceTable
+from fsd_inference.errors import SettingError
+from fsd_inference.forecast.advising import advise
+from fsd_inference.forecast.cut import Cut
+from fsd_inference.forecast.cutting import cut_network
+from fsd_inference.forecast.options import VARIANTS, Advice, Option, Question
+from fsd_inference.forecast.planner import KEPT_WARM_S
+from fsd_inference.forecast.timing import Timing
+from fsd_inference.forecast.workload import DAY_S, Query
+from fsd_inference.limits import ACCOUNT_CONCURRENCY
+from fsd_inference.network import Network
+from fsd_inference.progress import Progress, Silent, task
+
+PERCENTILES = (50, 95, 99)
+_SIZES = 5  # numbers of samples that are planned for: between them, times and costs follow straight lines of logarithms
+_OFTEN = DAY_S  # queries a day: functions are warm
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A day of one alternative.
+
+    Attributes
+    ----------
+    name : str
+        Variant, or server.
+    usd : float
+        Of the day.
+    latency_s : dict of str to float
+        Seconds from a query to its answer: ``p50``, ``p95``, ``p99``, ``max``.
+    cold : float or None
+        Share of the queries for which functions had to be made; None for servers.
+    throttled : int or None
+        Queries that waited because others had the functions that the account may run at once; None for servers.
+    problem : str or None
+        Why queries cannot all be answered.
+    is_estimated : bool
+        Whether it rests on an exchange that was estimated.
+    """
+
+    name: str
+    usd: float
+    latency_s: dict[str, float]
+    cold: float | None = None
+    throttled: int | None = None
+    problem: str | None = None
+    is_estimated: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the day as plain JSON values."""
+        return asdict(self)
+
+
+def study(
+    network: Network,
+    queries: Sequence[Query],
+    question: Question,
+    *,
+    timing: Timing | None = None,
+    prices: PriceTable | None = None,
+    x: sparse.csr_array | None = None,
+    billing: Billing | None = None,
+    cuts: Mapping[int, Cut] | None = None,
+    cache: Path | None = None,
+    concurrency: int = ACCOUNT_CONCURRENCY,
+    progress: Progress | None = None,
+) -> tuple[Day, ...]:
+    """Answer a day's queries in each way, the cheapest first; ways that cannot answer them all last.
+
+    With functions each query takes the option of that variant that `advise` would rank first for its samples, and
+    environments that are free and were used in the last minutes. An always-on server answers one query after the
+    other; a job-scoped one is made for each.
+
+    Queries that overlap share the functions that the account may run at once. Nothing is refused: runs are started by
+    asynchronous invocations, which Lambda keeps and tries again. A query waits until all that it needs is free, after
+    those that came before it; the pauses between Lambda's tries come on top.
+
+    Parameters
+    ----------
+    network : Network
+    queries : sequence of Query
+        By time; at least one.
+    question : Question
+        Its limits are those of each query; its samples are not looked at.
+    timing, prices, x, billing, cuts, cache, progress
+        As for `advise`.
+    concurrency : int
+        Functions that the account may run at once, coordinators included.
+
+    Raises
+    ------
+    SettingError
+        The account may run no function.
+    """
+    if concurrency < 1:
+        raise SettingError(f"an account may run at least 1 function at once, not {concurrency}")
+    progress = progress or Silent()
+    if cuts is None:
+        largest = replace(question, samples=max(query.samples for query in queries))
+        cuts = cut_network(network, largest, x=x, cache=cache, progress=progress)
+    sizes = _sizes(query.samples for query in queries)
+
+    def plans(queries_a_day: float | None) -> list[Advice]:
+        asked = (replace(question, samples=size, queries_a_day=queries_a_day) for size in sizes)
+        return [advise(network, one, cuts=cuts, timing=timing, prices=prices, billing=billing) for one in asked]
+
+    with task(progress, "study"):
+        cold, warm = plans(None), plans(_OFTEN)
+    days = []
+    for name, picked in _alternatives(cold[-1]).items():
+        seldom, often = ([picked(advice.options) for advice in each] for each in (cold, warm))
+        if picked(cold[-1].options).is_server:
+            day = _server_day(name, queries, sizes, seldom, question.deadline_s)
+        else:
+            day = _function_day(name, queries, sizes, seldom, often, concurrency, question.deadline_s)
+        days.append(day)
+    return tuple(sorted(days, key=lambda day: (day.problem is not None, day.usd)))
+
+
+_Pick = Callable[[Iterable[Option]], Option]
+
+
+def _alternatives(advice: Advice) -> dict[str, _Pick]:
+    """Return, by name, what finds an alternative among the options for some number of samples."""
+
+    def pick(*kind: object) -> _Pick:
+        return lambda options: next(o for o in options if _kind(o) == kind)
+
+    # Of each cluster, the one that is best for the largest query: its servers are there, or none is.
+    firsts = {(o.variant, o.workers > 1 or o.instance): o for o in reversed(advice.options)}
+    ordered = sorted(firsts.values(), key=lambda o: (VARIANTS.index(o.variant), o.instance or ""))
+    return {option.name if option.is_server else option.variant: pick(*_kind(option)) for option in ordered}
+
+
+def _kind(option: Option) -> tuple[object, ...]:
+    return (option.variant, option.instance, option.workers) if option.is_server else (option.variant,)
+
+
+def _sizes(samples: Iterable[int]) -> list[int]:
+    found = sorted(set(samples))
+    if len(found) <= _SIZES:
+        return found
+    return sorted({round(size) for size in np.geomspace(found[0], found[-1], _SIZES)})
+
+
+def _curve(sizes: Sequence[int], values: Sequence[float]) -> Callable[[int], float]:
+    x, y = np.log(sizes), np.log(np.maximum(values, 1e-12))
+    return lambda samples: float(np.exp(np.interp(np.log(samples), x, y)))
+
+
+def _function_day(
+    name: str,
+    queries: Sequence[Query],
+    sizes: Sequence[int],
+    cold: Sequence[Option],
+    warm: Sequence[Option],
+    concurrency: int,
+    deadline_s: float | None,
+) -> Day:
+    walls = [_curve(sizes, [option.wall_s for option in options]) for options in (cold, warm)]
+    costs = [_curve(sizes, [option.usd or 0.0 for option in options]) for options in (cold, warm)]
+    account = _Account(concurrency)
+    free: list[float] = []  # when sets of environments ended their last queries
+    latencies, usd, colds, throttled = [], 0.0, 0, 0
+    for query in queries:
+        option = cold[min(bisect_left(sizes, query.samples), len(sizes) - 1)]
+        need = option.replicas * (option.workers + 1)  # and a coordinator
+        began_s = account.free_from(query.at_s, need)
+        throttled += began_s > query.at_s
+        # Those that ended last are taken first, so that the others may go.
+        free = [ended for ended in free if began_s - ended <= KEPT_WARM_S]
+        ready = max((ended for ended in free if ended <= began_s), default=None)
+        is_warm = ready is not None
+        if ready is not None:
+            free.remove(ready)
+        colds += not is_warm
+        ended_s = began_s + walls[is_warm](query.samples)
+        account.run(need, ended_s)
+        latencies.append(ended_s - query.at_s)
+        usd += costs[is_warm](query.samples)
+        free.append(ended_s)
+    problem = _problem(cold) or account.problem or _late(latencies, deadline_s)
+    is_estimated = any(option.is_estimated for option in cold)
+    return Day(name, usd, _percentiles(latencies), colds / len(queries), throttled, problem, is_estimated)
+
+
+class _Account:
+    """The functions that an account may run at once, given to queries in the order in which they come."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = self._free = concurrency
+        self._running: list[tuple[float, int]] = []  # by when they end
+        self._last_s = 0.0
+        self.problem: str | None = None
+
+    def free_from(self, at_s: float, need: int) -> float:
+        """Return when a query that comes at some time can have as many functions, after those before it."""
+        if need > self._concurrency:
+            said = f"a query needs {need:,} functions at once, and the account may run {self._concurrency:,}"
+            self.problem = self.problem or said
+            need = self._concurrency
+        at_s = max(at_s, self._last_s)
+        while self._running and (self._running[0][0] <= at_s or self._free < need):
+            ended_s, count = heappop(self._running)
+            at_s = max(at_s, ended_s)
+            self._free += count
+        self._last_s = at_s
+        return at_s
+
+    def run(self, need: int, until_s: float) -> None:
+        """Note that so many of them are used."""
+        need = min(need, self._concurrency)
+        self._free -= need
+        heappush(self._running, (until_s, need))
+
+
+def _server_day(
+    name: str, queries: Sequence[Query], sizes: Sequence[int], options: Sequence[Option], deadline_s: float | None
+) -> Day:
+    takes = _curve(sizes, [option.wall_s for option in options])
+    usd = options[-1].usd_a_day
+    if usd is None:  # a server for each query
+        cost = _curve(sizes, [option.usd or 0.0 for option in options])
+        usd = sum(cost(query.samples) for query in queries)
+        latencies = [takes(query.samples) for query in queries]
+    else:
+        free, latencies = 0.0, []
+        for query in queries:
+            free = max(free, query.at_s) + takes(query.samples)
+            latencies.append(free - query.at_s)
+    return Day(name, usd, _percentiles(latencies), problem=_problem(options) or _late(latencies, deadline_s))
+
+
+def _problem(options: Sequence[Option]) -> str | None:
+    """Return what speaks against the alternative for any number of samples; how often is known here."""
+    return next((o.problem for o in reversed(options) if o.problem is not None and o.limit != "rate"), None)
+
+
+def _late(latencies: Sequence[float], deadline_s: float | None) -> str | None:
+    """Return how many queries are late because they wait for others, if any is."""
+    late = 0 if deadline_s is None else sum(latency > deadline_s for latency in latencies)
+    return f"{late:,} of {len(latencies):,} queries after the deadline of {deadline_s:g} s" if late else None
+
+
+def _percentiles(latencies: Sequence[float]) -> dict[str, float]:
+    found = {f"p{p}": float(np.percentile(latencies, p)) for p in PERCENTILES}
+    return {**found, "max": max(latencies)}

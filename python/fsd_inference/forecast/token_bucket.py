@@ -1,0 +1,47 @@
+"""Token buckets: how many requests a second a service admits, and how many may come at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """A rate limit with a burst.
+
+    Attributes
+    ----------
+    per_s : float
+        Tokens that are added a second.
+    burst : float
+        Tokens that a full bucket holds.
+    """
+
+    per_s: float
+    burst: float
+    _full_at: float = -math.inf  # when the bucket will be full again if nothing more is taken
+    _windows: dict[float, float] = field(default_factory=dict)
+
+    def admits(self, now: float, count: float = 1.0) -> bool:
+        """Take `count` tokens and return True, or return False where the bucket is empty."""
+        level = max(self._full_at, now)
+        if level - now > self.burst / self.per_s:
+            return False
+        self._full_at = level + count / self.per_s
+        return True
+
+    def admits_any(self, time: float, count: float = 1.0) -> bool:
+        """Like `admits`, for times in any order: `burst` tokens for each window of burst / per_s seconds."""
+        windows, window = self._windows, time * self.per_s // self.burst
+        admitted = windows.get(window, 0.0)
+        if admitted >= self.burst:
+            return False
+        windows[window] = admitted + count
+        return True
+
+    def wait_s(self, now: float) -> float:
+        """Take one token and return the seconds until it is there."""
+        level = max(self._full_at, now)
+        self._full_at = level + 1 / self.per_s
+        return max(0.0, self._full_at - now - self.burst / self.per_s)

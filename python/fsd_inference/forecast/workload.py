@@ -1,0 +1,125 @@
+"""A day's queries: read from a file, or drawn."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.forecast.options import MOST_SAMPLES
+
+DAY_S = 86_400.0
+PATTERNS = ("sporadic", "diurnal", "bursty")
+_HEADER = ["seconds", "samples"]
+_SEPARATORS = ",", ";", "\t"
+_SWING = 0.9  # of the rate about its mean, over the day: diurnal
+_BURST, _APART_S = 20.0, 5.0  # queries of a burst on average, and seconds between them: bursty
+_MOST_QUERIES = 1_000_000  # each is a record; more say no more about a day
+_SPREAD = 0.5  # standard deviation of the logarithm of a query's samples
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query: when it comes, in seconds since midnight, and its samples."""
+
+    at_s: float
+    samples: int
+
+
+def parse_trace(text: str, what: str) -> tuple[Query, ...]:
+    """Read a trace: a table with the columns ``seconds`` (since midnight) and ``samples``; returned by time.
+
+    Columns are separated by commas, semicolons or tabs, as the first line has it. Capitals in that line, quotes and
+    spaces about fields, blank lines and a byte-order mark mean nothing. Decimals have a point.
+
+    Raises
+    ------
+    FileFormatError
+        `what` names the file, and the message the line.
+    """
+    lines = enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), 1)
+    _, header = next(lines, (1, ""))
+    separator = next(
+        (mark for mark in _SEPARATORS if [name.lower() for name in _fields(header, mark)] == _HEADER), None
+    )
+    if separator is None:
+        raise FileFormatError(f"{what}, line 1: must be {','.join(_HEADER)!r}, not {header.strip()!r:.60}")
+    rows = ((number, line.strip()) for number, line in lines)
+    queries = tuple(_query(line, separator, f"{what}, line {number}") for number, line in rows if line)
+    if not queries:
+        raise FileFormatError(f"{what}: the trace is empty: there is no query in it")
+    return tuple(sorted(queries, key=lambda query: query.at_s))
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    fields = (field.strip() for field in line.split(separator))
+    return [field[1:-1].strip() if len(field) > 1 and field[0] == field[-1] == '"' else field for field in fields]
+
+
+def _query(line: str, separator: str, where: str) -> Query:
+    try:
+        if "_" in line or not line.isascii():  # which Python takes for parts of numbers
+            raise ValueError(line)
+        seconds, samples = _fields(line, separator)
+        query = Query(float(seconds), int(samples))
+    except ValueError:
+        hint = " (decimals have a point)" if separator != "," and "," in line else ""
+        raise FileFormatError(f"{where}: must be seconds and samples{hint}, not {line!r:.60}") from None
+    if not 0 <= query.at_s < DAY_S:
+        raise FileFormatError(f"{where}: seconds must be 0 to {DAY_S:.0f}, those of a day, not {query.at_s:g}")
+    if not 1 <= query.samples <= MOST_SAMPLES:
+        raise FileFormatError(f"{where}: a query has 1 to {MOST_SAMPLES:,} samples, not {query.samples}")
+    return query
+
+
+def trace_text(queries: Iterable[Query]) -> str:
+    """Return a trace as a file holds it."""
+    lines = (f"{query.at_s:.3f},{query.samples}" for query in queries)
+    return "\n".join([",".join(_HEADER), *lines]) + "\n"
+
+
+def drawn_trace(pattern: str, queries_a_day: float, samples: int, seed: int = 0) -> tuple[Query, ...]:
+    """Draw a day's queries.
+
+    Parameters
+    ----------
+    pattern : {"sporadic", "diurnal", "bursty"}
+        As likely at any time; ten to twenty times as likely at noon as at midnight; or many within minutes and none for
+        hours.
+    queries_a_day : float
+        On average.
+    samples : int
+        Of a query, the median: they vary by about a half.
+    seed : int
+
+    Raises
+    ------
+    SettingError
+        There is no such pattern, or a number is not positive or too large.
+    """
+    if pattern not in PATTERNS:
+        raise SettingError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}")
+    if not 0 < queries_a_day <= _MOST_QUERIES:
+        raise SettingError(f"a day must have more than 0 queries, and {_MOST_QUERIES:,} at most: not {queries_a_day:g}")
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise SettingError(f"a query has 1 to {MOST_SAMPLES:,} samples, not {samples}")
+    rng = np.random.default_rng(seed)
+    times = sorted(_times(pattern, queries_a_day, rng)) or [float(rng.uniform(0, DAY_S))]
+    sizes = np.round(samples * np.exp(rng.normal(0, _SPREAD, len(times)))).clip(1, MOST_SAMPLES).astype(int)
+    return tuple(Query(at, int(size)) for at, size in zip(times, sizes, strict=True))
+
+
+def _times(pattern: str, queries_a_day: float, rng: np.random.Generator) -> Iterator[float]:
+    if pattern == "bursty":
+        for start in rng.uniform(0, DAY_S, rng.poisson(queries_a_day / _BURST)):
+            at = start + np.cumsum(rng.exponential(_APART_S, rng.geometric(1 / _BURST)))
+            yield from at[at < DAY_S].tolist()
+        return
+    for at in rng.uniform(0, DAY_S, rng.poisson(queries_a_day * (1 + _SWING))).tolist():
+        swing = -_SWING * math.cos(2 * math.pi * at / DAY_S) if pattern == "diurnal" else 0.0
+        if rng.random() < (1 + swing) / (1 + _SWING):
+            yield at

@@ -1,0 +1,156 @@
+"""The manifest beside the shards: what they are of, and the digest of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.partitioning.plan import PLAN_DIGEST_BYTES, PlanVolumes
+
+MANIFEST_FILE = "manifest.json"
+PLAN_FILE = "plan.safetensors"
+_FORMAT, _VERSION = "fsd-shards", 1
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file's name, bytes, and SHA-256 in hex."""
+
+    file: str
+    size: int
+    sha256: str
+
+    def check(self, data: bytes) -> None:
+        """Raise FileFormatError unless `data` is this file's content."""
+        if len(data) != self.size:
+            raise FileFormatError(f"{self.file}: has {len(data)} bytes, the manifest says {self.size}")
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise FileFormatError(f"{self.file}: its digest is not the manifest's; the file has changed or is corrupt")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a set of shards is of.
+
+    Attributes
+    ----------
+    workers : int
+        P.
+    method, seed
+        How the partition was made.
+    network_digest : bytes
+        `Network.digest` of the network that was cut.
+    plan_digest : bytes
+        16 bytes that frames carry: they differ wherever frames could.
+    widths : tuple of int
+        Features, then the neurons of each layer.
+    connections : int
+        Of all layers.
+    volumes : PlanVolumes
+        What the partition makes the workers exchange.
+    plan : FileEntry
+        Partition and exchange plan, without weights.
+    shards : tuple of FileEntry
+        One a rank.
+    """
+
+    workers: int
+    method: str
+    seed: int
+    network_digest: bytes
+    plan_digest: bytes
+    widths: tuple[int, ...]
+    connections: int
+    volumes: PlanVolumes
+    plan: FileEntry
+    shards: tuple[FileEntry, ...]
+
+    @property
+    def features(self) -> int:
+        """Inputs of layer 0."""
+        return self.widths[0]
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        return len(self.widths) - 1
+
+    def to_bytes(self) -> bytes:
+        """Return the manifest as JSON."""
+        value = asdict(self)
+        value["network_digest"] = self.network_digest.hex()
+        value["plan_digest"] = self.plan_digest.hex()
+        head = {"format": _FORMAT, "version": _VERSION, "features": self.features, "layers": self.layers}
+        return (json.dumps(head | value, indent=1) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, what: str = MANIFEST_FILE) -> Manifest:
+        """Read a manifest and check it.
+
+        Raises
+        ------
+        FileFormatError
+            Not a manifest of this format and version, or one that contradicts itself; `what` names it.
+        """
+        try:
+            value = json.loads(data)
+            if value["format"] != _FORMAT:
+                raise FileFormatError(f"{what}: its format is {value['format']!r}, not {_FORMAT!r}")
+            if value["version"] != _VERSION:
+                raise FileFormatError(
+                    f"{what}: shard format {value['version']} is not known; this release reads {_VERSION}"
+                )
+            manifest = cls._from_json(value)
+            consistent = value["features"] == manifest.features and value["layers"] == manifest.layers
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise FileFormatError(f"{what}: not the manifest of a set of shards") from error
+        if not (
+            consistent
+            and manifest.workers >= 1
+            and len(manifest.shards) == manifest.workers
+            and len(manifest.plan_digest) == PLAN_DIGEST_BYTES
+            and min(manifest.widths) >= 1
+            and manifest.layers >= 1
+        ):
+            raise FileFormatError(f"{what}: its workers, layers or widths contradict each other")
+        return manifest
+
+    @classmethod
+    def _from_json(cls, value: Mapping[str, Any]) -> Manifest:
+        volumes = value["volumes"]
+        return cls(
+            workers=int(value["workers"]),
+            method=str(value["method"]),
+            seed=int(value["seed"]),
+            network_digest=bytes.fromhex(value["network_digest"]),
+            plan_digest=bytes.fromhex(value["plan_digest"]),
+            widths=tuple(int(width) for width in value["widths"]),
+            connections=int(value["connections"]),
+            volumes=PlanVolumes(
+                int(volumes["row_sends"]),
+                tuple(int(n) for n in volumes["largest_sender"]),
+                tuple(int(n) for n in volumes["largest_receiver"]),
+                float(volumes["imbalance"]),
+                float(volumes["seconds"]),
+            ),
+            plan=_file_entry(value["plan"]),
+            shards=tuple(_file_entry(entry) for entry in value["shards"]),
+        )
+
+    def shard(self, rank: int) -> FileEntry:
+        """Return the entry of a rank's shard; InputError if there is no such rank."""
+        if not 0 <= rank < self.workers:
+            raise InputError(f"there is no shard of rank {rank}: the network was cut for {self.workers} workers")
+        return self.shards[rank]
+
+
+def _file_entry(value: Mapping[str, Any]) -> FileEntry:
+    entry = FileEntry(str(value["file"]), int(value["size"]), str(value["sha256"]))
+    # The name is used to build paths and keys.
+    if "/" in entry.file or "\\" in entry.file or entry.file.startswith("."):
+        raise ValueError(entry.file)
+    return entry

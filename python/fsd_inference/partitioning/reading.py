@@ -1,0 +1,80 @@
+"""Reading shards, plan and manifest back, from a directory or from bytes; a worker needs no more of this room."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fsd_inference.errors import FileFormatError
+from fsd_inference.partitioning.manifest import MANIFEST_FILE, Manifest
+from fsd_inference.partitioning.plan import ExchangePlan, Partition, plan_digest
+from fsd_inference.partitioning.shard import RankShard
+from fsd_inference.partitioning.shard_file import parse_plan, parse_shard
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
+    """Read the manifest of a directory of shards.
+
+    Raises
+    ------
+    FileFormatError
+        There is none, or it is not one.
+    """
+    path = Path(directory) / MANIFEST_FILE
+    return Manifest.from_bytes(_read(path), str(path))
+
+
+def read_shard(data: bytes, manifest: Manifest, rank: int) -> RankShard:
+    """Return a rank's shard from its bytes, which its arrays stay views of.
+
+    Raises
+    ------
+    FileFormatError
+        The bytes are not what the manifest says, or not a shard of this rank.
+    """
+    entry = manifest.shard(rank)
+    entry.check(data)
+    shard = parse_shard(data, entry.file)
+    found = (shard.rank, shard.workers, shard.features, len(shard.parts))
+    if found != (rank, manifest.workers, manifest.features, manifest.layers):
+        raise FileFormatError(f"{entry.file}: is a shard of another rank or network than the manifest says")
+    for k, part in enumerate(shard.parts):
+        if part.rows.size and int(part.rows[-1]) >= manifest.widths[k + 1]:
+            raise FileFormatError(f"{entry.file}: layer {k}, tensor rows: names a neuron beyond the layer")
+    return shard
+
+
+def load_shard(directory: str | os.PathLike[str], rank: int) -> RankShard:
+    """Read one rank's shard from a directory; FileFormatError as `read_shard`."""
+    manifest = read_manifest(directory)
+    return read_shard(_read(Path(directory) / manifest.shard(rank).file), manifest, rank)
+
+
+def read_plan(data: bytes, manifest: Manifest) -> tuple[Partition, ExchangePlan]:
+    """Return partition and plan, without weights, from the plan file's bytes.
+
+    Raises
+    ------
+    FileFormatError
+        The bytes are not what the manifest says, or not a plan for its network.
+    """
+    manifest.plan.check(data)
+    partition, plan = parse_plan(data, manifest.workers, manifest.plan.file)
+    if tuple(owners.size for owners in partition.owners) != manifest.widths[1:]:
+        raise FileFormatError(f"{manifest.plan.file}: its layers are not those of the manifest")
+    if plan_digest(manifest.network_digest, partition, plan) != manifest.plan_digest:
+        raise FileFormatError(f"{manifest.plan.file}: its digest is not the manifest's plan digest")
+    return partition, plan
+
+
+def load_plan(directory: str | os.PathLike[str]) -> tuple[Partition, ExchangePlan]:
+    """Read partition and plan from a directory of shards; FileFormatError as `read_plan`."""
+    manifest = read_manifest(directory)
+    return read_plan(_read(Path(directory) / manifest.plan.file), manifest)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,269 @@
+"""Shards and plans as safetensors files: what is in them, and every check before their content is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fsd_inference.errors import FileFormatError
+from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition
+from fsd_inference.partitioning.shard import U16_COLUMNS, RankShard, ShardPart
+from fsd_inference.partitioning.tensors import read_tensors
+
+ACTIVATIONS = ("identity", "relu", "clipped_relu")
+
+
+def part_tensors(layer: int, part: ShardPart) -> dict[str, NDArray[Any]]:
+    """Return the arrays of one part by their names in the file."""
+    arrays: dict[str, NDArray[Any]] = {
+        "rows": part.rows,
+        "indptr": part.indptr,
+        "indices": part.indices,
+        "values": part.values,
+        "bias": part.bias,
+        "column_source": part.column_source,
+        "column_row": part.column_row,
+        "receives": np.array(part.receives, np.uint32).reshape(-1, 3),
+        "send_targets": _joined([np.array(targets, np.uint32) for targets, _ in part.sends]),
+        "send_rows": _joined([rows for _, rows in part.sends]),
+        "send_sizes": np.array([(len(t), r.size) for t, r in part.sends], np.uint32).reshape(-1, 2),
+    }
+    return {f"layers.{layer:05d}.{name}": array for name, array in arrays.items()}
+
+
+def part_metadata(part: ShardPart) -> dict[str, Any]:
+    """Return what of a part is not an array, as JSON values."""
+    return {"activation": part.activation, "clip": part.clip, "zero_preserving": part.zero_preserving}
+
+
+def shard_metadata(rank: int, workers: int, features: int, parts: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return a shard file's metadata from its parts' `part_metadata`."""
+    return {
+        "fsd_shard": json.dumps({"version": 1, "rank": rank, "workers": workers, "features": features, "layers": parts})
+    }
+
+
+def parse_shard(data: bytes, what: str) -> RankShard:
+    """Return the shard in `data`, whose arrays stay views of it.
+
+    Raises
+    ------
+    FileFormatError
+        Anything that a shard cannot be; names `what`, the layer and the tensor.
+    """
+    metadata, tensors = read_tensors(data, what)
+    try:
+        head = json.loads(metadata["fsd_shard"])
+        version = head["version"]
+        rank, workers, features = (int(head[name]) for name in ("rank", "workers", "features"))
+        scalars = [
+            (str(layer["activation"]), float(layer["clip"]), bool(layer["zero_preserving"])) for layer in head["layers"]
+        ]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise FileFormatError(f"{what}: not a shard of a network") from error
+    if version != 1:
+        raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1")
+    if not (0 <= rank < workers and features >= 1 and scalars):
+        raise FileFormatError(
+            f"{what}: rank {rank} of {workers}, {features} features, {len(scalars)} layers make no shard"
+        )
+    parts: list[ShardPart] = []
+    for k, scalar in enumerate(scalars):
+        own = features if k == 0 else parts[-1].rows.size
+        last = k == len(scalars) - 1
+        parts.append(_PartReader(tensors, what, k).read(scalar, rank=rank, workers=workers, own=own, last=last))
+    return RankShard(rank, workers, features, tuple(parts))
+
+
+class _PartReader:
+    """Takes one layer's tensors out of a shard file and checks them."""
+
+    def __init__(self, tensors: dict[str, NDArray[Any]], what: str, layer: int) -> None:
+        self._tensors, self._what, self._layer = tensors, what, layer
+
+    def _fail(self, tensor: str, why: str) -> FileFormatError:
+        return FileFormatError(f"{self._what}: layer {self._layer}, tensor {tensor}: {why}")
+
+    def _take(self, name: str, dtype: DTypeLike, *shape: int | None) -> NDArray[Any]:
+        array = self._tensors.get(f"layers.{self._layer:05d}.{name}")
+        if array is None:
+            raise self._fail(name, "missing")
+        if array.dtype != dtype:
+            raise self._fail(name, f"must be {np.dtype(dtype)}, not {array.dtype}")
+        if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+            raise self._fail(name, f"has shape {array.shape}, which does not fit")
+        return array
+
+    def read(self, scalar: tuple[str, float, bool], *, rank: int, workers: int, own: int, last: bool) -> ShardPart:
+        activation, clip, zero_preserving = scalar
+        if activation not in ACTIVATIONS or not np.isfinite(clip) or (clip > 0) != (activation == "clipped_relu"):
+            raise FileFormatError(f"{self._what}: layer {self._layer}: activation {activation} with clip {clip}")
+        rows = self._take("rows", np.uint32, None)
+        self._ascending("rows", rows)
+        receives = self._receives(rank, workers)
+        source = self._take("column_source", np.uint32, None)
+        row = self._take("column_row", np.uint32, source.size)
+        supplied = np.array([own, *(n for _, _, n in receives)])
+        if source.size and source.max() >= supplied.size:
+            raise self._fail("column_source", f"names supplier {source.max()} of {supplied.size}")
+        if (row >= supplied[source]).any():
+            raise self._fail("column_row", "names a row that its supplier does not have")
+        indptr, indices, values = self._connections(rows.size, source.size)
+        bias = self._take("bias", np.float32, None)
+        if bias.size not in (1, rows.size):
+            raise self._fail("bias", f"has {bias.size} entries for {rows.size} rows")
+        for name, array in (("values", values), ("bias", bias)):
+            if not np.isfinite(array).all():
+                raise self._fail(name, "a number is not finite")
+        return ShardPart(
+            rows=rows,
+            indptr=indptr,
+            indices=indices,
+            values=values,
+            columns=source.size,
+            bias=bias,
+            activation=activation,
+            clip=clip,
+            zero_preserving=zero_preserving,
+            column_source=source,
+            column_row=row,
+            receives=receives,
+            sends=self._sends(rank, workers, rows.size, last=last),
+        )
+
+    def _ascending(self, name: str, array: NDArray[Any]) -> None:
+        if (array[1:] <= array[:-1]).any():
+            raise self._fail(name, "must ascend")
+
+    def _receives(self, rank: int, workers: int) -> tuple[tuple[int, int, int], ...]:
+        receives = self._take("receives", np.uint32, None, 3)
+        if self._layer == 0 and receives.size:
+            raise self._fail("receives", "layer 0 receives nothing from other ranks")
+        edges = [(int(s), int(e), int(n)) for s, e, n in receives]
+        if any(s >= workers or s == rank or n == 0 for s, _, n in edges):
+            raise self._fail("receives", "an edge is empty, or does not come from another rank")
+        if [edge[:2] for edge in edges] != sorted({edge[:2] for edge in edges}):
+            raise self._fail("receives", "edges must ascend by source and number")
+        return tuple(edges)
+
+    def _connections(self, rows: int, columns: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        indptr = self._take("indptr", np.int64, rows + 1)
+        indices = self._take("indices", np.uint16 if columns <= U16_COLUMNS else np.uint32, None)
+        if indptr[0] != 0 or indptr[-1] != indices.size or (indptr[1:] < indptr[:-1]).any():
+            raise self._fail("indptr", f"must ascend from 0 to the {indices.size} connections")
+        if indices.size and indices.max() >= columns:
+            raise self._fail("indices", f"names column {indices.max()} of {columns}")
+        # Within a row columns ascend: a step that does not can only be the one into a row's first connection.
+        first = np.zeros(indices.size + 1, np.bool_)
+        first[indptr] = True
+        if ((indices[1:] <= indices[:-1]) & ~first[1:-1]).any():
+            raise self._fail("indices", "must ascend within each row")
+        values = self._take("values", np.float32, None)
+        if values.size not in (1, indices.size):
+            raise self._fail("values", f"has {values.size} entries for {indices.size} connections")
+        return indptr, indices, values
+
+    def _sends(
+        self, rank: int, workers: int, rows: int, *, last: bool
+    ) -> tuple[tuple[tuple[int, ...], NDArray[np.uint32]], ...]:
+        sizes = self._take("send_sizes", np.uint32, None, 2).astype(np.int64)
+        if last and sizes.size:
+            raise self._fail("send_sizes", "the last layer is sent to no one")
+        targets = self._take("send_targets", np.uint32, int(sizes[:, 0].sum()))
+        sent = self._take("send_rows", np.uint32, int(sizes[:, 1].sum()))
+        if (sizes == 0).any():
+            raise self._fail("send_sizes", "an edge has no target or no row")
+        ends = np.cumsum(sizes, axis=0)
+        sends = []
+        for (target_end, row_end), (target_count, row_count) in zip(ends, sizes, strict=True):
+            to, local = targets[target_end - target_count : target_end], sent[row_end - row_count : row_end]
+            self._ascending("send_targets", to)
+            self._ascending("send_rows", local)
+            if to[-1] >= workers or rank in to:
+                raise self._fail("send_targets", "a target is not another rank")
+            if local[-1] >= rows:
+                raise self._fail("send_rows", f"names row {local[-1]} of {rows}")
+            sends.append((tuple(int(t) for t in to), local))
+        return tuple(sends)
+
+
+def plan_tensors(partition: Partition, plan: ExchangePlan) -> dict[str, NDArray[Any]]:
+    """Return owners and edges as flat arrays by their names in the plan's file."""
+    edges = [(k, edge) for k, exchange in enumerate(plan.exchanges) for edge in exchange]
+    sizes = [(k, edge.source, len(edge.targets), edge.rows.size) for k, edge in edges]
+    return {
+        "widths": np.array([owners.size for owners in partition.owners], np.int64),
+        "owners": _joined(list(partition.owners), np.int32),
+        "edge_sizes": np.array(sizes, np.uint32).reshape(-1, 4),
+        "edge_targets": _joined([np.array(edge.targets, np.uint32) for _, edge in edges]),
+        "edge_rows": _joined([edge.rows for _, edge in edges], np.int32),
+    }
+
+
+def parse_plan(data: bytes, workers: int, what: str) -> tuple[Partition, ExchangePlan]:
+    """Return the partition and the plan in `data`.
+
+    Raises
+    ------
+    FileFormatError
+        Anything that a plan of so many workers cannot be; names `what`.
+    """
+    _, tensors = read_tensors(data, what)
+    expected = {"widths": ("<i8", 1), "owners": ("<i4", 1), "edge_sizes": ("<u4", 2)}
+    expected |= {"edge_targets": ("<u4", 1), "edge_rows": ("<i4", 1)}
+    for name, (dtype, dimensions) in expected.items():
+        if name not in tensors or tensors[name].dtype != dtype or tensors[name].ndim != dimensions:
+            raise FileFormatError(
+                f"{what}: tensor {name} is missing or not a {dimensions}-D array of {np.dtype(dtype)}"
+            )
+    widths, owners, sizes, targets, rows = (tensors[name] for name in expected)
+    if widths.size == 0 or (widths < 1).any() or widths.sum() != owners.size:
+        raise FileFormatError(f"{what}: tensor owners does not have one entry a neuron")
+    if owners.min() < 0 or owners.max() >= workers:
+        raise FileFormatError(f"{what}: tensor owners names a rank beyond {workers - 1}")
+    partition = Partition(workers, tuple(np.split(owners, np.cumsum(widths)[:-1])))
+    counts = sizes.astype(np.int64)
+    if counts.shape[1] != 4 or counts[:, 2].sum() != targets.size or counts[:, 3].sum() != rows.size:
+        raise FileFormatError(f"{what}: tensor edge_sizes does not fit the edges")
+    exchanges: list[list[Edge]] = [[] for _ in range(widths.size - 1)]
+    target_ends, row_ends = np.cumsum(counts[:, 2]), np.cumsum(counts[:, 3])
+    for (k, source, target_count, row_count), target_end, row_end in zip(counts, target_ends, row_ends, strict=True):
+        edge = Edge(
+            int(source),
+            tuple(int(t) for t in targets[target_end - target_count : target_end]),
+            rows[row_end - row_count : row_end],
+        )
+        if not (k < len(exchanges) and _is_edge(edge, partition.owners[k], workers)):
+            raise FileFormatError(f"{what}: an edge of rank {source} after layer {k} is not one of this partition")
+        exchanges[k].append(edge)
+    if (
+        any(e != sorted(e, key=lambda edge: (edge.source, edge.targets)) for e in exchanges)
+        or (np.diff(counts[:, 0]) < 0).any()
+    ):
+        raise FileFormatError(f"{what}: the edges are not in order")
+    return partition, ExchangePlan(workers, tuple(tuple(edges) for edges in exchanges))
+
+
+def _is_edge(edge: Edge, owners: NDArray[np.int32], workers: int) -> bool:
+    """Whether an edge is not empty, ascends, stays in range and sends its source's rows to others."""
+    to, rows = edge.targets, edge.rows
+    return (
+        edge.source < workers
+        and bool(to)
+        and list(to) == sorted(set(to))
+        and to[-1] < workers
+        and edge.source not in to
+        and rows.size > 0
+        and bool((rows[1:] > rows[:-1]).all())
+        and int(rows[0]) >= 0
+        and int(rows[-1]) < owners.size
+        and bool((owners[rows] == edge.source).all())
+    )
+
+
+def _joined(arrays: Sequence[NDArray[Any]], dtype: DTypeLike = np.uint32) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype, copy=False)

@@ -1,0 +1,294 @@
+"""The figures of one rank of a run: what it writes as its last object, and what reports of runs hold of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn
+
+from fsd_inference.errors import FileFormatError, RunError, run_error_from_record
+from fsd_inference.fields import Fields
+from fsd_inference.usage import Usage
+
+_VERSION = 1
+_LATEST = sys.float_info.max  # whole numbers in JSON may be larger than any float
+_NUMBER = (int, float)  # a tuple is checked faster than a union
+
+
+class Interval(NamedTuple):
+    """Something that took from `start` to `end` (seconds since the epoch)."""
+
+    name: str
+    layer: int
+    micro_batch: int
+    start: float
+    end: float
+
+
+class LeftOut(NamedTuple):
+    """Intervals of one name that are not reported one by one: how many, and how long they took in all."""
+
+    number: int
+    seconds: float
+
+
+class SentTo(NamedTuple):
+    """Frames and bytes that were sent to one rank."""
+
+    target: int
+    frames: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer of a rank.
+
+    Attributes
+    ----------
+    compute_s, unpack_s, pack_s, wait_s, send_s : float
+        Seconds by activity; waiting is for frames, and sends go on beside the others.
+    frames, bytes : int
+        Handed to the channel after the layer.
+    requests : int
+        Made during the layer.
+    """
+
+    compute_s: float = 0.0
+    unpack_s: float = 0.0
+    pack_s: float = 0.0
+    wait_s: float = 0.0
+    send_s: float = 0.0
+    frames: int = 0
+    bytes: int = 0
+    requests: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the layer as plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> LayerReport:
+        """Take a layer from the fields of its JSON form; FileFormatError names the one that is missing or wrong."""
+        return cls(
+            compute_s=fields.take_number("compute_s"),
+            unpack_s=fields.take_number("unpack_s"),
+            pack_s=fields.take_number("pack_s"),
+            wait_s=fields.take_number("wait_s"),
+            send_s=fields.take_number("send_s"),
+            frames=fields.take_count("frames"),
+            bytes=fields.take_count("bytes"),
+            requests=fields.take_count("requests"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RankReport:
+    """What one rank, or one replica, reports of itself.
+
+    What a release did not report has the default here.
+
+    Attributes
+    ----------
+    rank : int
+    starter : int or None
+        The rank that started it; None if the session or the coordinator did.
+    process : int or None
+        Its process id.
+    started, ended : float or None
+        Of its program, seconds since the epoch by its own clock.
+    result_bytes : int
+        Of the object with its results; 0 if it has none.
+    load_requests : int
+        Made until its shard was loaded.
+    load_s : float
+        Loading shard and inputs.
+    compute_s, unpack_s, pack_s, wait_s, send_s : float
+        Over all layers (`LayerReport`).
+    peak_rss_bytes : int
+    simd : str
+        Kernel path of its machine.
+    layers : tuple of LayerReport
+    events : tuple of Interval
+        What it did when, by start: the longest intervals.
+    events_left_out : mapping of str to LeftOut
+        The other intervals, by name.
+    sent_to : tuple of SentTo, or None
+        By target, ascending: a frame for several targets counts for each of them. None if it does not say.
+    usage : Usage
+        What it asked of the services, the writing of this report included.
+    error : dict or None
+        How it failed (`RunError.record`).
+    """
+
+    rank: int
+    starter: int | None = None
+    process: int | None = None
+    started: float | None = None
+    ended: float | None = None
+    result_bytes: int = 0
+    load_requests: int = 0
+    load_s: float = 0.0
+    compute_s: float = 0.0
+    unpack_s: float = 0.0
+    pack_s: float = 0.0
+    wait_s: float = 0.0
+    send_s: float = 0.0
+    peak_rss_bytes: int = 0
+    simd: str = "unknown"
+    layers: tuple[LayerReport, ...] = ()
+    events: tuple[Interval, ...] = ()
+    events_left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+    sent_to: tuple[SentTo, ...] | None = None
+    usage: Usage = field(default_factory=Usage)
+    error: dict[str, Any] | None = None
+
+    @property
+    def lived_s(self) -> float | None:
+        """Seconds from its start to its end; None if it does not say."""
+        return None if self.started is None or self.ended is None else self.ended - self.started
+
+    @property
+    def failure(self) -> RunError | None:
+        """How it failed, as an error to raise."""
+        return None if self.error is None else run_error_from_record(self.error)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values, the version of their form among them."""
+        return {
+            "version": _VERSION,
+            "rank": self.rank,
+            "starter": self.starter,
+            "process": self.process,
+            "started": self.started,
+            "ended": self.ended,
+            "result_bytes": self.result_bytes,
+            "load_requests": self.load_requests,
+            "load_s": self.load_s,
+            "compute_s": self.compute_s,
+            "unpack_s": self.unpack_s,
+            "pack_s": self.pack_s,
+            "wait_s": self.wait_s,
+            "send_s": self.send_s,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "simd": self.simd,
+            "layers": [layer.to_json() for layer in self.layers],
+            "events": [list(event) for event in self.events],
+            "events_left_out": {name: list(found) for name, found in self.events_left_out.items()},
+            "sent_to": None if self.sent_to is None else [list(sent) for sent in self.sent_to],
+            "usage": self.usage.to_json(),
+            "error": self.error,
+        }
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "") -> RankReport:
+        """Rebuild a report from `to_json`.
+
+        Parameters
+        ----------
+        value : object
+            The parsed JSON. Without a version it is of an earlier release, which may not say all.
+        where : str, optional
+            What the names of its fields begin with in messages, for example ``"ranks[0]."``.
+
+        Raises
+        ------
+        FileFormatError
+            It is of a newer release, or a field is missing or wrong; names the field.
+        """
+        fields = Fields(value, where, "a rank's report")
+        version = fields.take_if("version", int)
+        if version not in {None, _VERSION}:
+            raise FileFormatError(
+                f"{where.rstrip('.') or 'a rank'}: reports of version {version} are not known; "
+                f"this release reads {_VERSION}"
+            )
+        if version is None:
+            fields.fill(_NOT_SAID)
+        layers = fields.take_each("layers")
+        if version is None:
+            for layer in layers:
+                layer.fill(_NOT_SAID_OF_A_LAYER)
+        sent_to = fields.take_optional("sent_to", list)
+        return cls(
+            rank=fields.take_count("rank"),
+            starter=fields.take_count_optional("starter"),
+            process=fields.take_count_optional("process"),
+            started=fields.take_number_optional("started"),
+            ended=fields.take_number_optional("ended"),
+            result_bytes=fields.take_count("result_bytes"),
+            load_requests=fields.take_count("load_requests"),
+            load_s=fields.take_number("load_s"),
+            compute_s=fields.take_number("compute_s"),
+            unpack_s=fields.take_number("unpack_s"),
+            pack_s=fields.take_number("pack_s"),
+            wait_s=fields.take_number("wait_s"),
+            send_s=fields.take_number("send_s"),
+            peak_rss_bytes=fields.take_count("peak_rss_bytes"),
+            simd=fields.take("simd", str),
+            layers=tuple(map(LayerReport.from_fields, layers)),
+            events=_events(fields.take("events", list), f"{where}events"),
+            events_left_out=_left_out(fields.take("events_left_out", dict), f"{where}events_left_out"),
+            sent_to=None if sent_to is None else _sent_to(sent_to, f"{where}sent_to"),
+            usage=Usage.from_fields(fields.take_fields("usage")),
+            error=fields.take_optional("error", dict),
+        )
+
+
+def _events(values: list[Any], where: str) -> tuple[Interval, ...]:
+    return tuple(
+        sorted(
+            (_event(value) or _refuse_event(value, f"{where}[{index}]") for index, value in enumerate(values)),
+            key=lambda interval: interval.start,
+        )
+    )
+
+
+def _event(value: object) -> Interval | None:
+    # There are half a million in the reports of a large run, and a match statement takes four times as long.
+    if not isinstance(value, list) or len(value) != 5:
+        return None
+    name, layer, micro_batch, start, end = value
+    is_typed = (
+        isinstance(name, str)
+        and isinstance(layer, int)
+        and isinstance(micro_batch, int)
+        and isinstance(start, _NUMBER)
+        and isinstance(end, _NUMBER)
+    )
+    return Interval(name, layer, micro_batch, start, end) if is_typed and 0 <= start <= end <= _LATEST else None
+
+
+def _refuse_event(value: object, where: str) -> NoReturn:
+    match value:
+        case [_, _, _, int() | float() as start, int() | float() as end] if end < start:
+            raise FileFormatError(f"'{where}' ends before it starts")
+    raise FileFormatError(f"'{where}' must be a name, two whole numbers and two times, not {value!r:.60}")
+
+
+def _left_out(values: dict[str, Any], where: str) -> dict[str, LeftOut]:
+    found = {}
+    for name, value in values.items():
+        match value:
+            case [int(number), int() | float() as seconds] if number >= 0 and 0 <= seconds <= _LATEST:
+                found[name] = LeftOut(number, seconds)
+            case _:
+                raise FileFormatError(f"'{where}.{name}' must be a whole number and seconds, not {value!r:.60}")
+    return found
+
+
+def _sent_to(values: list[Any], where: str) -> tuple[SentTo, ...]:
+    found = []
+    for index, value in enumerate(values):
+        numbers = value if isinstance(value, list) else []
+        if len(numbers) != 3 or not all(isinstance(each, int) and each >= 0 for each in numbers):
+            raise FileFormatError(
+                f"'{where}[{index}]' must be three whole numbers, none of them negative, not {value!r:.60}"
+            )
+        found.append(SentTo(*numbers))
+    return tuple(found)
+
+
+_NOT_SAID = {name: value for name, value in RankReport(rank=0).to_json().items() if name not in {"version", "rank"}}
+_NOT_SAID_OF_A_LAYER = LayerReport().to_json()

@@ -1,0 +1,212 @@
+"""The figures of a run, and the file `report.json` that keeps them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from fsd_inference.atomic import filled_directory, write_text
+from fsd_inference.channel_names import current_name
+from fsd_inference.errors import FileFormatError
+from fsd_inference.fields import Fields
+from fsd_inference.prediction import Prediction
+from fsd_inference.rank_report import RankReport
+from fsd_inference.usage import Usage
+
+REPORT_FILE = "report.json"
+
+_VERSION = 1  # of report.json
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Figures of one run; seconds are wall time unless said.
+
+    Attributes
+    ----------
+    channel, workers, samples, layers, connections
+        What was run.
+    replicas : int
+        Copies of a serial worker that shared the batch; each has a part among `ranks`.
+    wall_s : float
+        From the call of `infer` (of a prepared session) to the result in hand, all attempts included.
+    launch_s : float
+        From the start of rank 0 (of the first replica) to the start of the last rank.
+    load_s, compute_s : float
+        Loading shard and inputs, and computing: of the rank that took longest.
+    peak_rss_bytes : int
+        Of the rank (serial: this process) that held most.
+    row_sends : int
+        (row, target) pairs of the plan.
+    usage : Usage
+        Requests and bytes of all ranks and of the session from the call of `infer` on: leases and their release, the
+        input, the exchange, results, reports and cleaning up. Not in it are what `prepare` does once a session (the
+        stack, the shards' upload), and what ranks asked for that were killed before they reported.
+    attempts : int
+        Attempts made, the successful one included; of the replica that took most.
+    simd : str
+        Kernel path of the session's machine.
+    ranks : list of RankReport
+        What each rank (or replica) of the attempt that brought the answer reports of itself; of a failed run, the ranks
+        of the last attempt that could still report.
+    memory_mb : int or None
+        Of the functions that were the workers; None where they were processes.
+    coordinators : list of tuple of float
+        When the function that carried the run out (each replica's) began and ended, seconds since the epoch.
+    predicted : Prediction or None
+        What was foreseen of the run, if someone did.
+    error : dict or None
+        How the run failed (`RunError.record`); None if it brought an answer.
+    """
+
+    channel: str
+    workers: int
+    samples: int
+    layers: int
+    connections: int
+    wall_s: float
+    launch_s: float
+    load_s: float
+    compute_s: float
+    peak_rss_bytes: int
+    row_sends: int
+    usage: Usage
+    attempts: int
+    simd: str
+    ranks: list[RankReport] = field(default_factory=list)
+    memory_mb: int | None = None
+    replicas: int = 1
+    coordinators: list[tuple[float, float]] = field(default_factory=list)
+    predicted: Prediction | None = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def parts(self) -> int:
+        """Ranks that report: workers, or replicas."""
+        return self.workers * self.replicas
+
+    @property
+    def samples_per_s(self) -> float:
+        """Samples over wall time."""
+        return self.samples / max(self.wall_s, 1e-9)
+
+    @property
+    def gedges_per_s(self) -> float:
+        """Connections of all layers x samples / compute seconds / 1e9, dropped samples counted (Graph Challenge)."""
+        return self.connections * self.samples / max(self.compute_s, 1e-9) / 1e9
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values: flat keys, the version of their form among them, and `ranks`."""
+        usage = self.usage
+        return {
+            "version": _VERSION,
+            "channel": self.channel,
+            "workers": self.workers,
+            "replicas": self.replicas,
+            "samples": self.samples,
+            "layers": self.layers,
+            "connections": self.connections,
+            "wall_s": self.wall_s,
+            "launch_s": self.launch_s,
+            "load_s": self.load_s,
+            "compute_s": self.compute_s,
+            "samples_per_s": self.samples_per_s,
+            "gedges_per_s": self.gedges_per_s,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "row_sends": self.row_sends,
+            "frames": usage.frames,
+            "wire_bytes": usage.wire_bytes,
+            "body_bytes": usage.body_bytes,
+            "received_bytes": usage.received_bytes,
+            "requests": dict(sorted(usage.requests.items())),
+            "billed_units": dict(sorted(usage.billed_units.items())),
+            "retries": usage.retries,
+            "misses": usage.misses,
+            "empty_polls": usage.empty_polls,
+            "attempts": self.attempts,
+            "simd": self.simd,
+            "memory_mb": self.memory_mb,
+            "coordinators": [list(span) for span in self.coordinators],
+            "predicted": self.predicted and self.predicted.to_json(),
+            "error": self.error,
+            "ranks": [rank.to_json() for rank in self.ranks],
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """Rebuild a report from `to_json`; FileFormatError names the field that is missing or wrong."""
+        fields = Fields(value, "", "a run's report")
+        # Those of older releases do not say.
+        if (version := fields.take_or("version", _VERSION)) != _VERSION:
+            raise FileFormatError(f"reports of version {version} are not known; this release reads {_VERSION}")
+        return cls(
+            channel=current_name(fields.take("channel", str)),
+            workers=fields.take_count("workers", least=1),
+            samples=fields.take_count("samples"),
+            layers=fields.take_count("layers"),
+            connections=fields.take_count("connections"),
+            wall_s=fields.take_number("wall_s"),
+            launch_s=fields.take_number("launch_s"),
+            load_s=fields.take_number("load_s"),
+            compute_s=fields.take_number("compute_s"),
+            peak_rss_bytes=fields.take_count("peak_rss_bytes"),
+            row_sends=fields.take_count("row_sends"),
+            usage=Usage.from_fields(fields),
+            attempts=fields.take_count("attempts"),
+            simd=fields.take("simd", str),
+            ranks=[
+                RankReport.from_json(each, f"ranks[{index}].") for index, each in enumerate(fields.take("ranks", list))
+            ],
+            # Reports of older releases do not have these.
+            memory_mb=fields.take_count_if("memory_mb", least=1),
+            replicas=fields.take_count_if("replicas", least=1) or 1,
+            coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),
+            predicted=Prediction.from_json(said) if (said := fields.take_if("predicted", dict)) else None,
+            error=fields.take_if("error", dict),
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read ``report.json``, or that in a directory.
+
+        Raises
+        ------
+        FileFormatError
+            There is none, or it is not a run's report.
+        """
+        file = Path(path)
+        file = file / REPORT_FILE if file.is_dir() else file
+        try:
+            return cls.from_json(json.loads(file.read_bytes()))
+        except OSError as error:
+            raise FileFormatError(f"{file}: cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{file}: is not JSON") from error
+        except FileFormatError as error:
+            raise FileFormatError(f"{file}: is not a run's report: {error}") from error
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write ``report.json`` into a directory, which is made if need be, and return its path."""
+        with filled_directory(directory) as folder:
+            write_text(folder / REPORT_FILE, self.to_text())
+        return Path(directory) / REPORT_FILE
+
+    def to_text(self) -> str:
+        """Return what ``report.json`` holds."""
+        return json.dumps(self.to_json())  # json.dump encodes in Python, piece by piece
+
+
+def _spans(spans: list[Any] | None, only: list[Any] | None) -> list[tuple[float, float]]:
+    """Return when coordinators began and ended; a report of an older release says it of one."""
+    found = []
+    for span in spans or ([] if only is None else [only]):
+        values = span if isinstance(span, list) else []
+        times = [time for time in values if isinstance(time, int | float) and math.isfinite(time)]
+        if len(values) != 2 or len(times) != 2 or times[1] < times[0]:
+            raise FileFormatError(f"'coordinators' must be pairs of times, not {span!r:.60}")
+        found.append((times[0], times[1]))
+    return found

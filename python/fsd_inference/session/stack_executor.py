@@ -1,0 +1,154 @@
+"""A session's attempts over local processes and a stack: one that stands, or an emulated one made for the session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from fsd_inference.aws.backends import open_buckets
+from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.lanes import open_lanes
+from fsd_inference.aws.local import bring_up, take_down
+from fsd_inference.aws.provision import StackSettings
+from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.channels.object import sweep
+from fsd_inference.engine.driver import POLL_S
+from fsd_inference.engine.ending import Ended
+from fsd_inference.engine.spec import RunSpec, run_folder
+from fsd_inference.errors import FsdError, SettingError
+from fsd_inference.launch.attempt import run_attempt
+from fsd_inference.launch.spec import LaunchSpec
+from fsd_inference.stack_description import StackSpec
+from fsd_inference.store.base import Store
+from fsd_inference.temporary import TemporaryFolder, finalizer
+from fsd_inference.usage import Usage, UsageMeter
+
+_LANE_WAIT_S = 120.0
+"""How long an attempt waits for a lane that others hold."""
+
+
+class StackExecutor:
+    """Processes of this machine over a stack's buckets and lanes.
+
+    Parameters
+    ----------
+    channel : {"queue", "object"}
+        What the ranks will exchange frames over.
+    stack : Path, optional
+        The ``stack.json`` of a stack that stands; without it an emulated one is made, and goes with this.
+    workers : int
+        P; a stack must have as many ranks for "queue".
+    delay_s : float, optional
+        Latency added on the way of every frame.
+    on_wait : callable, optional
+        Called with what is waited for: an emulator that starts slowly, a lane that others hold.
+    """
+
+    def __init__(
+        self,
+        channel: str,
+        stack: Path | None,
+        workers: int,
+        delay_s: float = 0.0,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._channel = channel
+        self._on_wait = on_wait
+        self._delay_s = delay_s
+        self._made = ExitStack()
+        # Stores and clients go with whoever refers to them, an emulator does not.
+        self._finalizer = finalizer(self, self._made.close)
+        try:
+            if stack is not None:
+                self._path = stack
+            else:
+                self._path = self._made.enter_context(TemporaryFolder("stack")) / "stack.json"
+                made = bring_up(
+                    StackSettings(name="fsd-session", ranks=workers, purge_settle_s=0.0), tied=True, on_wait=on_wait
+                )
+                self._made.callback(take_down, made)
+                save_stack(made, self._path)
+            self._stack = load_stack(self._path)
+            if channel == "queue" and workers > self._stack.ranks:
+                raise SettingError(
+                    f"{self._path} has queues for {self._stack.ranks} workers, not {workers}; "
+                    "use fewer, or make a stack with more ranks"
+                )
+            self._clients = Clients.of_stack(self._stack)
+            self._meter = UsageMeter()
+            self._runs, self._plans = open_buckets(self._clients, self._stack, self._meter)
+            self._lanes = open_lanes(self._runs[0], self._clients, self._stack, meter=self._meter)
+        except BaseException:
+            self._finalizer()
+            raise
+
+    @property
+    def plans(self) -> Store:
+        """Holds manifests and shards."""
+        return self._plans
+
+    @property
+    def runs(self) -> Store:
+        """Holds inputs and results."""
+        return self._runs[0]
+
+    @property
+    def stack(self) -> StackSpec:
+        """Whose services are used."""
+        return self._stack
+
+    def memory_mb(self, spec: RunSpec) -> None:
+        """Return nothing: there are no functions."""
+
+    def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+        """Carry out one attempt over processes of this machine, holding a lane if the channel needs one."""
+        if self._channel == "object":
+            try:
+                return self._run(spec, None, on_layer)
+            finally:
+                _clean_up(sweep, self._runs, spec.run)
+        lease = self._lanes.acquire(
+            spec.run, spec.attempt, spec.settings.clocks.run_s, _LANE_WAIT_S, on_wait=self._on_wait
+        )
+        open_poll_s = POLL_S  # ranks that were stopped may have left one, which takes what the next holder sends
+        try:
+            ended = self._run(spec, lease.lane, on_layer)
+            if ended.error is None:
+                open_poll_s = 0.0
+            return ended
+        finally:
+            _clean_up(self._lanes.release, lease, open_poll_s)
+
+    def _run(self, spec: RunSpec, lane: int | None, on_layer: Callable[[float], None]) -> Ended:
+        # A lane may have been waited for: the run's time begins now.
+        timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
+        launch = LaunchSpec(timed, self._channel, stack=str(self._path.absolute()), lane=lane, delay_s=self._delay_s)
+        return run_attempt(launch, self._runs[0], on_layer)
+
+    def result(self, spec: RunSpec, rank: int) -> bytes | None:
+        """Return the result object of a rank, or None if it is not there."""
+        return self._runs[0].get(spec.result_key(rank))
+
+    def forget(self, run: str) -> None:
+        """Delete the objects of a run."""
+        self._runs[0].delete([info.key for info in self._runs[0].list(run_folder(run))])
+
+    def usage(self) -> Usage:
+        """Return all requests so far but those of the ranks."""
+        return self._meter.snapshot()
+
+    def close(self) -> None:
+        """Close what is open, and take down a stack that was made for the session."""
+        for store in (*self._runs, self._plans):
+            store.close()
+        self._clients.close()
+        self._finalizer()
+
+
+def _clean_up(work: Callable[..., None], *arguments: object) -> None:
+    """Clean up; what that fails to do expires by itself, and must not hide how the run ended."""
+    with suppress(FsdError):
+        work(*arguments)

@@ -1,0 +1,104 @@
+"""SNS topics and SQS queues under virtual time."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fsd_inference.channels.base import Expected, Kind
+from fsd_inference.engine.messages import Step
+from fsd_inference.forecast.frames import Batch, Outgoing, units
+from fsd_inference.forecast.token_bucket import TokenBucket
+from fsd_inference.limits import BATCH_ENTRIES, SENDERS
+from fsd_inference.simulator.channels import Incoming, StepModel
+from fsd_inference.simulator.rank import Rank
+from fsd_inference.simulator.scenario import Scenario
+from fsd_inference.simulator.services import Listener, Services
+from fsd_inference.usage import EACH_MESSAGE
+
+_EACH = f"sns.publish{EACH_MESSAGE}"
+
+
+class QueueModel(StepModel):
+    """SNS topics and SQS queues."""
+
+    def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
+        super().__init__(services, scenario, ranks, listener)
+        rate, burst_s = scenario.timing["topic.messages_per_s"], scenario.timing["throttle.burst_s"]
+        topics = math.ceil(len(ranks) / scenario.limits.ranks_a_topic)
+        self._topics = [TokenBucket(rate, rate * burst_s) for _ in range(topics)]
+        self._senders = [[0.0] * SENDERS for _ in ranks]
+
+    def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
+        """See `ChannelModel`."""
+        services, now = self.services, self.services.clock.now
+        usage, sent, senders = services.usage, outgoing.sent[rank.number], self._senders[rank.number]
+        there: list[float] = []
+        last = now
+        for batch in sent.batches:
+            start, deliveries = max(now, senders[0]), batch.last - batch.first
+            if not self._topics[batch.topic].admits_any(start, batch.messages):
+                admitted = self._when_admitted(batch, start)
+                if admitted is None:
+                    self.refused(rank, "SNS refused a publish")
+                    return
+                start = admitted
+            end = start + services.request_s(rank, "publish", batch.size, 0.0, deliveries, start)
+            heapq.heapreplace(senders, end)
+            there += [end + later for later in services.draws.latencies("deliver", deliveries)]
+            last = max(last, end)
+        usage.requests["sns.publish"] += len(sent.batches)
+        usage.billed_units["sns.publish"] += sum(batch.units for batch in sent.batches)
+        usage.billed_units[_EACH] += sum(batch.message_units for batch in sent.batches)
+        if key.kind is Kind.GATHER:
+            self._gathered(rank, outgoing, max(there))
+        else:
+            self.on_its_way(outgoing, key, sent.first, there)
+        services.clock.at(last, call, *rest)
+
+    def _when_admitted(self, batch: Batch, start: float) -> float | None:
+        """Return when the topic takes a batch that it refuses at `start`; None: it refuses it too often."""
+        services, tried = self.services, 1
+        while (pause_s := services.pause_s(tried)) is not None:
+            start, tried = start + pause_s, tried + 1
+            services.count("sns.publish", batch.units, repeat=True)
+            services.usage.billed_units[_EACH] += batch.message_units
+            if self._topics[batch.topic].admits_any(start, batch.messages):
+                return start
+        return None
+
+    def _gathered(self, rank: Rank, outgoing: Outgoing, there: float) -> None:
+        """Bring a summary to its one target, with a poll."""
+        services, target = self.services, self.ranks[int(outgoing.targets[0])]
+        size = float(outgoing.sizes.sum())
+        services.count("sqs.receive", units(size))
+        services.usage.received_bytes += round(size)
+        self.tell(rank, outgoing, there + services.request_s(target, "receive", 0.0, size, outgoing.sizes.size, there))
+
+    def receive(self, rank: Rank, step: Step, incoming: Incoming, since: float) -> float:  # noqa: ARG002
+        """Poll until all messages have come, at most ten a poll."""
+        services, usage = self.services, self.services.usage
+        _, times, sizes = incoming.of(rank.number)
+        arrivals = sorted(zip(times, sizes, strict=True))
+        poll_s, now, taken, polls, empty, billed = self.scenario.limits.poll_s, since, 0, 0, 0, 0
+        while taken < len(arrivals):
+            if arrivals[taken][0] > now:
+                empty += int((arrivals[taken][0] - now) / poll_s)
+                now = arrivals[taken][0]
+            last, size = taken, 0.0
+            for time, of_message in arrivals[taken : taken + BATCH_ENTRIES]:
+                if time > now:
+                    break
+                size += of_message
+                last += 1
+            now += services.request_s(rank, "receive", 0.0, size, last - taken, now)
+            billed += units(size)
+            polls += 1
+            taken = last
+        usage.requests["sqs.receive"] += polls + empty
+        usage.billed_units["sqs.receive"] += billed + empty
+        usage.empty_polls += empty
+        usage.received_bytes += round(sum(sizes))
+        return now

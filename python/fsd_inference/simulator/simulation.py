@@ -1,0 +1,417 @@
+"""Discrete events under virtual time: the engine's own state machines over a plan, and a model of what they ask for.
+
+What a rank does when is decided by `engine.worker.Worker`, as in a run; here is only how long things take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fsd_inference.channels.base import Expected, Frame, Kind
+from fsd_inference.engine.messages import (
+    Abort,
+    Action,
+    Arrived,
+    ArrivedEdges,
+    CheckChild,
+    ChildChecked,
+    Compute,
+    Computed,
+    Event,
+    Failed,
+    Finish,
+    Load,
+    Loaded,
+    Phase,
+    ResultStored,
+    Send,
+    SendGather,
+    Sent,
+    StartChild,
+    Started,
+    Step,
+    StoreResult,
+    Ticked,
+)
+from fsd_inference.engine.tree import Tree
+from fsd_inference.engine.worker import Worker, abort_payload
+from fsd_inference.errors import ChannelError, RunError, as_run_error
+from fsd_inference.forecast.counts import count_lane, count_own, count_sweep
+from fsd_inference.forecast.draws import Draws
+from fsd_inference.forecast.frames import Outgoing, gather_step
+from fsd_inference.forecast.speed import Speed, vcpus
+from fsd_inference.forecast.token_bucket import TokenBucket
+from fsd_inference.limits import SUMMARY_BYTES
+from fsd_inference.partitioning.plan import rank_plans
+from fsd_inference.simulator.channels import DirectModel
+from fsd_inference.simulator.clock import Clock
+from fsd_inference.simulator.object_model import ObjectModel
+from fsd_inference.simulator.queue_model import QueueModel
+from fsd_inference.simulator.rank import Rank
+from fsd_inference.simulator.resources import Bandwidth
+from fsd_inference.simulator.scenario import Scenario, SimulatedRank, SimulatedRun
+from fsd_inference.simulator.services import ChannelModel, Services
+from fsd_inference.simulator.traffic import StepTraffic
+
+_FRAMES = (Frame(Kind.DATA, 0, 0, (0,), b""),)
+"""What the state machine is told that it has to send: how much that is, `StepTraffic` says."""
+_CLAIM_READS = 2  # requests in turn before shard and input: the manifest, and where the input's blocks lie
+
+
+def simulate(scenario: Scenario) -> SimulatedRun:
+    """Play a run under virtual time.
+
+    Returns
+    -------
+    SimulatedRun
+        With an error where the run fails: a clock runs out, or a service refuses a request too often.
+    """
+    with without_collector():
+        return Simulation(scenario).run()
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Pause the collector of cycles, which would go through millions of records again and again: none is in a cycle."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class Simulation:
+    """One run: its ranks, its services and its clock.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        timing, chances, settings = scenario.timing, scenario.chances, scenario.settings
+        self.clock = Clock()
+        self.draws = Draws(timing, chances.seed)
+        self.speed = Speed(timing, vcpus(scenario.memory_mb), settings.threads)
+        self.tree = Tree(settings.workers, settings.branching)
+        self.plans = rank_plans(scenario.partition, scenario.plan)
+        self.layers = len(self.plans[0].receives)
+        self.ranks = [self.make_rank(number) for number in range(settings.workers)]
+        self.services, self.channel = self.make_services()
+        self.compute_s = self.speed.compute_s(scenario.work, scenario.payloads).tolist()
+        self.traffic = StepTraffic(scenario.plan, scenario.payloads, scenario.limits, queue=scenario.channel == "queue")
+        self._warm = chances.warm
+        self._environments = TokenBucket(timing["environments.per_s"], timing["environments.burst"])
+        self._going = 0
+        self._launched = 0.0
+        self._error: RunError | None = None
+
+    def make_rank(self, number: int) -> Rank:
+        """Return a rank that has not begun."""
+        scenario = self.scenario
+        settings, timing, chances = scenario.settings, scenario.timing, scenario.chances
+        is_slow = self.draws.uniform() < chances.stragglers
+        worker = Worker(
+            rank=number,
+            tree=self.tree,
+            micro_batches=len(scenario.payloads.samples),
+            samples=sum(scenario.payloads.samples),
+            overlap=settings.overlap,
+            clocks=settings.clocks,
+            deadline=settings.clocks.run_s,
+        )
+        up, down = (Bandwidth(timing["network.bytes_per_s"]) for _ in range(2))
+        speed = 1 / chances.slowdown if is_slow else 1.0
+        return Rank(number, self.tree.parent(number), self.plans[number], worker, speed, up, down)
+
+    def make_services(self) -> tuple[Services, ChannelModel]:
+        """Return the services, and the channel over them."""
+        services = Services(self.scenario, self.clock, self.draws, self.speed)
+        models: dict[str, type[QueueModel | ObjectModel | DirectModel]] = {"queue": QueueModel, "object": ObjectModel}
+        return services, models.get(self.scenario.channel, DirectModel)(services, self.scenario, self.ranks, self)
+
+    def run(self) -> SimulatedRun:
+        """Play the run from the caller's asking to the result in hand."""
+        timing, settings = self.scenario.timing, self.scenario.settings
+        self._launched, first = self.launch()
+        self._going = 1
+        self.clock.at(first, self._begin, self.ranks[0])
+        self.clock.run(lambda: not self._going)
+        there = [rank for rank in self.ranks if rank.started < math.inf]
+        for rank in there:
+            rank.ended = min(rank.ended, self.clock.now)
+        collected = settings.workers if settings.output == "rows" else 1
+        reading_s = collected * (timing["cpu.get_s"] + timing.latency("get").mean_s)
+        after_s = timing["client.after_s"] + (timing["lane.s"] if self.scenario.channel == "queue" else 0.0)
+        started = max((rank.started for rank in there), default=self._launched)
+        usage = self.services.usage + count_own(
+            settings.workers, self.scenario.payloads, settings, self.scenario.limits
+        )
+        if self.scenario.channel == "queue":
+            usage += count_lane(self.scenario.lane_ranks or settings.workers)
+        elif self.scenario.channel == "object":
+            usage += count_sweep(self.scenario.buckets, self.services.usage.requests["s3.put"])
+        return SimulatedRun(
+            self.scenario,
+            self.caller_done(reading_s + after_s),
+            started - self._launched,
+            tuple(self._ended_rank(rank) for rank in there),
+            usage,
+            self._error,
+        )
+
+    def launch(self) -> tuple[float, float]:
+        """Return when rank 0 is launched, by the coordinator, which is a function too, and when it begins."""
+        launched = self.scenario.timing["client.before_s"]
+        launched += self._begin_s(launched)
+        return launched, launched + self._begin_s(launched)
+
+    def caller_done(self, work_s: float) -> float:
+        """Return when the caller has the result, whose reading takes it so long."""
+        return self.clock.now + work_s
+
+    @staticmethod
+    def _ended_rank(rank: Rank) -> SimulatedRank:
+        layers = rank.plan.layers if rank.is_loaded else 0
+        intervals = tuple(sorted(rank.intervals, key=lambda interval: interval.start))
+        return SimulatedRank(
+            rank.number, rank.starter, rank.begun, rank.started, rank.ended, layers, intervals, tuple(rank.sent)
+        )
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    def _begin_s(self, now: float) -> float:
+        """Return how long a function takes to begin: more where its environment is to be made, and they are many."""
+        if self._warm > 0:
+            self._warm -= 1
+            return self.draws.latency("begin")
+        return self._environments.wait_s(now) + self.draws.latency("begin") + self.draws.latency("cold")
+
+    def _begin(self, rank: Rank) -> None:
+        rank.begun = self.clock.now
+        self.services.work(self._work_s(rank, "cpu.begin_s"), self._open, rank)
+
+    def _open(self, rank: Rank) -> None:
+        rank.started = self.clock.now
+        self.services.usage.requests["lambda.invoke"] += 1
+        work = self._work_s(rank, "cpu.open_s")
+        if self.scenario.channel == "queue":
+            work += self._work_s(rank, "cpu.open_queue_s")
+        self.services.work(work, self._claim, rank)
+
+    def _claim(self, rank: Rank) -> None:
+        self.services.request(rank, "put", 0.0, 0.0, self._run, rank)
+
+    def _run(self, rank: Rank) -> None:
+        rank.is_claimed = True
+        self.tell(rank, Started())
+        self._tick(rank)
+
+    def _tick(self, rank: Rank) -> None:
+        """Wait for the first of its clocks: none that begins later runs out sooner."""
+        if not rank.worker.finished:
+            clocks, now = self.scenario.settings.clocks, self.clock.now
+            due = min(rank.worker.next_clock(), now + clocks.stall_s, now + clocks.start_s)
+            self.clock.at(max(due, now + 1e-3), self.ticked, rank)
+
+    def ticked(self, rank: Rank) -> None:
+        """Let the state machine look at its clocks."""
+        self.tell(rank, Ticked())
+        self._tick(rank)
+
+    def _work_s(self, rank: Rank, name: str) -> float:
+        return self.scenario.timing[name] / self.speed.one / rank.speed
+
+    # --- the state machine -------------------------------------------------------------------------------------------
+
+    def tell(self, rank: Rank, event: Event) -> None:
+        """Give an event to a rank's state machine, and do what it asks for."""
+        for action in rank.worker.handle(event, self.clock.now):
+            self._do(rank, action)
+        if not rank.worker.finished:
+            self.channel.listen(rank)
+
+    def _do(self, rank: Rank, action: Action) -> None:
+        match action:
+            case Compute(step=step, phase=phase):
+                self._compute(rank, step, phase)
+            case Send(step=step):
+                self.send(rank, step, self.clock.now)
+            case StartChild(rank=child):
+                self._going += 1
+                rank.starters.begin(
+                    self.services.request, rank, "start", 0.0, 0.0, self._child_started, rank, self.ranks[child]
+                )
+            case Load():
+                rank.starters.begin(self._load, rank, self.clock.now, _CLAIM_READS)
+            case StoreResult():
+                self._store(rank)
+            case SendGather(target=target, summary=_):
+                self.send_gather(rank, target)
+            case CheckChild(rank=child):
+                self.services.request(rank, "get", 0.0, 0.0, self._checked, rank, child)
+            case Abort(error=error):
+                self._abort(rank, error)
+            case Finish(error=error):
+                self._error = self._error or error
+                self.services.request(rank, "put", 0.0, 0.0, self._ended, rank)
+
+    def _ended(self, rank: Rank) -> None:
+        rank.ended = self.clock.now
+        self._going -= 1
+
+    def _child_started(self, rank: Rank, child: Rank) -> None:
+        rank.starters.end()
+        now = self.clock.now
+        self.clock.at(now + self._begin_s(now), self._begin, child)
+
+    def _checked(self, rank: Rank, child: int) -> None:
+        self.tell(rank, ChildChecked(child, self.ranks[child].is_claimed))
+
+    def _abort(self, rank: Rank, error: RunError) -> None:
+        payload = abort_payload(error)
+        told = Arrived(Kind.ABORT, 0, 0, rank.number, 0, 0, 1, payload)
+        for other in self.ranks:
+            if other is not rank:
+                travels = self.draws.latency("publish") + self.draws.latency("receive")
+                self.clock.at(self.clock.now + travels, self._told_abort, other, told)
+
+    def _told_abort(self, rank: Rank, told: Arrived) -> None:
+        if rank.is_claimed:
+            self.tell(rank, told)
+        else:  # it finds the abort when it begins
+            self._going -= 1
+
+    # --- loading, computing, storing ---------------------------------------------------------------------------------
+
+    def _load(self, rank: Rank, since: float, reads: int) -> None:
+        """Read the manifest and so on in turn, then the shard, then the input."""
+        if reads:
+            self.services.request(rank, "get", 0.0, 0.0, self._load, rank, since, reads - 1)
+            return
+        size = float(self.scenario.work.shard_bytes[rank.number]) + self.scenario.payloads.input_bytes
+        self.services.request(rank, "get", 0.0, size, self._take_in, rank, since)
+
+    def _take_in(self, rank: Rank, since: float) -> None:
+        timing, payloads = self.scenario.timing, self.scenario.payloads
+        work = float(self.scenario.work.shard_bytes[rank.number]) / timing["cpu.load_bytes_per_s"]
+        work += payloads.input_bytes / timing["cpu.unpack_bytes_per_s"]
+        self.services.work(work / self.speed.one / rank.speed, self._taken_in, rank, since)
+
+    def _taken_in(self, rank: Rank, since: float) -> None:
+        rank.starters.end()
+        now = self.clock.now
+        rank.note("load", -1, 0, since, now)
+        rank.idle_since, rank.is_loaded = now, True
+        self.loaded(rank)
+
+    def loaded(self, rank: Rank) -> None:
+        """Have a rank that has its shard begin to receive."""
+        self.tell(rank, Loaded(rank.plan))
+        for child in rank.early:
+            self.told(rank, child)
+
+    def _compute(self, rank: Rank, step: Step, phase: Phase) -> None:
+        layer, micro_batch = step
+        boundary, interior = rank.plan.boundary[layer], rank.plan.interior[layer]
+        whole = self.compute_s[layer][rank.number][micro_batch] / rank.speed
+        share = boundary / max(1, boundary + interior)
+        seconds = {Phase.BOUNDARY: share, Phase.INTERIOR: 1 - share, Phase.ALL: 1.0}[phase] * whole
+        timing, one = self.scenario.timing, self.speed.one * rank.speed
+        unpack = pack = 0.0
+        if phase is not Phase.INTERIOR:
+            rank.note("wait", layer, micro_batch, rank.idle_since, self.clock.now)
+            unpack = self.traffic.received_bytes(step, rank.number) / timing["cpu.unpack_bytes_per_s"] / one
+            sent = self.traffic.of(step).sent.get(rank.number)
+            pack = sent.wire_bytes / timing["cpu.pack_bytes_per_s"] / one if sent else 0.0
+        seconds += timing["cpu.step_s"] / one
+        self.services.work(
+            unpack + seconds + pack, self._computed, rank, step, phase, self.clock.now, (unpack, seconds, pack)
+        )
+
+    def _computed(self, rank: Rank, step: Step, phase: Phase, since: float, parts: tuple[float, float, float]) -> None:
+        now = self.clock.now
+        # Where cores are shared, each part takes longer by the same factor.
+        stretch = (now - since) / max(sum(parts), 1e-12)
+        start = since
+        for name, part in zip(("unpack", phase.value, "pack"), parts, strict=True):
+            if part > 0:
+                rank.note(name, *step, start, start + part * stretch)
+                start += part * stretch
+        rank.idle_since = now
+        has_frames = phase is not Phase.INTERIOR and bool(rank.plan.sends[step.layer])
+        self.tell(rank, Computed(step, phase, _FRAMES if has_frames else ()))
+
+    def _store(self, rank: Rank) -> None:
+        since, size = self.clock.now, 0.0
+        if self.scenario.settings.output == "rows":
+            rows = rank.plan.boundary[-1] + rank.plan.interior[-1]
+            shares = self.scenario.payloads.density
+            size = 4.0 * rows * sum(self.scenario.payloads.samples) * (shares[-1] if shares else 1.0)
+            self.services.request(rank, "put", size, 0.0, self._stored, rank, since)
+        else:
+            self.services.work(0.0, self._stored, rank, since)
+
+    def _stored(self, rank: Rank, since: float) -> None:
+        rank.note("store", rank.plan.layers, 0, since, self.clock.now)
+        self.tell(rank, ResultStored(b""))
+
+    # --- what travels ------------------------------------------------------------------------------------------------
+
+    def send(self, rank: Rank, step: Step, since: float) -> None:
+        """Send the rows of a step, which have been packed at `since`."""
+        outgoing = self.traffic.of(step)
+        key = Expected(Kind.DATA, step.layer, step.micro_batch, rank.number)
+        self._count_sent(rank, step.layer, outgoing)
+        self.channel.send(rank, outgoing, key, self._taken, rank, step, since)
+        self.traffic.one_has_sent(step)
+
+    def _count_sent(self, rank: Rank, layer: int, outgoing: Outgoing) -> None:
+        usage, sent = self.services.usage, outgoing.sent[rank.number]
+        usage.frames += sent.frames
+        usage.wire_bytes += round(sent.wire_bytes)
+        usage.body_bytes += round(sent.body_bytes)
+        rank.sent.append((layer, sent.frames, sent.wire_bytes))
+
+    def _taken(self, rank: Rank, step: Step, since: float) -> None:
+        rank.note("send", *step, since, self.clock.now)
+        self.tell(rank, Sent(step))
+
+    def send_gather(self, rank: Rank, target: int) -> None:
+        """Tell the parent that the subtree is done."""
+        samples = sum(self.scenario.payloads.samples)
+        size = 0 if self.scenario.settings.output == "rows" else SUMMARY_BYTES * samples
+        outgoing = gather_step(rank.number, target, size, self.scenario.limits, queue=self.scenario.channel == "queue")
+        key = Expected(Kind.GATHER, self.layers, 0, rank.number)
+        self._count_sent(rank, self.layers, outgoing)
+        self.channel.send(rank, outgoing, key, self.tell, rank, Sent())
+
+    def came_all(self, rank: Rank, step: Step) -> None:
+        """See `Listener`."""
+        layer = step.layer - 1
+        rank.note("receive", layer, step.micro_batch, self.clock.now, self.clock.now)
+        self.tell(rank, ArrivedEdges(layer, step.micro_batch, rank.plan.receives[step.layer]))
+
+    def told(self, rank: Rank, child: int) -> None:
+        """See `Listener`."""
+        if not rank.is_loaded:  # it does not receive yet
+            rank.early.append(child)
+            return
+        rank.note("receive", self.layers, 0, self.clock.now, self.clock.now)
+        self.tell(rank, Arrived(Kind.GATHER, self.layers, 0, child, 0, 0, 1))
+
+    def failed(self, rank: Rank, error: ChannelError) -> None:
+        """End the run, as a driver does when a request fails."""
+        self.tell(rank, Failed(as_run_error(error, rank=rank.number, operation="send", layer=None)))
+
+
+def with_seed(scenario: Scenario, seed: int) -> Scenario:
+    """Return the scenario with other draws."""
+    return dataclasses.replace(scenario, chances=dataclasses.replace(scenario.chances, seed=seed))

@@ -1,0 +1,1 @@
+"""Channels that wrap another one, for tests."""

@@ -1,0 +1,106 @@
+"""A wrapper that does to a channel what networks and services do, repeatably."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from fsd_inference.channels.base import Channel, Expected, Frame
+from fsd_inference.channels.wrapper import Wrapper
+from fsd_inference.errors import ChannelError
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong, and how often.
+
+    Attributes
+    ----------
+    duplicate : float
+        Share of bodies that are delivered twice at once.
+    stray : float
+        Share of bodies that are delivered again, by a later `receive`.
+    reorder : bool
+        Whether the bodies of one `receive` come in another order, and some in a later one.
+    inject : float
+        Share of `receive` calls that also deliver one of `foreign`.
+    foreign : tuple of bytes
+        Bodies that are not of this attempt: of stale attempts, other runs, or no frames at all.
+    throttle : float
+        Share of sends that fail with a `ChannelError`, as when a service throttles until the retries are used up.
+    slow_read_s : float
+        Seconds that each `receive` that returns something takes longer.
+    seed : int
+        Of all draws.
+    """
+
+    duplicate: float = 0.0
+    stray: float = 0.0
+    reorder: bool = False
+    inject: float = 0.0
+    foreign: tuple[bytes, ...] = ()
+    throttle: float = 0.0
+    slow_read_s: float = 0.0
+    seed: int = 0
+
+
+class Faulty(Wrapper):
+    """Duplicates, reorders, delays, injects and refuses, as `faults` say.
+
+    Every body that `inner` delivers is still delivered, at the latest by the `receive` after next.
+
+    Parameters
+    ----------
+    inner : Channel
+        The channel to disturb.
+    faults : Faults
+        What goes wrong.
+    """
+
+    def __init__(self, inner: Channel, faults: Faults) -> None:
+        super().__init__(inner)
+        self._faults = faults
+        self._random = random.Random(faults.seed)
+        self._lock = threading.Lock()
+        self._held: list[bytes] = []
+
+    def send(self, frames: Sequence[Frame]) -> Future[None]:
+        with self._lock:
+            refused = self._random.random() < self._faults.throttle
+        if not refused:
+            return self.inner.send(frames)
+        future: Future[None] = Future()
+        future.set_exception(ChannelError("the service still throttles after all retries (an injected fault)"))
+        return future
+
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+        with self._lock:
+            held = bool(self._held)
+        came = self.inner.receive(expected, 0.0 if held else timeout_s)
+        with self._lock:
+            bodies = self._disturb(came)
+        if bodies and self._faults.slow_read_s:
+            time.sleep(self._faults.slow_read_s)
+        return bodies
+
+    def _disturb(self, came: list[bytes]) -> list[bytes]:
+        draw, faults = self._random.random, self._faults
+        now, later = self._held, list[bytes]()
+        for body in came:
+            (later if came[1:] and faults.reorder and draw() < 0.5 else now).append(body)
+            if draw() < faults.duplicate:
+                now.append(body)
+            if draw() < faults.stray:
+                later.append(body)
+        if faults.foreign and draw() < faults.inject:
+            now.append(self._random.choice(faults.foreign))
+        if not now:
+            now, later = later, []
+        if faults.reorder:
+            self._random.shuffle(now)
+        self._held = later
+        return now

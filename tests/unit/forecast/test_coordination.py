@@ -1,0 +1,63 @@
+"""What coordinator and client ask for: their own pauses, and as many looks as these make."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsd_inference.aws import coordination as coordinator
+from fsd_inference.aws import lambda_executor as client
+from fsd_inference.config import Clocks, RunSettings
+from fsd_inference.forecast import coordination
+from fsd_inference.forecast.coordination import count_coordination
+from fsd_inference.forecast.counts import count_own
+from fsd_inference.forecast.frames import ChannelLimits
+from fsd_inference.forecast.payloads import dense_payloads
+from fsd_inference.partitioning.plan import ExchangePlan
+from fsd_inference.usage import Usage
+
+
+def test_the_pauses_are_those_of_who_pauses() -> None:
+    assert coordination._STATUS_S == (client._FIRST_POLL_S, 1.15, client._POLL_S)
+    assert (coordinator._LOOK_S[0], 1.5, coordinator._LOOK_S[1]) == coordination._REPORT_S
+    assert coordination._FAILURES_S == coordinator._POLL_WAIT_S
+    assert coordination._OTHERS_S == coordinator._LEFT_S == client._PROGRESS_S
+
+
+@given(
+    seconds=st.floats(0, 900), pauses=st.sampled_from([coordination._STATUS_S, coordination._REPORT_S])
+)  # fmt: skip
+def test_looks_are_as_many_as_the_pauses_make(seconds: float, pauses: tuple[float, float, float]) -> None:
+    looks, now, pause = 0, 0.0, pauses[0]
+    while now < seconds:
+        looks, now = looks + 1, now + pause
+        pause = min(pauses[1] * pause, pauses[2])
+    assert coordination._looks(seconds, pauses) == pytest.approx(looks, abs=2, rel=0.01)
+
+
+def counted(wall_s: float, run_s: float, *, is_warm: bool = False, workers: int = 4) -> Usage:
+    settings = RunSettings(workers=workers, clocks=Clocks(start_s=30))
+    return count_coordination(settings, wall_s=wall_s, run_s=run_s, is_warm=is_warm)
+
+
+def test_a_longer_run_is_looked_at_more_often() -> None:
+    short, long = counted(2, 1), counted(62, 61)
+    assert short.requests["lambda.invoke"] == long.requests["lambda.invoke"] == 5
+    assert short.requests["s3.put"] == 5
+    assert long.requests["s3.put"] == 5 + 30  # rank 0 says how far it is
+    assert (short.requests["s3.list"], long.requests["s3.list"]) == (0, 1)  # after the start clock
+    assert long.requests["s3.get"] - short.requests["s3.get"] == pytest.approx(2 * 30 + 63, abs=4)
+    assert long.requests["sqs.receive"] == long.empty_polls == 61
+    assert long.requests["s3.head"] == pytest.approx(4 * 61, abs=5)
+
+
+def test_warm_functions_have_their_shards() -> None:
+    cold, warm = counted(5, 4), counted(5, 4, is_warm=True)
+    assert cold.requests["s3.get"] - warm.requests["s3.get"] == 4 + 1  # each rank the description; one manifest
+    plan = ExchangePlan(4, ((),) * 3)
+    payloads = dense_payloads(plan, samples=10)
+    cold, warm = (
+        count_own(4, payloads, RunSettings(workers=4), ChannelLimits(), is_warm=is_warm) for is_warm in (False, True)
+    )
+    assert dict((cold - warm).requests) == {"s3.get": 2 * 4}  # manifest and shard

@@ -1,0 +1,203 @@
+"""The planner: options beside a plain search, limits, memory, and what is kept of long plans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fsd_inference as fsd
+from fsd_inference.config import RunSettings
+from fsd_inference.cost.prices import load_prices
+from fsd_inference.errors import SettingError
+from fsd_inference.forecast.counts import count_exchange
+from fsd_inference.forecast.cut import Cut, thin
+from fsd_inference.forecast.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, function_mb, rank_bytes
+from fsd_inference.forecast.options import VARIANTS, Advice, Question
+from fsd_inference.forecast.payloads import Payloads, dense_payloads
+from fsd_inference.forecast.planner import plan_options
+from fsd_inference.forecast.timing import Sourced, load_timing
+from fsd_inference.forecast.work import rank_work, whole_work
+from fsd_inference.partitioning import ExchangePlan, Partition
+from tests.support.scenarios import random_plan
+
+SAMPLES = 1000
+
+
+def cut(workers: int, layers: int = 30, samples: int = SAMPLES) -> Cut:
+    _, plan, work = random_plan(workers, layers, 96, seed=workers)
+    return Cut(plan, work, dense_payloads(plan, samples=samples, features=96))
+
+
+CUTS = {workers: cut(workers) for workers in (1, 2, 4)}
+
+
+def asked(cuts: dict[int, Cut] = CUTS, **more: object) -> Advice:
+    question = Question(SAMPLES, **more)  # type: ignore[arg-type]
+    return plan_options(cuts, question, load_timing(), load_prices())
+
+
+def test_the_first_is_the_cheapest_and_reasons_are_words() -> None:
+    found = asked(queries_a_day=500)
+    possible = [option for option in found.options if option.problem is None]
+    assert found.best.usd == min(option.usd for option in possible if option.usd is not None)
+    assert {option.variant for option in found.options} == set(VARIANTS)
+    assert all("of the time" in o.reason and "of the cost" in o.reason for o in found.options if not o.is_server)
+    assert found.to_json()["options"][0]["name"] == found.best.name
+
+
+def test_a_deadline_takes_the_cheapest_in_time_and_a_budget_the_fastest_within_it() -> None:
+    everything = asked()
+    walls = sorted(option.wall_s for option in everything.options if not option.is_server)
+    deadline = walls[len(walls) // 2]
+    in_time = asked(deadline_s=deadline)
+    assert in_time.best.wall_s <= deadline
+    late = [option for option in in_time.options if option.wall_s > deadline]
+    assert late
+    assert all(option.problem is not None for option in late)
+    fast = asked(budget_usd=100.0)
+    assert fast.best.wall_s == min(o.wall_s for o in fast.options if o.problem is None)
+
+
+def test_no_option_beats_one_of_the_front_in_both() -> None:
+    options = [option for option in asked(queries_a_day=100).options if option.usd is not None]
+    front = [option for option in options if option.is_pareto]
+    assert front
+    for one in front:
+        assert not any(o.wall_s < one.wall_s and (o.usd or 0) < (one.usd or 0) for o in options)
+
+
+def test_what_fits_no_function_says_so() -> None:
+    large = {p: replace(c, work=replace(c.work, shard_bytes=c.work.shard_bytes + 2 * 10**9)) for p, c in CUTS.items()}
+    large[1] = replace(large[1], work=replace(large[1].work, shard_bytes=np.array([20 * 10**9])))
+    found = asked(large)
+    alone = [option for option in found.options if option.variant == "serial"]
+    assert alone
+    assert all(o.limit == "memory" and "memory does not fit" in (o.problem or "") for o in alone)
+    assert found.best.workers > 1
+    assert found.best.memory_mb is not None
+    assert found.best.memory_mb * 2**20 > 2 * 10**9
+
+
+def test_break_even_is_where_the_costs_meet() -> None:
+    found = asked()
+    even = found.break_even
+    functions = found.best_functions
+    assert even is not None
+    assert functions is not None
+    assert functions.usd is not None
+    assert even.queries_a_day * functions.usd == pytest.approx(even.usd_a_day)
+    more = asked(queries_a_day=even.queries_a_day * 3)
+    assert any(o.usd_a_day is not None and (o.usd or 1) < functions.usd for o in more.options)
+
+
+def test_clusters_are_priced_by_the_server_and_exchange_by_mpi() -> None:
+    found = asked(queries_a_day=500)
+    by_name = {option.name: option for option in found.options}
+    one, two = by_name["always-on server c5.2xlarge"], by_name["always-on cluster 2 x c5.2xlarge"]
+    assert two.usd_a_day == pytest.approx(2 * (one.usd_a_day or 0.0))
+    assert two.is_server
+    assert "always-on cluster 4 x c5.2xlarge" in by_name
+    job = by_name["job cluster 2 x c5.2xlarge"]
+    assert job.wall_s > 60
+    assert job.usd == pytest.approx(2 * max(60.0, job.wall_s) / 3600 * 0.34)
+    slow = load_timing().with_values("slow", {"mpi.latency_s": Sourced(10.0, "a test")})
+    late = plan_options(CUTS, Question(SAMPLES, queries_a_day=500), slow, load_prices())
+    (later,) = (option for option in late.options if option.name == two.name)
+    # So much later after each layer that exchanges anything, but for what computing hides.
+    exchanges = sum(map(bool, CUTS[2].plan.exchanges))
+    assert later.wall_s - two.wall_s == pytest.approx(exchanges * 10.0, rel=0.01)
+
+
+def test_limits_that_nothing_meets_say_what_comes_closest() -> None:
+    with pytest.raises(SettingError, match=r"the fastest is .* the cheapest "):
+        _ = asked(deadline_s=0.001).best
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"deadline_s": 0.0}, "deadline must be more than 0"),
+        ({"budget_usd": -1.0}, "budget must be more than 0"),
+        ({"queries_a_day": 0.0}, "more than 0 queries"),
+        ({"largest_mb": 20_000}, "largest_mb must be 128 to 10,240"),
+        ({"architecture": "mips"}, "architecture must be"),
+    ],
+)
+def test_questions_that_make_no_sense(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        Question(10, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_network_as_one_function_runs_it_is_needed() -> None:
+    with pytest.raises(SettingError, match="one function"):
+        asked({2: CUTS[2]})
+
+
+# --- long plans are thinned out ---------------------------------------------------------------------------------------
+
+
+def even(workers: int, layers: int) -> Cut:
+    """All exchanges are the same."""
+    one = cut(workers, layers)
+    plan = ExchangePlan(workers, (one.plan.exchanges[3],) * (layers - 1))
+    return Cut(plan, one.work, dense_payloads(plan, samples=SAMPLES, features=96))
+
+
+@pytest.mark.parametrize("channel", ["queue", "object"])
+def test_thinned_plans_count_what_the_whole_counts(channel: str) -> None:
+    whole = even(4, 61)
+    settings = RunSettings(workers=4)
+    thinned = thin(whole, 100)
+    assert len(thinned.cut.plan.exchanges) < 30
+    found = count_exchange(thinned.cut.plan, thinned.cut.payloads, settings, channel, weights=thinned.exchange_weights)
+    expected = count_exchange(whole.plan, whole.payloads, settings, channel)
+    assert sum(thinned.weights) == pytest.approx(61)
+    assert found.received_bytes == pytest.approx(expected.received_bytes, rel=0.01)
+    for counter, other in ((found.requests, expected.requests), (found.billed_units, expected.billed_units)):
+        assert counter.keys() == other.keys()
+        assert all(counter[kind] == pytest.approx(other[kind], rel=0.05, abs=3) for kind in other)
+
+
+def test_short_plans_stay_whole() -> None:
+    thinned = thin(CUTS[4], 10**6)
+    assert thinned.cut.plan == CUTS[4].plan
+    assert set(thinned.weights) == {1.0}
+
+
+@given(st.integers(1, 5000), st.integers(1, 8))
+def test_samples_change_sizes_in_proportion(samples: int, micro_batches: int) -> None:
+    before = CUTS[2].payloads
+    after = before.scaled(samples, micro_batches)
+    assert sum(after.samples) == samples
+    for one, other in zip(before.exchanges, after.exchanges, strict=True):
+        assert other.sum() == pytest.approx(one.sum() * samples / SAMPLES)
+
+
+def test_memory_grows_with_shard_and_samples_and_falls_with_micro_batches() -> None:
+    one = CUTS[2]
+    shard = float(one.work.shard_bytes.max())
+
+    def held(payloads: Payloads, shard_bytes: float = shard) -> float:
+        return rank_bytes(one.plan, one.work.inputs, shard_bytes, payloads)
+
+    base = held(one.payloads)
+    assert base < held(one.payloads.scaled(10 * SAMPLES, 10)) < held(one.payloads.scaled(10 * SAMPLES))
+    assert held(one.payloads, shard + 10**9) == pytest.approx(base + 1.5 * 10**9)
+    of_function = function_mb(one.plan, one.work.inputs, shard, one.payloads)
+    assert of_function * 2**20 == pytest.approx(MARGIN * (base - PROCESS_BYTES + FUNCTION_BYTES))
+
+
+@pytest.mark.parametrize("network", [fsd.random_network([20, 30, 5], connections=4), fsd.graph_challenge(1024, 2)])
+def test_one_function_owns_all(network: fsd.Network, tmp_path: Path) -> None:
+    expected = rank_work(network, Partition(1, tuple(np.zeros(width, np.int32) for width in network.widths[1:])))
+    network.save(tmp_path / "net")
+    for one in (network, fsd.Network.load(tmp_path / "net")):
+        found = whole_work(one)
+        np.testing.assert_array_equal(found.connections, expected.connections)
+        np.testing.assert_array_equal(found.shard_bytes, expected.shard_bytes)
+        assert found.inputs == expected.inputs

@@ -1,0 +1,371 @@
+"""Attempts on functions, with a coordinator that is a function of the test, in virtual time."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from fsd_inference.aws import lambda_executor
+from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.events import RunEvent
+from fsd_inference.aws.lambda_executor import LambdaExecutor
+from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
+from fsd_inference.config import Clocks, RunSettings
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import (
+    AbortedError,
+    DeadlineError,
+    NotAllowedError,
+    RunError,
+    SettingError,
+    StackError,
+    StartError,
+    WorkerDiedError,
+)
+from fsd_inference.stack_description import FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
+from fsd_inference.store.memory import MemoryStore
+from fsd_inference.usage import Usage, UsageMeter
+
+ID = "0123456789abcdef" * 2
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:s-"
+SIZES = (512, 1769, 3538)
+STACK = StackSpec(
+    "s",
+    None,
+    "us-east-1",
+    (LaneSpec(("arn:aws:sns:us-east-1:0:t",), tuple(f"http://q{rank}" for rank in range(8))),),
+    ("runs",),
+    "networks",
+    functions=FunctionsSpec(
+        f"{FUNCTION}coordinator",
+        tuple(WorkerFunction(size, f"{FUNCTION}worker-{size}") for size in SIZES),
+        "http://q",
+        900.0,
+    ),
+)
+SPEC = RunSpec(ID, 1, "f" * 32, 10, 4, 0.0, RunSettings(workers=4, clocks=Clocks(30.0, 60.0, 100.0)))
+USAGE = {**Usage().to_json(), "requests": {"s3.put": 3}}
+
+
+class World:
+    """Buckets, a clock that only sleeping moves, and Lambda, whose coordinator `carry_out` is called when invoked."""
+
+    def __init__(self) -> None:
+        self.runs, self.plans = MemoryStore(), MemoryStore()
+        self.now = 0.0
+        self.later: list[tuple[float, Callable[[], object]]] = []
+        self.carry_out: Callable[[RunEvent], Any] = lambda _: None
+        self.refusals: list[Exception] = []
+        self.invocations: list[RunEvent] = []
+        self.unreserved = 1000
+        self.settings_error: Exception | None = None
+        self.answers_within = 0.0
+
+    def at(self, seconds: float, happens: Callable[[], object]) -> None:
+        self.later.append((self.now + seconds, happens))
+
+    # --- time ---
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        due = [happens for when, happens in self.later if when <= self.now]
+        self.later = [(when, happens) for when, happens in self.later if when > self.now]
+        for happens in due:
+            happens()
+
+    # --- Lambda ---
+
+    def invoke(self, FunctionName: str, Payload: bytes, InvocationType: str = "RequestResponse") -> dict[str, Any]:
+        assert FunctionName == f"{FUNCTION}coordinator"
+        if self.refusals:
+            raise self.refusals.pop(0)
+        event = RunEvent.from_json(json.loads(Payload))
+        self.invocations.append(event)
+        answer = self.carry_out(event)
+        if InvocationType == "Event":
+            return {}
+        return {"Payload": io.BytesIO(json.dumps({}).encode()), **(answer or {})}
+
+    def get_account_settings(self) -> dict[str, Any]:
+        if self.settings_error is not None:
+            raise self.settings_error
+        return {"AccountLimit": {"UnreservedConcurrentExecutions": self.unreserved}}
+
+    def close(self) -> None:
+        pass
+
+    # --- the run ---
+
+    def put(self, state: str, spec: RunSpec = SPEC, **fields: Any) -> None:
+        status = RunStatus(spec.run, spec.attempt, spec.plan, "queue", 4, 10, cast("Any", state), 1.0, 3, 2.0, **fields)
+        self.runs.put(status_key(spec.run), json.dumps(status.to_json()).encode())
+
+    def put_metrics(self, spec: RunSpec = SPEC) -> None:
+        ranks = [{"rank": rank, "usage": Usage().to_json()} for rank in range(4)]
+        coordinator = {"started": 1.0, "ended": 2.5, "usage": USAGE}
+        value = {"version": 1, "memory_mb": 512, "coordinator": coordinator, "ranks": ranks}
+        self.runs.put(metrics_key(spec.prefix), json.dumps(value).encode())
+
+    def end(self, state: str = "done", **fields: Any) -> None:
+        self.put_metrics()
+        self.put(state, ended=3.0, **fields)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+
+    def patient(seconds: float) -> World:
+        made.answers_within = seconds
+        return made
+
+    clients = SimpleNamespace(functions=made, functions_answering_within=patient, close=lambda: None)
+    monkeypatch.setattr(Clients, "of_stack", lambda *_: clients)
+
+    def buckets(_: object, __: object, meter: UsageMeter) -> tuple[list[MemoryStore], MemoryStore]:
+        made.runs.meter = made.plans.meter = meter
+        return [made.runs], made.plans
+
+    monkeypatch.setattr(lambda_executor, "open_buckets", buckets)
+    monkeypatch.setattr(lambda_executor, "time", made)
+    monkeypatch.setattr("fsd_inference.retrying.time", made)
+    return made
+
+
+def executor(channel: str = "queue", settings: RunSettings = SPEC.settings, **more: Any) -> LambdaExecutor:
+    return LambdaExecutor(channel, STACK, settings, **{"need_mb": lambda _: 100.0, **more})
+
+
+def attempt(used: LambdaExecutor, told: list[float] | None = None) -> Any:
+    return used.attempt(SPEC, (told if told is not None else []).append)
+
+
+def refused(code: str, status: int = 400) -> ClientError:
+    response = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(cast("Any", response), "Invoke")
+
+
+# --- how runs end -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_small_results_come_with_the_status(world: World, synchronous: bool) -> None:
+    results = (b"a", b"", b"c", b"d")
+    world.carry_out = lambda _: world.at(0 if synchronous else 7, partial(world.end, results=results))
+    used = executor(synchronous=synchronous)
+    ended = attempt(used)
+    assert (ended.launched, ended.error, len(ended.reports)) == (2.0, None, 4)
+    assert (ended.memory_mb, ended.coordinator) == (512, (1.0, 2.5))
+    assert tuple(used.result(SPEC, rank) for rank in range(4)) == results
+    assert used.usage().requests["s3.put"] == 3  # the coordinator's
+    assert used.usage().requests["lambda.invoke"] == 1
+    assert world.answers_within == (930.0 if synchronous else 0.0)
+
+
+def test_large_results_are_read_from_the_store(world: World) -> None:
+    world.carry_out = lambda _: world.end()
+    used = executor()
+    assert attempt(used).error is None
+    world.runs.put(SPEC.result_key(2), b"rows")
+    assert (used.result(SPEC, 2), used.result(SPEC, 3)) == (b"rows", None)
+
+
+def test_a_failed_run_says_why(world: World) -> None:
+    why = WorkerDiedError("rank 3 ended", rank=3, operation="run")
+    world.carry_out = lambda _: world.end("failed", error=why)
+    ended = attempt(executor())
+    assert isinstance(ended.error, WorkerDiedError)
+    assert ended.error.record() == why.record()
+    assert len(ended.reports) == 4
+
+
+def test_a_failure_before_any_rank_leaves_no_metrics(world: World) -> None:
+    world.carry_out = lambda _: world.put("failed", ended=3.0, error=RunError("no lane", retryable=True))
+    ended = attempt(executor())
+    assert (str(ended.error), ended.reports) == ("no lane", [])
+
+
+def test_what_an_earlier_attempt_left_is_not_this_one_s_end(world: World) -> None:
+    world.put("failed", replace(SPEC, attempt=0), ended=1.0, error=RunError("first"))
+    world.carry_out = lambda _: world.at(5, world.end)
+    assert attempt(executor()).error is None
+    assert world.now >= 5
+
+
+def test_progress_is_told(world: World) -> None:
+    def carry_out(_: RunEvent) -> None:
+        world.at(1, lambda: world.put("running"))
+        for layer in range(1, 4):
+            world.at(3 * layer, partial(world.runs.put, progress_key(SPEC.prefix), str(layer).encode()))
+        world.at(12, world.end)
+
+    world.carry_out = carry_out
+    told: list[float] = []
+    attempt(executor(), told)
+    assert told == sorted(told)
+    assert set(told) == {1.0, 2.0, 3.0}
+
+
+def test_looks_are_few_and_counted(world: World) -> None:
+    """A quick run is seen at once, a long one costs about a request a second."""
+    seen = []
+    for seconds in (0.3, 60.0):
+        world.carry_out = partial(lambda after, _: world.at(after, world.end), seconds)
+        world.runs.delete([status_key(ID)])
+        before, used = world.now, executor()
+        attempt(used)
+        seen.append((world.now - before - seconds, world.runs.meter.snapshot().misses))
+    assert seen[0][0] < 0.1
+    assert seen[1][0] <= 1.0
+    assert 60 < seen[1][1] < 90
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_coordinator_that_never_begins(world: World) -> None:
+    with pytest.raises(StartError) as caught:
+        attempt(executor())
+    assert 90 <= world.now < 92  # the start clock, and what Lambda may keep an event for
+    assert "did not begin" in str(caught.value)
+    assert "concurrency" in str(caught.value)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(("state", "seconds"), [("running", 130), ("waiting", 120)])
+def test_a_coordinator_that_is_gone(world: World, state: str, seconds: float) -> None:
+    world.carry_out = lambda _: world.at(5, lambda: world.put(state))
+    with pytest.raises(DeadlineError) as caught:
+        attempt(executor())
+    assert seconds <= world.now - 5 < seconds + 3
+    assert f"run {ID} has been '{state}'" in str(caught.value)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+@pytest.mark.parametrize(
+    ("refusal", "kind", "message"),
+    [
+        (refused("ResourceNotFoundException", 404), StackError, "404 ResourceNotFoundException (no); it is not there"),
+        (refused("AccessDeniedException", 403), NotAllowedError, "must allow lambda:InvokeFunction"),
+        (refused("TooManyRequestsException", 429), StackError, "429 TooManyRequestsException (no); the concurrency"),
+    ],
+    ids=["missing", "denied", "throttled"],
+)
+def test_an_invocation_that_is_refused(
+    world: World, refusal: Exception, kind: type[Exception], message: str, synchronous: bool
+) -> None:
+    world.refusals = [refusal] * 10
+    with pytest.raises(kind) as caught:
+        attempt(executor(synchronous=synchronous))
+    assert str(caught.value).startswith(f"cannot invoke the coordinator {FUNCTION}coordinator: the service answered 4")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    retried = cast("Any", caught.value).retryable and not synchronous
+    assert len(world.refusals) == (4 if retried else 9)
+
+
+def test_a_throttled_invocation_is_repeated_and_counted(world: World) -> None:
+    world.refusals = [refused("TooManyRequestsException", 429)] * 2
+    world.carry_out = lambda _: world.end()
+    used = executor()
+    assert attempt(used).error is None
+    assert (used.usage().requests["lambda.invoke"], used.usage().retries) == (3, 2)
+
+
+def test_a_synchronous_call_that_crashes(world: World) -> None:
+    told = {"errorType": "Sandbox.Timedout", "errorMessage": "RequestId: 1 Error: Task timed out after 900.00 seconds"}
+    world.carry_out = lambda _: {"FunctionError": "Unhandled", "Payload": io.BytesIO(json.dumps(told).encode())}
+    with pytest.raises(RunError, match=r"the coordinator failed: Sandbox\.Timedout: RequestId: 1 Error: Task timed"):
+        attempt(executor(synchronous=True))
+
+
+def test_a_synchronous_call_that_loses_its_connection_is_followed(world: World) -> None:
+    def carry_out(_: RunEvent) -> None:
+        world.put("running")
+        world.at(5, world.end)
+        raise ReadTimeoutError(endpoint_url="x")
+
+    world.carry_out = carry_out
+    assert attempt(executor(synchronous=True)).error is None
+    assert len(world.invocations) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "message"),
+    [
+        (RunSettings(workers=9), {}, "has queues for 8 workers, not 9"),
+        (RunSettings(workers=8), {"memory_mb": 600}, "has no workers of 600 MB; it has 512, 1769, 3538"),
+        (RunSettings(workers=40, branching=1), {"channel": "object"}, "use a branching of at least 2"),
+        (RunSettings(workers=2), {"channel": "serial"}, "channel 'serial' takes a plan for 1 worker"),
+    ],
+)
+def test_what_no_attempt_could_change_is_refused_at_once(
+    world: World, settings: RunSettings, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        executor(settings=settings, **more)
+    assert not world.invocations
+
+
+def test_more_workers_than_the_account_can_run(world: World) -> None:
+    world.unreserved = 4
+    with pytest.raises(SettingError, match=r"4 workers and their coordinator .* \(4 without .* at most 3 workers"):
+        executor()
+    world.unreserved = 5
+    executor()
+    world.settings_error = refused("AccessDeniedException", 403)
+    executor()  # who may not ask tries
+
+
+def test_more_replicas_than_the_account_can_run(world: World) -> None:
+    world.unreserved = 7
+    one = RunSettings(workers=1)
+    with pytest.raises(
+        SettingError, match=r"4 replicas and a coordinator for each .* \(7 without .* at most 3 replicas"
+    ):
+        executor("serial", one, runs=4)
+    executor("serial", one, runs=3)
+
+
+def test_who_waits_for_a_run_that_is_given_up_stops_waiting(world: World) -> None:
+    used = executor()
+    world.carry_out = lambda _: world.at(5, lambda: used.forget(ID))
+    with pytest.raises(AbortedError, match="was given up"):
+        attempt(used)
+    assert world.now < 7
+
+
+@pytest.mark.parametrize(("need_mb", "memory_mb", "used"), [(100, None, 512), (513, None, 1769), (9e9, None, 3538)])
+def test_the_smallest_function_that_fits(world: World, need_mb: float, memory_mb: int | None, used: int) -> None:
+    world.carry_out = lambda _: world.end()
+    attempt(executor(need_mb=lambda _: need_mb, memory_mb=memory_mb))
+    attempt(executor(need_mb=lambda _: need_mb, memory_mb=1769))
+    assert [event.memory_mb for event in world.invocations] == [used, 1769]
+
+
+def test_what_is_left_of_a_run(world: World) -> None:
+    world.carry_out = lambda _: world.end()
+    used = executor()
+    attempt(used)
+    for key in (SPEC.input_key, SPEC.claim_key(0), SPEC.result_key(0), SPEC.report_key(0), f"{SPEC.prefix}coordinator"):
+        world.runs.put(key, b"")
+    used.forget(ID)
+    assert {info.key for info in world.runs.list("")} == {
+        status_key(ID),
+        metrics_key(SPEC.prefix),
+        f"{SPEC.prefix}coordinator",
+    }
