@@ -38,6 +38,14 @@ _MERMAID_SCRIPT = re.compile(r'<script src="[^"]*mermaid\.min\.js"></script>')
 _EXAMPLES = re.compile(r"^\x08?\n?(Examples?:)\n((?:  .*\n)+)", re.MULTILINE)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List all records of decisions in the navigation."""
+    (internals,) = [section["Internals"] for section in config.nav or [] if "Internals" in section]
+    records = sorted(path.name for path in (ROOT / "docs/adr").glob("0*.md"))
+    internals.append({"Decisions": ["adr/README.md", *(f"adr/{name}" for name in records)]})
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and scripts that are not in docs/."""
     made = {page: (ROOT / path).read_text() for path, page in PAGES.items() if path.endswith(".md")}
