@@ -35,7 +35,7 @@ class InProcessHub:
 
 
 class InProcessChannel(Channel):
-    """One rank's end of a `InProcessHub`; bodies are handed over by reference."""
+    """One rank's end of an `InProcessHub`; bodies are handed over by reference."""
 
     def __init__(self, hub: InProcessHub, rank: int) -> None:
         self.limits = hub.limits
