@@ -58,7 +58,7 @@ def digits(neurons: int, samples: int, *, seed: int = 0) -> sparse.csr_array:
     if samples < 1:
         raise InputError(f"digits need at least one sample, not {samples}")
     if seed < 0:
-        raise InputError(f"a seed must not be negative, but {seed} is")
+        raise InputError(f"a seed must be at least 0, not {seed}")
     images = _load_images()
     most = side // _SIDE
     shifts = np.random.default_rng(seed).integers(-most, most, (samples, 2), endpoint=True)

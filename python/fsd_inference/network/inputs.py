@@ -25,7 +25,7 @@ from fsd_inference.network.sparse_arrays import (
 )
 from fsd_inference.network.tsv import Entries
 
-_EMPTY_SAMPLES = 1 << 24  # a batch may have this many samples, even if all are empty
+_MAX_EMPTY_SAMPLES = 1 << 24  # a batch may have this many samples, even if all are empty
 
 
 def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sparse.csr_array:
@@ -200,7 +200,7 @@ def _check_shape(shape: tuple[int, ...], features: int | None, what: str) -> Non
 
 def _check_samples(samples: int, values: int, what: str) -> None:
     """Reject a sample count that is far above the number of values, before memory is allocated per sample."""
-    if samples > max(_EMPTY_SAMPLES, values):
+    if samples > max(_MAX_EMPTY_SAMPLES, values):
         raise InputError(f"{what} has {samples} samples, but only {values} values; leave out the empty samples")
 
 

@@ -66,7 +66,7 @@ def random_network(widths: Sequence[int], connections: int, *, seed: int = 0) ->
     if connections < 1:
         raise InputError(f"a neuron of a random network needs at least one connection, not {connections}")
     if seed < 0:
-        raise InputError(f"a seed must not be negative, but {seed} is")
+        raise InputError(f"a seed must be at least 0, not {seed}")
     source = _RandomLayers(widths, connections, seed)
     return Network.from_source(source, name=f"random-{max(widths)}x{len(widths) - 1}-seed{seed}")
 

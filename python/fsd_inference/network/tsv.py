@@ -90,7 +90,7 @@ class Entries:
             except ValueError:
                 continue
             counted = zip(("first", "second"), self._limits, strict=True)
-            is_right = all(_are_counted(lines[name], limit) for name, limit in counted)
+            is_right = all(_are_in_range(lines[name], limit) for name, limit in counted)
             return lines if is_right and np.isfinite(lines["value"]).all() else None
         return None
 
@@ -176,7 +176,7 @@ def _numbered(path: Path) -> Iterator[tuple[str, str]]:
                 yield f"{path}, line {number}", line.strip()
 
 
-def _are_counted(numbers: NDArray[np.int32] | NDArray[np.float64], limit: int) -> bool:
+def _are_in_range(numbers: NDArray[np.int32] | NDArray[np.float64], limit: int) -> bool:
     """Return whether all numbers are whole and in 1 to `limit`."""
     is_whole = numbers.dtype.kind == "i" or bool((numbers == np.floor(numbers)).all())
     return is_whole and bool((numbers >= 1).all() and (numbers <= limit).all())

@@ -25,9 +25,9 @@ from fsd_inference.partitioning.neighbours import LayerProblem
 
 _IMBALANCE = 0.03
 _SWEEPS = 6
-_TRIAL = 8  # number of layers after which an unprofitable sweep is abandoned
-_MOST_PINS = 100_000  # with more pins Mt-KaHyPar would take minutes per layer, so METIS is used instead
-_WORTH_IT = 0.002  # a sweep that saves a smaller fraction of the sends is the last one
+_TRIAL_LAYERS = 8  # number of layers after which an unprofitable sweep is abandoned
+_MAX_PINS = 100_000  # with more pins Mt-KaHyPar would take minutes per layer, so METIS is used instead
+_MIN_SAVING = 0.002  # a sweep that saves a smaller fraction of the sends is the last one
 
 
 def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
@@ -42,22 +42,22 @@ def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray
         sends += problem.cost(owners[k])
     for sweep in range(1, _SWEEPS + 1):
         # Backward first: the initial forward pass partitioned each layer without knowing the next.
-        worth = _WORTH_IT * sends
-        saved = _sweep(network, owners, workers, backward=sweep % 2 == 1, seed=seed + sweep, worth=worth)
+        min_saving = _MIN_SAVING * sends
+        saved = _sweep(network, owners, workers, backward=sweep % 2 == 1, seed=seed + sweep, min_saving=min_saving)
         sends -= saved
-        if saved < worth:
+        if saved < min_saving:
             break
     return tuple(owners)
 
 
 def _sweep(
-    network: Network, owners: list[NDArray[np.int32]], workers: int, *, backward: bool, seed: int, worth: float
+    network: Network, owners: list[NDArray[np.int32]], workers: int, *, backward: bool, seed: int, min_saving: float
 ) -> int:
     """Repartition each layer given both neighbours, keep results that are not worse, and return the saved sends."""
     saved = 0
     order = range(len(network))
     for done, k in enumerate(reversed(order) if backward else order):
-        if done == _TRIAL and saved < worth * _TRIAL / len(network):
+        if done == _TRIAL_LAYERS and saved < min_saving * _TRIAL_LAYERS / len(network):
             break
         following = needed(network.layer(k + 1), owners[k + 1], workers) if k + 1 < len(network) else None
         problem = LayerProblem.of(network.layer(k), workers, owners[k - 1] if k else None, following)
@@ -72,7 +72,7 @@ def _sweep(
 def _partitioned(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
     """Return balanced owners of the rows of one layer."""
     workers, small = problem.workers, problem.small
-    if small.class_groups.size > _MOST_PINS:
+    if small.class_groups.size > _MAX_PINS:
         return graph_partitioned(problem, seed)
     nets, weights = _nets(problem)
     if not nets:

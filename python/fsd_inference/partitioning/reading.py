@@ -1,4 +1,4 @@
-"""Readers of shards, plan and manifest, from a directory or from bytes; the only part of this package workers need."""
+"""Readers of shards, plan and manifest, from a directory or from bytes, without the dependencies of partitioners."""
 
 from __future__ import annotations
 

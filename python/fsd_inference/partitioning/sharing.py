@@ -14,7 +14,7 @@ SLACK = 0.25
 
 Extra rows cost some unpacking, but each row that is sent once instead of twice saves its bytes, and each merged edge
 saves a frame per step."""
-_MOST_EDGES = 64
+_MAX_EDGES = 64
 """Edges of a source with more edges than this are not merged, because the search takes cubic time."""
 
 
@@ -40,7 +40,7 @@ def share_rows(plan: ExchangePlan, slack: float = SLACK) -> ExchangePlan:
 
 def _merged(edges: list[Edge], slack: float) -> list[Edge]:
     """Repeatedly merge the two edges that share most rows, as long as a merge is within the slack."""
-    if not 1 < len(edges) <= _MOST_EDGES:
+    if not 1 < len(edges) <= _MAX_EDGES:
         return edges
     rows = np.unique(np.concatenate([edge.rows for edge in edges]))
     wants = np.zeros((len(edges), rows.size), np.float32)  # which holds counts exactly and multiplies fast

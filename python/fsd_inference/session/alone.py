@@ -78,7 +78,7 @@ class Alone:
             part = batch if len(parts) == 1 else batch[parts[number]]
             try:
                 run = run_serial(
-                    _until(stopped, layers), part, threads=self._settings.threads, output=self._settings.output
+                    _interruptible(stopped, layers), part, threads=self._settings.threads, output=self._settings.output
                 )
             except RunError as error:
                 raise of_replica(error, number, parts) from error
@@ -125,7 +125,7 @@ class Alone:
             return self._kernels
 
 
-def _until(stopped: threading.Event, layers: Iterable[kernels.LayerKernel]) -> Iterator[kernels.LayerKernel]:
+def _interruptible(stopped: threading.Event, layers: Iterable[kernels.LayerKernel]) -> Iterator[kernels.LayerKernel]:
     """Yield the layers to a replica.
 
     Raises

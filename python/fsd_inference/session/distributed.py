@@ -30,7 +30,7 @@ from fsd_inference.session.inference import Inference
 from fsd_inference.session.platforms import Platform
 from fsd_inference.session.reporting import run_report
 from fsd_inference.session.sharded_network import StoredPlan
-from fsd_inference.session.slices import Together, concatenated, of_replica, side_by_side, slices
+from fsd_inference.session.slices import CombinedProgress, concatenated, of_replica, side_by_side, slices
 
 _log = Logger(__name__)
 
@@ -146,11 +146,11 @@ class Distributed:
     ) -> list[_Run]:
         """Carry out one run per part of the batch in parallel, and return them; each holds its own failure, if any."""
         runs = [_Run(self._spec(stored, part.stop - part.start)) for part in parts]
-        together = Together(self._progress, "infer", len(parts))
+        combined = CombinedProgress(self._progress, "infer", len(parts))
 
         def carry_out(number: int) -> None:
             part = batch if len(parts) == 1 else batch[parts[number]]
-            self._carry_out(executor, stored, runs, number, part, together)
+            self._carry_out(executor, stored, runs, number, part, combined)
 
         def stop() -> None:
             for run in runs:  # keeps replicas that are between attempts from starting another
@@ -194,14 +194,14 @@ class Distributed:
         runs: list[_Run],
         number: int,
         batch: sparse.csr_array,
-        together: Together,
+        combined: CombinedProgress,
     ) -> None:
         """Carry out one run: upload its input, make attempts, collect its answer; record an error as its failure."""
         run = runs[number]
         sizes = micro_batch_sizes(batch.shape[0], self._settings.micro_batches)
         try:
             executor.runs.put(run.spec.input_key, encode_input(batch, sizes))
-            self._attempts_until_answer(executor, stored, runs, number, together)
+            self._attempts_until_answer(executor, stored, runs, number, combined)
             try:
                 run.rows, run.summary = collect(executor, run.spec, sizes, stored.manifest, stored.partition)
             except FileFormatError as error:  # not a file of the user, so not an input error
@@ -214,15 +214,15 @@ class Distributed:
                 executor.forget(run.spec.run)
 
     def _attempts_until_answer(
-        self, executor: Executor, stored: StoredPlan, runs: list[_Run], number: int, together: Together
+        self, executor: Executor, stored: StoredPlan, runs: list[_Run], number: int, combined: CombinedProgress
     ) -> None:
         """Make attempts until one succeeds or no retry is left, but not after another replica has failed for good."""
         run = runs[number]
         while run.failure is None:
             try:
-                run.ends.append(executor.attempt(run.spec, lambda done: together.advance(number, done)))
+                run.ends.append(executor.attempt(run.spec, lambda done: combined.advance(number, done)))
                 if run.ends[-1].error is None:
-                    together.advance(number, stored.manifest.layers)
+                    combined.advance(number, stored.manifest.layers)
                     return
                 raise run.ends[-1].error
             except RunError as error:
@@ -231,7 +231,7 @@ class Distributed:
                     raise
                 _log.of(run=run.spec.run).warning("attempt %d failed and is retried: %s", run.spec.attempt, error)
                 run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
-                together.advance(number, 0)
+                combined.advance(number, 0)
         raise run.failure
 
 

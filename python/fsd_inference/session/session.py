@@ -117,7 +117,9 @@ class Session:
         self._engine: Alone | Distributed
         if channel == "serial" and described is None:
             if self._network.network is None:
-                raise SettingError(f"{network} holds shards; channel 'serial' takes the network itself")
+                raise SettingError(
+                    f"{network} holds shards, but channel 'serial' needs the network itself; give its path"
+                )
             self._engine = Alone(self._network.network, settings, replicas, progress)
             return
         platform: Platform
@@ -233,7 +235,7 @@ def _functions_of(
     stack = None if path is None else _load(Path(path), channel)
     if stack is None or stack.functions is None:
         if functions != FunctionSettings():
-            raise SettingError("memory_mb and synchronous are for stacks with functions")
+            raise SettingError("memory_mb and synchronous apply only to stacks with functions; leave them out")
         return None
     if tuning.threads != 1:
         raise SettingError(

@@ -94,7 +94,7 @@ def concatenated(
     )
 
 
-class Together:
+class CombinedProgress:
     """Progress of several replicas, reported as one task.
 
     Parameters
