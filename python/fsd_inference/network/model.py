@@ -1,4 +1,4 @@
-"""The network: layers in a row, each read, generated or remembered when it is asked for."""
+"""`Network`, a sequence of layers that are held in memory, or read or generated on access."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ __all__ = ["IDENTITY", "RELU", "Activation", "KernelArrays", "Layer", "Network"]
 class Network:
     """A sparse neural network.
 
-    Only one layer need be in memory at a time: iterate, or ask for ``network.layer(k)``, and let go of it.
+    Networks may be larger than memory: iterate over the layers, or call ``network.layer(k)``, and keep one at a time.
 
     Parameters
     ----------
     layers : iterable of Layer
-        At least one; each takes as many inputs as the one before has outputs.
+        At least one layer; each takes as many inputs as the previous one has outputs.
     name : str, optional
-        For people; not part of `digest`.
+        Display name; not part of `digest`.
     labels : array_like, shape (n_out,), optional
-        What each output of the last layer stands for: texts, numbers or truth values; not part of `digest`.
+        What each output of the last layer stands for: strings, numbers or booleans; not part of `digest`.
 
     Raises
     ------
     InputError
-        If there is no layer, something else is among them, or two neighbours do not fit.
+        If there is no layer, an item is not a layer, or two consecutive layers do not fit.
 
     Examples
     --------
@@ -82,25 +82,28 @@ class Network:
         name: str = "network",
         labels: ArrayLike | None = None,
     ) -> Network:
-        """Make a network of one weight matrix per layer.
+        """Build a network from one weight matrix per layer.
 
         Parameters
         ----------
         weights : iterable of sparse arrays or array_likes, shape (n_out, n_in)
             Rows are outputs, columns are inputs: layer k computes ``activation(weights[k] @ x + biases[k])``. Values
-            are taken as `Layer` does: rounded to float32, duplicates summed, zeros that a sparse array stores kept.
+            are treated as by `Layer`: rounded to float32, duplicates summed; explicit zeros of a sparse array remain
+            connections.
         biases : iterable of array_like or None, optional
-            One per layer, of shape (n_out,), (1,) or (); 0 where it is None or none are given.
+            One per layer, of shape (n_out,), (1,) or (); None means 0.
         activations : Activation, "identity", "relu" or sequence of them, optional
-            One for all layers, or one per layer; by default relu, and identity for the last layer.
-        name, labels : optional
-            As for `Network`.
+            One for all layers, or one per layer; defaults to relu, with identity for the last layer.
+        name : str, optional
+            Display name.
+        labels : array_like, shape (n_out,), optional
+            What each output of the last layer stands for.
 
         Raises
         ------
         InputError
-            If matrices do not follow each other by width, or one cannot be a layer; lists all problems, those of values
-            with output and input.
+            If the widths of consecutive layers differ, or a matrix cannot be a layer; lists all problems, with output
+            and input of a value that is not finite.
 
         Examples
         --------
@@ -113,31 +116,34 @@ class Network:
 
     @classmethod
     def from_sklearn(cls, estimator: Any, *, name: str = "network") -> Network:
-        """Make a network of a fitted multilayer perceptron of scikit-learn.
+        """Build a network from a fitted multilayer perceptron of scikit-learn.
 
-        The activation of the last layer is left out, which does not change the prediction: `labels` are the
-        estimator's ``classes_``, so that ``network.labels[outputs.argmax(axis=1)]`` is ``estimator.predict(x)`` for a
-        classifier, except where rounding to float32 decides between outputs that are nearly equal. The softmax of the
-        outputs is ``predict_proba(x)``. A classifier of two classes has one output in scikit-learn and two here, the
-        first always 0. A multilabel classifier predicts the labels whose output is positive, and a regressor the
-        outputs themselves.
+        The output activation (softmax or logistic) is left out; it does not change what is predicted:
+
+        - A classifier predicts ``network.labels[outputs.argmax(axis=1)]``; `labels` are its ``classes_``. The softmax
+          of the outputs is ``predict_proba``. With two classes the estimator has one output; the network has a second
+          one in front of it, which is always 0.
+        - A multilabel classifier predicts the labels whose outputs are positive.
+        - A regressor predicts the outputs; `labels` is None.
+
+        Weights are rounded to float32, so predictions can differ where two outputs are almost equal.
 
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            Fitted, with the activation "relu" or "identity". Weights of zero become no connections. scikit-learn is not
-            imported, and files of pickled estimators are not read: loading one can run any code.
+            Fitted, with the activation "relu" or "identity". Zero weights are dropped. Pickled estimators are not read
+            from files, because loading a pickle can run any code.
         name : str, optional
-            For people.
+            Display name.
 
         Raises
         ------
         InputError
-            For another estimator, or one that is not fitted or has another activation.
+            For any other estimator, or one that is not fitted or has another activation.
 
         Examples
         --------
-        >>> import fsd_inference as fsd, numpy as np
+        >>> import fsd_inference as fsd
         >>> from sklearn.neural_network import MLPClassifier
         >>> estimator = MLPClassifier((4,), solver="lbfgs", random_state=0)
         >>> estimator = estimator.fit([[0, 0], [0, 1], [4, 0], [4, 1]], ["low", "low", "high", "high"])
@@ -151,7 +157,7 @@ class Network:
 
     @classmethod
     def from_source(cls, source: LayerSource, *, name: str = "network", origin: str | None = None) -> Network:
-        """Return a network whose layers are asked of `source` whenever they are needed, and not kept."""
+        """Return a network that gets its layers from `source` on each access, and does not cache them."""
         if not isinstance(source, LayerSource):
             raise InputError(f"the source of a network must be a LayerSource, not {shown(source)}")
         network = cls.__new__(cls)
@@ -163,17 +169,17 @@ class Network:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
-        """Open a stored network; each layer is read, and compared with its digest, when it is asked for.
+        """Open a stored network; each layer is read, and its digest verified, on access.
 
         Parameters
         ----------
         path : path-like
-            The directory that `save` made.
+            The directory written by `save`.
 
         Raises
         ------
         FileFormatError
-            If it is missing, truncated or damaged; damage within a layer shows when that layer is read.
+            If the network is missing, truncated or damaged; damage within a layer is found when that layer is read.
         """
         source = LayersInFiles(path)
         network = cls.from_source(source, name=source.name, origin=source.origin)
@@ -181,57 +187,57 @@ class Network:
         return network
 
     def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:
-        """Write the network as a directory, layer by layer; it appears when it is complete.
+        """Write the network to a directory, layer by layer; the directory appears once it is complete.
 
         Parameters
         ----------
         path : path-like
-            The directory to make; a network that is there already is replaced.
+            The directory to create; a network that is already there is replaced.
         progress : callable, optional
             Called after each layer with the number of layers written.
 
         Raises
         ------
         InputError
-            If something else is in the way, or the place cannot be written.
+            If `path` holds anything but a network, or cannot be written.
         """
         write_network(path, self._name, self, progress, origin=self._origin, labels=self._labels)
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Display name."""
         return self._name
 
     @property
     def origin(self) -> str | None:
-        """What the network was imported from, for people; None if it was not imported."""
+        """What the network was imported from; None if it was not imported."""
         return self._origin
 
     @property
     def labels(self) -> NDArray[Any] | None:
-        """What each output of the last layer stands for, shape (n_out,), read-only; None if that is not known."""
+        """What each output of the last layer stands for, shape (n_out,), read-only; None if unknown."""
         return self._labels
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """The number of features, then the neurons of each layer."""
+        """Number of features, then the number of neurons of each layer."""
         return self._source.widths
 
     @cached_property
     def connections(self) -> int:
-        """The connections of all layers."""
+        """Number of connections of all layers."""
         return self._source.connections()
 
     def sizes(self) -> Sequence[tuple[int, int]]:
-        """Return each layer's connections, and how many weights are stored for them: one where all are equal.
+        """Return (connections, stored weights) of each layer; a single weight is stored if all are equal.
 
-        No layer of a stored network is read for it.
+        For a stored network no layer is read.
         """
         return self._source.sizes()
 
     @cached_property
     def digest(self) -> bytes:
-        """16 bytes that depend on every layer's content and on nothing else."""
+        """Digest of 16 bytes over the content of all layers, independent of name and storage."""
         return network_digest(self._source.layer_digests())
 
     def layer(self, index: int) -> Layer:
