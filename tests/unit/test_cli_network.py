@@ -100,7 +100,7 @@ def test_import_reads_safetensors_once_the_layers_are_named(fsd: Fsd, tmp_path: 
     command = ("network", "import", tmp_path / "model.safetensors", "-o", tmp_path / "net")
     refused = fsd(*command)
     assert refused.code == 2
-    assert "such as --layers fc1,fc2, which" in refused.error()
+    assert "such as --layers fc1,fc2, whose widths match" in refused.error()
     assert entries(tmp_path) == {"model.safetensors"}
     said = fsd(*command, "--layers", "fc1,fc2")
     assert "safetensors model.safetensors, layers fc1, fc2" in said.stdout

@@ -121,7 +121,7 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("network import nowhere -o out", "nowhere"),
         ("network import full -o out", "no files named like"),
         ("network import -o out", "Missing argument 'SOURCE'"),
-        ("network import full/other -o out", "full/other is not a source of networks"),
+        ("network import full/other -o out", "full/other cannot be imported"),
         ("network import pipe -o out", "pipe is neither a file nor a folder"),
         ("network import full nowhere -o nowhere", "SOURCE and output are both nowhere"),
         ("network import full -o out --activation tanh", "--activation tanh: an activation is one of identity, relu"),

@@ -82,8 +82,8 @@ MIXED: Any = ["a", 1, True, 2.0]
     ("make", "says"),
     [
         (lambda: Network.from_matrices([]), "at least one matrix"),
-        (lambda: Network.from_matrices(None), "must be a list, an entry a layer"),  # type: ignore[arg-type]
-        (lambda: Network.from_matrices(sparse.csr_array(FIRST)), "must be a list, an entry a layer"),
+        (lambda: Network.from_matrices(None), "must be a list with one entry per layer"),  # type: ignore[arg-type]
+        (lambda: Network.from_matrices(sparse.csr_array(FIRST)), "must be a list with one entry per layer"),
         (lambda: Network.from_matrices(FIRST), "layer 0: a layer's weights must be 2-D"),
         (lambda: Network.from_matrices([FIRST], [0, 0]), "2 biases are given for 1 layers"),
         (lambda: Network.from_matrices([FIRST], [[1, 2]]), "layer 0: a layer of 5 neurons needs 5 biases or one"),
@@ -93,7 +93,7 @@ MIXED: Any = ["a", 1, True, 2.0]
         (lambda: Network.from_matrices([FIRST * 1j]), "layer 0: a layer's weights must be real"),
         (
             lambda: Network.from_matrices([FIRST, THIRD]),
-            "layer 1 (3 x 4) takes 4 inputs, but layer 0 (5 x 7) before it has 5 outputs",
+            "layer 1 (3 x 4) takes 4 inputs, but the layer before it, layer 0 (5 x 7), has 5 outputs",
         ),
         (
             lambda: Network.from_matrices([FIRST.T, SECOND.T, THIRD.T]),
@@ -112,9 +112,9 @@ MIXED: Any = ["a", 1, True, 2.0]
             "layer 0: the bias of output 2 (counted from 0)",
         ),
         (lambda: Network.from_matrices([FIRST], labels=["a", "b"]), "one for each of its 5 outputs"),
-        (lambda: Network.from_matrices([SECOND], labels=MIXED), "must all be texts, finite numbers or truth values"),
-        (lambda: Network.from_matrices([SECOND], labels=[1, 2, 3, np.inf]), "must all be texts, finite numbers or"),
-        (lambda: Network.from_matrices([SECOND], labels=[1j, 2j, 3j, 4j]), "must all be texts, finite numbers or"),
+        (lambda: Network.from_matrices([SECOND], labels=MIXED), "must all be strings, finite numbers or booleans"),
+        (lambda: Network.from_matrices([SECOND], labels=[1, 2, 3, np.inf]), "must all be strings, finite numbers or"),
+        (lambda: Network.from_matrices([SECOND], labels=[1j, 2j, 3j, 4j]), "must all be strings, finite numbers or"),
     ],
 )
 def test_what_is_no_network_is_refused(make: Callable[[], object], says: str) -> None:
@@ -205,10 +205,11 @@ HEAD = b"%%MatrixMarket matrix coordinate real general\n"
         ("layer-1.mtx", HEAD + b"2 2 1\n3 1 1\n", "not a valid Matrix Market file: Line 3: Row index out of bounds"),
         ("layer-1.mtx", HEAD + b"2 2 1\n1 1 x\n", "not a valid Matrix Market file: Line 3"),
         ("layer-1.mtx", HEAD + b"2 2 3\n1 1 1\n1 1 1\n", "Truncated file"),
-        ("layer-1.mtx", HEAD + b"9 9 99999999999\n1 1 1\n", "claims 99999999999 entries"),
+        ("layer-1.mtx", HEAD + b"9 9 99999999999\n1 1 1\n", "declares 99999999999 entries"),
         ("layer-1.mtx", HEAD + b"9 9 99999999999999999999999\n1 1 1\n", "not a valid Matrix Market file"),
         ("layer-1.mtx", HEAD.replace(b"real", b"complex") + b"1 1 1\n1 1 1 1\n", "holds complex numbers"),
         ("layer-1.mtx", HEAD + b"2 2 1\n2 1 nan\n", "layer-1.mtx: the weight of output 1 and input 0"),
+        ("layer-1.mtx", HEAD + b"2000000000 9 1\n1 1 1\n", "has 2000000000 rows or columns, but only 1 weights"),
         ("layer-1.mtx.gz", gzip.compress(HEAD + b"2 2 1\n1 1 1\n")[:-12], "layer-1.mtx.gz is not a valid Matrix"),
         ("layer-1.mtx.gz", HEAD + b"2 2 1\n1 1 1\n", "layer-1.mtx.gz cannot be read: Not a gzipped file"),
         ("layer-1.npy", b"\x93NUMPY", "layer-1.npy: not an"),
@@ -232,10 +233,10 @@ def test_wrong_files_are_refused(tmp_path: Path, name: str, content: bytes, says
 
 def test_archives_of_other_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "layer-1.npz", np.ones((2, 2)))
-    with pytest.raises(FileFormatError, match="holds no sparse array, but 'arr_0'"):
+    with pytest.raises(FileFormatError, match="does not hold a sparse array but 'arr_0'"):
         import_network(tmp_path)
     np.savez(tmp_path / "layer-1.npz", shape=np.array([2, 2]), other=np.ones(3))
-    with pytest.raises(FileFormatError, match="holds no sparse array, but 'shape', 'other'"):
+    with pytest.raises(FileFormatError, match="does not hold a sparse array but 'shape', 'other'"):
         import_network(tmp_path).layer(0)
     np.savez(tmp_path / "layer-1.npz", shape=np.array([2, 2, 2]))
     with pytest.raises(FileFormatError, match="holds a 3-D array; weights are 2-D"):
@@ -301,9 +302,11 @@ def test_settings_of_other_sources_are_refused(tmp_path: Path, setting: dict[str
 
 def test_files_are_given_by_their_names(tmp_path: Path) -> None:
     files = [save(tmp_path, 1, FIRST, ".npy").rename(tmp_path / "fc1.npy"), tmp_path / "fc2.npy"]
-    with pytest.raises(FileFormatError, match=r"^2 problems: \S*fc1.npy is not named like .*fc2.npy is not named like"):
+    with pytest.raises(
+        FileFormatError, match=r"^2 problems: \S*fc1.npy must be named like .*fc2.npy must be named like"
+    ):
         import_network(files)
-    with pytest.raises(InputError, match="no file is given"):
+    with pytest.raises(InputError, match="at least one file of weights"):
         import_network([])
 
 
@@ -329,5 +332,5 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, field: str, value: str) -> 
     Network.from_matrices([SECOND]).save(tmp_path / "net")
     manifest = tmp_path / "net" / "network.json"
     manifest.write_text(manifest.read_text().replace('"version": 1', f'"version": 1, "{field}": {value}'))
-    with pytest.raises(FileFormatError, match=f"the field '{field}' is missing or makes no sense"):
+    with pytest.raises(FileFormatError, match=f"the field '{field}' is missing or invalid"):
         Network.load(tmp_path / "net")

@@ -168,9 +168,9 @@ def test_all_problems_of_an_index_are_listed(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"^3 problems: ") as caught:
         import_network(index, layers=CHAIN)
     for says in (
-        "says that model-1.safetensors has the tensor gone, but it has not",
+        "assigns the tensor gone to model-1.safetensors, which does not have it",
         "model-3.safetensors cannot be read",
-        "names '../model-1.safetensors', which is not the name of a file beside it",
+        "names '../model-1.safetensors', which is not the name of a file in its folder",
     ):
         assert says in str(caught.value)
 
@@ -236,8 +236,8 @@ def test_all_problems_of_a_chain_are_listed(tmp_path: Path) -> None:
     for says in (
         "model.safetensors has no fc11.weight; the layers with 2-D weights are fc1, fc2;",
         "fc1.weight is of type I8, but only F64, F32, F16, BF16 are read; convert it",
-        "fc1.bias (5) does not fit the 6 outputs of fc1.weight",
-        "fc10.weight (3 x 5 x 2 x 2) is no matrix of outputs x inputs; only fully connected layers can be imported",
+        "fc1.bias (5) does not match the 6 outputs of fc1.weight",
+        "fc10.weight (3 x 5 x 2 x 2) is not a matrix of outputs x inputs; only fully connected layers can be imported",
         "fc2.weight (5 x 7) takes 7 inputs, but ",
     ):
         assert says in str(caught.value)
@@ -265,19 +265,19 @@ PARTS = compressed(matrix(4, 9), "a")
         (PARTS | {"a.shape": np.array([4, 8, 1])}, "a.shape is not the shape of a matrix"),
         (PARTS | {"a.shape": np.array([4.0, 9.0])}, "a.shape is not the shape of a matrix"),
         (PARTS | {"a.shape": np.array([-4, 9])}, "a.shape is not the shape of a matrix"),
-        (PARTS | {"a.shape": np.array([4, 17])}, "a.bitmask (4 x 2, U8) and a.row_offsets (4) are not those of"),
-        (PARTS | {"a.shape": np.array([2**40, 2**40])}, "are not those of a matrix of 1099511627776 x 1099511627776"),
+        (PARTS | {"a.shape": np.array([4, 17])}, "a.bitmask (4 x 2, U8) and a.row_offsets (4) do not match a matrix"),
+        (PARTS | {"a.shape": np.array([2**40, 2**40])}, "do not match a matrix of 1099511627776 x 1099511627776"),
         (PARTS | {"a.bitmask": PARTS["a.bitmask"].astype(np.int64)}, "a.bitmask (4 x 2, I64) and"),
-        (PARTS | {"a.bitmask": PARTS["a.bitmask"] ^ np.uint8(1)}, "which do not fit the"),
-        (PARTS | {"a.compressed": PARTS["a.compressed"][1:]}, "which do not fit the"),
-        (PARTS | {"a.row_offsets": PARTS["a.row_offsets"][::-1]}, "which do not fit the"),
+        (PARTS | {"a.bitmask": PARTS["a.bitmask"] ^ np.uint8(1)}, "which does not match the"),
+        (PARTS | {"a.compressed": PARTS["a.compressed"][1:]}, "which does not match the"),
+        (PARTS | {"a.row_offsets": PARTS["a.row_offsets"][::-1]}, "which does not match the"),
         (PARTS | {"a.compressed": PARTS["a.compressed"].astype(np.int8)}, "a.weight is of type I8"),
         (PARTS | {"a.weight": matrix(4, 9)}, "a.weight twice"),
         (without(PARTS, "a.row_offsets"), "has no a.weight; the layers with 2-D weights are none"),
-        ({"a.weight_orig": matrix(4, 9), "a.weight_mask": matrix(4, 8)}, "are not of one shape"),
+        ({"a.weight_orig": matrix(4, 9), "a.weight_mask": matrix(4, 8)}, "have different shapes"),
         ({"a.weight_orig": matrix(4, 9)}, "has no a.weight"),
-        ({"a.weight": np.ones((0, 3), np.float32)}, "a.weight (0 x 3) is no matrix"),
-        ({"a.weight": matrix(4, 9), "a.bias": np.ones((4, 1), np.float32)}, "a.bias (4 x 1) does not fit the 4"),
+        ({"a.weight": np.ones((0, 3), np.float32)}, "a.weight (0 x 3) is not a matrix"),
+        ({"a.weight": matrix(4, 9), "a.bias": np.ones((4, 1), np.float32)}, "a.bias (4 x 1) does not match the 4"),
     ],
 )
 def test_wrong_tensors_are_refused(tmp_path: Path, tensors: Tensors, says: str) -> None:
@@ -295,21 +295,22 @@ def test_other_types_are_refused(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     file = saved(tmp_path, model())
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(FileFormatError, match=r"model\.safetensors is damaged, or of another kind"):
+    with pytest.raises(FileFormatError, match=r"model\.safetensors is damaged or of another kind"):
         import_network(file, layers=CHAIN)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("mlp.joblib", b"x\x9c", "mlp.joblib is a pickle, which can run any code"),
-        ("model.bin", b"\x80\x04\x95", "model.bin is a pickle, which can run any code"),
-        ("model.pt", b"PK\x03\x04", "model.pt is a pickle, which can run any code"),
-        ("model.h5", b"\x89HDF\r\n\x1a\n\0", "model.h5 is not a source of networks"),
-        ("weights.npy", b"\x93NUMPY", "weights.npy holds a matrix; name it like layer-1.npy"),
-        ("weights.mtx", b"%%MatrixMarket", "weights.mtx holds a matrix; name it like layer-1.mtx"),
-        ("n1024-l1.tsv", b"1\t1\t1\n", "n1024-l1.tsv is one layer of a Graph Challenge network; give its folder"),
-        ("empty", b"", "empty is not a source of networks"),
+        ("mlp.joblib", b"x\x9c", "mlp.joblib is a pickle, and loading a pickle can run any code"),
+        ("model.bin", b"\x80\x04\x95", "model.bin is a pickle, and loading a pickle can run any code"),
+        ("model.pt", b"PK\x03\x04", "model.pt is a pickle, and loading a pickle can run any code"),
+        ("model.bin", b"PK\x03\x04" + bytes(26) + b"model/data.pkl", "model.bin is a pickle, and loading"),
+        ("model.h5", b"\x89HDF\r\n\x1a\n\0", "model.h5 cannot be imported"),
+        ("weights.npy", b"\x93NUMPY", "weights.npy holds a matrix; to import it, name it"),
+        ("weights.mtx", b"%%MatrixMarket", "weights.mtx holds a matrix; to import it, name it"),
+        ("n1024-l1.tsv", b"1\t1\t1\n", "n1024-l1.tsv is one layer of a Graph Challenge network; import its folder"),
+        ("empty", b"", "empty cannot be imported"),
         ("config.json", b"{}", 'config.json is not an index of safetensors: it has no "weight_map"'),
     ],
 )
@@ -326,13 +327,15 @@ def test_safetensors_are_known_by_their_content(tmp_path: Path) -> None:
 
 def test_folders_of_other_kinds_are_told_apart(tmp_path: Path) -> None:
     saved(tmp_path, model())
-    with pytest.raises(FileFormatError, match=r"give the file itself, such as \S*model\.safetensors$"):
+    with pytest.raises(FileFormatError, match=r"import a safetensors file in it, such as \S*model\.safetensors$"):
         import_network(tmp_path)
     sharded(tmp_path)
-    with pytest.raises(FileFormatError, match=r"give the file itself, such as \S*model\.safetensors\.index\.json$"):
+    with pytest.raises(
+        FileFormatError, match=r"import a safetensors file in it, such as \S*model\.safetensors\.index\.json$"
+    ):
         import_network(tmp_path)
     Network.from_matrices([matrix(2, 2)]).save(tmp_path / "net")
-    with pytest.raises(FileFormatError, match="is a network of this program already"):
+    with pytest.raises(FileFormatError, match="is already a network of this program"):
         import_network(tmp_path / "net")
     with pytest.raises(FileFormatError, match="absent cannot be read: No such file"):
         import_network(tmp_path / "absent")
@@ -343,5 +346,7 @@ def test_settings_of_other_sources_are_refused(tmp_path: Path, setting: dict[str
     file = saved(tmp_path, model())
     with pytest.raises(SettingError, match=rf"{next(iter(setting))} cannot be set for .* which is safetensors"):
         import_network(file, layers=CHAIN, **setting)
-    with pytest.raises(FileFormatError, match="no layer of"):
+    with pytest.raises(FileFormatError, match="at least one layer, but none of"):
         import_network(file, layers=[])
+    with pytest.raises(InputError, match=r"must be a list of names, such as \['fc1', 'fc2'\], not 'fc1,fc2'"):
+        import_network(file, layers="fc1,fc2")

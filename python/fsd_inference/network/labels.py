@@ -1,4 +1,4 @@
-"""Labels: what each output of a network stands for."""
+"""Validation of labels, which say what each output of a network stands for."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def checked_labels(labels: ArrayLike, outputs: int) -> NDArray[Any]:
     Parameters
     ----------
     labels : array_like, shape (outputs,)
-        All texts, all numbers or all truth values, so that they survive in a JSON file.
+        Strings, finite numbers or booleans, all of one type, so that JSON can store them.
     outputs : int
-        How many there must be.
+        Number of outputs.
 
     Raises
     ------
     InputError
-        If there are more or fewer, or they are of another type or of several.
+        If the number of labels is wrong, or they are of another type.
     """
     what = "the labels of a network"
-    given = np.array(labels, dtype=object)  # of mixed types, NumPy would make texts
+    given = np.array(labels, dtype=object)  # NumPy would convert mixed types to strings
     if given.shape != (outputs,):
         raise InputError(f"{what} must be 1-D, one for each of its {outputs} outputs, not of shape {given.shape}")
     listed = [label.item() if isinstance(label, np.generic) else label for label in given]
@@ -37,4 +37,4 @@ def checked_labels(labels: ArrayLike, outputs: int) -> NDArray[Any]:
         if array.dtype.kind in "biuU" or (array.dtype.kind == "f" and np.isfinite(array).all()):
             array.setflags(write=False)
             return array
-    raise InputError(f"{what} must all be texts, finite numbers or truth values, not {shown(listed)}")
+    raise InputError(f"{what} must all be strings, finite numbers or booleans, not {shown(listed)}")

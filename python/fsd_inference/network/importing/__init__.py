@@ -1,1 +1,1 @@
-"""Networks from other people's files and models: matrices, safetensors and scikit-learn, one source a file."""
+"""Import of networks from matrices, safetensors files and scikit-learn models."""

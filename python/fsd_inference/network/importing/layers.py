@@ -1,4 +1,4 @@
-"""Layers made of imported weights: their widths, their activations, and the place of what a layer cannot hold."""
+"""Layers built from imported weights: checks of widths and activations, and the position of invalid values."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Activations: TypeAlias = ActivationLike | Sequence[ActivationLike] | None
 
 
 class ImportedLayers(LayerSource):
-    """Layers that are read from a source when they are asked for.
+    """Layers that are read from files on access.
 
     Parameters
     ----------
     shapes : sequence of (int, int)
-        (n_out, n_in) of each layer; they fit each other.
+        (n_out, n_in) of each layer; widths of consecutive layers match.
     read : callable
-        Returns layer k, or raises InputError with a sentence that says where it is wrong.
+        Returns layer k, or raises InputError with a message that names file or tensor.
     """
 
     def __init__(self, shapes: Sequence[tuple[int, int]], read: Callable[[int], Layer]) -> None:
@@ -37,7 +37,7 @@ class ImportedLayers(LayerSource):
         self._read = read
 
     def layer(self, index: int) -> Layer:
-        """Read layer `index`; one that is wrong also says what is wrong with those after it."""
+        """Read layer `index`; if it is invalid, the error also lists the problems of all later layers."""
         try:
             return self._read(index)
         except InputError as error:
@@ -53,21 +53,21 @@ class ImportedLayers(LayerSource):
 
 
 def width_problems(names: Sequence[str], shapes: Sequence[tuple[int, int] | None], hint: str = "") -> list[str]:
-    """Return what is wrong between neighbouring layers.
+    """Return a message for each pair of consecutive layers whose widths differ.
 
     Parameters
     ----------
     names : sequence of str
-        What messages call each layer's weights.
+        Names of the layers' weights, for messages.
     shapes : sequence of (int, int) or None
-        (n_out, n_in) of each; None where it is not known.
+        (n_out, n_in) of each layer; None where unknown.
     hint : str, optional
-        What to do if all matrices would fit transposed.
+        What to do if all widths would match with the matrices transposed.
     """
     known = [shape for shape in shapes if shape is not None]
     problems = [
-        f"{after} ({_size(second)}) takes {second[1]} inputs, but {before} ({_size(first)}) before it has "
-        f"{first[0]} outputs"
+        f"{after} ({_size(second)}) takes {second[1]} inputs, but the layer before it, {before} "
+        f"({_size(first)}), has {first[0]} outputs"
         for (before, first), (after, second) in pairwise(zip(names, shapes, strict=True))
         if first is not None and second is not None and first[0] != second[1]
     ]
@@ -82,14 +82,14 @@ def each_activation(activations: Activations, layers: int) -> list[Activation]:
     Parameters
     ----------
     activations : Activation, str, sequence of them or None
-        One for all layers, or one per layer; None is relu, and identity for the last layer.
+        One for all layers, or one per layer; None means relu, with identity for the last layer.
     layers : int
-        How many layers there are.
+        Number of layers.
 
     Raises
     ------
     InputError
-        If there are not as many as layers, or one is unknown.
+        If the number of activations is not that of the layers, or one is unknown.
     """
     if activations is None:
         return [*[RELU] * (layers - 1), IDENTITY]
@@ -103,23 +103,23 @@ def each_activation(activations: Activations, layers: int) -> list[Activation]:
 def imported_layer(
     where: str, weights: Any, bias: ArrayLike, activation: Activation, *, transposed: bool = False
 ) -> Layer:
-    """Return a layer; the sentence about what it cannot hold begins with `where` that is.
+    """Build a layer; errors name its source and the position of a value that is not finite.
 
     Parameters
     ----------
     where : str
-        The file, tensor or number of the layer.
-    weights : SparseParts, sparse array or array_like, shape (n_out, n_in)
-        Of shape (n_in, n_out) where they are `transposed`.
+        File, tensor or number of the layer, for messages.
+    weights : SparseParts, sparse array or array_like
+        Shape (n_out, n_in), or (n_in, n_out) if `transposed`.
     bias, activation
-        As `Layer` takes them.
+        As for `Layer`.
     transposed : bool, optional
         Whether rows are inputs.
 
     Raises
     ------
     InputError
-        As `Layer` does; of a value that is not finite, with its output and input.
+        If `Layer` rejects the weights or the bias.
     """
     try:
         matrix = weights.to_csr("the matrix") if isinstance(weights, SparseParts) else weights
@@ -129,12 +129,12 @@ def imported_layer(
 
 
 def layers_from_matrices(weights: Any, biases: Any, activations: Activations) -> list[Layer]:
-    """Return the layers of `Network.from_matrices`, which describes the parameters.
+    """Build the layers of `Network.from_matrices`, which documents the parameters.
 
     Raises
     ------
     InputError
-        That lists all problems.
+        If matrices cannot be the layers of a network; lists all problems.
     """
     matrices = _as_list(weights, "the weights of a network")
     if not matrices:
@@ -161,11 +161,11 @@ def layers_from_matrices(weights: Any, biases: Any, activations: Activations) ->
 
 def _as_list(x: Any, what: str) -> list[Any]:
     if sparse.issparse(x) or isinstance(x, str | bytes):
-        raise InputError(f"{what} must be a list, an entry a layer, not {shown(x)}")
+        raise InputError(f"{what} must be a list with one entry per layer, not {shown(x)}")
     try:
         return list(x)
     except TypeError:
-        raise InputError(f"{what} must be a list, an entry a layer, not {shown(x)}") from None
+        raise InputError(f"{what} must be a list with one entry per layer, not {shown(x)}") from None
 
 
 def _size(shape: tuple[int, int]) -> str:
@@ -173,7 +173,7 @@ def _size(shape: tuple[int, int]) -> str:
 
 
 def _not_finite(weights: Any, bias: ArrayLike, transposed: bool) -> str | None:
-    """Return which weight or bias is not finite in float32, if that is what is wrong with them."""
+    """Return a message about the first weight or bias that is not finite in float32, or None."""
     wrong = "is NaN, infinite or too large for float32; replace it before importing"
     try:
         place = _first_weight(weights)
@@ -182,7 +182,7 @@ def _not_finite(weights: Any, bias: ArrayLike, transposed: bool) -> str | None:
             return f"the weight of output {output} and input {input_} (counted from 0) {wrong}"
         places = np.flatnonzero(_is_not_finite(dense_array(bias, "a bias")))
         return f"the bias of output {places[0]} (counted from 0) {wrong}" if places.size else None
-    except InputError:  # of something else
+    except InputError:  # invalid in another way
         return None
 
 

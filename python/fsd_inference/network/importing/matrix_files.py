@@ -1,4 +1,4 @@
-"""A network as matrix files, a layer each: ``layer-1.npz``, ``layer-1.bias.npy``, ``layer-2.npz``..."""
+"""Reader of networks with one matrix file per layer: ``layer-1.npz``, ``layer-1.bias.npy``, ``layer-2.npz``..."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.importing.layers import (
@@ -23,6 +25,7 @@ from fsd_inference.network.layer import Layer
 from fsd_inference.network.numpy_files import map_npy, read_npz
 
 _WEIGHTS = re.compile(r"layer-(\d{1,9})\.(?:mtx|mtx\.gz|npz|npy)", re.ASCII)
+_MAX_EMPTY = 1 << 24  # rows or columns, even if there are fewer weights
 _BIAS = re.compile(r"layer-(\d{1,9})\.bias\.npy", re.ASCII)
 _LOOKS_LIKE_A_LAYER = re.compile(r"[\W_]*layer.*\.(?:mtx|mtx\.\w+|npz|npy)", re.IGNORECASE)
 
@@ -41,25 +44,25 @@ def is_layer_file(path: Path) -> bool:
 def matrix_layers(
     folder: Path, entries: Iterable[Path], activations: Activations, *, transpose: bool
 ) -> ImportedLayers:
-    """Return the layers in matrix files; each is read on access.
+    """Open the layers in matrix files; each is read on access.
 
     Parameters
     ----------
     folder : Path
-        For messages.
+        Where the files are, for messages.
     entries : iterable of Path
         Named ``layer-N.mtx``, ``.mtx.gz``, ``.npz`` (of ``scipy.sparse.save_npz``) or ``.npy``, outputs x inputs, and
-        ``layer-N.bias.npy`` where a layer has a bias; N counts up from 0 or 1. Other files are ignored; one that
-        looks like a layer but has a different name is an error.
+        ``layer-N.bias.npy`` if a layer has a bias; N counts from 0 or 1. Other files are ignored; a file that looks
+        like a layer but has a different name is an error.
     activations : Activation, str, sequence of them or None
-        As `each_activation` takes them.
+        As for `each_activation`.
     transpose : bool
         Whether the files are inputs x outputs.
 
     Raises
     ------
     InputError
-        That lists all problems of names and shapes.
+        If names or shapes are invalid; lists all problems.
     """
     files = _by_number(entries)
     if not files:
@@ -91,7 +94,7 @@ def matrix_layers(
 
 
 def _by_number(entries: Iterable[Path]) -> list[_LayerFiles]:
-    """Return the files of each layer by number; numbers, unlike names, sort 10 behind 9."""
+    """Return the files of each layer, ordered by the number in their names (10 after 9)."""
     weights: dict[int, Path] = {}
     biases: dict[int, Path] = {}
     problems: list[str] = []
@@ -126,7 +129,7 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 def _shape(file: Path) -> tuple[int, int]:
-    """Return rows and columns of a matrix file without reading its values."""
+    """Read rows and columns of a matrix file, but not its values."""
     shape: Sequence[int]
     if file.suffix == ".npy":
         shape = map_npy(file).shape
@@ -134,7 +137,7 @@ def _shape(file: Path) -> tuple[int, int]:
         named = read_npz(file, only={"shape"}).get("shape")
         if named is not None and named.ndim == 1 and named.dtype.kind in "iu":
             shape = named.tolist()
-        else:  # no sparse array, which is said with the names of what the file holds
+        else:  # raises an error that names what the file holds instead
             shape = saved_parts(read_npz(file), str(file)).shape
     else:
         shape = matrix_market_shape(file)
@@ -146,9 +149,13 @@ def _shape(file: Path) -> tuple[int, int]:
 def _read(file: Path) -> Any:
     if file.suffix == ".npy":
         return map_npy(file)
-    if file.suffix == ".npz":
-        return saved_parts(read_npz(file), str(file))
-    return read_matrix_market(file)
+    matrix: Any = saved_parts(read_npz(file), str(file)) if file.suffix == ".npz" else read_matrix_market(file)
+    if isinstance(matrix, np.ndarray):  # of a dense Matrix Market file
+        return matrix
+    size, weights = max(matrix.shape), matrix.data.size
+    if size > max(_MAX_EMPTY, weights):  # converting it takes memory for each row and column
+        raise FileFormatError(f"{file} has {size} rows or columns, but only {weights} weights; remove the empty ones")
+    return matrix
 
 
 def _bias_problems(layer: _LayerFiles, shape: tuple[int, int] | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Matrix Market files, plain or gzip, read by SciPy; what a header claims is compared with the file's size first."""
+"""Reader of Matrix Market files, plain or gzipped, which checks the header against the file size before SciPy reads."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from scipy.io import mminfo, mmread
 
 from fsd_inference.errors import FileFormatError
 
-_DEFLATE_AT_MOST = 1032  # times smaller than the text
+_MAX_DEFLATE_RATIO = 1032
 
 
 def matrix_market_shape(path: Path) -> tuple[int, int]:
-    """Return rows and columns of a Matrix Market file, having read its header alone.
+    """Read the shape (rows, columns) of a Matrix Market file from its header.
 
     Raises
     ------
     FileFormatError
-        If the file is missing, damaged or of another kind, holds complex numbers, or claims more entries than it can
-        have.
+        If the file is missing, damaged or of another kind, holds complex numbers, or declares more entries than fit in
+        its size.
     """
     with _reading(path):
         rows, columns, entries, form, field, symmetry = mminfo(str(path))
-        size = path.stat().st_size * (_DEFLATE_AT_MOST if path.suffix == ".gz" else 1)
+        size = path.stat().st_size * (_MAX_DEFLATE_RATIO if path.suffix == ".gz" else 1)
     if field == "complex":
-        raise FileFormatError(f"{path} holds complex numbers; save real ones")
+        raise FileFormatError(f"{path} holds complex numbers, but weights must be real")
     stored = entries if form == "coordinate" or symmetry == "general" else entries // 2
     if stored * (4 if form == "coordinate" else 2) > size + 4:  # "1 1\n" or "1\n" at least; the last line may not end
-        raise FileFormatError(f"{path} claims {entries} entries, which it is too small for; it is truncated or damaged")
+        raise FileFormatError(f"{path} declares {entries} entries, but is too small for them; it is truncated")
     return int(rows), int(columns)
 
 
 def read_matrix_market(path: Path) -> Any:
-    """Return the matrix of a Matrix Market file: SciPy's COO, or an array where the file is dense.
+    """Read a Matrix Market file as a SciPy COO matrix, or as an array if the file is dense.
 
     Raises
     ------

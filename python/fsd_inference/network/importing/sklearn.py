@@ -19,19 +19,19 @@ _OUTPUT = ("identity", "softmax", "logistic")  # can be left out: the largest ou
 
 
 def layers_from_estimator(estimator: Any) -> tuple[list[Layer], NDArray[Any] | None]:
-    """Return the layers and labels of `Network.from_sklearn`, which describes them.
+    """Build the layers and labels of `Network.from_sklearn`, which documents them.
 
     Raises
     ------
     InputError
-        For another estimator, or one that is not fitted, has another activation or values that are not finite; lists
-        all problems.
+        For any other estimator, or one that is not fitted, has another activation or values that are not finite;
+        lists all problems.
     """
     kind = next((cls.__name__ for cls in type(estimator).__mro__ if _is_perceptron(cls)), None)
     if kind is None:
         raise InputError(
             f"only scikit-learn's {' and '.join(_ESTIMATORS)} can be imported, not {shown(estimator)}; of a pipeline "
-            "or a search, give the estimator in it"
+            "or a search, import the estimator inside"
         )
     if not hasattr(estimator, "coefs_"):
         raise InputError(f"this {kind} is not fitted; call its fit first")

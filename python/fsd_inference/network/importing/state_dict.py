@@ -1,4 +1,4 @@
-"""A chain of fully connected layers out of a model's state dict in safetensors."""
+"""Import of a chain of fully connected layers from a state dict in safetensors files."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ from fsd_inference.network.importing.layers import (
     width_problems,
 )
 from fsd_inference.network.importing.problems import listed, refuse
-from fsd_inference.network.importing.tensor_files import entries_of, shape_text, tensors_of
+from fsd_inference.network.importing.tensor_files import shape_text, tensors_of
 from fsd_inference.network.importing.weights import FLOATS, ModelTensor, model_tensors
 from fsd_inference.network.layer import Layer
 
 _WEIGHT = ".weight"
-_PERMUTED = 7  # matrices whose orders, 5,040 at most, are all tried
+_PERMUTED = 7  # matrices at most, so that there are no more than 5,040 orders to try
 
 
 def state_dict_layers(
     path: Path, layers: Sequence[str] | None, activations: Activations
 ) -> tuple[ImportedLayers, list[str]]:
-    """Return the layers of a safetensors file and the names of the tensors that are not among them.
+    """Open the layers of a safetensors file; also return the names of the tensors that are left out.
 
     Parameters
     ----------
     path : Path
-        A safetensors file, or the index file of several.
+        A safetensors file, or the index file of several shards.
     layers : sequence of str or None
-        The chain: NAME for the tensors ``NAME.weight``, outputs x inputs, and ``NAME.bias``, if there is one.
+        Names of the layers in order. Layer NAME has the tensors ``NAME.weight``, outputs x inputs, and, if present,
+        ``NAME.bias``.
     activations : Activation, str, sequence of them or None
-        As `each_activation` takes them.
+        As for `each_activation`.
 
     Raises
     ------
     SettingError
-        If `layers` are not given; the message lists the tensors, and the chain if there is but one.
+        If `layers` is None; the message lists the tensors, and proposes a chain if exactly one fits.
     FileFormatError
-        If a file cannot be read, or the layers are no chain; lists all problems.
+        If a file cannot be read, or the layers are not a chain; lists all problems.
     """
     tensors = model_tensors(tensors_of(path))
     if layers is None:
@@ -64,9 +65,9 @@ def state_dict_layers(
 
 
 def _problems(path: Path, tensors: Mapping[str, ModelTensor], layers: Sequence[str]) -> list[str]:
-    """Return why the named layers are no chain."""
+    """Return the reasons why the named layers are not a chain."""
     if not layers:
-        return [f"no layer of {path} is named; a network needs at least one"]
+        return [f"a network needs at least one layer, but none of {path} is named"]
     problems: list[str] = []
     shapes: list[tuple[int, int] | None] = []
     missing = [name for name in layers if name + _WEIGHT not in tensors]
@@ -87,32 +88,32 @@ def _problems(path: Path, tensors: Mapping[str, ModelTensor], layers: Sequence[s
         if len(weight.shape) != 2 or 0 in weight.shape:
             shapes.append(None)
             problems.append(
-                f"{path}: {weight.name} ({shape_text(weight.shape)}) is no matrix of outputs x inputs; "
+                f"{path}: {weight.name} ({shape_text(weight.shape)}) is not a matrix of outputs x inputs; "
                 "only fully connected layers can be imported"
             )
             continue
         shapes.append((weight.shape[0], weight.shape[1]))
-        if bias is not None and (len(bias.shape) > 1 or entries_of(bias.shape) not in (1, weight.shape[0])):
+        if bias is not None and bias.shape not in ((), (1,), (weight.shape[0],)):
             problems.append(
-                f"{path}: {bias.name} ({shape_text(bias.shape)}) does not fit the {weight.shape[0]} outputs of "
+                f"{path}: {bias.name} ({shape_text(bias.shape)}) does not match the {weight.shape[0]} outputs of "
                 f"{weight.name}"
             )
     return [*problems, *width_problems([f"{path}: {name}{_WEIGHT}" for name in layers], shapes)]
 
 
 def _proposal(path: Path, tensors: Mapping[str, ModelTensor]) -> str:
-    """Return the sentence that lists the tensors, and the chain of all matrices if there is exactly one."""
+    """Return a message that lists the tensors, and proposes a chain of all matrices if exactly one fits."""
     shown = [f"{name} ({shape_text(tensor.shape)})" for name, tensor in sorted(tensors.items(), key=_by_nature)]
-    text = f"{path} does not say which layers follow each other, so name them in order with --layers"
+    text = f"{path} does not store the order of its layers; name them in order with --layers"
     chain = _chain(_matrices(tensors))
     if chain is not None:
         names = ",".join(name.removesuffix(_WEIGHT) for name in chain)
-        text += f", such as --layers {names}, which fit each other by width"
+        text += f", such as --layers {names}, whose widths match"
     return f"{text}; its tensors are {listed(shown) or 'none'}"
 
 
 def _matrices(tensors: Mapping[str, ModelTensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all 2-D weights, names in natural order."""
+    """Return the shapes of all 2-D weights, with names in natural order."""
     return {
         name: tensor.shape
         for name, tensor in sorted(tensors.items(), key=_by_nature)
@@ -121,7 +122,7 @@ def _matrices(tensors: Mapping[str, ModelTensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _chain(shapes: Mapping[str, tuple[int, ...]]) -> Sequence[str] | None:
-    """Return all matrices in their order if they fit each other so, or in the only other order in which they do."""
+    """Return all matrices in the given order if their widths match, otherwise in the only order that matches."""
 
     def fits(names: Sequence[str]) -> bool:
         return all(shapes[before][0] == shapes[after][1] for before, after in pairwise(names))
@@ -138,5 +139,5 @@ def _chain(shapes: Mapping[str, tuple[int, ...]]) -> Sequence[str] | None:
 
 
 def _by_nature(item: tuple[str, object]) -> list[tuple[int, str]]:
-    """Return a key that sorts ``fc10`` behind ``fc9``."""
+    """Return a sort key that puts ``fc10`` after ``fc9``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", item[0])]

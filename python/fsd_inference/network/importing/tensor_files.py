@@ -1,9 +1,8 @@
-"""Tensors of safetensors files: one file, or the shards that an index file names."""
+"""Reader of the tensors in a safetensors file, or in the shards that an index file lists."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,13 +29,13 @@ class StoredTensor:
     Attributes
     ----------
     file : Path
-        Where it is.
+        The safetensors file.
     name : str
-        What it is called there.
+        Name of the tensor in the file.
     dtype : str
-        As safetensors names types: "F32", "BF16"...
+        Type as named by safetensors, such as "F32" or "BF16".
     shape : tuple of int
-        Of the array.
+        Shape of the tensor.
     """
 
     file: Path
@@ -45,7 +44,7 @@ class StoredTensor:
     shape: tuple[int, ...]
 
     def read(self) -> NDArray[Any]:
-        """Return the array; bfloat16, which NumPy lacks, as float32, which holds each of its values exactly.
+        """Read the array; bfloat16, which NumPy lacks, is converted to float32, which is exact.
 
         Raises
         ------
@@ -60,7 +59,7 @@ class StoredTensor:
         return (halves.astype(np.uint32) << 16).view(np.float32)
 
     def _raw(self) -> NDArray[np.uint8]:
-        """Return the bytes of a tensor in a file whose header safetensors has checked."""
+        """Read the bytes of a tensor; safetensors has verified the file's header."""
         with _reading(self.file), self.file.open("rb") as stream:
             length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
             begin, end = json.loads(stream.read(length))[self.name]["data_offsets"]
@@ -68,12 +67,12 @@ class StoredTensor:
 
 
 def tensors_of(path: Path) -> dict[str, StoredTensor]:
-    """Return the tensors of a safetensors file, or of those that an index file (``*.safetensors.index.json``) names.
+    """List the tensors of a safetensors file, or of all shards of an index file (``*.safetensors.index.json``).
 
     Raises
     ------
     FileFormatError
-        If a file is missing or damaged, or has not the tensors that the index says; lists all problems.
+        If a file is missing or damaged, or lacks a tensor that the index assigns to it; lists all problems.
     """
     if path.suffix != ".json":
         return _tensors_in(path.absolute())
@@ -84,7 +83,7 @@ def tensors_of(path: Path) -> dict[str, StoredTensor]:
         files.setdefault(file, []).append(name)
     for file, names in files.items():
         if Path(file).name != file:
-            problems.append(f"{path} names {file!r}, which is not the name of a file beside it")
+            problems.append(f"{path} names {file!r}, which is not the name of a file in its folder")
             continue
         try:
             there = _tensors_in(path.absolute().with_name(file))
@@ -92,7 +91,7 @@ def tensors_of(path: Path) -> dict[str, StoredTensor]:
             problems.append(str(error))
             continue
         problems += [
-            f"{path} says that {file} has the tensor {name}, but it has not" for name in names if name not in there
+            f"{path} assigns the tensor {name} to {file}, which does not have it" for name in names if name not in there
         ]
         found |= {name: there[name] for name in names if name in there}
     refuse(problems, FileFormatError)
@@ -100,7 +99,7 @@ def tensors_of(path: Path) -> dict[str, StoredTensor]:
 
 
 def _weight_map(path: Path) -> Mapping[str, str]:
-    """Return the file of each tensor, as an index says."""
+    """Read the file name of each tensor from an index."""
     with _reading(path):
         if path.stat().st_size > _INDEX_BYTES:
             raise FileFormatError(f"{path} is larger than any index of tensors; it is something else")
@@ -114,7 +113,7 @@ def _weight_map(path: Path) -> Mapping[str, str]:
 def _tensors_in(file: Path) -> dict[str, StoredTensor]:
     with _reading(file), safe_open(file, framework="numpy") as tensors:
         found = {}
-        for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+        for name in tensors.keys():  # noqa: SIM118 - not a mapping
             part = tensors.get_slice(name)
             found[name] = StoredTensor(file, name, part.get_dtype(), tuple(part.get_shape()))
         return found
@@ -127,14 +126,9 @@ def _reading(file: Path) -> Iterator[None]:
     except OSError as error:
         raise FileFormatError(f"{file} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{file} is damaged, or of another kind than its name says: {error}") from error
+        raise FileFormatError(f"{file} is damaged or of another kind: {error}") from error
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """Return a shape as people write it: ``64 x 784``."""
-    return " x ".join(map(str, shape)) or "one number"
-
-
-def entries_of(shape: tuple[int, ...]) -> int:
-    """Return how many numbers an array of that shape has."""
-    return math.prod(shape)
+    """Return a shape as text, such as ``64 x 784``."""
+    return " x ".join(map(str, shape)) or "scalar"

@@ -1,11 +1,11 @@
-"""A model's tensors, however they are stored.
+"""Tensors of a model, restored from the forms in which state dicts store them.
 
-- As they are: ``NAME``.
+- Plain: ``NAME``.
 - Pruned by PyTorch: ``NAME_orig`` times ``NAME_mask``.
-- Compressed by compressed-tensors in its format "sparse-bitmask": ``NAME.compressed`` has the values that are not zero,
-  row by row; ``NAME.bitmask`` a bit per weight, the least significant of a byte first, each row padded to whole bytes;
-  ``NAME.row_offsets`` the index of each row's first value; ``NAME.shape`` rows and columns. NAME is ``fc1`` where the
-  tensor is ``fc1.weight``.
+- Compressed by compressed-tensors in its format "sparse-bitmask": ``NAME.compressed`` holds the non-zero values row by
+  row; ``NAME.bitmask`` one bit per weight, least significant bit of a byte first, rows padded to whole bytes;
+  ``NAME.row_offsets`` the index of each row's first value; ``NAME.shape`` rows and columns. NAME is ``fc1`` for the
+  tensor ``fc1.weight``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fsd_inference.errors import FileFormatError
 from fsd_inference.network.importing.tensor_files import StoredTensor, shape_text
 from fsd_inference.network.sparse_arrays import BLOCK_ENTRIES
 
+_INTEGERS = ("I32", "I64")
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 _BITMASK_PARTS = (".compressed", ".bitmask", ".row_offsets", ".shape")
@@ -29,20 +30,20 @@ _BITMASK_PARTS = (".compressed", ".bitmask", ".row_offsets", ".shape")
 
 @dataclass(frozen=True, slots=True)
 class ModelTensor:
-    """A tensor as the model has it.
+    """A tensor of a model.
 
     Attributes
     ----------
     name : str
-        As in the model's state dict.
+        Name of the dense tensor in the model's state dict.
     dtype : str
-        Of its values, as safetensors names types.
+        Type of its values, as named by safetensors.
     shape : tuple of int
-        Of the dense tensor.
+        Shape of the dense tensor.
     stored : tuple of str
-        The names of what it is stored as.
+        Names of the stored tensors that it is restored from.
     read : callable
-        Returns it, as an array or SciPy's CSR.
+        Returns the tensor, as an array or a SciPy CSR array.
     """
 
     name: str
@@ -53,17 +54,17 @@ class ModelTensor:
 
 
 def model_tensors(files: Mapping[str, StoredTensor]) -> dict[str, ModelTensor]:
-    """Return the tensors of a model by name.
+    """Return the tensors of a model, by name.
 
     Parameters
     ----------
     files : mapping of str to StoredTensor
-        What the files hold.
+        All tensors in the model's files.
 
     Raises
     ------
     FileFormatError
-        If parts of a tensor do not fit each other.
+        If the stored parts of a tensor do not match each other.
     """
     found: dict[str, ModelTensor] = {}
     for name in files:
@@ -92,23 +93,26 @@ def _pruned(name: str, files: Mapping[str, StoredTensor]) -> ModelTensor:
     if original.shape != mask.shape:
         raise FileFormatError(
             f"{original.file}: {original.name} ({shape_text(original.shape)}) and {mask.name} "
-            f"({shape_text(mask.shape)}) are not of one shape"
+            f"({shape_text(mask.shape)}) have different shapes"
         )
-    return ModelTensor(
-        name, original.dtype, original.shape, (original.name, mask.name), lambda: original.read() * mask.read()
-    )
+
+    def read() -> NDArray[Any]:
+        with np.errstate(invalid="ignore"):  # infinity times 0: a NaN, which a layer refuses with its position
+            return np.asarray(original.read() * mask.read())
+
+    return ModelTensor(name, original.dtype, original.shape, (original.name, mask.name), read)
 
 
 def _compressed(prefix: str, files: Mapping[str, StoredTensor]) -> ModelTensor:
     values, bits, offsets, shape = (files[prefix + part] for part in _BITMASK_PARTS)
-    sizes = shape.read()
-    if sizes.dtype.kind not in "iu" or sizes.shape != (2,) or (sizes < 1).any():
-        raise FileFormatError(f"{shape.file}: {shape.name} is not the shape of a matrix, two whole numbers")
-    rows, columns = sizes.tolist()
+    is_shape = shape.shape == (2,) and shape.dtype in _INTEGERS
+    rows, columns = shape.read().tolist() if is_shape else (0, 0)
+    if rows < 1 or columns < 1:
+        raise FileFormatError(f"{shape.file}: {shape.name} is not the shape of a matrix, two positive integers")
     if bits.shape != (rows, -(-columns // 8)) or bits.dtype != "U8" or offsets.shape != (rows,):
         raise FileFormatError(
             f"{bits.file}: {bits.name} ({shape_text(bits.shape)}, {bits.dtype}) and {offsets.name} "
-            f"({shape_text(offsets.shape)}) are not those of a matrix of {rows} x {columns}"
+            f"({shape_text(offsets.shape)}) do not match a matrix of {rows} x {columns}"
         )
 
     def read() -> sparse.csr_array:
@@ -121,10 +125,10 @@ def _compressed(prefix: str, files: Mapping[str, StoredTensor]) -> ModelTensor:
 def _decompressed(
     prefix: str, shape: tuple[int, int], stored: StoredTensor, bits: NDArray[np.uint8], offsets: NDArray[np.int64]
 ) -> sparse.csr_array:
-    """Return the matrix whose values are those in `stored`, where `bits` are set."""
+    """Return the matrix with the values in `stored` at the positions set in `bits`."""
     rows, columns = shape
     values = stored.read()
-    if values.dtype == np.float16:  # which SciPy cannot compute with
+    if values.dtype == np.float16:  # not supported by SciPy
         values = values.astype(np.float32)
     counts = np.empty(rows, np.int64)
     places = []
@@ -136,7 +140,7 @@ def _decompressed(
     indptr = np.concatenate([[0], np.cumsum(counts)])
     if values.shape != (indptr[-1],) or not np.array_equal(offsets, indptr[:-1]):
         raise FileFormatError(
-            f"{stored.file}: {prefix}.bitmask has {indptr[-1]} bits, which do not fit the {values.size} values of "
-            f"{stored.name} and {prefix}.row_offsets; the file is damaged, or of another version of the format"
+            f"{stored.file}: {prefix}.bitmask marks {indptr[-1]} values, which does not match the {values.size} of "
+            f"{stored.name} and {prefix}.row_offsets; the file is damaged or of another version of the format"
         )
     return sparse.csr_array((values, np.concatenate(places), indptr), shape=shape)

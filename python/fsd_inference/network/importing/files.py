@@ -1,4 +1,4 @@
-"""Networks from files, whose kind is recognised by what they hold."""
+"""Import of networks from files, whose kind is detected from their content."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fsd_inference.errors import FileFormatError, InputError, SettingError
+from fsd_inference.network.checks import shown
 from fsd_inference.network.file_format import MANIFEST
 from fsd_inference.network.importers import graph_challenge_folder, is_graph_challenge_file
 from fsd_inference.network.importing.layers import Activations
@@ -21,6 +22,8 @@ from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC
 _PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")
 _PICKLE_MAGICS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _MATRIX_MAGICS = (NPY_MAGIC, ZIP_MAGIC, b"%%Matrix")
+_PICKLE_IN_ZIP = b"data.pkl"  # the first member of what torch.save writes
+_HEAD_BYTES = 512
 _HEADER_START = 8  # of safetensors' header, after its length
 
 StrPath = str | os.PathLike[str]
@@ -34,7 +37,7 @@ def import_network(
     transpose: bool = False,
     bias: float | None = None,
 ) -> Network:
-    """Return the network in other people's files; each layer is read when it is asked for.
+    """Open a network stored in another format; each layer is read on access.
 
     Parameters
     ----------
@@ -42,32 +45,33 @@ def import_network(
         One of
 
         - a folder of matrices, or its files: ``layer-1.npz`` (of ``scipy.sparse.save_npz``), ``.npy``, ``.mtx`` or
-          ``.mtx.gz``, ``layer-2.npz``..., numbered on from 0 or 1, outputs x inputs; and ``layer-1.bias.npy`` for
+          ``.mtx.gz``, ``layer-2.npz``..., numbered from 0 or 1, outputs x inputs; and ``layer-1.bias.npy`` for
           layers with a bias;
         - a safetensors file of a state dict, or the index (``*.safetensors.index.json``) of a sharded one;
         - a folder of the Graph Challenge: ``n1024-l1.tsv``, ``n1024-l2.tsv``..., or ``.tsv.gz``.
     layers : sequence of str, optional
-        Of safetensors: the layers in order; ``fc1`` for the tensors ``fc1.weight``, outputs x inputs, and ``fc1.bias``.
+        For safetensors: names of the layers in order. Layer ``fc1`` consists of the tensors ``fc1.weight``,
+        outputs x inputs, and, if present, ``fc1.bias``.
     activations : Activation, "identity", "relu" or sequence of them, optional
-        Of matrices and safetensors: one for all layers, or one for each; relu, and identity for the last layer, if not
-        given.
+        For matrices and safetensors: one for all layers, or one per layer; defaults to relu, with identity for the
+        last layer.
     transpose : bool, optional
-        Of matrices: they are inputs x outputs.
+        For matrices: whether the files are inputs x outputs.
     bias : float, optional
-        Of the Graph Challenge: that of all neurons; its own if not given and the network has an official size.
+        For the Graph Challenge: bias of all neurons; defaults to its own for networks of an official size.
 
     Returns
     -------
     Network
-        Its `origin` says which tensors of a state dict are not part of it.
+        Its `origin` names the tensors of a state dict that were left out.
 
     Raises
     ------
     FileFormatError
-        If a file is missing, damaged or of another kind; lists all problems of names and shapes and, when a layer is
-        read, of values.
+        If a file is missing, damaged or of an unknown kind; lists all problems of names and shapes. On access to a
+        layer, lists all problems of values in it and in later layers.
     SettingError
-        If something is given that is not for this kind of source, or the `layers` of safetensors are not.
+        If a parameter does not apply to this kind of source, or `layers` is missing for safetensors.
 
     Examples
     --------
@@ -79,6 +83,8 @@ def import_network(
     >>> network.widths
     (3, 2, 1)
     """
+    if isinstance(layers, str):
+        raise InputError(f"layers must be a list of names, such as {layers.split(',')}, not {shown(layers)}")
     given = {"layers": layers, "activations": activations, "transpose": transpose or None, "bias": bias}
     if not isinstance(source, str | os.PathLike):
         return _from_matrices([Path(path) for path in source], given)
@@ -107,21 +113,21 @@ def _from_folder(folder: Path, given: Mapping[str, Any]) -> Network:
         return graph_challenge_folder(folder, given["bias"])
     names = sorted(entry.name for entry in entries)
     if MANIFEST in names:
-        raise FileFormatError(f"{folder} is a network of this program already; use it as it is")
+        raise FileFormatError(f"{folder} is already a network of this program; no import is needed")
     tensors = [name for name in names if name.endswith((INDEX_SUFFIX, ".safetensors"))]
     if tensors:
         first = next((name for name in tensors if name.endswith(INDEX_SUFFIX)), tensors[0])
-        raise FileFormatError(f"{folder} is a folder with safetensors; give the file itself, such as {folder / first}")
+        raise FileFormatError(f"{folder} is a folder; import a safetensors file in it, such as {folder / first}")
     return _matrices(folder, entries, given)
 
 
 def _from_matrices(files: list[Path], given: Mapping[str, Any]) -> Network:
     if not files:
-        raise InputError("no file is given; a network needs at least one file of weights")
+        raise InputError("a network needs at least one file of weights, but none is given")
     refuse(
         [
-            f"{file} is not named like layer-1.npz, .npy, .mtx or .mtx.gz, or layer-1.bias.npy, so its place in the "
-            "network is unknown; rename it"
+            f"{file} must be named like layer-1.npz (.npy, .mtx, .mtx.gz) or layer-1.bias.npy, so that its place in "
+            "the network is known; rename it"
             for file in files
             if not is_layer_file(file)
         ],
@@ -138,33 +144,33 @@ def _matrices(folder: Path, files: Iterable[Path], given: Mapping[str, Any]) -> 
 
 
 def _check_given(path: Path, kind: str, given: Mapping[str, Any], *allowed: str) -> None:
-    """Refuse settings that do not apply to this kind of source."""
+    """Raise SettingError for parameters that do not apply to this kind of source."""
     for name, value in given.items():
         if value is not None and name not in allowed:
             raise SettingError(f"{name} cannot be set for {path}, which is {kind}; leave it out")
 
 
 def _check_safetensors(path: Path) -> None:
-    """Refuse a file that is neither safetensors nor an index of them, and say what it is instead."""
+    """Raise FileFormatError for a file that is neither safetensors nor an index of them; name its kind."""
     try:
-        if path.exists() and not path.is_file():  # a named pipe would be waited for
+        if path.exists() and not path.is_file():  # opening a named pipe would block
             raise FileFormatError(f"{path} is neither a file nor a folder")
         with path.open("rb") as stream:
-            head = stream.read(_HEADER_START + 1)
+            head = stream.read(_HEAD_BYTES)
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
-    if path.suffix == ".json" or head[_HEADER_START:] == b"{":
+    if path.suffix == ".json" or head[_HEADER_START : _HEADER_START + 1] == b"{":
         return
-    if path.suffix.lower() in _PICKLES or head.startswith(_PICKLE_MAGICS):
+    if path.suffix.lower() in _PICKLES or head.startswith(_PICKLE_MAGICS) or _PICKLE_IN_ZIP in head:
         raise FileFormatError(
-            f"{path} is a pickle, which can run any code when it is loaded, so it is not read; load it where you trust "
-            "it, and save its tensors with safetensors or hand its estimator to Network.from_sklearn"
+            f"{path} is a pickle, and loading a pickle can run any code; if you trust it, load it in Python and save "
+            "its tensors with safetensors, or import its estimator with Network.from_sklearn"
         )
     if is_graph_challenge_file(path):
-        raise FileFormatError(f"{path} is one layer of a Graph Challenge network; give its folder")
+        raise FileFormatError(f"{path} is one layer of a Graph Challenge network; import its folder")
     if head.startswith(_MATRIX_MAGICS):
-        raise FileFormatError(f"{path} holds a matrix; name it like layer-1{''.join(path.suffixes)} to import it")
+        raise FileFormatError(f"{path} holds a matrix; to import it, name it like layer-1.npz, .npy or .mtx")
     raise FileFormatError(
-        f"{path} is not a source of networks; those are safetensors files, their index files, matrix files named like "
-        "layer-1.npz, and folders of matrices or of the Graph Challenge's TSV files"
+        f"{path} cannot be imported; import a safetensors file or its index, matrix files named like layer-1.npz, or a "
+        "folder of matrices or of the Graph Challenge's TSV files"
     )
