@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.importing.layers import (
@@ -23,6 +23,7 @@ from fsd_inference.network.importing.problems import listed, refuse
 from fsd_inference.network.inputs import saved_parts
 from fsd_inference.network.layer import Layer
 from fsd_inference.network.numpy_files import map_npy, read_npz
+from fsd_inference.network.sparse_arrays import SparseParts
 
 _WEIGHTS = re.compile(r"layer-(\d{1,9})\.(?:mtx|mtx\.gz|npz|npy)", re.ASCII)
 _MAX_EMPTY = 1 << 24  # rows or columns, even if there are fewer weights
@@ -146,11 +147,11 @@ def _shape(file: Path) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> SparseParts | NDArray[Any]:
     if file.suffix == ".npy":
         return map_npy(file)
-    matrix: Any = saved_parts(read_npz(file), str(file)) if file.suffix == ".npz" else read_matrix_market(file)
-    if isinstance(matrix, np.ndarray):  # of a dense Matrix Market file
+    matrix = saved_parts(read_npz(file), str(file)) if file.suffix == ".npz" else read_matrix_market(file)
+    if not isinstance(matrix, SparseParts):
         return matrix
     size, weights = max(matrix.shape), matrix.data.size
     if size > max(_MAX_EMPTY, weights):  # converting it takes memory for each row and column
