@@ -93,13 +93,13 @@ FAULTS = [
         "a line break within a token",
         "",
         {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "tok\nen"},
-        "the AWS session token holds a character that no request can carry",
+        "the AWS session token contains a character that HTTP headers do not allow",
     ),
     (
         "typographic quotes around a secret",
         "",
         {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "“secret”"},
-        "the AWS secret access key holds a character that no request can carry",
+        "the AWS secret access key contains a character that HTTP headers do not allow",
     ),
 ]
 
