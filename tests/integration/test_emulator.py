@@ -79,5 +79,5 @@ def test_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError("ps")
 
     monkeypatch.setattr(subprocess, "run", none)
-    with pytest.raises(StackError, match=f"cannot be told whether process {info.pid} is the emulator"):
+    with pytest.raises(StackError, match=f"cannot be determined whether process {info.pid} is the emulator"):
         stop_emulator(info)

@@ -259,7 +259,11 @@ def test_a_coordinator_that_is_gone(world: World, state: str, seconds: float) ->
 @pytest.mark.parametrize(
     ("refusal", "kind", "message"),
     [
-        (refused("ResourceNotFoundException", 404), StackError, "404 ResourceNotFoundException (no); it is not there"),
+        (
+            refused("ResourceNotFoundException", 404),
+            StackError,
+            "404 ResourceNotFoundException (no); it does not exist",
+        ),
         (refused("AccessDeniedException", 403), NotAllowedError, "must allow lambda:InvokeFunction"),
         (refused("TooManyRequestsException", 429), StackError, "429 TooManyRequestsException (no); the concurrency"),
     ],
@@ -323,7 +327,7 @@ def test_what_no_attempt_could_change_is_refused_at_once(
 
 def test_more_workers_than_the_account_can_run(world: World) -> None:
     world.unreserved = 4
-    with pytest.raises(SettingError, match=r"4 workers and their coordinator .* \(4 without .* at most 3 workers"):
+    with pytest.raises(SettingError, match=r"4 workers and their coordinator .* \(4 unreserved .* at most 3 workers"):
         executor()
     world.unreserved = 5
     executor()
@@ -335,7 +339,7 @@ def test_more_replicas_than_the_account_can_run(world: World) -> None:
     world.unreserved = 7
     one = RunSettings(workers=1)
     with pytest.raises(
-        SettingError, match=r"4 replicas and a coordinator for each .* \(7 without .* at most 3 replicas"
+        SettingError, match=r"4 replicas with a coordinator each .* \(7 unreserved .* at most 3 replicas"
     ):
         executor("serial", one, runs=4)
     executor("serial", one, runs=3)
