@@ -1,4 +1,4 @@
-"""The coordinator function: one attempt at a run."""
+"""The handler of the coordinator function, which carries out one attempt at a run."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from fsd_inference.store.base import Store
 
 
 def handle(event: object, context: Context) -> dict[str, Any]:
-    """Carry out the attempt that an event asks for.
+    """Carry out the attempt that an event requests.
 
     Parameters
     ----------
     event : dict
-        See `RunEvent`.
+        JSON value of a `RunEvent`.
     context : Context
-        Lambda's.
+        Lambda's context of the invocation.
 
     Returns
     -------
     dict
-        The run's status (`RunStatus.to_json`), as it is also stored; ``{"duplicate": true}`` if another invocation
-        carries this attempt out.
+        The run's status (`RunStatus.to_json`), which is also stored; ``{"duplicate": true}`` if another invocation
+        carries out this attempt.
     """
     ends = time.time() + context.get_remaining_time_in_millis() / 1000
     warm = environment()
@@ -59,7 +59,7 @@ def handle(event: object, context: Context) -> dict[str, Any]:
 
 
 def _refuse(store: Store, event: object, error: InputError) -> RunStatus:
-    """Return the status of a run whose event says nothing of use, and store it where the run can be told."""
+    """Return a failed status for an invalid event, and store it if the event names a valid run id."""
     said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
     run = str(said.get("run") or "unknown")
     status = RunStatus(
@@ -82,4 +82,4 @@ def _refuse(store: Store, event: object, error: InputError) -> RunStatus:
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     logs.start(as_json=True)
-    environment()  # while Lambda gives the start-up its own time
+    environment()  # during Lambda's init phase, whose time does not count against the invocation's timeout

@@ -1,4 +1,4 @@
-"""The worker function: one rank of one attempt."""
+"""The handler of the worker functions, which runs one rank of one attempt."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
 
 _END_S = 10.0
-"""Seconds before Lambda's time limit at which a rank gives up, so that it can still tell the others."""
+"""Seconds before Lambda's timeout at which a rank gives up, so that it can still send an abort to the others."""
 _PROGRESS_S = 2.0
-"""Seconds between two notes of rank 0 on how far it is: each is a request that is billed."""
+"""Minimum interval in seconds between two progress updates of rank 0: each is a billed request."""
 
 
 class Context(Protocol):
-    """What Lambda hands to a handler beside the event, as far as it is used here."""
+    """Lambda's context argument of a handler, as far as it is used here."""
 
     aws_request_id: str
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return the milliseconds until Lambda ends the invocation."""
+        """Return the milliseconds left before Lambda ends the invocation."""
 
 
 def handle(event: object, context: Context) -> dict[str, Any]:
@@ -44,19 +44,19 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     Parameters
     ----------
     event : dict
-        See `RankEvent`.
+        JSON value of a `RankEvent`.
     context : Context
-        Lambda's.
+        Lambda's context of the invocation.
 
     Returns
     -------
     dict
-        ``{"rank": r, "result": "done" | "failed" | "duplicate" | "late"}``. How a run ended is in its status.
+        ``{"rank": r, "result": "done" | "failed" | "duplicate" | "late"}``. The outcome of the run is in its status.
 
     Raises
     ------
     FsdError
-        The rank could not begin; the coordinator hears of it from Lambda.
+        The rank could not start; Lambda sends a failure record to the queue that the coordinator reads.
     """
     started = time.time()
     asked = RankEvent.from_json(event)
@@ -73,11 +73,11 @@ def handle(event: object, context: Context) -> dict[str, Any]:
 
 def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log: Log) -> str:
     if started >= asked.spec.deadline:
-        log.line("this event came after the run's deadline", level="WARNING")
+        log.line("this event arrived after the run's deadline", level="WARNING")
         return "late"
     if asked.code != warm.code:
         raise StackUpdatedError(
-            f"rank {asked.rank} has other code than the rank that started it: the stack is being updated; try again",
+            f"rank {asked.rank} has different code than its starter: the stack is being updated; try again",
             rank=asked.rank,
             operation="start",
         )
@@ -124,11 +124,11 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
 
 
 def _progress(store: Store, asked: RankEvent, notes: ThreadPool) -> Callable[[int], None]:
-    """Return what notes in the store how many layers are done, beside the computing and not too often."""
+    """Return an `on_layer` callback that stores the number of completed layers, in the background and rate-limited."""
     due = time.monotonic() + _PROGRESS_S
 
     def write(layers: int) -> None:
-        with suppress(FsdError):  # whoever reads it can do without
+        with suppress(FsdError):  # progress is optional for its readers
             store.put(progress_key(asked.spec.prefix), str(layers).encode())
 
     def on_layer(layers: int) -> None:
@@ -142,4 +142,4 @@ def _progress(store: Store, asked: RankEvent, notes: ThreadPool) -> Callable[[in
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     logs.start(as_json=True)
-    environment()  # while Lambda gives the start-up its own time
+    environment()  # during Lambda's init phase, whose time does not count against the invocation's timeout
