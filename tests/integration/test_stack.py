@@ -299,7 +299,7 @@ def test_credentials_that_expire_are_asked_for_again(monkeypatch: pytest.MonkeyP
     assert source() == source() == Credentials("key", "s", "t")
     assert (tmp_path / "asked").read_text().count("x") > before  # within 10 minutes of their end they are renewed
     monkeypatch.setenv("AWS_PROFILE", "other")
-    with pytest.raises(SettingError, match=r"profile \(other\) could not be found: set AWS_PROFILE to one"):
+    with pytest.raises(SettingError, match=r"profile \(other\) could not be found: set AWS_PROFILE to a profile"):
         Clients("http://127.0.0.1:1")
 
 

@@ -54,7 +54,12 @@ def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
 
 
 FAULTS = [
-    ("no profile", "", {"AWS_PROFILE": "nobody"}, r"profile \(nobody\) could not be found: set AWS_PROFILE to one"),
+    (
+        "no profile",
+        "",
+        {"AWS_PROFILE": "nobody"},
+        r"profile \(nobody\) could not be found: set AWS_PROFILE to a profile",
+    ),
     ("no default profile", "", {"AWS_DEFAULT_PROFILE": "nobody"}, "could not be found"),
     ("a sign-in that was never made", SSO, {"AWS_PROFILE": "signed-in"}, "sign in again, or choose other credentials"),
     ("a file that does not parse", "[profile x\nregion", {}, "Unable to parse config file"),

@@ -1,4 +1,4 @@
-"""A check that the topics, queues and buckets of a stack exist as its description says."""
+"""A check that the topics, queues and buckets of a stack match its description."""
 
 from __future__ import annotations
 

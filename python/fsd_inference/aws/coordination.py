@@ -37,13 +37,13 @@ _END_S = 20.0
 """Seconds before Lambda's timeout by which the ranks must have ended: time to write metrics and status."""
 _GRACE_S = 5.0
 """Seconds after their deadline that ranks may take to end by themselves."""
-_STOP_S = 8.0
+_ABORT_S = 8.0
 """Seconds that aborted ranks may take to write their reports."""
 _LAST_REPORTS_S = 10.0
 """Seconds after rank 0's report to wait for the other reports, which the ranks began to write before it."""
-_LOOK_S = (0.05, 0.25)
+_REPORT_POLL_S = (0.05, 0.25)
 """First and longest interval, in seconds, between two polls for rank 0's report."""
-_LEFT_S = 2.0
+_FORWARDED_S = 2.0
 """Interval in seconds between two polls for a failure record that another coordinator received."""
 _POLL_WAIT_S = 1
 _READERS = 16
@@ -264,15 +264,15 @@ class _Watch:
         """Wait for the end of the attempt; return None once rank 0 has reported, or an error if one is seen first."""
         store, spec = self._use.store, self._spec
         barrier: float | None = launched + spec.settings.clocks.start_s
-        left_due = launched + _LEFT_S
-        pause = _LOOK_S[0]
+        forwarded_due = launched + _FORWARDED_S
+        pause = _REPORT_POLL_S[0]
         while not self._woken.wait(pause):
             if store.stat(spec.report_key(0)) is not None:
                 return None
             now = time.time()
-            if now >= left_due:
-                left_due = now + _LEFT_S
-                self._take_left()
+            if now >= forwarded_due:
+                forwarded_due = now + _FORWARDED_S
+                self._poll_forwarded()
             if barrier is not None and now >= barrier:
                 barrier = None
                 missing = self._missing()
@@ -280,15 +280,17 @@ class _Watch:
                     return _not_started(spec, missing)
             if now > spec.deadline + _GRACE_S:
                 return DeadlineError("the run did not end by its deadline, and rank 0 wrote no report", operation="run")
-            pause = min(1.5 * pause, _LOOK_S[1])
+            pause = min(1.5 * pause, _REPORT_POLL_S[1])
         return self._failed
 
     def _missing(self) -> list[int]:
+        """Return the ranks that have not claimed their places, in ascending order."""
         prefix = self._spec.claim_key(0).rpartition("/")[0] + "/"
         claimed = {int(info.key.rpartition("/")[2]) for info in self._use.store.list(prefix)}
         return sorted(set(range(self._spec.settings.workers)) - claimed)
 
-    def _take_left(self) -> None:
+    def _poll_forwarded(self) -> None:
+        """Note a failure of this attempt that another run's coordinator received and stored."""
         data = self._use.store.get(failure_key(self._spec.prefix))
         failure = None if data is None else parse_failure(data)
         if failure is not None:
@@ -299,18 +301,18 @@ class _Watch:
         while not self._stop.is_set():
             try:
                 for body, receipt in self._failures.receive(_POLL_WAIT_S):
-                    self._hear(body)
+                    self._handle(body)
                     self._failures.delete(receipt)
             except FsdError as error:
                 if not self._stop.is_set():
                     self._note(_as_run_error(error))
                 return
 
-    def _hear(self, body: str) -> None:
+    def _handle(self, body: str) -> None:
         """Handle a failure record: note those of this attempt, forward those of other runs, and end orphaned runs.
 
-        Coordinators compete for the records. One of another run's rank goes to that run's folder, which its coordinator
-        polls; one of a coordinator leaves a run without any, whose final status is written here.
+        Coordinators compete for the records. A record of another run's rank is stored in that run's folder, where its
+        coordinator polls for it. A run whose coordinator failed has none left, so its final status is written here.
         """
         failure, orphan = parse_failure(body), parse_coordinator_failure(body)
         if failure is not None and self._is_ours(failure):
@@ -344,7 +346,7 @@ class _Watch:
 
 def _last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[RankReport]:
     """Return the reports of all ranks, or of those that report before the timeout."""
-    until = time.time() + (_LAST_REPORTS_S if failed is None else _STOP_S)
+    until = time.time() + (_LAST_REPORTS_S if failed is None else _ABORT_S)
     silent = set() if failed is None or failed.rank is None else {failed.rank}
     reports: dict[int, RankReport] = {}
     while True:
@@ -352,7 +354,7 @@ def _last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[
         reports |= {report.rank: report for report in read_reports(store, spec, missing)}
         if silent.issuperset(set(range(spec.settings.workers)) - reports.keys()) or time.time() > until:
             return [reports[rank] for rank in sorted(reports)]
-        time.sleep(_LOOK_S[1])
+        time.sleep(_REPORT_POLL_S[1])
 
 
 def _not_started(spec: RunSpec, missing: Sequence[int]) -> StartError:

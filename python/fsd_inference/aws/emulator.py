@@ -75,14 +75,14 @@ def start_emulator(
                 break
             if not has_waited and time.monotonic() > slow:
                 has_waited = True
-                on_wait(f"the emulated AWS (ministack) has not come up yet; {timeout_s:g} s at most")
+                on_wait(f"the emulated AWS (ministack) has not started yet; waiting up to {timeout_s:g} s")
             time.sleep(0.05)
         code = process.poll()
         log = _last_lines(Path(info.directory, "log"))
         stop_emulator(info)
         if "already in use" not in log or time.monotonic() > deadline:
             break
-    how = f"did not come up within {timeout_s:g} s" if code is None else f"ended at once (exit code {code})"
+    how = f"did not start within {timeout_s:g} s" if code is None else f"ended at once (exit code {code})"
     raise StackError(f"the emulated AWS (ministack) {how}: {log or 'it printed nothing'}")
 
 

@@ -108,7 +108,7 @@ def _error(event: RankEvent, condition: str, answer: Mapping[str, Any]) -> RunEr
     if kind == StackUpdatedError.__name__:
         return StackUpdatedError(text, rank=rank, operation="start")
     if kind.endswith("Error") and not kind.startswith(("Runtime.", "Sandbox.")):  # raised by our handler
-        return RunError(f"rank {rank} could not begin: {text}", rank=rank, operation="start", retryable=False)
+        return RunError(f"rank {rank} could not start: {text}", rank=rank, operation="start", retryable=False)
     return died(rank, f"{_reason(kind, text)}; function of {event.memory_mb} MB")
 
 

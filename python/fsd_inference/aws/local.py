@@ -1,4 +1,4 @@
-"""Stacks on the local machine, each with an emulator of its own or on an endpoint of the user's."""
+"""Creation and deletion of stacks on an emulator that is started for each, or at an endpoint of the user's."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ EMULATOR_REGION = "us-east-1"
 _EMULATOR_CREDENTIALS = Credentials("test", "test")
 _SIGN_IN = "sign in again, or choose other credentials with AWS_PROFILE or --profile"
 _HINTS: dict[type[Exception], str] = {
-    ProfileNotFound: "set AWS_PROFILE to one that your AWS configuration has",
+    ProfileNotFound: "set AWS_PROFILE to a profile of your AWS configuration",
     PartialCredentialsError: "set both the key's id and its secret, or neither",
 }
 

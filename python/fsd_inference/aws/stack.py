@@ -91,7 +91,7 @@ def _functions(value: object) -> FunctionsSpec:
     fields.end()
     sizes = [worker.memory_mb for worker in found.workers]
     if not sizes or sorted(set(sizes)) != sizes:
-        raise FileFormatError("'functions.workers' must list at least one size, each once, the smallest first")
+        raise FileFormatError("'functions.workers' must list at least one size, in ascending order without duplicates")
     for arn in (found.coordinator, *(worker.arn for worker in found.workers)):
         if arn.count(":") < 6 or not arn.startswith("arn:") or arn.split(":")[2] != "lambda":
             raise FileFormatError(f"'functions': {arn!r} is not the ARN of a Lambda function")

@@ -1,4 +1,4 @@
-"""Opening the stores and the channel of a rank that runs as a local process, as its `LaunchSpec` says."""
+"""Opening the stores and the channel that a `LaunchSpec` selects, for a rank that runs as a local process."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ from fsd_inference.usage import Usage
 
 def test_the_pauses_are_those_of_who_pauses() -> None:
     assert coordination._STATUS_S == (client._FIRST_POLL_S, 1.15, client._POLL_S)
-    assert (coordinator._LOOK_S[0], 1.5, coordinator._LOOK_S[1]) == coordination._REPORT_S
+    assert (coordinator._REPORT_POLL_S[0], 1.5, coordinator._REPORT_POLL_S[1]) == coordination._REPORT_S
     assert coordination._FAILURES_S == coordinator._POLL_WAIT_S
-    assert coordination._OTHERS_S == coordinator._LEFT_S == client._PROGRESS_S
+    assert coordination._OTHERS_S == coordinator._FORWARDED_S == client._PROGRESS_S
 
 
 @given(

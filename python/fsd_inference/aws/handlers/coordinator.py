@@ -40,15 +40,15 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     before = warm.meter.snapshot()
     opened = warm.open()
     try:
-        asked = RunEvent.from_json(event)
+        run_event = RunEvent.from_json(event)
     except InputError as error:
         return _refuse(opened.store, event, error).to_json()
-    log = Log(run=asked.spec.run, attempt=asked.spec.attempt, request=context.aws_request_id)
-    log.line("run begins", channel=asked.channel, workers=asked.spec.settings.workers, plan=asked.spec.plan)
+    log = Log(run=run_event.spec.run, attempt=run_event.spec.attempt, request=context.aws_request_id)
+    log.line("run begins", channel=run_event.channel, workers=run_event.spec.settings.workers, plan=run_event.spec.plan)
     resources = Resources(
         warm.clients, opened.stack, opened.digest, opened.runs, warm.meter, warm.plan_reader(opened), warm.code
     )
-    status = Coordination(resources, asked, ends, before).carry_out()
+    status = Coordination(resources, run_event, ends, before).carry_out()
     if status is None:
         log.line("another invocation has this attempt", level="WARNING")
         return {"duplicate": True}
@@ -60,13 +60,13 @@ def handle(event: object, context: Context) -> dict[str, Any]:
 
 def _refuse(store: Store, event: object, error: InputError) -> RunStatus:
     """Return a failed status for an invalid event, and store it if the event names a valid run id."""
-    said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
-    run = str(said.get("run") or "unknown")
+    fields: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
+    run = str(fields.get("run") or "unknown")
     status = RunStatus(
         run=run,
-        attempt=said["attempt"] if isinstance(said.get("attempt"), int) else 0,
-        plan=str(said.get("plan") or "unknown"),
-        channel=str(said.get("channel") or "unknown"),
+        attempt=fields["attempt"] if isinstance(fields.get("attempt"), int) else 0,
+        plan=str(fields.get("plan") or "unknown"),
+        channel=str(fields.get("channel") or "unknown"),
         workers=0,
         samples=0,
         state="failed",

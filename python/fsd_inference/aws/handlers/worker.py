@@ -59,62 +59,68 @@ def handle(event: object, context: Context) -> dict[str, Any]:
         The rank could not start; Lambda sends a failure record to the queue that the coordinator reads.
     """
     started = time.time()
-    asked = RankEvent.from_json(event)
-    spec = asked.spec
-    log = Log(run=spec.run, attempt=spec.attempt, rank=asked.rank, request=context.aws_request_id)
+    rank_event = RankEvent.from_json(event)
+    spec = rank_event.spec
+    log = Log(run=spec.run, attempt=spec.attempt, rank=rank_event.rank, request=context.aws_request_id)
     try:
         warm = environment()
-        result = _run(warm, asked, started, context.get_remaining_time_in_millis() / 1000, log)
+        result = _run(warm, rank_event, started, context.get_remaining_time_in_millis() / 1000, log)
     except FsdError as error:
         log.line(str(error), level="ERROR", kind=type(error).__name__)
         raise
-    return {"rank": asked.rank, "result": result}
+    return {"rank": rank_event.rank, "result": result}
 
 
-def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log: Log) -> str:
-    if started >= asked.spec.deadline:
+def _run(warm: Environment, rank_event: RankEvent, started: float, left_s: float, log: Log) -> str:
+    if started >= rank_event.spec.deadline:
         log.line("this event arrived after the run's deadline", level="WARNING")
         return "late"
-    if asked.code != warm.code:
+    if rank_event.code != warm.code:
         raise StackUpdatedError(
-            f"rank {asked.rank} has different code than its starter: the stack is being updated; try again",
-            rank=asked.rank,
+            f"rank {rank_event.rank} has different code than its starter: the stack is being updated; try again",
+            rank=rank_event.rank,
             operation="start",
         )
     before = warm.meter.snapshot()
-    opened = warm.open(asked.stack)
+    opened = warm.open(rank_event.stack)
     functions = opened.stack.functions
-    function = None if functions is None else functions.worker(asked.memory_mb)
+    function = None if functions is None else functions.worker(rank_event.memory_mb)
     if function is None:
-        raise SettingError(f"stack {opened.stack.name} has no workers of {asked.memory_mb} MB")
+        raise SettingError(f"stack {opened.stack.name} has no workers of {rank_event.memory_mb} MB")
     spec = replace(
-        asked.spec,
-        deadline=min(asked.spec.deadline, started + left_s - _END_S),
-        settings=replace(asked.spec.settings, threads=warm.threads),
+        rank_event.spec,
+        deadline=min(rank_event.spec.deadline, started + left_s - _END_S),
+        settings=replace(rank_event.spec.settings, threads=warm.threads),
     )
     channel = open_channel(
-        warm.clients, opened.stack, opened.runs, asked.channel, spec=spec, rank=asked.rank, lane=asked.lane
+        warm.clients,
+        opened.stack,
+        opened.runs,
+        rank_event.channel,
+        spec=spec,
+        rank=rank_event.rank,
+        lane=rank_event.lane,
     )
     backends = Backends(opened.plans, opened.store, channel, before=before)
-    log.line("rank begins", starter=asked.starter, channel=asked.channel, workers=spec.settings.workers)
+    log.line("rank begins", starter=rank_event.starter, channel=rank_event.channel, workers=spec.settings.workers)
     try:
         with TemporaryFolder("spill") as spill, ThreadPool(1, thread_name_prefix="progress") as notes:
             ended = run_rank(
                 spec=spec,
-                rank=asked.rank,
-                starter=asked.starter,
+                rank=rank_event.rank,
+                starter=rank_event.starter,
                 started=started,
-                load=lambda: load_rank(opened.store, spec, warm.shard(opened, spec, asked.rank), str(spill)),
+                load=lambda: load_rank(opened.store, spec, warm.shard(opened, spec, rank_event.rank), str(spill)),
                 backends=backends,
-                launcher=LambdaLauncher(warm.clients.functions, function.arn, asked, warm.meter),
-                on_layer=_progress(opened.store, asked, notes) if asked.rank == 0 else (lambda _: None),
+                launcher=LambdaLauncher(warm.clients.functions, function.arn, rank_event, warm.meter),
+                on_layer=_progress(opened.store, rank_event, notes) if rank_event.rank == 0 else (lambda _: None),
             )
     finally:
         backends.close()
     if ended is None:
         log.line("another invocation has this rank", level="WARNING")
         return "duplicate"
-    log.rank_metrics(opened.stack.name, asked.channel, ended.report)
+    log.rank_metrics(opened.stack.name, rank_event.channel, ended.report)
     if ended.error is not None:
         error = ended.error
         log.line(str(error), level="ERROR", kind=type(error).__name__, step=error.layer, operation=error.operation)
@@ -123,13 +129,13 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
     return "done"
 
 
-def _progress(store: Store, asked: RankEvent, notes: ThreadPool) -> Callable[[int], None]:
+def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callable[[int], None]:
     """Return an `on_layer` callback that stores the number of completed layers, in the background and rate-limited."""
     due = time.monotonic() + _PROGRESS_S
 
     def write(layers: int) -> None:
         with suppress(FsdError):  # progress is optional for its readers
-            store.put(progress_key(asked.spec.prefix), str(layers).encode())
+            store.put(progress_key(rank_event.spec.prefix), str(layers).encode())
 
     def on_layer(layers: int) -> None:
         nonlocal due
