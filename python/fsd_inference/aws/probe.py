@@ -91,7 +91,7 @@ def _look(clients: Clients, url: str, nonce: str, own: set[str], meter: UsageMet
             action="sqs:ReceiveMessage",
         )
         got.update(answer)
-        if own <= got and len(got) == before:  # all expected messages, and one more receive without unexpected ones
+        if own <= got and len(got) == before:  # all own messages are here, and one more receive brought nothing new
             break
     wrapped = [body for body in got - own if nonce in body and not body.startswith("probe-")]
     foreign = [body for body in got - own if body.startswith(f"probe-{nonce}")]
