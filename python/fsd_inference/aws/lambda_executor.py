@@ -21,6 +21,7 @@ from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
+from fsd_inference.limits import PROGRESS_S, STATUS_BACKOFF
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.usage import Usage, UsageMeter
@@ -30,15 +31,12 @@ _EVENT_AGE_S = 60.0
 """Seconds after which Lambda drops an event that it could not deliver (maximum_event_age_in_seconds)."""
 _GRACE_S = 30.0
 """Seconds after its deadline that a coordinator may take to write the final status."""
-_FIRST_POLL_S, _POLL_S = 0.05, 1.0
 _SLOW_S = 10.0
 """Seconds that a run may wait for its coordinator or for a lane before `on_wait` is called."""
 _WAITS = {
     "": "the coordinator has not started yet: Lambda is starting it, or has no concurrency left for it",
     "waiting": "no lane is free; see fsd runs list",
 }
-_PROGRESS_S = 2.0
-"""Interval in seconds at which rank 0 stores its progress."""
 
 
 class LambdaExecutor:
@@ -243,7 +241,7 @@ class LambdaExecutor:
         """Poll the status until the attempt has ended, and return the final status."""
         spec = event.spec
         state, since, has_waited = "", time.monotonic(), False
-        progress_at, pause = since + _PROGRESS_S, _FIRST_POLL_S
+        progress_at, pause = since + PROGRESS_S, STATUS_BACKOFF.first_s
         while True:
             status = self._status(spec)
             now = time.monotonic()
@@ -257,12 +255,12 @@ class LambdaExecutor:
             if now - since > self._patience(event, state):
                 raise self._overdue(event, state, now - since)
             if state == "running" and now >= progress_at:
-                progress_at = now + _PROGRESS_S
+                progress_at = now + PROGRESS_S
                 self._report_progress(spec, on_layer)
             time.sleep(pause)
             if spec.run not in self._followed:
                 raise AbortedError(f"run {spec.run} was abandoned by its client", operation="run")
-            pause = min(pause * 1.15, _POLL_S)  # short runs are seen to end at once, long ones cost a request a second
+            pause = STATUS_BACKOFF.after(pause)
 
     def _status(self, spec: RunSpec) -> RunStatus | None:
         key = status_key(spec.run)

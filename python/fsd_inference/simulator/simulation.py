@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fsd_inference.channels.base import Expected, Frame, Kind
+from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.engine.messages import (
     Abort,
     Action,
@@ -57,8 +57,6 @@ from fsd_inference.simulator.scenario import Scenario, SimulatedRank, SimulatedR
 from fsd_inference.simulator.services import ChannelModel, Services
 from fsd_inference.simulator.traffic import StepTraffic
 
-_FRAMES = (Frame(Kind.DATA, 0, 0, (0,), b""),)
-"""What the state machine is told that it has to send: how much that is, `StepTraffic` says."""
 _CLAIM_READS = 2  # requests in turn before shard and input: the manifest, and where the input's blocks lie
 
 
@@ -277,7 +275,7 @@ class Simulation:
 
     def _abort(self, rank: Rank, error: RunError) -> None:
         payload = abort_payload(error)
-        told = Arrived(Kind.ABORT, 0, 0, rank.number, 0, 0, 1, payload)
+        told = Arrived(Kind.ABORT, 0, 0, rank.number, 0, complete=True, payload=payload)
         for other in self.ranks:
             if other is not rank:
                 travels = self.draws.latency("publish") + self.draws.latency("receive")
@@ -346,8 +344,7 @@ class Simulation:
                 rank.note(name, *step, start, start + part * stretch)
                 start += part * stretch
         rank.idle_since = now
-        has_frames = phase is not Phase.INTERIOR and bool(rank.plan.sends[step.layer])
-        self.tell(rank, Computed(step, phase, _FRAMES if has_frames else ()))
+        self.tell(rank, Computed(step, phase))
 
     def _store(self, rank: Rank) -> None:
         since, size = self.clock.now, 0.0
@@ -405,7 +402,7 @@ class Simulation:
             rank.early.append(child)
             return
         rank.note("receive", self.layers, 0, self.clock.now, self.clock.now)
-        self.tell(rank, Arrived(Kind.GATHER, self.layers, 0, child, 0, 0, 1))
+        self.tell(rank, Arrived(Kind.GATHER, self.layers, 0, child, 0, complete=True))
 
     def failed(self, rank: Rank, error: ChannelError) -> None:
         """End the run, as a driver does when a request fails."""

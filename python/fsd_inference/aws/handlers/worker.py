@@ -19,14 +19,13 @@ from fsd_inference.aws.status import progress_key
 from fsd_inference.engine.loading import load_rank
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
+from fsd_inference.limits import PROGRESS_S
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
 
 _END_S = 10.0
 """Seconds before Lambda's timeout at which a rank gives up, so that it can still send an abort to the others."""
-_PROGRESS_S = 2.0
-"""Minimum interval in seconds between two progress updates of rank 0: each is a billed request."""
 
 
 class Context(Protocol):
@@ -131,7 +130,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, left_s: float
 
 def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callable[[int], None]:
     """Return an `on_layer` callback that stores the number of completed layers, in the background and rate-limited."""
-    due = time.monotonic() + _PROGRESS_S
+    due = time.monotonic() + PROGRESS_S
 
     def write(layers: int) -> None:
         with suppress(FsdError):  # progress is optional for its readers
@@ -140,7 +139,7 @@ def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callabl
     def on_layer(layers: int) -> None:
         nonlocal due
         if time.monotonic() >= due:
-            due = time.monotonic() + _PROGRESS_S
+            due = time.monotonic() + PROGRESS_S
             notes.submit(write, layers)
 
     return on_layer
