@@ -239,7 +239,7 @@ def test_a_rank_that_never_starts(calls: Caller, pushed: Pushed, inputs: sparse.
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "the event is of version 2, and these functions read 1"),
+        ({"version": 2}, "the event has version 2, and these functions read version 1"),
         ({"plan": "0" * 32}, f"plan {'0' * 32} is not on stack"),
         ({"features": 7}, "the plan takes 1024 features a sample, not 7"),
         ({"memory_mb": 640}, "has no workers of 640 MB; it has 512"),

@@ -58,7 +58,7 @@ def test_a_worker_refuses_an_event_of_another_version(container: Container) -> N
     answer = invoke(container, {"version": 999})
     assert answer.kind == "error"
     assert answer.body["errorType"] == "FileFormatError"
-    assert answer.body["errorMessage"].startswith("the event is of version 999, and these functions read ")
+    assert answer.body["errorMessage"].startswith("the event has version 999, and these functions read version ")
 
 
 @pytest.mark.emulator
@@ -80,7 +80,7 @@ def test_a_coordinator_reads_its_stack_and_stores_what_became_of_a_run(container
         clients.close()
     assert answer.kind == "response"
     assert answer.body["state"] == "failed"
-    assert answer.body["error"]["message"].startswith("the event is of version 999, and these functions read ")
+    assert answer.body["error"]["message"].startswith("the event has version 999, and these functions read version ")
     assert stored is not None
     assert json.loads(stored) == answer.body
 

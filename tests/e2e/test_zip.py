@@ -54,7 +54,7 @@ def test_a_zip_answers_an_invocation_with_nothing_else_installed(fsd: Fsd, tmp_p
             )
             assert program[0] == "-m" or done.returncode == 0, done.stderr
     (answer,) = api.answers
-    assert answer.body["errorMessage"].startswith("the event is of version 999")
+    assert answer.body["errorMessage"].startswith("the event has version 999")
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])

@@ -61,7 +61,7 @@ def test_silent_unless_asked_for(place: Path) -> None:
 def test_verbose_tells_of_attempts(place: Path) -> None:
     begins, ends = infer(place, "--verbose")
     assert begins.endswith("attempt 0 begins: 3 ranks over local")
-    assert ends.endswith("attempt 0 ended: well")
+    assert ends.endswith("attempt 0 ended: success")
 
 
 def test_ranks_log_where_their_starter_does(place: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_named_run_goes_whatever_its_state() -> None:
     run, other = stack.run("3", "running"), stack.run("1", "done")
     assert stack.clean(None, run) == {run}
     assert stack.left() == {other}
-    with pytest.raises(SettingError, match="there is nothing of run"):
+    with pytest.raises(SettingError, match="the stack has no objects of run"):
         stack.clean(None, run)
 
 
