@@ -1,4 +1,4 @@
-//! The path for x86 with AVX-512: 16 lanes; narrow panels go the way of AVX2.
+//! The kernel path for x86 with AVX-512: 16 lanes; narrow panels use the AVX2 path.
 
 use std::arch::x86_64::*;
 

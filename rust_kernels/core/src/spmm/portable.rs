@@ -1,4 +1,4 @@
-//! The path for any processor: plain floats and `f32::mul_add`.
+//! The kernel path for any processor: plain floats and `f32::mul_add`.
 
 use super::body::{Job, Lanes, product};
 use crate::csr::Index;
