@@ -40,7 +40,7 @@ class Delayed(Wrapper):
         self._jitter = jitter
         self._random = random.Random(seed)  # noqa: S311 - draws latencies
         self._order = itertools.count()
-        self._changed = threading.Condition()  # guards all below
+        self._changed = threading.Condition()  # guards all fields below
         self._closed = False
         self._held_sends: list[tuple[float, int, Sequence[Frame], Joined]] = []
         self._held_bodies: list[tuple[float, int, bytes]] = []

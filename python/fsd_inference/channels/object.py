@@ -286,7 +286,7 @@ class ObjectChannel(Channel):
 
 
 _ABORT = "abort"
-_FRAME_BYTES = 16 << 20  # held in memory while it is read
+_FRAME_BYTES = 16 << 20  # a frame is held in memory while it is read
 
 
 @dataclass(slots=True)

@@ -62,7 +62,7 @@ class Pace:
         self._base: float | None = None  # when the previous step was complete
         self._latest: float | None = None  # time of the last arrival
         self._polled: int | None = None
-        self._poll_at: float | None = None  # set by a miss
+        self._poll_at: float | None = None  # set once a poll has found nothing
         self._interval = 0.0
 
     def begin(self, step: Hashable) -> None:

@@ -24,7 +24,7 @@ _LEFT = 56.0
 _RIGHT = 8.0
 _TOP = 18.0
 _LEVELS = 10  # shades of the matrix
-_WRITTEN_CELLS = 8  # rows of a matrix whose cells are large enough to be written into
+_WRITTEN_CELLS = 8  # maximum rows of a matrix whose cells are large enough to contain text
 
 ORDER = ("start", "load", "wait", "unpack", "compute", "pack", "store", "send")
 """Activities in the order of legends."""

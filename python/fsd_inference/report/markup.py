@@ -12,7 +12,7 @@ class Markup(str):
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Markup:
-    """Return an element.
+    """Return an HTML or SVG element.
 
     Parameters
     ----------

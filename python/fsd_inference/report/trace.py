@@ -42,7 +42,7 @@ def _rank(rank: RankReport, origin: float) -> Iterator[dict[str, Any]]:
     yield _named("process_name", pid, 0, f"rank {pid}")
     yield _sorted(pid, pid)
     sends = lanes([each for each in rank.events if each.name in SENDS])
-    # The work of a rank is sequential, so one lane is enough unless clock corrections make intervals overlap.
+    # The work of a rank is sequential, so one lane is enough unless inaccurate clocks make intervals overlap.
     for index, lane in enumerate(lanes(main_track(rank))):
         tid = _WORK if index == 0 else _SENDS + len(sends) + index
         yield _named("thread_name", pid, tid, "work" if index == 0 else f"work {index + 1}")

@@ -144,7 +144,7 @@ impl Panel {
     /// # Safety
     /// The panels must have the layer's columns and rows, the path be supported, and nothing else access these rows.
     unsafe fn product(&self, layer: &Layer, rows: Rows<'_>, block: Range<usize>, path: Path) -> bool {
-        // SAFETY: handed on to the caller.
+        // SAFETY: the caller upholds the same conditions.
         unsafe {
             let finite = match layer.weights().indices() {
                 Indices::U16(indices) => {
@@ -168,7 +168,7 @@ impl Panel {
     /// As `product`.
     unsafe fn clear_padding(&self, rows: Rows<'_>, block: Range<usize>) {
         for at in block {
-            // SAFETY: handed on to the caller.
+            // SAFETY: the caller upholds the same conditions.
             unsafe {
                 self.output.add(rows.get(at) * self.stride + self.count).write_bytes(0, self.stride - self.count)
             };
@@ -179,7 +179,7 @@ impl Panel {
 /// # Safety
 /// As `Panel::product`.
 unsafe fn run<I: crate::csr::Index>(job: &Job<'_, I>, stride: usize, path: Path) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         match path {
             Path::Portable => portable::run(job, stride),

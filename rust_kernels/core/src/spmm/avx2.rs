@@ -72,7 +72,7 @@ lanes!(
 /// # Safety
 /// As `product`; the processor has AVX2 and FMA.
 pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         match stride {
             1 => width::<X1, I, 1, 1, 6, 8>(job),
@@ -95,7 +95,7 @@ pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
 unsafe fn width<S: Lanes, I: Index, const STRIDE: usize, const V: usize, const R: usize, const ONE: usize>(
     job: &Job<'_, I>,
 ) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         if job.one_value() {
             product::<S, I, true, STRIDE, V, ONE>(job)

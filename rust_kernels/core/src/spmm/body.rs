@@ -81,7 +81,7 @@ pub(super) unsafe fn product<
     job: &Job<'_, I>,
 ) -> bool {
     const { assert!(STRIDE.is_multiple_of(V * S::LANES)) };
-    // SAFETY: handed on to the caller; passes cover each row's stride.
+    // SAFETY: the caller upholds the same conditions; passes cover each row's stride.
     unsafe {
         let mut errors = S::splat(0.0);
         for pass in (0..STRIDE).step_by(V * S::LANES) {
