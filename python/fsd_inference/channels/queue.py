@@ -136,7 +136,7 @@ class QueueChannel(Channel):
             _check_retries_are_off(client)
         if len(topics) != math.ceil(workers / RANKS_PER_TOPIC):
             raise SettingError(
-                f"{workers} workers need {math.ceil(workers / RANKS_PER_TOPIC)} topics, one a block of "
+                f"{workers} workers need {math.ceil(workers / RANKS_PER_TOPIC)} topics, one per block of "
                 f"{RANKS_PER_TOPIC} ranks, not {len(topics)}"
             )
         self._settings = settings or QueueSettings()

@@ -104,7 +104,7 @@ def read_input(
     if first is None:
         raise FileFormatError(f"the input object {key} is not in the store; upload the batch again")
     if len(first) < _PREFIX.size or first[:4] != _MAGIC:
-        raise FileFormatError(f"{key} is not an input object")
+        raise FileFormatError(f"{key} is not an input object; upload the batch again")
     _, version, header_length = _PREFIX.unpack_from(first)
     if version != _VERSION:
         raise FileFormatError(

@@ -61,7 +61,7 @@ def run_figures(report: RunReport) -> RunFigures:
     ranks = tuple(sorted(report.ranks, key=lambda rank: rank.rank))
     numbers = [rank.rank for rank in ranks]
     if len(set(numbers)) != len(numbers) or not all(rank < report.parts for rank in numbers):
-        raise FileFormatError(f"the ranks of the report must be different ones of {report.parts}, not {numbers!r:.60}")
+        raise FileFormatError(f"the report must have different ranks below {report.parts}, not {numbers!r:.60}")
     starts = [rank.started for rank in ranks if rank.started is not None]
     ends = [rank.ended for rank in ranks if rank.ended is not None]
     start = max(starts) - report.launch_s if starts else 0.0
