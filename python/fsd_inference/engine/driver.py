@@ -53,13 +53,10 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker
 from fsd_inference.errors import PeerGoneError, ResourceLimitError, RunError, as_run_error
 from fsd_inference.kernels import NonFiniteError, RankState
-from fsd_inference.limits import CONTROL_BYTES, STARTERS
+from fsd_inference.limits import CONTROL_BYTES, LONGEST_POLL_S, STARTERS
 from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool, start
-
-POLL_S = 2.0
-"""Longest single receive in seconds: a rank that fails ends within about this time."""
 
 
 class RankWork(Protocol):
@@ -411,7 +408,7 @@ class Driver:
                     return
                 expected = self._expected
             try:
-                for body in self._channel.receive(expected, POLL_S):
+                for body in self._channel.receive(expected, LONGEST_POLL_S):
                     self._accept(body)
             except PeerGoneError as error:
                 self._fail(error, "receive")  # keep receiving: the abort that explains it may follow

@@ -1,7 +1,6 @@
 """Requests of a run on functions that its ranks do not make: its coordinator's, and its client's.
 
-Both poll, so that their requests follow from how long the run takes; the pauses are those of `aws.coordination` and
-`aws.lambda_executor`.
+Both poll, so that their requests follow from how long the run takes.
 """
 
 from __future__ import annotations
@@ -10,19 +9,11 @@ import math
 from collections import Counter
 
 from fsd_inference.config import RunSettings
+from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF, STATUS_BACKOFF, Backoff
 from fsd_inference.usage import Usage
 
 _STATUSES, _METRICS, _CLAIM = 3, 1, 1
 """Objects that a coordinator writes: the status when it begins, when rank 0 is started, at the end."""
-_REPORT_S = (0.05, 1.5, 0.25)
-"""Pauses of its looks for rank 0's report: the first, by how much each is longer, and the longest."""
-_STATUS_S = (0.05, 1.15, 1.0)
-"""Those of the client's looks at the status."""
-_FAILURES_S = 1.0
-"""How long the coordinator waits at the queue of failures each time."""
-_OTHERS_S = 2.0
-"""How often it looks for what another coordinator has received there; and rank 0 says, and the client reads, how far
-the run is."""
 
 
 def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is_warm: bool) -> Usage:
@@ -36,17 +27,17 @@ def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is
     is_warm : bool
         Whether the functions' environments are there: they have then read the stack's description.
     """
-    workers, tells = settings.workers, math.floor(run_s / _OTHERS_S)
-    looks = round(_looks(max(0.0, wall_s - run_s) / 2, _STATUS_S))  # before the coordinator has written a status
-    heads = round(_looks(run_s, _REPORT_S))
-    polls = math.ceil(run_s / _FAILURES_S)
+    workers, tells = settings.workers, math.floor(run_s / PROGRESS_S)
+    looks = round(_looks(max(0.0, wall_s - run_s) / 2, STATUS_BACKOFF))  # before the coordinator has written a status
+    heads = round(_looks(run_s, REPORT_BACKOFF))
+    polls = math.ceil(run_s / FAILURES_POLL_S)
     # The coordinator reads the stack's description each time; a cold one the manifest, and cold ranks the description.
     reads = 1 if is_warm else 1 + 1 + workers
     requests = Counter(
         {
             "lambda.invoke": 1 + workers,
             "s3.put": _CLAIM + _STATUSES + _METRICS + tells,
-            "s3.get": reads + round(_looks(wall_s, _STATUS_S)) + 2 * tells + 1,
+            "s3.get": reads + round(_looks(wall_s, STATUS_BACKOFF)) + 2 * tells + 1,
             "s3.head": heads,
             "sqs.receive": polls,
         }
@@ -56,7 +47,7 @@ def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is
     return Usage(requests, Counter(requests), misses=looks + tells + heads - 1, empty_polls=polls)
 
 
-def _looks(seconds: float, pauses: tuple[float, float, float]) -> float:
+def _looks(seconds: float, pauses: Backoff) -> float:
     """Return how often someone looks within so many seconds who pauses ever longer."""
     first, growth, longest = pauses
     growing = math.log(longest / first) / math.log(growth)
