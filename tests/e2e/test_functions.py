@@ -245,7 +245,7 @@ def test_a_rank_that_never_starts(calls: Caller, pushed: Pushed, inputs: sparse.
         ({"memory_mb": 640}, "has no workers of 640 MB; it has 512"),
         ({"channel": "queue", "workers": 60}, "has queues for 6 workers, not 60"),
         ({"workers": 40, "branching": 1}, "is 40 levels deep"),
-        ({"workers": 5}, "is of another plan than the run"),
+        ({"workers": 5}, "belongs to another plan than the run"),
     ],
     ids=str,
 )

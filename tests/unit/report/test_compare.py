@@ -63,8 +63,8 @@ def test_one_run_is_summed_up(fsd: Fsd, place: Path) -> None:
     assert said.code == 0
     assert "142" not in said.stdout
     assert "40 sns.publish" in said.stdout
-    assert "were its processes functions" in said.stdout
-    assert "were its processes functions" not in fsd("report", "two").stdout
+    assert "if its processes were functions" in said.stdout
+    assert "if its processes were functions" not in fsd("report", "two").stdout
     assert Path("page.html").read_text() == Path("eight/report.html").read_text()
 
 
