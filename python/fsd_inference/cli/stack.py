@@ -17,9 +17,7 @@ from fsd_inference.errors import InputError, SettingError, StackError
 if TYPE_CHECKING:
     from fsd_inference.stack_description import StackSpec
 
-app = typer.Typer(
-    name="stack", help="Manage the AWS resources of runs: up, down, show, check."
-)
+app = typer.Typer(name="stack", help="Manage the AWS resources of runs: up, down, show, check.")
 
 _DEFAULT = Path("stack.json")
 
