@@ -1,9 +1,10 @@
-"""Kernel rates beside SciPy and a hand-written loop, in one run: ``make bench BENCH=kernel``.
+"""Throughput of the kernels, compared with SciPy and a hand-written C loop: ``make bench BENCH=kernel``.
 
-All rates are GEdges/s: connections of all layers x samples / seconds, dropped samples counted. The loop is
-``../shared/limits/kernel_limit.c`` (or ``$FSD_SHARED/limits``): one core, nothing checked, nothing skipped.
-Every rate is the best of a few rounds, and the rounds of all contestants take turns, so that a busy moment of the
-machine hits none of them alone. Slow contestants (portable, SciPy) get fewer layers and samples; a rate is a rate.
+All rates are GEdges/s: connections of all layers x samples / seconds, including dropped samples. The C loop is
+``../shared/limits/kernel_limit.c`` (or ``$FSD_SHARED/limits``): single-core, without checks, skipping nothing.
+Each rate is the best of a few rounds. The rounds of all implementations are interleaved, so that a busy moment of the
+machine does not affect only one of them. Slow implementations (portable, SciPy) get fewer layers and samples, which
+does not change a rate.
 """
 
 from __future__ import annotations

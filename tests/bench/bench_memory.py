@@ -1,8 +1,8 @@
-"""Predicted memory beside the peak of ranks that run here over sockets: within 20% is wanted.
+"""Predicted peak memory, compared with that of ranks running locally over sockets; the target error is 20%.
 
     python -m tests.bench.bench_memory [--samples 2000]
 
-Predictions are made before each run, from at most a quarter of its inputs.
+Each prediction is made before its run, from at most a quarter of the run's inputs.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""What overlap is worth where frames take time: ``make bench BENCH=overlap``.
+"""Time saved by overlapping computation and communication under latency: ``make bench BENCH=overlap``.
 
-Every frame is held back by a delay (60 ms: half on its way to the service, half from it), over real processes and local
-sockets. Two networks, both random:
+Every frame is delayed (60 ms: half on its way to the service, half from it), over real processes and local sockets.
+There are two networks, both random:
 
-- *local*: a neuron's inputs are its neighbours, so that a rank sends few of its rows (the boundary) and needs few of
-  others'. With overlap the boundary goes first and the other rows are computed while it travels; without, all rows are
-  computed, then sent, and nothing is computed until the service has taken them.
-- *spread*: inputs are anywhere, so that every row is a boundary row and going first gains nothing. What helps here is
-  cutting the batch: one micro-batch computes while another travels.
+- *local*: a neuron's inputs are its neighbours, so a rank sends few of its rows (the boundary) and needs few rows of
+  other ranks. With overlap, boundary rows are computed and sent first, and the other rows are computed while the frames
+  travel. Without overlap, all rows are computed, then sent, and nothing is computed until the service accepts them.
+- *spread*: inputs are anywhere, so every row is a boundary row and sending boundary rows first gains nothing. Here
+  micro-batches help: one computes while another travels.
 
-Seconds are from the moment the last rank had loaded to the end of the last layer, so that starting processes is not
-in them; each is the median of a few rounds in which the contestants take turns.
+Times are in seconds from the moment the last rank has loaded its shard to the end of the last layer, so they exclude
+process startup. Each is the median of a few rounds in which the variants are interleaved.
 """
 
 from __future__ import annotations

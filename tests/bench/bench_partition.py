@@ -1,11 +1,11 @@
-"""What each partitioner makes the workers exchange, and its own time: ``make bench BENCH=partition``.
+"""Communication volume and run time of each partitioner: ``make bench BENCH=partition``.
 
-`row_sends` counts (row, target) pairs over the L-1 exchanges: the inputs are read from the store, not exchanged. The
-paper counts those too, so its partition is shown both ways. Largest sender and receiver are of the worst exchange;
-imbalance is the largest rank's connections over the even share, of the worst layer.
+`row_sends` counts (row, target) pairs over the L-1 exchanges; inputs are read from the store, not exchanged. The paper
+counts inputs too, so its partition is shown both ways. The largest sender and receiver are those of the worst exchange.
+Imbalance is the largest rank's number of connections divided by the mean, in the worst layer.
 
-Rows that several ranks want are packed and sent once where their edges can be merged (`share_rows`). `packed` counts
-the rows of all edges after that, once each: what the bytes of a run follow, while `row_sends` says what is delivered.
+Rows for several ranks are packed and sent once if their edges can be merged (`share_rows`). `packed` counts the rows of
+all edges after merging, each once: it determines the bytes of a run, while `row_sends` counts deliveries.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""What is predicted before each run, beside what the run measured: ``make bench BENCH=predictions``.
+"""Accuracy of predictions made before runs, compared with measurements: ``make bench BENCH=predictions``.
 
-Runs of local processes against one emulated AWS, each frame held back by a delay (60 ms or more), as latency would. For
-each network, number of workers, channel and number of micro-batches, before the run is made, from the plan and half of
-the inputs alone: requests, bytes and cost in closed form (`forecast.counts`), requests and wall time by the simulation
-of hosts that tests have (`tests.support.one_by_one`). The host's cores are shared by all ranks, the emulator and the
-other programs that are busy on it meanwhile: how many these are is looked at during the run, and all that the
-simulation is told of it.
+Runs use local processes and one emulated AWS, with each frame delayed by 60 ms or more to imitate latency. For each
+network, number of workers, channel and number of micro-batches, the prediction is made before the run, from the plan
+and half of the inputs: requests, bytes and cost in closed form (`forecast.counts`), and requests and wall time by the
+tests' simulation of a host (`tests.support.one_by_one`). All ranks, the emulator and other programs share the host's
+cores; the number of other busy programs is measured during the run, and is the simulation's only input from it.
 
-The time of starting, of requests and of messages here, and the receive model (`ReceiveModel`), are fitted first, on
-other networks and numbers of workers than those that are compared. Cost is that of the services, without Lambda's time.
+The times of startup, requests and messages on this host, and the receive model (`ReceiveModel`), are fitted beforehand,
+to other networks and numbers of workers than those compared. Cost is that of the services, without Lambda's time.
 
-Wanted: requests within 10%, bytes within 25%, wall time within 15%.
+Targets: requests within 10%, bytes within 25%, wall time within 15%.
 """
 
 from __future__ import annotations

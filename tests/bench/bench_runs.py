@@ -1,11 +1,11 @@
-"""Whole runs over each channel, beside the figures of the paper's own code: ``make bench BENCH=runs``.
+"""Whole runs over each channel, compared with the paper's own code: ``make bench BENCH=runs``.
 
-Workers are local processes; ``queue`` and ``object`` use one emulated AWS without latency, so wall time is mostly CPU
-time: of the workers, and of the emulator for what they ask of it. Shards are uploaded before the clock starts.
+Workers are local processes. Channels ``queue`` and ``object`` use one emulated AWS without latency, so wall time is
+mostly CPU time of the workers and of the emulator. Shards are uploaded before the clock starts.
 
-The authors' figures are those of their unchanged code with 8 workers and 10,000 inputs against the same emulator on
-another machine (2 cores of a Xeon, no latency). Their counts of requests and bytes hold anywhere; ratios of seconds
-compare two machines of a kind, and say so much.
+The authors' figures were measured with their unmodified code, 8 workers and 10,000 inputs, against the same emulator on
+another machine (2 cores of a Xeon, no latency). Their numbers of requests and bytes are independent of the machine;
+ratios of seconds compare two similar machines, so they are approximate.
 """
 
 from __future__ import annotations

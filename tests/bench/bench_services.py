@@ -1,7 +1,8 @@
-"""What requests take of processors, the callers' and the emulated service's: ``make bench BENCH=services``.
+"""Processor time of requests, at the callers and at the emulated service: ``make bench BENCH=services``.
 
-Several callers ask at a time, through the channels and stores that ranks use, each from a thread of its own. Processor
-time is that of this process and of the emulator's. ``cpu.*`` and ``server.*`` of the timing "emulator" are from here.
+Several callers send requests at a time, each from its own thread, through the channels and stores that ranks use. The
+processor times are those of this process and of the emulator's process. They are the source of the values ``cpu.*`` and
+``server.*`` of the timing "emulator".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How long a thousand workers x 120 layers take to simulate: ``make bench BENCH=simulation``.
+"""Run time of the simulator for a thousand workers and 120 layers: ``make bench BENCH=simulation``.
 
-The network is the Graph Challenge's of 16,384 neurons. Its cut takes no partitioner: the 16 outputs that hear the same
-inputs stay together, and each worker has one such group, or two. Wanted: within 60 s of one core, over either channel.
+The network is the Graph Challenge's with 16,384 neurons. It is divided without a partitioner: the 16 outputs that have
+the same inputs stay together, and each worker has one or two such groups. Target: 60 s of one core on either channel.
 """
 
 from __future__ import annotations

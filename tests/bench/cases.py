@@ -1,4 +1,4 @@
-"""The networks and inputs that the benchmarks of whole runs share."""
+"""Networks and inputs shared by the benchmarks of whole runs."""
 
 from __future__ import annotations
 

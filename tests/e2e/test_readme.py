@@ -1,4 +1,4 @@
-"""README's example runs as it is printed."""
+"""The README's example runs as printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where outputs go, what they leave behind when writing fails, and what is never written to."""
+"""Atomic outputs: where they are written, what a failed write leaves behind, and which paths are refused."""
 
 from __future__ import annotations
 

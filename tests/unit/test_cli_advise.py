@@ -1,4 +1,4 @@
-"""`fsd advise`: answers on small networks, plots, plans that are kept, and one line for what makes no sense."""
+"""`fsd advise`: results for small networks, plots, cached plans, and one-line errors for invalid settings."""
 
 from __future__ import annotations
 

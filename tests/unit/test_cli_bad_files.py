@@ -1,4 +1,4 @@
-"""Damaged files given to the commands of costs: one line that names the file and the field, and nothing is written."""
+"""Corrupt files given to the cost commands: one-line errors that name file and field, and no output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fsd infer`: answers, files, and what it says of inputs that cannot be used."""
+"""`fsd infer`: outputs, files, and errors for invalid inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command that writes does with links, pipes, places that it may not write to, and full disks."""
+"""Output paths of every command that writes: links, pipes, missing permissions and full disks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fsd simulate` and `fsd calibrate`: results, files, and bad input."""
+"""`fsd simulate` and `fsd calibrate`: results, files, and invalid input."""
 
 from __future__ import annotations
 

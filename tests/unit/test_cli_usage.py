@@ -1,4 +1,4 @@
-"""Help, version and wrong flags: what `fsd` says before it does anything."""
+"""Help, version and wrong flags: what `fsd` prints before it does anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the errors that ranks report is the one that the user sees."""
+"""Which of the errors that ranks report is shown to the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events and statuses: what is written comes back, also through JSON; whatever is wrong is one clear line."""
+"""Events and statuses: round trips through JSON, and one-line errors for invalid ones."""
 
 from __future__ import annotations
 

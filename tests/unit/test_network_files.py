@@ -1,4 +1,4 @@
-"""The stored network: whole round trips, whole or absent writes, and damage of every kind."""
+"""The network file format: round trips, atomic writes, and corruption of every kind."""
 
 import itertools
 import json

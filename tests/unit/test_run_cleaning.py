@@ -1,4 +1,4 @@
-"""Which runs cleaning takes for ended, by their status and by the store's time alone."""
+"""Which runs cleaning considers ended, by status and by the store's clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stack.json: what is written comes back; whatever is wrong with it is one clear line."""
+"""The stack.json format: round trips, and one-line errors for invalid files."""
 
 from __future__ import annotations
 

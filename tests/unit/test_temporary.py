@@ -1,4 +1,4 @@
-"""Temporary folders: gone with their owner however it ends, and nothing else ever is."""
+"""Temporary folders: removed with their owner however it ends, and no other folder is removed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Make the tables and figures of docs/comparisons.md, and the decision tables of docs/choosing.md.
+"""Generator of the tables and figures of docs/comparisons.md, and of the decision tables of docs/choosing.md.
 
     python -m tests.bench.comparisons [--only channels] [--neurons 1024 4096] [--docs docs] [--cache .work/plans]
 
-Cutting the networks takes an hour or so the first time; cuts are kept in --cache.
+Partitioning the networks takes about an hour the first time; the plans are cached in --cache.
 """
 
 from __future__ import annotations

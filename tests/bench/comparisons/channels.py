@@ -1,6 +1,7 @@
-"""Queue against object as the workers and the bytes a pair grow: where their costs and times cross.
+"""Break-even points between `queue` and `object` in cost and time, by number of workers and bytes per pair of ranks.
 
-Of an exchange in which every rank sends as much to every other one; what a run does once is left out.
+The comparison is of one exchange in which every rank sends the same amount to every other rank; what a run does only
+once is excluded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The decision tables of docs/choosing.md: the best option of each kind, as `fsd advise` ranks them."""
+"""Decision tables of docs/choosing.md: the best option of each variant, as ranked by `fsd advise`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of docs/comparisons.md."""
+"""Figures of docs/comparisons.md, drawn with matplotlib."""
 
 from __future__ import annotations
 

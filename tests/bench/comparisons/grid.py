@@ -1,4 +1,4 @@
-"""Predicted cost and time over the size of the network, the workers and the batch, beside the paper's measured runs."""
+"""Predicted cost and time by network size, workers and batch size, compared with the paper's measured runs."""
 
 from __future__ import annotations
 

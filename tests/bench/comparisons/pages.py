@@ -1,4 +1,4 @@
-"""Tables and figures of a page of docs: each table stands between two marks, and is made anew there."""
+"""Generated tables and figures of documentation pages: each table is replaced between two markers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions against servers over the queries of a day: what each costs a day, and from how many a server is cheaper."""
+"""Daily cost of functions and servers by queries a day, and the break-even points."""
 
 from __future__ import annotations
 

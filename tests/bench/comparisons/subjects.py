@@ -1,4 +1,4 @@
-"""The networks that are compared, their inputs, and cuts of them; cutting takes minutes, so cuts are kept."""
+"""Networks of the comparisons, with their inputs and cached partitions (partitioning takes minutes)."""
 
 from __future__ import annotations
 

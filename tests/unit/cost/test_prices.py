@@ -1,4 +1,4 @@
-"""Price tables: the package's own, a user's file, tiers, and what is wrong with a file in one line."""
+"""Price tables: the package's own and users' files, tiers, and one-line errors for invalid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timing fitted on runs: what simulated runs were made with is found again."""
+"""Fitting of timing to runs: the timing of simulated runs is recovered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timing: the package's sets, users' files, latencies; kernel rates and functions' speeds."""
+"""Timing files: the package's sets, users' files, latencies, kernel rates and function speeds."""
 
 from __future__ import annotations
 
