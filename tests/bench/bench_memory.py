@@ -18,7 +18,7 @@ from fsd_inference.forecast.partitioned import Partitioned
 from fsd_inference.network import Network, digits
 from fsd_inference.network.graph_challenge import graph_challenge
 
-_CASES = (  # kind, neurons, layers, share of the samples, P, micro-batches: none of them is among the runs of the fit
+_CASES = (  # kind, neurons, layers, fraction of samples, P, micro-batches; none was used for the fit
     ("random", 384, 14, 3.0, 5, 1),
     ("random", 640, 9, 1.5, 1, 1),
     ("random", 640, 9, 1.5, 6, 2),

@@ -32,12 +32,12 @@ from fsd_inference.partitioning import partition
 from tests.support.runs import same, serial, session
 
 CONNECTIONS = 32
-REACH = 256  # a local neuron's inputs are at most this far away
+REACH = 256  # maximum distance of a neuron's inputs in the local network
 WORKERS = 2
 
 
 def local_network(neurons: int, layers: int) -> fsd.Network:
-    """Return `random`'s weights and biases with the connections drawn from each neuron's neighbours."""
+    """Return a network with the weights and biases of `random`, but connections to random neighbours of each neuron."""
     rng = np.random.default_rng(1)
     near = np.clip(np.arange(neurons) - REACH, 0, neurons - 2 * REACH)
     made = []
@@ -51,14 +51,14 @@ def local_network(neurons: int, layers: int) -> fsd.Network:
 
 
 def layers_s(report: fsd.RunReport) -> float:
-    """Return the seconds from the last rank's loading to the end of the last layer."""
+    """Return the seconds from the end of loading of the last rank to the end of the last layer."""
     events = [event for rank in report.ranks for event in rank.events]
     loaded = max(end for name, *_, end in events if name == "load")
     return float(max(end for name, *_, end in events if name in {"boundary", "interior", "all"}) - loaded)
 
 
 def measure(network: fsd.Network, x: sparse.csr_array, options: argparse.Namespace) -> Table:
-    """Return the seconds of a network with and without overlap, by micro-batches."""
+    """Return a table of a network's seconds with and without overlap, by micro-batches."""
     expected = serial(network, x)
     seconds: dict[tuple[int, bool], list[float]] = defaultdict(list)
     wall: dict[tuple[int, bool], list[float]] = defaultdict(list)
