@@ -1,4 +1,4 @@
-"""Which runs cleaning considers ended, by status and by the store's clock."""
+"""The choice of runs that cleaning considers ended, by status and by the store's clock."""
 
 from __future__ import annotations
 
