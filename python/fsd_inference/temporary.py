@@ -76,7 +76,7 @@ class TemporaryFolder:
     SettingError
         There is no writable directory for temporary files.
     OutputError
-        The directory for temporary files is full.
+        The directory for temporary files is full, or a limit of this process is reached.
     """
 
     def __init__(self, what: str) -> None:
