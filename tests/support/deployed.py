@@ -164,7 +164,7 @@ def _emulated(granted: dict[str, Any]) -> str:
     for statement in granted["Statement"]:
         actions = [EMULATED_ACTIONS[action] for action in statement["Action"] if action in EMULATED_ACTIONS]
         resources = statement["Resource"]
-        if statement["Sid"] == "Logs":  # AWS needs ":*" after the ARN of a log group, the emulator forbids it
+        if statement["Sid"] == "Logs":  # AWS needs ":*" after the ARN of a log group, the emulator expects none
             actions, resources = statement["Action"], [arn.removesuffix(":*") for arn in resources]
         if actions:
             statements.append({"Effect": "Allow", "Action": actions, "Resource": resources})

@@ -30,7 +30,7 @@ def show(region: Region = "us-east-1", prices: PricesFile = None, as_json: Json 
     ]
     notes = "\n".join(f"source {number}: {source}" for number, source in enumerate(sources, 1))
     Output(as_json).result(
-        found.to_json(), table(f"USD, {found}", ("price", "from, a month", "USD", "for a", "source"), rows), notes
+        found.to_json(), table(f"USD, {found}", ("price", "tier from (a month)", "USD", "per", "source"), rows), notes
     )
 
 

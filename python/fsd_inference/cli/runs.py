@@ -43,7 +43,7 @@ def list_(
     with _opened(stack) as (_, stores, table_of_lanes):
         statuses = read_statuses(stores[0], last)
         lanes = [] if table_of_lanes is None else table_of_lanes.look()
-    columns = ("run", "state", "channel", "P", "samples", "when (UTC)", "seconds", "error")
+    columns = ("run", "state", "channel", "P", "samples", "received (UTC)", "seconds", "error")
     rows = (
         (
             status.run[:12],
@@ -188,7 +188,7 @@ def _facts(status: RunStatus, metrics: RunMetrics | None) -> list[tuple[str, obj
     rows: list[tuple[str, object]] = [
         ("run", f"{status.run}, attempt {status.attempt}"),
         ("state", status.state),
-        ("what", f"{status.channel}, {status.workers} workers, {status.samples:,} samples, {status.layers} layers"),
+        ("settings", f"{status.channel}, {status.workers} workers, {status.samples:,} samples, {status.layers} layers"),
         ("plan", status.plan),
         ("began", f"{datetime.fromtimestamp(status.received, UTC):%Y-%m-%d %H:%M:%S} UTC"),
     ]
