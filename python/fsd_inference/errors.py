@@ -14,7 +14,7 @@
     │   └── PeerGoneError       the process of another rank has ended; its cause is reported separately
     ├── LaneError               no lane could be leased, or a lease was lost
     ├── ResourceLimitError      the machine refuses another thread, process or open file
-    ├── StackError              the deployed resources are missing or differ from their description
+    ├── StackError              a stack's resources are missing, wrong or do not respond
     │   └── NotAllowedError     a service denied access: credentials or policy
     └── RunError                a run failed; names rank, layer and operation
         ├── NumericError        a value is not finite; names layer and neuron
@@ -109,7 +109,7 @@ class ResourceLimitError(FsdError):
 
 
 class StackError(FsdError):
-    """The deployed resources are missing or differ from their description."""
+    """A stack's resources are missing, not as described or do not respond, or the emulator did not start."""
 
 
 class NotAllowedError(StackError):
@@ -162,7 +162,7 @@ class NumericError(RunError):
 
 
 class StartError(RunError):
-    """A rank did not report its start before the start clock expired."""
+    """A rank or the coordinator did not report its start before the start clock expired."""
 
     retryable = True
 
