@@ -1,4 +1,4 @@
-"""What every store must do; `memory`, `directory` and `s3` run the same tests."""
+"""Conformance tests of the store contract, run for `memory`, `directory` and `s3`."""
 
 from __future__ import annotations
 

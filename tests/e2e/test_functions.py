@@ -1,6 +1,6 @@
 """The Lambda handlers under AWS's own runtime client, as functions of an emulated stack.
 
-Each invocation in flight is a process of its own; ranks start each other through the emulator's Invoke API.
+Each concurrent invocation is a separate process; ranks start each other through the emulator's Invoke API.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The image that docker/build made answers Lambda's invocations, and holds what it should and nothing else.
+"""The container image of docker/build: it answers Lambda's invocations and contains only the expected files.
 
-`make e2e` builds it and names it in FSD_IMAGE.
+`make e2e` builds the image and sets FSD_IMAGE to its name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sessions and the command line against functions: push, infer, and what happens when something is killed."""
+"""Sessions and the command line on functions: push, infer, and recovery when a process is killed."""
 
 from __future__ import annotations
 

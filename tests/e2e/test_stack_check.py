@@ -1,4 +1,4 @@
-"""`fsd stack check` and `fsd runs` on a stack with functions: what they find, say, and leave alone."""
+"""`fsd stack check` and `fsd runs` on a stack with functions: what they find, print and must not change."""
 
 from __future__ import annotations
 

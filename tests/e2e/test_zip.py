@@ -1,6 +1,6 @@
-"""`fsd package zip` with its real libraries: a function that runs here, and the right wheels for other targets.
+"""`fsd package zip` with its real libraries: a function that runs on this machine, and the wheels for other targets.
 
-`make e2e` asks for it, since it downloads what is locked.
+It downloads the locked libraries, so it runs only under `make e2e`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The emulator that a session starts: what it gets of the environment, and what is said when it does not start."""
+"""The emulator process that a session starts: its environment, and the errors if it does not start."""
 
 from __future__ import annotations
 

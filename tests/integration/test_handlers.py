@@ -1,4 +1,4 @@
-"""The handlers called in this process: what they leave behind, and what they keep for the next run."""
+"""The Lambda handlers called in this process: what they leave behind, and what they cache for the next run."""
 
 from __future__ import annotations
 

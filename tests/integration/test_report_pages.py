@@ -1,4 +1,4 @@
-"""Report pages in a real browser: drawn, dark and light, without a word on the console."""
+"""Report pages in a real browser: rendered in dark and light mode without console messages."""
 
 from __future__ import annotations
 

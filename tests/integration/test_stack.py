@@ -1,4 +1,4 @@
-"""A stack on the emulator: made, used, described, looked after, and deleted again."""
+"""The life cycle of a stack on the emulator: created, used, described, checked and deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AWS configurations: each fault is one line, and an emulator of our own reads none of them."""
+"""AWS configurations: each mistake is a one-line error, and our own emulator ignores all of them."""
 
 from __future__ import annotations
 

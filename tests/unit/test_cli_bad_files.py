@@ -1,4 +1,4 @@
-"""Damaged files given to the commands of costs: one line that names the file and the field, and nothing is written."""
+"""Corrupt files given to the cost commands: one-line errors that name file and field, and no output."""
 
 from __future__ import annotations
 
@@ -252,13 +252,13 @@ def test_wrong_traces(failed: Callable[[str], str], folder: Path, trace: bytes, 
         ("advise net --batch 0", "samples must be 1 to 1,000,000,000, not 0"),
         ("advise net --batch 99999999999999999999", "samples must be 1 to 1,000,000,000"),
         ("advise net --batch 5 --input wide.npz", "wide.npz has 30 features per sample, but the network takes 24"),
-        ("advise net --batch 5 --deadline parsecs", "--deadline must be a number and ms, s, m or h"),
+        ("advise net --batch 5 --deadline parsecs", "--deadline must be a number with a unit of ms, s, m or h"),
         ("advise net --batch 5 --deadline 0", "a deadline must be more than 0 seconds"),
         ("advise net --batch 5 --budget nan", "a budget must be more than 0 dollars a query, not nan"),
         ("advise net --batch 5 --queries-per-day 0", "more than 0 queries a day"),
         ("advise net --batch 5 --most-workers 1001", "most_workers must be 1 to 1,000, not 1,001"),
         ("advise net --batch 5 -o nowhere/plot.png", "nowhere is not a directory; make it first"),
-        ("advise net --batch 5 -o empty", "empty is a directory, but a file is to be written there"),
+        ("advise net --batch 5 -o empty", "empty is a directory, but the output is a file"),
         ("advise empty --batch 5", "empty is not a network"),
         ("study net --pattern bursty --queries-per-day 0", "a day must have more than 0 queries"),
         ("study net --pattern bursty --queries-per-day 1e9", "and 1,000,000 at most: not 1e+09"),
@@ -274,7 +274,7 @@ def test_wrong_traces(failed: Callable[[str], str], folder: Path, trace: bytes, 
         ("simulate net --samples 0", "--samples"),
         ("simulate net --samples 5 --region mars-1 --report simulated", "there are no prices of region 'mars-1'"),
         ("simulate net --samples 5 --report net", "NETWORK and report are both net"),
-        ("simulate net --samples 5 --report run/report.json", "is a file, but a directory is to be written there"),
+        ("simulate net --samples 5 --report run/report.json", "is a file, but the output is a directory"),
         ("simulate net --samples 5 --report nowhere/run", "nowhere is not a directory"),
         ("simulate net wide.npz", "wide.npz has 30 features per sample, but the network takes 24"),
         ("simulate --launch --report simulated", "--launch takes no network and writes no report"),

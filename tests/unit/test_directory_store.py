@@ -1,4 +1,4 @@
-"""What is particular to the directory store, and to opening stores."""
+"""Behaviour specific to the directory store, and opening of stores."""
 
 from __future__ import annotations
 

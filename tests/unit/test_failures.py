@@ -1,4 +1,4 @@
-"""What the records of Lambda's on-failure destination are taken for."""
+"""Interpretation of records of Lambda's on-failure destination."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A low limit of open files: the right answer, or one line that says what there was too much of."""
+"""Low limits on open files: the right outputs, or a one-line error that names the limit."""
 
 from __future__ import annotations
 

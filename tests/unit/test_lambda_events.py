@@ -1,4 +1,4 @@
-"""Events and statuses: what is written comes back, also through JSON; whatever is wrong is one clear line."""
+"""Events and statuses: round trips through JSON, and one-line errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_rank_event_comes_back_and_leads_to_its_children() -> None:
         ({"channel": "serial"}, "channel 'serial' takes a plan for 1 worker, not 4"),
         ({"stall_s": 0}, "clock stall_s must be a positive number"),
         ({"lane_wait_s": -1}, "'lane_wait_s' must be a number of seconds"),
-        ({"colour": "red"}, "'colour' is not known here"),
+        ({"colour": "red"}, "'colour' is an unknown field"),
         ({"plan": None}, "'plan' must be a string, not None"),
     ],
     ids=str,

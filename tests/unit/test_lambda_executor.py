@@ -1,4 +1,4 @@
-"""Attempts on functions, with a coordinator that is a function of the test, in virtual time."""
+"""Attempts on functions, with a fake coordinator, under virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logging: silent unless asked for, with run and rank in each record, from ranks too."""
+"""Logging: silent by default, with run and rank in each record, also in the processes of ranks."""
 
 from __future__ import annotations
 

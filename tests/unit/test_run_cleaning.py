@@ -1,4 +1,4 @@
-"""Which runs cleaning takes for ended, by their status and by the store's time alone."""
+"""The choice of runs that cleaning considers ended, by status and by the store's clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the channel over sockets has: processes that start late, die, or send nonsense."""
+"""Behaviour specific to the local channel (sockets): processes that start late, die or send invalid data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue channel without a service: packing, encoding, partial failures, waits."""
+"""The queue channel without a service: packing, encoding, partial failures and waits."""
 
 from __future__ import annotations
 

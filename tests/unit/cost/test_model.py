@@ -1,4 +1,4 @@
-"""The cost model: by hand, properties, and the paper's own figures."""
+"""The cost model: examples computed by hand, properties, and the paper's figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Price tables: the package's own, a user's file, tiers, and what is wrong with a file in one line."""
+"""Price tables: the package's own and users' files, tiers, and one-line errors for invalid files."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_users_file_reads_back(tmp_path: Path) -> None:
         (lambda v: v.update(currency="EUR"), "'currency' must be 'USD', not 'EUR'"),
         (lambda v: v.update(version=2), "version 2 are not known"),
         (lambda v: v.update(format="fsd-stack"), "'format' must be 'fsd-prices'"),
-        (lambda v: v.update(surprise=1), "'surprise' is not known here"),
+        (lambda v: v.update(surprise=1), "'surprise' is an unknown field"),
         (lambda v: v.pop("region"), "'region' is missing"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What coordinator and client ask for: their own pauses, and as many looks as these make."""
+"""Predicted requests of coordinator and client, from the pauses of their own polling loops."""
 
 from __future__ import annotations
 

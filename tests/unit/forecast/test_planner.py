@@ -1,4 +1,4 @@
-"""The planner: options beside a plain search, limits, memory, and what is kept of long plans."""
+"""The planner: its options compared with exhaustive search, limits, memory, and cached plans."""
 
 from __future__ import annotations
 

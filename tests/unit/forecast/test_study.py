@@ -1,4 +1,4 @@
-"""A day's queries: traces, draws, warm environments, waiting for a server, and `fsd study`."""
+"""The study of a day's queries: traces, random generation, warm environments, queueing for a server, `fsd study`."""
 
 from __future__ import annotations
 

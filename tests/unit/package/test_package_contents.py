@@ -1,4 +1,4 @@
-"""What a function's zip consists of: the lock, our package for the right machine, and pip's refusals in one line."""
+"""Contents of a function's zip: locked libraries, the package for the target, and one-line errors from pip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reports say is checked before it is drawn; what older releases did not say may be missing."""
+"""Figures of reports: validated before drawing; fields that earlier releases lack may be missing."""
 
 from __future__ import annotations
 

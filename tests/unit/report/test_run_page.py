@@ -1,4 +1,4 @@
-"""The page of a run: whole, self-contained, and honest about what it lacks."""
+"""The page of a run: complete, self-contained, and explicit about missing data."""
 
 from __future__ import annotations
 

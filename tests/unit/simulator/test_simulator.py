@@ -1,4 +1,4 @@
-"""The simulator: against what can be reckoned, against the virtual-time harness, and what must hold for any run."""
+"""The simulator, compared with results computed by hand and the virtual-time harness, and properties of any run."""
 
 from __future__ import annotations
 
