@@ -95,8 +95,8 @@ def first_tier(**change: object) -> Change:
         (first_tier(usd=10**400), f"'{SNS}' must be a number of dollars, 0 or more, not 1000"),
         (first_tier(usd="free"), f"'{SNS}' must be a number, not 'free'"),
         (lambda value: value.pop("prices"), "'prices' is missing"),
-        (lambda value: value.update(version=2), "prices of version 2 are not known; this release reads 1"),
-        (lambda value: value.update(format="fsd-timing"), "this is not a file of prices"),
+        (lambda value: value.update(version=2), "price files of version 2 are not supported; this release reads 1"),
+        (lambda value: value.update(format="fsd-timing"), "this is not a price file"),
     ],
 )
 def test_wrong_prices(failed: Callable[[str], str], folder: Path, change: Change, said: str) -> None:
@@ -110,7 +110,7 @@ def test_wrong_prices(failed: Callable[[str], str], folder: Path, change: Change
 def test_missing_prices_are_named(failed: Callable[[str], str], folder: Path) -> None:
     write(PRICES, lambda value: value["prices"].pop("sns.publish"), folder / "file")
     for command in (each for each in WITH_PRICES if not each.startswith(("prices", "report"))):
-        assert "have none for 'sns.publish'; add it to a file" in failed(f"{command} --prices file")
+        assert "have no price 'sns.publish'; add it to a price file" in failed(f"{command} --prices file")
 
 
 def test_a_region_may_lack_express_and_servers(
@@ -270,9 +270,9 @@ def test_wrong_traces(failed: Callable[[str], str], folder: Path, trace: bytes, 
             "study net --pattern bursty --deadline 0.000001ms --batch 5 --queries-per-day 5",
             "within these limits: the fastest is",
         ),
-        ("study net --pattern bursty --region mars-1", "there are no prices of region 'mars-1'"),
+        ("study net --pattern bursty --region mars-1", "the package has no prices of region 'mars-1'"),
         ("simulate net --samples 0", "--samples"),
-        ("simulate net --samples 5 --region mars-1 --report simulated", "there are no prices of region 'mars-1'"),
+        ("simulate net --samples 5 --region mars-1 --report simulated", "the package has no prices of region 'mars-1'"),
         ("simulate net --samples 5 --report net", "NETWORK and report are both net"),
         ("simulate net --samples 5 --report run/report.json", "is a file, but a directory is to be written there"),
         ("simulate net --samples 5 --report nowhere/run", "nowhere is not a directory"),
