@@ -128,10 +128,10 @@ def test_a_region_may_lack_express_and_servers(
     [
         (lambda value: value["values"]["publish.median_s"].update(value=-1), "'values.publish.median_s.value' must be"),
         (lambda value: value["values"]["publish.median_s"].update(unit="m"), "unit' must be 's', not 'm'"),
-        (lambda value: value["values"].update({"publish.mean_s": {}}), "'publish.mean_s' is not a value of timing"),
+        (lambda value: value["values"].update({"publish.mean_s": {}}), "'publish.mean_s' is not a timing value"),
         (lambda value: value.update(base="moon"), "'base' must be aws or emulator, not 'moon'"),
         (lambda value: value.pop("values"), "'values' is missing"),
-        (lambda value: value.update(version=0), "timing of version 0 is not known; this release reads 1"),
+        (lambda value: value.update(version=0), "timing files of version 0 are not supported; this release reads 1"),
     ],
 )
 def test_wrong_timing(failed: Callable[[str], str], folder: Path, change: Change, said: str) -> None:

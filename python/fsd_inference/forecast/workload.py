@@ -1,4 +1,4 @@
-"""A day's queries: read from a file, or drawn."""
+"""Workloads: a day's queries, read from a trace file or drawn at random."""
 
 from __future__ import annotations
 
@@ -16,30 +16,37 @@ DAY_S = 86_400.0
 PATTERNS = ("sporadic", "diurnal", "bursty")
 _HEADER = ["seconds", "samples"]
 _SEPARATORS = ",", ";", "\t"
-_SWING = 0.9  # of the rate about its mean, over the day: diurnal
-_BURST, _APART_S = 20.0, 5.0  # queries of a burst on average, and seconds between them: bursty
-_MOST_QUERIES = 1_000_000  # each is a record; more say no more about a day
-_SPREAD = 0.5  # standard deviation of the logarithm of a query's samples
+_SWING = 0.9  # diurnal: relative amplitude of the rate over the day
+_BURST, _APART_S = 20.0, 5.0  # bursty: mean number of queries in a burst, and mean seconds between them
+_MOST_QUERIES = 1_000_000  # limits memory, as each query is an object; more would add no information about a day
+_SPREAD = 0.5  # standard deviation of the natural logarithm of a query's samples
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query: when it comes, in seconds since midnight, and its samples."""
+    """A query: its time of arrival in seconds since midnight, and its number of samples."""
 
     at_s: float
     samples: int
 
 
 def parse_trace(text: str, what: str) -> tuple[Query, ...]:
-    """Read a trace: a table with the columns ``seconds`` (since midnight) and ``samples``; returned by time.
+    """Parse a trace, a table with the columns ``seconds`` (since midnight) and ``samples``; return its queries by time.
 
-    Columns are separated by commas, semicolons or tabs, as the first line has it. Capitals in that line, quotes and
-    spaces about fields, blank lines and a byte-order mark mean nothing. Decimals have a point.
+    Columns are separated by commas, semicolons or tabs, whichever the header line uses. Upper case in the header,
+    quotes and spaces around fields, blank lines and a byte-order mark are ignored. Decimals are written with a point.
+
+    Parameters
+    ----------
+    text : str
+        The file's content.
+    what : str
+        Name of the file in error messages.
 
     Raises
     ------
     FileFormatError
-        `what` names the file, and the message the line.
+        The header or a line is wrong, or there is no query; the message names the line.
     """
     lines = enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), 1)
     _, header = next(lines, (1, ""))
@@ -62,7 +69,7 @@ def _fields(line: str, separator: str) -> list[str]:
 
 def _query(line: str, separator: str, where: str) -> Query:
     try:
-        if "_" in line or not line.isascii():  # which Python takes for parts of numbers
+        if "_" in line or not line.isascii():  # Python's number parsers accept underscores and non-ASCII digits
             raise ValueError(line)
         seconds, samples = _fields(line, separator)
         query = Query(float(seconds), int(samples))
@@ -77,29 +84,34 @@ def _query(line: str, separator: str, where: str) -> Query:
 
 
 def trace_text(queries: Iterable[Query]) -> str:
-    """Return a trace as a file holds it."""
+    """Return the text of a trace file."""
     lines = (f"{query.at_s:.3f},{query.samples}" for query in queries)
     return "\n".join([",".join(_HEADER), *lines]) + "\n"
 
 
 def drawn_trace(pattern: str, queries_a_day: float, samples: int, seed: int = 0) -> tuple[Query, ...]:
-    """Draw a day's queries.
+    """Draw a day's queries at random.
 
     Parameters
     ----------
     pattern : {"sporadic", "diurnal", "bursty"}
-        As likely at any time; ten to twenty times as likely at noon as at midnight; or many within minutes and none for
-        hours.
+        Sporadic queries are equally likely at any time; diurnal ones are 19 times as likely at noon as at midnight;
+        bursty ones come in bursts of minutes, with hours between them.
     queries_a_day : float
-        On average.
+        Mean number of queries; at least one is drawn.
     samples : int
-        Of a query, the median: they vary by about a half.
+        Median number of samples of a query; the numbers vary by about a half.
     seed : int
+
+    Returns
+    -------
+    tuple of Query
+        By ascending time.
 
     Raises
     ------
     SettingError
-        There is no such pattern, or a number is not positive or too large.
+        The pattern is unknown, or a number is not positive or too large.
     """
     if pattern not in PATTERNS:
         raise SettingError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}")

@@ -1,4 +1,4 @@
-"""What coordinator and client ask for: their own pauses, and as many looks as these make."""
+"""Predicted requests of coordinator and client: their poll intervals, and the number of polls that these make."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.usage import Usage
 
 
-def test_the_pauses_are_those_of_who_pauses() -> None:
+def test_poll_intervals_are_those_of_coordinator_and_client() -> None:
     assert coordination._STATUS_S == (client._FIRST_POLL_S, 1.15, client._POLL_S)
     assert (coordinator._LOOK_S[0], 1.5, coordinator._LOOK_S[1]) == coordination._REPORT_S
     assert coordination._FAILURES_S == coordinator._POLL_WAIT_S
-    assert coordination._OTHERS_S == coordinator._LEFT_S == client._PROGRESS_S
+    assert coordination._PROGRESS_S == coordinator._LEFT_S == client._PROGRESS_S
 
 
 @given(
     seconds=st.floats(0, 900), pauses=st.sampled_from([coordination._STATUS_S, coordination._REPORT_S])
 )  # fmt: skip
-def test_looks_are_as_many_as_the_pauses_make(seconds: float, pauses: tuple[float, float, float]) -> None:
-    looks, now, pause = 0, 0.0, pauses[0]
+def test_the_number_of_polls_is_that_of_backing_off_poll_by_poll(
+    seconds: float, pauses: tuple[float, float, float]
+) -> None:
+    polls, now, pause = 0, 0.0, pauses[0]
     while now < seconds:
-        looks, now = looks + 1, now + pause
+        polls, now = polls + 1, now + pause
         pause = min(pauses[1] * pause, pauses[2])
-    assert coordination._looks(seconds, pauses) == pytest.approx(looks, abs=2, rel=0.01)
+    assert coordination._polls_within(seconds, pauses) == pytest.approx(polls, abs=2, rel=0.01)
 
 
 def counted(wall_s: float, run_s: float, *, is_warm: bool = False, workers: int = 4) -> Usage:
