@@ -130,7 +130,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Prices quantities by a table; `month` counts the units used so far in the month, by price name, for the tiers."""
+    """A bill that prices quantities and tracks the units used so far in the `month`, by price name, for the tiers."""
 
     prices: PriceTable
     month: dict[str, float] = field(default_factory=dict)

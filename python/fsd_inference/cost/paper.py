@@ -132,7 +132,8 @@ def _queue_usage(row: Mapping[str, str]) -> Usage:
         Counter({"sns.publish": int(row["publish_requests_billed"]), "sqs.receive": polls}),
         frames=int(row["messages_sent"]),
         body_bytes=sent,
-        # Each message has one receiver. Their bytes_received counts redeliveries too, which SNS bills only once.
+        # Each message has one receiver. Their bytes_received also counts messages that SQS returned a second time,
+        # which SNS delivered, and billed, only once.
         received_bytes=sent,
     )
 

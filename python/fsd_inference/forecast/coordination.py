@@ -13,7 +13,7 @@ from fsd_inference.config import RunSettings
 from fsd_inference.usage import Usage
 
 _STATUSES, _METRICS, _CLAIM = 3, 1, 1
-"""Objects that a coordinator writes. It writes the status when it begins, when rank 0 is started, and at the end."""
+"""Number of objects of each kind that a coordinator writes; the status when it begins, starts rank 0, and ends."""
 _REPORT_S = (0.05, 1.5, 0.25)
 """Backoff of the coordinator's polls for rank 0's report: first pause in seconds, growth factor, longest pause."""
 _STATUS_S = (0.05, 1.15, 1.0)
@@ -21,8 +21,8 @@ _STATUS_S = (0.05, 1.15, 1.0)
 _FAILURES_S = 1.0
 """Long-poll time in seconds of the coordinator's receives from the queue of failed invocations."""
 _PROGRESS_S = 2.0
-"""Interval in seconds at which the coordinator checks for failures that another run's coordinator received for it, rank
-0 writes the run's progress, and the client reads that."""
+"""Seconds between rank 0's progress updates, between the client's reads of them, and between the coordinator's checks
+for failures that another run's coordinator has received for it."""
 
 
 def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is_warm: bool) -> Usage:

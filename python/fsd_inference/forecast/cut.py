@@ -8,8 +8,10 @@ from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.work import Work
 from fsd_inference.partitioning.plan import ExchangePlan
 
-_MOST_HEAD, _FEWEST = 8, 4
-"""The most leading exchanges that are all kept, as samples die there (become all zero); the fewest kept in all."""
+_MOST_HEAD = 8
+"""Maximum number of leading exchanges that are all kept, because samples die (become all zero) in the first layers."""
+_FEWEST = 4
+"""Minimum number of exchanges kept in total."""
 
 
 @dataclass(frozen=True, slots=True)

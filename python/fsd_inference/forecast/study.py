@@ -113,7 +113,7 @@ def study(
         `concurrency` is below 1, or the price table lacks a price that is needed.
     """
     if concurrency < 1:
-        raise SettingError(f"an account may run at least 1 function at once, not {concurrency}")
+        raise SettingError(f"concurrency must be at least 1 function at once, not {concurrency}")
     progress = progress or Silent()
     if cuts is None:
         largest = replace(question, samples=max(query.samples for query in queries))

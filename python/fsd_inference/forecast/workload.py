@@ -58,7 +58,7 @@ def parse_trace(text: str, what: str) -> tuple[Query, ...]:
     rows = ((number, line.strip()) for number, line in lines)
     queries = tuple(_query(line, separator, f"{what}, line {number}") for number, line in rows if line)
     if not queries:
-        raise FileFormatError(f"{what}: the trace is empty: there is no query in it")
+        raise FileFormatError(f"{what}: the trace is empty: it needs at least one query")
     return tuple(sorted(queries, key=lambda query: query.at_s))
 
 
@@ -77,9 +77,11 @@ def _query(line: str, separator: str, where: str) -> Query:
         hint = " (decimals have a point)" if separator != "," and "," in line else ""
         raise FileFormatError(f"{where}: must be seconds and samples{hint}, not {line!r:.60}") from None
     if not 0 <= query.at_s < DAY_S:
-        raise FileFormatError(f"{where}: seconds must be 0 to {DAY_S:.0f}, those of a day, not {query.at_s:g}")
+        raise FileFormatError(
+            f"{where}: seconds since midnight must be at least 0 and below {DAY_S:.0f}, not {query.at_s:g}"
+        )
     if not 1 <= query.samples <= MOST_SAMPLES:
-        raise FileFormatError(f"{where}: a query has 1 to {MOST_SAMPLES:,} samples, not {query.samples}")
+        raise FileFormatError(f"{where}: samples must be 1 to {MOST_SAMPLES:,}, not {query.samples}")
     return query
 
 
@@ -116,9 +118,9 @@ def drawn_trace(pattern: str, queries_a_day: float, samples: int, seed: int = 0)
     if pattern not in PATTERNS:
         raise SettingError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}")
     if not 0 < queries_a_day <= _MOST_QUERIES:
-        raise SettingError(f"a day must have more than 0 queries, and {_MOST_QUERIES:,} at most: not {queries_a_day:g}")
+        raise SettingError(f"a day must have more than 0 and at most {_MOST_QUERIES:,} queries, not {queries_a_day:g}")
     if not 1 <= samples <= MOST_SAMPLES:
-        raise SettingError(f"a query has 1 to {MOST_SAMPLES:,} samples, not {samples}")
+        raise SettingError(f"samples must be 1 to {MOST_SAMPLES:,}, not {samples}")
     rng = np.random.default_rng(seed)
     times = sorted(_times(pattern, queries_a_day, rng)) or [float(rng.uniform(0, DAY_S))]
     sizes = np.round(samples * np.exp(rng.normal(0, _SPREAD, len(times)))).clip(1, MOST_SAMPLES).astype(int)

@@ -57,8 +57,8 @@ class Incoming:
 class StepModel:
     """A channel that computes how a rank receives a step in one go, as soon as all deliveries of the step are known.
 
-    This is possible because ranks slow each other down only through the rate limits of the services. The rank's polls
-    and reads are computed as it would have made them from the time at which it wanted the step.
+    This is possible because ranks slow each other down only through the rate limits of the services. The polls and
+    reads are those that the rank makes from when it expects the step and its receive thread is free.
     """
 
     def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
@@ -78,7 +78,7 @@ class StepModel:
                 self._receive_if_ready(rank, step)
 
     def on_its_way(self, outgoing: Outgoing, key: Expected, first: int, times: Sequence[float]) -> None:
-        """Record the times from which a rank's deliveries can be received by the step that needs them."""
+        """Record from when the deliveries of a rank's step can be received; let targets receive once they have all."""
         step = Step(key.layer + 1, key.micro_batch)
         if step not in self._incoming:
             self._incoming[step] = Incoming(outgoing, len(self.ranks))

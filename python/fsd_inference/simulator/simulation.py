@@ -82,7 +82,7 @@ def simulate(scenario: Scenario) -> SimulatedRun:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Disable Python's cyclic garbage collector, which would scan millions of records again and again without need."""
+    """Disable Python's cyclic garbage collector: it would rescan millions of records, none of which is in a cycle."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -174,7 +174,7 @@ class Simulation:
         )
 
     def launch(self) -> tuple[float, float]:
-        """Return the times at which the coordinator, itself a function, launches rank 0 and at which that comes up."""
+        """Return two times: when the coordinator, itself a function, launches rank 0, and when rank 0 begins."""
         launched = self.scenario.timing["client.before_s"]
         launched += self._begin_s(launched)
         return launched, launched + self._begin_s(launched)
@@ -194,7 +194,7 @@ class Simulation:
     # --- starting ----------------------------------------------------------------------------------------------------
 
     def _begin_s(self, now: float) -> float:
-        """Return the seconds until an invoked function begins; a cold start adds its latency and its rate limit."""
+        """Return the seconds until an invoked function begins; a cold start takes longer and has a rate limit."""
         if self._warm > 0:
             self._warm -= 1
             return self.draws.latency("begin")
