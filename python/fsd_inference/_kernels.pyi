@@ -117,7 +117,7 @@ class Shard:
 
 @final
 class Accepted:
-    """What the inbox made of a body; fields other than `status` are None where the body could not be read."""
+    """What the inbox made of a body; what the header says is None where the body could not be read."""
 
     @property
     def status(self) -> Literal["new", "duplicate", "stale", "foreign", "corrupt"]: ...
@@ -132,12 +132,14 @@ class Accepted:
     @property
     def edge(self) -> int | None: ...
     @property
-    def part(self) -> int | None: ...
-    @property
-    def parts(self) -> int | None: ...
+    def complete(self) -> bool:
+        """Whether all parts of the edge of this step, or of the control message, are there now.
+
+        It is said once, of the last part.
+        """
     @property
     def payload(self) -> bytes | None:
-        """The payload of a new control frame (gather, abort); data stays in Rust."""
+        """The payload of a control message (gather, abort) that is complete; data stays in Rust."""
 
 @final
 class RankState:

@@ -118,11 +118,6 @@ class Fields:
         """Put a value where there is no field of a name."""
         self._left = {**defaults, **self._left}
 
-    def rest(self) -> dict[str, Any]:
-        """Return, and take, all fields that are left: those whose names are not known beforehand."""
-        left, self._left = self._left, {}
-        return left
-
     def end(self) -> None:
         """Raise if a field is left that nobody took."""
         if self._left:

@@ -31,6 +31,7 @@ from fsd_inference.engine.messages import (
     Sent,
     StartChild,
     Started,
+    Step,
     StoreResult,
     Ticked,
 )
@@ -66,6 +67,7 @@ class Rank:
     worker: Worker
     state: RankState | None = None
     mailbox: list[bytes] = field(default_factory=list)
+    packed: dict[Step, list[Frame]] = field(default_factory=dict)
     outputs: list[bytes] = field(default_factory=list)
     finish: Finish | None = None
     finished_at: float = 0.0
@@ -167,8 +169,7 @@ class VirtualRun:
                             accepted.micro_batch or 0,
                             accepted.source or 0,
                             accepted.edge or 0,
-                            accepted.part or 0,
-                            accepted.parts or 1,
+                            accepted.complete,
                             accepted.payload or b"",
                         )
                     )
@@ -199,14 +200,17 @@ class VirtualRun:
                     _, layer, row = error.args
                     neuron = int(self.shards[rank][0].parts[layer].rows[row])
                     self.post(rank, now + self.some(), Failed(overflow(layer, neuron, rank)))
-            case Send(step=step, frames=frames):
-                for frame in frames:
+            case Send(step=step):
+                for frame in me.packed.pop(step):
                     self.deliver(frame, now)
                 self.post(rank, now + self.some(), Sent(step))
             case SendGather(target=target, summary=summary):
                 layers = len(self.shards[rank][0].parts)
-                body = seal(RUN, self.attempt, PLAN, rank, Kind.GATHER, layers, [target], 0, 1, summary)
-                self.deliver(Frame(Kind.GATHER, layers, 0, (target,), body), now)
+                pieces = [summary[:5], summary[5:]] if summary else [b""]
+                for part, piece in enumerate(pieces):
+                    control = Kind.GATHER, layers, [target], part, len(pieces), piece
+                    body = seal(RUN, self.attempt, PLAN, rank, *control)
+                    self.deliver(Frame(Kind.GATHER, layers, 0, (target,), body), now)
                 self.post(rank, now + self.some(), Sent())
             case StoreResult():
                 assert me.state is not None
@@ -230,11 +234,12 @@ class VirtualRun:
         if action.phase is not Phase.INTERIOR:
             me.state.assemble(layer, micro_batch)
         me.state.compute(layer, micro_batch, action.phase.value)
-        frames: tuple[Frame, ...] = ()
         if action.phase is not Phase.INTERIOR and self.shards[rank][0].plan.sends[layer]:
             packed = me.state.frames(layer, micro_batch, self.limit)
-            frames = tuple(Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed)
-        self.post(rank, now + self.some(), Computed(action.step, action.phase, frames))
+            me.packed[action.step] = [
+                Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
+            ]
+        self.post(rank, now + self.some(), Computed(action.step, action.phase))
 
     def deliver(self, frame: Frame, now: float) -> None:
         self.sent.append(frame.body)

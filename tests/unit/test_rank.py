@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +193,7 @@ def run(states: list[RankState], layers: int, batches: int, rng: np.random.Gener
                 bodies += [(target, body) for target in targets]
             if not whole:
                 state.compute(k, m, "interior")
+        said: defaultdict[tuple[object, ...], list[bool]] = defaultdict(list)
         for at in rng.permutation(len(bodies)):
             target, body = bodies[at]
             damaged = bytearray(body)
@@ -199,7 +201,11 @@ def run(states: list[RankState], layers: int, batches: int, rng: np.random.Gener
             assert states[target].accept(bytes(damaged)).status == "corrupt"
             accepted = states[target].accept(body)
             assert (accepted.status, accepted.kind, accepted.layer, accepted.micro_batch) == ("new", 0, k, m)
-            assert states[target].accept(body).status == "duplicate"
+            said[target, accepted.source, accepted.edge].append(accepted.complete)
+            again = states[target].accept(body)
+            assert (again.status, again.complete) == ("duplicate", False)
+        # Each edge is complete with the last of its parts, whichever that is.
+        assert all(parts == [False] * (len(parts) - 1) + [True] for parts in said.values())
 
 
 @settings(deadline=None, max_examples=60)
@@ -287,22 +293,22 @@ def test_strays_are_told_apart() -> None:
     body = first_frame(state_of(sender))
     assert state_of(sender).accept(body).status == "foreign"
     unreadable = state.accept(body[:-1])
-    assert (unreadable.status, unreadable.kind, unreadable.payload) == ("corrupt", None, None)
+    assert (unreadable.status, unreadable.kind, unreadable.complete) == ("corrupt", None, False)
     assert not state.ready(1, 0)
     new = state.accept(body)
-    assert (new.status, new.source, new.edge, new.part, new.parts, new.payload) == ("new", 0, 0, 0, 1, None)
+    assert (new.status, new.source, new.edge, new.complete, new.payload) == ("new", 0, 0, True, None)
     assert state.ready(1, 0)
 
 
-def test_control_frames_bring_their_payload_once() -> None:
+def test_control_messages_bring_their_payload_once_whatever_the_order_of_their_parts() -> None:
     state = state_of(two_ranks()[1])
     for kind in (1, 2):
-        for part in (0, 1):
-            body = seal(RUN, 1, PLAN, 0, kind, 5, [1], part, 2, b"text")
+        for part, text, whole in ((1, b"end", None), (0, b"begin, ", b"begin, end")):
+            body = seal(RUN, 1, PLAN, 0, kind, 5, [1], part, 2, text)
             first, again = state.accept(body), state.accept(body)
             assert (first.status, first.kind, first.layer, first.source) == ("new", kind, 5, 0)
-            assert (first.part, first.parts, first.payload) == (part, 2, b"text")
-            assert (again.status, again.payload) == ("duplicate", None)
+            assert (first.complete, first.payload) == (whole is not None, whole)
+            assert (again.status, again.complete, again.payload) == ("duplicate", False, None)
     assert state.accept(seal(RUN, 1, PLAN, 0, 1, 5, [0], 0, 1, b"")).status == "foreign"
     assert state.accept(seal(RUN, 1, PLAN, 9, 2, 5, [0], 0, 1, b"")).status == "new"
     with pytest.raises(ValueError, match="gather and abort"):

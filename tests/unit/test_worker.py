@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsd_inference.channels.base import Expected, Frame, Kind
+from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.config import Clocks
 from fsd_inference.engine.gather import decode, encode, merge
 from fsd_inference.engine.messages import (
@@ -50,7 +50,6 @@ from fsd_inference.errors import (
 from fsd_inference.partitioning import RankPlan
 
 CLOCKS = Clocks(start_s=10, stall_s=20, run_s=100)
-FRAME = Frame(Kind.DATA, 0, 0, (1,), b"frame")
 # Two ranks, two layers; each sends two of its three rows of layer 0 to the other.
 PLAN = RankPlan(0, 2, ((), ((1, 0),)), (((1,),), ()), (2, 0), (1, 3))
 
@@ -67,8 +66,8 @@ def worker(rank: int = 0, workers: int = 2, branching: int = 1, micro_batches: i
     )
 
 
-def data(source: int = 1, layer: int = 0, micro_batch: int = 0, part: int = 0, parts: int = 1) -> Arrived:
-    return Arrived(Kind.DATA, layer, micro_batch, source, 0, part, parts)
+def data(source: int = 1, layer: int = 0, micro_batch: int = 0, edge: int = 0, complete: bool = True) -> Arrived:
+    return Arrived(Kind.DATA, layer, micro_batch, source, edge, complete)
 
 
 @pytest.mark.parametrize("workers", range(1, 21))
@@ -97,8 +96,8 @@ def test_boundary_rows_are_sent_while_the_others_are_computed() -> None:
     machine = worker()
     machine.handle(Started(), 0.0)
     assert machine.handle(Loaded(PLAN), 1.0) == [Compute(Step(0, 0), Phase.BOUNDARY)]
-    actions = machine.handle(Computed(Step(0, 0), Phase.BOUNDARY, (FRAME,)), 2.0)
-    assert actions == [Send(Step(0, 0), (FRAME,)), Compute(Step(0, 0), Phase.INTERIOR)]
+    actions = machine.handle(Computed(Step(0, 0), Phase.BOUNDARY), 2.0)
+    assert actions == [Send(Step(0, 0)), Compute(Step(0, 0), Phase.INTERIOR)]
     assert machine.expected() == []  # what others send is not looked for before the own is taken
     machine.handle(Sent(Step(0, 0)), 2.5)
     assert machine.expected() == [Expected(Kind.DATA, 0, 0, 1)]
@@ -112,19 +111,19 @@ def test_without_overlap_nothing_is_computed_while_frames_are_sent() -> None:
     machine = worker(micro_batches=2, overlap=False)
     machine.handle(Started(), 0.0)
     assert machine.handle(Loaded(PLAN), 1.0) == [Compute(Step(0, 0), Phase.ALL)]
-    assert machine.handle(Computed(Step(0, 0), Phase.ALL, (FRAME,)), 2.0) == [Send(Step(0, 0), (FRAME,))]
+    assert machine.handle(Computed(Step(0, 0), Phase.ALL), 2.0) == [Send(Step(0, 0))]
     assert machine.handle(data(), 3.0) == []
     assert machine.handle(Sent(Step(0, 0)), 4.0) == [Compute(Step(0, 1), Phase.ALL)]
 
 
-def test_a_step_waits_for_all_parts_of_an_edge() -> None:
+def test_a_step_waits_until_its_edge_is_complete() -> None:
     machine = worker()
     machine.handle(Started(), 0.0)
     machine.handle(Loaded(PLAN), 1.0)
-    machine.handle(data(part=0, parts=2), 1.0)
-    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY, (FRAME,)), 2.0)
+    machine.handle(data(complete=False), 1.0)
+    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY), 2.0)
     assert machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 2.0) == []
-    assert machine.handle(data(part=1, parts=2), 3.0) == [Compute(Step(1, 0), Phase.ALL)]
+    assert machine.handle(data(), 3.0) == [Compute(Step(1, 0), Phase.ALL)]
 
 
 def test_edges_told_at_once_are_as_frames_one_by_one() -> None:
@@ -136,11 +135,11 @@ def test_edges_told_at_once_are_as_frames_one_by_one() -> None:
     other.handle(ArrivedEdges(0, 0, [(2, 0)]), 0.5)
     for machine in (one, other):
         machine.handle(Loaded(plan), 1.0)
-        machine.handle(Computed(Step(0, 0), Phase.BOUNDARY, (FRAME,)), 2.0)
+        machine.handle(Computed(Step(0, 0), Phase.BOUNDARY), 2.0)
         machine.handle(Sent(Step(0, 0)), 2.0)
         assert machine.expected() == [Expected(Kind.DATA, 0, 0, 1)]
         assert machine.wanted() == [Step(1, 0)]
-    actions = [one.handle(Arrived(Kind.DATA, 0, 0, 1, edge, 0, 1), 3.0) for edge in (0, 1)]
+    actions = [one.handle(data(edge=edge), 3.0) for edge in (0, 1)]
     assert other.handle(ArrivedEdges(0, 0, [(1, 0), (1, 1), (2, 0)]), 3.0) == []
     assert actions == [[], []]
     assert other.next_clock() == one.next_clock()
@@ -152,7 +151,7 @@ def test_the_lowest_ready_step_goes_first() -> None:
     machine = worker(micro_batches=2)
     machine.handle(Started(), 0.0)
     machine.handle(Loaded(PLAN), 1.0)
-    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY, (FRAME,)), 2.0)
+    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY), 2.0)
     machine.handle(data(micro_batch=0), 2.5)
     # Step (1, 0) is ready, but (0, 1) comes before it.
     assert machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 3.0) == [Compute(Step(0, 1), Phase.BOUNDARY)]
@@ -168,8 +167,8 @@ def test_gather_waits_for_children_and_sends() -> None:
     theirs = encode((np.array([0, 1, 2, 1], np.float32), np.array([0, 3, 7, 6], np.int32)))
     assert machine.handle(ResultStored(mine), 3.0) == []
     assert machine.expected() == [Expected(Kind.GATHER, 1, 0, 3)]
-    assert machine.handle(Arrived(Kind.GATHER, 1, 0, 3, 0, 1, 2, theirs[16:]), 4.0) == []
-    (action,) = machine.handle(Arrived(Kind.GATHER, 1, 0, 3, 0, 0, 2, theirs[:16]), 4.0)
+    assert machine.handle(Arrived(Kind.GATHER, 1, 0, 3, 0, complete=False), 4.0) == []
+    (action,) = machine.handle(Arrived(Kind.GATHER, 1, 0, 3, 0, complete=True, payload=theirs), 4.0)
     assert isinstance(action, SendGather)
     assert action.target == 0
     values, neurons = decode(action.summary, 4)
@@ -196,7 +195,7 @@ def test_silence_is_a_stall_error_that_names_rank_and_layer() -> None:
     machine = worker()
     machine.handle(Started(), 0.0)
     machine.handle(Loaded(PLAN), 1.0)
-    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY, (FRAME,)), 2.0)
+    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY), 2.0)
     machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 3.0)
     machine.handle(Ticked(), 10.0)
     assert machine.next_clock() == 23.0
@@ -211,9 +210,9 @@ def test_a_part_that_came_resets_the_stall_clock() -> None:
     machine = worker()
     machine.handle(Started(), 0.0)
     machine.handle(Loaded(PLAN), 1.0)
-    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY, (FRAME,)), 2.0)
+    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY), 2.0)
     machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 3.0)
-    machine.handle(data(parts=2), 15.0)
+    machine.handle(data(complete=False), 15.0)
     assert machine.next_clock() == 35.0
 
 
@@ -233,7 +232,7 @@ def test_an_abort_ends_the_rank_with_the_error_of_the_one_that_failed() -> None:
     machine.handle(Started(), 0.0)
     machine.handle(Loaded(PLAN), 1.0)
     error = NumericError("layer 3, neuron 5: overflow", rank=1, layer=3, operation="compute")
-    (finish,) = machine.handle(Arrived(Kind.ABORT, 0, 0, 1, 0, 0, 1, abort_payload(error)), 2.0)
+    (finish,) = machine.handle(Arrived(Kind.ABORT, 0, 0, 1, 0, complete=True, payload=abort_payload(error)), 2.0)
     assert isinstance(finish, Finish)
     assert isinstance(finish.error, NumericError)
     assert finish.error.record() == error.record()
@@ -245,7 +244,7 @@ def test_an_unreadable_abort_still_ends_the_rank() -> None:
     machine = worker()
     machine.handle(Started(), 0.0)
     machine.handle(Loaded(PLAN), 1.0)
-    (finish,) = machine.handle(Arrived(Kind.ABORT, 0, 0, 1, 0, 0, 1, b"\xff"), 2.0)
+    (finish,) = machine.handle(Arrived(Kind.ABORT, 0, 0, 1, 0, complete=True, payload=b"\xff"), 2.0)
     assert isinstance(finish, Finish)
     assert isinstance(finish.error, RunError)
 
@@ -295,7 +294,7 @@ def test_the_end_of_another_rank_waits_for_the_abort_that_explains_it() -> None:
     assert machine.handle(Failed(gone, secondary=True), 1.0) == []
     assert machine.handle(Failed(RunError("later"), secondary=True), 1.5) == []
     cause = NumericError("layer 0, neuron 3: inf", rank=1, layer=0, operation="compute")
-    told = Arrived(Kind.ABORT, 0, 0, 1, 0, 0, 1, abort_payload(cause))
+    told = Arrived(Kind.ABORT, 0, 0, 1, 0, complete=True, payload=abort_payload(cause))
     assert [type(action) for action in machine.handle(told, 2.0)] == [Finish]
 
     machine = worker()

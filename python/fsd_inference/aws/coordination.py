@@ -22,11 +22,11 @@ from fsd_inference.aws.lanes import open_lanes
 from fsd_inference.aws.launcher import invoke_rank
 from fsd_inference.aws.status import INLINE_BYTES, RunStatus, failure_key, metrics_key, status_key
 from fsd_inference.engine.control import abort_frame
-from fsd_inference.engine.driver import POLL_S
 from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.loading import load_manifest
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, FileFormatError, FsdError, RunError, SettingError, StartError
+from fsd_inference.limits import FAILURES_POLL_S, LONGEST_POLL_S, PROGRESS_S, REPORT_BACKOFF
 from fsd_inference.rank_report import RankReport
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
@@ -41,11 +41,6 @@ _STOP_S = 8.0
 """How long ranks that were told to stop may take to report."""
 _LAST_REPORTS_S = 10.0
 """How long after rank 0's end the other reports, which were begun before it, may take."""
-_LOOK_S = (0.05, 0.25)
-"""Pauses between two looks for rank 0's report: the first, and the longest."""
-_LEFT_S = 2.0
-"""How often to look for a failure that another coordinator received."""
-_POLL_WAIT_S = 1
 _READERS = 16
 
 
@@ -161,7 +156,9 @@ class Coordination:
         lanes = open_lanes(use.store, use.clients, use.stack, meter=use.meter)
         left_s = self._ends - _END_S - time.time()
         wait_s = max(0.0, min(self._event.lane_wait_s, left_s - spec.settings.clocks.start_s))
-        with lanes.hold(spec.run, spec.attempt, min(spec.settings.clocks.run_s, left_s), wait_s, POLL_S) as lease:
+        with lanes.hold(
+            spec.run, spec.attempt, min(spec.settings.clocks.run_s, left_s), wait_s, LONGEST_POLL_S
+        ) as lease:
             yield lease.lane
 
     def _run(self, functions: FunctionsSpec, lane: int | None) -> Ended:
@@ -262,14 +259,14 @@ class _Watch:
         """Return None once rank 0 has reported, or what went wrong if that is seen before."""
         store, spec = self._use.store, self._spec
         barrier: float | None = launched + spec.settings.clocks.start_s
-        left_due = launched + _LEFT_S
-        pause = _LOOK_S[0]
+        left_due = launched + PROGRESS_S
+        pause = REPORT_BACKOFF.first_s
         while not self._woken.wait(pause):
             if store.stat(spec.report_key(0)) is not None:
                 return None
             now = time.time()
             if now >= left_due:
-                left_due = now + _LEFT_S
+                left_due = now + PROGRESS_S
                 self._take_left()
             if barrier is not None and now >= barrier:
                 barrier = None
@@ -278,7 +275,7 @@ class _Watch:
                     return _not_started(spec, missing)
             if now > spec.deadline + _GRACE_S:
                 return DeadlineError("the run did not end by its deadline, and rank 0 says nothing", operation="run")
-            pause = min(1.5 * pause, _LOOK_S[1])
+            pause = REPORT_BACKOFF.after(pause)
         return self._failed
 
     def _missing(self) -> list[int]:
@@ -296,7 +293,7 @@ class _Watch:
         """Receive failures of this attempt, and leave those of others where their coordinators look."""
         while not self._stop.is_set():
             try:
-                for body, receipt in self._failures.receive(_POLL_WAIT_S):
+                for body, receipt in self._failures.receive(FAILURES_POLL_S):
                     self._hear(body)
                     self._failures.delete(receipt)
             except FsdError as error:
@@ -346,7 +343,7 @@ def _last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[
         reports |= {report.rank: report for report in read_reports(store, spec, missing)}
         if silent.issuperset(set(range(spec.settings.workers)) - reports.keys()) or time.time() > until:
             return [reports[rank] for rank in sorted(reports)]
-        time.sleep(_LOOK_S[1])
+        time.sleep(REPORT_BACKOFF.longest_s)
 
 
 def _not_started(spec: RunSpec, missing: Sequence[int]) -> StartError:

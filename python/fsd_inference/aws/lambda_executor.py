@@ -21,6 +21,7 @@ from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
+from fsd_inference.limits import PROGRESS_S, STATUS_BACKOFF
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.usage import Usage, UsageMeter
@@ -30,15 +31,12 @@ _EVENT_AGE_S = 60.0
 """Lambda drops an event that it could not deliver within this time (maximum_event_age_in_seconds)."""
 _GRACE_S = 30.0
 """How long after its time a coordinator may take to write how the run ended."""
-_FIRST_POLL_S, _POLL_S = 0.05, 1.0
 _SLOW_S = 10.0
 """How long a state that only waits may last before the caller is told of it."""
 _WAITS = {
     "": "the coordinator has not begun yet: Lambda starts it, or has no concurrency left for it",
     "waiting": "no lane is free; see fsd runs list",
 }
-_PROGRESS_S = 2.0
-"""How often rank 0 says how far it is."""
 
 
 class LambdaExecutor:
@@ -229,7 +227,7 @@ class LambdaExecutor:
         """Return the status in which the attempt ended."""
         spec = event.spec
         state, since, has_waited = "", time.monotonic(), False
-        progress_at, pause = since + _PROGRESS_S, _FIRST_POLL_S
+        progress_at, pause = since + PROGRESS_S, STATUS_BACKOFF.first_s
         while True:
             status = self._status(spec)
             now = time.monotonic()
@@ -243,12 +241,12 @@ class LambdaExecutor:
             if now - since > self._patience(event, state):
                 raise self._overdue(event, state, now - since)
             if state == "running" and now >= progress_at:
-                progress_at = now + _PROGRESS_S
+                progress_at = now + PROGRESS_S
                 self._tell(spec, on_layer)
             time.sleep(pause)
             if spec.run not in self._followed:
                 raise AbortedError(f"run {spec.run} was given up", operation="run")
-            pause = min(pause * 1.15, _POLL_S)  # a small run is answered at once, a long one costs a request a second
+            pause = STATUS_BACKOFF.after(pause)
 
     def _status(self, spec: RunSpec) -> RunStatus | None:
         key = status_key(spec.run)

@@ -20,7 +20,7 @@ from fsd_inference.channels.pace import Pace, PaceSettings
 from fsd_inference.channels.parts import HEADER_BYTES, index_size, pack_parts, read_index
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.errors import ChannelError, LimitError, SettingError, StoreError
-from fsd_inference.limits import ABORT_EVERY_S, FIRST_READ_BYTES, HASH_FOLDERS, READERS, WRITERS
+from fsd_inference.limits import ABORT_EVERY_S, FIRST_READ_BYTES, HASH_FOLDERS, OBJECT_FRAME_BYTES, READERS, WRITERS
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool
 
@@ -96,7 +96,7 @@ class ObjectChannel(Channel):
         if any(store.meter is not self.meter for store in stores):
             raise SettingError("the object channel's buckets must share one usage meter")
         self._settings = settings or ObjectSettings()
-        self.limits = Limits(_FRAME_BYTES, 1 << 20, self._settings.object_bytes)
+        self.limits = Limits(OBJECT_FRAME_BYTES, 1 << 20, self._settings.object_bytes)
         self._stores = tuple(stores)
         self._folder = f"{run}/{attempt}"
         self._rank = rank
@@ -286,7 +286,6 @@ class ObjectChannel(Channel):
 
 
 _ABORT = "abort"
-_FRAME_BYTES = 16 << 20  # held in memory while it is read
 
 
 @dataclass(slots=True)

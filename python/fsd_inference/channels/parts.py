@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fsd_inference.errors import ChannelError
+from fsd_inference.limits import OBJECT_ENTRY, OBJECT_HEADER, OBJECT_TARGET
 
 _MAGIC = b"FSDO"
 _VERSION = 1
-_HEADER = struct.Struct("<4sHHII")
-_ENTRY = struct.Struct("<QI")
+_HEADER = struct.Struct(OBJECT_HEADER)
+_ENTRY = struct.Struct(OBJECT_ENTRY)
 _MAX_INDEX_BYTES = 64 << 20
 HEADER_BYTES = _HEADER.size
 """Bytes that tell how long the index is."""
@@ -34,7 +35,8 @@ class Part:
 def pack_parts(parts: Sequence[tuple[Sequence[int], bytes]]) -> bytes:
     """Return the object that holds (targets, body) pairs."""
     entries = [
-        _ENTRY.pack(len(body), len(targets)) + struct.pack(f"<{len(targets)}I", *targets) for targets, body in parts
+        _ENTRY.pack(len(body), len(targets)) + struct.pack(f"<{len(targets)}{OBJECT_TARGET}", *targets)
+        for targets, body in parts
     ]
     size = _HEADER.size + sum(map(len, entries))
     header = _HEADER.pack(_MAGIC, _VERSION, 0, len(parts), size)
@@ -80,7 +82,7 @@ def read_index(index: bytes, frame_bytes: int) -> list[Part]:
         at += _ENTRY.size
         if not 0 < length <= frame_bytes or targets * 4 > size - at:
             raise _damaged(f"its part {number} says {length} bytes for {targets} ranks")
-        parts.append(Part(struct.unpack_from(f"<{targets}I", index, at), start, start + length))
+        parts.append(Part(struct.unpack_from(f"<{targets}{OBJECT_TARGET}", index, at), start, start + length))
         at += targets * 4
         start += length
     if at != size:

@@ -33,6 +33,7 @@ from fsd_inference.limits import (
     MESSAGE_BYTES,
     RANKS_PER_TOPIC,
     SENDERS,
+    TARGETS_ATTRIBUTE_BYTES,
     UNIT_BYTES,
 )
 from fsd_inference.packing import first_fit
@@ -51,8 +52,7 @@ Entry = TypeVar("Entry", bound=Mapping[str, Any])
 ALL = "all"
 """What `to` says when a message is for every rank of the block."""
 
-_LONGEST_POLL_S = 20  # WaitTimeSeconds (SQS API)
-_ATTRIBUTE_BYTES = 1024  # enough for the name, type and value of `to` with RANKS_PER_TOPIC ranks
+_LONGEST_WAIT_S = 20  # WaitTimeSeconds (SQS API)
 _THROTTLED = frozenset(
     {
         "OverLimit",
@@ -139,7 +139,7 @@ class QueueChannel(Channel):
                 f"{RANKS_PER_TOPIC} ranks, not {len(topics)}"
             )
         self._settings = settings or QueueSettings()
-        frame_bytes = (self._settings.message_bytes - _ATTRIBUTE_BYTES) * 3 // 4
+        frame_bytes = (self._settings.message_bytes - TARGETS_ATTRIBUTE_BYTES) * 3 // 4
         self.limits = Limits(frame_bytes, BATCH_ENTRIES, frame_bytes)
         self.meter = UsageMeter()
         self._sns = sns
@@ -191,7 +191,7 @@ class QueueChannel(Channel):
             lambda: self._sqs.receive_message(
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=BATCH_ENTRIES,
-                WaitTimeSeconds=min(_LONGEST_POLL_S, math.ceil(max(0.0, timeout_s))),
+                WaitTimeSeconds=min(_LONGEST_WAIT_S, math.ceil(max(0.0, timeout_s))),
             ),
         )
         messages = answer.get("Messages", [])

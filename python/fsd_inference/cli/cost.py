@@ -10,7 +10,7 @@ import typer
 from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.errors import FileFormatError, SettingError
-from fsd_inference.limits import LARGEST_FUNCTION_MB
+from fsd_inference.limits import COORDINATOR_MB, LARGEST_FUNCTION_MB
 from fsd_inference.units import usd_text
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def cost(
             max=LARGEST_FUNCTION_MB,
             help="MB of the function that carries out the run.",
         ),
-    ] = 512,
+    ] = COORDINATOR_MB,
     architecture: Annotated[
         Literal["x86_64", "arm64"], typer.Option("--architecture", help="Of functions.")
     ] = "x86_64",

@@ -103,7 +103,7 @@ def clean(
     A run whose client was killed goes on holding its lane until its time is over: name the run to free it at once.
     """
     from fsd_inference.aws.runs import clean as clean_runs  # noqa: PLC0415
-    from fsd_inference.engine.driver import POLL_S  # noqa: PLC0415
+    from fsd_inference.limits import LONGEST_POLL_S  # noqa: PLC0415
 
     use_profile(profile)
     if not (runs or older_than or every):
@@ -117,7 +117,7 @@ def clean(
         freed: list[int] = []
         if table_of_lanes is not None:
             for run in sorted(holding & {*named, *(traces.run for traces in gone)}):
-                freed += table_of_lanes.free(run, POLL_S)
+                freed += table_of_lanes.free(run, LONGEST_POLL_S)
             lanes = table_of_lanes.look()
     objects = sum(len(traces.objects) for traces in gone)
     record = {

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 
 from fsd_inference.errors import FileFormatError
-from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
+from fsd_inference.limits import BILLED_TICK_S, COORDINATOR_MB, MB_PER_VCPU
 from fsd_inference.prediction import FunctionTime
 from fsd_inference.rank_report import RankReport
 from fsd_inference.run_report import RunReport
-
-COORDINATOR_MB = 512
-"""Memory in MB of the coordinator, the function that carries out a run (terraform/variables.tf)."""
 
 
 def function_times(

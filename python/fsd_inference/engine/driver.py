@@ -52,13 +52,10 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker
 from fsd_inference.errors import PeerGoneError, ResourceLimitError, RunError, as_run_error
 from fsd_inference.kernels import NonFiniteError, RankState
-from fsd_inference.limits import CONTROL_BYTES, STARTERS
+from fsd_inference.limits import CONTROL_BYTES, LONGEST_POLL_S, STARTERS
 from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool, start
-
-POLL_S = 2.0
-"""Longest single receive: a rank that fails ends within about this time."""
 
 
 class RankWork(Protocol):
@@ -178,6 +175,7 @@ class Driver:
         self._events: queue.SimpleQueue[Event | _Flush] = queue.SimpleQueue()
         self._work: RankWork | None = None
         self._state: RankState | None = None
+        self._packed: dict[Step, list[Frame]] = {}  # from the compute thread to the channel's send
         self._idle_since = timeline.now()
         self._expected: tuple[Expected, ...] = ()
         self._expected_changed = threading.Condition()
@@ -279,8 +277,8 @@ class Driver:
 
     def _do_now(self, action: Action) -> None:
         match action:
-            case Send(step=step, frames=frames):
-                self._send(frames, step)
+            case Send(step=step):
+                self._send(self._packed.pop(step), step)
             case SendGather(target=target, summary=summary):
                 self._send(self._gather_frames(target, summary), None)
             case Abort(error=error):
@@ -297,16 +295,17 @@ class Driver:
                 state.assemble(layer, micro_batch)
         with timeline.measure(action.phase.value, layer, micro_batch):
             state.compute(layer, micro_batch, action.phase.value)
-        frames: tuple[Frame, ...] = ()
         if action.phase is not Phase.INTERIOR and self._plan().sends[layer]:
             with timeline.measure("pack", layer, micro_batch):
                 packed = state.frames(layer, micro_batch, self._channel.limits.frame_bytes)
-            frames = tuple(Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed)
+            self._packed[action.step] = [
+                Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
+            ]
         if action.phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
             self.requests.append(self._count_requests())
             self._on_layer(layer + 1)
         self._idle_since = timeline.now()
-        self._events.put(Computed(action.step, action.phase, frames))
+        self._events.put(Computed(action.step, action.phase))
 
     def _store_result(self) -> None:
         state, summary = self._ready_state(), b""
@@ -408,7 +407,7 @@ class Driver:
                     return
                 expected = self._expected
             try:
-                for body in self._channel.receive(expected, POLL_S):
+                for body in self._channel.receive(expected, LONGEST_POLL_S):
                     self._accept(body)
             except PeerGoneError as error:
                 self._fail(error, "receive")  # and listen on for what ended it
@@ -430,8 +429,7 @@ class Driver:
                 micro_batch,
                 accepted.source or 0,
                 accepted.edge or 0,
-                accepted.part or 0,
-                accepted.parts or 1,
+                accepted.complete,
                 accepted.payload or b"",
             )
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from fsd_inference.channels.base import Frame, Kind
+from fsd_inference.channels.base import Kind
 from fsd_inference.errors import RunError
 from fsd_inference.partitioning.plan import RankPlan
 
@@ -44,21 +44,24 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """The inbox took a new frame. Parts of an edge come one by one; `payload` is that of a control frame."""
+    """The inbox took a new frame.
+
+    `complete` says that with it all parts of its edge of a step, or of its control message, have come; `payload` is
+    the whole of that message.
+    """
 
     kind: Kind
     layer: int
     micro_batch: int
     source: int
     edge: int
-    part: int
-    parts: int
+    complete: bool
     payload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivedEdges:
-    """All parts of these (source, edge) of a step have come: as many `Arrived` in one, as the simulator tells them."""
+    """These (source, edge) of a step are complete: as many `Arrived` in one, as the simulator tells them."""
 
     layer: int
     micro_batch: int
@@ -67,11 +70,10 @@ class ArrivedEdges:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A phase of a step is done; `frames` are its boundary rows, packed."""
+    """A phase of a step is done; boundary rows that others need are packed, and kept until `Send`."""
 
     step: Step
     phase: Phase
-    frames: Sequence[Frame] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +166,9 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the frames of a step; answered by `Sent`."""
+    """Send the boundary rows of a step, which are packed; answered by `Sent`."""
 
     step: Step
-    frames: Sequence[Frame]
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,9 +99,8 @@ class Worker:
         self._blocked_since = [0.0] * micro_batches  # when that layer began to lack only other ranks' rows
         self._phases: deque[Phase] = deque()  # phases of the step in work that are still to be issued
         self._computing: Step | None = None
-        self._early: list[Arrived | ArrivedEdges] = []  # what came before the plan
-        # Of steps not yet computed, the (source, edge) still missing, with their missing parts (0: none has come).
-        self._inputs: dict[Step, dict[tuple[int, int], int]] = {}
+        self._early: list[ArrivedEdges] = []  # what came before the plan
+        self._inputs: dict[Step, dict[tuple[int, int], None]] = {}  # steps not yet computed -> their missing edges
         self._heard: dict[int, float] = {}  # source -> when a frame last came from it
 
         self._unsent: set[Step | None] = set()  # steps whose frames the service has not taken yet; None: the gather
@@ -109,7 +108,6 @@ class Worker:
         self._stored = False
         self._gather_sent = False
         self._summaries: dict[int, bytes] = {}  # rank itself and each child -> summary of its subtree
-        self._gathered: dict[int, dict[int, bytes]] = {}  # child -> pieces of its summary that have come
         self._children = tree.children(rank)
         self._unreported = set(self._children)
         self._children_due = 0.0
@@ -189,8 +187,8 @@ class Worker:
                 actions.append(Load())
             case Loaded(plan=plan):
                 self._plan = plan
-                for early in self._early:
-                    self._take(early)
+                for edges in self._early:
+                    self._take(edges)
                 self._early.clear()
             case Arrived():
                 actions += self._arrived(event, now)
@@ -199,12 +197,8 @@ class Worker:
                 self._heard.update(sources)
                 self._unreported.difference_update(sources)
                 self._take(event)
-            case Computed(step=step, frames=frames):
-                self._boundary_done = step
-                if frames:
-                    self._unsent.add(step)
-                    actions.append(Send(step, frames))
-                actions += self._computed(step, now)
+            case Computed(step=step, phase=phase):
+                actions += self._computed(step, phase, now)
             case Sent(step=sent):
                 self._unsent.discard(sent)
             case ResultStored(summary=summary):
@@ -227,22 +221,21 @@ class Worker:
     def _arrived(self, event: Arrived, now: float) -> list[Action]:
         self._heard[event.source] = now
         self._unreported.discard(event.source)
-        if event.kind is Kind.ABORT:
-            self._finished = True
-            return [Finish(run_error_from_record(_json_object(event.payload)))]
-        if event.kind is Kind.GATHER:
-            if event.source not in self._children:
-                return []
-            pieces = self._gathered.setdefault(event.source, {})
-            pieces[event.part] = event.payload
-            if len(pieces) == event.parts:
-                self._summaries[event.source] = b"".join(pieces[part] for part in range(event.parts))
+        if not event.complete:
             return []
-        self._take(event)
+        match event.kind:
+            case Kind.ABORT:
+                self._finished = True
+                return [Finish(run_error_from_record(_json_object(event.payload)))]
+            case Kind.GATHER:
+                if event.source in self._children:
+                    self._summaries[event.source] = event.payload
+            case Kind.DATA:
+                self._take(ArrivedEdges(event.layer, event.micro_batch, ((event.source, event.edge),)))
         return []
 
-    def _take(self, event: Arrived | ArrivedEdges) -> None:
-        """Note what has come of a step's inputs."""
+    def _take(self, event: ArrivedEdges) -> None:
+        """Note which of a step's inputs are complete."""
         if self._plan is None:
             self._early.append(event)
             return
@@ -250,36 +243,34 @@ class Worker:
         if not self._progress[step.micro_batch] <= step.layer < self._plan.layers:
             return
         missing = self._missing(step)
-        if isinstance(event, ArrivedEdges):
-            if event.edges is self._plan.receives[step.layer]:
-                missing.clear()  # all there are
-            for edge in event.edges if missing else ():
-                missing.pop(edge, None)
-            return
-        key = (event.source, event.edge)
-        if key in missing:
-            missing[key] = (missing[key] or event.parts) - 1
-            if not missing[key]:
-                del missing[key]
+        if event.edges is self._plan.receives[step.layer]:
+            missing.clear()  # all there are
+        for edge in event.edges if missing else ():
+            missing.pop(edge, None)
 
-    def _missing(self, step: Step) -> dict[tuple[int, int], int]:
+    def _missing(self, step: Step) -> dict[tuple[int, int], None]:
         """Return the (source, edge) that a step not yet computed lacks, in the plan's order."""
         assert self._plan is not None  # noqa: S101 - only called once loaded
         if step not in self._inputs:
-            self._inputs[step] = dict.fromkeys(self._plan.receives[step.layer], 0)
+            self._inputs[step] = dict.fromkeys(self._plan.receives[step.layer])
         return self._inputs[step]
 
-    def _computed(self, step: Step, now: float) -> list[Action]:
+    def _computed(self, step: Step, phase: Phase, now: float) -> list[Action]:
         assert self._plan is not None  # noqa: S101 - computing follows loading
+        self._boundary_done = step
+        actions: list[Action] = []
+        if phase is not Phase.INTERIOR and self._plan.sends[step.layer]:
+            self._unsent.add(step)
+            actions.append(Send(step))
         if self._phases:
-            return [Compute(step, self._phases.popleft())]
+            return [*actions, Compute(step, self._phases.popleft())]
         self._inputs.pop(step, None)
         self._computing = None
         self._progress[step.micro_batch] += 1
         self._blocked_since[step.micro_batch] = now
         if all(layer == self._plan.layers for layer in self._progress):
-            return [StoreResult()]
-        return []
+            actions.append(StoreResult())
+        return actions
 
     def _advance(self) -> list[Action]:
         """Issue the lowest step that is ready, or what follows the last one."""

@@ -1,7 +1,6 @@
 """Predicted requests of the coordinator and the client of a run on Lambda.
 
-Both poll, so the number of their requests depends on how long the run takes. The poll intervals are those of
-`aws.coordination` and `aws.lambda_executor`.
+Both poll, so the number of their requests depends on how long the run takes.
 """
 
 from __future__ import annotations
@@ -10,19 +9,11 @@ import math
 from collections import Counter
 
 from fsd_inference.config import RunSettings
+from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF, STATUS_BACKOFF, Backoff
 from fsd_inference.usage import Usage
 
 _STATUSES, _METRICS, _CLAIM = 3, 1, 1
 """Number of objects of each kind that a coordinator writes; the status when it begins, starts rank 0, and ends."""
-_REPORT_S = (0.05, 1.5, 0.25)
-"""Backoff of the coordinator's polls for rank 0's report: first pause in seconds, growth factor, longest pause."""
-_STATUS_S = (0.05, 1.15, 1.0)
-"""Backoff of the client's polls of the status, likewise."""
-_FAILURES_S = 1.0
-"""Long-poll time in seconds of the coordinator's receives from the queue of failed invocations."""
-_PROGRESS_S = 2.0
-"""Seconds between rank 0's progress updates, between the client's reads of them, and between the coordinator's checks
-for failures that another run's coordinator has received for it."""
 
 
 def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is_warm: bool) -> Usage:
@@ -36,17 +27,17 @@ def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is
     is_warm : bool
         Whether the functions are warm: warm environments have cached the stack's description.
     """
-    workers, updates = settings.workers, math.floor(run_s / _PROGRESS_S)
-    early = round(_polls_within(max(0.0, wall_s - run_s) / 2, _STATUS_S))  # before the first status is written
-    heads = round(_polls_within(run_s, _REPORT_S))
-    receives = math.ceil(run_s / _FAILURES_S)
+    workers, updates = settings.workers, math.floor(run_s / PROGRESS_S)
+    early = round(_polls_within(max(0.0, wall_s - run_s) / 2, STATUS_BACKOFF))  # before the first status is written
+    heads = round(_polls_within(run_s, REPORT_BACKOFF))
+    receives = math.ceil(run_s / FAILURES_POLL_S)
     # The coordinator always reads the stack's description; a cold one also the manifest; cold ranks the description.
     reads = 1 if is_warm else 1 + 1 + workers
     requests = Counter(
         {
             "lambda.invoke": 1 + workers,
             "s3.put": _CLAIM + _STATUSES + _METRICS + updates,
-            "s3.get": reads + round(_polls_within(wall_s, _STATUS_S)) + 2 * updates + 1,
+            "s3.get": reads + round(_polls_within(wall_s, STATUS_BACKOFF)) + 2 * updates + 1,
             "s3.head": heads,
             "sqs.receive": receives,
         }
@@ -56,8 +47,8 @@ def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is
     return Usage(requests, Counter(requests), misses=early + updates + heads - 1, empty_polls=receives)
 
 
-def _polls_within(seconds: float, pauses: tuple[float, float, float]) -> float:
-    """Return how many polls exponential backoff makes within a time; `pauses` are first pause, growth and longest."""
+def _polls_within(seconds: float, pauses: Backoff) -> float:
+    """Return the number of polls that exponential backoff makes within a time."""
     first, growth, longest = pauses
     growing = math.log(longest / first) / math.log(growth)
     until: float = first * (growth**growing - 1) / (growth - 1)

@@ -5,6 +5,7 @@ All ranks of a step are computed at once in NumPy arrays, because a thousand ran
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -18,9 +19,15 @@ from fsd_inference.limits import (
     CONTROL_BYTES,
     FIRST_READ_BYTES,
     FRAME_HEADER_BYTES,
+    LONGEST_POLL_S,
     MESSAGE_BYTES,
     NEIGHBOUR_BYTES,
+    OBJECT_ENTRY,
+    OBJECT_FRAME_BYTES,
+    OBJECT_HEADER,
+    OBJECT_TARGET,
     RANKS_PER_TOPIC,
+    TARGETS_ATTRIBUTE_BYTES,
     UNIT_BYTES,
 )
 from fsd_inference.packing import first_fit
@@ -30,8 +37,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _TARGET_BYTES = 2  # per target in a frame's header (rust_kernels/core/src/frame.rs)
-# The index of an object of frames: fixed part, each frame's entry, each target of an entry (channels/parts.py).
-_INDEX_BYTES, _ENTRY_BYTES, _ENTRY_TARGET_BYTES = 16, 12, 4
+_INDEX_BYTES, _ENTRY_BYTES, _ENTRY_TARGET_BYTES = map(struct.calcsize, (OBJECT_HEADER, OBJECT_ENTRY, OBJECT_TARGET))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,10 @@ class ChannelLimits:
     """
 
     message_bytes: int = MESSAGE_BYTES
-    attribute_bytes: int = 1024
-    object_frame_bytes: int = 16 << 20
+    attribute_bytes: int = TARGETS_ATTRIBUTE_BYTES
+    object_frame_bytes: int = OBJECT_FRAME_BYTES
     first_bytes: int = FIRST_READ_BYTES
-    poll_s: float = 2.0
+    poll_s: float = LONGEST_POLL_S
     ranks_a_topic: int = RANKS_PER_TOPIC
 
     @property

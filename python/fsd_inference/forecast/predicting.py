@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.metered import COORDINATOR_MB
 from fsd_inference.forecast.coordination import count_coordination
 from fsd_inference.forecast.counts import count_exchange, count_lane, count_own, count_sweep
 from fsd_inference.forecast.frames import ChannelLimits
@@ -24,7 +23,7 @@ from fsd_inference.forecast.speed import Speed, threads
 from fsd_inference.forecast.times import RunTimes, predict_times
 from fsd_inference.forecast.timing import load_timing
 from fsd_inference.forecast.work import Work, rank_work, whole_plan, whole_work
-from fsd_inference.limits import MB_PER_VCPU
+from fsd_inference.limits import COORDINATOR_MB, MB_PER_VCPU
 from fsd_inference.network import Network
 from fsd_inference.partitioning.plan import ExchangePlan, Partition
 from fsd_inference.prediction import FunctionTime, Prediction

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.metered import COORDINATOR_MB
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.forecast.exchange_times import HOPS, ExchangeTotals
@@ -25,7 +24,7 @@ from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.speed import Speed, vcpus
 from fsd_inference.forecast.timing import REQUESTS, Timing
 from fsd_inference.forecast.work import Work
-from fsd_inference.limits import MB_PER_VCPU
+from fsd_inference.limits import COORDINATOR_MB, MB_PER_VCPU
 from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.prediction import FunctionTime
 

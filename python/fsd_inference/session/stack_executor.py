@@ -15,12 +15,12 @@ from fsd_inference.aws.local import bring_up, take_down
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.channels.object import sweep
-from fsd_inference.engine.driver import POLL_S
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import FsdError, SettingError
 from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.spec import LaunchSpec
+from fsd_inference.limits import LONGEST_POLL_S
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder, finalizer
@@ -113,7 +113,9 @@ class StackExecutor:
         lease = self._lanes.acquire(
             spec.run, spec.attempt, spec.settings.clocks.run_s, _LANE_WAIT_S, on_wait=self._on_wait
         )
-        open_poll_s = POLL_S  # ranks that were stopped may have left one, which takes what the next holder sends
+        open_poll_s = (
+            LONGEST_POLL_S  # ranks that were stopped may have left one, which takes what the next holder sends
+        )
         try:
             ended = self._run(spec, lease.lane, on_layer)
             if ended.error is None:

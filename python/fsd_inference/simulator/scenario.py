@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.metered import COORDINATOR_MB
 from fsd_inference.engine.reporting import activity_report
 from fsd_inference.errors import RunError, SettingError
 from fsd_inference.forecast.frames import ChannelLimits, sent_between
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
-from fsd_inference.limits import BILLED_TICK_S, MB_PER_VCPU
+from fsd_inference.limits import BILLED_TICK_S, COORDINATOR_MB, MB_PER_VCPU
 from fsd_inference.partitioning.plan import ExchangePlan, Partition
 from fsd_inference.prediction import FunctionTime
 from fsd_inference.rank_report import Interval, RankReport, SentTo

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fsd_inference.channels.base import Expected, Frame, Kind
+from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.engine.messages import (
     Abort,
     Action,
@@ -58,8 +58,6 @@ from fsd_inference.simulator.scenario import Scenario, SimulatedRank, SimulatedR
 from fsd_inference.simulator.services import ChannelModel, Services
 from fsd_inference.simulator.traffic import StepTraffic
 
-_FRAMES = (Frame(Kind.DATA, 0, 0, (0,), b""),)
-"""Placeholder that tells the state machine that there are frames to send; `StepTraffic` knows their sizes."""
 _CLAIM_READS = 2  # sequential GETs before shard and input: the manifest, and the index of the input's blocks
 
 
@@ -282,7 +280,7 @@ class Simulation:
         self.tell(rank, ChildChecked(child, self.ranks[child].is_claimed))
 
     def _abort(self, rank: Rank, error: RunError) -> None:
-        abort = Arrived(Kind.ABORT, 0, 0, rank.number, 0, 0, 1, abort_payload(error))
+        abort = Arrived(Kind.ABORT, 0, 0, rank.number, 0, complete=True, payload=abort_payload(error))
         for other in self.ranks:
             if other is not rank:
                 latency_s = self.draws.latency("publish") + self.draws.latency("receive")
@@ -351,8 +349,7 @@ class Simulation:
                 rank.note(name, *step, start, start + part * stretch)
                 start += part * stretch
         rank.idle_since = now
-        has_frames = phase is not Phase.INTERIOR and bool(rank.plan.sends[step.layer])
-        self.tell(rank, Computed(step, phase, _FRAMES if has_frames else ()))
+        self.tell(rank, Computed(step, phase))
 
     def _store(self, rank: Rank) -> None:
         since, size = self.clock.now, 0.0
@@ -410,7 +407,7 @@ class Simulation:
             rank.early.append(child)
             return
         rank.note("receive", self.layers, 0, self.clock.now, self.clock.now)
-        self.tell(rank, Arrived(Kind.GATHER, self.layers, 0, child, 0, 0, 1))
+        self.tell(rank, Arrived(Kind.GATHER, self.layers, 0, child, 0, complete=True))
 
     def failed(self, rank: Rank, error: ChannelError) -> None:
         """Fail the rank, as the engine's driver does when a request fails."""

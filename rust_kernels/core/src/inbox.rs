@@ -1,10 +1,10 @@
 //! The inbox of one rank in one attempt: judges bodies and keeps the frames it lacked, packed, until their step takes them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 use crate::codec;
-use crate::frame::{self, Attempt, Header, Kind};
+use crate::frame::{self, Attempt, Frame, Header, Kind};
 use crate::spill::{Budget, Kept};
 
 /// What the inbox made of a body.
@@ -22,12 +22,15 @@ pub enum Status {
     Corrupt,
 }
 
-/// A verdict, with the header where the body could be read and the payload of a new control frame.
+/// A verdict, with the header where the body could be read.
 #[derive(Debug)]
-pub struct Accepted<'a> {
+pub struct Accepted {
     pub status: Status,
     pub header: Option<Header>,
-    pub payload: Option<&'a [u8]>,
+    /// Whether all parts of the edge of this step, or of the control message, are there now; said once, of the last part.
+    pub is_complete: bool,
+    /// The payload of a control message that is complete, its parts put together.
+    pub payload: Option<Vec<u8>>,
 }
 
 /// An edge of the plan that ends at this rank.
@@ -46,8 +49,8 @@ pub struct Inbox {
     /// The place of (layer that makes the rows, source, edge) among the edges of the step that needs them.
     places: HashMap<(u32, u16, u32), usize>,
     steps: Vec<Vec<Step>>,
-    /// Kind, source, layer, micro-batch, part.
-    control: HashSet<(Kind, u16, u32, u32, u16)>,
+    /// By kind, source, layer, micro-batch.
+    control: HashMap<(Kind, u16, u32, u32), Message>,
     budget: Budget,
 }
 
@@ -55,6 +58,12 @@ pub struct Inbox {
 enum Step {
     Waiting { arrivals: Vec<Arrival>, missing: usize },
     Taken,
+}
+
+/// The parts of one control message.
+enum Message {
+    Waiting { parts: u16, kept: BTreeMap<u16, Vec<u8>> },
+    Told,
 }
 
 /// The parts of one edge.
@@ -87,72 +96,94 @@ impl Inbox {
         };
         let steps =
             incoming.iter().map(|edges| samples.iter().map(|&samples| step(edges, samples)).collect()).collect();
-        Self { attempt, rank, workers, places, steps, control: HashSet::new(), budget }
+        Self { attempt, rank, workers, places, steps, control: HashMap::new(), budget }
     }
 
-    /// Judge a body; a new data frame is kept, the payload of a new control frame is handed back.
-    pub fn accept<'a>(&mut self, body: &'a [u8]) -> Accepted<'a> {
+    /// Judge a body; a new data frame is kept, a control message is handed back once it is complete.
+    pub fn accept(&mut self, body: &[u8]) -> Accepted {
         let Ok(frame) = frame::open(body) else {
-            return Accepted { status: Status::Corrupt, header: None, payload: None };
+            return Accepted { status: Status::Corrupt, header: None, is_complete: false, payload: None };
         };
-        let header = frame.header;
-        let mut status = self.belongs(&header, frame.is_for(self.rank));
-        let mut payload = None;
-        if status == Status::New && header.kind == Kind::Data {
-            status = self.keep(&header, frame.payload);
-        } else if status == Status::New {
-            let key = (header.kind, header.source, header.layer, header.micro_batch, header.part);
-            if self.control.insert(key) {
-                payload = Some(frame.payload);
-            } else {
-                status = Status::Duplicate;
-            }
+        let header = Some(frame.header);
+        match self.judge(&frame) {
+            Ok((is_complete, payload)) => Accepted { status: Status::New, header, is_complete, payload },
+            Err(status) => Accepted { status, header, is_complete: false, payload: None },
         }
-        Accepted { status, header: Some(header), payload }
     }
 
-    /// `New` for a frame that is this rank's business, else what it is.
-    fn belongs(&self, header: &Header, is_target: bool) -> Status {
+    /// For a frame that is new, whether it completes its edge or message, and what that message is; else what it is.
+    fn judge(&mut self, frame: &Frame<'_>) -> Result<(bool, Option<Vec<u8>>), Status> {
+        let header = &frame.header;
+        self.belongs(header, frame.is_for(self.rank))?;
+        if header.kind == Kind::Data {
+            return Ok((self.keep(header, frame.payload)?, None));
+        }
+        let whole = self.hear(header, frame.payload)?;
+        Ok((whole.is_some(), whole))
+    }
+
+    /// Fail with what a frame is that is not this rank's business.
+    fn belongs(&self, header: &Header, is_target: bool) -> Result<(), Status> {
         let theirs = &header.attempt;
         if theirs.run != self.attempt.run || theirs.plan != self.attempt.plan || theirs.attempt > self.attempt.attempt {
-            return Status::Foreign;
+            return Err(Status::Foreign);
         }
         if theirs.attempt < self.attempt.attempt {
-            return Status::Stale;
+            return Err(Status::Stale);
         }
         // An abort concerns all, whoever sends it.
         if header.kind == Kind::Abort || is_target && usize::from(header.source) < self.workers {
-            return Status::New;
+            return Ok(());
         }
-        Status::Foreign
+        Err(Status::Foreign)
     }
 
-    fn keep(&mut self, header: &Header, payload: &[u8]) -> Status {
-        let Some(&place) = self.places.get(&(header.layer, header.source, header.edge)) else {
-            return Status::Foreign;
-        };
-        let Some(step) = self.steps[header.layer as usize + 1].get_mut(header.micro_batch as usize) else {
-            return Status::Foreign;
-        };
+    /// Keep a part of an edge that is new, and say whether its edge is complete now; otherwise what the part is.
+    fn keep(&mut self, header: &Header, payload: &[u8]) -> Result<bool, Status> {
+        let place = self.places.get(&(header.layer, header.source, header.edge)).ok_or(Status::Foreign)?;
+        let step = self.steps[header.layer as usize + 1].get_mut(header.micro_batch as usize).ok_or(Status::Foreign)?;
         let Step::Waiting { arrivals, missing } = step else {
-            return Status::Duplicate;
+            return Err(Status::Duplicate);
         };
-        let arrival = &mut arrivals[place];
+        let arrival = &mut arrivals[*place];
         let bytes = arrival.bytes + payload.len() as u64;
         if arrival.parts != 0 && arrival.parts != header.parts {
-            return Status::Corrupt;
+            return Err(Status::Corrupt);
         }
         if arrival.kept.contains_key(&header.part) {
-            return Status::Duplicate;
+            return Err(Status::Duplicate);
         }
         if bytes > arrival.most {
-            return Status::Corrupt;
+            return Err(Status::Corrupt);
         }
         arrival.parts = header.parts;
         arrival.bytes = bytes;
         arrival.kept.insert(header.part, self.budget.keep(payload));
         *missing -= usize::from(arrival.is_complete());
-        Status::New
+        Ok(arrival.is_complete())
+    }
+
+    /// Keep a part of a control message that is new, and return the whole with its last part; otherwise what the part is.
+    fn hear(&mut self, header: &Header, payload: &[u8]) -> Result<Option<Vec<u8>>, Status> {
+        let key = (header.kind, header.source, header.layer, header.micro_batch);
+        let none = || Message::Waiting { parts: header.parts, kept: BTreeMap::new() };
+        let message = self.control.entry(key).or_insert_with(none);
+        let Message::Waiting { parts, kept } = message else {
+            return Err(Status::Duplicate);
+        };
+        if *parts != header.parts {
+            return Err(Status::Corrupt);
+        }
+        if kept.contains_key(&header.part) {
+            return Err(Status::Duplicate);
+        }
+        kept.insert(header.part, payload.to_vec());
+        if kept.len() < usize::from(*parts) {
+            return Ok(None);
+        }
+        let whole = std::mem::take(kept).into_values().collect::<Vec<_>>().concat();
+        *message = Message::Told;
+        Ok(Some(whole))
     }
 
     /// Whether all parts of all edges of the step are there, or were.
@@ -233,8 +264,10 @@ mod tests {
             assert!(!inbox.is_ready(1, 1));
             assert!(inbox.take(1, 1).is_none());
             let body = frame::seal(&data(0, 1, source, edge, part, parts), &[0, RANK], text.as_bytes());
-            assert_eq!(inbox.accept(&body).status, Status::New);
-            assert_eq!(inbox.accept(&body).status, Status::Duplicate);
+            let first = inbox.accept(&body);
+            assert_eq!((first.status, first.is_complete), (Status::New, part == 0));
+            let again = inbox.accept(&body);
+            assert_eq!((again.status, again.is_complete), (Status::Duplicate, false));
         }
         assert!(inbox.is_ready(1, 1) && !inbox.is_ready(1, 0));
         assert_eq!(inbox.held(), 5);
@@ -276,22 +309,48 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_come_once_and_aborts_from_anyone() {
+    fn control_messages_come_once_and_aborts_from_anyone() {
         let mut inbox = inbox(unlimited());
         for kind in [Kind::Gather, Kind::Abort] {
             let header = Header { kind, ..data(0, 0, 2, 0, 0, 1) };
             let body = frame::seal(&header, &[RANK], b"text");
             let first = inbox.accept(&body);
-            assert_eq!((first.status, first.payload), (Status::New, Some(&b"text"[..])));
+            assert_eq!((first.status, first.is_complete), (Status::New, true));
+            assert_eq!(first.payload.as_deref(), Some(&b"text"[..]));
             let again = inbox.accept(&body);
-            assert_eq!((again.status, again.payload), (Status::Duplicate, None));
-            for other in [Header { micro_batch: 1, ..header }, Header { part: 1, parts: 2, ..header }] {
-                assert_eq!(judge(&mut inbox, &other, &[RANK]), Status::New);
-            }
+            assert_eq!((again.status, again.is_complete, again.payload), (Status::Duplicate, false, None));
+            assert_eq!(judge(&mut inbox, &Header { part: 1, parts: 2, ..header }, &[RANK]), Status::Duplicate);
+            assert_eq!(judge(&mut inbox, &Header { micro_batch: 1, ..header }, &[RANK]), Status::New);
             let stranger = Header { source: 99, ..header };
             let status = judge(&mut inbox, &stranger, &[5]);
             assert_eq!(status, if kind == Kind::Abort { Status::New } else { Status::Foreign });
         }
+    }
+
+    #[test]
+    fn parts_of_a_control_message_are_put_together_in_any_order() {
+        let mut inbox = inbox(unlimited());
+        let header = Header { kind: Kind::Gather, ..data(2, 0, 2, 0, 0, 3) };
+        for (part, text, whole) in [(2, "ef", None), (0, "ab", None), (1, "cd", Some(b"abcdef".to_vec()))] {
+            let body = frame::seal(&Header { part, ..header }, &[RANK], text.as_bytes());
+            let accepted = inbox.accept(&body);
+            assert_eq!((accepted.status, accepted.is_complete), (Status::New, whole.is_some()));
+            assert_eq!(accepted.payload, whole);
+            assert_eq!(inbox.accept(&body).status, Status::Duplicate);
+            let other = judge(&mut inbox, &Header { part: 3, parts: 4, ..header }, &[RANK]);
+            assert_eq!(other, if whole.is_none() { Status::Corrupt } else { Status::Duplicate });
+        }
+    }
+
+    #[test]
+    fn parts_of_two_attempts_make_no_edge() {
+        let mut inbox = inbox(unlimited());
+        let header = data(0, 0, 0, 0, 0, 2);
+        let older = Header { attempt: Attempt { attempt: 2, ..ATTEMPT }, part: 1, ..header };
+        assert!(!inbox.accept(&frame::seal(&header, &[RANK], b"ab")).is_complete);
+        let stale = inbox.accept(&frame::seal(&older, &[RANK], b"xy"));
+        assert_eq!((stale.status, stale.is_complete), (Status::Stale, false));
+        assert!(inbox.accept(&frame::seal(&Header { part: 1, ..header }, &[RANK], b"cd")).is_complete);
     }
 
     #[test]
@@ -335,10 +394,14 @@ mod tests {
                 body[at] ^= flip;
                 prop_assert_eq!(inbox.accept(&body).status, Status::Corrupt);
             }
+            let mut left = [6, 6];
             for which in order {
                 prop_assert!(!inbox.is_ready(1, 0));
-                prop_assert_eq!(inbox.accept(&bodies[which]).status, Status::New);
-                prop_assert_eq!(inbox.accept(&bodies[which]).status, Status::Duplicate);
+                left[which / 6] -= 1;
+                let first = inbox.accept(&bodies[which]);
+                prop_assert_eq!((first.status, first.is_complete), (Status::New, left[which / 6] == 0));
+                let again = inbox.accept(&bodies[which]);
+                prop_assert_eq!((again.status, again.is_complete), (Status::Duplicate, false));
             }
             let expected = [0u8, 2].map(|source| (0..6u8).flat_map(|part| [source, part]).collect::<Vec<_>>());
             prop_assert_eq!(inbox.take(1, 0).unwrap().unwrap(), expected);

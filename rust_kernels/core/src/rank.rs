@@ -136,7 +136,7 @@ impl Rank {
     }
 
     /// Judge a body and keep it if it is new.
-    pub fn accept<'a>(&self, body: &'a [u8]) -> Accepted<'a> {
+    pub fn accept(&self, body: &[u8]) -> Accepted {
         lock(&self.inbox).accept(body)
     }
 

@@ -79,7 +79,7 @@ impl Shard {
     }
 }
 
-/// What the inbox made of a body; fields other than `status` are None where the body could not be read.
+/// What the inbox made of a body; what the header says is None where the body could not be read.
 #[pyclass(frozen, get_all, module = "fsd_inference._kernels")]
 struct Accepted {
     status: &'static str,
@@ -88,9 +88,9 @@ struct Accepted {
     micro_batch: Option<u32>,
     source: Option<u16>,
     edge: Option<u32>,
-    part: Option<u16>,
-    parts: Option<u16>,
-    /// The payload of a new control frame (gather, abort); data stays in Rust.
+    /// Whether all parts of the edge of this step, or of the control message, are there now; said once, of the last part.
+    complete: bool,
+    /// The payload of a control message (gather, abort) that is complete; data stays in Rust.
     payload: Option<Py<PyBytes>>,
 }
 
@@ -144,9 +144,8 @@ impl RankState {
             micro_batch: header.map(|header| header.micro_batch),
             source: header.map(|header| header.source),
             edge: header.map(|header| header.edge),
-            part: header.map(|header| header.part),
-            parts: header.map(|header| header.parts),
-            payload: accepted.payload.map(|payload| PyBytes::new(py, payload).unbind()),
+            complete: accepted.is_complete,
+            payload: accepted.payload.map(|payload| PyBytes::new(py, &payload).unbind()),
         }
     }
 

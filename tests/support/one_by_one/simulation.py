@@ -119,7 +119,7 @@ class EventSimulation(Simulation):
             rank.note("receive", layer, micro_batch, now, now)
             if layer == self.layers:
                 for source, _ in held.pop((layer, micro_batch)):
-                    self.tell(rank, Arrived(Kind.GATHER, layer, 0, source, 0, 0, 1))
+                    self.tell(rank, Arrived(Kind.GATHER, layer, 0, source, 0, complete=True))
             elif len(held[layer, micro_batch]) == len(rank.plan.receives[layer + 1]):
                 # As long as the step lacks more, the state machine can do nothing about it.
                 self.tell(rank, ArrivedEdges(layer, micro_batch, tuple(held.pop((layer, micro_batch)))))

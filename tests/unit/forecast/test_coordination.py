@@ -1,4 +1,4 @@
-"""Predicted requests of coordinator and client: their poll intervals, and the number of polls that these make."""
+"""Predicted requests of coordinator and client, and the number of polls that their backoff makes."""
 
 from __future__ import annotations
 
@@ -6,35 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsd_inference.aws import coordination as coordinator
-from fsd_inference.aws import lambda_executor as client
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.forecast import coordination
 from fsd_inference.forecast.coordination import count_coordination
 from fsd_inference.forecast.counts import count_own
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.payloads import dense_payloads
+from fsd_inference.limits import REPORT_BACKOFF, STATUS_BACKOFF, Backoff
 from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.usage import Usage
 
 
-def test_poll_intervals_are_those_of_coordinator_and_client() -> None:
-    assert coordination._STATUS_S == (client._FIRST_POLL_S, 1.15, client._POLL_S)
-    assert (coordinator._LOOK_S[0], 1.5, coordinator._LOOK_S[1]) == coordination._REPORT_S
-    assert coordination._FAILURES_S == coordinator._POLL_WAIT_S
-    assert coordination._PROGRESS_S == coordinator._LEFT_S == client._PROGRESS_S
-
-
 @given(
-    seconds=st.floats(0, 900), pauses=st.sampled_from([coordination._STATUS_S, coordination._REPORT_S])
+    seconds=st.floats(0, 900), pauses=st.sampled_from([STATUS_BACKOFF, REPORT_BACKOFF])
 )  # fmt: skip
-def test_the_number_of_polls_is_that_of_backing_off_poll_by_poll(
-    seconds: float, pauses: tuple[float, float, float]
-) -> None:
+def test_the_number_of_polls_is_that_of_backing_off_poll_by_poll(seconds: float, pauses: Backoff) -> None:
     polls, now, pause = 0, 0.0, pauses[0]
     while now < seconds:
         polls, now = polls + 1, now + pause
-        pause = min(pauses[1] * pause, pauses[2])
+        pause = pauses.after(pause)
     assert coordination._polls_within(seconds, pauses) == pytest.approx(polls, abs=2, rel=0.01)
 
 

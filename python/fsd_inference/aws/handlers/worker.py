@@ -19,14 +19,13 @@ from fsd_inference.aws.status import progress_key
 from fsd_inference.engine.loading import load_rank
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
+from fsd_inference.limits import PROGRESS_S
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
 
 _END_S = 10.0
 """Seconds before Lambda's time limit at which a rank gives up, so that it can still tell the others."""
-_PROGRESS_S = 2.0
-"""Seconds between two notes of rank 0 on how far it is: each is a request that is billed."""
 
 
 class Context(Protocol):
@@ -125,7 +124,7 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
 
 def _progress(store: Store, asked: RankEvent, notes: ThreadPool) -> Callable[[int], None]:
     """Return what notes in the store how many layers are done, beside the computing and not too often."""
-    due = time.monotonic() + _PROGRESS_S
+    due = time.monotonic() + PROGRESS_S
 
     def write(layers: int) -> None:
         with suppress(FsdError):  # whoever reads it can do without
@@ -134,7 +133,7 @@ def _progress(store: Store, asked: RankEvent, notes: ThreadPool) -> Callable[[in
     def on_layer(layers: int) -> None:
         nonlocal due
         if time.monotonic() >= due:
-            due = time.monotonic() + _PROGRESS_S
+            due = time.monotonic() + PROGRESS_S
             notes.submit(write, layers)
 
     return on_layer
