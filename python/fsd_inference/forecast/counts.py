@@ -163,7 +163,7 @@ def _requests(counts: Mapping[str, int]) -> Usage:
 
 
 class _Layer(NamedTuple):
-    """The frames of one exchange by micro-batch, each with its number of repetitions; `weight` exchanges are alike."""
+    """The frames of an exchange by micro-batch, with repetitions; it represents `weight` exchanges of the plan."""
 
     steps: Sequence[tuple[Outgoing, int]]
     weight: float
