@@ -286,8 +286,8 @@ def test_replicas_share_a_batch(fsd: Fsd, place: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--replicas 2 --channel queue", "2 of them do not go with channel 'queue'"),
-        ("--replicas 2 --workers 3", "2 of them do not go with 3 workers"),
+        ("--replicas 2 --channel queue", "2 of them cannot be combined with channel 'queue'"),
+        ("--replicas 2 --workers 3", "2 of them cannot be combined with 3 workers"),
     ],
 )
 def test_what_replicas_do_not_go_with_is_one_line(fsd: Fsd, place: Path, flags: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Inputs and outputs: samples x features, as users hand them in and get them back."""
+"""Reading and conversion of input batches, and writing of outputs: arrays of samples x features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fsd_inference.network.sparse_arrays import (
 )
 from fsd_inference.network.tsv import Entries
 
-_EMPTY_SAMPLES = 1 << 24  # as many may have no value at all
+_MAX_EMPTY_SAMPLES = 1 << 24  # a batch may have this many samples, even if all are empty
 
 
 def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sparse.csr_array:
@@ -38,12 +38,12 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
 
         - a dense ``.npy``;
         - an ``.npz`` of ``scipy.sparse.save_npz``, in any of its formats;
-        - an ``.npz`` with the key ``bits``: uint8, each bit a feature of 0 or 1, as of ``np.packbits(x, axis=1)``;
-        - the Graph Challenge's ``.tsv`` or ``.tsv.gz``: lines of sample, feature and value, the first two counted from
-          1, separated by tabs or spaces. There are as many samples as the largest sample number says.
+        - an ``.npz`` with the key ``bits``: uint8, each bit a feature of 0 or 1, from ``np.packbits(x, axis=1)``;
+        - a ``.tsv`` or ``.tsv.gz`` of the Graph Challenge: lines of sample, feature and value, the first two counted
+          from 1, separated by tabs or spaces. The largest sample number is the number of samples.
     features : int, optional
-        What the network takes; a batch of another width is refused, and padding bits are cut off. A ``.tsv`` has as
-        many features as its largest feature number says if it is not given.
+        Number of features that the network takes: a batch of another width is an error, and padding bits are cut off.
+        If not given, the largest feature number of a ``.tsv`` is its number of features.
 
     Returns
     -------
@@ -53,9 +53,9 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
     Raises
     ------
     FileFormatError
-        If the file is missing, truncated, damaged or of another kind.
+        If the file is missing, truncated, damaged or of an unknown format.
     InputError
-        If its values are not finite as float32, or there are not `features` of them a sample.
+        If its values are not finite in float32, or a sample does not have `features` features.
     """
     file = Path(path)
     try:
@@ -82,14 +82,15 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
 
 
 def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -> sparse.csr_array:
-    """Return `x`, a sparse array or array_like of samples x features, as `load_inputs` does; `x` is not changed.
+    """Convert a sparse array or array_like of samples x features to the form of `load_inputs`; `x` is not changed.
 
     Raises
     ------
     InputError
-        If it is not 2-D, empty, masked, not finite as float32, or there are not `features` of them a sample.
+        If `x` is not 2-D, is empty, has masked values or values that are not finite in float32, or a sample does not
+        have `features` features.
     """
-    is_sparse = bool(sparse.issparse(x))  # a name, so that x stays Any for the type checker
+    is_sparse = bool(sparse.issparse(x))  # in a variable, so that the type checker keeps x as Any
     if not is_sparse:
         x = dense_array(x, what)
     if x.ndim != 2:
@@ -102,17 +103,17 @@ def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -
 
 
 def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> int:
-    """Write a CSR array where `scipy.sparse.load_npz` finds it; the file appears when it is complete.
+    """Write a CSR array as a file for `scipy.sparse.load_npz`; the write is atomic.
 
     Returns
     -------
     int
-        Bytes that were written.
+        Size of the file in bytes.
 
     Raises
     ------
     InputError, OutputError
-        If the place cannot be written.
+        If `path` cannot be written.
     """
     members: dict[str, NDArray[Any]] = {
         "indices": outputs.indices,
@@ -123,7 +124,7 @@ def save_outputs(path: str | os.PathLike[str], outputs: sparse.csr_array) -> int
         "_is_array": np.array(True),
     }
     with atomic_file(path) as beside:
-        # The fastest level: activations have many equal values, and a slower one gains little.
+        # The fastest level: activations have many equal values, so slower levels gain little.
         with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, array in members.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
@@ -136,7 +137,7 @@ def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.cs
         raise FileFormatError(f"{what}: the array 'bits' must be uint8, samples x bytes, and not empty")
     width = 8 * bits.shape[1] if features is None else features
     if not 8 * (bits.shape[1] - 1) < width <= 8 * bits.shape[1]:
-        raise InputError(f"{what} has {8 * bits.shape[1]} bits a sample, but the network takes {width} features")
+        raise InputError(f"{what} has {8 * bits.shape[1]} bits per sample, but the network takes {width} features")
     step = max(1, BLOCK_ENTRIES // width)
     blocks = (np.unpackbits(bits[start : start + step], axis=1, count=width) for start in range(0, len(bits), step))
     return _with_int32(csr_from_blocks(blocks, width, what), what)
@@ -153,20 +154,20 @@ def _from_text(file: Path, features: int | None) -> sparse.csr_array:
 
 
 def _saved_parts(arrays: Mapping[str, NDArray[Any]], what: str) -> SparseParts:
-    """Return the parts of the sparse array that `scipy.sparse.save_npz` wrote, of any release."""
+    """Return the parts of a sparse array written by `scipy.sparse.save_npz` of any release."""
     if "format" not in arrays:
         raise FileFormatError(
-            f"{what} holds no sparse array, but {', '.join(map(repr, arrays))}; "
+            f"{what} does not hold a sparse array but {', '.join(map(repr, arrays))}; "
             "save a sparse one with scipy.sparse.save_npz, a dense one with numpy.save"
         )
     named = arrays["format"]
     kind = str(named.astype("S").item(), "latin-1") if named.dtype.kind in "SU" and named.size == 1 else ""
     if kind not in INDEX_ARRAYS:
-        raise FileFormatError(f"{what} holds a sparse array of no known format; they are {', '.join(INDEX_ARRAYS)}")
+        raise FileFormatError(f"{what} holds a sparse array of unknown format; use one of {', '.join(INDEX_ARRAYS)}")
     try:
         shape, data = arrays["shape"], arrays["data"]
         if shape.dtype.kind not in "iu" or shape.ndim != 1:
-            raise FileFormatError(f"{what} is not a valid sparse array: its shape is no list of whole numbers")
+            raise FileFormatError(f"{what} is not a valid sparse array: its shape is not a list of whole numbers")
         if shape.size != 2:
             raise FileFormatError(f"{what} holds a {shape.size}-D sparse array; inputs are 2-D, samples x features")
         if kind == "coo" and "coords" in arrays:
@@ -194,12 +195,12 @@ def _check_shape(shape: tuple[int, ...], features: int | None, what: str) -> Non
     if not (1 <= samples <= MAX_WIDTH and 1 <= width <= MAX_WIDTH):
         raise InputError(f"{what} must have 1 to {MAX_WIDTH} samples and features, not {samples} x {width}")
     if features is not None and width != features:
-        raise InputError(f"{what} has {width} features a sample, but the network takes {features}")
+        raise InputError(f"{what} has {width} features per sample, but the network takes {features}")
 
 
 def _check_samples(samples: int, values: int, what: str) -> None:
-    """Refuse numbers of samples that a few bytes can claim, but not fill, before memory is taken for each."""
-    if samples > max(_EMPTY_SAMPLES, values):
+    """Reject a sample count that is far above the number of values, before memory is allocated per sample."""
+    if samples > max(_MAX_EMPTY_SAMPLES, values):
         raise InputError(f"{what} has {samples} samples, but only {values} values; leave out the empty samples")
 
 
