@@ -20,9 +20,9 @@ BATCH_ENTRIES = 10
 UNIT_BYTES = 64 * 1024
 """Payload in bytes that SNS and SQS bill as one request (pricing pages)."""
 TARGETS_ATTRIBUTE_BYTES = 1024
-"""Of a message, kept free for the attribute `to`: enough to name RANKS_PER_TOPIC ranks."""
+"""Bytes of a message that are reserved for its attribute `to`: enough to name RANKS_PER_TOPIC ranks."""
 LONGEST_POLL_S = 2.0
-"""Longest single receive of a rank, which notices a failure or a deadline after this time at most."""
+"""Maximum duration in seconds of one receive call of a rank, which notices failures and deadlines in between."""
 RANKS_PER_TOPIC = 100
 """Number of ranks that share one SNS topic of a lane: below AWS's limit of 200 filter policies a topic, and few enough
 that one `to` attribute can name them all."""
@@ -40,9 +40,9 @@ HASH_FOLDERS = "0123456789abcdef"
 FIRST_READ_BYTES = 256 * 1024
 """Size in bytes of the first read of an object of frames, which includes its index; the rest takes further requests."""
 OBJECT_FRAME_BYTES = 16 << 20
-"""Largest frame over `object`: it is held in memory while it is read."""
+"""Maximum size in bytes of a frame of the `object` channel, which is held in memory while it is read."""
 OBJECT_HEADER, OBJECT_ENTRY, OBJECT_TARGET = "<4sHHII", "<QI", "I"
-"""Layout of the index of an object of frames, as `struct` has it: header, entry of a frame, target of a frame."""
+"""Format strings for `struct` of the index of an object of frames: its header, the entry of a frame, a target."""
 ABORT_EVERY_S = 1.0
 """Interval in seconds at which a rank that receives through objects polls for an abort."""
 
@@ -59,7 +59,7 @@ BILLED_TICK_S = 0.001
 ACCOUNT_CONCURRENCY = 1000
 """Default concurrency quota of an account: invocations that run at the same time (quotas)."""
 COORDINATOR_MB = 512
-"""Memory of the coordinator function (terraform/variables.tf)."""
+"""Default memory of the coordinator function in MB (terraform/variables.tf)."""
 DEEPEST_TREE = 12
 """Maximum depth of a launch tree: AWS stops chains of about 16 invocations in which functions invoke each other,
 including the coordinator's (recursive loop detection); this leaves a margin."""
@@ -68,7 +68,7 @@ including the coordinator's (recursive loop detection); this leaves a margin."""
 
 
 class Backoff(NamedTuple):
-    """Pauses between polls: the first one in seconds, the factor by which each is longer, and the longest one."""
+    """Exponential backoff between polls: first pause in seconds, growth factor, and longest pause in seconds."""
 
     first_s: float
     factor: float
@@ -80,14 +80,14 @@ class Backoff(NamedTuple):
 
 
 STATUS_BACKOFF = Backoff(0.05, 1.15, 1.0)
-"""Of the client, who reads the status: a small run is answered at once, a long one costs a request a second."""
+"""Polls of the client for a run's status: a short run is answered at once, a long one costs a request a second."""
 REPORT_BACKOFF = Backoff(0.05, 1.5, 0.25)
-"""Of the coordinator, who waits for rank 0's report."""
+"""Polls of the coordinator for the report of rank 0."""
 FAILURES_POLL_S = 1
-"""How long the coordinator waits at the queue of failures each time."""
+"""Duration in seconds of the coordinator's long polls of the failure queue."""
 PROGRESS_S = 2.0
-"""How often rank 0 writes the progress of a run, and the client reads it; and how often a coordinator reads which
-failures of its run others have received."""
+"""Interval in seconds at which rank 0 writes the progress of a run and the client reads it, and at which a coordinator
+reads the failures of its run that other coordinators received."""
 
 # --- threads of a rank ------------------------------------------------------------------------------------------------
 

@@ -158,7 +158,7 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("cost full --memory 64", "--memory"),
         ("cost full --architecture z80", "--architecture"),
         ("cost full --publish-units frame", "--publish-units"),
-        ("prices show --region mars-1", "there are no prices of region 'mars-1'"),
+        ("prices show --region mars-1", "the package has no prices of region 'mars-1'"),
         ("prices show --prices nowhere", "nowhere: cannot be read"),
         ("prices show --prices full/other", "full/other: is not JSON"),
         ("prices update -o out", "--region"),

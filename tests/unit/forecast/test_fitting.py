@@ -74,7 +74,7 @@ def test_what_cannot_be_fitted_is_said() -> None:
         fit_services([replace(report, channel="local")])
     with pytest.raises(SettingError, match="give at least one"):
         fit_host([])
-    with pytest.raises(FileFormatError, match="no rank says what it did when"):
+    with pytest.raises(FileFormatError, match="the report must have the activities of its ranks"):
         fit_services([replace(report, ranks=[])])
     for silent in (replace(report.ranks[2], started=None), replace(report.ranks[2], ended=None)):
         ranks = [*report.ranks[:2], silent]

@@ -134,7 +134,7 @@ def test_questions_that_make_no_sense(wrong: dict[str, object], said: str) -> No
 
 
 def test_the_network_as_one_function_runs_it_is_needed() -> None:
-    with pytest.raises(SettingError, match="one function"):
+    with pytest.raises(SettingError, match="add a cut for 1 worker"):
         asked({2: CUTS[2]})
 
 

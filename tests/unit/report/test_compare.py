@@ -91,7 +91,7 @@ def test_runs_of_one_name_are_told_apart(fsd: Fsd, place: Path) -> None:
         ("two two", "a run is given twice"),
         ("two two/report.json", "a run is given twice"),
         ("two -o nowhere/page.html", "nowhere is not a directory"),
-        ("two --region mars-1", "there are no prices of region 'mars-1'"),
+        ("two --region mars-1", "the package has no prices of region 'mars-1'"),
         ("two odd", "odd/report.json: is not a run's report: 'ranks[0].events[0]' must be a name"),
     ],
 )
