@@ -1,4 +1,4 @@
-"""What every channel and every wrapper must do; each test runs over each of them."""
+"""Conformance tests of the channel contract, run for every channel and wrapper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fsd infer`: answers, files, and what it says of inputs that cannot be used."""
+"""`fsd infer`: outputs, files, and errors for invalid inputs."""
 
 from __future__ import annotations
 
@@ -327,4 +327,4 @@ def test_shards_alone_are_not_foreseen(fsd: Fsd, place: Path) -> None:
     fsd("partition", "net", "--workers", "2", "-o", "shards")
     said = fsd("infer", "shards", "x.npz", "-o", "out.npz", "--channel", "local", "--predict")
     assert said.code == 0
-    assert "no prediction: that takes the network itself" in said.stderr
+    assert "no prediction: predictions need the network itself" in said.stderr

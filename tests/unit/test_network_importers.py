@@ -1,4 +1,4 @@
-"""The Graph Challenge's TSV folders."""
+"""Import of the Graph Challenge's TSV folders."""
 
 import gzip
 import re

@@ -1,4 +1,4 @@
-"""Inputs and answers: every accepted form gives the same batch, everything else is refused in one line."""
+"""Inputs and outputs: every accepted format gives the same batch, and others are one-line errors."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The Graph Challenge's text files: images and categories, as any tool writes them, or one line that names theirs."""
+"""The Graph Challenge's text files (images and categories) as various tools write them, and one-line errors."""
 
 from __future__ import annotations
 

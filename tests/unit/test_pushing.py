@@ -1,4 +1,4 @@
-"""Pushing: every file once, the manifest last; found again by the network's digest and the number of workers."""
+"""Pushing of networks: every file once, the manifest last; found again by network digest and number of workers."""
 
 from __future__ import annotations
 

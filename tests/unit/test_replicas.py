@@ -1,4 +1,4 @@
-"""Replicas over slices of a batch: the serial answer bit for bit, each failure named, and tried again alone."""
+"""Replicas over slices of a batch: serial outputs bit for bit, and each failure named and retried separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a session: wrong ones are refused with a sentence, others reach the run."""
+"""Settings of a session: invalid ones are one-line errors, valid ones reach the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fsd network`: make, import and look at networks."""
+"""`fsd network`: generate, import and inspect networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fsd_inference.network import Activation, Layer, Network
     from fsd_inference.network.layer import ActivationKind
 
-app = typer.Typer(name="network", help="Make, import and look at networks.")
+app = typer.Typer(name="network", help="Generate, import and inspect networks.")
 
 _GENERATE_EXAMPLES = examples(
     "fsd network generate radixnet --neurons 1024 --layers 120 -o net",
@@ -33,7 +33,7 @@ _IMPORT_EXAMPLES = examples(
     "fsd network import neuron1024 -o net",
 )
 
-_CONNECTIONS = 32  # as the Graph Challenge's networks have
+_CONNECTIONS = 32  # of the Graph Challenge's networks
 
 Target = Annotated[Path, typer.Option("--output", "-o", help="Directory to write the network to.")]
 
@@ -42,25 +42,31 @@ Target = Annotated[Path, typer.Option("--output", "-o", help="Directory to write
 def generate(
     kind: Annotated[
         Literal["radixnet", "random"],
-        typer.Argument(help="radixnet: the exact Graph Challenge networks. random: activations stay alive."),
+        typer.Argument(
+            help="radixnet: the official Graph Challenge networks. random: networks whose activations do not die out."
+        ),
     ],
     output: Target,
     neurons: Annotated[
-        int | None, typer.Option("--neurons", min=1, help="Features, and neurons of each layer.")
+        int | None, typer.Option("--neurons", min=1, help="Number of features, and of neurons in each layer.")
     ] = None,
-    layers: Annotated[int | None, typer.Option("--layers", min=1, help="Layers.")] = None,
+    layers: Annotated[int | None, typer.Option("--layers", min=1, help="Number of layers.")] = None,
     connections: Annotated[
-        int | None, typer.Option("--connections", min=1, help=f"Connections a neuron. Default: {_CONNECTIONS}.")
+        int | None,
+        typer.Option("--connections", min=1, help=f"Number of inputs of each neuron. Default: {_CONNECTIONS}."),
     ] = None,
     widths: Annotated[
         str | None,
         typer.Option(
             "--widths",
-            help="random, instead of --neurons: features, then neurons of each layer, separated by commas; "
-            "begun again from the first where --layers asks for more.",
+            help="For random, instead of --neurons: number of features, then neurons of each layer, comma-separated; "
+            "repeated if --layers is larger.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="random: equal seeds, equal networks.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="For random: seed of the generator; equal seeds give equal networks."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Generate a network, layer by layer."""
@@ -71,7 +77,7 @@ def generate(
         if widths is not None or seed is not None or connections not in {None, _CONNECTIONS}:
             raise SettingError(
                 f"radixnet networks are fixed, with {_CONNECTIONS} connections a neuron: "
-                "leave out --connections, --widths and --seed, or generate a random one"
+                "omit --connections, --widths and --seed, or generate a random network"
             )
         if neurons is None or layers is None:
             raise SettingError("a radixnet network needs --neurons and --layers")
@@ -86,9 +92,9 @@ def import_(
     source: Annotated[
         list[Path],
         typer.Argument(
-            help="A folder of matrices, a layer each: layer-1.npz (SciPy), .npy, .mtx or .mtx.gz, layer-2.npz..., with "
-            "layer-1.bias.npy if it has a bias; or such files. A safetensors file of a state dict, or its "
-            "model.safetensors.index.json. A Graph Challenge folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.",
+            help="Folder of matrices, one file per layer: layer-1.npz (SciPy), .npy, .mtx or .mtx.gz, layer-2.npz..., "
+            "and layer-1.bias.npy if it has a bias; or such files. Safetensors file of a state dict, or its "
+            "model.safetensors.index.json. Graph Challenge folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.",
             metavar="SOURCE",
         ),
     ],
@@ -97,16 +103,16 @@ def import_(
         str | None,
         typer.Option(
             "--layers",
-            help="safetensors: the layers in order, separated by commas; fc1 is the tensors fc1.weight and fc1.bias. "
-            "Without it, the tensors are listed.",
+            help="Safetensors: names of the layers in order, separated by commas; fc1 means the tensors fc1.weight "
+            "and fc1.bias. Without it, the tensors are listed.",
         ),
     ] = None,
     activation: Annotated[
         str | None,
         typer.Option(
             "--activation",
-            help="Matrices and safetensors: relu, identity or clipped_relu:CLIP, for all layers or, separated by "
-            "commas, one per layer. Default: relu, and identity for the last layer.",
+            help="Matrices and safetensors: relu, identity or clipped_relu:CLIP, one for all layers, or one per layer "
+            "separated by commas. Default: relu, with identity for the last layer.",
         ),
     ] = None,
     transpose: Annotated[
@@ -114,11 +120,13 @@ def import_(
     ] = False,
     bias: Annotated[
         float | None,
-        typer.Option("--bias", help="Graph Challenge: of all neurons. Default: its own, for official sizes."),
+        typer.Option(
+            "--bias", help="Graph Challenge: bias of all neurons. Default: the official one, for official sizes."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Import a network from files, whose kind is recognized by their content."""
+    """Import a network from files; their kind is detected."""
     from fsd_inference.network import import_network  # noqa: PLC0415
 
     out = Output(as_json)
@@ -136,10 +144,10 @@ def import_(
 
 @app.command(epilog=examples("fsd network info net"))
 def info(
-    network: Annotated[Path, typer.Argument(help="A network that `fsd network` made.", metavar="NETWORK")],
+    network: Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")],
     as_json: Json = False,
 ) -> None:
-    """Say what a network is, having read all of it and compared it with its digests."""
+    """Show the properties of a network, after verifying the checksums of all its files."""
     from fsd_inference.network import Network  # noqa: PLC0415
 
     out = Output(as_json)
@@ -161,14 +169,14 @@ def info(
     rows = [
         *_rows(loaded, network),
         ("activations", ", ".join(f"{name} ({count} layers)" for name, count in activations.items())),
-        ("one value", f"{one_value} layers, whose weights are all the same"),
-        ("zero-preserving", f"{zero_preserving} layers, which keep an all-zero sample all-zero"),
+        ("one value", f"{one_value} layers whose weights are all equal"),
+        ("zero-preserving", f"{zero_preserving} layers that map an all-zero sample to zeros"),
     ]
     out.result(record, facts(rows))
 
 
 def _widths(neurons: int | None, layers: int | None, widths: str | None) -> list[int]:
-    """Return the features and the neurons of each layer that the flags ask for."""
+    """Return the number of features and the neurons of each layer, from the flags."""
     if widths is None:
         if neurons is None or layers is None:
             raise SettingError("a random network needs --neurons and --layers, or --widths")
@@ -178,18 +186,18 @@ def _widths(neurons: int | None, layers: int | None, widths: str | None) -> list
     except ValueError:
         raise SettingError(f"--widths must be whole numbers separated by commas, not {widths!r}") from None
     if neurons not in {None, given[0]}:
-        raise SettingError(f"--neurons {neurons} and --widths {widths} contradict each other; leave out --neurons")
+        raise SettingError(f"--neurons {neurons} and --widths {widths} contradict each other; omit --neurons")
     if layers is None:
         return given
     if len(given) > layers + 1:
         raise SettingError(
-            f"--widths {widths} are for {len(given) - 1} layers (the first is the features), not {layers}"
+            f"--widths {widths} describes {len(given) - 1} layers (the first width is the features), not {layers}"
         )
     return list(islice(cycle(given), layers + 1))
 
 
 def _activations(text: str) -> Activation | list[Activation]:
-    """Return what --activation asks for: one activation, or one per layer."""
+    """Parse --activation: one activation, or one per layer."""
     from fsd_inference.network import Activation  # noqa: PLC0415
 
     parsed = []

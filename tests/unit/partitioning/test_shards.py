@@ -1,3 +1,5 @@
+"""The shard files of ranks: contents, round trips, atomic replacement, and errors for corrupt files."""
+
 from __future__ import annotations
 
 import hashlib
