@@ -218,6 +218,12 @@ def test_no_chain_is_guessed(tmp_path: Path, shapes: dict[str, tuple[int, int]])
     assert "such as" not in str(caught.value)
 
 
+def test_the_list_of_tensors_is_bounded(tmp_path: Path) -> None:
+    file = saved(tmp_path, {f"fc{k}.weight": np.ones((2, 2), np.float32) for k in range(60)})
+    with pytest.raises(SettingError, match=r"--layers fc0,fc1,.*,fc59, .*, fc49\.weight \(2 x 2\), and 10 more$"):
+        import_network(file)
+
+
 def changed(folder: Path, **changes: NDArray[Any] | None) -> Path:
     tensors: dict[str, Any] = model() | {name.replace("_", ".", 1): array for name, array in changes.items()}
     return saved(folder, {name: array for name, array in tensors.items() if array is not None})

@@ -34,7 +34,7 @@ def sentence(problems: Sequence[str]) -> str:
     return count + listed(problems, "; ")
 
 
-def listed(items: Sequence[str], separator: str = ", ") -> str:
+def listed(items: Sequence[str], separator: str = ", ", *, most: int = _LISTED) -> str:
     """Join the first items of a list, and say how many more there are."""
-    more = [f"and {len(items) - _LISTED:,} more"] if len(items) > _LISTED else []
-    return separator.join([*items[:_LISTED], *more])
+    more = [f"and {len(items) - most:,} more"] if len(items) > most else []
+    return separator.join([*items[:most], *more])

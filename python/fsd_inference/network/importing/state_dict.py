@@ -21,6 +21,7 @@ from fsd_inference.network.importing.weights import FLOATS, ModelTensor, model_t
 from fsd_inference.network.layer import Layer
 
 _WEIGHT = ".weight"
+_SHOWN = 50  # tensors of a message
 _PERMUTED = 7  # matrices at most, so that there are no more than 5,040 orders to try
 
 
@@ -109,7 +110,7 @@ def _proposal(path: Path, tensors: Mapping[str, ModelTensor]) -> str:
     if chain is not None:
         names = ",".join(name.removesuffix(_WEIGHT) for name in chain)
         text += f", such as --layers {names}, whose widths match"
-    return f"{text}; its tensors are {listed(shown) or 'none'}"
+    return f"{text}; its tensors are {listed(shown, most=_SHOWN) or 'none'}"
 
 
 def _matrices(tensors: Mapping[str, ModelTensor]) -> dict[str, tuple[int, ...]]:
