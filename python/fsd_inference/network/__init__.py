@@ -3,8 +3,8 @@
 from fsd_inference.network.categories import read_categories, write_categories
 from fsd_inference.network.datasets import digits
 from fsd_inference.network.graph_challenge import graph_challenge
-from fsd_inference.network.importers import graph_challenge_folder
 from fsd_inference.network.importing.files import import_network
+from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder
 from fsd_inference.network.inputs import as_inputs, load_inputs, save_outputs
 from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
 from fsd_inference.network.random_network import random_network

@@ -10,7 +10,7 @@ from typing import Any
 from fsd_inference.errors import FileFormatError, InputError, SettingError
 from fsd_inference.network.checks import shown
 from fsd_inference.network.file_format import MANIFEST
-from fsd_inference.network.importers import graph_challenge_folder, is_graph_challenge_file
+from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder, is_graph_challenge_file
 from fsd_inference.network.importing.layers import Activations
 from fsd_inference.network.importing.matrix_files import is_layer_file, matrix_layers
 from fsd_inference.network.importing.problems import listed, refuse

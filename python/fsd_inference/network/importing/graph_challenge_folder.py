@@ -1,4 +1,4 @@
-"""Importers for networks in foreign formats: the text files of the Graph Challenge."""
+"""Reader of networks in the text files of the Graph Challenge."""
 
 from __future__ import annotations
 
