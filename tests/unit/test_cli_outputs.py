@@ -33,9 +33,10 @@ from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.reports import made_up
 
 FILES = {
-    "answer": "infer net x.npy -o OUT",
+    "answer": "infer net x.npy -o OUT.npz",
+    "labels": "infer net x.npy -o OUT.npy --argmax",
     "categories": "infer net x.npy -o y.npz --categories OUT",
-    "inputs": "dataset digits --neurons 64 --samples 3 -o OUT",
+    "inputs": "dataset digits --neurons 64 --samples 3 -o OUT.csv",
     "page": "report run -o OUT",
     "timing": "calibrate -o OUT",
     "prices": "prices update --region us-east-1 -o OUT",
@@ -90,8 +91,9 @@ def split(command: str, name: str = "out") -> tuple[list[str], Path]:
     """Return a command's arguments, and the path that it writes to."""
     if command.startswith(("advise", "infer")):
         pytest.importorskip("matplotlib", reason="no matplotlib: pip install 'fsd-inference[report]' to draw plots")
-    name += ".png" if "OUT.png" in command else ""
-    return [name if word.startswith("OUT") else word for word in command.split()], Path(name)
+    place = next(word for word in command.split() if word.startswith("OUT"))
+    name += place.removeprefix("OUT")
+    return [name if word == place else word for word in command.split()], Path(name)
 
 
 @pytest.mark.parametrize("kind", COMMANDS)

@@ -19,7 +19,9 @@ app = typer.Typer(name="dataset", help="Make inputs for a network.")
 def digits(
     neurons: Annotated[int, typer.Option("--neurons", min=1, help="Features of a sample: the network's inputs.")],
     samples: Annotated[int, typer.Option("--samples", min=1, help="Samples; past 1,797 they are shifted copies.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write (.npz), samples x features.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write, samples x features: .npz, .npy, .csv, .parquet.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Write scikit-learn's handwritten digits, upsampled and thresholded to N features."""
@@ -27,6 +29,7 @@ def digits(
 
     out = Output(as_json)
     check_output(output)
+    network.check_output_format(output)
     batch = network.digits(neurons, samples)
     size = network.save_outputs(output, batch)
     out.result(
