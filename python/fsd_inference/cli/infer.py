@@ -43,7 +43,7 @@ def infer(
     batch: Annotated[
         Path,
         typer.Argument(
-            help="Samples x features, a file or a directory of parts: .npz (sparse), .npy, .mtx, .svm, .csv, .tsv (also "
+            help="Samples x features, a file or a directory of them: .npz (sparse), .npy, .mtx, .svm, .csv, .tsv (also "
             "the Graph Challenge's), .parquet, .arrow, .feather, .h5ad; text also .gz. See docs/formats.md.",
             metavar="INPUT",
         ),

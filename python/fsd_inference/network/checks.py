@@ -56,7 +56,12 @@ def not_finite(what: str, *place: int) -> InputError:
 def check_real(dtype: np.dtype[Any], what: str) -> None:
     """Raise InputError if `dtype` is not one of real numbers or truth values."""
     if dtype.kind not in "biuf":
-        raise InputError(f"{what} must be real numbers, not values of type {dtype}")
+        raise not_real(what, dtype)
+
+
+def not_real(what: str, kind: object) -> InputError:
+    """Return the error of what holds values of another type than numbers or truth values."""
+    return InputError(f"{what} must be real numbers, not values of type {kind}")
 
 
 def dense_array(x: Any, what: str) -> NDArray[Any]:

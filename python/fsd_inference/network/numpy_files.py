@@ -19,7 +19,7 @@ NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
 
 _HEADER_BYTES = 10_000
-DEFLATE_AT_MOST = 1032  # times smaller than the data: a member that claims more is not what it says
+_DEFLATE_AT_MOST = 1032  # times smaller than the data: a member that claims more is not what it says
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -82,7 +82,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 where = f"{file}, member {member.filename}"
-                if member.file_size > DEFLATE_AT_MOST * (member.compress_size + 1):
+                if member.file_size > _DEFLATE_AT_MOST * (member.compress_size + 1):
                     raise FileFormatError(f"{where}: claims to be larger than it can be")
                 with archive.open(member) as stream:
                     header = _read_header(stream, where)

@@ -61,7 +61,7 @@ def read_tsv(files: Sequence[Path], features: int | None) -> sparse.csr_array:
 
 def _is_dense(file: Path, features: int | None) -> bool:
     where, line = _first_line(file)
-    columns = len(line.split("\t"))
+    columns = len(_fields(where, line, "\t"))
     if _TRIPLET in (columns, len(line.split())):
         return False
     if features is not None and columns > _TRIPLET and columns != features:

@@ -1,4 +1,7 @@
-"""Inputs in an AnnData file (.h5ad): its matrix X, read with h5py."""
+"""Inputs in an AnnData file (.h5ad): its matrix X, read with h5py.
+
+HDF5's own library trusts what it reads: some damaged files end the process in it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def read_h5ad(file: Path, features: int | None) -> sparse.csr_array:
                 raise FileFormatError(f"{file} has no X; save the matrix that is meant as X of an AnnData object")
             x = opened["X"]
             if isinstance(x, h5py.Group):
-                return inputs_from_parts(_parts(x, file), features, str(file))
+                return inputs_from_parts(_parts(x, features, file), features, str(file))
             return _dense(x, features, str(file))
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise FileFormatError(f"{file} is damaged or of another format: {' '.join(str(error).split())}") from error
@@ -58,7 +61,7 @@ def _blocks(x: Any, step: int, rows: int) -> Iterator[NDArray[Any]]:
         yield x[start : start + step]
 
 
-def _parts(x: Any, file: Path) -> SparseParts:
+def _parts(x: Any, features: int | None, file: Path) -> SparseParts:
     encoding = x.attrs.get("encoding-type", x.attrs.get("h5sparse_format", b""))
     kind = _SPARSE.get(encoding.decode() if isinstance(encoding, bytes) else str(encoding))
     if kind is None:
@@ -69,7 +72,7 @@ def _parts(x: Any, file: Path) -> SparseParts:
     if shape.shape != (2,) or shape.dtype.kind not in "iu":
         raise FileFormatError(f"{file}: the shape of X is not two whole numbers")
     rows, columns = shape.tolist()
-    check_shape((rows, columns), None, str(file))
+    check_shape((rows, columns), features, str(file))
     check_samples(rows, x["data"].size, str(file))
     major = rows if kind == "csr" else columns
     if x["indptr"].shape != (major + 1,) or x["indices"].shape != x["data"].shape:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.network.checks import as_float32, shown
+from fsd_inference.network.checks import as_float32, not_real, shown
 from fsd_inference.network.inputs import check_shape, inputs_from_blocks
 from fsd_inference.network.readers.libraries import library
 from fsd_inference.network.sparse_arrays import BLOCK_ENTRIES
@@ -60,7 +60,7 @@ def _width(schema: Any, features: int | None, file: Path) -> int:
             raise InputError(f"{file}, column {shown(column.name)}: it is an index; save the table without it")
         kind = column.type
         if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)):
-            raise InputError(f"{file}, column {shown(column.name)} must be real numbers, not values of type {kind}")
+            raise not_real(f"{file}, column {shown(column.name)}", kind)
     check_shape((1, len(schema)), features, str(file))
     return len(schema)
 
@@ -98,5 +98,5 @@ def _damaged(file: Path) -> Iterator[None]:
     arrow = library("pyarrow", str(file))
     try:
         yield
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{file} is damaged or of another format: {' '.join(str(error).split())}") from error
