@@ -243,12 +243,14 @@ def test_shards_replace_nothing_else(fsd: Fsd, place: Path, there: set[str], mon
         ("calibrate --runs run -o hard", "runs and output are both run/report.json and hard"),
         ("package zip --wheel x.npy -o x.npy", "wheel and output are both x.npy"),
         ("partition net --workers 2 -o link", "NETWORK and output are both net and link"),
+        ("infer net far -o x.npy", "INPUT and output are both far/part.npy and x.npy"),
         ("infer net x.npy -o link/../x.npy", "INPUT and output are both x.npy and link/../x.npy"),
     ],
 )
 def test_no_command_writes_over_what_it_reads(fsd: Fsd, place: Path, arguments: str, said: str) -> None:
     Path("hard").hardlink_to("run/report.json")
     Path("link").symlink_to("net")
+    Path("far/part.npy").hardlink_to("x.npy")
     told = fsd(*arguments.split())
     assert told.code == 2
     assert said in told.error()

@@ -182,7 +182,7 @@ def place(said: str) -> tuple[int, int] | None:
     return None if text_column is None else (int(line) - 1, int(text_column) - 1)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(x=dense_arrays(), twice=st.booleans())
 def test_every_door_gives_the_same_bits_or_the_same_sentence(x: Array, twice: bool, tmp_path: Path) -> None:
     if twice:  # a column that other formats than dense ones leave out

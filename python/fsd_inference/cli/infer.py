@@ -43,8 +43,9 @@ def infer(
     batch: Annotated[
         Path,
         typer.Argument(
-            help="Samples x features, a file or a directory of them: .npz (sparse), .npy, .mtx, .svm, .csv, .tsv (also "
-            "the Graph Challenge's), .parquet, .arrow, .feather, .h5ad; text also .gz. See docs/formats.md.",
+            help="Samples x features, a file or a directory of them: .npz (sparse), .npy, .mtx, .svm, .svmlight, "
+            ".libsvm, .csv, .tsv (also the Graph Challenge's), .parquet, .arrow, .feather, .h5ad; text also .gz. "
+            "docs/formats.md says more.",
             metavar="INPUT",
         ),
     ],
@@ -148,13 +149,13 @@ def infer(
     out = Output(as_json)
     use_profile(profile)
     _check_outputs(output, categories, report, plots)
-    check_distinct(NETWORK=network, INPUT=batch, output=output, categories=categories, report=report, stack=stack)
+    for read in (batch, *(batch.iterdir() if batch.is_dir() else ())):
+        check_distinct(NETWORK=network, INPUT=read, output=output, categories=categories, report=report, stack=stack)
     described = _check_before(network, method, stack)
     from fsd_inference.network import check_output_format, load_inputs  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
     check_output_format(output)
-
     choice = RunChoice(channel or "serial", workers, replicas, branching, micro_batches, memory_mb)
     if plan is not None:
         given = channel is not None or workers is not None or method is not None
