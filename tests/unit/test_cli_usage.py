@@ -121,7 +121,7 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("network import nowhere -o out", "nowhere"),
         ("network import full -o out", "no files named like"),
         ("network info nowhere", "nowhere is not a network"),
-        ("dataset digits --neurons 1000 --samples 5 -o out", "square"),
+        ("dataset digits --neurons 1000 --samples 5 -o out.npz", "square"),
         ("dataset digits --neurons 1024 --samples 0 -o out", "--samples"),
         ("dataset digits --neurons 1024 --samples 5 -o nowhere/out", "nowhere is not a directory"),
         ("dataset digits --neurons 1024 --samples 5 -o full", "full is a directory"),

@@ -4,8 +4,10 @@ from fsd_inference.network.categories import read_categories, write_categories
 from fsd_inference.network.datasets import digits
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importers import graph_challenge_folder
-from fsd_inference.network.inputs import as_inputs, load_inputs, save_outputs
+from fsd_inference.network.input_files import load_inputs
+from fsd_inference.network.inputs import as_inputs
 from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
+from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
 from fsd_inference.network.random_network import random_network
 from fsd_inference.network.source import LayerSource
 
@@ -18,12 +20,14 @@ __all__ = [
     "LayerSource",
     "Network",
     "as_inputs",
+    "check_output_format",
     "digits",
     "graph_challenge",
     "graph_challenge_folder",
     "load_inputs",
     "random_network",
     "read_categories",
+    "save_labels",
     "save_outputs",
     "write_categories",
 ]

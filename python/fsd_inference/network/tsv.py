@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ class Entries:
             try:
                 with open_text(path) as stream:
                     # NumPy is faster on files that it opens itself, but tells compressed ones by their name.
-                    source = stream if path.suffix == ".gz" or _is_gzip(path) else str(path.absolute())
+                    source = stream if path.suffix == ".gz" or is_gzip(path) else str(path.absolute())
                     lines = np.loadtxt(source, dtype, comments=None, ndmin=1, encoding="utf-8-sig")
             except ValueError:
                 continue
@@ -95,7 +95,7 @@ class Entries:
         return None
 
     def _first_wrong_line(self) -> FileFormatError:
-        for where, line in _numbered(self._path):
+        for where, line in numbered_lines(self._path):
             fields = line.split()
             numbers = [parsed for field in fields if (parsed := parse_number(field)) is not None]
             if len(fields) != 3 or len(numbers) != 3:
@@ -114,7 +114,7 @@ class Entries:
         order = np.lexsort((self.second, self.first))  # stable, so equal entries stay in the order of the file
         first, second = self.first[order], self.second[order]
         again = int(order[1:][(first[1:] == first[:-1]) & (second[1:] == second[:-1])].min())
-        where = next(where for k, (where, _) in enumerate(_numbered(self._path)) if k == again)
+        where = next(where for k, (where, _) in enumerate(numbered_lines(self._path)) if k == again)
         one, two, _ = self._names
         return FileFormatError(
             f"{where}: {one} {self.first[again] + 1} and {two} {self.second[again] + 1} occur for the second time"
@@ -129,7 +129,7 @@ def read_numbers(path: Path) -> Iterator[tuple[str, str, float | None]]:
     FileFormatError
         If the file is missing or damaged.
     """
-    for where, line in _numbered(path):
+    for where, line in numbered_lines(path):
         yield where, line, parse_number(line)
 
 
@@ -152,23 +152,29 @@ def open_text(path: Path) -> Iterator[TextIO]:
     FileFormatError
         If the file cannot be read, or reading it in the block shows that it is damaged.
     """
+    with open_unpacked(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", "backslashreplace") as stream:
+        yield stream
+
+
+@contextmanager
+def open_unpacked(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, plain or gzip, whatever its name; errors as of `open_text`."""
     try:
         with path.open("rb") as raw:
-            unpacked = gzip.GzipFile(fileobj=raw) if _is_gzip(path) else raw
-            with io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="backslashreplace") as stream:
-                yield stream
+            yield cast("BinaryIO", gzip.GzipFile(fileobj=raw) if is_gzip(path) else raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileFormatError(f"{path} is truncated or damaged: {error}") from error
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _is_gzip(path: Path) -> bool:
+def is_gzip(path: Path) -> bool:
+    """Return whether a file is packed with gzip, whatever its name."""
     with path.open("rb") as stream:
         return stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
-def _numbered(path: Path) -> Iterator[tuple[str, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (location, text) of each line that is not blank, with surrounding white space stripped."""
     with open_text(path) as stream:
         for number, line in enumerate(stream, 1):

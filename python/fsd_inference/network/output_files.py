@@ -1,0 +1,144 @@
+"""Files of outputs, samples x neurons or a label a sample, in the format that the name's suffix says."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from fsd_inference.atomic import atomic_file
+from fsd_inference.errors import SettingError
+from fsd_inference.network.readers.libraries import library
+from fsd_inference.network.sparse_arrays import BLOCK_ENTRIES
+
+Labels = NDArray[np.int32]
+StrPath = str | os.PathLike[str]
+
+OUTPUT_SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
+
+
+def check_output_format(path: StrPath) -> None:
+    """Raise SettingError unless outputs can be saved under that name: a known suffix, and the library that it needs."""
+    _suffix(path)
+
+
+def save_outputs(path: StrPath, outputs: sparse.csr_array, *, suffix: str | None = None) -> int:
+    """Write a CSR array; the file appears when it is complete.
+
+    Parameters
+    ----------
+    path : path-like
+        Where to write. The suffix says what:
+
+        - ``.npz``: CSR, for `scipy.sparse.load_npz`;
+        - ``.npy``: dense, for `numpy.load`;
+        - ``.csv``: dense, a line a sample, no line of names;
+        - ``.parquet``: dense, a column a neuron, named by its number from 0.
+    outputs : csr_array of float32, shape (samples, neurons)
+        What to write.
+    suffix : str, optional
+        The suffix that counts, if it is not that of `path`.
+
+    Returns
+    -------
+    int
+        Bytes that were written.
+
+    Raises
+    ------
+    SettingError
+        If there is no such format, or no library for it.
+    InputError, OutputError
+        If the place cannot be written.
+    """
+    kind = _suffix(path if suffix is None else suffix)
+    with atomic_file(path) as beside, beside.open("wb") as stream:
+        if kind == ".npz":
+            _write_csr(stream, outputs)
+        elif kind == ".npy":
+            header = {"descr": "<f4", "fortran_order": False, "shape": outputs.shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for block in _blocks(outputs):
+                stream.write(block.astype("<f4", copy=False).tobytes())
+        elif kind == ".csv":
+            for block in _blocks(outputs):
+                _write_lines(stream, block)
+        else:
+            names = [str(neuron) for neuron in range(outputs.shape[1])]
+            _write_parquet(stream, names, np.dtype(np.float32), _blocks(outputs))
+        return stream.tell()
+
+
+def save_labels(path: StrPath, labels: Labels, *, suffix: str | None = None) -> int:
+    """Write a label a sample, int32: the array ``labels`` of an .npz, an .npy, lines of a .csv, a column of a .parquet.
+
+    Parameters, result and errors are those of `save_outputs`.
+    """
+    kind = _suffix(path if suffix is None else suffix)
+    with atomic_file(path) as beside, beside.open("wb") as stream:
+        if kind == ".npz":
+            _write_archive(stream, {"labels": labels})
+        elif kind == ".npy":
+            np.lib.format.write_array(stream, labels, allow_pickle=False)
+        elif kind == ".csv":
+            _write_lines(stream, labels[:, np.newaxis])
+        else:
+            _write_parquet(stream, ["label"], labels.dtype, [labels[:, np.newaxis]])
+        return stream.tell()
+
+
+def _suffix(path: StrPath) -> str:
+    name = os.fspath(path).lower()
+    found = next((suffix for suffix in OUTPUT_SUFFIXES if name.endswith(suffix)), None)
+    if found is None:
+        raise SettingError(f"{os.fspath(path)} says no format of outputs; end its name in {', '.join(OUTPUT_SUFFIXES)}")
+    if found == ".parquet":
+        library("pyarrow.parquet", os.fspath(path))
+    return found
+
+
+def _blocks(outputs: sparse.csr_array) -> Iterator[NDArray[np.float32]]:
+    step = max(1, BLOCK_ENTRIES // outputs.shape[1])
+    for start in range(0, outputs.shape[0], step):
+        yield outputs[start : start + step].toarray()
+
+
+def _write_csr(stream: IO[bytes], outputs: sparse.csr_array) -> None:
+    _write_archive(
+        stream,
+        {
+            "indices": outputs.indices,
+            "indptr": outputs.indptr,
+            "format": np.array(b"csr"),
+            "shape": np.array(outputs.shape),
+            "data": outputs.data,
+            "_is_array": np.array(True),
+        },
+    )
+
+
+def _write_archive(stream: IO[bytes], members: Mapping[str, NDArray[Any]]) -> None:
+    # The fastest level: activations have many equal values, and a slower one gains little.
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in members.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _write_lines(stream: IO[bytes], block: NDArray[Any]) -> None:
+    # As text, a float32 has no more digits than tell it from its neighbours.
+    stream.writelines(f"{','.join(row)}\n".encode() for row in block.astype(np.str_).tolist())
+
+
+def _write_parquet(stream: IO[bytes], names: list[str], dtype: np.dtype[Any], blocks: Any) -> None:
+    arrow, parquet = library("pyarrow", ".parquet"), library("pyarrow.parquet", ".parquet")
+    schema = arrow.schema([arrow.field(name, arrow.from_numpy_dtype(dtype), nullable=False) for name in names])
+    with parquet.ParquetWriter(stream, schema) as writer:
+        for block in blocks:
+            columns = [arrow.array(np.ascontiguousarray(column)) for column in block.T]
+            writer.write_batch(arrow.record_batch(columns, schema=schema))
