@@ -78,9 +78,9 @@ def test_what_scipy_writes_as_matrix_market_is_read(dtype: str, form: str, tmp_p
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("3 4 4\n", "line 1: '3 4 4' is no banner such as '%%MatrixMarket matrix coordinate real general'"),
+        ("3 4 4\n", "line 1: '3 4 4' is not a banner such as '%%MatrixMarket matrix coordinate real general'"),
         (HEAD.replace("real", "complex") + "1 4 1\n1 1 1 2\n", "must be real numbers, not values of type complex"),
-        (HEAD.replace("matrix ", "vector "), "line 1: .* is no banner"),
+        (HEAD.replace("matrix ", "vector "), "line 1: .* is not a banner"),
         ("%%MatrixMarket matrix array pattern general\n2 4\n", "line 1: an array cannot be a pattern"),
         (HEAD + "%\n3 4\n", "line 3: '3 4' is not the number of rows, columns and entries"),
         (HEAD, "line 2: '' is not the number of rows, columns and entries"),
@@ -89,8 +89,8 @@ def test_what_scipy_writes_as_matrix_market_is_read(dtype: str, form: str, tmp_p
         (HEAD + f"{10**30} 4 1\n1 1 1\n", "must have 1 to .* samples and features"),
         (HEAD + f"{2**31 - 1} 4 1\n1 1 1\n", "2147483647 samples, but only 1 values"),
         (HEAD.replace("general", "symmetric") + "3 4 1\n1 1 1\n", "line 2: a symmetric matrix cannot be 3 x 4"),
-        (HEAD + "3 4 9\n1 1 1\n", "has 1 entries, but says that there are 9"),
-        (HEAD + "3 4 0\n1 1 1\n", "has 1 entries, but says that there are 0"),
+        (HEAD + "3 4 9\n1 1 1\n", "has 1 entries, but declares 9"),
+        (HEAD + "3 4 0\n1 1 1\n", "has 1 entries, but declares 0"),
         (HEAD + "3 4 2\n1 1 1\n\n%\n1 5 1\n", "line 6: column 5 is not a whole number in 1 to 4"),
         (HEAD + "3 4 2\n1 1 1\n0 1 1\n", "line 4: row 0 is not a whole number in 1 to 3"),
         (HEAD + "3 4 2\n1 1 1\n1.5 1 1\n", "line 4: row 1.5 is not a whole number"),
@@ -104,7 +104,7 @@ def test_what_scipy_writes_as_matrix_market_is_read(dtype: str, form: str, tmp_p
         ),
         (HEAD.replace("general", "skew-symmetric") + "4 4 1\n2 2 1\n", "line 3: an entry that the banner's symmetry"),
         ("%%MatrixMarket matrix array real general\n3 4\n1\n1 2\n", "line 4: '1 2' is not value"),
-        ("%%MatrixMarket matrix array real general\n3 4\n1\n", "has 1 entries, but says that there are 12"),
+        ("%%MatrixMarket matrix array real general\n3 4\n1\n", "has 1 entries, but declares 12"),
     ],
 )
 def test_wrong_matrix_market_is_refused(text: str, says: str, tmp_path: Path) -> None:

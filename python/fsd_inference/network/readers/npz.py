@@ -23,11 +23,21 @@ def read_npz_inputs(file: Path, features: int | None) -> sparse.csr_array:
     arrays, what = read_npz(file), str(file)
     if "bits" in arrays:
         return _from_bits(arrays["bits"], features, what)
+    return inputs_from_parts(saved_parts(arrays, what), features, what)
+
+
+def saved_parts(arrays: Arrays, what: str) -> SparseParts:
+    """Return the parts of the sparse array in a file, as SciPy or PyData's sparse saved it.
+
+    Raises
+    ------
+    FileFormatError
+        If the file, called `what`, holds anything else.
+    """
     try:
-        parts = _pydata_parts(arrays, what) if "fill_value" in arrays else _scipy_parts(arrays, what)
+        return _pydata_parts(arrays, what) if "fill_value" in arrays else _scipy_parts(arrays, what)
     except KeyError as error:
         raise FileFormatError(f"{what} is not a complete sparse array: it has no array {error}") from error
-    return inputs_from_parts(parts, features, what)
 
 
 def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.csr_array:
@@ -45,12 +55,12 @@ def _scipy_parts(arrays: Arrays, what: str) -> SparseParts:
     """Return the parts of the sparse array that `scipy.sparse.save_npz` wrote, of any release."""
     if "format" not in arrays:
         raise FileFormatError(
-            f"{what} holds no sparse array, but {', '.join(map(repr, arrays))}; "
+            f"{what} does not hold a sparse array but {', '.join(map(repr, arrays))}; "
             "save a sparse one with scipy.sparse.save_npz, a dense one with numpy.save"
         )
     kind = _text(arrays["format"])
     if kind not in INDEX_ARRAYS:
-        raise FileFormatError(f"{what} holds a sparse array of no known format; they are {', '.join(INDEX_ARRAYS)}")
+        raise FileFormatError(f"{what} holds a sparse array of unknown format; use one of {', '.join(INDEX_ARRAYS)}")
     shape, data = _shape(arrays["shape"], what), arrays["data"]
     if kind == "coo" and "coords" in arrays:
         index = _coordinates(arrays["coords"], what)
@@ -76,7 +86,7 @@ def _pydata_parts(arrays: Arrays, what: str) -> SparseParts:
 
 def _shape(shape: NDArray[Any], what: str) -> tuple[int, int]:
     if shape.dtype.kind not in "iu" or shape.ndim != 1:
-        raise FileFormatError(f"{what} is not a valid sparse array: its shape is no list of whole numbers")
+        raise FileFormatError(f"{what} is not a valid sparse array: its shape is not a list of whole numbers")
     if shape.size != 2:
         raise FileFormatError(f"{what} holds a {shape.size}-D sparse array; inputs are 2-D, samples x features")
     rows, columns = shape.tolist()
