@@ -85,7 +85,7 @@ def test_what_scipy_writes_as_matrix_market_is_read(dtype: str, form: str, tmp_p
         (HEAD + "%\n3 4\n", "line 3: '3 4' is not the number of rows, columns and entries"),
         (HEAD, "line 2: '' is not the number of rows, columns and entries"),
         (HEAD + "3 -4 1\n", "line 2: '3 -4 1' is not the number"),
-        (HEAD + "3 5 1\n1 1 1\n", "has 5 features a sample, but the network takes 4"),
+        (HEAD + "3 5 1\n1 1 1\n", "has 5 features per sample, but the network takes 4"),
         (HEAD + f"{10**30} 4 1\n1 1 1\n", "must have 1 to .* samples and features"),
         (HEAD + f"{2**31 - 1} 4 1\n1 1 1\n", "2147483647 samples, but only 1 values"),
         (HEAD.replace("general", "symmetric") + "3 4 1\n1 1 1\n", "line 2: a symmetric matrix cannot be 3 x 4"),
@@ -207,8 +207,8 @@ def test_one_column_is_one_feature(tmp_path: Path) -> None:
     [
         ("\n\n", "is empty"),
         ("a,b,c,d\n", "must have 1 to .* not 0 x 4"),
-        ("1,2,3\n", "has 3 features a sample, but the network takes 4"),
-        ("1;2;3;4\n", "has 1 features a sample, but the network takes 4"),
+        ("1,2,3\n", "has 3 features per sample, but the network takes 4"),
+        ("1;2;3;4\n", "has 1 features per sample, but the network takes 4"),
         ("1,2,3,4\n\n1,2,3\n", "line 3: 3 columns, but lines before it have 4"),
         ("1,2,3,4\n1,2,3,4,5\n", "line 2: 5 columns, but lines before it have 4"),
         ("a,b,c,d\n1,2,3,4\n1,,3,4\n", "line 3, column 2: '' is not a number"),
@@ -290,7 +290,7 @@ def test_columns_that_are_no_numbers_are_refused(name: str, column: Any, says: s
     else:
         with pytest.raises(InputError, match=rf"{name}, {says}"):
             load_inputs(tmp_path / name, 2)
-    assert f"{name} has 2 features a sample" in refused(tmp_path / name) or says is not None
+    assert f"{name} has 2 features per sample" in refused(tmp_path / name) or says is not None
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -348,7 +348,7 @@ def test_wrong_annotated_data_is_refused(tmp_path: Path) -> None:
     assert "X is of encoding-type 'coo_matrix', but must be array, csr_matrix or csc_matrix" in refused(file)
     for x in (BATCH[:, :3], CSR[:, :3], CSC[:, :3]):
         save_h5ad(file, x)
-        assert "has 3 features a sample, but the network takes 4" in refused(file)
+        assert "has 3 features per sample, but the network takes 4" in refused(file)
     changes: list[tuple[Callable[[Any], object], str]] = [
         (lambda x: x.attrs.__delitem__("shape"), "is damaged or of another format"),
         (lambda x: x.attrs.__setitem__("shape", [3.0, 4.0]), "the shape of X is not two whole numbers"),
@@ -448,7 +448,7 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         return refused(tmp_path, None)
 
     three, four = np.ones((1, 3)), np.ones((1, 4))
-    assert told(a_npy=four, b_npy=three).endswith(f"b.npy has 3 features a sample, but {tmp_path / 'a.npy'} has 4")
+    assert told(a_npy=four, b_npy=three).endswith(f"b.npy has 3 features per sample, but {tmp_path / 'a.npy'} has 4")
     assert told(a_npy=four, b_csv="1,2,3,4\n").endswith("a.npy; keep one format a directory")
     assert told(a_npy=four, b_txt="read me").startswith(f"{tmp_path / 'b.txt'} is of no known format")
     assert told(a_npy=four, b_npy=np.full((1, 4), np.nan)).startswith(f"{tmp_path / 'b.npy'}, row 0, column 0")

@@ -45,7 +45,7 @@ def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.cs
         raise FileFormatError(f"{what}: the array 'bits' must be uint8, samples x bytes, and not empty")
     width = 8 * bits.shape[1] if features is None else features
     if not 8 * (bits.shape[1] - 1) < width <= 8 * bits.shape[1]:
-        raise InputError(f"{what} has {8 * bits.shape[1]} bits a sample, but the network takes {width} features")
+        raise InputError(f"{what} has {8 * bits.shape[1]} bits per sample, but the network takes {width} features")
     step = max(1, BLOCK_ENTRIES // width)
     blocks = (np.unpackbits(bits[start : start + step], axis=1, count=width) for start in range(0, len(bits), step))
     return inputs_from_blocks(blocks, width, features, what)

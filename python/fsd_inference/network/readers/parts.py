@@ -48,7 +48,7 @@ def stacked(parts: Iterable[tuple[Path, sparse.csr_array]]) -> sparse.csr_array:
     for file, part in parts:
         first = file if not held else first
         if held and part.shape[1] != held[0].shape[1]:
-            raise InputError(f"{file} has {part.shape[1]} features a sample, but {first} has {held[0].shape[1]}")
+            raise InputError(f"{file} has {part.shape[1]} features per sample, but {first} has {held[0].shape[1]}")
         held.append(part)
         values += part.nnz
         if values > MAX_WIDTH:
