@@ -21,6 +21,8 @@ StrPath = str | os.PathLike[str]
 
 OUTPUT_SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
 
+_FLOAT32 = "%.9g"  # as many digits as tell each from its neighbours
+
 
 def check_output_format(path: StrPath) -> None:
     """Raise SettingError unless outputs can be saved under that name: a known suffix, and the library that it needs."""
@@ -67,7 +69,7 @@ def save_outputs(path: StrPath, outputs: sparse.csr_array, *, suffix: str | None
                 stream.write(block.astype("<f4", copy=False).tobytes())
         elif kind == ".csv":
             for block in _blocks(outputs):
-                _write_lines(stream, block)
+                _write_lines(stream, block, _FLOAT32)
         else:
             names = [str(neuron) for neuron in range(outputs.shape[1])]
             _write_parquet(stream, names, np.dtype(np.float32), _blocks(outputs))
@@ -86,7 +88,7 @@ def save_labels(path: StrPath, labels: Labels, *, suffix: str | None = None) -> 
         elif kind == ".npy":
             np.lib.format.write_array(stream, labels, allow_pickle=False)
         elif kind == ".csv":
-            _write_lines(stream, labels[:, np.newaxis])
+            _write_lines(stream, labels[:, np.newaxis], "%d")
         else:
             _write_parquet(stream, ["label"], labels.dtype, [labels[:, np.newaxis]])
         return stream.tell()
@@ -130,9 +132,9 @@ def _write_archive(stream: IO[bytes], members: Mapping[str, NDArray[Any]]) -> No
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _write_lines(stream: IO[bytes], block: NDArray[Any]) -> None:
-    # As text, a float32 has no more digits than tell it from its neighbours.
-    stream.writelines(f"{','.join(row)}\n".encode() for row in block.astype(np.str_).tolist())
+def _write_lines(stream: IO[bytes], block: NDArray[Any], number: str) -> None:
+    line = f"{','.join([number] * block.shape[1])}\n"
+    stream.writelines((line % tuple(row)).encode() for row in block.tolist())
 
 
 def _write_parquet(stream: IO[bytes], names: list[str], dtype: np.dtype[Any], blocks: Any) -> None:
