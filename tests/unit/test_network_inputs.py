@@ -161,6 +161,7 @@ def saved(x: Any) -> bytes:
         (npy(np.zeros((0, 3), np.float32)), "must have 1 to .* samples and features, not 0 x 3"),
         (npy_claiming("(1000000000000, 1000000000)"), "needs"),
         (npy_claiming("(1, 2)", b"1234"), "needs"),
+        (npy_claiming("(0, 999999999999999999, 999999999999999999)"), "no array can have"),
         (npy_claiming("(1, 1)", b"123456"), "needs"),
         (npy_claiming("(-1, 1)", b"1234"), "plain numbers"),
         (npy_claiming("(1, 1)", b"1234", "<i3"), "no numbers of type"),
