@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust package check terraform image e2e bench figures wheel screenshot constraints lock clean
+.PHONY: help venv demo test lint types rust package check terraform image e2e bench figures docs wheel screenshot constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -50,6 +50,7 @@ help:
 	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS; and long tests"
 	@echo "make bench    benchmarks: kernel, memory, overlap, partition, predictions, runs, services, simulation (BENCH=runs for one)"
 	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes over an hour)"
+	@echo "make docs     the documentation site in .work/site, each page tried in a browser (needs npm and chromium)"
 	@echo "make wheel    dist/*.whl"
 	@echo "make screenshot  docs/report.png: the page of a run made here (needs chromium)"
 	@echo "make constraints  pin the newest versions of what .venv installs"
@@ -78,7 +79,7 @@ $(EXTENSION): $(VENV)/.tools pyproject.toml $(RUST)
 	$(IN_VENV) maturin develop --release --skip-install
 	@touch $@
 
-$(VENV)/.local $(VENV)/.test: $(VENV)/.%: $(EXTENSION) pyproject.toml constraints.txt
+$(VENV)/.local $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: $(EXTENSION) pyproject.toml constraints.txt
 	$(IN_VENV) $(INSTALL) --no-build-isolation --constraint constraints.txt --editable '.[$*]'
 	@touch $(EXTENSION) $@
 
@@ -146,6 +147,22 @@ image: wheel
 e2e: terraform image $(VENV)/.test
 	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -n 2 --dist loadfile -m "image or functions or deploys or long" $(ARGS)
 
+# --- documentation ----------------------------------------------------------------------------------------------------
+
+# What draws the diagrams. npm asks whatever registry it is configured for; the content is known by its hash.
+.work/mermaid/package/dist/mermaid.min.js: website/mermaid.sha256
+	@command -v npm >/dev/null || { echo "make: no npm; install Node.js with npm to fetch Mermaid" >&2; exit 1; }
+	rm -rf .work/mermaid
+	mkdir -p .work/mermaid
+	cd .work/mermaid && npm pack --silent mermaid@$$(sed 's/.*mermaid-\(.*\)\.tgz/\1/' ../../$<)
+	cd .work/mermaid && sha256sum --check --quiet ../../$<
+	tar -xzf .work/mermaid/*.tgz --touch -C .work/mermaid package/LICENSE package/dist/mermaid.min.js
+
+# The theme's notice is about MkDocs 2, which the pins rule out.
+docs: $(VENV)/.docs .work/mermaid/package/dist/mermaid.min.js
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m website.check .work/site
+
 # --- figures and pins -------------------------------------------------------------------------------------------------
 
 bench: $(VENV)/.test
@@ -176,7 +193,7 @@ constraints: wheel
 	rm -rf .work/constraints
 	$(BIN)/python -m venv .work/constraints
 	.work/constraints/bin/python -m pip install --quiet --upgrade pip
-	.work/constraints/bin/python -m pip install --quiet maturin uv "$$(echo dist/fsd_inference-*.whl)[test]"
+	.work/constraints/bin/python -m pip install --quiet maturin uv "$$(echo dist/fsd_inference-*.whl)[test,docs]"
 	{ head -1 constraints.txt; .work/constraints/bin/python -m pip freeze | grep -v '^fsd-inference'; } > .work/constraints.txt
 	mv .work/constraints.txt constraints.txt
 

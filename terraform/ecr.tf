@@ -1,5 +1,5 @@
 resource "aws_ecr_repository" "this" {
-  #checkov:skip=CKV_AWS_136:ECR's own keys encrypt unless kms_key_create or kms_key_arn is set.
+  #checkov:skip=CKV_AWS_136:ECR's own keys encrypt images unless kms_key_create or kms_key_arn is set.
   count = var.package_type == "image" ? 1 : 0
 
   name                 = var.name
@@ -30,7 +30,7 @@ resource "aws_ecr_lifecycle_policy" "this" {
   })
 }
 
-# Lambda would add this by itself, behind Terraform's back, if it were not there.
+# Lambda would otherwise add this policy itself, unknown to Terraform.
 resource "aws_ecr_repository_policy" "this" {
   count      = var.package_type == "image" ? 1 : 0
   repository = aws_ecr_repository.this[0].name

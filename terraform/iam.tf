@@ -1,4 +1,4 @@
-# Three parties: the coordinator, the workers, and who calls them. None may do more than its part of a run asks for.
+# Least-privilege permissions of the coordinator, the workers and the callers (clients) of a stack.
 
 locals {
   assume_lambda = jsonencode({
@@ -10,16 +10,16 @@ locals {
     }]
   })
 
-  # All lanes at once: a policy has 6,144 characters, and a stack may have thousands of queues.
+  # Wildcards for all lanes: a policy is limited to 6,144 characters, and a stack may have thousands of queues.
   any_topic_arn = "${local.sns_arn}:${var.name}-lane*-block*"
   any_queue_arn = "${local.sqs_arn}:${var.name}-lane*-rank*"
 
-  # Both the function and its versions and aliases: an invocation may name either.
+  # An invocation may name the function itself or one of its versions or aliases.
   coordinator_arns     = [local.coordinator_arn, "${local.coordinator_arn}:*"]
   worker_arns_versions = flatten([for arn in values(local.worker_arns) : [arn, "${arn}:*"]])
 
-  # Without the right to list, S3 answers 403 for an object that is not there yet, and a poll could not tell that from a
-  # refusal. A condition on the prefix would do the same: a request for an object has no prefix.
+  # Without s3:ListBucket, S3 answers 403 instead of 404 for an object that does not exist yet, which a poll could not
+  # distinguish from denied access. A condition on the prefix would have the same effect: GET requests have no prefix.
   use_run_buckets = local.is_express ? [
     {
       Sid      = "RunObjects"
@@ -179,7 +179,7 @@ locals {
         Resource = concat(local.coordinator_arns, local.worker_arns_versions)
       },
       {
-        Sid      = "CheckAccount" # knows no resource
+        Sid      = "CheckAccount" # the action does not support resource-level permissions
         Effect   = "Allow"
         Action   = ["lambda:GetAccountSettings"]
         Resource = ["*"]
@@ -206,7 +206,7 @@ locals {
 resource "aws_iam_role" "coordinator" {
   name                 = local.coordinator_name
   path                 = var.iam_path
-  description          = "FSD-Inference: the coordinator of the stack ${var.name}"
+  description          = "FSD-Inference: coordinator function of stack ${var.name}"
   assume_role_policy   = local.assume_lambda
   permissions_boundary = var.permissions_boundary
   tags                 = var.tags
@@ -215,7 +215,7 @@ resource "aws_iam_role" "coordinator" {
 resource "aws_iam_role" "worker" {
   name                 = "${var.name}-worker"
   path                 = var.iam_path
-  description          = "FSD-Inference: the workers of the stack ${var.name}"
+  description          = "FSD-Inference: worker functions of stack ${var.name}"
   assume_role_policy   = local.assume_lambda
   permissions_boundary = var.permissions_boundary
   tags                 = var.tags
@@ -234,10 +234,10 @@ resource "aws_iam_role_policy" "worker" {
 }
 
 resource "aws_iam_policy" "caller" {
-  #checkov:skip=CKV_AWS_355:lambda:GetAccountSettings knows no resource.
+  #checkov:skip=CKV_AWS_355:lambda:GetAccountSettings does not support resource-level permissions.
   name        = "${var.name}-caller"
   path        = var.iam_path
-  description = "FSD-Inference: what who uses the stack ${var.name} needs"
+  description = "FSD-Inference: permissions of the users of stack ${var.name}"
   policy      = jsonencode({ Version = "2012-10-17", Statement = local.caller_statements })
   tags        = var.tags
 }

@@ -1,4 +1,4 @@
-# A key of the stack's own, if wanted. Whoever gives one (kms_key_arn) needs the statements `Sns` and `Logs` in its policy.
+# An optional KMS key of the stack. The policy of an existing key (kms_key_arn) needs the statements `Sns` and `Logs`.
 
 locals {
   has_key = var.kms_key_create || var.kms_key_arn != null
@@ -8,7 +8,7 @@ locals {
 resource "aws_kms_key" "this" {
   count = var.kms_key_create ? 1 : 0
 
-  description             = "Buckets, topics, queues, logs and functions of the stack ${var.name}"
+  description             = "Encrypts buckets, topics, queues, logs and functions of stack ${var.name}"
   enable_key_rotation     = true
   deletion_window_in_days = 7
   tags                    = var.tags
@@ -17,7 +17,7 @@ resource "aws_kms_key" "this" {
     Version = "2012-10-17"
     Statement = [
       {
-        Sid       = "Account" # the roles' own policies decide from here on
+        Sid       = "Account" # delegates access control to IAM policies, such as those of the roles
         Effect    = "Allow"
         Principal = { AWS = "arn:${local.partition}:iam::${local.account}:root" }
         Action    = "kms:*"

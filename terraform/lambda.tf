@@ -1,5 +1,5 @@
 locals {
-  # Nothing else is set: what functions need to know is in the stack.json that lies in this bucket.
+  # The functions read all other configuration from stack.json in this bucket.
   environment = merge(
     { FSD_STACK_BUCKET = local.network_bucket_name },
     var.endpoint_url == null ? {} : { AWS_ENDPOINT_URL = var.endpoint_url },
@@ -9,7 +9,7 @@ locals {
   zip_sha256          = local.is_zip && local.has_functions ? filebase64sha256(var.zip_path) : null
 }
 
-# Through S3, since a request of Lambda's own takes 50 MB at most.
+# The zip is deployed through S3, because a direct upload to Lambda is limited to 50 MB.
 resource "aws_s3_object" "zip" {
   count = local.is_zip && local.has_functions ? 1 : 0
 
@@ -19,7 +19,7 @@ resource "aws_s3_object" "zip" {
 
   override_provider {
     default_tags {
-      tags = {} # an object can have 10 tags; the bucket has them all
+      tags = {} # S3 allows 10 tags per object; the bucket has all of them
     }
   }
 
@@ -27,16 +27,16 @@ resource "aws_s3_object" "zip" {
 }
 
 resource "aws_lambda_function" "coordinator" {
-  #checkov:skip=CKV_AWS_50:X-Ray is billed by the trace; logs carry trace ids, and runs leave metrics objects.
-  #checkov:skip=CKV_AWS_115:An account of 10 concurrent invocations could not set any apart; a coordinator runs once a run.
-  #checkov:skip=CKV_AWS_116:An on-failure destination is set, which tells more than a dead-letter queue.
-  #checkov:skip=CKV_AWS_117:It talks to AWS services alone; in a VPC it would need endpoints that cost money while idle.
-  #checkov:skip=CKV_AWS_173:Environments hold names of buckets; Lambda's own key encrypts them unless a key is given.
+  #checkov:skip=CKV_AWS_50:X-Ray is billed per trace; logs contain trace ids, and runs write metrics objects.
+  #checkov:skip=CKV_AWS_115:An account with a concurrency of 10 could not reserve any; a run has only one coordinator.
+  #checkov:skip=CKV_AWS_116:An on-failure destination is set, which records more than a dead-letter queue.
+  #checkov:skip=CKV_AWS_117:It calls AWS services only; in a VPC it would need endpoints that cost money while idle.
+  #checkov:skip=CKV_AWS_173:The variables contain bucket names only; Lambda's own key encrypts them unless a key is given.
   #checkov:skip=CKV_AWS_272:Images cannot be signed this way; they are pinned by digest, and zips by their hash.
   count = local.has_functions ? 1 : 0
 
   function_name = local.coordinator_name
-  description   = "FSD-Inference: carries out runs"
+  description   = "FSD-Inference: coordinator, which carries out runs"
   role          = aws_iam_role.coordinator.arn
   architectures = [var.architecture]
   memory_size   = var.coordinator_memory_mb
@@ -65,7 +65,7 @@ resource "aws_lambda_function" "coordinator" {
     size = var.ephemeral_storage_mb
   }
   logging_config {
-    log_format = "Text" # the functions write JSON lines themselves
+    log_format = "Text" # the functions already write JSON lines
     log_group  = aws_cloudwatch_log_group.function[local.coordinator_name].name
   }
 
@@ -73,16 +73,16 @@ resource "aws_lambda_function" "coordinator" {
 }
 
 resource "aws_lambda_function" "worker" {
-  #checkov:skip=CKV_AWS_50:X-Ray is billed by the trace, one a rank; logs carry trace ids, and runs leave metrics objects.
-  #checkov:skip=CKV_AWS_115:reserved_concurrency sets some apart; an account of 10 concurrent invocations could not.
-  #checkov:skip=CKV_AWS_116:An on-failure destination is set, which tells more than a dead-letter queue.
-  #checkov:skip=CKV_AWS_117:It talks to AWS services alone; in a VPC it would need endpoints that cost money while idle.
-  #checkov:skip=CKV_AWS_173:Environments hold names of buckets; Lambda's own key encrypts them unless a key is given.
+  #checkov:skip=CKV_AWS_50:X-Ray is billed per trace, one per rank; logs contain trace ids, and runs write metrics objects.
+  #checkov:skip=CKV_AWS_115:The variable reserved_concurrency sets it; an account with a concurrency of 10 could not reserve any.
+  #checkov:skip=CKV_AWS_116:An on-failure destination is set, which records more than a dead-letter queue.
+  #checkov:skip=CKV_AWS_117:It calls AWS services only; in a VPC it would need endpoints that cost money while idle.
+  #checkov:skip=CKV_AWS_173:The variables contain bucket names only; Lambda's own key encrypts them unless a key is given.
   #checkov:skip=CKV_AWS_272:Images cannot be signed this way; they are pinned by digest, and zips by their hash.
   for_each = local.has_functions ? local.worker_names : {}
 
   function_name                  = each.value
-  description                    = "FSD-Inference: a rank of a run, with ${each.key} MB"
+  description                    = "FSD-Inference: worker with ${each.key} MB, which runs one rank of a run"
   role                           = aws_iam_role.worker.arn
   architectures                  = [var.architecture]
   memory_size                    = tonumber(each.key)
@@ -119,7 +119,7 @@ resource "aws_lambda_function" "worker" {
   depends_on = [aws_iam_role_policy.worker]
 }
 
-# Lambda's own repeats would run a rank twice, hours later if throttled: retries come from the client alone.
+# Lambda's own retries could run a rank twice, or hours later after throttling; only the client retries.
 resource "aws_lambda_function_event_invoke_config" "coordinator" {
   count = local.has_functions ? 1 : 0
 

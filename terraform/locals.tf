@@ -9,10 +9,10 @@ locals {
   partition = data.aws_partition.current.partition
   region    = data.aws_region.current.id # `name` is deprecated in later providers, `region` is not in earlier ones
 
-  # Names and ARNs are put together here, not taken from resources: roles name functions, functions name roles, queues
-  # name themselves in their policies.
+  # Names and ARNs are composed here instead of read from resources, which would be a dependency cycle: roles refer to
+  # functions, functions to roles, and queues to themselves in their policies.
   bucket_prefix    = coalesce(var.bucket_prefix, var.name)
-  is_express       = var.storage_class == "express" && var.express_zone_id != null # one without the other: see below
+  is_express       = var.storage_class == "express" && var.express_zone_id != null # a precondition below rejects one alone
   run_bucket_end   = local.is_express ? "--${var.express_zone_id}--x-s3" : ""
   run_bucket_names = [for index in range(var.run_buckets) : "${local.bucket_prefix}-runs-${index}${local.run_bucket_end}"]
   run_bucket_arns = [
@@ -38,11 +38,11 @@ locals {
   failures_name    = "${var.name}-failures"
   failures_arn     = "${local.sqs_arn}:${local.failures_name}"
 
-  # No lane is planned for what a rule below refuses: a million queues would take hours to refuse.
+  # Plan no lanes if a precondition below rejects their number: planning a million queues first would take hours.
   lanes = var.lanes * var.ranks <= local.most_queues ? var.lanes : 0
 
-  most_queues     = 10000 # an account's filter policies
-  ranks_per_topic = 100   # within AWS's 200 filter policies a topic, and few enough that one message can name them all
+  most_queues     = 10000 # AWS's limit of filter policies per account
+  ranks_per_topic = 100   # within AWS's limit of 200 filter policies per topic, and one message can address them all
   topics = {
     for place in setproduct(range(local.lanes), range(ceil(var.ranks / local.ranks_per_topic))) :
     "lane${place[0]}-block${place[1]}" => { lane = place[0], block = place[1] }
@@ -83,7 +83,7 @@ locals {
     functions = local.has_functions ? {
       coordinator = aws_lambda_function.coordinator[0].arn
       workers = [
-        # Keys are strings, whose order is not that of numbers; padded they sort alike.
+        # sort() takes strings; with zero padding their order is that of the numbers.
         for padded in sort([for size in var.memory_sizes : format("%05d", size)]) : {
           memory_mb = tonumber(padded)
           arn       = aws_lambda_function.worker[tostring(tonumber(padded))].arn
@@ -96,32 +96,32 @@ locals {
   stack_json = jsonencode(local.stack)
 }
 
-# Rules between settings, which a variable's own validation cannot state before Terraform 1.9.
+# Constraints between variables, which the validation of a single variable cannot express before Terraform 1.9.
 resource "terraform_data" "rules" {
   lifecycle {
     precondition {
       condition     = var.package_type == "image" || var.image_uri == ""
-      error_message = "image_uri is for package_type = \"image\"; leave it empty, or change package_type."
+      error_message = "image_uri requires package_type = \"image\"; leave it empty, or change package_type."
     }
     precondition {
       condition     = var.package_type == "zip" || var.zip_path == null
-      error_message = "zip_path is for package_type = \"zip\"; leave it out, or change package_type."
+      error_message = "zip_path requires package_type = \"zip\"; leave it out, or change package_type."
     }
     precondition {
       condition     = var.image_uri == "" || var.endpoint_url != null || strcontains(var.image_uri, ".dkr.ecr.${local.region}.")
-      error_message = "image_uri must be in ECR in the provider's region (${local.region}): Lambda takes images from nowhere else."
+      error_message = "image_uri must be in ECR in the provider's region (${local.region}): Lambda accepts no other registries."
     }
     precondition {
       condition     = var.timeout_s <= var.longest_run_s
-      error_message = "timeout_s (${var.timeout_s}) must not be longer than longest_run_s (${var.longest_run_s}): queues would give a message out again while a function still works on it."
+      error_message = "timeout_s (${var.timeout_s}) must not be longer than longest_run_s (${var.longest_run_s}): queues would deliver a message again while a function still works on it."
     }
     precondition {
       condition     = var.lanes * var.ranks <= local.most_queues
-      error_message = "lanes x ranks (${var.lanes} x ${var.ranks}) must be at most ${local.most_queues}, an account's filter policies."
+      error_message = "lanes x ranks (${var.lanes} x ${var.ranks}) must be at most ${local.most_queues}, AWS's limit of filter policies per account."
     }
     precondition {
       condition     = !(var.kms_key_create && var.kms_key_arn != null)
-      error_message = "kms_key_create and kms_key_arn exclude each other: make a key or give one."
+      error_message = "kms_key_create and kms_key_arn exclude each other: create a key or give one."
     }
     precondition {
       condition     = (var.storage_class == "express") == (var.express_zone_id != null)
@@ -129,15 +129,15 @@ resource "terraform_data" "rules" {
     }
     precondition {
       condition     = !local.is_express || var.endpoint_url == null
-      error_message = "storage_class = \"express\" is for AWS itself: emulators have no directory buckets."
+      error_message = "storage_class = \"express\" requires AWS itself: emulators have no directory buckets."
     }
     precondition {
       condition     = !local.is_express || !local.has_key
-      error_message = "storage_class = \"express\" cannot be had with a KMS key: directory buckets keep S3's own."
+      error_message = "storage_class = \"express\" cannot be combined with a KMS key: directory buckets use S3's own."
     }
     precondition {
       condition     = var.alarms || length(var.alarm_actions) == 0
-      error_message = "alarm_actions needs alarms = true."
+      error_message = "alarm_actions requires alarms = true."
     }
   }
 }

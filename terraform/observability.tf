@@ -1,15 +1,15 @@
 locals {
-  # Of each function: a sum over 5 minutes that is more than 0 is an alarm.
+  # For each function and metric: alarm if the sum over 5 minutes is more than 0.
   function_alarms = {
     for pair in setproduct(local.function_names, ["Errors", "Throttles", "RecursiveInvocationsDropped"]) :
     "${pair[0]}-${pair[1]}" => { function = pair[0], metric = pair[1] } if var.alarms
   }
 }
 
-# Made here, so that they expire and the functions need no right to make them.
+# Created by Terraform so that they have a retention and the functions need no permission to create them.
 resource "aws_cloudwatch_log_group" "function" {
-  #checkov:skip=CKV_AWS_158:CloudWatch's own keys encrypt unless kms_key_create or kms_key_arn is set.
-  #checkov:skip=CKV_AWS_338:Runs are short and their logs are for finding faults; log_retention_days says how long.
+  #checkov:skip=CKV_AWS_158:CloudWatch's own keys encrypt logs unless kms_key_create or kms_key_arn is set.
+  #checkov:skip=CKV_AWS_338:Runs are short and their logs serve debugging; log_retention_days sets the retention.
   for_each = toset(local.function_names)
 
   name              = "/aws/lambda/${each.value}"
@@ -22,7 +22,7 @@ resource "aws_cloudwatch_metric_alarm" "function" {
   for_each = local.function_alarms
 
   alarm_name          = each.key
-  alarm_description   = "${each.value.metric} of the function ${each.value.function}"
+  alarm_description   = "${each.value.metric} of function ${each.value.function}"
   namespace           = "AWS/Lambda"
   metric_name         = each.value.metric
   dimensions          = { FunctionName = each.value.function }
@@ -40,7 +40,7 @@ resource "aws_cloudwatch_metric_alarm" "failures" {
   count = var.alarms ? 1 : 0
 
   alarm_name          = "${local.failures_name}-depth"
-  alarm_description   = "Failed invocations that no coordinator has read"
+  alarm_description   = "Records of failed invocations that no coordinator has read"
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
   dimensions          = { QueueName = local.failures_name }
@@ -66,7 +66,7 @@ resource "aws_cloudwatch_dashboard" "this" {
         { title = "Errors", namespace = "AWS/Lambda", metric = "Errors", stat = "Sum", key = "FunctionName", names = local.function_names },
         { title = "Throttles", namespace = "AWS/Lambda", metric = "Throttles", stat = "Sum", key = "FunctionName", names = local.function_names },
         { title = "Concurrent executions", namespace = "AWS/Lambda", metric = "ConcurrentExecutions", stat = "Maximum", key = "FunctionName", names = local.function_names },
-        { title = "Failures not read", namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", stat = "Maximum", key = "QueueName", names = [local.failures_name] },
+        { title = "Unread failure records", namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", stat = "Maximum", key = "QueueName", names = [local.failures_name] },
         ] : {
         type   = "metric"
         x      = index % 2 * 12

@@ -1,12 +1,12 @@
-# A lane is a topic for each 100 ranks and a queue for each rank, which gets what names its rank, and what names `all`.
-# `fsd stack up` makes the same on an emulator.
+# Lanes. Each has one topic per 100 ranks and one queue per rank, which receives messages addressed to its rank or to
+# `all`. `fsd stack up` creates the same on an emulator.
 
 locals {
   message_lifetime_s = ceil(var.longest_run_s) + 300
 }
 
 resource "aws_sns_topic" "lane" {
-  #checkov:skip=CKV_AWS_26:With SNS's own key other services cannot publish, and SNS keeps nothing; kms_key_create and kms_key_arn encrypt.
+  #checkov:skip=CKV_AWS_26:With SNS's own key other services cannot publish, and SNS stores nothing; kms_key_create and kms_key_arn encrypt.
   for_each = local.topics
 
   name              = "${var.name}-${each.key}"
@@ -26,7 +26,7 @@ resource "aws_sqs_queue" "lane" {
   sqs_managed_sse_enabled           = local.has_key ? null : true
   tags                              = var.tags
 
-  # Inline: a policy of its own would cost another request and another wait for each queue.
+  # Inline, because a separate policy resource would add a request and a wait per queue.
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -50,8 +50,8 @@ resource "aws_sns_topic_subscription" "lane" {
   filter_policy        = jsonencode({ to = [tostring(each.value.rank), "all"] })
 }
 
-# Events of invocations that ended without an answer (killed by memory or time limit, throttled, too late). The
-# coordinator of the run reads them within seconds; what is left here belonged to a run that nobody waited for.
+# Lambda's records of failed invocations (out of memory, timed out, throttled, or expired events). The coordinator of the
+# run reads them within seconds; records that remain belong to runs without a coordinator.
 resource "aws_sqs_queue" "failures" {
   name                              = local.failures_name
   visibility_timeout_seconds        = 30

@@ -1,12 +1,12 @@
-# Buckets of the runs, whose objects expire, and one of networks, which keeps what was pushed.
+# Run buckets, whose objects expire, and a network bucket, which stores pushed networks permanently.
 
 resource "aws_s3_bucket" "runs" {
-  #checkov:skip=CKV_AWS_18:Access logs would cost more than the runs: each run makes thousands of requests. CloudTrail has data events.
-  #checkov:skip=CKV_AWS_21:Objects of runs are written once and expire; old versions would be paid for and never read.
-  #checkov:skip=CKV_AWS_144:What is here can be computed again; a copy in another region would double the bill.
+  #checkov:skip=CKV_AWS_18:Access logs would cost more than the runs: each run makes thousands of requests. CloudTrail offers data events.
+  #checkov:skip=CKV_AWS_21:Objects of runs are written once and expire; old versions would be billed and never read.
+  #checkov:skip=CKV_AWS_144:All contents can be computed again; a copy in another region would double the bill.
   #checkov:skip=CKV_AWS_145:S3's own keys encrypt unless kms_key_create or kms_key_arn is set: each request with a KMS key may be billed.
-  #checkov:skip=CKV2_AWS_61:They have a lifecycle; it is not found through the list that standard and directory buckets share.
-  #checkov:skip=CKV2_AWS_62:Nothing waits for events of these buckets; ranks read the objects that they expect.
+  #checkov:skip=CKV2_AWS_61:They have a lifecycle, which checkov does not find through the list shared by standard and directory buckets.
+  #checkov:skip=CKV2_AWS_62:Nothing consumes events of these buckets; ranks poll for the objects that they expect.
   count = local.is_express ? 0 : var.run_buckets
 
   bucket        = local.run_bucket_names[count.index]
@@ -14,7 +14,7 @@ resource "aws_s3_bucket" "runs" {
   tags          = var.tags
 }
 
-# Always encrypted and never public, so that a standard bucket's settings for those do not exist here.
+# Directory buckets are always encrypted and never public, so they lack a standard bucket's settings for both.
 resource "aws_s3_directory_bucket" "runs" {
   count = local.is_express ? var.run_buckets : 0
 
@@ -27,11 +27,11 @@ resource "aws_s3_directory_bucket" "runs" {
 }
 
 resource "aws_s3_bucket" "networks" {
-  #checkov:skip=CKV_AWS_18:Access logs would need a bucket of their own; CloudTrail has data events.
-  #checkov:skip=CKV_AWS_21:Objects are named by the digest of what they hold and never change; stack.json can be made again.
-  #checkov:skip=CKV_AWS_144:Networks are pushed from files that the user has; a copy in another region would double the bill.
+  #checkov:skip=CKV_AWS_18:Access logs would need a bucket of their own; CloudTrail offers data events.
+  #checkov:skip=CKV_AWS_21:Objects are named by the digest of their content and never change; Terraform can write stack.json again.
+  #checkov:skip=CKV_AWS_144:Networks are pushed from the user's files; a copy in another region would double the bill.
   #checkov:skip=CKV_AWS_145:S3's own keys encrypt unless kms_key_create or kms_key_arn is set.
-  #checkov:skip=CKV2_AWS_62:Nothing waits for events of this bucket.
+  #checkov:skip=CKV2_AWS_62:Nothing consumes events of this bucket.
   bucket        = local.network_bucket_name
   force_destroy = var.force_destroy
   tags          = var.tags
@@ -113,7 +113,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "runs" {
   bucket = aws_s3_bucket.runs[count.index].bucket
 
   rule {
-    bucket_key_enabled = local.has_key # one KMS request for many objects
+    bucket_key_enabled = local.has_key # one KMS request serves many objects
 
     apply_server_side_encryption_by_default {
       sse_algorithm     = local.has_key ? "aws:kms" : "AES256"
@@ -143,7 +143,7 @@ resource "aws_s3_bucket_policy" "runs" {
     Version = "2012-10-17"
     Statement = concat(
       [local.tls_only[local.run_bucket_names[count.index]]],
-      # In a directory bucket the lifecycle works through a session like everybody else.
+      # S3 Lifecycle accesses a directory bucket through a session, like any other client.
       [
         for arn in slice(local.run_bucket_arns, count.index, count.index + 1) : {
           Sid       = "Lifecycle"
@@ -157,7 +157,7 @@ resource "aws_s3_bucket_policy" "runs" {
     )
   })
 
-  depends_on = [aws_s3_bucket_public_access_block.runs] # S3 refuses two changes of a bucket at once
+  depends_on = [aws_s3_bucket_public_access_block.runs] # S3 rejects concurrent changes of a bucket
 }
 
 resource "aws_s3_bucket_policy" "networks" {
@@ -170,7 +170,7 @@ resource "aws_s3_bucket_policy" "networks" {
   depends_on = [aws_s3_bucket_public_access_block.networks]
 }
 
-# What the functions read to know their stack.
+# The description of the stack, which the functions read.
 resource "aws_s3_object" "stack" {
   bucket       = aws_s3_bucket.networks.bucket
   key          = "stack.json"
@@ -179,7 +179,7 @@ resource "aws_s3_object" "stack" {
 
   override_provider {
     default_tags {
-      tags = {} # an object can have 10 tags; the bucket has them all
+      tags = {} # S3 allows 10 tags per object; the bucket has all of them
     }
   }
 

@@ -1,48 +1,48 @@
 # --- names ------------------------------------------------------------------------------------------------------------
 
 variable "name" {
-  description = "What all names begin with; one stack of a name an account, since roles belong to no region."
+  description = "Prefix of all resource names; unique per account, because IAM roles are not regional."
   type        = string
   nullable    = false
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{1,30}[a-z0-9]$", var.name))
-    error_message = "name must be 3 to 32 of a-z, 0-9 and '-', a letter first and no '-' last."
+    error_message = "name must be 3 to 32 characters of a-z, 0-9 and '-', with a letter first and no '-' last."
   }
 
   validation {
     condition     = !strcontains(var.name, "-lane")
-    error_message = "name must not contain '-lane', with which the names of queues go on: a stack of the name before it could use them."
+    error_message = "name must not contain '-lane', which follows the stack's name in queue names: the stack with the name before it could use this stack's queues."
   }
 }
 
 variable "bucket_prefix" {
-  description = "What the names of buckets begin with, which the whole world shares; `name` if null."
+  description = "Prefix of the bucket names, which are global across all AWS accounts; `name` if null."
   type        = string
   default     = null
 
   validation {
     condition     = var.bucket_prefix == null || can(regex("^[a-z0-9][a-z0-9-]{1,30}[a-z0-9]$", var.bucket_prefix))
-    error_message = "bucket_prefix must be 3 to 32 of a-z, 0-9 and '-', and neither begin nor end with '-'."
+    error_message = "bucket_prefix must be 3 to 32 characters of a-z, 0-9 and '-', and neither begin nor end with '-'."
   }
 }
 
 variable "tags" {
-  description = "Tags of all resources that take them, beside the provider's default_tags."
+  description = "Tags of all resources that support them, in addition to the provider's default_tags."
   type        = map(string)
   default     = {}
   nullable    = false
 
   validation {
     condition     = alltrue([for key in keys(var.tags) : !startswith(lower(key), "aws:") && length(key) >= 1 && length(key) <= 128])
-    error_message = "tags must have keys of 1 to 128 characters that do not begin with 'aws:', which AWS keeps for itself."
+    error_message = "tags must have keys of 1 to 128 characters that do not begin with 'aws:', which AWS reserves."
   }
 }
 
 # --- lanes ------------------------------------------------------------------------------------------------------------
 
 variable "lanes" {
-  description = "Runs over queues that can go on at once; 0 makes a stack without queues, for the channels object and serial."
+  description = "Maximum number of concurrent runs over queues; 0 creates no queues, for the channels object and serial only."
   type        = number
   default     = 2
   nullable    = false
@@ -54,7 +54,7 @@ variable "lanes" {
 }
 
 variable "ranks" {
-  description = "The most workers of a run over queues: each lane has as many queues."
+  description = "Maximum number of workers of a run over queues, which is the number of queues per lane."
   type        = number
   default     = 16
   nullable    = false
@@ -66,31 +66,31 @@ variable "ranks" {
 }
 
 variable "message_bytes" {
-  description = "Largest message of topics and queues, in bytes."
+  description = "Maximum message size of topics and queues, in bytes."
   type        = number
   default     = 262144
   nullable    = false
 
   validation {
     condition     = var.message_bytes >= 2048 && var.message_bytes <= 262144 && floor(var.message_bytes) == var.message_bytes
-    error_message = "message_bytes must be a whole number from 2048 to 262144, the most that the tested provider lets a queue have."
+    error_message = "message_bytes must be a whole number from 2048 to 262144, the largest size that the tested provider allows for a queue."
   }
 }
 
 variable "longest_run_s" {
-  description = "Longest run, in seconds; queues keep and hide messages for longer."
+  description = "Longest run, in seconds; the queues' message retention and visibility timeout are 300 s longer."
   type        = number
   default     = 900
   nullable    = false
 
   validation {
     condition     = var.longest_run_s > 0 && var.longest_run_s <= 42900
-    error_message = "longest_run_s must be more than 0 and at most 42900, which is as long as queues can hide messages."
+    error_message = "longest_run_s must be more than 0 and at most 42900, the longest visibility timeout of queues less 300 s."
   }
 }
 
 variable "purge_settle_s" {
-  description = "How long a purge may go on in a queue after it was asked for, in seconds: 60 on AWS, 0 on emulators."
+  description = "Time that the purge of a queue may take after it was requested, in seconds: 60 on AWS, 0 on emulators."
   type        = number
   default     = 60
   nullable    = false
@@ -104,7 +104,7 @@ variable "purge_settle_s" {
 # --- buckets ----------------------------------------------------------------------------------------------------------
 
 variable "run_buckets" {
-  description = "Buckets of the runs; more of them take more requests a second."
+  description = "Number of run buckets; more buckets serve more requests per second."
   type        = number
   default     = 1
   nullable    = false
@@ -116,7 +116,7 @@ variable "run_buckets" {
 }
 
 variable "expire_days" {
-  description = "Objects in the buckets of the runs are deleted after so many days."
+  description = "Days after which objects in the run buckets are deleted."
   type        = number
   default     = 1
   nullable    = false
@@ -128,7 +128,7 @@ variable "expire_days" {
 }
 
 variable "storage_class" {
-  description = "Of the buckets of the runs: standard, or express (directory buckets in one availability zone; not on emulators)."
+  description = "Storage class of the run buckets: standard, or express (directory buckets in one availability zone; not on emulators)."
   type        = string
   default     = "standard"
   nullable    = false
@@ -140,7 +140,7 @@ variable "storage_class" {
 }
 
 variable "express_zone_id" {
-  description = "Availability zone of the buckets of class express, by its id, for example use1-az4."
+  description = "Id of the availability zone of express buckets, for example use1-az4."
   type        = string
   default     = null
 
@@ -151,7 +151,7 @@ variable "express_zone_id" {
 }
 
 variable "force_destroy" {
-  description = "Whether `terraform destroy` deletes buckets that hold objects."
+  description = "Whether `terraform destroy` deletes buckets that are not empty."
   type        = bool
   default     = false
   nullable    = false
@@ -160,7 +160,7 @@ variable "force_destroy" {
 # --- functions --------------------------------------------------------------------------------------------------------
 
 variable "package_type" {
-  description = "What the functions are made of: image (a container image in ECR) or zip."
+  description = "Deployment package type of the functions: image (a container image in ECR) or zip."
   type        = string
   default     = "image"
   nullable    = false
@@ -172,42 +172,42 @@ variable "package_type" {
 }
 
 variable "image_uri" {
-  description = "Image of the functions, by digest: REPOSITORY@sha256:...; empty makes everything but the functions."
+  description = "Container image of the functions, by digest: REPOSITORY@sha256:...; if empty, everything but the functions is created."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = var.image_uri == "" || can(regex("^[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}$", var.image_uri))
-    error_message = "image_uri must be empty or name an image by digest, REPOSITORY@sha256: and 64 hexadecimal digits: a tag could come to mean other code than was planned."
+    error_message = "image_uri must be empty or name an image by digest, REPOSITORY@sha256: and 64 hexadecimal digits: a tag could later point to different code than was planned."
   }
 }
 
 variable "zip_path" {
-  description = "Local zip file of the functions, as `fsd package zip` writes it; null makes everything but the functions."
+  description = "Local path of the functions' zip file, built by `fsd package zip`; if null, everything but the functions is created."
   type        = string
   default     = null
 
   validation {
     condition     = var.zip_path == null || can(filesha256(var.zip_path))
-    error_message = "zip_path must name a file that can be read."
+    error_message = "zip_path must be the path of a readable file."
   }
 }
 
 variable "zip_runtime" {
-  description = "Lambda runtime of the zip."
+  description = "Lambda runtime for the zip."
   type        = string
   default     = "python3.13"
   nullable    = false
 
   validation {
     condition     = can(regex("^(python3[.]1[1-9]|provided[.]al2023)$", var.zip_runtime))
-    error_message = "zip_runtime must be python3.11 or newer, or provided.al2023 (the zip then brings its own bootstrap)."
+    error_message = "zip_runtime must be python3.11 or newer, or provided.al2023 (then the zip must contain its own bootstrap)."
   }
 }
 
 variable "architecture" {
-  description = "Processors that the package was built for: x86_64 or arm64."
+  description = "Instruction set architecture for which the package was built: x86_64 or arm64."
   type        = string
   default     = "x86_64"
   nullable    = false
@@ -219,14 +219,14 @@ variable "architecture" {
 }
 
 variable "memory_sizes" {
-  description = "Memory of the worker functions, in MB, one function a size; 1,769 MB are one processor."
+  description = "Memory sizes of the worker functions, in MB, with one function per size; 1,769 MB correspond to one vCPU."
   type        = list(number)
   default     = [1769]
   nullable    = false
 
   validation {
     condition     = length(var.memory_sizes) >= 1 && length(distinct(var.memory_sizes)) == length(var.memory_sizes)
-    error_message = "memory_sizes must list at least one size, and each once."
+    error_message = "memory_sizes must list at least one size, and no size twice."
   }
 
   validation {
@@ -248,7 +248,7 @@ variable "coordinator_memory_mb" {
 }
 
 variable "timeout_s" {
-  description = "Longest time of one invocation, in seconds."
+  description = "Timeout of one invocation, in seconds."
   type        = number
   default     = 900
   nullable    = false
@@ -272,7 +272,7 @@ variable "ephemeral_storage_mb" {
 }
 
 variable "reserved_concurrency" {
-  description = "Concurrency set apart for each worker function; -1 sets none apart."
+  description = "Reserved concurrency of each worker function; -1 reserves none."
   type        = number
   default     = -1
   nullable    = false
@@ -284,7 +284,7 @@ variable "reserved_concurrency" {
 }
 
 variable "endpoint_url" {
-  description = "Where an emulator of AWS answers; null for AWS itself."
+  description = "Endpoint URL of an AWS emulator; null for AWS itself."
   type        = string
   default     = null
 
@@ -297,28 +297,28 @@ variable "endpoint_url" {
 # --- image repository -------------------------------------------------------------------------------------------------
 
 variable "images_kept" {
-  description = "Images that the repository keeps, the newest: as far back as a rollback can go."
+  description = "Number of newest images that the repository keeps, which limits how far back a rollback can go."
   type        = number
   default     = 10
   nullable    = false
 
   validation {
     condition     = var.images_kept >= 2 && var.images_kept <= 1000 && floor(var.images_kept) == var.images_kept
-    error_message = "images_kept must be a whole number from 2 to 1000: the image in use and one to go back to."
+    error_message = "images_kept must be a whole number from 2 to 1000: at least the image in use and one to roll back to."
   }
 }
 
 variable "force_delete" {
-  description = "Whether `terraform destroy` deletes a repository that holds images."
+  description = "Whether `terraform destroy` deletes an image repository that is not empty."
   type        = bool
   default     = false
   nullable    = false
 }
 
-# --- rights -----------------------------------------------------------------------------------------------------------
+# --- permissions ------------------------------------------------------------------------------------------------------
 
 variable "iam_path" {
-  description = "Path of roles and policy."
+  description = "IAM path of the roles and the policy."
   type        = string
   default     = "/"
   nullable    = false
@@ -330,7 +330,7 @@ variable "iam_path" {
 }
 
 variable "permissions_boundary" {
-  description = "ARN of the policy that bounds the roles; none if null."
+  description = "ARN of the policy that is the roles' permissions boundary; none if null."
   type        = string
   default     = null
 
@@ -341,14 +341,14 @@ variable "permissions_boundary" {
 }
 
 variable "kms_key_create" {
-  description = "Whether to make a KMS key that encrypts buckets, topics, queues, logs, environments and images."
+  description = "Whether to create a KMS key that encrypts buckets, topics, queues, logs, environment variables and images."
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "kms_key_arn" {
-  description = "ARN of a KMS key to use instead; its policy must let SNS and CloudWatch Logs use it, as kms.tf shows."
+  description = "ARN of an existing KMS key to use instead; its policy must allow SNS and CloudWatch Logs to use it, as in kms.tf."
   type        = string
   default     = null
 
@@ -361,7 +361,7 @@ variable "kms_key_arn" {
 # --- observability ----------------------------------------------------------------------------------------------------
 
 variable "log_retention_days" {
-  description = "Days that logs are kept."
+  description = "Retention of logs, in days."
   type        = number
   default     = 14
   nullable    = false
@@ -371,19 +371,19 @@ variable "log_retention_days" {
       [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653],
       var.log_retention_days
     )
-    error_message = "log_retention_days must be one of the retentions that CloudWatch Logs has: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653."
+    error_message = "log_retention_days must be one of the retentions that CloudWatch Logs supports: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653."
   }
 }
 
 variable "alarms" {
-  description = "Whether to make alarms: errors, throttles and dropped recursions of each function, and failures that nobody read."
+  description = "Whether to create alarms for errors, throttles and dropped recursive invocations of each function, and for failure records that no coordinator read."
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "alarm_actions" {
-  description = "ARNs of what the alarms tell, for example an SNS topic."
+  description = "ARNs of the alarms' actions, for example an SNS topic to notify."
   type        = list(string)
   default     = []
   nullable    = false
@@ -395,7 +395,7 @@ variable "alarm_actions" {
 }
 
 variable "dashboard" {
-  description = "Whether to make a CloudWatch dashboard."
+  description = "Whether to create a CloudWatch dashboard."
   type        = bool
   default     = false
   nullable    = false

@@ -1,6 +1,6 @@
-"""What all tests share: hypothesis profiles, the list of what was skipped, and the emulated AWS.
+"""Fixtures and hooks shared by all tests: hypothesis profiles, the summary of skipped tests, and the emulated AWS.
 
-The emulator is one process for the session (with pytest-xdist, one a worker), with a bucket for each test that asks.
+The emulator is one process for the test session (one per worker with pytest-xdist); each test gets its own bucket.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fully serverless distributed inference for sparse neural networks.
 
-The names below are imported when they are first used: the process of a rank, and the command line's help, need few.
+The names below are imported lazily, because rank processes and the help of the command line need only a few of them.
 """
 
 from __future__ import annotations

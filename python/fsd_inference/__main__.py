@@ -1,4 +1,4 @@
-"""``python -m fsd_inference`` is ``fsd``."""
+"""Entry point of ``python -m fsd_inference``, which is the same as ``fsd``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Rust extension. Use it through `fsd_inference.kernels` only."""
+"""The Rust extension; import its names from `fsd_inference.kernels` only."""
 
 from collections.abc import Sequence
 from typing import Literal, final
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 class NonFiniteError(ArithmeticError):
-    """A pre-activation is not finite: args are (message, layer, local row)."""
+    """A pre-activation is not finite; its args are (message, layer, local row)."""
 
 def simd_path() -> Literal["portable", "avx2", "avx512"]:
-    """Return the kernel path in use (FSD_KERNEL forces one; an unknown or unsupported one raises ValueError)."""
+    """Return the kernel path in use; FSD_KERNEL forces one, and an unknown or unsupported one raises ValueError."""
 
 def simd_paths() -> list[str]:
-    """Return the paths this processor can run."""
+    """Return the names of the kernel paths that this processor supports."""
 
 @final
 class LayerKernel:
@@ -45,13 +45,13 @@ class LayerKernel:
         clip: float,
         zero_preserving: bool,
     ) -> LayerKernel:
-        """Check and take a layer.
+        """Validate and borrow a layer.
 
         `indptr` has rows + 1 entries; column indices ascend strictly within a row and are < `columns`; `values` has
-        one entry a connection, or exactly one entry in all: then every connection has that weight (a one-value layer).
-        `bias` has `rows` entries or one. `clip` is used by "clipped_relu" alone. `zero_preserving` is a fact of the
-        whole layer, so the caller says it. Arrays must be contiguous and not writeable; they are kept alive. Anything
-        else is a ValueError.
+        one entry per connection, or a single entry that is the weight of every connection (a one-value layer).
+        `bias` has `rows` entries or one. `clip` is used by "clipped_relu" only. `zero_preserving` says whether the
+        whole layer maps an all-zero sample to an all-zero sample, which its part alone does not show. Arrays must be
+        contiguous and not writeable, and are kept alive. Invalid arguments raise ValueError.
         """
 
     @property
@@ -63,7 +63,7 @@ class LayerKernel:
 
 @final
 class SerialState:
-    """Activations of one batch, pushed through layers in this process."""
+    """The activations of one batch, to which layers are applied in this process."""
 
     def __new__(
         cls,
@@ -73,23 +73,23 @@ class SerialState:
         features: int,
         threads: int,
     ) -> SerialState:
-        """Take a batch: CSR, samples x features. Non-finite values, bad indices or threads < 1 raise ValueError."""
+        """Load a CSR batch, samples x features. Non-finite values, bad indices or threads < 1 raise ValueError."""
 
     def apply(self, layers: Sequence[LayerKernel]) -> None:
-        """Push the batch through consecutive layers. NonFiniteError counts layers from the first one ever applied."""
+        """Apply consecutive layers to the batch. NonFiniteError counts layers from the first one ever applied."""
 
     def result(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
         """Return the activations as CSR arrays (indptr, indices, data), samples x neurons, without stored zeros."""
 
     def reduce(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return per sample its largest activation and the lowest neuron that has it."""
+        """Return, for each sample, its largest activation and the lowest neuron that has it."""
 
 @final
 class ShardLayer:
-    """One rank's part of a layer, with where its columns come from and who wants its rows.
+    """One rank's part of a layer, with the sources of its columns and the targets of its rows.
 
-    Suppliers: for layer 0 supplier 0 is the input (rows are features); for later layers supplier 0 is the rank's own
-    output rows of the layer before, and supplier i >= 1 is receives[i-1].
+    A column is a row of a supplier. Supplier 0 is the input for layer 0 (its rows are features), and the rank's own
+    output rows of the previous layer for later layers; supplier i >= 1 is receives[i-1].
     """
 
     def __new__(
@@ -101,23 +101,23 @@ class ShardLayer:
         receives: Sequence[tuple[int, int, int]],
         sends: Sequence[tuple[Sequence[int], NDArray[np.uint32]]],
     ) -> ShardLayer:
-        """Take a layer's part.
+        """Validate and borrow a rank's part of a layer.
 
-        Parameters: `rows` the global neuron of each local row, ascending; `column_source`, `column_row` per local
-        column its supplier and the row within that supplier; `receives` (source rank, edge number, rows of the edge)
-        per edge that this rank gets before this layer; `sends` (target ranks, local rows) per edge this rank sends
-        after it, numbered from 0 in that order.
+        `rows` is the global neuron of each local row, ascending. `column_source` and `column_row` are, for each local
+        column, its supplier and the row within that supplier. `receives` has (source rank, edge number, number of
+        rows) for each edge that this rank receives before this layer. `sends` has (target ranks, local rows) for each
+        edge that this rank sends after it; edges are numbered from 0 in that order.
         """
 
 @final
 class Shard:
-    """All that one rank needs of the network; immutable, kept warm between runs."""
+    """One rank's part of the network; immutable, cached between runs."""
 
     def __new__(cls, rank: int, workers: int, layers: Sequence[ShardLayer]) -> Shard: ...
 
 @final
 class Accepted:
-    """What the inbox made of a body; what the header says is None where the body could not be read."""
+    """The inbox's classification of a body; header fields are None if the body could not be parsed."""
 
     @property
     def status(self) -> Literal["new", "duplicate", "stale", "foreign", "corrupt"]: ...
@@ -133,20 +133,17 @@ class Accepted:
     def edge(self) -> int | None: ...
     @property
     def complete(self) -> bool:
-        """Whether all parts of the edge of this step, or of the control message, are there now.
-
-        It is said once, of the last part.
-        """
+        """Whether this body was the last missing part of its edge in the step, or of its control message."""
     @property
     def payload(self) -> bytes | None:
-        """The payload of a control message (gather, abort) that is complete; data stays in Rust."""
+        """The payload of a control message (gather or abort) that is now complete; data stays in Rust."""
 
 @final
 class RankState:
-    """One rank's inbox and activations in one attempt of a run. All methods release the GIL and may run in threads.
+    """One rank's inbox and activations in one attempt of a run. All methods release the GIL and are thread-safe.
 
-    The steps of a micro-batch come in order, others in any: a step out of order is a RuntimeError; a step, input or
-    frame that cannot be used is a ValueError. A data frame's layer is the layer that made its rows.
+    The steps of each micro-batch must follow in order; a step out of order raises RuntimeError, and an invalid step,
+    input or frame raises ValueError. A data frame's layer is the layer that produced its rows.
     """
 
     def __new__(
@@ -160,37 +157,37 @@ class RankState:
         spill_dir: str | None = None,
         spill_bytes: int = 1 << 62,
     ) -> RankState:
-        """Begin an attempt. `run` and `plan` are 16 bytes; `samples` the number of samples of each micro-batch.
+        """Start an attempt. `run` and `plan` have 16 bytes; `samples` is the number of samples in each micro-batch.
 
-        Past `spill_bytes` packed frames are kept in files under `spill_dir`.
+        Received frames beyond `spill_bytes` bytes are stored in files under `spill_dir`.
         """
 
     def put_input(self, micro_batch: int, first_feature: int, payload: bytes) -> None:
-        """Take a block of input rows (features first_feature.. x samples of the micro-batch) made by encode_block."""
+        """Add input rows: features from `first_feature` x samples of the micro-batch, encoded by encode_block."""
 
     def accept(self, body: bytes) -> Accepted:
-        """Judge a body and keep it packed if it is new. Thread-safe, never raises for bad bytes."""
+        """Classify a body and store it if it is new. Thread-safe; never raises, whatever the bytes."""
 
     def ready(self, layer: int, micro_batch: int) -> bool:
-        """Whether every part of every edge of the step has come (rows of this rank's own layer before not counted)."""
+        """Return whether all rows that the step needs from other ranks have arrived."""
 
     def assemble(self, layer: int, micro_batch: int) -> None:
-        """Unpack the step's inputs into panels; the packed frames are released."""
+        """Unpack the step's inputs into panels, and release the stored frames."""
 
     def compute(self, layer: int, micro_batch: int, phase: Literal["boundary", "interior", "all"]) -> None:
-        """Compute the rows that others need, the other rows, or all; after the last phase the inputs are released."""
+        """Compute the rows that other ranks need, the rest, or all; release the inputs once all rows are computed."""
 
     def frames(self, layer: int, micro_batch: int, limit: int) -> list[tuple[list[int], bytes]]:
         """Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order."""
 
     def output(self, micro_batch: int) -> bytes:
-        """Return the last layer's rows as a block (local rows x samples of the micro-batch) and release them."""
+        """Return the last layer's rows as a block (local rows x samples of the micro-batch), and release them."""
 
     def reduce(self, micro_batch: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return per sample the largest output and the lowest (global) neuron that has it; -inf and -1 without rows."""
+        """Return each sample's largest output and the lowest global neuron that has it; -inf and -1 without rows."""
 
     def resident_bytes(self) -> int:
-        """Return the bytes that panels and packed frames hold now."""
+        """Return the bytes that panels and stored frames currently hold."""
 
 def seal(
     run: bytes,
@@ -204,12 +201,12 @@ def seal(
     parts: int,
     payload: bytes,
 ) -> bytes:
-    """Make a control frame (gather, abort), piece `part` of `parts`."""
+    """Build a control frame (gather or abort) that carries part `part` of `parts`."""
 
 def encode_block(
     indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDArray[np.float32], samples: int
 ) -> bytes:
-    """Pack a CSR block (rows x samples), losslessly."""
+    """Encode a CSR matrix (rows x samples) as a block, losslessly."""
 
 def decode_block(payload: bytes) -> tuple[int, int, NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-    """Unpack a block: (rows, samples, indptr, indices, data) of its CSR. Bad bytes raise ValueError."""
+    """Decode a block into (rows, samples, indptr, indices, data) in CSR format; an invalid block raises ValueError."""

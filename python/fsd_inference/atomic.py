@@ -1,7 +1,8 @@
-"""Where outputs may be written, and how they appear there whole or not at all.
+"""Atomic writes of files and directories: an output appears complete at its path, or not at all.
 
-An output is written beside its place and renamed into it. The place is what all symbolic links lead to, so links stay.
-What cannot be renamed over (a named pipe, a device) is written when the output is complete.
+An output is written to a temporary file or directory next to its destination, then renamed. Symbolic links are resolved
+first, so they are kept. A destination that cannot be replaced by a rename (a named pipe, a device) is written once the
+output is complete.
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ from fsd_inference.errors import InputError, OutputError
 T = TypeVar("T")
 StrPath = str | os.PathLike[str]
 
-_MOST_LINKS = 40  # as Linux follows
-_PATIENCE_S = 30.0
+_MAX_LINKS = 40  # the limit of Linux
+_TIMEOUT_S = 30.0
 _PAUSE_S = 0.001
 _BLOCK_BYTES = 1 << 20
 _WRONG_PATHS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 _WRONG_PATH_NUMBERS = {errno.EBUSY, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EROFS, errno.EXDEV}
 
 _unfinished: set[Path] = set()
-"""Files that blocks of `atomic_file` have given out: inside, they are written as they are."""
+"""Temporary files of open `atomic_file` blocks: a nested `atomic_file` of such a path writes it directly."""
 
 
 @contextmanager
 def atomic_file(path: StrPath) -> Iterator[Path]:
-    """Yield a path to write to; it takes the place of `path` when the block ends without an exception.
+    """Yield a temporary path to write to; it replaces `path` when the block ends without an exception.
 
-    A file that was there leaves its permissions to the new one. Blocks can be nested: the path that one yields may be
-    given to a function that has a block of its own.
+    The new file keeps the permissions of the file that it replaces. Blocks can be nested: the yielded path may be
+    passed to a function that calls `atomic_file` itself.
 
     Raises
     ------
     InputError
-        If nothing can be written there.
+        The path cannot be written to.
     OutputError
-        If writing failed for want of space, or nobody reads the named pipe.
+        Writing failed because the disk is full, or no process reads the named pipe.
     """
     given = Path(path)
     if given in _unfinished:
@@ -64,7 +65,7 @@ def atomic_file(path: StrPath) -> Iterator[Path]:
             yield unfinished
         with naming(given):
             if is_stream:
-                _pour(unfinished, place, given)
+                _copy_to_stream(unfinished, place, given)
             else:
                 unfinished.chmod(_mode(place, 0o666))
                 unfinished.replace(place)
@@ -76,16 +77,16 @@ def atomic_file(path: StrPath) -> Iterator[Path]:
 
 @contextmanager
 def atomic_files() -> Iterator[Callable[[StrPath], Path]]:
-    """Yield a function like `atomic_file`; no path takes its place before the block ends without an exception.
+    """Yield a function like `atomic_file`; its paths are replaced only when the block ends without an exception.
 
-    Each path is written before the next is asked for: what fails is said of the last one.
+    Write each file before asking for the next path: an error is attributed to the path that was asked for last.
     """
     with ExitStack() as files:
         yield lambda path: files.enter_context(atomic_file(path))
 
 
 def write_text(path: StrPath, text: str) -> None:
-    """Write a text file as `atomic_file` does, in UTF-8."""
+    """Write a text file atomically, in UTF-8; see `atomic_file`."""
     with atomic_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
@@ -94,27 +95,27 @@ def write_text(path: StrPath, text: str) -> None:
 def atomic_directory(
     path: StrPath, *, holds: str, replaceable: Callable[[Path], bool], parents: bool = False
 ) -> Iterator[Path]:
-    """Yield a new directory to fill; it takes the place of `path` when the block ends without an exception.
+    """Yield a new temporary directory to fill; it replaces `path` when the block ends without an exception.
 
     Parameters
     ----------
     path : path-like
-        A directory that is there already is replaced if it is empty or replaceable.
+        The destination. An existing directory is replaced if it is empty or replaceable.
     holds : str
-        What is in directories that may be replaced, for the message about others.
+        Name of the contents that a replaceable directory has, for the message about other directories.
     replaceable : callable
-        Whether a directory holds that and nothing else.
+        Returns whether a directory has those contents and nothing else.
     parents : bool, optional
-        The directory's parents are made if need be.
+        Whether to create missing parent directories.
 
     Raises
     ------
     InputError
-        If something else is in its place, or nothing can be written there.
+        The path exists and must not be replaced, or cannot be written to.
     OutputError
-        If writing failed for want of space.
+        Writing failed because the disk is full.
     """
-    with naming(path), _made(_behind_links(Path(path)).parent) if parents else nullcontext():
+    with naming(path), _created(_behind_links(Path(path)).parent) if parents else nullcontext():
         place = check_replaceable(path, holds=holds, replaceable=replaceable)
         unfinished = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=".part", dir=place.parent))
         try:
@@ -126,49 +127,47 @@ def atomic_directory(
 
 
 def check_replaceable(path: StrPath, *, holds: str, replaceable: Callable[[Path], bool]) -> Path:
-    """Return the place behind `path`; raise InputError as `atomic_directory` does before it begins."""
+    """Return the resolved destination of a directory; raise InputError unless `atomic_directory` may replace it."""
     place = place_of(path, directory=True)
     with naming(path):
         if place.exists() and any(place.iterdir()) and not replaceable(place):
-            raise InputError(
-                f"{path} is there already and is something else: it holds no {holds}; remove it or choose another name"
-            )
+            raise InputError(f"{path} already exists and holds no {holds}: remove it, or choose another name")
     return place
 
 
 @contextmanager
 def filled_directory(path: StrPath) -> Iterator[Path]:
-    """Yield the directory behind `path` to put files into; it is made if need be, and not left when the block fails.
+    """Yield the resolved directory of `path` to add files to; created if missing, and removed again if the block fails.
 
     Raises
     ------
     InputError
-        If nothing can be written there.
+        The path cannot be written to.
     OutputError
-        If writing failed for want of space.
+        Writing failed because the disk is full.
     """
-    with naming(path), _made(_behind_links(Path(path)).parent):
+    with naming(path), _created(_behind_links(Path(path)).parent):
         place = place_of(path, directory=True, filled=True)
-        with _made(place):
+        with _created(place):
             yield place
 
 
 def place_of(path: StrPath, *, directory: bool = False, filled: bool = False) -> Path:
-    """Return where an output that is to be written to `path` goes: the place that all symbolic links lead to.
+    """Return the destination of an output: `path` with all symbolic links resolved.
 
     Parameters
     ----------
     path : path-like
-        As it was given.
+        The path as the user gave it.
     directory : bool, optional
-        The output is a directory.
+        Whether the output is a directory.
     filled : bool, optional
-        One that is there already is not replaced: files are put into it.
+        Whether files are added to an existing directory, instead of replacing it.
 
     Raises
     ------
     InputError
-        If nothing can be written there, or nothing is to be: below /dev and /proc are no files.
+        The destination cannot be written to, or is below /dev or /proc.
     """
     with naming(path):
         place = _behind_links(Path(path))
@@ -180,16 +179,16 @@ def place_of(path: StrPath, *, directory: bool = False, filled: bool = False) ->
         is_stream = mode is not None and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode))
         changed = {place} if is_stream or (filled and is_directory) else {parent}
         if is_directory and directory:
-            changed.add(place)  # whose files are removed
+            changed.add(place)  # its files are removed
         for folder in changed:
-            if _is_kept(folder):
-                raise InputError(_kept(path, folder))
+            if _is_special(folder):
+                raise InputError(_special_message(path, folder))
         if directory and mode is not None and not is_directory:
-            raise InputError(f"{path} is a file, but a directory is to be written there; choose another name")
+            raise InputError(f"{path} is a file, but the output is a directory; choose another name")
         if is_directory and not directory:
-            raise InputError(f"{path} is a directory, but a file is to be written there; choose another name")
+            raise InputError(f"{path} is a directory, but the output is a file; choose another name")
         if mode is not None and not (is_directory or is_stream or stat.S_ISREG(mode)):
-            raise InputError(f"{path} is a socket or a disk, but a file is to be written there; choose another name")
+            raise InputError(f"{path} is a socket or a disk, but the output is a file; choose another name")
         for folder in changed:
             if not os.access(folder, os.W_OK if is_stream else os.W_OK | os.X_OK):
                 raise InputError(f"{path} cannot be written: you may not write to {folder}")
@@ -198,14 +197,14 @@ def place_of(path: StrPath, *, directory: bool = False, filled: bool = False) ->
 
 @contextmanager
 def naming(path: StrPath) -> Iterator[None]:
-    """Let what the operating system refuses in the block be said of `path`, which is being written.
+    """Convert each OSError of the block to an error that names `path`, the output being written.
 
     Raises
     ------
     InputError
-        The path is wrong.
+        The path is wrong; see `is_wrong_path`.
     OutputError
-        It is not: the disk is full, or broken.
+        The path is right, but the disk is full or broken.
     """
     try:
         yield
@@ -215,12 +214,12 @@ def naming(path: StrPath) -> Iterator[None]:
 
 
 def is_wrong_path(error: OSError) -> bool:
-    """Whether another path would do; a full disk or a lost connection may be mended."""
+    """Return whether the path is wrong; other errors, such as a full disk or a lost connection, may be temporary."""
     return isinstance(error, _WRONG_PATHS) or error.errno in _WRONG_PATH_NUMBERS
 
 
 def _behind_links(path: Path) -> Path:
-    """Follow symbolic links by hand: what the system makes of those below /proc is no name of a file."""
+    """Return `path` with symbolic links resolved step by step: the system resolves those in /proc to invalid names."""
     rest = list(reversed(path.absolute().parts[1:]))
     place, links = Path("/"), 0
     while rest:
@@ -231,32 +230,32 @@ def _behind_links(path: Path) -> Path:
             place = place.parent
             continue
         place /= name
-        if _is_kept(place) and place.parent != Path("/"):
-            raise InputError(_kept(path, place))
+        if _is_special(place) and place.parent != Path("/"):
+            raise InputError(_special_message(path, place))
         if place.is_symlink():
             links += 1
-            if links > _MOST_LINKS:
-                raise InputError(f"{path} cannot be written: its symbolic links lead round; choose another name")
+            if links > _MAX_LINKS:
+                raise InputError(f"{path} cannot be written: its symbolic links form a loop; choose another name")
             target = place.readlink()
             rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
             place = Path("/") if target.is_absolute() else place.parent
     return place
 
 
-def _is_kept(place: Path) -> bool:
-    """Whether the system keeps a place for devices and processes; shared memory holds ordinary files."""
+def _is_special(place: Path) -> bool:
+    """Return whether a path is in /dev or /proc, except /dev/shm (shared memory), which holds ordinary files."""
     parts = place.parts[1:]
     return parts[:1] in {("dev",), ("proc",)} and parts[:2] != ("dev", "shm")
 
 
-def _kept(path: StrPath, place: Path) -> str:
+def _special_message(path: StrPath, place: Path) -> str:
     leads = "" if Path(path) == place else f", which leads to {place}"
-    return f"{path}{leads}, cannot be written: below /dev and /proc are no files; choose another name"
+    return f"{path}{leads}, cannot be written: /dev and /proc hold no ordinary files; choose another name"
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a directory and its parents; those that were not there are not left when the block fails."""
+def _created(folder: Path) -> Iterator[None]:
+    """Create a directory and its missing parents for a block; remove those again if the block fails."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -269,11 +268,11 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 def _prefix(place: Path) -> str:
-    return f".{place.name[:40]}."  # a name may be as long as names can be
+    return f".{place.name[:40]}."  # shortened: the name may be as long as the file system allows
 
 
 def _mode(place: Path, usual: int) -> int:
-    """Return the permissions for what takes a place: those of what is there, or the usual ones for this process."""
+    """Return the permissions of a new output: those of what it replaces, or `usual` without the bits of the umask."""
     with suppress(FileNotFoundError):
         return place.stat().st_mode & 0o777
     mask = os.umask(0)
@@ -285,7 +284,7 @@ def _replace_directory(new: Path, place: Path) -> None:
     if not place.exists():
         new.rename(place)
         return
-    # A directory cannot be renamed over a full one: the old one steps aside first.
+    # A rename cannot replace a directory that is not empty, so the old one is renamed out of the way first.
     aside = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=".old", dir=place.parent))
     place.rename(aside)
     try:
@@ -296,25 +295,27 @@ def _replace_directory(new: Path, place: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _pour(source: Path, stream: Path, given: Path) -> None:
-    """Write a file's bytes into a pipe or a device, neither of which is waited for long."""
-    wait = f"{_PATIENCE_S:g} s"
+def _copy_to_stream(source: Path, stream: Path, given: Path) -> None:
+    """Copy a file into a named pipe or a device, waiting up to `_TIMEOUT_S` for a reader before each write."""
+    wait = f"{_TIMEOUT_S:g} s"
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
-    target = _patiently(partial(os.open, stream, flags), f"{given} cannot be written: nobody read it within {wait}")
+    target = _retry_until_ready(
+        partial(os.open, stream, flags), f"{given} cannot be written: no process read it within {wait}"
+    )
     try:
         with source.open("rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 rest = memoryview(block)
                 while rest:
-                    problem = f"{given} cannot be written to its end: nobody read on within {wait}"
-                    rest = rest[_patiently(partial(os.write, target, rest), problem) :]
+                    problem = f"{given} cannot be written completely: its reader read nothing for {wait}"
+                    rest = rest[_retry_until_ready(partial(os.write, target, rest), problem) :]
     finally:
         os.close(target)
 
 
-def _patiently(attempt: Callable[[], T], problem: str) -> T:
-    """Return what an attempt returns, which is repeated while a pipe has no reader (ENXIO) or is full (EAGAIN)."""
-    end = time.monotonic() + _PATIENCE_S
+def _retry_until_ready(attempt: Callable[[], T], problem: str) -> T:
+    """Return the result of `attempt`; retry until a timeout while a pipe has no reader (ENXIO) or is full (EAGAIN)."""
+    end = time.monotonic() + _TIMEOUT_S
     while True:
         try:
             return attempt()

@@ -1,18 +1,20 @@
-"""Names of the channels, and what earlier releases called them."""
+"""Names of the communication channels, and their names in earlier releases."""
 
 from __future__ import annotations
 
 CHANNELS = ("serial", "local", "queue", "object")
-"""One process alone; processes of this machine over sockets; workers over SNS and SQS; workers over S3."""
+"""A single process; processes on this machine over sockets; workers over SNS and SQS; workers over S3."""
 
 _FORMER = {"memory": "local"}
 
 
 def current_name(channel: str) -> str:
-    """Return what a channel is called now; a name that no earlier release changed is returned as it is."""
+    """Return the current name of a channel; names that were never changed are returned as they are."""
     return _FORMER.get(channel, channel)
 
 
 def renamed(channel: str) -> str:
-    """Return what to tell the user of a name that has changed."""
-    return f"the channel {channel!r} is called {current_name(channel)!r} now; the former name will be refused one day"
+    """Return the deprecation warning for a former name."""
+    return (
+        f"the channel {channel!r} is called {current_name(channel)!r} now; a later release will refuse the former name"
+    )

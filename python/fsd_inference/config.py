@@ -1,4 +1,4 @@
-"""Frozen settings, each with its unit, its default and why."""
+"""Immutable settings of runs: timeouts, retries, tuning, functions and the handling of failures."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fsd_inference.errors import SettingError
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """The three clocks of a run, in seconds.
+    """The timeouts of an attempt of a run, called clocks, in seconds.
 
     Attributes
     ----------
     start_s : float
-        A child that has not reported by then is a `StartError`.
+        Start clock: a child rank that has not reported by then causes a `StartError`.
     stall_s : float
-        No frame from a rank that is waited for, for so long, is a `StallError`.
+        Stall clock: no frame from an awaited rank for this long causes a `StallError`.
     run_s : float
-        Every run ends by then, measured from the launch of rank 0 (the deadline).
+        Run clock, measured from the launch of rank 0: the attempt ends by this deadline.
 
     Examples
     --------
@@ -41,16 +41,17 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class RetrySettings:
-    """How a request that was throttled, failed in the service or lost its connection is repeated.
+    """Retry policy of requests that were throttled, failed in the service or lost their connection.
 
-    The SDKs' own retries are off, because every request is counted where it is made.
+    The retries of the SDKs are disabled, because each request must be counted where it is made.
 
     Attributes
     ----------
     attempts : int
-        Requests at most, the first one included.
+        Maximum number of attempts, the first one included.
     base_s, cap_s : float
-        The pause before repeat i is drawn evenly from 0 to min(cap_s, base_s * 2**i) seconds ("full jitter").
+        Parameters of the exponential backoff with full jitter: the pause before retry i (from 0) is uniformly random
+        in 0 to min(cap_s, base_s * 2**i) seconds.
     """
 
     attempts: int = 6
@@ -64,25 +65,25 @@ class RetrySettings:
             raise SettingError(f"retry pauses need 0 <= base_s <= cap_s, not {self.base_s} and {self.cap_s}")
 
     def pauses(self) -> Iterator[float]:
-        """Yield the pause in seconds before each repeat; ends when no attempt is left."""
-        for repeat in range(self.attempts - 1):
-            yield random.uniform(0, min(self.cap_s, self.base_s * 2**repeat))  # noqa: S311 -- spreads load, no secret
+        """Yield the pause in seconds before each retry, until no attempt is left."""
+        for retry in range(self.attempts - 1):
+            yield random.uniform(0, min(self.cap_s, self.base_s * 2**retry))  # noqa: S311 - jitter, not a secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """How the workers of a run share its work; none of it changes a bit of the answer.
+    """Performance settings of the workers of a run; none of them changes a single bit of the answer.
 
     Attributes
     ----------
     branching : int
-        b: rank r starts ranks r*b+1 .. r*b+b that are < P.
+        Branching factor b of the launch tree: rank r starts ranks r*b+1 .. r*b+b that are < P.
     micro_batches : int
-        M: the batch is cut into M nearly equal runs of samples; more hide latency and multiply requests.
+        Number of micro-batches M of nearly equal size; more of them hide latency but multiply requests.
     threads : int
-        Kernel threads of each worker. Those of functions follow from their memory.
+        Kernel threads per worker; leave it at 1 for Lambda functions, whose threads follow from their memory.
     overlap : bool
-        Rows that other ranks need are computed first, and sent while the rest is computed.
+        Compute the rows that other ranks need first, and send them while the other rows are computed.
 
     Examples
     --------
@@ -106,14 +107,15 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionSettings:
-    """How a stack's functions carry out runs.
+    """Settings of runs on the Lambda functions of a stack.
 
     Attributes
     ----------
     memory_mb : int or None
-        Size of the worker functions to use; None for the smallest that an estimate finds large enough.
+        Memory of the worker functions to use, in MB; None for the smallest that is estimated to be large enough.
     synchronous : bool
-        Hold one connection to the coordinator function until the run has ended, instead of asking how far it is.
+        Invoke the coordinator function synchronously, over a connection that stays open until the run has ended,
+        instead of invoking it asynchronously and polling its status.
 
     Examples
     --------
@@ -132,14 +134,14 @@ class FunctionSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailurePolicy:
-    """When a run has failed, and how often it is tried.
+    """Retry policy of runs: the number of attempts, and the timeouts after which an attempt has failed.
 
     Attributes
     ----------
     attempts : int
-        How often a run is tried in all, where trying again can help.
+        Maximum number of attempts of a run, the first one included; only retryable errors lead to another attempt.
     clocks : Clocks
-        The seconds that an attempt has to start, to go on and to end.
+        Timeouts of each attempt.
 
     Examples
     --------
@@ -163,20 +165,21 @@ OUTPUTS = ("rows", "argmax", "any")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings(Tuning):
-    """All that the ranks of one run are told of how to carry it out.
+    """All settings that the ranks of a run receive.
 
     Attributes
     ----------
     branching, micro_batches, threads, overlap
         See `Tuning`.
     workers : int
-        P, the number of ranks.
+        Number of workers P, the ranks.
     output : str
-        ``"rows"`` (all output activations), ``"argmax"`` or ``"any"`` (one value a sample).
+        ``"rows"`` for all output activations, ``"argmax"`` or ``"any"`` for the largest output of each sample and its
+        neuron.
     clocks : Clocks
-        Start, stall and run clock.
+        Timeouts of an attempt.
     spill_bytes : int
-        Frames that came early are kept packed; past so many bytes they go to local disk.
+        Maximum size in bytes of early frames that are kept in memory, still packed; further ones go to local disk.
     """
 
     workers: int = 1
@@ -185,7 +188,7 @@ class RunSettings(Tuning):
     spill_bytes: int = 1 << 29
 
     def __post_init__(self) -> None:
-        Tuning.__post_init__(self)  # super() does not know a class with slots
+        Tuning.__post_init__(self)  # super() fails in dataclasses with slots
         for name in ("workers", "spill_bytes"):
             _check_count(name, getattr(self, name))
         if self.output not in OUTPUTS:

@@ -1,4 +1,4 @@
-"""Endpoints: the URLs of services."""
+"""Checks of service endpoints (URLs)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_endpoint(url: str) -> None:
         is_endpoint = (
             parts.scheme in {"http", "https"}
             and bool(parts.hostname)
-            and parts.port != 0  # raises for what is no port
+            and parts.port != 0  # raises ValueError for an invalid port
             and parts.username is None
             and not (parts.query or parts.fragment)
             and url.isprintable()
@@ -28,12 +28,12 @@ def check_endpoint(url: str) -> None:
 
 
 def is_plain(url: str) -> bool:
-    """Return whether requests to an endpoint are not encrypted."""
+    """Return whether an endpoint uses plain HTTP, so that requests are not encrypted."""
     return urlsplit(url).scheme == "http"
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether an endpoint is on this machine's loopback interface, which no proxy reaches."""
+    """Return whether an endpoint is on this machine's loopback interface, which a proxy cannot reach."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

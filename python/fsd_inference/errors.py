@@ -1,29 +1,29 @@
-"""Every error that FSD-Inference raises on purpose.
+"""The exception classes of FSD-Inference.
 
 ::
 
     FsdError
-    ├── InputError              what the user handed in cannot be used; the CLI ends with exit code 2
-    │   ├── FileFormatError     a file is missing, truncated, corrupt or of another kind
-    │   └── SettingError        a flag or setting makes no sense, alone or beside the others
-    ├── OutputError             an output could not be written to its end: a full disk, a pipe that nobody reads
-    ├── StoreError              a store could not read or write (never raised for "not there")
-    │   └── AccessDeniedError   it refused: credentials or policy
+    ├── InputError              an input from the user is invalid; the CLI ends with exit code 2
+    │   ├── FileFormatError     a file is missing, truncated, corrupt or of the wrong format
+    │   └── SettingError        a flag or setting is invalid, alone or in combination
+    ├── OutputError             an output could not be written completely: full disk, pipe without a reader
+    ├── StoreError              an object store could not read or write (never raised for an absent object)
+    │   └── AccessDeniedError   the store denied access: credentials or policy
     ├── ChannelError            a channel could not send or receive
-    │   ├── LimitError          a frame or batch exceeds what the service takes
-    │   └── PeerGoneError       the process of another rank has ended; what ended it is told apart
+    │   ├── LimitError          a frame or batch exceeds a size limit of the service
+    │   └── PeerGoneError       the process of another rank has ended; its cause is reported separately
     ├── LaneError               no lane could be leased, or a lease was lost
     ├── ResourceLimitError      the machine refuses another thread, process or open file
-    ├── StackError              the deployed resources are missing or differ from their description
-    │   └── NotAllowedError     a service refused: credentials or policy
-    └── RunError                a run ended without an answer; names rank, layer and operation
+    ├── StackError              a stack's resources are missing, wrong or do not respond
+    │   └── NotAllowedError     a service denied access: credentials or policy
+    └── RunError                a run failed; names rank, layer and operation
         ├── NumericError        a value is not finite; names layer and neuron
-        ├── StartError          a rank never reported (start clock)
-        ├── StallError          no frame from a rank (stall clock)
-        ├── DeadlineError       the run did not end in time (run clock)
-        ├── WorkerDiedError     a rank's process ended on its own
-        ├── StackUpdatedError   functions of two releases met in a run
-        └── AbortedError        another rank's failure stopped this one
+        ├── StartError          a rank did not report its start in time (start clock)
+        ├── StallError          no frame arrived from a rank in time (stall clock)
+        ├── DeadlineError       the run exceeded its deadline (run clock)
+        ├── WorkerDiedError     a rank's process ended unexpectedly
+        ├── StackUpdatedError   functions of two releases took part in one run
+        └── AbortedError        a rank was stopped because another rank failed
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from collections.abc import Mapping
 
 
 class FsdError(Exception):
-    """Base of all errors; `retryable` says whether trying again can help.
+    """Base class of all errors; `retryable` says whether trying again can help.
 
     Parameters
     ----------
     message : str
-        One sentence: what failed, where, and what can be done.
+        One sentence: what failed, where, and what to do.
     retryable : bool, optional
-        Whether trying again can help; the class's own answer if not given.
+        Whether trying again can help; the class's default if not given.
     """
 
     retryable = False
@@ -53,31 +53,31 @@ class FsdError(Exception):
 
 
 class InputError(FsdError):
-    """What the user handed in cannot be used."""
+    """An input from the user is invalid."""
 
 
 class FileFormatError(InputError):
-    """A file is missing, truncated, corrupt or of another kind."""
+    """A file is missing, truncated, corrupt or of the wrong format."""
 
 
 class SettingError(InputError):
-    """A flag or setting makes no sense, alone or beside the others."""
+    """A flag or setting is invalid, alone or in combination with others."""
 
 
 class OutputError(FsdError):
-    """An output could not be written to its end, though its place is right: a full disk, a pipe that nobody reads."""
+    """An output could not be written completely, though its path is valid: a full disk, a pipe without a reader."""
 
     retryable = True
 
 
 class StoreError(FsdError):
-    """A store could not read or write; an absent object is not an error."""
+    """An object store could not read or write; an absent object is not an error."""
 
     retryable = True
 
 
 class AccessDeniedError(StoreError):
-    """A store refused: credentials or policy."""
+    """A store denied access: check credentials and policies."""
 
     retryable = False
 
@@ -89,13 +89,13 @@ class ChannelError(FsdError):
 
 
 class LimitError(ChannelError):
-    """A frame or a batch exceeds what the service takes."""
+    """A frame or a batch exceeds a size limit of the service."""
 
     retryable = False
 
 
 class PeerGoneError(ChannelError):
-    """The process of another rank has ended; what ended it is told apart."""
+    """The process of another rank has ended; the cause is reported separately."""
 
 
 class LaneError(FsdError):
@@ -109,26 +109,26 @@ class ResourceLimitError(FsdError):
 
 
 class StackError(FsdError):
-    """The deployed resources are missing or differ from their description."""
+    """A stack's resources are missing, not as described or do not respond, or the emulator did not start."""
 
 
 class NotAllowedError(StackError):
-    """A service refused: credentials or policy."""
+    """A service denied access: check credentials and policies."""
 
 
 class RunError(FsdError):
-    """A run ended without an answer.
+    """A run failed.
 
     Parameters
     ----------
     message : str
-        One sentence: what failed and what can be done.
+        One sentence: what failed and what to do.
     rank, layer : int, optional
-        Where it failed.
+        Rank and layer in which it failed.
     operation : str, optional
-        What was being done, in one or two words ("receive", "compute").
+        The operation that failed, in one or two words ("receive", "compute").
     retryable : bool, optional
-        Whether trying again can help; the class's own answer if not given.
+        Whether trying again can help; the class's default if not given.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class RunError(FsdError):
         self.operation = operation
 
     def record(self) -> dict[str, str | int | bool | None]:
-        """Return the error as plain JSON values, as aborts and reports carry it."""
+        """Return the error as plain JSON values, the form in aborts and reports."""
         return {
             "type": type(self).__name__,
             "message": str(self),
@@ -162,46 +162,46 @@ class NumericError(RunError):
 
 
 class StartError(RunError):
-    """A rank never reported within the start clock."""
+    """A rank or the coordinator did not report its start before the start clock expired."""
 
     retryable = True
 
 
 class StallError(RunError):
-    """No frame came from a rank within the stall clock."""
+    """No frame arrived from a rank before the stall clock expired."""
 
     retryable = True
 
 
 class DeadlineError(RunError):
-    """The run did not end by its deadline."""
+    """The run exceeded its deadline."""
 
     retryable = True
 
 
 class WorkerDiedError(RunError):
-    """A rank's process ended on its own."""
+    """A rank's process ended unexpectedly."""
 
     retryable = True
 
 
 class StackUpdatedError(RunError):
-    """Functions of two releases met in a run: the stack was being updated."""
+    """Functions of two releases took part in one run: the stack was being updated."""
 
     retryable = True
 
 
 class AbortedError(RunError):
-    """Another rank's failure stopped this one."""
+    """A rank was stopped because another rank failed."""
 
 
 def reason(error: OSError) -> str:
-    """Return what the system says of an error; of too many open files also how many there may be."""
+    """Return the system's message for an error, with the limit if too many files are open."""
     text = error.strerror or str(error)
     if error.errno != errno.EMFILE:
         return text
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return f"{text} (a process may have {limit}: raise that with ulimit -n)"
+    return f"{text} (a process may have {limit}: raise the limit with ulimit -n)"
 
 
 _RUN_ERRORS: dict[str, type[RunError]] = {
@@ -220,11 +220,11 @@ _RUN_ERRORS: dict[str, type[RunError]] = {
 
 
 def run_error_from_record(record: Mapping[str, object]) -> RunError:
-    """Rebuild a run error from `RunError.record`; unknown types become a plain `RunError`."""
+    """Rebuild a run error from `RunError.record`; an unknown type becomes a plain `RunError`."""
     kind = _RUN_ERRORS.get(str(record.get("type")), RunError)
     rank, layer, operation = record.get("rank"), record.get("layer"), record.get("operation")
     return kind(
-        str(record.get("message", "the run failed without saying why")),
+        str(record.get("message", "the run failed without a message")),
         rank=rank if isinstance(rank, int) else None,
         layer=layer if isinstance(layer, int) else None,
         operation=operation if isinstance(operation, str) else None,
@@ -233,7 +233,7 @@ def run_error_from_record(record: Mapping[str, object]) -> RunError:
 
 
 def as_run_error(error: BaseException, *, rank: int, operation: str, layer: int | None = None) -> RunError:
-    """Return `error` as a `RunError` that names where it happened; run errors pass through."""
+    """Return `error` as a `RunError` that names rank, layer and operation; a `RunError` is returned itself."""
     if isinstance(error, RunError):
         if error.rank is None:
             error.rank = rank

@@ -1,4 +1,4 @@
-"""JSON objects from elsewhere, taken field by field: each of the type asked for, and none left over."""
+"""Validation of parsed JSON objects: each field has the expected type, and there are no unknown fields."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ T = TypeVar("T")
 
 
 class Fields:
-    """The fields of one JSON object.
+    """The fields of one JSON object, each removed as it is read.
 
     Parameters
     ----------
     value : object
         The parsed JSON.
     where : str
-        What the names of its fields begin with in messages, for example ``"lanes[0]."``.
+        Prefix of field names in messages, for example ``"lanes[0]."``.
     what : str, optional
-        What the object is called where `where` is empty.
+        Name of the object in messages if `where` is empty.
 
     Raises
     ------
     FileFormatError
-        From here and from all methods: names the field and what is wrong with it.
+        The value is not a JSON object. All methods raise it too, naming the field and what is wrong with it.
     """
 
     def __init__(self, value: object, where: str, what: str = "") -> None:
@@ -36,7 +36,7 @@ class Fields:
         self._where = where
 
     def take(self, name: str, kind: type[T]) -> T:
-        """Return a field that must be there and, if it is a string, must not be empty."""
+        """Return a required field; a string must not be empty."""
         if name not in self._left:
             raise FileFormatError(f"'{self._where}{name}' is missing")
         value = self._left.pop(name)
@@ -45,41 +45,41 @@ class Fields:
         return value
 
     def take_optional(self, name: str, kind: type[T]) -> T | None:
-        """Return a field that must be there, but may be null."""
+        """Return a required field that may be null."""
         if self._left.get(name, ...) is None:
             del self._left[name]
             return None
         return self.take(name, kind)
 
     def take_count_optional(self, name: str) -> int | None:
-        """Return a whole number that is not negative and must be there, but may be null."""
+        """Return a required non-negative whole number that may be null."""
         return self.take_optional(name, int) if self._left.get(name, ...) is None else self.take_count(name)
 
     def take_number_optional(self, name: str) -> float | None:
-        """Return a number that must be there, but may be null."""
+        """Return a required non-negative number that may be null."""
         return self.take_optional(name, float) if self._left.get(name, ...) is None else self.take_number(name)
 
     def take_if(self, name: str, kind: type[T]) -> T | None:
-        """Return a field, or None where there is none or it is null."""
+        """Return an optional field; None if it is absent or null."""
         return self.take_optional(name, kind) if name in self._left else None
 
     def take_or(self, name: str, default: T) -> T:
-        """Return a field of the default's type, or the default where there is none."""
+        """Return an optional field of the default's type; the default if it is absent."""
         return self.take(name, type(default)) if name in self._left else default
 
     def take_count(self, name: str, least: int = 0) -> int:
-        """Return a whole number of at least `least`."""
+        """Return a required whole number of at least `least`."""
         value = self.take(name, int)
         if value < least:
             raise FileFormatError(f"'{self._where}{name}' must be at least {least}, not {value}")
         return value
 
     def take_count_if(self, name: str, least: int = 0) -> int | None:
-        """Return a whole number of at least `least`, or None where there is none or it is null."""
+        """Return an optional whole number of at least `least`; None if it is absent or null."""
         return None if self._left.get(name) is None else self.take_count(name, least)
 
     def take_number(self, name: str, unit: str = "seconds") -> float:
-        """Return a number (of `unit`, as messages say) that is finite and not negative."""
+        """Return a required number that is finite and not negative; `unit` is its unit in messages."""
         kind = int if isinstance(self._left.get(name), int) else float
         value = self.take(name, kind)
         if not 0 <= value <= sys.float_info.max:
@@ -87,41 +87,41 @@ class Fields:
         return float(value)
 
     def take_number_or(self, name: str, default: float) -> float:
-        """Return a number, or the default where there is none."""
+        """Return an optional number; the default if it is absent."""
         return self.take_number(name) if name in self._left else default
 
     def take_number_if(self, name: str) -> float | None:
-        """Return a number, or None where there is none or it is null."""
+        """Return an optional number; None if it is absent or null."""
         return None if self._left.get(name) is None else self.take_number(name)
 
     def take_fields(self, name: str) -> Fields:
-        """Return the fields of an object."""
+        """Return the fields of a required nested object."""
         return Fields(self.take(name, dict), f"{self._where}{name}.")
 
     def take_each(self, name: str) -> list[Fields]:
-        """Return the fields of each object of a list."""
+        """Return the fields of each object in a required list of objects."""
         return [Fields(each, f"{self._where}{name}[{index}].") for index, each in enumerate(self.take(name, list))]
 
     def take_counts(self, name: str) -> dict[str, int]:
-        """Return an object of whole numbers, none of them negative, under names that are not known beforehand."""
+        """Return a required object that maps arbitrary names to non-negative whole numbers."""
         fields = self.take_fields(name)
         return {key: fields.take_count(key) for key in list(fields._left)}
 
     def take_strings(self, name: str) -> tuple[str, ...]:
-        """Return a list of strings, none of them empty."""
+        """Return a required list of non-empty strings."""
         values = self.take(name, list)
         if not all(isinstance(value, str) and value for value in values):
             raise FileFormatError(f"'{self._where}{name}' must hold strings only")
         return tuple(values)
 
     def fill(self, defaults: Mapping[str, Any]) -> None:
-        """Put a value where there is no field of a name."""
+        """Set default values for fields that are absent."""
         self._left = {**defaults, **self._left}
 
     def end(self) -> None:
-        """Raise if a field is left that nobody took."""
+        """Raise FileFormatError if unread fields remain."""
         if self._left:
-            raise FileFormatError(f"'{self._where}{min(self._left)}' is not known here")
+            raise FileFormatError(f"'{self._where}{min(self._left)}' is an unknown field")
 
 
 _KINDS: dict[type, str] = {

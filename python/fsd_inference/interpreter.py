@@ -1,4 +1,4 @@
-"""How a process of this interpreter is started for a module of the package."""
+"""Command line and environment of child processes that run a Python module with this interpreter."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ _START = Path(__file__).with_name("start.py")
 
 
 def command(module: str, *arguments: str, options: Sequence[str] = ()) -> list[str]:
-    """Return the command that runs a module with the package and the libraries that this process uses.
+    """Return the command that runs a module with the same package and libraries as this process.
 
-    A file of the current directory never takes the place of a module (``-P``): a ``queue.py`` beside the data is not
-    run. What this process finds through additions to `sys.path` is found there too, after the standard library and the
+    The current directory is not searched for modules (``-P``), so a ``queue.py`` in it never shadows the standard
+    library's. Folders that were added to this process's `sys.path` are searched after the standard library and the
     environment's packages.
 
     Parameters
     ----------
     module : str
-        Run as the main program, for example "fsd_inference.launch.worker" or "ministack".
+        Module to run as the main program, for example "fsd_inference.launch.worker" or "ministack".
     *arguments : str
+        Command line arguments of the module.
     options : sequence of str, optional
-        More options of the interpreter.
+        Additional options of the interpreter.
     """
     folders = os.pathsep.join(_search_path())
     return [sys.executable, "-P", *options, str(_START), module, folders, *arguments]
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for such a process: this one's, without the current directory among its modules.
+    """Return the environment for a child process: this process's, with the current directory removed from PYTHONPATH.
 
-    An empty entry of PYTHONPATH, as ``PYTHONPATH=$PYTHONPATH:/more`` makes one, stands for the current directory.
+    An empty entry of PYTHONPATH, such as ``PYTHONPATH=$PYTHONPATH:/more`` creates, stands for the current directory.
     """
     handed_down = dict(os.environ)
     if "PYTHONPATH" in handed_down:
@@ -44,9 +45,9 @@ def environment() -> dict[str, str]:
 
 
 def _search_path() -> list[str]:
-    """Return the folders of `sys.path`, but for the current directory."""
+    """Return the absolute folders of `sys.path`, except the current directory."""
     try:
-        here = os.getcwd()  # noqa: PTH109 - compared with text
-    except OSError:  # it was removed
+        here = os.getcwd()  # noqa: PTH109 - compared with strings
+    except OSError:  # the current directory was removed
         here = ""
     return [entry for entry in dict.fromkeys(sys.path) if os.path.isabs(entry) and entry != here]  # noqa: PTH117

@@ -1,4 +1,4 @@
-"""The only door to the Rust extension."""
+"""The names of the Rust extension; no other module imports it directly."""
 
 from typing import Any, Literal, TypeVar
 
@@ -41,7 +41,7 @@ __all__ = [
 
 
 def read_only(array: Array) -> Array:
-    """Return a view that cannot be written: what the kernels borrow must stay as they have checked it."""
+    """Return a read-only view: arrays that the kernels borrow must not change after they were validated."""
     view = array.view()
     view.setflags(write=False)
     return view

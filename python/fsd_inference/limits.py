@@ -1,6 +1,6 @@
-"""Limits of AWS, sizes on the wire and pauses that several rooms rely on: each stands here once, with its source.
+"""Constants that several packages share: limits of AWS services, sizes of messages, and numbers of threads.
 
-Limits are those of AWS's documentation in 2026-11 unless said.
+AWS limits are those of its documentation in 2026-11 unless stated otherwise; the source is in parentheses.
 """
 
 from __future__ import annotations
@@ -10,65 +10,65 @@ from typing import NamedTuple
 # --- SNS and SQS ------------------------------------------------------------------------------------------------------
 
 MESSAGE_BYTES = 256 * 1024
-"""Largest message of an SNS topic, and largest batch, unless its MaximumMessageSize is raised."""
+"""Default maximum size of an SNS message, and of a batch, in bytes (MaximumMessageSize of the topic)."""
 LARGEST_MESSAGE_BYTES = 1024 * 1024
-"""To which it can be raised (SNS SetTopicAttributes)."""
+"""Highest value of MaximumMessageSize, in bytes (SNS SetTopicAttributes)."""
 LEAST_MESSAGE_BYTES = 2048
-"""Ours: less would not hold a frame's header, its targets and some rows."""
+"""Lowest maximum message size that we accept, in bytes: it must hold a frame's header, its targets and some rows."""
 BATCH_ENTRIES = 10
-"""Messages of one PublishBatch, ReceiveMessage or DeleteMessageBatch (SNS and SQS API)."""
+"""Maximum number of messages of one PublishBatch, ReceiveMessage or DeleteMessageBatch (SNS and SQS API)."""
 UNIT_BYTES = 64 * 1024
-"""What SNS and SQS bill as one request (pricing pages)."""
+"""Payload in bytes that SNS and SQS bill as one request (pricing pages)."""
 TARGETS_ATTRIBUTE_BYTES = 1024
-"""Of a message, kept free for the attribute `to`: enough to name RANKS_PER_TOPIC ranks."""
+"""Bytes of a message that are reserved for its attribute `to`: enough to name RANKS_PER_TOPIC ranks."""
 LONGEST_POLL_S = 2.0
-"""Longest single receive of a rank, which notices a failure or a deadline after this time at most."""
+"""Maximum duration in seconds of one receive call of a rank, which notices failures and deadlines in between."""
 RANKS_PER_TOPIC = 100
-"""Ranks that share one SNS topic of a lane: within AWS's 200 filter policies a topic, and few enough that one `to`
-attribute can name them all."""
+"""Number of ranks that share one SNS topic of a lane: below AWS's limit of 200 filter policies a topic, and few enough
+that one `to` attribute can name them all."""
 
 # --- S3 ---------------------------------------------------------------------------------------------------------------
 
 KEYS_A_REQUEST = 1000
-"""Keys of one LIST answer, and of one DeleteObjects request (S3 API)."""
+"""Maximum number of keys in one LIST response or one DeleteObjects request (S3 API)."""
 PUT_BYTES = 5 * 2**30
-"""Largest object of one PUT (S3 API)."""
+"""Maximum size of an object in one PUT, in bytes (S3 API)."""
 NEIGHBOUR_BYTES = 64 * 1024
-"""Ranges of an object closer than this are read as one: a request costs more than the gap."""
+"""Byte ranges of an object with a smaller gap are read in one request, which is cheaper than two."""
 HASH_FOLDERS = "0123456789abcdef"
-"""First parts of the keys of frames, which spread them over a bucket's partitions."""
+"""Key prefixes of frames, chosen by a hash to spread requests over a bucket's partitions."""
 FIRST_READ_BYTES = 256 * 1024
-"""Of an object of frames, asked for together with its index: what lies beyond is a second request."""
+"""Size in bytes of the first read of an object of frames, which includes its index; the rest takes further requests."""
 OBJECT_FRAME_BYTES = 16 << 20
-"""Largest frame over `object`: it is held in memory while it is read."""
+"""Maximum size in bytes of a frame of the `object` channel, which is held in memory while it is read."""
 OBJECT_HEADER, OBJECT_ENTRY, OBJECT_TARGET = "<4sHHII", "<QI", "I"
-"""Layout of the index of an object of frames, as `struct` has it: header, entry of a frame, target of a frame."""
+"""Format strings for `struct` of the index of an object of frames: its header, the entry of a frame, a target."""
 ABORT_EVERY_S = 1.0
-"""How often a rank that receives through objects looks for an abort."""
+"""Interval in seconds at which a rank that receives through objects polls for an abort."""
 
 # --- Lambda -----------------------------------------------------------------------------------------------------------
 
 MB_PER_VCPU = 1769
-"""Memory with which a function has one processor ("Configure Lambda function memory")."""
+"""Memory in MB for which Lambda gives a function one vCPU ("Configure Lambda function memory")."""
 LARGEST_FUNCTION_MB = 10_240
-"""Memory of the largest function (quotas)."""
+"""Maximum memory of a function in MB (quotas)."""
 INVOCATION_S = 900.0
-"""Longest invocation (quotas)."""
+"""Maximum timeout of an invocation in seconds (quotas)."""
 BILLED_TICK_S = 0.001
-"""Durations are billed in milliseconds, rounded up (pricing page)."""
+"""Resolution of billed durations in seconds, rounded up (pricing page)."""
 ACCOUNT_CONCURRENCY = 1000
-"""Functions that an account may run at once unless it asked for more (quotas)."""
+"""Default concurrency quota of an account: invocations that run at the same time (quotas)."""
 COORDINATOR_MB = 512
-"""Memory of the coordinator function (terraform/variables.tf)."""
+"""Default memory of the coordinator function in MB (terraform/variables.tf)."""
 DEEPEST_TREE = 12
-"""Levels of a launch tree: AWS stops chains of about 16 invocations of functions by functions, the coordinator's among
-them (recursive loop detection), and some room is left."""
+"""Maximum depth of a launch tree: AWS stops chains of about 16 invocations in which functions invoke each other,
+including the coordinator's (recursive loop detection); this leaves a margin."""
 
 # --- polls of the coordinator and its client --------------------------------------------------------------------------
 
 
 class Backoff(NamedTuple):
-    """Pauses between polls: the first one in seconds, the factor by which each is longer, and the longest one."""
+    """Exponential backoff between polls: first pause in seconds, growth factor, and longest pause in seconds."""
 
     first_s: float
     factor: float
@@ -80,29 +80,29 @@ class Backoff(NamedTuple):
 
 
 STATUS_BACKOFF = Backoff(0.05, 1.15, 1.0)
-"""Of the client, who reads the status: a small run is answered at once, a long one costs a request a second."""
+"""Polls of the client for a run's status: a short run is answered at once, a long one costs a request a second."""
 REPORT_BACKOFF = Backoff(0.05, 1.5, 0.25)
-"""Of the coordinator, who waits for rank 0's report."""
+"""Polls of the coordinator for the report of rank 0."""
 FAILURES_POLL_S = 1
-"""How long the coordinator waits at the queue of failures each time."""
+"""Duration in seconds of the coordinator's long polls of the failure queue."""
 PROGRESS_S = 2.0
-"""How often rank 0 writes the progress of a run, and the client reads it; and how often a coordinator reads which
-failures of its run others have received."""
+"""Interval in seconds at which rank 0 writes the progress of a run and the client reads it, and at which a coordinator
+reads the failures of its run that other coordinators received."""
 
 # --- threads of a rank ------------------------------------------------------------------------------------------------
 
 STARTERS = 4
-"""Requests in flight that start children, load the shard and check claims."""
+"""Maximum number of requests in flight that start children, load the shard and check claims."""
 SENDERS = 4
-"""PublishBatch requests in flight over `queue`."""
+"""Maximum number of PublishBatch requests in flight of the `queue` channel."""
 WRITERS, READERS = 2, 8
-"""PUTs and GETs in flight over `object`."""
+"""Maximum numbers of PUT and GET requests in flight of the `object` channel."""
 
 # --- frames and summaries ---------------------------------------------------------------------------------------------
 
 FRAME_HEADER_BYTES = 73
-"""Of a frame, beside two for each target (rust_kernels/core/src/frame.rs)."""
+"""Size of a frame's header in bytes, plus two bytes for each target (rust_kernels/core/src/frame.rs)."""
 CONTROL_BYTES = 128 * 1024
-"""Largest piece of a summary on its way up the tree, below every channel's frame limit."""
+"""Maximum payload in bytes of a frame with part of a summary, which travels up the tree; every channel takes it."""
 SUMMARY_BYTES = 8
-"""A sample's value and neuron in a summary."""
+"""Size in bytes of one sample's entry in a summary: a value and a neuron."""

@@ -1,7 +1,7 @@
-"""Logging of the package: silent unless it is asked for, and each record says of which run and rank it is.
+"""Logging of the package: disabled by default; each record carries a run id and a rank.
 
-Programs write to standard error at the level that the variable FSD_LOG names, and so do their ranks. Loggers are
-children of ``fsd_inference``, so a program of the user's configures them with `logging` as any others.
+The environment variable FSD_LOG sets the level at which the program and the processes of its ranks log to standard
+error. Loggers are children of ``fsd_inference``, so applications can configure them with `logging` as usual.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VARIABLE = "FSD_LOG"
 LEVELS = ("debug", "info", "warning", "error")
 
 _DESCRIPTOR = "FSD_LOG_DESCRIPTOR"
-"""Where a rank logs: the starter's standard error, since its own is kept for the reason of its end."""
+"""Variable with the descriptor that a rank logs to: its starter's stderr, since its own only carries its failure."""
 _PACKAGE = "fsd_inference"
 _FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s run=%(run).8s rank=%(rank)s %(message)s"
 _NOBODY = {"run": "-", "rank": "-"}
@@ -30,21 +30,23 @@ logging.getLogger(_PACKAGE).addHandler(logging.NullHandler())
 
 
 class Logger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose records carry a run and a rank.
+    """A logger whose records carry a run id and a rank.
 
     Parameters
     ----------
     name : str
-        Of the module.
+        Name of the module that logs.
     run : str, optional
+        Run id.
     rank : int, optional
+        Rank within the run.
     """
 
     def __init__(self, name: str, *, run: str = "-", rank: int | None = None) -> None:
         super().__init__(logging.getLogger(name), {"run": run, "rank": "-" if rank is None else rank})
 
     def of(self, *, run: str, rank: int | None = None) -> Logger:
-        """Return the logger of the same name for a run, or for a rank of it."""
+        """Return a logger of the same name for a run, or for one of its ranks."""
         return Logger(self.logger.name, run=run, rank=rank)
 
 
@@ -63,19 +65,19 @@ class _Json(logging.Formatter):
 
 
 def start(level: str | None = None, *, as_json: bool = False) -> None:
-    """Write the package's records to where this process's log goes; nothing changes where no level is asked for.
+    """Start writing the package's log records to this process's log; do nothing if no level is set.
 
     Parameters
     ----------
     level : str, optional
-        One of `LEVELS`; that of FSD_LOG if not given.
+        One of `LEVELS`; by default the value of FSD_LOG.
     as_json : bool, optional
-        A JSON object a line, on standard output: how functions log.
+        Whether to write one JSON object a line to standard output, as Lambda functions do.
 
     Raises
     ------
     SettingError
-        There is no such level.
+        The level is unknown.
     """
     asked = (level or os.environ.get(VARIABLE, "")).strip().lower()
     if not asked:
@@ -90,12 +92,12 @@ def start(level: str | None = None, *, as_json: bool = False) -> None:
 
 
 class _Handler(logging.StreamHandler[Any]):
-    """Our own handler, of which there is one at most."""
+    """The handler that `start` installs; there is at most one."""
 
     def __init__(self, *, as_json: bool) -> None:
         stream = sys.stdout if as_json else sys.stderr
         with suppress(KeyError, ValueError, OSError):
-            stream = open(int(os.environ[_DESCRIPTOR]), "w", buffering=1, closefd=False)  # noqa: SIM115 - till the end
+            stream = open(int(os.environ[_DESCRIPTOR]), "w", buffering=1, closefd=False)  # noqa: SIM115 - open until the process ends
         super().__init__(stream)
         form: logging.Formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S", defaults=_NOBODY)
         if as_json:
@@ -106,7 +108,7 @@ class _Handler(logging.StreamHandler[Any]):
 
 @contextmanager
 def handed_down() -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
-    """Yield the variables and descriptors that make a process log as this one does; none where this one is silent."""
+    """Yield the variables and descriptors that make a child process log like this one; none if logging is off."""
     level = logging.getLogger(_PACKAGE).getEffectiveLevel()
     names = [name for name in LEVELS if level <= logging.getLevelName(name.upper())]
     if level > logging.INFO or not names:

@@ -1,4 +1,4 @@
-"""First-fit packing of messages into the batches of a service."""
+"""First-fit packing of messages into batches."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ def first_fit(sizes: Sequence[float], entries: int, capacity: float) -> list[int
     Parameters
     ----------
     sizes : sequence of float
-        Of the items, the largest first.
+        Sizes of the items, in descending order.
     entries : int
-        Items of a batch, at most.
+        Maximum number of items in a batch.
     capacity : float
-        What the sizes of a batch's items add up to, at most. A larger item has a batch of its own.
+        Maximum sum of the sizes in a batch, in the same unit. A larger item gets a batch of its own.
 
     Returns
     -------
     list of int
-        The batch of each item, numbered from 0 in the order in which they are begun.
+        Number of the batch of each item; batches are numbered from 0 in the order in which they are opened.
     """
     found: list[int] = []
     begun = 0
-    room: list[
-        tuple[int, int, float]
-    ] = []  # batches that can still take the smallest item: number, entries and size left
+    # Batches that can still take the smallest item: their number, and the entries and the size left.
+    room: list[tuple[int, int, float]] = []
     for size in sizes:
         for place, (number, left, free) in enumerate(room):
             if size <= free:

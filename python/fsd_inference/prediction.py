@@ -1,4 +1,4 @@
-"""What is foreseen of a run: requests, bytes, wall time, and the time of Lambda functions."""
+"""Predictions of a run: requests, bytes, wall time, and billed time of Lambda functions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ ARCHITECTURES = ("x86_64", "arm64")
 
 @dataclass(frozen=True, slots=True)
 class FunctionTime:
-    """Time of Lambda functions of one size, as Lambda bills it.
+    """Billed time of the Lambda functions of one memory size.
 
     Attributes
     ----------
     memory_mb : int
+        Memory of each function in MB.
     architecture : {"x86_64", "arm64"}
+        Instruction set of the functions.
     seconds : float
-        From start to end, summed over the invocations: launching, loading and waiting included.
+        Duration from start to end in seconds, summed over the invocations; includes launching, loading and waiting.
     invocations : int
+        Number of invocations.
     """
 
     memory_mb: int
@@ -36,23 +39,23 @@ class FunctionTime:
             raise SettingError(f"architecture must be {' or '.join(ARCHITECTURES)}, not {self.architecture!r}")
         if self.memory_mb < 1 or not 0 <= self.seconds < math.inf or self.invocations < 0:
             raise SettingError(
-                "a function's time needs at least 1 MB, and no negative seconds or invocations: "
+                "function time needs a memory of at least 1 MB, and no negative seconds or invocations: "
                 f"not {self.memory_mb} MB, {self.seconds} s, {self.invocations} invocations"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What was foreseen of a run before it was made.
+    """The prediction of a run, made before it starts.
 
     Attributes
     ----------
     usage : Usage
-        Requests and bytes.
+        Predicted requests and bytes.
     functions : tuple of FunctionTime
-        Time of workers and coordinator; none where time was not foreseen.
+        Predicted time of workers and coordinator; empty if time was not predicted.
     wall_s : float or None
-        From the call to the result; None where time was not foreseen.
+        Predicted seconds from the call to the result; None if time was not predicted.
     """
 
     usage: Usage
@@ -69,7 +72,7 @@ class Prediction:
 
     @classmethod
     def from_json(cls, value: object) -> Prediction:
-        """Rebuild a prediction from `to_json`; FileFormatError names the field that is missing or wrong."""
+        """Rebuild a prediction from `to_json`; raise FileFormatError naming the field that is missing or wrong."""
         fields = Fields(value, "predicted.")
         functions = tuple(
             FunctionTime(

@@ -1,4 +1,4 @@
-"""How a session says how far it is."""
+"""The progress protocol: callbacks through which a session reports the progress of its tasks."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Takes the progress of one task after the other; called from any thread."""
+    """Receives the progress of tasks; methods may be called from any thread."""
 
     def begin(self, task: str, total: float | None, unit: str = "") -> None:
-        """Say that `task` begins; `total` is None where its length is not known, `unit` may be "bytes"."""
+        """Report that `task` begins; `total` is None if its length is unknown, `unit` may be "bytes"."""
 
     def advance(self, task: str, completed: float) -> None:
-        """Say how much of `task` is completed."""
+        """Report how much of `task` is completed, in the unit of its total."""
 
     def end(self, task: str) -> None:
-        """Say that `task` is over, well or not."""
+        """Report that `task` has ended, successfully or not."""
 
     def waiting(self, what: str) -> None:
-        """Say what is waited for, once it has taken a while; need not be there."""
+        """Report what a task is waiting for, if that takes long; implementations may omit this method."""
 
 
 class Silent:
-    """Progress that no one watches."""
+    """Discards all progress."""
 
     def begin(self, task: str, total: float | None, unit: str = "") -> None:
         """Do nothing."""
@@ -40,14 +40,14 @@ class Silent:
 
 
 def told_of_waits(progress: Progress) -> Callable[[str], None]:
-    """Return what tells `progress` of waits; of an older kind, which has no `waiting`, nothing is asked."""
+    """Return the `waiting` method of `progress`, or a function that does nothing if it has none."""
     tell: Callable[[str], None] = getattr(progress, "waiting", lambda _: None)
     return tell
 
 
 @contextmanager
 def task(progress: Progress, name: str, total: float | None = None, unit: str = "") -> Iterator[None]:
-    """Report the block as a task."""
+    """Report a `with` block as a task."""
     progress.begin(name, total, unit)
     try:
         yield

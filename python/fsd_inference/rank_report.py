@@ -1,4 +1,4 @@
-"""The figures of one rank of a run: what it writes as its last object, and what reports of runs hold of it."""
+"""The report of one rank: the last object that the rank writes, and part of the report of its run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBER = (int, float)  # a tuple is checked faster than a union
 
 
 class Interval(NamedTuple):
-    """Something that took from `start` to `end` (seconds since the epoch)."""
+    """An activity of a rank, with its `start` and `end` in seconds since the epoch."""
 
     name: str
     layer: int
@@ -27,14 +27,14 @@ class Interval(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Intervals of one name that are not reported one by one: how many, and how long they took in all."""
+    """The number and the total seconds of the intervals of one name that are not reported individually."""
 
     number: int
     seconds: float
 
 
 class SentTo(NamedTuple):
-    """Frames and bytes that were sent to one rank."""
+    """The frames and bytes sent to one rank."""
 
     target: int
     frames: int
@@ -43,16 +43,16 @@ class SentTo(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """One layer of a rank.
+    """The figures of a rank for one layer.
 
     Attributes
     ----------
     compute_s, unpack_s, pack_s, wait_s, send_s : float
-        Seconds by activity; waiting is for frames, and sends go on beside the others.
+        Seconds of each activity; `wait_s` is spent waiting for frames, and sends overlap the other activities.
     frames, bytes : int
-        Handed to the channel after the layer.
+        Frames and bytes handed to the channel after the layer.
     requests : int
-        Made during the layer.
+        Requests made during the layer.
     """
 
     compute_s: float = 0.0
@@ -70,7 +70,7 @@ class LayerReport:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> LayerReport:
-        """Take a layer from the fields of its JSON form; FileFormatError names the one that is missing or wrong."""
+        """Build a layer's figures from their JSON form; raise FileFormatError if a field is missing or wrong."""
         return cls(
             compute_s=fields.take_number("compute_s"),
             unpack_s=fields.take_number("unpack_s"),
@@ -85,41 +85,45 @@ class LayerReport:
 
 @dataclass(frozen=True, slots=True)
 class RankReport:
-    """What one rank, or one replica, reports of itself.
+    """The report of one rank, or of one replica.
 
-    What a release did not report has the default here.
+    Figures that an older release did not report have the default values.
 
     Attributes
     ----------
     rank : int
+        The rank, or the number of the replica.
     starter : int or None
-        The rank that started it; None if the session or the coordinator did.
+        The rank that started this one; None if the session or the coordinator did.
     process : int or None
-        Its process id.
+        Process id.
     started, ended : float or None
-        Of its program, seconds since the epoch by its own clock.
+        When its process started and ended, seconds since the epoch on its own clock.
     result_bytes : int
-        Of the object with its results; 0 if it has none.
+        Size of the object with its results in bytes; 0 if there is none.
     load_requests : int
-        Made until its shard was loaded.
+        Requests made until its shard was loaded.
     load_s : float
-        Loading shard and inputs.
+        Seconds spent loading the shard and the inputs.
     compute_s, unpack_s, pack_s, wait_s, send_s : float
-        Over all layers (`LayerReport`).
+        Seconds of each activity over all layers (see `LayerReport`).
     peak_rss_bytes : int
+        Peak resident memory in bytes.
     simd : str
-        Kernel path of its machine.
+        Name of the kernel path in use on its machine.
     layers : tuple of LayerReport
+        Figures of each layer.
     events : tuple of Interval
-        What it did when, by start: the longest intervals.
+        The longest intervals of its event log, in order of start.
     events_left_out : mapping of str to LeftOut
-        The other intervals, by name.
+        Totals of the other intervals, by name.
     sent_to : tuple of SentTo, or None
-        By target, ascending: a frame for several targets counts for each of them. None if it does not say.
+        Frames and bytes sent, by ascending target; a frame for several targets counts for each of them. None if not
+        reported.
     usage : Usage
-        What it asked of the services, the writing of this report included.
+        Its requests and bytes, including those for writing this report.
     error : dict or None
-        How it failed (`RunError.record`).
+        Why it failed (`RunError.record`); None if it succeeded.
     """
 
     rank: int
@@ -146,16 +150,16 @@ class RankReport:
 
     @property
     def lived_s(self) -> float | None:
-        """Seconds from its start to its end; None if it does not say."""
+        """Seconds from its start to its end; None if they are not reported."""
         return None if self.started is None or self.ended is None else self.ended - self.started
 
     @property
     def failure(self) -> RunError | None:
-        """How it failed, as an error to raise."""
+        """The error with which it failed; None if it succeeded."""
         return None if self.error is None else run_error_from_record(self.error)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values, the version of their form among them."""
+        """Return the report as plain JSON values, including the version of the format."""
         return {
             "version": _VERSION,
             "rank": self.rank,
@@ -183,19 +187,19 @@ class RankReport:
 
     @classmethod
     def from_json(cls, value: object, where: str = "") -> RankReport:
-        """Rebuild a report from `to_json`.
+        """Rebuild a report from the output of `to_json`.
 
         Parameters
         ----------
         value : object
-            The parsed JSON. Without a version it is of an earlier release, which may not say all.
+            The parsed JSON. Without a version it is from an earlier release and may lack figures.
         where : str, optional
-            What the names of its fields begin with in messages, for example ``"ranks[0]."``.
+            Prefix of field names in error messages, for example ``"ranks[0]."``.
 
         Raises
         ------
         FileFormatError
-            It is of a newer release, or a field is missing or wrong; names the field.
+            The report is from a newer release, or a field, which the error names, is missing or wrong.
         """
         fields = Fields(value, where, "a rank's report")
         version = fields.take_if("version", int)
@@ -246,7 +250,7 @@ def _events(values: list[Any], where: str) -> tuple[Interval, ...]:
 
 
 def _event(value: object) -> Interval | None:
-    # There are half a million in the reports of a large run, and a match statement takes four times as long.
+    # The reports of a large run have half a million events, and a match statement takes four times as long.
     if not isinstance(value, list) or len(value) != 5:
         return None
     name, layer, micro_batch, start, end = value

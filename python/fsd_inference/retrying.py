@@ -1,4 +1,4 @@
-"""The retry loop of all requests: every attempt is counted, and repeated while that can help."""
+"""The retry loop of all requests to services, which also counts every attempt."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ T = TypeVar("T")
 _log = Logger(__name__)
 
 Classifier = Callable[[Exception, bool], FsdError]
-"""Takes what a request raised, and whether it was a repeat; returns the error to raise unless it is `retryable` and an
-attempt is left, or raises something else at once."""
+"""Maps the exception of an attempt, and whether the attempt was a retry, to an error. The request is repeated if that
+error is `retryable` and an attempt is left; otherwise the error is raised. May raise instead, to end the loop."""
 
 
 def send(
@@ -31,31 +31,31 @@ def send(
     units: Callable[[], int] = lambda: 1,
     wait: Callable[[float], object] | None = None,
 ) -> T:
-    """Send a request, again after a pause while its failures are transient.
+    """Send a request, and retry it with exponential backoff while its failures are transient.
 
     Parameters
     ----------
     kind : str
-        What `meter` counts, for example ``"sqs.receive"``.
+        Kind of request that `meter` counts, for example ``"sqs.receive"``.
     call : callable
         Sends the request once.
     meter : UsageMeter
         Counts each attempt before it is made.
     retry : RetrySettings
-        How many attempts there are, and the pauses between them.
+        Maximum number of attempts, and the pauses between them.
     errors : tuple of types
-        What a failed attempt raises; anything else passes through.
+        Exceptions of a failed attempt; other exceptions are not caught.
     classify : callable
-        Says what a failure is; see `Classifier`.
+        Maps an exception to an error; see `Classifier`.
     units : callable, optional
-        Returns how many units the service bills the next attempt as.
+        Returns the billing units of the next attempt; 1 if not given.
     wait : callable, optional
-        Waits for some seconds; may raise to end the loop. `time.sleep` if not given.
+        Waits for a number of seconds; may raise to end the loop. `time.sleep` if not given.
 
     Raises
     ------
     FsdError
-        What `classify` returned for the last attempt.
+        The error that `classify` returned for the last attempt.
     """
     pauses = retry.pauses()
     is_repeat = False
@@ -68,6 +68,6 @@ def send(
             pause = next(pauses, None) if failure.retryable else None
             if pause is None:
                 raise failure from error
-            _log.info("%s failed and is sent again in %.2f s: %s", kind, pause, failure)
+            _log.info("%s failed, retrying in %.2f s: %s", kind, pause, failure)
         is_repeat = True
         (wait or time.sleep)(pause)

@@ -1,4 +1,4 @@
-"""The figures of a run, and the file `report.json` that keeps them."""
+"""The report of a run, and the file `report.json` that stores it."""
 
 from __future__ import annotations
 
@@ -24,43 +24,51 @@ _VERSION = 1  # of report.json
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """Figures of one run; seconds are wall time unless said.
+    """The figures of one run; all seconds are wall time.
 
     Attributes
     ----------
-    channel, workers, samples, layers, connections
-        What was run.
+    channel : str
+        Name of the channel, or ``"serial"``.
+    workers : int
+        Number of ranks, P.
+    samples : int
+        Samples in the batch.
+    layers : int
+        Layers of the network.
+    connections : int
+        Connections of all layers.
     replicas : int
-        Copies of a serial worker that shared the batch; each has a part among `ranks`.
+        Number of serial workers that shared the batch; each has a report in `ranks`.
     wall_s : float
-        From the call of `infer` (of a prepared session) to the result in hand, all attempts included.
+        Seconds from the call of `infer` (on a prepared session) to its return, including all attempts.
     launch_s : float
-        From the start of rank 0 (of the first replica) to the start of the last rank.
+        Seconds from the start of rank 0 (of the first replica) to the start of the last rank.
     load_s, compute_s : float
-        Loading shard and inputs, and computing: of the rank that took longest.
+        Seconds that the slowest rank spent loading shard and inputs, and computing.
     peak_rss_bytes : int
-        Of the rank (serial: this process) that held most.
+        Peak resident memory in bytes: the maximum over the ranks (serial: of this process).
     row_sends : int
-        (row, target) pairs of the plan.
+        Number of (row, target) pairs in the exchange plan.
     usage : Usage
-        Requests and bytes of all ranks and of the session from the call of `infer` on: leases and their release, the
-        input, the exchange, results, reports and cleaning up. Not in it are what `prepare` does once a session (the
-        stack, the shards' upload), and what ranks asked for that were killed before they reported.
+        Requests and bytes of all ranks and of the session since the call of `infer`: leases and their release, the
+        input, the exchange, results, reports and cleanup. It excludes the work that `prepare` does once per session
+        (the stack, the upload of shards), and the requests of ranks that were killed before they reported.
     attempts : int
-        Attempts made, the successful one included; of the replica that took most.
+        Number of attempts, including the successful one; with replicas, the maximum over them.
     simd : str
-        Kernel path of the session's machine.
+        Name of the kernel path in use on the session's machine.
     ranks : list of RankReport
-        What each rank (or replica) of the attempt that brought the answer reports of itself; of a failed run, the ranks
-        of the last attempt that could still report.
+        Reports of the ranks (or replicas) in the successful attempt; of a failed run, of the ranks of the last attempt
+        that could still report.
     memory_mb : int or None
-        Of the functions that were the workers; None where they were processes.
+        Memory of each worker function in MB; None if the workers were processes.
     coordinators : list of tuple of float
-        When the function that carried the run out (each replica's) began and ended, seconds since the epoch.
+        When each coordinator function (one per replica) started and ended, seconds since the epoch.
     predicted : Prediction or None
-        What was foreseen of the run, if someone did.
+        The prediction made before the run, if any.
     error : dict or None
-        How the run failed (`RunError.record`); None if it brought an answer.
+        Why the run failed (`RunError.record`); None if it succeeded.
     """
 
     channel: str
@@ -86,21 +94,24 @@ class RunReport:
 
     @property
     def parts(self) -> int:
-        """Ranks that report: workers, or replicas."""
+        """Number of ranks or replicas, each of which writes a report."""
         return self.workers * self.replicas
 
     @property
     def samples_per_s(self) -> float:
-        """Samples over wall time."""
+        """Throughput in samples per second of wall time."""
         return self.samples / max(self.wall_s, 1e-9)
 
     @property
     def gedges_per_s(self) -> float:
-        """Connections of all layers x samples / compute seconds / 1e9, dropped samples counted (Graph Challenge)."""
+        """Throughput in 1e9 edges per second: connections of all layers x samples / compute seconds / 1e9.
+
+        Samples that are dropped because they became all zero count too, as in the Graph Challenge.
+        """
         return self.connections * self.samples / max(self.compute_s, 1e-9) / 1e9
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values: flat keys, the version of their form among them, and `ranks`."""
+        """Return the report as plain JSON values: flat keys, including the version of the format, and `ranks`."""
         usage = self.usage
         return {
             "version": _VERSION,
@@ -138,9 +149,9 @@ class RunReport:
 
     @classmethod
     def from_json(cls, value: object) -> Self:
-        """Rebuild a report from `to_json`; FileFormatError names the field that is missing or wrong."""
+        """Rebuild a report from the output of `to_json`; raise FileFormatError if a field is missing or wrong."""
         fields = Fields(value, "", "a run's report")
-        # Those of older releases do not say.
+        # Reports of older releases have no version.
         if (version := fields.take_or("version", _VERSION)) != _VERSION:
             raise FileFormatError(f"reports of version {version} are not known; this release reads {_VERSION}")
         return cls(
@@ -161,22 +172,22 @@ class RunReport:
             ranks=[
                 RankReport.from_json(each, f"ranks[{index}].") for index, each in enumerate(fields.take("ranks", list))
             ],
-            # Reports of older releases do not have these.
+            # Reports of older releases lack these fields.
             memory_mb=fields.take_count_if("memory_mb", least=1),
             replicas=fields.take_count_if("replicas", least=1) or 1,
             coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),
-            predicted=Prediction.from_json(said) if (said := fields.take_if("predicted", dict)) else None,
+            predicted=Prediction.from_json(found) if (found := fields.take_if("predicted", dict)) else None,
             error=fields.take_if("error", dict),
         )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read ``report.json``, or that in a directory.
+        """Read a report from a file, or from ``report.json`` in a directory.
 
         Raises
         ------
         FileFormatError
-            There is none, or it is not a run's report.
+            The file cannot be read, or it is not a run's report.
         """
         file = Path(path)
         file = file / REPORT_FILE if file.is_dir() else file
@@ -190,18 +201,18 @@ class RunReport:
             raise FileFormatError(f"{file}: is not a run's report: {error}") from error
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write ``report.json`` into a directory, which is made if need be, and return its path."""
+        """Write ``report.json`` into a directory, which is created if necessary, and return its path."""
         with filled_directory(directory) as folder:
             write_text(folder / REPORT_FILE, self.to_text())
         return Path(directory) / REPORT_FILE
 
     def to_text(self) -> str:
-        """Return what ``report.json`` holds."""
-        return json.dumps(self.to_json())  # json.dump encodes in Python, piece by piece
+        """Return the report as the text of ``report.json``."""
+        return json.dumps(self.to_json())  # faster than json.dump, which encodes piece by piece in Python
 
 
 def _spans(spans: list[Any] | None, only: list[Any] | None) -> list[tuple[float, float]]:
-    """Return when coordinators began and ended; a report of an older release says it of one."""
+    """Return when each coordinator started and ended; a report of an older release has only one (`only`)."""
     found = []
     for span in spans or ([] if only is None else [only]):
         values = span if isinstance(span, list) else []

@@ -1,4 +1,4 @@
-"""The deployed resources of a stack, as stack.json describes them."""
+"""Description of a stack's deployed resources: the contents of stack.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from fsd_inference.limits import MESSAGE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class EmulatorInfo:
-    """A running emulator: where it answers, its process and the token that process carries, and its directory."""
+    """A running emulator of AWS.
+
+    Attributes
+    ----------
+    endpoint_url : str
+        URL at which it answers.
+    pid : int
+        Id of its process.
+    token : str
+        Random token on the process's command line, by which it is recognised.
+    directory : str
+        Directory with its files.
+    """
 
     endpoint_url: str
     pid: int
@@ -19,7 +31,15 @@ class EmulatorInfo:
 
 @dataclass(frozen=True, slots=True)
 class LaneSpec:
-    """The queues one (run, attempt) holds: a topic for each block of `RANKS_PER_TOPIC` ranks, a queue for each rank."""
+    """A lane: the topics and queues that one attempt of a run uses exclusively.
+
+    Attributes
+    ----------
+    topic_arns : tuple of str
+        ARNs of the SNS topics, one for each block of `RANKS_PER_TOPIC` ranks.
+    queue_urls : tuple of str
+        URLs of the SQS queues, one for each rank.
+    """
 
     topic_arns: tuple[str, ...]
     queue_urls: tuple[str, ...]
@@ -40,13 +60,13 @@ class FunctionsSpec:
     Attributes
     ----------
     coordinator : str
-        ARN of the function that carries out runs.
+        ARN of the coordinator function, which carries out attempts of runs.
     workers : tuple of WorkerFunction
-        One a memory size, ascending.
+        Worker functions, one for each memory size, in ascending order.
     failures_queue_url : str
-        Where Lambda sends the events of invocations that ended without an answer.
+        URL of the queue to which Lambda sends the events of failed invocations.
     timeout_s : float
-        Longest time of one invocation.
+        Timeout of one invocation in seconds.
     """
 
     coordinator: str
@@ -55,35 +75,36 @@ class FunctionsSpec:
     timeout_s: float
 
     def worker(self, memory_mb: int) -> WorkerFunction | None:
-        """Return the function of that memory size, or None."""
+        """Return the worker function with a memory size in MB; None if there is none."""
         return next((function for function in self.workers if function.memory_mb == memory_mb), None)
 
 
 @dataclass(frozen=True, slots=True)
 class StackSpec:
-    """The deployed resources, as stack.json describes them.
+    """The deployed resources of a stack.
 
     Attributes
     ----------
     name : str
-        What the names of its resources begin with.
+        Prefix of the names of its resources.
     endpoint_url : str or None
-        Where the services answer; None for AWS itself.
+        Endpoint of the services; None for AWS itself.
     region : str
+        AWS region.
     lanes : tuple of LaneSpec
-        All of the same number of ranks; none where runs exchange objects only.
+        Lanes, all with the same number of ranks; empty if runs exchange objects only.
     run_buckets : tuple of str
-        Buckets of what a run needs and leaves; their objects expire. Leases are kept in the first.
+        Buckets for the objects of runs, which expire. The first one also holds the leases of lanes.
     network_bucket : str
-        Bucket of networks and shards; nothing expires.
+        Bucket for networks and shards, which do not expire.
     message_bytes : int
-        Largest message the topics and queues take.
+        Maximum size of a message in bytes, of topics and queues.
     longest_run_s : float
-        Queues keep and hide messages for longer than this.
+        Longest run in seconds; retention period and visibility timeout of the queues are longer.
     purge_settle_s : float
-        How long a purge may go on in a queue after it was asked for: 60 s on AWS.
+        Seconds for which a purge may continue in a queue after the request: 60 s on AWS.
     functions : FunctionsSpec or None
-        The Lambda functions; without them ranks are processes of the session's machine.
+        The Lambda functions; None if ranks are processes on the session's machine.
     emulator : EmulatorInfo or None
         The emulator that was started for this stack.
     """
@@ -102,5 +123,5 @@ class StackSpec:
 
     @property
     def ranks(self) -> int:
-        """The most workers that a run on this stack can have over queues."""
+        """Maximum number of workers of a run over queues on this stack."""
         return len(self.lanes[0].queue_urls) if self.lanes else 0

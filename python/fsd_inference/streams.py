@@ -1,4 +1,4 @@
-"""Standard streams that a program was started without, as by ``fsd ... 2>&-``."""
+"""Replacements for closed standard streams, for programs started as ``fsd ... 2>&-``."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from contextlib import suppress
 
 
 def open_descriptors() -> None:
-    """Open those of descriptors 0 to 2 that are closed, on the null device.
+    """Open those of the descriptors 0 to 2 that are closed on the null device.
 
-    A file or connection would get them otherwise, and all that libraries write to their standard output or error.
+    Otherwise the next file or connection would get that descriptor, and receive all that libraries write to their
+    standard output or error.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            with suppress(OSError):  # there is no null device: nothing to be done
+            with suppress(OSError):  # without a null device, the descriptor stays closed
                 _open(number)
 
 
 def _open(number: int) -> None:
-    opened = os.open(os.devnull, os.O_RDWR)  # the lowest that is free, so most likely this one
+    opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, most likely this one
     if opened != number:
         os.dup2(opened, number)
         os.close(opened)
@@ -29,8 +30,8 @@ def _open(number: int) -> None:
 
 
 def open_streams() -> None:
-    """Open the descriptors, and make `sys.stdin`, `sys.stdout` and `sys.stderr` of those that Python has not."""
+    """Open closed standard descriptors, and set those of `sys.stdin`, `sys.stdout` and `sys.stderr` that are None."""
     open_descriptors()
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - lasts as long as the program
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - open until the program ends
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

@@ -1,7 +1,7 @@
-"""Temporary folders that go with the process that made them, and what else must not outlast its owner.
+"""Temporary folders that are removed with the process that created them, and finalizers for other resources.
 
-A process holds a lock on each of its folders, which the kernel releases when it dies, however that comes about; what it
-then could not remove, the next process that makes a folder does.
+A process holds a file lock on each of its folders. The kernel releases the lock when the process dies, even if it is
+killed; the next process that creates a temporary folder then removes the leftovers.
 """
 
 from __future__ import annotations
@@ -23,31 +23,32 @@ from fsd_inference.errors import OutputError, SettingError, reason
 _PREFIX = "fsd-inference-"
 _WRONG = (FileNotFoundError, NotADirectoryError, PermissionError)
 _MARKER = ".owned"
-"""A file with the inode of the folder that it was made in: a copy that somebody keeps is not taken for ours."""
+"""Marker file that holds the inode of its folder, so that a user's copy of the folder is not removed."""
 _LEFTOVERS_S = 1.0
-"""How long leftovers may hold up whoever makes a folder; what remains is for the next one."""
+"""Maximum seconds spent on removing leftovers when a folder is created; the next process continues."""
 
 _held: dict[Path, tuple[int, os.stat_result]] = {}
-"""This process's folders: the descriptor that holds the lock, and of what."""
+"""This process's folders: the descriptor that holds the lock, and the status of the folder that it was opened on."""
 
 
 def finalizer(owner: object, release: Callable[..., object], *arguments: object) -> weakref.finalize[..., Any]:
-    """Have something released once nobody refers to its owner, at the latest when the interpreter ends.
+    """Call `release` when `owner` is garbage collected, at the latest when the interpreter exits.
 
-    A process that was forked off this one leaves it alone.
+    Forked child processes do not call it.
 
     Parameters
     ----------
     owner : object
-        Must not be among the arguments, nor be referred to by them.
+        Object whose lifetime counts; the arguments must not refer to it.
     release : callable
+        Function that releases the resource.
     *arguments
-        What it is called with.
+        Arguments of `release`.
 
     Returns
     -------
     weakref.finalize
-        Releases it when called, the first time.
+        Calls `release` early when called; later calls do nothing.
     """
     return weakref.finalize(owner, _release_in, os.getpid(), release, *arguments)
 
@@ -58,24 +59,24 @@ def _release_in(process: int, release: Callable[..., object], *arguments: object
 
 
 class TemporaryFolder:
-    """A new folder that is this process's own: gone with `close`, with this object, or with the process.
+    """A new temporary folder, removed by `close`, with this object, or when the process ends.
 
     Parameters
     ----------
     what : str
-        What it is for, in a word; a part of its name.
+        Purpose of the folder, in a word; part of its name.
 
     Attributes
     ----------
     path : Path
-        Open to this user alone. It is not quite empty: it holds what marks it as such a folder.
+        The folder, accessible to this user only. It contains a hidden marker file from the start.
 
     Raises
     ------
     SettingError
-        There is no directory for temporary files that can be written.
+        There is no writable directory for temporary files.
     OutputError
-        There is no room in it.
+        The directory for temporary files is full, or a limit of this process is reached.
     """
 
     def __init__(self, what: str) -> None:
@@ -85,12 +86,12 @@ class TemporaryFolder:
             self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{what}-", dir=directory))
             self._finalizer = finalizer(self, _remove_own, self.path)
             try:
-                _own(self.path)
+                _lock_and_mark(self.path)
             except OSError:
                 self.close()
                 raise
         except OSError as error:
-            # A full disk, or a limit of this process, may be mended; a wrong directory stays wrong.
+            # A full disk or a limit of this process may be temporary; a wrong directory is an error of the user.
             kind = SettingError if isinstance(error, _WRONG) else OutputError
             raise kind(_unusable(directory, reason(error))) from error
 
@@ -103,67 +104,67 @@ class TemporaryFolder:
         self.close()
 
     def close(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder with its contents."""
         found = self._finalizer.peek()
         if found is not None:
             _, release, arguments, _ = found
             release(*arguments)
-            self._finalizer.detach()  # only now: if that was interrupted, the interpreter's end completes it
+            self._finalizer.detach()  # not earlier: if the removal was interrupted, interpreter exit completes it
 
 
 def _directory() -> str:
-    """Return where temporary files go, as `tempfile` finds it.
+    """Return the directory for temporary files; raise SettingError if TMPDIR names one that cannot be used.
 
-    But `tempfile` quietly goes elsewhere, at last to the current directory, if what TMPDIR names cannot be used.
+    `tempfile` itself would silently fall back to other directories, in the end to the current one.
     """
     named = os.environ.get("TMPDIR")
     if named and not Path(named).is_dir():
-        raise SettingError(_unusable(named, "TMPDIR names it, and it is not a directory"))
+        raise SettingError(_unusable(named, "named by TMPDIR, but not a directory"))
     if named and not os.access(named, os.W_OK | os.X_OK):
-        raise SettingError(_unusable(named, "TMPDIR names it, and it cannot be written"))
+        raise SettingError(_unusable(named, "named by TMPDIR, but not writable"))
     try:
         return tempfile.gettempdir()
     except FileNotFoundError as error:
-        raise SettingError(f"{error.strerror}: set TMPDIR to one that can be written") from error
+        raise SettingError(f"{error.strerror}: set TMPDIR to a writable directory") from error
 
 
 def _unusable(directory: str, reason: str) -> str:
     return (
-        f"no temporary files can be made in {directory} ({reason}): set TMPDIR to a directory that can be written and "
-        "has room"
+        f"temporary files cannot be created in {directory} ({reason}): set TMPDIR to a writable directory with enough "
+        "space"
     )
 
 
-def _own(path: Path) -> None:
-    """Lock a new folder, then mark it: who finds a marked folder that is not locked knows that its owner is dead."""
+def _lock_and_mark(path: Path) -> None:
+    """Lock a new folder, then mark it: a marked folder without a lock is one whose owner is dead."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     _held[path] = descriptor, os.fstat(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return  # this file system has no locks: without a marker nobody removes the folder but its owner
+        return  # the file system has no locks: without a marker, only the owner removes the folder
     (path / _MARKER).write_text(str(_held[path][1].st_ino))
 
 
 def _remove_own(path: Path) -> None:
-    if path not in _held:  # it could not even be opened
+    if path not in _held:  # it could not be opened
         with suppress(OSError):
             path.rmdir()
         return
     descriptor, folder = _held[path]
     if _is_open(descriptor, folder):
         _remove(path, descriptor, math.inf)
-    _let_go(path)
+    _release_lock(path)
 
 
-def _let_go(path: Path) -> None:
+def _release_lock(path: Path) -> None:
     descriptor, folder = _held.pop(path)
     if _is_open(descriptor, folder):
         os.close(descriptor)
 
 
 def _is_open(descriptor: int, folder: os.stat_result) -> bool:
-    """Whether a descriptor is still that of a folder: programs may close what they have not opened."""
+    """Return whether a descriptor still refers to a folder: programs may close descriptors that are not theirs."""
     try:
         return os.path.samestat(os.fstat(descriptor), folder)
     except OSError:
@@ -171,7 +172,7 @@ def _is_open(descriptor: int, folder: os.stat_result) -> bool:
 
 
 def _remove(path: Path, descriptor: int, until: float) -> None:
-    """Remove a folder that is open and locked, its marker last; stop when `time.monotonic` passes `until`."""
+    """Remove a folder that is open and locked, its marker last; stop at `until`, a time of `time.monotonic`."""
     for folder, folders, files, at in os.fwalk(".", topdown=False, dir_fd=descriptor):
         for name in (*files, *folders):
             if time.monotonic() > until:
@@ -194,7 +195,7 @@ def _remove_entry(name: str, at: int) -> None:
 
 
 def _remove_leftovers(directory: str) -> None:
-    """Remove this user's folders whose owners are dead, as far as that can be done at once."""
+    """Remove this user's folders whose owners are dead, for at most `_LEFTOVERS_S` seconds."""
     until = time.monotonic() + _LEFTOVERS_S
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
@@ -222,9 +223,9 @@ def _remove_left(path: Path, until: float) -> None:
 
 
 def _forget_inherited() -> None:
-    """Let go of the parent's locks, which would last as long as this process."""
+    """Release the parent's locks in a forked child, which would otherwise hold them until it ends."""
     for path in list(_held):
-        _let_go(path)
+        _release_lock(path)
 
 
 os.register_at_fork(after_in_child=_forget_inherited)

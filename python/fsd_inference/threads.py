@@ -1,4 +1,4 @@
-"""Threads: those that a caller who may be interrupted can wait for, and what is said where none can be started."""
+"""Threads that can be waited for safely under interrupts, and clear errors if a thread cannot be started."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from fsd_inference.errors import ResourceLimitError, reason
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NO_THREAD = "can't start new thread"  # all that CPython says of it
+_NO_THREAD = "can't start new thread"  # the only sign of the cause in CPython's RuntimeError
 _LIMIT = "the limit on processes and threads is reached (ulimit -u, or the container's pids limit)"
 
 
 class Waitable(threading.Thread):
-    """A daemon thread whose end an event tells.
+    """A daemon thread that sets an event when it ends.
 
-    An interrupted `join` takes a thread that still runs for ended (CPython 3.10 to 3.12); a wait for an event does not.
+    In CPython 3.10 to 3.12 an interrupted `join` marks a running thread as ended; waiting for the event is safe.
 
     Parameters
     ----------
     work : callable
-        What it does.
+        Function that the thread runs.
     name : str
+        Name of the thread.
 
     Attributes
     ----------
@@ -39,7 +40,7 @@ class Waitable(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        """Do the work, and tell."""
+        """Run `work`, then set `ended`."""
         try:
             super().run()
         finally:
@@ -47,31 +48,31 @@ class Waitable(threading.Thread):
 
 
 class ThreadPool(ThreadPoolExecutor):
-    """A `ThreadPoolExecutor` whose `submit` raises `ResourceLimitError` where no thread can be started."""
+    """A `ThreadPoolExecutor` whose `submit` raises `ResourceLimitError` if no thread can be started."""
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule a call; see `concurrent.futures.Executor.submit`."""
         try:
             return super().submit(work, *args, **kwargs)
         except RuntimeError as error:
-            raise _explained(error) from error
+            raise _start_error(error) from error
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread; `ResourceLimitError` if this machine refuses it."""
+    """Start a thread; raise `ResourceLimitError` if the machine refuses it."""
     try:
         thread.start()
     except RuntimeError as error:
-        raise _explained(error) from error
+        raise _start_error(error) from error
 
 
 def why_not_started(error: OSError) -> str:
-    """Return why a process could not be started."""
+    """Return the reason why a process could not be started."""
     return _LIMIT if error.errno == errno.EAGAIN else reason(error)
 
 
-def _explained(error: RuntimeError) -> Exception:
-    """Return what to raise for an error of starting a thread."""
+def _start_error(error: RuntimeError) -> Exception:
+    """Return the error to raise for a thread that could not be started."""
     if _NO_THREAD not in str(error):
         return error
     return ResourceLimitError(f"no thread can be started: {_LIMIT}")

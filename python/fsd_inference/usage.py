@@ -1,4 +1,4 @@
-"""Requests, billing units and bytes that a run asked of the services, and the meter that counts them."""
+"""Counts of a run's requests, billing units and bytes, and the meter that collects them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from fsd_inference.fields import Fields
 
 EACH_MESSAGE = ".messages"
-"""Ends a kind of billing units in which each message of a batch is rounded up, instead of their sum."""
+"""Suffix of the kinds of billing units that round up each message of a batch, instead of the batch's total."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """What was asked of the services, counted where each request is made.
+    """Requests, billing units and bytes of a run, counted where each request is made.
 
     Attributes
     ----------
     requests : Counter
-        HTTP requests by kind (``"sns.publish"``, ``"sqs.receive"``, ``"s3.get"``...), retries and misses included.
+        HTTP requests by kind (``"sns.publish"``, ``"sqs.receive"``, ``"s3.get"``...), including retries and misses.
     billed_units : Counter
         Billing units by kind: 64 KiB units for SNS and SQS, requests for S3. AWS does not say how it rounds a
         PublishBatch, so both ways are counted: ``"sns.publish"`` rounds the batch, ``"sns.publish.messages"`` each
@@ -28,17 +28,17 @@ class Usage:
     retries : int
         Requests that repeated a failed one (also counted in `requests`).
     misses : int
-        Reads of objects that were not there (also counted in `requests`).
+        Reads of absent objects (also counted in `requests`).
     empty_polls : int
-        Receives that returned nothing (also counted in `requests`).
+        Receive requests that returned no messages (also counted in `requests`).
     frames : int
-        Frames handed to the channel, each once, however many targets it has.
+        Frames passed to the channel; a frame with several targets counts once.
     wire_bytes : int
-        Bytes of those frames with their headers.
+        Bytes of those frames including their headers.
     body_bytes : int
-        Bytes as handed to the service, after base64.
+        Bytes sent to the service, after base64 encoding.
     received_bytes : int
-        Bytes of bodies as they came from the service.
+        Bytes of bodies received from the service.
 
     Examples
     --------
@@ -83,12 +83,12 @@ class Usage:
 
     @classmethod
     def from_json(cls, value: object) -> Usage:
-        """Rebuild the counts from `to_json`; FileFormatError names the field that is missing or wrong."""
+        """Rebuild the counts from `to_json`; raise FileFormatError naming the field that is missing or wrong."""
         return cls.from_fields(Fields(value, "usage."))
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Usage:
-        """Take the counts from the fields of an object that has them among others, or alone."""
+        """Read the counts from the fields of an object, which may have other fields too."""
         return cls(
             Counter(fields.take_counts("requests")),
             Counter(fields.take_counts("billed_units")),
@@ -100,7 +100,7 @@ _USAGE_TOTALS = ("retries", "misses", "empty_polls", "frames", "wire_bytes", "bo
 
 
 class UsageMeter:
-    """A `Usage` that several threads may add to."""
+    """A thread-safe counter of `Usage`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -114,29 +114,29 @@ class UsageMeter:
             self._usage.retries += retry
 
     def more_units(self, kind: str, units: int) -> None:
-        """Count further billing units of a request of `kind`, as its answer showed."""
+        """Count additional billing units of a request of `kind`, known only from its response."""
         with self._lock:
             self._usage.billed_units[kind] += units
 
     def miss(self) -> None:
-        """Count a read of an object that was not there (the request itself is counted apart)."""
+        """Count a read of an absent object (the request itself is counted separately)."""
         with self._lock:
             self._usage.misses += 1
 
     def empty_poll(self) -> None:
-        """Count a receive that returned nothing (the request itself is counted apart)."""
+        """Count a receive request that returned no messages (the request itself is counted separately)."""
         with self._lock:
             self._usage.empty_polls += 1
 
     def sent(self, *, frames: int, wire_bytes: int, body_bytes: int) -> None:
-        """Count frames handed to the service."""
+        """Count frames sent to the service, and their bytes."""
         with self._lock:
             self._usage.frames += frames
             self._usage.wire_bytes += wire_bytes
             self._usage.body_bytes += body_bytes
 
     def received(self, body_bytes: int) -> None:
-        """Count bytes of bodies that came from the service."""
+        """Count bytes of bodies received from the service."""
         with self._lock:
             self._usage.received_bytes += body_bytes
 

@@ -1,4 +1,4 @@
-# Rules between settings: see terraform_data.rules.
+# Tests of the constraints between variables in terraform_data.rules.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -6,7 +6,7 @@ mock_provider "aws" {
 
 variables {
   name  = "fsd"
-  lanes = 0 # the fewer resources, the faster
+  lanes = 0 # fewer resources make the plan faster
 }
 
 run "image_uri_with_a_zip" {

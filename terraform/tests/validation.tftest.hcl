@@ -1,4 +1,4 @@
-# Each setting refuses what it cannot be. All are wrong at once: each must be named by itself, and a run takes seconds.
+# Tests of the variables' own validations. Each run sets many invalid values at once, because a run takes seconds.
 
 mock_provider "aws" {
   source = "./tests/mocks"

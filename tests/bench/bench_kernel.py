@@ -1,9 +1,10 @@
-"""Kernel rates beside SciPy and a hand-written loop, in one run: ``make bench BENCH=kernel``.
+"""Throughput of the kernels, compared with SciPy and a hand-written C loop: ``make bench BENCH=kernel``.
 
-All rates are GEdges/s: connections of all layers x samples / seconds, dropped samples counted. The loop is
-``../shared/limits/kernel_limit.c`` (or ``$FSD_SHARED/limits``): one core, nothing checked, nothing skipped.
-Every rate is the best of a few rounds, and the rounds of all contestants take turns, so that a busy moment of the
-machine hits none of them alone. Slow contestants (portable, SciPy) get fewer layers and samples; a rate is a rate.
+All rates are GEdges/s: connections of all layers x samples / seconds, including dropped samples. The C loop is
+``../shared/limits/kernel_limit.c`` (or ``$FSD_SHARED/limits``): single-core, without checks, skipping nothing.
+Each rate is the best of a few rounds. The rounds of all implementations are interleaved, so that a busy moment of the
+machine does not affect only one of them. Slow implementations (portable, SciPy) get fewer layers and samples, which
+does not change a rate.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ LIMIT_SAMPLES = 1024
 
 
 def network(kind: str, neurons: int, layers: int) -> Network:
-    """Return RadiX-Net or a network of random columns, weights and biases."""
+    """Return a RadiX-Net network, or one with random connections, weights and biases."""
     return graph_challenge(neurons, layers) if kind == "radixnet" else random_network([neurons] * (layers + 1), 32)
 
 
 def batch(kind: str, neurons: int, samples: int) -> sparse.csr_array:
-    """Return the real inputs of RadiX-Net if they are at hand, otherwise random bits, one in ten."""
+    """Return the Graph Challenge's inputs for RadiX-Net if available, otherwise random bits of density 0.1."""
     path = SHARED / "graphchallenge" / f"inputs_{neurons}.npz"
     if kind == "radixnet" and path.exists():
         bits = np.unpackbits(np.load(path)["bits"][:samples], axis=1)[:, :neurons].astype(np.float32)
@@ -51,11 +52,11 @@ def batch(kind: str, neurons: int, samples: int) -> sparse.csr_array:
 
 
 def measure(case: dict[str, Any]) -> float:
-    """Return the best GEdges/s of one case on the path of this process."""
+    """Return the best GEdges/s of one case on this process's SIMD path."""
     layers, x = [], batch(case["kind"], case["neurons"], case["samples"])
     for layer in network(case["kind"], case["neurons"], case["layers"]):
         arrays = layer.kernel_arrays()
-        # A layer that does not say that it keeps zeros drops nothing.
+        # A layer not marked as zero-preserving drops no samples.
         layers.append(LayerKernel(*arrays[:-1], arrays[-1] and case["drop"]))
     edges = sum(layer.connections for layer in layers) * x.shape[0]
     best = 0.0
@@ -69,7 +70,7 @@ def measure(case: dict[str, Any]) -> float:
 
 
 def measure_on(path: str, case: dict[str, Any]) -> float:
-    """Measure one case in a process of its own, on one path."""
+    """Measure one case in a child process, on one SIMD path."""
     if path == "portable" and case["samples"] > 1:
         case = {**case, "samples": min(case["samples"], SLOW_SAMPLES), "layers": min(case["layers"], SLOW_LAYERS)}
     command = [sys.executable, __file__, "--case", json.dumps(case)]
@@ -78,7 +79,7 @@ def measure_on(path: str, case: dict[str, Any]) -> float:
 
 
 def measure_scipy(case: dict[str, Any]) -> float:
-    """Return SciPy's best rate, sparse weights times dense activations."""
+    """Return SciPy's best rate, with sparse weights and dense activations."""
     layers = list(network(case["kind"], case["neurons"], min(case["layers"], SLOW_LAYERS)))
     weights = [layer.weights for layer in layers]
     y = batch(case["kind"], case["neurons"], min(case["samples"], SLOW_SAMPLES)).toarray().T.copy()
@@ -96,7 +97,7 @@ def measure_scipy(case: dict[str, Any]) -> float:
 
 
 def compile_limit(folder: Path) -> tuple[Path | None, str]:
-    """Compile the hand-written loop; also say what was compiled, or why nothing was."""
+    """Compile the C loop; return it with a description of what was compiled, or of why it was not."""
     source = SHARED / "limits" / "kernel_limit.c"
     if not source.exists():
         return None, f"SKIPPED kernel_limit.c: {source} is not there (set FSD_SHARED)"
@@ -116,7 +117,7 @@ def compile_limit(folder: Path) -> tuple[Path | None, str]:
 
 
 def measure_limit(program: Path, case: dict[str, Any]) -> float:
-    """Return the loop's rate at its best panel width; it knows panels only, so one sample has no rate."""
+    """Return the C loop's rate at its best panel width; it needs panels of samples, so a single sample has no rate."""
     if case["samples"] == 1:
         return float("nan")
     command = [str(program), str(case["neurons"]), str(min(case["layers"], 24)), str(LIMIT_SAMPLES)]
@@ -125,7 +126,7 @@ def measure_limit(program: Path, case: dict[str, Any]) -> float:
 
 
 def cases(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return what is measured."""
+    """Return the cases to measure."""
     chosen: list[dict[str, Any]] = []
     for kind in ("radixnet", "random"):
         for neurons in options.neurons:
@@ -134,14 +135,14 @@ def cases(options: argparse.Namespace) -> list[dict[str, Any]]:
                 rounds = 20 if samples == 1 else 1
                 common = {"kind": kind, "neurons": neurons, "layers": layers, "samples": samples, "rounds": rounds}
                 for threads in (1, 2):
-                    # The biases of the random network have both signs: it never drops a sample.
+                    # The random network has biases of both signs, so it never drops a sample.
                     drops = (False, True) if kind == "radixnet" and samples > 1 else (False,)
                     chosen.extend({**common, "threads": threads, "drop": drop} for drop in drops)
     return chosen
 
 
 def rate(value: float) -> str:
-    """Format a rate or a ratio; none is a dash."""
+    """Format a rate or a ratio; None becomes a dash."""
     return "-" if np.isnan(value) else f"{value:.2f}"
 
 
@@ -149,9 +150,13 @@ def main() -> None:
     """Measure all cases and print them as a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--neurons", type=int, nargs="+", default=[1024], choices=[1024, 4096, 16384, 65536])
-    parser.add_argument("--layers", type=int, default=120, help="at 1024 neurons; larger networks get fewer")
+    parser.add_argument(
+        "--layers", type=int, default=120, help="layers of the network of 1024 neurons; larger networks get fewer"
+    )
     parser.add_argument("--samples", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of every contestant, of which the best counts")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds of every implementation, of which the best counts"
+    )
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:

@@ -1,8 +1,8 @@
-"""Predicted memory beside the peak of ranks that run here over sockets: within 20% is wanted.
+"""Predicted peak memory, compared with that of ranks running locally over sockets; the target error is 20%.
 
     python -m tests.bench.bench_memory [--samples 2000]
 
-Predictions are made before each run, from at most a quarter of its inputs.
+Each prediction is made before its run, from at most a quarter of the run's inputs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fsd_inference.forecast.partitioned import Partitioned
 from fsd_inference.network import Network, digits
 from fsd_inference.network.graph_challenge import graph_challenge
 
-_CASES = (  # kind, neurons, layers, share of the samples, P, micro-batches: none of them is among the runs of the fit
+_CASES = (  # kind, neurons, layers, fraction of samples, P, micro-batches; none was used for the fit
     ("random", 384, 14, 3.0, 5, 1),
     ("random", 640, 9, 1.5, 1, 1),
     ("random", 640, 9, 1.5, 6, 2),

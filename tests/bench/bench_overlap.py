@@ -1,16 +1,16 @@
-"""What overlap is worth where frames take time: ``make bench BENCH=overlap``.
+"""Time saved by overlapping computation and communication under latency: ``make bench BENCH=overlap``.
 
-Every frame is held back by a delay (60 ms: half on its way to the service, half from it), over real processes and local
-sockets. Two networks, both random:
+Every frame is delayed (60 ms: half on its way to the service, half from it), over real processes and local sockets.
+There are two networks, both random:
 
-- *local*: a neuron's inputs are its neighbours, so that a rank sends few of its rows (the boundary) and needs few of
-  others'. With overlap the boundary goes first and the other rows are computed while it travels; without, all rows are
-  computed, then sent, and nothing is computed until the service has taken them.
-- *spread*: inputs are anywhere, so that every row is a boundary row and going first gains nothing. What helps here is
-  cutting the batch: one micro-batch computes while another travels.
+- *local*: a neuron's inputs are its neighbours, so a rank sends few of its rows (the boundary) and needs few rows of
+  other ranks. With overlap, boundary rows are computed and sent first, and the other rows are computed while the frames
+  travel. Without overlap, all rows are computed, then sent, and nothing is computed until the service accepts them.
+- *spread*: inputs are anywhere, so every row is a boundary row and sending boundary rows first gains nothing. Here
+  micro-batches help: one computes while another travels.
 
-Seconds are from the moment the last rank had loaded to the end of the last layer, so that starting processes is not
-in them; each is the median of a few rounds in which the contestants take turns.
+Times are in seconds from the moment the last rank has loaded its shard to the end of the last layer, so they exclude
+process startup. Each is the median of a few rounds in which the variants are interleaved.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from fsd_inference.partitioning import partition
 from tests.support.runs import same, serial, session
 
 CONNECTIONS = 32
-REACH = 256  # a local neuron's inputs are at most this far away
+REACH = 256  # maximum distance of a neuron's inputs in the local network
 WORKERS = 2
 
 
 def local_network(neurons: int, layers: int) -> fsd.Network:
-    """Return `random`'s weights and biases with the connections drawn from each neuron's neighbours."""
+    """Return a network with the weights and biases of `random`, but connections to random neighbours of each neuron."""
     rng = np.random.default_rng(1)
     near = np.clip(np.arange(neurons) - REACH, 0, neurons - 2 * REACH)
     made = []
@@ -51,14 +51,14 @@ def local_network(neurons: int, layers: int) -> fsd.Network:
 
 
 def layers_s(report: fsd.RunReport) -> float:
-    """Return the seconds from the last rank's loading to the end of the last layer."""
+    """Return the seconds from the end of loading of the last rank to the end of the last layer."""
     events = [event for rank in report.ranks for event in rank.events]
     loaded = max(end for name, *_, end in events if name == "load")
     return float(max(end for name, *_, end in events if name in {"boundary", "interior", "all"}) - loaded)
 
 
 def measure(network: fsd.Network, x: sparse.csr_array, options: argparse.Namespace) -> Table:
-    """Return the seconds of a network with and without overlap, by micro-batches."""
+    """Return a table of a network's seconds with and without overlap, by micro-batches."""
     expected = serial(network, x)
     seconds: dict[tuple[int, bool], list[float]] = defaultdict(list)
     wall: dict[tuple[int, bool], list[float]] = defaultdict(list)

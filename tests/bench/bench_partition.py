@@ -1,11 +1,11 @@
-"""What each partitioner makes the workers exchange, and its own time: ``make bench BENCH=partition``.
+"""Communication volume and run time of each partitioner: ``make bench BENCH=partition``.
 
-`row_sends` counts (row, target) pairs over the L-1 exchanges: the inputs are read from the store, not exchanged. The
-paper counts those too, so its partition is shown both ways. Largest sender and receiver are of the worst exchange;
-imbalance is the largest rank's connections over the even share, of the worst layer.
+`row_sends` counts (row, target) pairs over the L-1 exchanges; inputs are read from the store, not exchanged. The paper
+counts inputs too, so its partition is shown both ways. The largest sender and receiver are those of the worst exchange.
+Imbalance is the largest rank's number of connections divided by the mean, in the worst layer.
 
-Rows that several ranks want are packed and sent once where their edges can be merged (`share_rows`). `packed` counts
-the rows of all edges after that, once each: what the bytes of a run follow, while `row_sends` says what is delivered.
+Rows for several ranks are packed and sent once if their edges can be merged (`share_rows`). `packed` counts the rows of
+all edges after merging, each once: it determines the bytes of a run, while `row_sends` counts deliveries.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAPER = ROOT / "paper" / "partition_1024_p8.npz"
 
 
 def paper_partition() -> tuple[Partition, int]:
-    """Return the paper's partition of 1024 x 120 over 8 workers, and the rows that its first exchange sends."""
+    """Return the paper's partition of 1024 x 120 over 8 workers, and the number of rows in its first exchange."""
     with np.load(PAPER) as archive:
         owners = archive["owners"].astype(np.int32)
     layer = fsd.graph_challenge(1024, 1).layer(0).weights.tocoo()
@@ -35,7 +35,7 @@ def paper_partition() -> tuple[Partition, int]:
 
 
 def add_row(table: Table, name: str, network: fsd.Network, partition: Partition, seconds: float) -> int:
-    """Add what a partition gives; return its row_sends."""
+    """Add a partition's figures to the table; return its row_sends."""
     plan = exchange_plan(network, partition)
     shared = [edge for exchange in share_rows(plan).exchanges for edge in exchange]
     found = volumes(network, partition, plan, seconds)
@@ -53,7 +53,7 @@ def add_row(table: Table, name: str, network: fsd.Network, partition: Partition,
 
 
 def compare(console: Console, title: str, network: fsd.Network, workers: int, *, with_paper: bool) -> None:
-    """Print a row a method."""
+    """Print a table with one row for each method."""
     table = Table(title=f"{title}, {workers} workers")
     numbers = ("row_sends", "packed", "edges", "largest sender", "largest receiver", "imbalance", "seconds")
     for column in ("method", *numbers):
@@ -74,7 +74,7 @@ def compare(console: Console, title: str, network: fsd.Network, workers: int, *,
 def main() -> None:
     """Partition both networks with every method."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--layers", type=int, default=120, help="of the Graph Challenge network")
+    parser.add_argument("--layers", type=int, default=120, help="layers of the Graph Challenge network")
     parser.add_argument("--random-layers", type=int, default=24)
     parser.add_argument("--workers", type=int, default=8)
     options = parser.parse_args()

@@ -1,16 +1,15 @@
-"""What is predicted before each run, beside what the run measured: ``make bench BENCH=predictions``.
+"""Accuracy of predictions made before runs, compared with measurements: ``make bench BENCH=predictions``.
 
-Runs of local processes against one emulated AWS, each frame held back by a delay (60 ms or more), as latency would. For
-each network, number of workers, channel and number of micro-batches, before the run is made, from the plan and half of
-the inputs alone: requests, bytes and cost in closed form (`forecast.counts`), requests and wall time by the simulation
-of hosts that tests have (`tests.support.one_by_one`). The host's cores are shared by all ranks, the emulator and the
-other programs that are busy on it meanwhile: how many these are is looked at during the run, and all that the
-simulation is told of it.
+Runs use local processes and one emulated AWS, with each frame delayed by 60 ms or more to imitate latency. For each
+network, number of workers, channel and number of micro-batches, the prediction is made before the run, from the plan
+and half of the inputs: requests, bytes and cost in closed form (`forecast.counts`), and requests and wall time by the
+tests' simulation of a host (`tests.support.one_by_one`). All ranks, the emulator and other programs share the host's
+cores; the number of other busy programs is measured during the run, and is the simulation's only input from it.
 
-The time of starting, of requests and of messages here, and the receive model (`ReceiveModel`), are fitted first, on
-other networks and numbers of workers than those that are compared. Cost is that of the services, without Lambda's time.
+The times of startup, requests and messages on this host, and the receive model (`ReceiveModel`), are fitted beforehand,
+to other networks and numbers of workers than those compared. Cost is that of the services, without Lambda's time.
 
-Wanted: requests within 10%, bytes within 25%, wall time within 15%.
+Targets: requests within 10%, bytes within 25%, wall time within 15%.
 """
 
 from __future__ import annotations
@@ -56,14 +55,14 @@ from tests.support.runs import session
 
 CHANNELS = ("queue", "object")
 WANTED = {"requests": 0.10, "simulated requests": 0.10, "bytes": 0.25, "wall time": 0.15}
-RANKS = 8  # queues of the lane
-_DRAWS = 5  # simulated runs, whose median is taken
+RANKS = 8  # number of queues of the lane
+_DRAWS = 5  # number of simulated runs, of which the median is used
 _LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case cut for some workers, and what its edges carry, predicted from half of its inputs."""
+    """A case partitioned for some workers, with the payloads of its edges, predicted from half of its inputs."""
 
     case: Case
     shards: Path
@@ -83,12 +82,12 @@ class Prepared:
         return count_usage(self.planned.plan, self.payloads, self.settings, "object", receiving=receiving)
 
     def scenario(self, channel: str, timing: Timing) -> Scenario:
-        """Return the run to simulate."""
+        """Return the scenario of the run."""
         it = self.planned
         return Scenario(it.partition, it.plan, it.work, self.payloads, self.settings, channel, timing, lane_ranks=RANKS)
 
     def run(self, channel: str, stack: Path, delay_s: float) -> fsd.RunReport:
-        """Make the run, shards uploaded before."""
+        """Execute the run, with shards uploaded beforehand."""
         parts = self.settings.micro_batches
         with session(self.shards, channel, stack, micro_batches=parts, delay_s=delay_s) as distributed:
             distributed.prepare()
@@ -96,20 +95,20 @@ class Prepared:
 
 
 def random_case(widths: Sequence[int], connections: int, samples: int, name: str, seed: int) -> Case:
-    """Distinct random rows, dense random inputs: nothing dies, nothing repeats."""
+    """Return a case with distinct random rows and dense random inputs: no sample dies and no rows repeat."""
     network = fsd.random_network(widths, connections, seed=seed)
     x = sparse.csr_array(np.random.default_rng(seed).standard_normal((samples, widths[0]), np.float32))
     return Case(f"random {name} x {len(network)}, {samples:,}", network, x)
 
 
 def radix_case(layers: int, samples: int) -> Case:
-    """The Graph Challenge's network of 1024 neurons."""
+    """Return a case of the Graph Challenge's network of 1024 neurons."""
     case = graph_challenge_case(layers, samples)
     return Case(f"RadiX-Net 1024 x {layers}, {samples:,}", case.network, case.x)
 
 
 def fitting_cases() -> list[tuple[Case, tuple[int, ...]]]:
-    """Return what is fitted on, with numbers of workers."""
+    """Return the cases used for fitting, with their numbers of workers."""
     return [
         (radix_case(24, 400), (3,)),
         (random_case([256] * 21, 16, 300, "256", seed=3), (6,)),
@@ -118,7 +117,7 @@ def fitting_cases() -> list[tuple[Case, tuple[int, ...]]]:
 
 
 def compared_cases() -> dict[str, tuple[Case, tuple[int, ...]]]:
-    """Return what is compared, with numbers of workers; nothing like the last was fitted on."""
+    """Return the cases to compare, with their numbers of workers; the last is unlike any case used for fitting."""
     rng = np.random.default_rng(5)
     odd = rng.integers(201, 801, 26).tolist()
     return {
@@ -129,7 +128,7 @@ def compared_cases() -> dict[str, tuple[Case, tuple[int, ...]]]:
 
 
 def prepared(case: Case, workers: Iterable[int]) -> Iterator[Prepared]:
-    """Cut a case for each number of workers."""
+    """Yield a case, partitioned for each number of workers."""
     for count in workers:
         with tempfile.TemporaryDirectory() as folder:
             shards = Path(folder, "shards")
@@ -144,12 +143,12 @@ def prepared(case: Case, workers: Iterable[int]) -> Iterator[Prepared]:
 
 
 class Others:
-    """Counts, while a run is made, what else wants a core of this host.
+    """A sampler of the number of other programs that compete for this host's cores during a `with` block.
 
     Attributes
     ----------
     mean : float
-        Of the counts; known at the end.
+        Mean number of competing programs; valid after the block.
     """
 
     def __init__(self) -> None:
@@ -173,16 +172,16 @@ class Others:
 
 
 def _competing() -> int:
-    """Return with how many others each process shares the cores, but for this one and those it has started.
+    """Return the number of competitors for the cores, excluding this process and its descendants.
 
-    Linux shares cores among sessions (autogroup), however many threads they have; a session can be on all cores.
+    Linux divides cores between sessions (autogroup), not threads; a session counts once for each core that it can use.
     """
     parents: dict[int, int] = {}
     wanting: list[tuple[int, str]] = []
     for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
         try:
             state, parent, _, session, *_ = stat.read_text("ascii", "replace").rpartition(")")[2].split(maxsplit=4)
-        except (OSError, ValueError):  # it has ended
+        except (OSError, ValueError):  # the thread has ended
             continue
         process = int(stat.parts[2])
         parents[process] = int(parent)
@@ -200,7 +199,7 @@ def _competing() -> int:
 
 @contextmanager
 def emulated_stack() -> Iterator[Path]:
-    """Have an emulated AWS, and one run behind it: what is slow only once is no part of what follows."""
+    """Start an emulated AWS and warm it up with one run, for a `with` block; yield the path of its stack.json."""
     settings = StackSettings("fsd-bench", ranks=RANKS, purge_settle_s=0.0)
     with tempfile.TemporaryDirectory() as folder, temporary_stack(settings) as made:
         stack = Path(folder, "stack.json")
@@ -212,7 +211,7 @@ def emulated_stack() -> Iterator[Path]:
 
 
 def fit(console: Console, stack: Path, base: Timing, host: Host) -> tuple[Timing, Host, ReceiveModel]:
-    """Fit the host's work, and how often is polled, on runs that are not compared."""
+    """Fit the host's timing and the receive model to runs that are not compared."""
     observed, learnt = [], []
     for case, workers in fitting_cases():
         for it in prepared(case, workers):
@@ -229,7 +228,7 @@ def fit(console: Console, stack: Path, base: Timing, host: Host) -> tuple[Timing
 
 
 def median_run(scenario: Scenario, host: Host) -> SimulatedRun:
-    """Return the run of median wall time, of several draws."""
+    """Return the simulated run with the median wall time of several seeds."""
     found = [simulate_one_by_one(with_seed(scenario, seed), host) for seed in range(_DRAWS)]
     if any(run.error is not None for run in found):
         raise SystemExit(f"a simulated run fails: {next(run.error for run in found if run.error is not None)}")
@@ -238,18 +237,22 @@ def median_run(scenario: Scenario, host: Host) -> SimulatedRun:
 
 @dataclass(frozen=True)
 class Compared:
-    """What was predicted of a run, and the reports of it, made once or several times.
+    """The predictions of a run, and the reports of its repetitions.
 
     Attributes
     ----------
     it : Prepared
+        Partitioned case and settings.
     channel : str
+        Name of the channel.
     counts : Usage
-        In closed form.
+        Requests and bytes predicted in closed form.
     simulated : SimulatedRun
+        Simulated run with the median wall time.
     reports : list of RunReport
+        Reports of the repetitions.
     others : float
-        Other programs meanwhile.
+        Mean number of competing programs during them.
     """
 
     it: Prepared
@@ -260,15 +263,15 @@ class Compared:
     others: float
 
     def requests(self) -> list[int]:
-        """Return the requests that each run counted."""
+        """Return the number of requests of each run."""
         return [report.usage.requests.total() for report in self.reports]
 
     def walls(self) -> list[float]:
-        """Return how long each run took."""
+        """Return the wall time of each run in seconds."""
         return [report.wall_s for report in self.reports]
 
     def pairs(self) -> dict[str, tuple[float, float]]:
-        """Return what was predicted and the mean of what was measured, by the names of `WANTED`."""
+        """Return (predicted, mean measured) values by the names of `WANTED`."""
         requests, received = fmean(self.requests()), fmean(report.usage.received_bytes for report in self.reports)
         return {
             "requests": (self.counts.requests.total(), requests),
@@ -316,7 +319,7 @@ def compare(
     receiving: ReceiveModel,
     runs: int,
 ) -> Iterator[Compared]:
-    """Predict each run, then make it so many times."""
+    """Predict each run, then execute it several times."""
     for case, workers in cases:
         for it in prepared(case, workers):
             for channel in CHANNELS:
@@ -328,7 +331,7 @@ def compare(
 
 
 def print_all(console: Console, compared: Iterable[Compared]) -> None:
-    """Print a row after each run, then the table and how far it is off."""
+    """Print a row after each run, then the table and the errors."""
     table = Table("run", "P", "channel", "M")
     for column in ("requests", "simulated", "counted", "off", "off", "MB", "counted", "off", "USD", "counted", "off"):
         table.add_column(column, justify="right")
@@ -360,11 +363,11 @@ def print_all(console: Console, compared: Iterable[Compared]) -> None:
 
 
 def main() -> None:
-    """Fit, predict, run, compare."""
+    """Fit timing, predict runs, execute them, and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--delay-ms", type=float, default=60.0)
     parser.add_argument("--networks", nargs="+", choices=("radix", "random", "odd"), default=["radix", "random", "odd"])
-    parser.add_argument("--runs", type=int, default=1, help="how often each run is made: what is measured is the mean")
+    parser.add_argument("--runs", type=int, default=1, help="repetitions of each run, whose mean is compared")
     options = parser.parse_args()
     console, delay_s = Console(width=220), options.delay_ms / 1e3
     host = Host(os.cpu_count() or 1, delay_s=delay_s)

@@ -1,11 +1,11 @@
-"""Whole runs over each channel, beside the figures of the paper's own code: ``make bench BENCH=runs``.
+"""Whole runs over each channel, compared with the paper's own code: ``make bench BENCH=runs``.
 
-Workers are local processes; ``queue`` and ``object`` use one emulated AWS without latency, so wall time is mostly CPU
-time: of the workers, and of the emulator for what they ask of it. Shards are uploaded before the clock starts.
+Workers are local processes. Channels ``queue`` and ``object`` use one emulated AWS without latency, so wall time is
+mostly CPU time of the workers and of the emulator. Shards are uploaded before the clock starts.
 
-The authors' figures are those of their unchanged code with 8 workers and 10,000 inputs against the same emulator on
-another machine (2 cores of a Xeon, no latency). Their counts of requests and bytes hold anywhere; ratios of seconds
-compare two machines of a kind, and say so much.
+The authors' figures were measured with their unmodified code, 8 workers and 10,000 inputs, against the same emulator on
+another machine (2 cores of a Xeon, no latency). Their numbers of requests and bytes are independent of the machine;
+ratios of seconds compare two similar machines, so they are approximate.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CHANNELS = ("local", "queue", "object")
 
 @dataclass(frozen=True)
 class Authors:
-    """What the authors' code took, as (least, most)."""
+    """Measurements of the authors' code; pairs are (minimum, maximum)."""
 
     wall_s: tuple[float, float]
     cpu_s: tuple[float, float]
@@ -62,19 +62,19 @@ class Run:
 
     @property
     def wait_ms(self) -> float:
-        """What a rank waits for the inputs of a layer: the median over ranks and layers."""
+        """Median milliseconds that a rank waits for the inputs of a layer, over ranks and layers."""
         waits = [layer.wait_s for rank in self.report.ranks for layer in rank.layers[1:]]
         return 1e3 * statistics.median(waits) if waits else 0.0
 
 
 def children_s() -> float:
-    """Return the CPU seconds, user and system, of all processes below this one that have ended."""
+    """Return the CPU seconds (user and system) of all descendants of this process that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def run_all(case: Case, workers: int, method: str, stack: Path) -> tuple[fsd.RunReport, dict[str, Run]]:
-    """Run a case alone and over every channel."""
+    """Run a case serially and over every channel."""
     with fsd.Session(case.network) as alone:
         serial = alone.infer(case.x)
     runs = {}
@@ -83,7 +83,7 @@ def run_all(case: Case, workers: int, method: str, stack: Path) -> tuple[fsd.Run
         for channel in CHANNELS:
             with session(Path(folder, "shards"), channel, stack) as distributed:
                 distributed.prepare()
-                before = children_s()  # the emulator is still running: only the workers are added below
+                before = children_s()  # the emulator is still running, so the difference is that of the workers
                 answer = distributed.infer(case.x)
                 cpu_s = children_s() - before
             runs[channel] = Run(answer.report, same(answer.outputs, serial.outputs), cpu_s)
@@ -113,7 +113,7 @@ FIGURES: dict[str, Figure] = {
 
 
 def figures_table(runs: dict[str, Run]) -> Table:
-    """Return a column a channel."""
+    """Return a table with one column for each channel."""
     table = Table("", *runs)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -123,7 +123,7 @@ def figures_table(runs: dict[str, Run]) -> Table:
 
 
 def authors_table(runs: dict[str, Run]) -> Table:
-    """Return what the authors' code took over what was taken here."""
+    """Return a table of ratios: the authors' measurements divided by ours."""
     table = Table(title="The authors' code, measured on another machine of this kind (2 cores, Xeon, no latency)")
     for column in ("", *(f"{channel}: {what}" for channel in AUTHORS for what in ("theirs", "here", "ratio"))):
         table.add_column(column, justify="right" if column else "left")
@@ -152,8 +152,8 @@ def authors_table(runs: dict[str, Run]) -> Table:
 def main() -> None:
     """Run both networks over every channel and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--samples", type=int, default=10_000, help="of the Graph Challenge network")
-    parser.add_argument("--layers", type=int, default=120, help="of the Graph Challenge network")
+    parser.add_argument("--samples", type=int, default=10_000, help="samples for the Graph Challenge network")
+    parser.add_argument("--layers", type=int, default=120, help="layers of the Graph Challenge network")
     parser.add_argument("--random-samples", type=int, default=1_000)
     parser.add_argument("--random-layers", type=int, default=24)
     parser.add_argument("--workers", type=int, default=8)

@@ -1,7 +1,8 @@
-"""What requests take of processors, the callers' and the emulated service's: ``make bench BENCH=services``.
+"""Processor time of requests, at the callers and at the emulated service: ``make bench BENCH=services``.
 
-Several callers ask at a time, through the channels and stores that ranks use, each from a thread of its own. Processor
-time is that of this process and of the emulator's. ``cpu.*`` and ``server.*`` of the timing "emulator" are from here.
+Several callers send requests at a time, each from its own thread, through the channels and stores that ranks use. The
+processor times are those of this process and of the emulator's process. They are the source of the values ``cpu.*`` and
+``server.*`` of the timing "emulator".
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ from fsd_inference.usage import UsageMeter
 CALLERS = 8
 _BODY, _LARGE = os.urandom(1_000), os.urandom(25_000)
 _WANTED = (Expected(Kind.DATA, 0, 0, 0),)
-_LOOKS_A_SECOND = 10  # of the emulator at a queue that is waited for
+_LOOKS_A_SECOND = 10  # how often the emulator checks the queue of a waiting request
 _WAIT_S = 2.0
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def processor_s(pid: int) -> float:
-    """Return the processor time that a process has had."""
+    """Return the CPU seconds of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
 
 class Measured:
-    """A table of what was measured.
+    """A table of CPU times by kind of request.
 
     Parameters
     ----------
     emulator : int
-        Its process.
+        Process id of the emulator.
     """
 
     def __init__(self, emulator: int) -> None:
@@ -57,7 +58,7 @@ class Measured:
         self.table = Table("request", "caller, ms", "emulator, ms")
 
     def add(self, what: str, calls: int, ask: Callable[[int], object], *, requests: int = 1) -> None:
-        """Add a row: have each caller ask so many times, a call being so many requests; ``ask(caller)`` is one."""
+        """Add a row: each caller calls ``ask(caller)`` `calls` times; each call sends `requests` requests."""
 
         def ask_all(caller: int) -> None:
             for _ in range(calls):
@@ -76,7 +77,7 @@ class Measured:
 
 
 def measure_objects(measured: Measured, stack: StackSpec, count: int) -> None:
-    """Write and read objects."""
+    """Measure requests that write and read objects."""
     clients = Clients.of_stack(stack)
     bucket = clients.open_bucket(stack.run_buckets[0], meter=UsageMeter())
     for body, said in ((_BODY, "1 KB"), (10 * _LARGE, "0.25 MB")):
@@ -92,7 +93,7 @@ def _put(bucket: Store, body: bytes, caller: int) -> None:
 
 
 def measure_queues(measured: Measured, stack: StackSpec, count: int) -> None:
-    """Publish and receive messages."""
+    """Measure requests that publish and receive messages."""
     spec = RunSpec(uuid.uuid4().hex, 0, uuid.uuid4().hex, 1, 1, 0.0, RunSettings(workers=CALLERS))
     clients = [Clients.of_stack(stack) for _ in range(CALLERS)]
     channels = [
@@ -114,7 +115,7 @@ def measure_queues(measured: Measured, stack: StackSpec, count: int) -> None:
         measured.add(f"publish 7 of {said}", count, partial(send, body, 7))
         measured.add(f"receive 10 of {said}", count // 2, receive)
     for channel in channels:
-        while channel.receive(_WANTED, 0.0):  # what is left
+        while channel.receive(_WANTED, 0.0):  # drain the queue
             pass
     measured.add(f"look at a queue with {7 * (count + 1)} hidden messages", 2, receive, requests=looks)
     for channel, mine in zip(channels, clients, strict=True):
@@ -131,7 +132,7 @@ def purge(clients: Clients, stack: StackSpec) -> None:
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--requests", type=int, default=40, help="of each kind and caller")
+    parser.add_argument("--requests", type=int, default=40, help="requests of each kind and caller")
     count = parser.parse_args().requests
     with temporary_stack(StackSettings("fsd-bench", ranks=CALLERS, purge_settle_s=0.0)) as stack:
         assert stack.emulator is not None

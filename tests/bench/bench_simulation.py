@@ -1,7 +1,7 @@
-"""How long a thousand workers x 120 layers take to simulate: ``make bench BENCH=simulation``.
+"""Run time of the simulator for a thousand workers and 120 layers: ``make bench BENCH=simulation``.
 
-The network is the Graph Challenge's of 16,384 neurons. Its cut takes no partitioner: the 16 outputs that hear the same
-inputs stay together, and each worker has one such group, or two. Wanted: within 60 s of one core, over either channel.
+The network is the Graph Challenge's with 16,384 neurons. It is divided without a partitioner: the 16 outputs that have
+the same inputs stay together, and each worker has one or two such groups. Target: 60 s of one core on either channel.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from fsd_inference.forecast.work import rank_work
 from fsd_inference.partitioning import Partition, exchange_plan
 from fsd_inference.simulator import Scenario, simulate
 
-_COPIES = 16  # outputs of the network that hear the same inputs
+_COPIES = 16  # number of outputs with the same inputs
 
 
 def like_outputs_together(neurons: int, layers: int, workers: int) -> Partition:
-    """Cut each layer into runs of whole groups, a group being the outputs that hear the same inputs."""
+    """Partition each layer into contiguous groups of outputs that have the same inputs."""
     groups = neurons // _COPIES
     owners = (np.arange(neurons) % groups * workers // groups).astype(np.int32)
     return Partition(workers, (owners,) * layers)
 
 
 def main() -> None:
-    """Make the plan, then simulate it over each channel."""
+    """Compute the plan, then simulate it over each channel."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--neurons", type=int, default=16_384)
     parser.add_argument("--layers", type=int, default=120)
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=10_000)
-    parser.add_argument("--live", type=float, default=0.03, help="share of the samples that is alive after each layer")
+    parser.add_argument("--live", type=float, default=0.03, help="fraction of samples that are alive after each layer")
     parser.add_argument("--buckets", type=int, default=4)
     options = parser.parse_args()
     console = Console(width=160)

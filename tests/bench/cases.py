@@ -1,4 +1,4 @@
-"""The networks and inputs that the benchmarks of whole runs share."""
+"""Networks and inputs shared by the benchmarks of whole runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONNECTIONS = 32
 
 @dataclass(frozen=True)
 class Case:
-    """A network, a batch, and what to call them."""
+    """A network, a batch of inputs, and a name for both."""
 
     name: str
     network: fsd.Network
@@ -23,7 +23,7 @@ class Case:
 
 
 def graph_challenge_case(layers: int, samples: int) -> Case:
-    """The Graph Challenge's network of 1024 neurons on its own inputs if they are at hand, otherwise on digits."""
+    """Return the Graph Challenge's network of 1024 neurons with its own inputs if available, otherwise with digits."""
     if (ROOT / "graphchallenge" / "inputs_1024.npz").exists():
         x, what = graph_challenge_inputs(1024, samples), "of the Graph Challenge's inputs"
     else:
@@ -33,7 +33,7 @@ def graph_challenge_case(layers: int, samples: int) -> Case:
 
 
 def random_case(layers: int, samples: int) -> Case:
-    """Distinct random rows, biases of both signs, dense random inputs: nothing dies, nothing repeats."""
+    """Return a case of distinct random rows, biases of both signs and dense inputs: no sample dies, no row repeats."""
     network = fsd.random_network([1024] * (layers + 1), CONNECTIONS)
     x = sparse.csr_array(np.random.default_rng(0).standard_normal((samples, 1024), np.float32))
     return Case(f"random, 1024 neurons x {layers} layers, {samples:,} dense random inputs", network, x)

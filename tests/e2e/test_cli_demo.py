@@ -1,4 +1,4 @@
-"""`fsd demo` and `fsd infer` over an emulated AWS, as a newcomer runs them."""
+"""End-to-end tests of `fsd demo` and `fsd infer` over an emulated AWS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Terraform makes, at work: functions under their own roles, and callers with the module's policy alone."""
+"""The Terraform deployment at work: functions under their own roles, and callers with only the module's policy."""
 
 from __future__ import annotations
 

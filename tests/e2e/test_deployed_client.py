@@ -1,4 +1,4 @@
-"""The stack that Terraform makes, as its user meets it, who has the module's caller policy and nothing else."""
+"""The Terraform deployment as seen by a user who has only the module's policy for callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts in examples/ run, and print what is so."""
+"""The scripts in examples/ run and print the documented results."""
 
 from __future__ import annotations
 

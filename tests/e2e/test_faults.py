@@ -1,4 +1,4 @@
-"""Deliberate faults in real runs: a typed error that says where, in time, and nothing is left behind."""
+"""Injected faults in real runs: each ends in time, with a typed error that names its place, and cleans up."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The Lambda handlers under AWS's own runtime client, as functions of an emulated stack.
 
-Each invocation in flight is a process of its own; ranks start each other through the emulator's Invoke API.
+Each concurrent invocation is a separate process; ranks start each other through the emulator's Invoke API.
 """
 
 from __future__ import annotations
@@ -239,13 +239,13 @@ def test_a_rank_that_never_starts(calls: Caller, pushed: Pushed, inputs: sparse.
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "the event is of version 2, and these functions read 1"),
+        ({"version": 2}, "the event has version 2, and these functions read version 1"),
         ({"plan": "0" * 32}, f"plan {'0' * 32} is not on stack"),
         ({"features": 7}, "the plan takes 1024 features a sample, not 7"),
         ({"memory_mb": 640}, "has no workers of 640 MB; it has 512"),
         ({"channel": "queue", "workers": 60}, "has queues for 6 workers, not 60"),
         ({"workers": 40, "branching": 1}, "is 40 levels deep"),
-        ({"workers": 5}, "is of another plan than the run"),
+        ({"workers": 5}, "belongs to another plan than the run"),
     ],
     ids=str,
 )

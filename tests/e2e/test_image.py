@@ -1,6 +1,6 @@
-"""The image that docker/build made answers Lambda's invocations, and holds what it should and nothing else.
+"""The container image of docker/build: it answers Lambda's invocations and contains only the expected files.
 
-`make e2e` builds it and names it in FSD_IMAGE.
+`make e2e` builds the image and sets FSD_IMAGE to its name.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_a_worker_refuses_an_event_of_another_version(container: Container) -> N
     answer = invoke(container, {"version": 999})
     assert answer.kind == "error"
     assert answer.body["errorType"] == "FileFormatError"
-    assert answer.body["errorMessage"].startswith("the event is of version 999, and these functions read ")
+    assert answer.body["errorMessage"].startswith("the event has version 999, and these functions read version ")
 
 
 @pytest.mark.emulator
@@ -80,7 +80,7 @@ def test_a_coordinator_reads_its_stack_and_stores_what_became_of_a_run(container
         clients.close()
     assert answer.kind == "response"
     assert answer.body["state"] == "failed"
-    assert answer.body["error"]["message"].startswith("the event is of version 999, and these functions read ")
+    assert answer.body["error"]["message"].startswith("the event has version 999, and these functions read version ")
     assert stored is not None
     assert json.loads(stored) == answer.body
 

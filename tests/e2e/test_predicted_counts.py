@@ -1,4 +1,4 @@
-"""What is predicted of a run before it, beside what it counts: all that timing has no part in is foreseen exactly."""
+"""Predicted counts of a run, compared with its own: all counts that do not depend on timing are predicted exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that a whole run reports, beside what a proxy in front of the services has counted."""
+"""Request counts in a run's report, compared with those of a proxy in front of the services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs over real processes: every channel gives the serial answer, bit for bit."""
+"""Whole runs over real processes: every channel returns the serial outputs, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions and the command line against functions: push, infer, and what happens when something is killed."""
+"""Sessions and the command line on functions: push, infer, and recovery when a process is killed."""
 
 from __future__ import annotations
 
@@ -372,7 +372,11 @@ def test_each_refusal_is_one_line(commands: Fsd, place: Path, pushed: Path) -> N
     gone = stack.functions.coordinator + "-gone"
     save_stack(replace(stack, functions=replace(stack.functions, coordinator=gone)), place / "gone.json")
     for flags, code, message in (
-        ([*infer, "--stack", "old.json"], 2, "old.json: 'version' is 1, and this program reads 2: make the stack anew"),
+        (
+            [*infer, "--stack", "old.json"],
+            2,
+            "old.json: 'version' is 1, and this program reads 2: create the stack again",
+        ),
         ([*infer, "--stack", "other.json"], 2, "other.json: 'format' is missing"),
         ([*infer, "--stack", "."], 2, "cannot read .: Is a directory"),
         ([*infer, "--memory", "640"], 2, "has no workers of 640 MB; it has 512, 1769, 2048"),

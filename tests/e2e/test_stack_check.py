@@ -1,4 +1,4 @@
-"""`fsd stack check` and `fsd runs` on a stack with functions: what they find, say, and leave alone."""
+"""`fsd stack check` and `fsd runs` on a stack with functions: what they find, print and must not change."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_stack_in_order(commands: Fsd, stack: StackSpec, clients: Clients) -> 
     assert said.code == 0, said
     assert f"{stack.name} is ready" in said.stdout
     for line in (
-        "ok       lane 1: each of 3 queues gets what is for it, and nothing else",
+        "ok       lane 1: each of 3 queues receives its own messages and no others",
         "ok       concurrency: the largest run has P = ",
         " (over queues: 3)",
         "ok       invocation: the coordinator may be invoked",
@@ -110,14 +110,14 @@ def test_what_is_wrong_with_functions(commands: Fsd, stack: StackSpec, clients: 
         settle(clients, worker)
     (text,) = found.pop(f"function {stack.name}-worker-512")
     assert "it has 640 MB, not 512" in text
-    assert f"its time limit is 7 s, not {limit}" in text
+    assert f"its timeout is 7 s, not {limit}" in text
     assert "its FSD_STACK_BUCKET is 'x'" in text
     assert not found
     gone = replace(stack.functions, coordinator=stack.functions.coordinator + "-gone")
     save_stack(replace(stack, functions=gone), Path("gone.json"))
     found = findings(commands, "gone.json")
     assert "404 ResourceNotFoundException" in found[f"function {stack.name}-coordinator-gone"][0]
-    assert "has another 'functions' than this file" in found["description"][0]
+    assert "has a different 'functions' than this file" in found["description"][0]
     assert "invocation" in found
 
 
@@ -133,15 +133,18 @@ def test_other_code(commands: Fsd, stack: StackSpec, clients: Clients) -> None:
     finally:
         clients.functions.update_function_code(FunctionName=function, ZipFile=code)
         settle(clients, function)
-    assert f"{function.rpartition(':')[2]} has other code than {coordinator.rpartition(':')[2]}" in found["code"][0]
+    assert f"{function.rpartition(':')[2]} has different code than {coordinator.rpartition(':')[2]}" in found["code"][0]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"FilterPolicy": '{"to": ["7", "all"]}'}, "misses 1 of 2 messages"),
-        ({"FilterPolicy": '{"to": ["0", "1", "2", "all"]}'}, "gets what is for others"),
-        ({"RawMessageDelivery": "false"}, "gets messages wrapped in JSON: its subscription needs RawMessageDelivery"),
+        ({"FilterPolicy": '{"to": ["0", "1", "2", "all"]}'}, "receives messages for others"),
+        (
+            {"RawMessageDelivery": "false"},
+            "receives messages wrapped in JSON: its subscription needs RawMessageDelivery",
+        ),
     ],
     ids=["nothing", "everything", "wrapped"],
 )
@@ -194,7 +197,7 @@ def test_what_is_not_allowed_is_named(commands: Fsd, stack: StackSpec, place: Pa
     text = json.dumps(found)
     for action in ("lambda:GetFunctionConfiguration", "lambda:InvokeFunction", "lambda:GetAccountSettings"):
         assert f"the caller's policy must allow {action}" in text
-    assert "grant s3:ListBucket (S3 answers 403 instead of 404 for absent keys otherwise)" in found["bucket of runs"][0]
+    assert "grant s3:ListBucket (S3 answers 403 instead of 404 for absent keys otherwise)" in found["run bucket"][0]
     assert "must allow s3:ListBucket" in found["resources"][0]
 
 
@@ -208,7 +211,7 @@ def test_a_lane_in_use_is_left_alone(commands: Fsd, stack: StackSpec, clients: C
     said = commands("stack", "check", "stack.json", "--json")
     assert said.code == 0
     lane = next(finding for finding in said.json()["findings"] if finding["what"] == "lane 0")
-    assert f"in use, and so not probed (no lane is free after 5 s: lane 0 is held by run {'a' * 32}" in lane["text"]
+    assert f"in use, therefore not probed (no lane is free after 5 s: lane 0 is held by run {'a' * 32}" in lane["text"]
     assert clients.sqs.receive_message(QueueUrl=url)["Messages"][0]["Body"] == "a run's own"
     shown = commands("runs", "list", "--stack", "stack.json", "--json").json()["lanes"]
     assert [(lane["state"], lane["expired"]) for lane in shown if lane["lane"] == 0] == [("held", False)]
@@ -248,7 +251,7 @@ def test_runs_are_listed_shown_and_cleaned(commands: Fsd, stack: StackSpec, clie
     assert (shown["run"], len(shown["ranks"]), shown["memory_mb"]) == (newest, P, 512)
     assert shown["usage"]["requests"]["lambda.invoke"] == P
     assert "3 ranks reported" in commands("runs", "show", newest, "--stack", "stack.json").stdout
-    for run, message in (("f" * 32, "there is no status of run"), ("", "runs begin with ''; give more digits")):
+    for run, message in (("f" * 32, "the stack has no status of run"), ("", "runs begin with ''; give more digits")):
         said = commands("runs", "show", run, "--stack", "stack.json")
         assert said.code == 2
         assert message in said.error()
@@ -264,6 +267,6 @@ def test_runs_are_listed_shown_and_cleaned(commands: Fsd, stack: StackSpec, clie
     assert (set(named["runs"]), named["objects"]) == ({going_on, orphan, local}, 3)
     assert not {info.key for info in store.list("") if not info.key.startswith("lane")}
     said = commands("runs", "clean", "d" * 32, "--stack", "stack.json")
-    assert (said.code, "there is nothing of run" in said.error()) == (2, True)
+    assert (said.code, "the stack has no objects of run" in said.error()) == (2, True)
     for opened in (*runs, networks):
         opened.close()

@@ -1,6 +1,6 @@
-"""`fsd package zip` with its real libraries: a function that runs here, and the right wheels for other targets.
+"""`fsd package zip` with its real libraries: a function that runs on this machine, and the wheels for other targets.
 
-`make e2e` asks for it, since it downloads what is locked.
+It downloads the locked libraries, so it runs only under `make e2e`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_a_zip_answers_an_invocation_with_nothing_else_installed(fsd: Fsd, tmp_p
             )
             assert program[0] == "-m" or done.returncode == 0, done.stderr
     (answer,) = api.answers
-    assert answer.body["errorMessage"].startswith("the event is of version 999")
+    assert answer.body["errorMessage"].startswith("the event has version 999")
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])

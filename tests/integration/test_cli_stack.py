@@ -1,4 +1,4 @@
-"""`fsd stack` with a real emulator that outlives the command."""
+"""`fsd stack` with a real emulator process that outlives the command."""
 
 from __future__ import annotations
 

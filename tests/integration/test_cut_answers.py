@@ -1,4 +1,4 @@
-"""Answers that end early, at each byte: taken for what they are, and asked for again, by every client."""
+"""Responses truncated at any byte: every client detects them and retries."""
 
 from __future__ import annotations
 

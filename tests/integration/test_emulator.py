@@ -1,4 +1,4 @@
-"""The emulator that a session starts: what it gets of the environment, and what is said when it does not start."""
+"""The emulator process that a session starts: its environment, and the errors if it does not start."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_an_emulator_that_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(emulator, "_TIED", "slow")
     monkeypatch.setattr(emulator, "_USUAL_S", 0.1)
     told: list[str] = []
-    with pytest.raises(StackError, match=r"did not come up within 2 s: still at it"):
+    with pytest.raises(StackError, match=r"did not start within 2 s: still at it"):
         start_emulator(tied=True, timeout_s=2.0, on_wait=told.append)
-    assert told == ["the emulated AWS (ministack) has not come up yet; 2 s at most"]
+    assert told == ["the emulated AWS (ministack) has not started yet; waiting up to 2 s"]
 
 
 def test_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,5 +79,5 @@ def test_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError("ps")
 
     monkeypatch.setattr(subprocess, "run", none)
-    with pytest.raises(StackError, match=f"cannot be told whether process {info.pid} is the emulator"):
+    with pytest.raises(StackError, match=f"cannot be determined whether process {info.pid} is the emulator"):
         stop_emulator(info)

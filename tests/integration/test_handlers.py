@@ -1,4 +1,4 @@
-"""The handlers called in this process: what they leave behind, and what they keep for the next run."""
+"""The Lambda handlers called in this process: what they leave behind, and what they cache for the next run."""
 
 from __future__ import annotations
 
@@ -170,4 +170,4 @@ def test_functions_that_are_missing_are_told_in_the_status(calls: Caller, inputs
 def test_an_event_that_names_no_run_is_refused(calls: Caller) -> None:
     answer = coordinator.handle({"version": 7, "run": "../x"}, Context())
     assert answer["state"] == "failed"
-    assert "of version 7" in answer["error"]["message"]
+    assert "has version 7" in answer["error"]["message"]

@@ -1,4 +1,4 @@
-"""The object channel over S3: its counts beside the proxy's, its reads, and what faults become."""
+"""The object channel over S3: its request counts compared with the proxy's, its reads, and its errors under faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What obstore reads from the environment does not change a store's requests: its caller decides."""
+"""Environment variables that obstore reads do not change a store's requests; only its caller's settings count."""
 
 from __future__ import annotations
 

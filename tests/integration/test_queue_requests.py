@@ -1,4 +1,4 @@
-"""The queue channel's counts beside the proxy's, with and without faults; what each fault becomes."""
+"""The queue channel: request counts compared with the proxy's, with and without faults, and the resulting errors."""
 
 from __future__ import annotations
 

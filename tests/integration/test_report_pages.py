@@ -1,4 +1,4 @@
-"""Report pages in a real browser: drawn, dark and light, without a word on the console."""
+"""Report pages in a real browser: rendered in dark and light mode without console messages."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_replicas_are_called_so_beside_what_was_foreseen(tmp_path: Path) -> None
     assert rendered.console == []
     assert "|replica 0: load; at 0.300 s, 500.0 ms<" in rendered.dom
     assert "<h2>Cost and counts: predicted against metered</h2>" in rendered.dom
-    assert "Who sends how much" not in rendered.dom
+    assert "Bytes sent between ranks" not in rendered.dom
 
 
 @pytest.mark.parametrize(("dark", "background"), [(False, b"\xf5\xf6\xf8"), (True, b"\x0e\x12\x16")])

@@ -1,4 +1,4 @@
-"""The S3 store's counts beside the proxy's, with and without faults; what each fault becomes."""
+"""The S3 store: its request counts compared with the proxy's, with and without faults, and the resulting errors."""
 
 from __future__ import annotations
 

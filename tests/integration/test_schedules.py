@@ -1,4 +1,4 @@
-"""State machines under virtual time: any network, plan, order and fault ends in the serial answer or a typed error."""
+"""State machines under virtual time: any network, plan, order and fault gives the serial outputs or a typed error."""
 
 from __future__ import annotations
 

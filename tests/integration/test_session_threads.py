@@ -1,4 +1,4 @@
-"""One session, several threads; and a caller who goes to another folder."""
+"""One session used by several threads, and by a caller that changes its working directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stack on the emulator: made, used, described, looked after, and deleted again."""
+"""The life cycle of a stack on the emulator: created, used, described, checked and deleted."""
 
 from __future__ import annotations
 
@@ -97,10 +97,12 @@ def test_a_stack_that_is_not_as_described(clients: Clients) -> None:
     meter = UsageMeter()
     check_stack(clients, stack, meter=meter)
     assert meter.snapshot().requests == {"s3.manage": 2, "sns.manage": 2, "sqs.manage": 6}
-    with pytest.raises(StackError, match=r"6 of 10 resources\): .*VisibilityTimeout of 1200 s"):
+    with pytest.raises(StackError, match=r"6 of 10 resources\): .*VisibilityTimeout of queue .* is 1200 s"):
         check_stack(clients, replace(stack, longest_run_s=5000.0))
     clients.sqs.delete_queue(QueueUrl=stack.lanes[1].queue_urls[2])
-    with pytest.raises(StackError, match=r"1 of 10 resources\): cannot find queue http.*-lane1-rank2: .*make it anew"):
+    with pytest.raises(
+        StackError, match=r"1 of 10 resources\): cannot find queue http.*-lane1-rank2: .*create it again"
+    ):
         check_stack(clients, stack)
     with pytest.raises(StackError, match=r"cannot find bucket none"):
         check_stack(clients, replace(stack, network_bucket="none"))
@@ -297,7 +299,7 @@ def test_credentials_that_expire_are_asked_for_again(monkeypatch: pytest.MonkeyP
     assert source() == source() == Credentials("key", "s", "t")
     assert (tmp_path / "asked").read_text().count("x") > before  # within 10 minutes of their end they are renewed
     monkeypatch.setenv("AWS_PROFILE", "other")
-    with pytest.raises(SettingError, match=r"profile \(other\) could not be found: set AWS_PROFILE to one"):
+    with pytest.raises(SettingError, match=r"profile \(other\) could not be found: set AWS_PROFILE to a profile"):
         Clients("http://127.0.0.1:1")
 
 

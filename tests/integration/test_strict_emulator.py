@@ -1,4 +1,4 @@
-"""An emulator that speaks TLS alone and enforces IAM; and stores that trust who the AWS SDKs are told to trust."""
+"""An emulator that accepts only TLS and enforces IAM, and stores that trust the same certificates as the AWS SDKs."""
 
 from __future__ import annotations
 

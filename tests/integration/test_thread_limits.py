@@ -1,4 +1,4 @@
-"""Machines that refuse another thread or process: every run ends soon, and says which limit was reached."""
+"""Machines that refuse another thread or process: every run ends soon with an error that names the limit."""
 
 from __future__ import annotations
 

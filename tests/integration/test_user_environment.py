@@ -1,4 +1,4 @@
-"""Runs in the environments that people have: proxies, AWS configurations, variables and files that mean others."""
+"""Runs in realistic user environments: proxies, AWS configurations, unrelated variables and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The AWS configuration of whoever runs the tests, put aside where a test needs one of its own."""
+"""Isolation of tests from the AWS configuration of the user who runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def no_aws_configuration() -> Iterator[pytest.MonkeyPatch]:
-    """Take away all AWS_* variables, and the user's files, for the length of a block."""
+    """Remove all AWS_* variables and hide the user's configuration files during a `with` block."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)

@@ -1,4 +1,4 @@
-"""A small batch, and what every reader of inputs must give."""
+"""A small batch of inputs, and the check that a reader of inputs returned it in canonical form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian's Chromium, headless: what a page becomes, what it looks like, and what it complains of."""
+"""Rendering of pages in Debian's headless Chromium: the DOM, a screenshot, and the console messages."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _CONSOLE = re.compile(r":CONSOLE[:(].*")
 
 @dataclass(frozen=True)
 class Rendered:
-    """The document after its script ran, and the lines that the console got."""
+    """A page's DOM after its script ran, and the messages on the browser's console."""
 
     dom: str
     console: list[str]
 
 
 def render(page: Path, *, width: int = 1240, height: int = 1400, dark: bool = False) -> Rendered:
-    """Open a page without showing it."""
+    """Load a page in a headless browser; return its DOM and console messages."""
     done = _chromium(page, width, height, dark, ["--dump-dom"])
     return Rendered(done.stdout, _CONSOLE.findall(done.stderr))
 
 
 def screenshot(page: Path, image: Path, *, width: int = 1240, height: int = 1400, dark: bool = False) -> list[str]:
-    """Take a picture of a page as a PNG file, and return the lines that the console got."""
+    """Save a screenshot of a page as a PNG file, and return the console messages."""
     done = _chromium(page, width, height, dark, [f"--screenshot={image}"])
     return _CONSOLE.findall(done.stderr)
 
@@ -56,7 +56,7 @@ def _chromium(
         pytest.skip("no chromium: install Debian's package chromium to see the report pages rendered")
     with tempfile.TemporaryDirectory(prefix="fsd-chromium-") as profile:
         command = [program, *_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", *flags]
-        # Blink's names for the scheme that a system prefers: 0 is dark, 1 is light.
+        # Blink's values of preferredColorScheme: 0 is dark, 1 is light.
         command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", page.resolve().as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

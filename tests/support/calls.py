@@ -1,4 +1,4 @@
-"""Runs on a functions stack as any program could ask for them: with events and objects alone, without a session."""
+"""A minimal client of a stack with functions, which starts runs with events and objects, without a session."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from fsd_inference.store.base import Store
 from fsd_inference.usage import UsageMeter
 
 PATIENT = Clocks(start_s=220.0, stall_s=220.0, run_s=220.0)
-"""For tests that are not about clocks: a dozen cold starts, one after the other, on a machine with other work."""
+"""Generous timeouts for tests of other things: a dozen cold starts in sequence on a busy machine."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """A network that is on the stack, cut."""
+    """A partitioned network that was uploaded to the stack."""
 
     manifest: Manifest
     partition: Partition
@@ -47,7 +47,7 @@ class Pushed:
 
 
 class Caller:
-    """Asks the coordinator of a stack for runs."""
+    """A client that invokes the coordinator of a stack."""
 
     def __init__(self, stack: StackSpec) -> None:
         self.stack = stack
@@ -65,7 +65,7 @@ class Caller:
         return pushed
 
     def event(self, pushed: Pushed, x: sparse.csr_array, channel: str, memory_mb: int, **settings: Any) -> RunEvent:
-        """Store the inputs of a run and return its event."""
+        """Upload the inputs of a run, and return the event that starts it."""
         run = RunSettings(workers=pushed.manifest.workers, **{"clocks": PATIENT, **settings})
         spec = RunSpec(uuid4().hex, 0, pushed.plan, x.shape[0], x.shape[1], 0.0, run)
         self.store.put(spec.input_key, encode_input(x, micro_batch_sizes(x.shape[0], run.micro_batches)))
@@ -100,7 +100,7 @@ class Caller:
         return value
 
     def outputs(self, pushed: Pushed, event: RunEvent, status: RunStatus) -> sparse.csr_array:
-        """Put the results together, as docs/events.md says."""
+        """Combine the results of the ranks, as described in docs/events.md."""
         spec, manifest = event.spec, pushed.manifest
         found = status.results or [self.store.get(spec.result_key(rank)) for rank in range(manifest.workers)]
         sizes = micro_batch_sizes(spec.samples, spec.settings.micro_batches)

@@ -1,4 +1,4 @@
-"""Runs `fsd` in this process and keeps what it says."""
+"""Runs of the `fsd` program in this process, with captured output."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fsd_inference.cli.main import run
 
 @dataclass(frozen=True)
 class Said:
-    """What a command printed, and how it ended."""
+    """The exit code and the output of a command."""
 
     code: int
     stdout: str
     stderr: str
 
     def json(self) -> dict[str, Any]:
-        """Return the one JSON object that stdout must be."""
+        """Return the JSON object on stdout; assert that stdout is one line."""
         value = json.loads(self.stdout)
         assert isinstance(value, dict)
         assert self.stdout.count("\n") == 1
         return value
 
     def error(self) -> str:
-        """Return the one line that stderr must be."""
+        """Return the error message; assert that stderr is one error line."""
         assert self.stderr.startswith("error: "), self.stderr
         assert self.stderr.count("\n") == 1, self.stderr
         return self.stderr.removeprefix("error: ").rstrip("\n")
@@ -49,5 +49,5 @@ def fsd_in(capsys: pytest.CaptureFixture[str]) -> Fsd:
 
 
 def entries(folder: Path) -> set[str]:
-    """Return the names of everything in a folder, hidden things included."""
+    """Return the names of all entries of a folder, including hidden ones."""
     return {entry.name for entry in folder.iterdir()}

@@ -1,10 +1,10 @@
-"""The stack that Terraform makes, on an emulator that enforces IAM and speaks TLS alone; and who acts on it.
+"""A stack deployed by Terraform on an emulator that enforces IAM and accepts only TLS, with clients of its parties.
 
     with deployed_stack(folder) as deployed:
-        deployed.client("worker", "sqs").purge_queue(QueueUrl=url)  # refused
+        deployed.client("worker", "sqs").purge_queue(QueueUrl=url)  # access denied
 
-Parties are the account's root (``admin``), a user with the module's policy for callers alone (``caller``), and the
-functions' roles (``coordinator``, ``worker``), whose credentials are those of the functions' own processes.
+Parties are the account's root user (``admin``), a user with only the module's policy for callers (``caller``), and the
+functions' roles (``coordinator``, ``worker``), whose credentials are read from the functions' own processes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.support.terraform import Deployment, needs_terraform
 
 LANES, RANKS, MEMORY_MB = 2, 6, 512
 
-# In AWS the right to send one message is that to send many. The emulator asks for actions that AWS does not know.
+# In AWS the permission to send one message covers batches. The emulator checks actions that AWS does not have.
 EMULATED_ACTIONS = {
     "sns:Publish": "sns:PublishBatch",
     "sqs:SendMessage": "sqs:SendMessageBatch",
@@ -43,14 +43,14 @@ _EXTRA = "emulator"
 
 @dataclass(frozen=True)
 class Deployed:
-    """A stack, and its parties.
+    """A deployed stack and its parties.
 
     Attributes
     ----------
     stack : StackSpec
-        As the module's output describes it.
+        Description of the stack, from the module's output.
     outputs : dict
-        All outputs of the module.
+        All outputs of the module, by name.
     """
 
     stack: StackSpec
@@ -59,7 +59,7 @@ class Deployed:
     _clients: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def client(self, party: str, service: str) -> Any:
-        """Return a client of a service for one of the parties."""
+        """Return a boto3 client of a service with the credentials of a party."""
         if (party, service) not in self._clients:
             keys = self._keys[party] if party in self._keys else self._function_keys(party)
             session = boto3.Session(
@@ -71,15 +71,15 @@ class Deployed:
         return self._clients[party, service]
 
     def function(self, party: str) -> str:
-        """Return the name of the coordinator's or the workers' function."""
+        """Return the name of the coordinator or worker function."""
         return f"{self.stack.name}-coordinator" if party == "coordinator" else f"{self.stack.name}-worker-{MEMORY_MB}"
 
     def processes(self, party: str) -> set[int]:
-        """Return the processes that the emulator keeps for the coordinator or the workers."""
+        """Return the ids of the processes that the emulator runs for the coordinator or worker function."""
         return processes_of(self.function(party))
 
     def make_user(self, name: str, policy_arn: str | None = None) -> Credentials:
-        """Make a user who may do what a managed policy says, or nothing: another party."""
+        """Create a user with a managed policy, or without permissions, as an additional party."""
         iam = self.client("admin", "iam")
         iam.create_user(UserName=name)
         if policy_arn is not None:
@@ -89,12 +89,12 @@ class Deployed:
         return self._keys[name]
 
     def make_forger(self, name: str, party: str) -> None:
-        """Make one who knows the key of a party, and not its secret: another party."""
+        """Add a party that knows the access key id of another party, but not its secret key."""
         self._keys[name] = replace(self._keys[party], secret_access_key="guessed")
 
     @contextmanager
     def without_batches(self, role: str) -> Iterator[None]:
-        """Take from a role, for the length of a `with` block, what `EMULATED_ACTIONS` gave it."""
+        """Remove the permissions of `EMULATED_ACTIONS` from a role during a `with` block."""
         iam, name = self.client("admin", "iam"), f"{self.stack.name}-{role}"
         policy = iam.get_role_policy(RoleName=name, PolicyName=_EXTRA)["PolicyDocument"]
         iam.delete_role_policy(RoleName=name, PolicyName=_EXTRA)
@@ -115,7 +115,7 @@ class Deployed:
 
 @contextmanager
 def deployed_stack(folder: Path) -> Iterator[Deployed]:
-    """Apply the module; meanwhile this process's own clients are the caller's and trust the emulator's certificate."""
+    """Deploy the module; meanwhile this process has the caller's credentials and trusts the emulator's certificate."""
     needs_terraform()
     emulator = start_emulator(tied=True, strict=True)
     try:
@@ -143,11 +143,11 @@ def deployed_stack(folder: Path) -> Iterator[Deployed]:
             patch.setenv("AWS_SECRET_ACCESS_KEY", keys.secret_access_key)
             yield deployed
     finally:
-        stop_emulator(emulator)  # and with it all that Terraform made; that it can be destroyed is tested elsewhere
+        stop_emulator(emulator)  # which discards all resources; other tests check `terraform destroy`
 
 
 def _grant_what_only_the_emulator_asks_for(deployed: Deployed) -> None:
-    """Let each party do here what the module lets it do on AWS."""
+    """Grant each party the emulator's equivalents of its permissions on AWS."""
     iam = deployed.client("admin", "iam")
     for role in ("coordinator", "worker"):
         name = f"{deployed.stack.name}-{role}"
@@ -164,7 +164,7 @@ def _emulated(granted: dict[str, Any]) -> str:
     for statement in granted["Statement"]:
         actions = [EMULATED_ACTIONS[action] for action in statement["Action"] if action in EMULATED_ACTIONS]
         resources = statement["Resource"]
-        if statement["Sid"] == "Logs":  # AWS names a log group with ":*" at its end here, the emulator without
+        if statement["Sid"] == "Logs":  # AWS needs ":*" after the ARN of a log group, the emulator expects none
             actions, resources = statement["Action"], [arn.removesuffix(":*") for arn in resources]
         if actions:
             statements.append({"Effect": "Allow", "Action": actions, "Resource": resources})

@@ -1,4 +1,4 @@
-"""Frames and requests told slowly, frame by frame: the oracle of `fsd_inference.forecast.frames`."""
+"""Frames and requests computed one by one: the test oracle of `fsd_inference.forecast.frames`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from fsd_inference.limits import BATCH_ENTRIES, FRAME_HEADER_BYTES, NEIGHBOUR_BY
 from fsd_inference.packing import first_fit
 from fsd_inference.partitioning.plan import ExchangePlan
 
-_INDEX_BYTES, _ENTRY_BYTES, _TARGET_BYTES = 16, 12, 4  # of an object of frames (channels/parts.py)
+_INDEX_BYTES, _ENTRY_BYTES, _TARGET_BYTES = 16, 12, 4  # sizes in the index of an object of frames (channels/parts.py)
 
 
 class FrameSize(NamedTuple):
-    """A frame: its target ranks, and its bytes with the header; a plan has many."""
+    """The target ranks of a frame, and its size in bytes including the header."""
 
     targets: tuple[int, ...]
     size: float
 
     @property
     def text_size(self) -> float:
-        """Bytes in base64, as SNS and SQS carry it."""
+        """Size in bytes after base64 encoding, as sent over SNS and SQS."""
         return math.ceil(self.size * 4 / 3)
 
 
 @dataclass(frozen=True, slots=True)
 class StepFrames:
-    """What one rank sends after one layer of one micro-batch."""
+    """The frames that one rank sends after one layer of one micro-batch."""
 
     layer: int
     micro_batch: int
@@ -40,7 +40,7 @@ class StepFrames:
 
 
 def cut_frames(targets: tuple[int, ...], payload: float, frame_bytes: int) -> list[FrameSize]:
-    """Return the frames that carry `payload` bytes, none longer than `frame_bytes`, its header included."""
+    """Split `payload` bytes into frames of at most `frame_bytes` bytes, including headers."""
     header = FRAME_HEADER_BYTES + 2 * len(targets)
     room = frame_bytes - header
     whole, rest = divmod(payload, room)
@@ -49,7 +49,7 @@ def cut_frames(targets: tuple[int, ...], payload: float, frame_bytes: int) -> li
 
 
 def step_frames(plan: ExchangePlan, payloads: Payloads, frame_bytes: int) -> Iterator[StepFrames]:
-    """Yield what each rank sends, step by step."""
+    """Yield the frames that each rank sends in each step."""
     for layer, sizes in enumerate(payloads.exchanges):
         for micro_batch, of_edges in enumerate(sizes.T.tolist()):
             of_source: defaultdict[int, list[FrameSize]] = defaultdict(list)
@@ -60,7 +60,7 @@ def step_frames(plan: ExchangePlan, payloads: Payloads, frame_bytes: int) -> Ite
 
 
 def publish_batches(frames: Iterable[FrameSize], limits: ChannelLimits) -> list[list[float]]:
-    """Return the message sizes of each PublishBatch that a send makes: a topic's apart, packed as the channel packs."""
+    """Return the message sizes of each PublishBatch of a send, packed by topic as the channel does."""
     topics: defaultdict[int, list[float]] = defaultdict(list)
     for frame in frames:
         text = frame.text_size
@@ -70,7 +70,7 @@ def publish_batches(frames: Iterable[FrameSize], limits: ChannelLimits) -> list[
 
 
 def _topics(targets: tuple[int, ...], ranks_a_topic: int) -> tuple[tuple[int, int], ...]:
-    """Return the topics by which a frame goes, each with the bytes of the attribute that names its targets there."""
+    """Return the topics of a frame, each with the size in bytes of the attribute that names its targets."""
     by_topic: defaultdict[int, list[int]] = defaultdict(list)
     for target in targets:
         by_topic[target // ranks_a_topic].append(target)
@@ -78,7 +78,7 @@ def _topics(targets: tuple[int, ...], ranks_a_topic: int) -> tuple[tuple[int, in
 
 
 def _attribute_bytes(targets: Sequence[int]) -> int:
-    """Bytes of the attribute `to`: its name, its type, and its value, a JSON list of strings."""
+    """Return the size in bytes of the attribute `to`: its name, its type, and its value, a JSON list of strings."""
     return len("to") + len("String.Array") + sum(len(str(target)) + len('"", ') for target in targets)
 
 
@@ -91,11 +91,11 @@ def _batches(messages: Iterable[float], batch_bytes: int) -> list[list[float]]:
 
 
 def extra_reads(frames: Sequence[FrameSize], target: int, first_bytes: int) -> int:
-    """Return the reads of an object of `frames` that `target` needs beyond the first one."""
+    """Return the number of reads after the first one with which `target` gets its part of an object of `frames`."""
     start = _INDEX_BYTES + sum(_ENTRY_BYTES + _TARGET_BYTES * len(frame.targets) for frame in frames)
     reads = int(start > first_bytes)
     read_until = max(float(first_bytes), start)
-    end = -math.inf  # of the range that is being joined
+    end = -math.inf  # end of the current byte range
     position = float(start)
     for frame in frames:
         begin, position = max(position, read_until), position + frame.size

@@ -1,4 +1,4 @@
-"""A stack with functions on an emulator, made with boto3: quick, and without Terraform."""
+"""A stack with functions on an emulator, created with boto3, which is faster than Terraform."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def functions_stack(
     timeout_s: int = 120,
     runtime: str = "provided.al2023",
 ) -> Iterator[StackSpec]:
-    """Make a stack with a coordinator and workers; its description is `folder`/stack.json."""
+    """Create a stack with coordinator and worker functions, described in `folder`/stack.json, for a `with` block."""
     emulator = start_emulator(tied=True)
     try:
         stack = bring_up(
@@ -47,7 +47,7 @@ def functions_stack(
 
 
 def add_functions(stack: StackSpec, memory_mb: tuple[int, ...], timeout_s: int, runtime: str) -> StackSpec:
-    """Add a coordinator, a worker function a memory size, and their on-failure destination."""
+    """Create a coordinator, a worker function for each memory size (MB), and their on-failure destination."""
     session = boto3.Session("test", "test", region_name=stack.region)
     sqs = session.client("sqs", endpoint_url=stack.endpoint_url)
     functions = session.client("lambda", endpoint_url=stack.endpoint_url)
@@ -92,7 +92,7 @@ def add_functions(stack: StackSpec, memory_mb: tuple[int, ...], timeout_s: int, 
 
 
 def deployed_code(folder: Path) -> str:
-    """Return the digest of the functions' code."""
+    """Return the digest of the functions' code, computed from the unpacked zip."""
     code_zip(folder / "code.zip")
     with ZipFile(folder / "code.zip") as archive:
         archive.extractall(folder / "code")

@@ -1,4 +1,4 @@
-"""A function's zip with our code alone; its bootstrap runs an interpreter that has the libraries already."""
+"""A function's zip with only our code: its bootstrap runs an interpreter that has the libraries installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from fsd_inference.aws.package import Target, ZipFacts, add_our_package, write_zip
 from fsd_inference.aws.package.prune import prune
 
-# What the image's ENTRYPOINT does. The emulator tells where it unpacked the zip; awslambdaric looks for handlers there.
+# Same as the image's ENTRYPOINT. The emulator unpacks the zip into LAMBDA_TASK_ROOT; handlers are imported from there.
 BOOTSTRAP = """#!/bin/sh
 cd "$LAMBDA_TASK_ROOT" || exit 1
 PYTHONPATH="$LAMBDA_TASK_ROOT" exec "{python}" -m awslambdaric "$_HANDLER"
@@ -18,13 +18,13 @@ PYTHONPATH="$LAMBDA_TASK_ROOT" exec "{python}" -m awslambdaric "$_HANDLER"
 
 
 def here() -> Target:
-    """Return the target that this machine and interpreter are."""
+    """Return the target of this machine and interpreter."""
     arch = "arm64" if platform.machine() == "aarch64" else "x86_64"
     return Target(arch, f"{sys.version_info.major}.{sys.version_info.minor}")
 
 
 def code_zip(output: Path, *, python: str = sys.executable) -> ZipFacts:
-    """Write a zip for runtime ``provided.al2023`` (handler: the function's) that runs our code with `python`."""
+    """Write a zip for runtime ``provided.al2023`` that runs the function's handler with the interpreter `python`."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         add_our_package(directory, here())

@@ -1,4 +1,4 @@
-"""A lane of topics and queues on the emulator, as the queue channel wants it."""
+"""A lane (topics, queues and subscriptions) on the emulator, for the queue channel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Lane:
 
     @classmethod
     def make(cls, clients: Clients, workers: int, ranks: Iterable[int] | None = None) -> Lane:
-        """Make the topics of all ranks and the queues of `ranks`."""
+        """Create the topics of all ranks, and the subscribed queues of `ranks` (default: all)."""
         name = f"lane-{next(_numbers)}"
         blocks = range((workers - 1) // RANKS_PER_TOPIC + 1)
         topics = [clients.sns.create_topic(Name=f"{name}-{block}")["TopicArn"] for block in blocks]

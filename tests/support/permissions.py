@@ -1,6 +1,7 @@
-"""What the parties of a stack may do and may not: one request a line.
+"""The permissions of a stack's parties: lists of requests that must be permitted, and that must be denied.
 
-Arguments name the stack's own things and another stack's in braces, as `names_of` does: ``{queue}``, ``{other_queue}``.
+Placeholders in arguments name resources of this stack and of another one, as in `names_of`: ``{queue}``,
+``{other_queue}``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 from tests.support.deployed import MEMORY_MB, Deployed
 
 DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "403"}
-"""What the services call a refusal."""
+"""Error codes with which the services deny access."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,14 @@ class Request:
 
     Attributes
     ----------
+    party : str
+        Name of the party; see `tests.support.deployed`.
+    service, operation : str
+        Service, and method of its boto3 client.
+    arguments : dict
+        Arguments of the method, with placeholders.
     answer : str
-        The error code that it is answered with for want of what it names, though it is permitted; none if empty.
+        Error code of a permitted request that fails because the resource does not exist; empty for success.
     """
 
     party: str
@@ -35,17 +42,17 @@ class Request:
         return f"{self.party} {self.service}.{self.operation} {values}"[:90]
 
     def send(self, deployed: Deployed, names: dict[str, str]) -> Any:
-        """Send it with the party's credentials."""
+        """Send the request with the party's credentials."""
         client = deployed.client(self.party, self.service)
         return getattr(client, self.operation)(**{key: _filled(value, names) for key, value in self.arguments.items()})
 
 
 def names_of(deployed: Deployed) -> dict[str, str]:
-    """Return what the arguments' names stand for, and make what they name of another stack."""
+    """Return the values of the placeholders, and create the resources of the other stack."""
     stack = deployed.stack
     assert stack.functions is not None
     lane = stack.lanes[0]
-    other = f"{stack.name}-b"  # as like this one's name as can be
+    other = f"{stack.name}-b"  # has this stack's name as a prefix
     names = {
         "stack": stack.name,
         "runs": stack.run_buckets[0],
@@ -153,7 +160,7 @@ PERMITTED: list[Request] = [
 ]
 
 _REFUSED_TO_ALL: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    # what is another stack's
+    # resources of another stack
     ("s3", "get_object", {"Bucket": "{other_runs}", "Key": "x"}),
     ("s3", "put_object", {"Bucket": "{other_runs}", "Key": "x", "Body": b""}),
     ("s3", "list_objects_v2", {"Bucket": "{other_runs}"}),
@@ -162,7 +169,7 @@ _REFUSED_TO_ALL: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("sns", "publish", {"TopicArn": "{other_topic}", "Message": "x"}),
     ("lambda", "invoke", {"FunctionName": "{other_worker}", **_EVENT}),
     ("lambda", "invoke", {"FunctionName": "{other_coordinator}", **_EVENT}),
-    # what is the administrator's
+    # operations reserved for the administrator
     ("s3", "delete_bucket", {"Bucket": "{runs}"}),
     ("s3", "delete_bucket", {"Bucket": "{networks}"}),
     ("s3", "put_bucket_policy", {"Bucket": "{runs}", "Policy": _TRUST_ALL}),
@@ -183,7 +190,7 @@ _REFUSED_TO_ALL: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("lambda", "update_function_code", {"FunctionName": "{worker}", **_CODE}),
     ("lambda", "update_function_code", {"FunctionName": "{coordinator}", **_CODE}),
     ("lambda", "update_function_configuration", {"FunctionName": "{worker}", "Timeout": 1}),
-    ("lambda", "get_function", {"FunctionName": "{worker}"}),  # it tells where the code can be had
+    ("lambda", "get_function", {"FunctionName": "{worker}"}),  # its response contains a download URL of the code
     ("lambda", "delete_function", {"FunctionName": "{worker}"}),
     ("lambda", "put_function_concurrency", {"FunctionName": "{worker}", "ReservedConcurrentExecutions": 0}),
     ("iam", "get_role", {"RoleName": "{stack}-worker"}),

@@ -1,4 +1,4 @@
-"""The AWS Price List API: products of the shape that it documents, and a client that filters them as it does."""
+"""A fake client of the AWS Price List API, with products in the documented form and the documented filters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PRODUCTS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" 
 
 
 class PriceList:
-    """Answers `get_products` from products as the API lists them, two a page."""
+    """A fake client whose `get_products` returns products in pages of two."""
 
     def __init__(self, products: list[dict[str, Any]]) -> None:
         self.products = products

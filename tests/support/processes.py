@@ -1,4 +1,4 @@
-"""The processes and files that a run has, seen from outside."""
+"""Inspection of the processes and temporary files of runs, through /proc and the file system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def ranks_of(session_pid: int) -> dict[int, int]:
-    """Return the process of each rank that a process has started, directly or not."""
+    """Return the process id of each rank among the descendants of a process, by rank."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -18,7 +18,7 @@ def ranks_of(session_pid: int) -> dict[int, int]:
             if b"fsd_inference.launch.worker" in arguments and session_pid in ancestors(int(process.name)):
                 # module, folders of modules, run directory, rank
                 found[int(arguments[arguments.index(b"fsd_inference.launch.worker") + 3])] = int(process.name)
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
     return found
 
@@ -30,7 +30,7 @@ def ancestors(pid: int) -> Iterator[int]:
 
 
 def state_of(pid: int) -> str:
-    """Return the letter of a process's state, such as R, T (stopped) or Z (ended, not buried); none if it is gone."""
+    """Return the state letter of a process, such as R, T (stopped) or Z (zombie); empty if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
@@ -38,7 +38,7 @@ def state_of(pid: int) -> str:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process is there and has not ended; init may be slow to bury it."""
+    """Return whether a process is running; a zombie, which init may reap late, is not."""
     return state_of(pid) not in {"", "Z"}
 
 
@@ -50,18 +50,18 @@ def wait_until(happened: Callable[[], bool], what: str, timeout_s: float = 30.0)
 
 
 def temporary_folders() -> set[Path]:
-    """What sessions, runs and emulators have put into the folder of temporary files."""
+    """Return the temporary folders of sessions, runs and emulators."""
     return set(Path(tempfile.gettempdir()).glob("fsd-*"))
 
 
 def environment_of(pid: int) -> dict[str, str]:
-    """Return the variables that a process was started with."""
+    """Return the environment variables with which a process was started."""
     entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
 def processes_of(function: str) -> set[int]:
-    """Return the processes that the emulator keeps for a function whose name ends so."""
+    """Return the ids of the emulator's processes for a Lambda function, given the end of its name."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A reverse proxy in front of an emulator that counts requests by kind on its own and can break them."""
+"""A reverse proxy in front of an emulator that counts requests by kind independently and can inject faults."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"
 
 @dataclass(frozen=True)
 class Request:
-    """What came from the client; `number` counts the requests of its kind from 0."""
+    """A request from the client; `number` counts the requests of its kind from 0."""
 
     kind: str
     number: int
@@ -40,11 +40,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Fault:
-    """How a request is broken.
+    """A fault to inject into a request.
 
-    `status` answers in the service's place, with an S3 error of `code` or with `body`; `reset` breaks the connection
-    before the request is passed on, `lose_answer` after it took effect, `cut_answer` in the middle of the body;
-    `delay_s` comes before any of them, or alone.
+    Attributes
+    ----------
+    status : int
+        HTTP status to answer with, without forwarding the request; 0 to forward it.
+    code : str
+        Code of the S3 error in that answer, unless `body` is given.
+    body : str
+        Body of that answer.
+    reset : bool
+        Reset the connection before the request is forwarded.
+    lose_answer : bool
+        Reset the connection after the service has processed the request.
+    cut_answer : bool
+        Reset the connection in the middle of the response body.
+    delay_s : float
+        Delay in seconds before the request is handled; can be combined with the others.
     """
 
     status: int = 0
@@ -60,10 +73,16 @@ Hook = Callable[[Request], Fault | None]
 
 
 class FaultProxy:
-    """Forwards to `upstream_url`; use as a context manager.
+    """A proxy that forwards requests to `upstream_url`; use it as a context manager.
 
-    `counts` holds the requests seen by kind ("s3.get", "sns.publish", "sqs.receive"...), broken ones included.
-    Set `hook` to break some; `None` breaks none.
+    Attributes
+    ----------
+    counts : Counter
+        Requests by kind ("s3.get", "sns.publish", "sqs.receive"...), including those with faults.
+    hook : callable or None
+        Returns the fault to inject into a request, or None; None injects no faults.
+    url : str
+        Endpoint of the proxy.
     """
 
     def __init__(self, upstream_url: str) -> None:
@@ -90,7 +109,7 @@ class FaultProxy:
         self._thread.join()
 
     def break_first(self, fault: Fault, *, times: int, kind: str | None = None) -> None:
-        """Break the next `times` requests (of one kind)."""
+        """Inject a fault into the next `times` requests, of one kind if given."""
         left = [times]
 
         def hook(request: Request) -> Fault | None:
@@ -118,7 +137,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients and faults break connections here: nothing to report."""
+        """Ignore broken connections, which are expected here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -135,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        """Log nothing."""
 
     def _handle(self) -> None:
         body = self._read_body()
@@ -204,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def classify(method: str, path: str, headers: dict[str, str], body: bytes) -> str:
-    """Name a request's kind as `Usage.requests` does; management requests become "sns.CreateTopic" and the like."""
+    """Return the kind of a request as in `Usage.requests`; for management requests, such as "sns.CreateTopic"."""
     target = headers.get("x-amz-target", "")
     if target.startswith("AmazonSQS."):
         action = target.partition(".")[2]

@@ -1,4 +1,4 @@
-"""Reports of made-up runs, as large as wanted."""
+"""Synthetic reports of runs with any number of workers and layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEP_S = 0.1
 
 
 def rank_value(rank: int, workers: int, layers: int) -> dict[str, Any]:
-    """What a rank of an earlier release reports: after each layer it sends to the next two ranks while it computes."""
+    """Return the JSON report of a rank of an earlier release, which sends to the next two ranks after each layer."""
     began = BEGAN + 0.05 * rank
     first = began + 0.8
     events: list[list[Any]] = [["load", -1, 0, began + 0.3, first]]
@@ -55,7 +55,7 @@ def rank_value(rank: int, workers: int, layers: int) -> dict[str, Any]:
 
 
 def made_up(workers: int, layers: int = 6, **changes: Any) -> Report:
-    """A run over `queue`; `changes` replace what the report would hold, `ranks` being as `rank_value` has them."""
+    """Return the report of a synthetic run over `queue`; `changes` replace fields (`ranks`: as from `rank_value`)."""
     ranks = changes.pop("ranks", None)
     if ranks is None:
         ranks = [rank_value(rank, workers, layers) for rank in range(workers)]

@@ -1,4 +1,4 @@
-"""Sessions for tests, and how their answers are compared."""
+"""Sessions with flat settings for tests, and comparison of their outputs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fsd_inference.session.platforms import ProcessPlatform
 def session(
     network: fsd.Network | Path, channel: str, stack: Path | None = None, *, delay_s: float = 0.0, **more: Any
 ) -> fsd.Session:
-    """A session over a channel, whose settings stand beside each other.
+    """Return a session over a channel; settings of all groups are plain keyword arguments.
 
-    `stack` serves the channels that need one; `delay_s` is added on the way of every frame between processes.
+    `stack` is used by the channels that need one; `delay_s` is added to the latency of every frame between processes.
     """
     used = stack if channel in {"queue", "object"} else None
     groups: dict[str, Any] = {}
@@ -35,7 +35,7 @@ def session(
 
 
 def same(one: sparse.csr_array | None, other: sparse.csr_array | None) -> bool:
-    """Whether two results are equal bit for bit."""
+    """Return whether two outputs are equal bit for bit."""
     assert one is not None
     assert other is not None
     return all(
@@ -45,7 +45,7 @@ def same(one: sparse.csr_array | None, other: sparse.csr_array | None) -> bool:
 
 
 def serial(network: fsd.Network, x: ArrayLike | sparse.csr_array) -> sparse.csr_array:
-    """The answer of this process alone."""
+    """Return the outputs of serial inference in this process."""
     with fsd.Session(network) as alone:
         outputs = alone.infer(x).outputs
     assert outputs is not None

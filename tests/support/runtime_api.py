@@ -1,4 +1,4 @@
-"""A small Lambda Runtime API: it hands out one event, records what the runtime answers, and then ends the runtime."""
+"""A minimal Lambda Runtime API that serves one event, records the runtime's responses, and then stops the runtime."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _REQUEST = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runtime sent: the end of the path (``response``, ``error``, or ``init/error``) and the body's JSON."""
+    """A response of the runtime: the end of the path (``response``, ``error`` or ``init/error``) and the JSON body."""
 
     kind: str
     body: Any
 
 
 class RuntimeApi:
-    """Serves one event on 127.0.0.1; `answers` has what came back."""
+    """A server of one event on 127.0.0.1; `answers` holds the responses."""
 
     def __init__(self, event: object) -> None:
         self.answers: list[Answer] = []
@@ -34,7 +34,7 @@ class RuntimeApi:
 
             def do_GET(self) -> None:
                 if self.path != f"{_PATH}invocation/next" or not events:
-                    self._reply(500, b"{}")  # the runtime ends when there is no next invocation to be had
+                    self._reply(500, b"{}")  # makes the runtime exit after the first invocation
                     return
                 self._reply(
                     200,
@@ -70,14 +70,14 @@ class RuntimeApi:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Be quiet."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._address = f"127.0.0.1:{self._server.server_port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Lambda tells a runtime."""
+        """The environment variables that Lambda sets for a runtime."""
         return {
             "AWS_LAMBDA_RUNTIME_API": self._address,
             "AWS_LAMBDA_FUNCTION_NAME": "f",

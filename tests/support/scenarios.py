@@ -1,4 +1,4 @@
-"""Small runs to simulate, and timing that is simple enough to reckon with."""
+"""Small scenarios for the simulator, and timing that is simple enough to compute results by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTHING = {"s": 0.0, "count": 0.0, "bytes/s": 1e30, "1/s": 1e15, RATE: 1.0, "fac
 
 
 def timing(**values: float) -> Timing:
-    """Timing where nothing takes time but what is given (dots as two underscores); kernels do 1 Gedge/s."""
+    """Return timing in which only the given values take time (two underscores for a dot); kernels do 1 GEdge/s."""
     found = {name: Sourced(NOTHING[unit], "a test") for name, unit in UNITS.items()}
     found["environments.burst"] = Sourced(1e15, "a test")
     found["throttle.burst_s"] = Sourced(1.0, "a test")
@@ -26,13 +26,13 @@ def timing(**values: float) -> Timing:
 
 
 def latencies(median_s: float, p99_s: float | None = None) -> dict[str, float]:
-    """Return values that make each latency the same."""
+    """Return the values that set all latencies to one median and one 99th percentile."""
     found = {f"{name}__median_s": median_s for name in LATENCIES}
     return found | {f"{name}__p99_s": median_s if p99_s is None else p99_s for name in LATENCIES}
 
 
 def random_plan(workers: int, layers: int, width: int, seed: int) -> tuple[Partition, ExchangePlan, Work]:
-    """Return a plan whose edges are drawn: each rank sends some of its rows to some others."""
+    """Return a plan with random edges: each rank sends some of its rows to some other ranks."""
     rng = np.random.default_rng(seed)
     owners = tuple(rng.permutation(np.arange(width) % workers).astype(np.int32) for _ in range(layers))
     exchanges = []
@@ -66,7 +66,7 @@ def scenario(
     overlap: bool = True,
     **more: object,
 ) -> Scenario:
-    """Return a run over a drawn plan."""
+    """Return a scenario with a random plan."""
     partition, plan, work = random_plan(workers, layers, 12 * workers, seed)
     return Scenario(
         partition,

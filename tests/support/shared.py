@@ -1,4 +1,4 @@
-"""The project's shared data, which a user's clone does not have: tests that need it are skipped, and say so."""
+"""The project's shared data, which clones do not contain: tests that need it are skipped with a message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(os.environ.get("FSD_SHARED", Path(__file__).parents[3] / "shared"))
 
 
 def shared(name: str) -> Path:
-    """Return the path of a shared file; skip the test where it is missing."""
+    """Return the path of a shared file; skip the test if it is missing."""
     path = ROOT / name
     if not path.exists():
         pytest.skip(f"../shared is not beside the clone: {name} is missing")
@@ -21,7 +21,7 @@ def shared(name: str) -> Path:
 
 
 def graph_challenge_inputs(neurons: int, samples: int | None = None) -> sparse.csr_array:
-    """Return the real inputs of the Graph Challenge, all or the first, as samples x features."""
+    """Return the Graph Challenge's inputs, samples x features: all, or the first `samples`."""
     with np.load(shared(f"graphchallenge/inputs_{neurons}.npz")) as archive:
         bits = np.unpackbits(archive["bits"][:samples], axis=1)[:, :neurons]
     return sparse.csr_array(bits.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Says loudly, at the end of a run, what was not tested and why."""
+"""A summary of skipped tests and their reasons at the end of a test run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def summarize_skips(terminal: pytest.TerminalReporter) -> None:
-    """List the skipped tests by reason, the reason first: a missing file or processor feature is easily overlooked."""
+    """Print the skipped tests by reason, so that a missing file or processor feature is not overlooked."""
     tests = defaultdict(list)
     for report in terminal.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

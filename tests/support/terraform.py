@@ -1,9 +1,9 @@
-"""Terraform for tests: the module applied from a directory of its own, with the provider from this machine's disk.
+"""Terraform for tests: deployments of the module in a separate directory, with the provider from a local mirror.
 
     with applied(tmp_path, emulator_url, name="fsd", lanes=1, ranks=3) as deployment:
         stack = parse_stack(json.loads(deployment.outputs["stack_json"]))
 
-Where Terraform is not installed, tests that ask for it are skipped and say so; they never are in CI, if it is there.
+Tests that need Terraform are skipped with a message if it is not installed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import pytest
 
 MODULE = Path(__file__).parents[2] / "terraform"
 _MIRROR = Path(os.environ.get("FSD_TERRAFORM_MIRROR", "/opt/tf-plugins"))
-_PARALLELISM = 64  # the provider waits for each queue; together they take as long as one
+_PARALLELISM = 64  # the provider waits for each queue; in parallel all take as long as one
 _TIMEOUT_S = 600
 _SERVICES = ("cloudwatch", "ecr", "iam", "kms", "lambda", "logs", "s3", "sns", "sqs", "sts")
 
 
 def needs_terraform() -> None:
-    """Skip the test where there is no Terraform, or nothing that its provider could come from."""
+    """Skip the test if Terraform is not installed."""
     if shutil.which("terraform") is None:
         pytest.skip("Terraform is not installed: the deployment module is not tested")
 
@@ -38,7 +38,7 @@ class Terraform:
     Parameters
     ----------
     directory : Path
-        Made if it is not there.
+        Path of the directory; created if missing.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -54,11 +54,11 @@ class Terraform:
             "TF_IN_AUTOMATION": "1",
             "CHECKPOINT_DISABLE": "1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "GOGC": "400",  # a quarter of its time goes into collecting what it made of the provider's schema
+            "GOGC": "400",  # a quarter of its time was garbage collection of the provider's schema
         }
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command; what it says is in the failure's message."""
+        """Run a Terraform command; a failure raises AssertionError with its output."""
         done = subprocess.run(
             ["terraform", *arguments],
             cwd=self.directory,
@@ -74,27 +74,27 @@ class Terraform:
         return done
 
     def copy_module(self) -> Path:
-        """Copy the module here, so that nothing is written among its files; return where it lies."""
+        """Copy the module into the working directory, so that its sources stay unmodified; return the copy's path."""
         target = self.directory / "module"
         shutil.copytree(MODULE, target, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
         return target
 
     def init(self) -> None:
-        """Install the provider."""
+        """Initialise the working directory, which installs the provider."""
         self.run("init", "-no-color", "-input=false", "-backend=false")
 
 
 class Deployment(Terraform):
-    """The module on an emulator.
+    """A deployment of the module on an emulator.
 
     Parameters
     ----------
     directory : Path
-        Where configuration and state are kept.
+        Directory of configuration and state.
     endpoint_url : str
-        The emulator's.
+        Endpoint of the emulator.
     provider : mapping, optional
-        More of the provider's settings, such as ``access_key``, ``insecure`` or ``default_tags``.
+        Additional settings of the provider, such as ``access_key``, ``insecure`` or ``default_tags``.
     """
 
     def __init__(self, directory: Path, endpoint_url: str, provider: dict[str, Any] | None = None) -> None:
@@ -116,7 +116,7 @@ class Deployment(Terraform):
         self.init()
 
     def apply(self, **variables: Any) -> None:
-        """Make or change the stack; what an emulator needs, and that all can be deleted, is set unless given."""
+        """Create or change the stack; by default with settings for an emulator, and such that it can be deleted."""
         self._configure(variables)
         self.run("apply", "-no-color", "-input=false", "-auto-approve", f"-parallelism={_PARALLELISM}")
 
@@ -127,7 +127,7 @@ class Deployment(Terraform):
         return found
 
     def changes(self) -> list[dict[str, Any]]:
-        """Plan again; return the changes that ``terraform show -json`` lists: none if all is well."""
+        """Run ``terraform plan`` and return the planned changes; none if the stack is up to date."""
         plan = self.directory / "plan"
         self.run("plan", "-no-color", "-input=false", f"-parallelism={_PARALLELISM}", f"-out={plan}")
         shown = json.loads(self.run("show", "-json", str(plan)).stdout)
@@ -161,7 +161,7 @@ class Deployment(Terraform):
 def applied(
     directory: Path, endpoint_url: str, *, provider: dict[str, Any] | None = None, **variables: Any
 ) -> Iterator[Deployment]:
-    """Apply the module for the length of a `with` block."""
+    """Deploy the module for a `with` block."""
     deployment = Deployment(directory, endpoint_url, provider)
     try:
         deployment.apply(**variables)
@@ -171,7 +171,7 @@ def applied(
 
 
 def _cli_configuration() -> str:
-    """Take the provider from the mirror on disk if there is one, else from where Terraform looks by itself."""
+    """Return a CLI configuration that installs the provider from the local mirror if there is one."""
     if not _MIRROR.is_dir():
         return ""
     return f'provider_installation {{\n  filesystem_mirror {{\n    path = "{_MIRROR}"\n  }}\n}}\n'

@@ -1,6 +1,6 @@
-"""The tables of inputs and outputs in the module's README: read from the module, compared by a test.
+"""Generator of the tables of inputs and outputs in the Terraform module's README; a test checks that they are current.
 
-``python -m tests.support.terraform_docs`` writes them anew.
+Update them with ``python -m tests.support.terraform_docs``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _BLOCK = re.compile(r'^(variable|output) "(\w+)" \{\n(.*?)^\}', re.MULTILINE | r
 
 @dataclass(frozen=True)
 class Block:
-    """A variable or output, as it is written."""
+    """The source block of a variable or output."""
 
     kind: str
     name: str
     body: str
 
     def attribute(self, name: str) -> str | None:
-        """Return an attribute's expression, as it is written on its line."""
+        """Return the source text of an attribute's expression."""
         found = re.search(rf"^  {name}\s*= (.*)$", self.body, re.MULTILINE)
         return found and found[1]
 
@@ -42,7 +42,7 @@ class Block:
 
 
 def blocks(kind: str) -> list[Block]:
-    """Return the module's variables or outputs, in the order in which they are written."""
+    """Return the module's variables or outputs, in source order."""
     text = (MODULE / f"{kind}s.tf").read_text()
     return [Block(*found) for found in _BLOCK.findall(text) if found[0] == kind]
 
@@ -60,7 +60,7 @@ def tables() -> dict[str, str]:
 
 
 def with_tables(text: str) -> str:
-    """Return a README with its tables written anew."""
+    """Return the text of a README with updated tables."""
     for name, table in tables().items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, _, rest = text.partition(begin)

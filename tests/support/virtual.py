@@ -1,4 +1,4 @@
-"""Worker state machines under virtual time: real kernels and inboxes, and a network that delays, repeats and loses."""
+"""A harness that runs worker state machines under virtual time, with real kernels and a simulated faulty network."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ PLAN = bytes(range(16, 32))
 
 @dataclass(frozen=True)
 class Faults:
-    """What the made-up network does wrong."""
+    """Faults of the simulated network: fractions of frames, stray bodies to inject, and a rank that never starts."""
 
     duplicates: float = 0.0
     corrupted: float = 0.0
     strays: tuple[bytes, ...] = ()
-    silent: int | None = None  # a rank that never starts
+    silent: int | None = None
     lost: float = 0.0
 
 
@@ -76,14 +76,14 @@ class Rank:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Blocks of the batch: (micro-batch, first feature, payload)."""
+    """The number of samples, and the blocks of the batch: (micro-batch, first feature, payload)."""
 
     samples: int
     blocks: Sequence[tuple[int, int, bytes]]
 
 
 class VirtualRun:
-    """P ranks of one attempt; `run` plays them to the end and returns them."""
+    """A simulation of the P ranks of one attempt; `run` executes it and returns the ranks."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class VirtualRun:
         heapq.heappush(self.heap, (time, next(self.order), rank, event))
 
     def some(self, longest: float = 1.0) -> float:
-        """A delay that is now and then much longer than usual."""
+        """Return a random delay in seconds with a heavy tail, at most `longest`."""
         return self.random.random() ** 4 * longest
 
     def handle(self, rank: int, event: Event | bytes, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The Terraform module without a cloud: its form, its own tests, its examples, and what its README says."""
+"""The Terraform module without a cloud: its format, its own tests, its examples and its README."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The module applied to the emulator: the same things as `fsd stack up` makes, a clean plan, and nothing left behind.
+"""The module applied to the emulator: the same resources as `fsd stack up`, an empty second plan, a complete destroy.
 
-The tests are one story, told in this order on one stack: the provider waits for queues and buckets.
+The tests are the steps of one scenario on one stack and run in this order, because the provider waits long for queues
+and buckets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where outputs go, what they leave behind when writing fails, and what is never written to."""
+"""Atomic outputs: where they are written, what a failed write leaves behind, and which paths are refused."""
 
 from __future__ import annotations
 
@@ -112,16 +112,16 @@ def test_nothing_is_written_among_devices_and_processes(
     for hop in range(hops):
         (tmp_path / f"link{hop}").symlink_to(path)
         path = str(tmp_path / f"link{hop}")
-    with pytest.raises(InputError, match=r"below /dev and /proc are no files|is a directory"):
+    with pytest.raises(InputError, match=r"/dev and /proc hold no ordinary files|is a directory"):
         write(Path(path))
     if hops == 2:  # through a directory
         (tmp_path / "folder").symlink_to(Path(target).parent)
-        with pytest.raises(InputError, match=r"below /dev and /proc are no files|is a directory"):
+        with pytest.raises(InputError, match=r"/dev and /proc hold no ordinary files|is a directory"):
             write(tmp_path / "folder" / Path(target).name)
 
 
 def test_a_directory_is_not_replaced_where_devices_are() -> None:
-    with pytest.raises(InputError, match="below /dev and /proc"):
+    with pytest.raises(InputError, match="/dev and /proc hold no ordinary files"):
         place_of("/dev/shm", directory=True)
     assert place_of("/dev/shm/fsd-test", directory=True) == Path("/dev/shm/fsd-test").resolve()
 
@@ -130,7 +130,7 @@ def test_a_directory_is_not_replaced_where_devices_are() -> None:
 def test_links_that_lead_round(write: Callable[[Path], None], tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    with pytest.raises(InputError, match="links lead round"):
+    with pytest.raises(InputError, match="links form a loop"):
         write(tmp_path / "a")
     assert entries(tmp_path) == {"a", "b"}
 
@@ -159,7 +159,7 @@ def test_sockets_are_refused(write: Callable[[Path], None], tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)  # sockets have short names
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("socket")
-        with pytest.raises(InputError, match=r"is a socket|is a file, but a directory"):
+        with pytest.raises(InputError, match=r"is a socket|is a file, but the output is a directory"):
             write(Path("socket"))
         assert stat.S_ISSOCK(Path("socket").stat().st_mode)
     assert entries(tmp_path) == {"socket"}
@@ -243,12 +243,12 @@ def test_a_pipe_gets_nothing_of_what_fails(pipe: Path, temporary: Path) -> None:
 
 
 def test_a_pipe_that_nobody_reads(pipe: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic, "_PATIENCE_S", 0.05)
-    with pytest.raises(OutputError, match="pipe cannot be written: nobody read it within"):
+    monkeypatch.setattr(atomic, "_TIMEOUT_S", 0.05)
+    with pytest.raises(OutputError, match="pipe cannot be written: no process read it within"):
         write_text(pipe, "new")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        with pytest.raises(OutputError, match="pipe cannot be written to its end: nobody read on"):
+        with pytest.raises(OutputError, match="pipe cannot be written completely: its reader read nothing"):
             write_text(pipe, "n" * PIPE_BYTES)
     finally:
         os.close(reader)

@@ -1,4 +1,4 @@
-"""AWS configurations: each fault is one line, and an emulator of our own reads none of them."""
+"""AWS configurations: each mistake is a one-line error, and our own emulator ignores all of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,12 @@ def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
 
 
 FAULTS = [
-    ("no profile", "", {"AWS_PROFILE": "nobody"}, r"profile \(nobody\) could not be found: set AWS_PROFILE to one"),
+    (
+        "no profile",
+        "",
+        {"AWS_PROFILE": "nobody"},
+        r"profile \(nobody\) could not be found: set AWS_PROFILE to a profile",
+    ),
     ("no default profile", "", {"AWS_DEFAULT_PROFILE": "nobody"}, "could not be found"),
     ("a sign-in that was never made", SSO, {"AWS_PROFILE": "signed-in"}, "sign in again, or choose other credentials"),
     ("a file that does not parse", "[profile x\nregion", {}, "Unable to parse config file"),
@@ -93,13 +98,13 @@ FAULTS = [
         "a line break within a token",
         "",
         {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "tok\nen"},
-        "the AWS session token holds a character that no request can carry",
+        "the AWS session token contains a character that HTTP headers do not allow",
     ),
     (
         "typographic quotes around a secret",
         "",
         {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "“secret”"},
-        "the AWS secret access key holds a character that no request can carry",
+        "the AWS secret access key contains a character that HTTP headers do not allow",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""What earlier releases called `local` is understood still, and whoever uses it is told."""
+"""The former name of channel `local` still works, with a deprecation warning."""
 
 from __future__ import annotations
 

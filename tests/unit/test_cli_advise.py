@@ -1,4 +1,4 @@
-"""`fsd advise`: answers on small networks, plots, plans that are kept, and one line for what makes no sense."""
+"""`fsd advise`: results for small networks, plots, cached plans, and one-line errors for invalid settings."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def test_infer_runs_the_plan(fsd: Fsd, place: Path) -> None:
     partition(NETWORK, place / "net-p2", workers=2, method="block")
     for flags, message in (
         ("net x.npz --replicas 2 --plan auto", "give none"),
-        ("net x.npz --deadline 3s", "are for --plan auto"),
+        ("net x.npz --deadline 3s", "need --plan auto"),
         ("net x.npz --deadline soon --plan auto", "--deadline must be a number"),
-        ("net x.npz --deadline 1ms --plan auto", "no functions can answer x.npz like that"),
+        ("net x.npz --deadline 1ms --plan auto", "no functions can answer x.npz within the limits"),
         ("net x.npz --channel queue --plan auto", "give none"),
         ("net x.npz --workers 2 --plan auto", "give none"),
         ("net-p2 x.npz --plan auto", "holds shards"),

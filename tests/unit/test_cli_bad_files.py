@@ -1,4 +1,4 @@
-"""Damaged files given to the commands of costs: one line that names the file and the field, and nothing is written."""
+"""Corrupt files given to the cost commands: one-line errors that name file and field, and no output."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def first_tier(**change: object) -> Change:
         (first_tier(usd=10**400), f"'{SNS}' must be a number of dollars, 0 or more, not 1000"),
         (first_tier(usd="free"), f"'{SNS}' must be a number, not 'free'"),
         (lambda value: value.pop("prices"), "'prices' is missing"),
-        (lambda value: value.update(version=2), "prices of version 2 are not known; this release reads 1"),
-        (lambda value: value.update(format="fsd-timing"), "this is not a file of prices"),
+        (lambda value: value.update(version=2), "price files of version 2 are not supported; this release reads 1"),
+        (lambda value: value.update(format="fsd-timing"), "this is not a price file"),
     ],
 )
 def test_wrong_prices(failed: Callable[[str], str], folder: Path, change: Change, said: str) -> None:
@@ -110,7 +110,7 @@ def test_wrong_prices(failed: Callable[[str], str], folder: Path, change: Change
 def test_missing_prices_are_named(failed: Callable[[str], str], folder: Path) -> None:
     write(PRICES, lambda value: value["prices"].pop("sns.publish"), folder / "file")
     for command in (each for each in WITH_PRICES if not each.startswith(("prices", "report"))):
-        assert "have none for 'sns.publish'; add it to a file" in failed(f"{command} --prices file")
+        assert "have no price 'sns.publish'; add it to a price file" in failed(f"{command} --prices file")
 
 
 def test_a_region_may_lack_express_and_servers(
@@ -128,10 +128,10 @@ def test_a_region_may_lack_express_and_servers(
     [
         (lambda value: value["values"]["publish.median_s"].update(value=-1), "'values.publish.median_s.value' must be"),
         (lambda value: value["values"]["publish.median_s"].update(unit="m"), "unit' must be 's', not 'm'"),
-        (lambda value: value["values"].update({"publish.mean_s": {}}), "'publish.mean_s' is not a value of timing"),
+        (lambda value: value["values"].update({"publish.mean_s": {}}), "'publish.mean_s' is not a timing value"),
         (lambda value: value.update(base="moon"), "'base' must be aws or emulator, not 'moon'"),
         (lambda value: value.pop("values"), "'values' is missing"),
-        (lambda value: value.update(version=0), "timing of version 0 is not known; this release reads 1"),
+        (lambda value: value.update(version=0), "timing files of version 0 are not supported; this release reads 1"),
     ],
 )
 def test_wrong_timing(failed: Callable[[str], str], folder: Path, change: Change, said: str) -> None:
@@ -229,10 +229,13 @@ def test_there_is_no_report(failed: Callable[[str], str], command: str) -> None:
         (b"seconds,samples\n1,5\nnoon,5\n", "file, line 3: must be seconds and samples, not 'noon,5'"),
         (b"seconds,samples\n1,5.5\n", "file, line 2: must be seconds and samples, not '1,5.5'"),
         (b"seconds,samples\n1\n", "file, line 2: must be seconds and samples, not '1'"),
-        (b"seconds,samples\n1,0\n", "file, line 2: a query has 1 to 1,000,000,000 samples, not 0"),
-        (b"seconds,samples\n1,99999999999999999999\n", "samples, not 99999999999999999999"),
-        (b"seconds,samples\nnan,5\n", "file, line 2: seconds must be 0 to 86400, those of a day, not nan"),
-        (b"seconds,samples\n86400,5\n", "seconds must be 0 to 86400, those of a day, not 86400"),
+        (b"seconds,samples\n1,0\n", "file, line 2: samples must be 1 to 1,000,000,000, not 0"),
+        (b"seconds,samples\n1,99999999999999999999\n", "samples must be 1 to 1,000,000,000, not 99999999999999999999"),
+        (
+            b"seconds,samples\nnan,5\n",
+            "file, line 2: seconds since midnight must be at least 0 and below 86400, not nan",
+        ),
+        (b"seconds,samples\n86400,5\n", "seconds since midnight must be at least 0 and below 86400, not 86400"),
         (b"seconds,samples\n1," + 200_000 * b"9", "file, line 2: must be seconds and samples, not '1,999"),
         (bytes(range(128, 256)), "file: is not text"),
     ],
@@ -251,32 +254,38 @@ def test_wrong_traces(failed: Callable[[str], str], folder: Path, trace: bytes, 
     [
         ("advise net --batch 0", "samples must be 1 to 1,000,000,000, not 0"),
         ("advise net --batch 99999999999999999999", "samples must be 1 to 1,000,000,000"),
-        ("advise net --batch 5 --input wide.npz", "wide.npz has 30 features a sample, but the network takes 24"),
-        ("advise net --batch 5 --deadline parsecs", "--deadline must be a number and ms, s, m or h"),
+        ("advise net --batch 5 --input wide.npz", "wide.npz has 30 features per sample, but the network takes 24"),
+        ("advise net --batch 5 --deadline parsecs", "--deadline must be a number with a unit of ms, s, m or h"),
         ("advise net --batch 5 --deadline 0", "a deadline must be more than 0 seconds"),
         ("advise net --batch 5 --budget nan", "a budget must be more than 0 dollars a query, not nan"),
         ("advise net --batch 5 --queries-per-day 0", "more than 0 queries a day"),
         ("advise net --batch 5 --most-workers 1001", "most_workers must be 1 to 1,000, not 1,001"),
         ("advise net --batch 5 -o nowhere/plot.png", "nowhere is not a directory; make it first"),
-        ("advise net --batch 5 -o empty", "empty is a directory, but a file is to be written there"),
+        ("advise net --batch 5 -o empty", "empty is a directory, but the output is a file"),
         ("advise empty --batch 5", "empty is not a network"),
-        ("study net --pattern bursty --queries-per-day 0", "a day must have more than 0 queries"),
-        ("study net --pattern bursty --queries-per-day 1e9", "and 1,000,000 at most: not 1e+09"),
-        ("study net --pattern bursty --queries-per-day nan", "a day must have more than 0 queries"),
-        ("study net --pattern bursty --batch 0", "a query has 1 to 1,000,000,000 samples, not 0"),
+        (
+            "study net --pattern bursty --queries-per-day 0",
+            "a day must have more than 0 and at most 1,000,000 queries, not",
+        ),
+        ("study net --pattern bursty --queries-per-day 1e9", "more than 0 and at most 1,000,000 queries, not 1e+09"),
+        (
+            "study net --pattern bursty --queries-per-day nan",
+            "a day must have more than 0 and at most 1,000,000 queries, not",
+        ),
+        ("study net --pattern bursty --batch 0", "samples must be 1 to 1,000,000,000, not 0"),
         ("study net --pattern bursty --write-trace nowhere/t.csv", "nowhere is not a directory"),
         ("study net --trace nowhere.csv", "nowhere.csv: cannot be read"),
         (
             "study net --pattern bursty --deadline 0.000001ms --batch 5 --queries-per-day 5",
             "within these limits: the fastest is",
         ),
-        ("study net --pattern bursty --region mars-1", "there are no prices of region 'mars-1'"),
+        ("study net --pattern bursty --region mars-1", "the package has no prices of region 'mars-1'"),
         ("simulate net --samples 0", "--samples"),
-        ("simulate net --samples 5 --region mars-1 --report simulated", "there are no prices of region 'mars-1'"),
+        ("simulate net --samples 5 --region mars-1 --report simulated", "the package has no prices of region 'mars-1'"),
         ("simulate net --samples 5 --report net", "NETWORK and report are both net"),
-        ("simulate net --samples 5 --report run/report.json", "is a file, but a directory is to be written there"),
+        ("simulate net --samples 5 --report run/report.json", "is a file, but the output is a directory"),
         ("simulate net --samples 5 --report nowhere/run", "nowhere is not a directory"),
-        ("simulate net wide.npz", "wide.npz has 30 features a sample, but the network takes 24"),
+        ("simulate net wide.npz", "wide.npz has 30 features per sample, but the network takes 24"),
         ("simulate --launch --report simulated", "--launch takes no network and writes no report"),
         ("calibrate -o nowhere/fit.json --runs run", "nowhere is not a directory"),
         ("calibrate -o empty --runs run", "empty is a directory"),

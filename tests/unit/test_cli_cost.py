@@ -144,7 +144,7 @@ def test_prices_update_writes_a_file_or_none(
         ({"ranks": [{"rank": 0, "started": 5}]}, "a rank of the report does not say when it started and ended"),
         ({"ranks": [{"rank": 0, "started": 5, "ended": 4}]}, "a rank of the report does not say when"),
         ({"samples": 0}, "at least 1 sample"),
-        ({"billed_units": {}}, "was not counted as it is billed"),
+        ({"billed_units": {}}, "count at least one billed unit a request"),
         ({"requests": {"pigeon.post": 1}}, "no price for requests of kind 'pigeon.post'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`fsd infer`: answers, files, and what it says of inputs that cannot be used."""
+"""`fsd infer`: outputs, files, and errors for invalid inputs."""
 
 from __future__ import annotations
 
@@ -286,8 +286,8 @@ def test_replicas_share_a_batch(fsd: Fsd, place: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--replicas 2 --channel queue", "2 of them do not go with channel 'queue'"),
-        ("--replicas 2 --workers 3", "2 of them do not go with 3 workers"),
+        ("--replicas 2 --channel queue", "2 of them cannot be combined with channel 'queue'"),
+        ("--replicas 2 --workers 3", "2 of them cannot be combined with 3 workers"),
     ],
 )
 def test_what_replicas_do_not_go_with_is_one_line(fsd: Fsd, place: Path, flags: str, message: str) -> None:
@@ -327,4 +327,4 @@ def test_shards_alone_are_not_foreseen(fsd: Fsd, place: Path) -> None:
     fsd("partition", "net", "--workers", "2", "-o", "shards")
     said = fsd("infer", "shards", "x.npz", "-o", "out.npz", "--channel", "local", "--predict")
     assert said.code == 0
-    assert "no prediction: that takes the network itself" in said.stderr
+    assert "no prediction: predictions need the network itself" in said.stderr

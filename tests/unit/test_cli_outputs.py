@@ -1,4 +1,4 @@
-"""What every command that writes does with links, pipes, places that it may not write to, and full disks."""
+"""Output paths of every command that writes: links, pipes, missing permissions and full disks."""
 
 from __future__ import annotations
 
@@ -144,7 +144,9 @@ def test_nothing_is_written_where_stdout_is(fsd: Fsd, place: Path, kind: str) ->
     before = entries(place)
     said = fsd(*arguments)
     assert said.code == 2
-    assert said.error().startswith(f"{out}, which leads to /proc/self, cannot be written: below /dev and /proc")
+    assert said.error().startswith(
+        f"{out}, which leads to /proc/self, cannot be written: /dev and /proc hold no ordinary files"
+    )
     assert said.stdout == ""
     assert entries(place) == before
 
@@ -212,7 +214,7 @@ def test_temporary_shards_name_their_folder_on_a_full_disk(place: Path, monkeypa
     monkeypatch.setattr("tempfile.tempdir", str(place / "far"))
     partition = Partition(1, tuple(np.zeros(n, np.int32) for n in (10, 8)))
     network = random_network((12, 10, 8), 4)
-    with no_space(), pytest.raises(OutputError, match=r"made in .*/far \(File too large\): set TMPDIR"):
+    with no_space(), pytest.raises(OutputError, match=r"created in .*/far \(File too large\): set TMPDIR"):
         write_shards(network, partition, lambda *_: None)
     with no_space(100), pytest.raises(OutputError, match=r"/far/fsd-.*shards-\w+ cannot be written: File too large"):
         write_shards(network, partition, lambda *_: None)
@@ -229,7 +231,7 @@ def test_shards_replace_nothing_else(fsd: Fsd, place: Path, there: set[str], mon
         Path("far", name).write_text("precious")
     said = fsd("partition", "net", "--workers", 2, "-o", "far")
     assert said.code == 2
-    assert "far is there already and is something else: it holds no shards" in said.error()
+    assert "far already exists and holds no shards" in said.error()
     assert entries(Path("far")) == there
 
 
@@ -286,8 +288,8 @@ def _lead_out(out: Path) -> None:
     [
         (_away, "far is not a directory"),
         (_directory, "out.npz is a directory"),
-        (_report_is_file, "reported is a file, but a directory"),
-        (_lead_out, "below /dev and /proc"),
+        (_report_is_file, "reported is a file, but the output is a directory"),
+        (_lead_out, "/dev and /proc hold no ordinary files"),
     ],
 )
 def test_a_place_that_changes_during_a_run(

@@ -1,4 +1,4 @@
-"""`fsd` as a process: signals, closed standard streams, and how it is called."""
+"""`fsd` as a process: signals, closed standard streams, and ways to start it."""
 
 from __future__ import annotations
 

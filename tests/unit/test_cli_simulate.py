@@ -1,4 +1,4 @@
-"""`fsd simulate` and `fsd calibrate`: results, files, and bad input."""
+"""`fsd simulate` and `fsd calibrate`: results, files, and invalid input."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_inputs_and_shards_are_taken(fsd: Fsd, network: Path, tmp_path: Path) ->
     assert sampled["samples"] == shards["samples"] == 30
     assert sampled["usage"]["frames"] == shards["usage"]["frames"]
     assert sampled["usage"]["wire_bytes"] < 2 * shards["usage"]["wire_bytes"]
-    assert "takes the network itself" in fsd("simulate", tmp_path / "shards", batch).error()
+    assert "needs the network itself" in fsd("simulate", tmp_path / "shards", batch).error()
     assert "holds shards for 2 workers" in fsd("simulate", tmp_path / "shards", "--workers", 3, "--samples", 1).error()
 
 
@@ -99,8 +99,8 @@ def test_services_are_fitted_on_runs(fsd: Fsd, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("simulate",), "give a network, or --launch"),
-        (("simulate", "NET"), "say how many --samples"),
+        (("simulate",), "give either a network or --launch"),
+        (("simulate", "NET"), "give the number of --samples"),
         (("simulate", "NET", "--launch"), "--launch takes no network"),
         (("simulate", "NET", "--samples", "5", "--timing", "none.json"), "none.json: cannot be read"),
         (("simulate", "NET", "--samples", "5", "--timing", "BAD"), "is not JSON"),

@@ -1,4 +1,4 @@
-"""Help, version and wrong flags: what `fsd` says before it does anything."""
+"""Help, version and wrong flags: what `fsd` prints before it does anything."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def test_methods_are_those_of_the_partition_room() -> None:
             "dataset digits --neurons 1024 --samples 5 -o round",
             "round cannot be written: its symbolic",
         ),
-        ("partition net --workers 4 -o pipe", "pipe is a file, but a directory"),
+        ("partition net --workers 4 -o pipe", "pipe is a file, but the output is a directory"),
         ("partition net --workers 4 -o same", "NETWORK and output are both net and same, which is the same"),
-        ("infer net in.npz -o out --report pipe", "pipe is a file, but a directory"),
+        ("infer net in.npz -o out --report pipe", "pipe is a file, but the output is a directory"),
         ("infer net in.npz -o out --categories out2", "output and categories are both out and out2"),
         ("infer net in.npz -o out --categories nowhere/c", "nowhere is not a directory"),
         ("infer net in.npz -o out --report nowhere/r", "nowhere is not a directory"),
@@ -131,7 +131,7 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("stack up --lanes 0", "--lanes"),
         ("stack up --ranks 0", "--ranks"),
         ("stack up -o nowhere/stack.json", "nowhere is not a directory"),
-        ("stack up -o full/other", "full/other is there already"),
+        ("stack up -o full/other", "full/other already exists"),
         ("stack up --endpoint-url nonsense", "--endpoint-url must be an http(s) URL"),
         ("stack up --endpoint-url http://", "--endpoint-url must be an http(s) URL"),
         ("stack show", "stack.json"),
@@ -150,15 +150,15 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("runs clean --older-than soon --stack stack.json", "'soon'"),
         ("stack down nowhere", "nowhere"),
         ("stack show full/other", "full/other"),
-        ("cost", "give a report.json, or --paper"),
-        ("cost full --paper", "give a report.json, or --paper"),
+        ("cost", "give either a report.json or --paper"),
+        ("cost full --paper", "give either a report.json or --paper"),
         ("cost nowhere", "nowhere"),
         ("cost full", "report.json: cannot be read"),
         ("cost full/other", "full/other: is not JSON"),
         ("cost full --memory 64", "--memory"),
         ("cost full --architecture z80", "--architecture"),
         ("cost full --publish-units frame", "--publish-units"),
-        ("prices show --region mars-1", "there are no prices of region 'mars-1'"),
+        ("prices show --region mars-1", "the package has no prices of region 'mars-1'"),
         ("prices show --prices nowhere", "nowhere: cannot be read"),
         ("prices show --prices full/other", "full/other: is not JSON"),
         ("prices update -o out", "--region"),

@@ -1,4 +1,4 @@
-"""Blocks as Python makes and reads them: lossless, small, and never read from damaged bytes."""
+"""The block codec from Python: lossless, compact, and rejecting corrupt bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparisons of docs/comparisons.md: made for a small network, and their figures beside the models themselves."""
+"""The comparisons of docs/comparisons.md, for a small network and against the models themselves."""
 
 from __future__ import annotations
 

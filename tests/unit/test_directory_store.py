@@ -1,4 +1,4 @@
-"""What is particular to the directory store, and to opening stores."""
+"""Behaviour specific to the directory store, and opening of stores."""
 
 from __future__ import annotations
 
@@ -106,5 +106,5 @@ def test_urls_name_stores(tmp_path: Path) -> None:
     "url", ["", "bucket", "memory://x", "file://host/x", "file:", "s3://", "s3:///x", "http://x", "s3://b?x=1"]
 )
 def test_other_urls_are_refused(url: str) -> None:
-    with pytest.raises(SettingError, match="names no store"):
+    with pytest.raises(SettingError, match="is not the URL of a store"):
         open_store(url)

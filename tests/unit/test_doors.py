@@ -210,6 +210,6 @@ def test_every_door_refuses_another_width_in_the_same_words(tmp_path: Path) -> N
     known = [file for file in files(BATCH, tmp_path) if file.name not in {"x.svm", "triplets.tsv", "x.tsv"}]
     ways += [(file.name, partial(load_inputs, file, 5)) for file in known]
     for name, way in ways:
-        with pytest.raises(InputError, match=r"has 4 features a sample, but the network takes 5$") as caught:
+        with pytest.raises(InputError, match=r"has 4 features per sample, but the network takes 5$") as caught:
             way()
         assert str(caught.value).startswith(("the input ", f"{tmp_path / name} ")), name

@@ -1,4 +1,4 @@
-"""docs/events.md names what events and statuses have, and no more."""
+"""docs/events.md lists exactly the fields of events and statuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the records of Lambda's on-failure destination are taken for."""
+"""Interpretation of records of Lambda's on-failure destination."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def record(condition: str, answer: dict[str, Any] | None) -> str:
             {"errorType": "SettingError", "errorMessage": "stack s has no workers of 5 MB"},
             RunError,
             False,
-            ("rank 3 could not begin", "no workers of 5 MB"),
+            ("rank 3 could not start", "no workers of 5 MB"),
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A low limit of open files: the right answer, or one line that says what there was too much of."""
+"""Low limits on open files: the right outputs, or a one-line error that names the limit."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_clients_of_aws_say_how_many_they_need(place: Path, channel: str) -> Non
     done = infer(place, 63, f"{channel} --workers 2")
     assert done.returncode == 1
     assert done.stderr == (
-        "error: a process may have 63 open files, and clients of AWS need up to 64: raise that with ulimit -n 64\n"
+        "error: this process may open 63 files, and AWS clients need up to 64: raise the limit with ulimit -n 64\n"
     )
     assert entries(place / "temporary") == set()
     assert infer(place, 64, f"{channel} --workers 2").returncode == 0

@@ -1,4 +1,4 @@
-"""Which of the errors that ranks report is the one that the user sees."""
+"""The choice of the error that is shown to the user, among those that ranks report."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_tables_have_a_column_a_feature(name: str, dtype: str, tmp_path: Path, m
     ("column", "says"),
     [
         ([True, False, True], None),
-        ([1.0, None, 2.0], r"row 1, column 'last': there is no value; fill it first"),
+        ([1.0, None, 2.0], r"row 1, column 'last': the value is null; fill it first"),
         ([1.0, 2.0, float("nan")], r"row 2, column 'last' is not a finite float32 number"),
         ([1e300, 2.0, 1.0], r"row 0, column 'last' is not a finite float32 number"),
         (["a", "b", "c"], r"column 'last' must be real numbers, not values of type string"),
@@ -84,7 +84,7 @@ def test_columns_that_are_no_numbers_are_refused(name: str, column: Any, says: s
     else:
         with pytest.raises(InputError, match=rf"{name}, {says}"):
             load_inputs(tmp_path / name, 2)
-    assert f"{name} has 2 features a sample" in refused(tmp_path / name) or says is not None
+    assert f"{name} has 2 features per sample" in refused(tmp_path / name) or says is not None
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -93,7 +93,7 @@ def test_wrong_tables_are_refused(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     save = TABLES[name]
     save(arrow, arrow.table({"a": [1.0], "__index_level_0__": [1]}), file)
-    assert "column '__index_level_0__': it is an index; save the table without it" in refused(file, None)
+    assert "column '__index_level_0__': this is an index; save the table without the index" in refused(file, None)
     save(arrow, arrow.table({"a": arrow.array([], "f4")}), file)
     assert "not 0 x 1" in refused(file, None)
     save(arrow, arrow.table({"a": np.arange(1000.0)}), file)
@@ -142,11 +142,11 @@ def test_wrong_annotated_data_is_refused(tmp_path: Path) -> None:
     assert "X is of encoding-type 'coo_matrix', but must be array, csr_matrix or csc_matrix" in refused(file)
     for x in (BATCH[:, :3], CSR[:, :3], CSC[:, :3]):
         save_h5ad(file, x)
-        assert "has 3 features a sample, but the network takes 4" in refused(file)
+        assert "has 3 features per sample, but the network takes 4" in refused(file)
     changes: list[tuple[Callable[[Any], object], str]] = [
         (lambda x: x.attrs.__delitem__("shape"), "is damaged or of another format"),
         (lambda x: x.attrs.__setitem__("shape", [3.0, 4.0]), "the shape of X is not two whole numbers"),
-        (lambda x: x.attrs.__setitem__("shape", [5, 4]), "do not have the sizes that its shape needs"),
+        (lambda x: x.attrs.__setitem__("shape", [5, 4]), "do not have the sizes that its shape requires"),
         (lambda x: x.attrs.__setitem__("shape", [2**31 - 1, 4]), "2147483647 samples, but only 4 values"),
         (lambda x: x.__delitem__("indices"), "is damaged or of another format"),
         (lambda x: x["indices"].__setitem__(0, 9), "is not a valid sparse array"),
@@ -190,7 +190,7 @@ def test_pydata_sparse_files_are_read(form: str, tmp_path: Path) -> None:
     pydata.save_npz(tmp_path / "x.npz", pydata.COO.from_numpy(np.ones((2, 2, 2))))
     assert "holds a 3-D sparse array; inputs are 2-D" in refused(tmp_path / "x.npz")
     pydata.save_npz(tmp_path / "x.npz", pydata.COO.from_numpy(BATCH, fill_value=1))
-    assert "'fill_value' must be 0, so that what is not stored is 0" in refused(tmp_path / "x.npz")
+    assert "'fill_value' must be 0, as entries that are not stored are 0" in refused(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
@@ -242,13 +242,15 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         return refused(tmp_path, None)
 
     three, four = np.ones((1, 3)), np.ones((1, 4))
-    assert told(a_npy=four, b_npy=three).endswith(f"b.npy has 3 features a sample, but {tmp_path / 'a.npy'} has 4")
-    assert told(a_npy=four, b_csv="1,2,3,4\n").endswith("a.npy; keep one format a directory")
-    assert told(a_npy=four, b_txt="read me").startswith(f"{tmp_path / 'b.txt'} is of no known format")
+    assert told(a_npy=four, b_npy=three).endswith(f"b.npy has 3 features per sample, but {tmp_path / 'a.npy'} has 4")
+    assert told(a_npy=four, b_csv="1,2,3,4\n").endswith("a.npy; put files of one format into a directory")
+    assert told(a_npy=four, b_txt="read me").startswith(f"{tmp_path / 'b.txt'} is of an unknown format")
     assert told(a_npy=four, b_npy=np.full((1, 4), np.nan)).startswith(f"{tmp_path / 'b.npy'}, row 0, column 0")
-    assert told(a_tsv="1\t2\t1\n", b_tsv="1\t2\t1\n").startswith(f"{tmp_path / 'a.tsv'} is not dense; only dense .tsv")
+    assert told(a_tsv="1\t2\t1\n", b_tsv="1\t2\t1\n").startswith(
+        f"{tmp_path / 'a.tsv'} is not dense; a directory may hold"
+    )
     (tmp_path / "c").mkdir()
-    assert "c is a directory; the files of a batch must lie in" in refused(tmp_path)
+    assert "c is a directory; put all input files directly into" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -270,5 +272,5 @@ def test_a_missing_library_is_named(
     with pytest.raises(SettingError) as caught:
         load_inputs(tmp_path / name, 4)
     assert str(caught.value) == (
-        f"{tmp_path / name} needs {module}, which cannot be imported: pip install 'fsd-inference[{extra}]'"
+        f"{tmp_path / name} needs {module}, which is not installed: pip install 'fsd-inference[{extra}]'"
     )

@@ -62,19 +62,19 @@ def test_what_scipy_writes_as_matrix_market_is_read(dtype: str, form: str, tmp_p
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("3 4 4\n", "line 1: '3 4 4' is no banner such as '%%MatrixMarket matrix coordinate real general'"),
+        ("3 4 4\n", "line 1: '3 4 4' is not a header such as '%%MatrixMarket matrix coordinate real general'"),
         (HEAD.replace("real", "complex") + "1 4 1\n1 1 1 2\n", "must be real numbers, not values of type complex"),
-        (HEAD.replace("matrix ", "vector "), "line 1: .* is no banner"),
+        (HEAD.replace("matrix ", "vector "), "line 1: .* is not a header"),
         ("%%MatrixMarket matrix array pattern general\n2 4\n", "line 1: an array cannot be a pattern"),
         (HEAD + "%\n3 4\n", "line 3: '3 4' is not the number of rows, columns and entries"),
         (HEAD, "line 2: '' is not the number of rows, columns and entries"),
         (HEAD + "3 -4 1\n", "line 2: '3 -4 1' is not the number"),
-        (HEAD + "3 5 1\n1 1 1\n", "has 5 features a sample, but the network takes 4"),
+        (HEAD + "3 5 1\n1 1 1\n", "has 5 features per sample, but the network takes 4"),
         (HEAD + f"{10**30} 4 1\n1 1 1\n", "must have 1 to .* samples and features"),
         (HEAD + f"{2**31 - 1} 4 1\n1 1 1\n", "2147483647 samples, but only 1 values"),
         (HEAD.replace("general", "symmetric") + "3 4 1\n1 1 1\n", "line 2: a symmetric matrix cannot be 3 x 4"),
-        (HEAD + "3 4 9\n1 1 1\n", "has 1 entries, but says that there are 9"),
-        (HEAD + "3 4 0\n1 1 1\n", "has 1 entries, but says that there are 0"),
+        (HEAD + "3 4 9\n1 1 1\n", "has 1 entries, but its header says 9"),
+        (HEAD + "3 4 0\n1 1 1\n", "has 1 entries, but its header says 0"),
         (HEAD + "3 4 2\n1 1 1\n\n%\n1 5 1\n", "line 6: column 5 is not a whole number in 1 to 4"),
         (HEAD + "3 4 2\n1 1 1\n0 1 1\n", "line 4: row 0 is not a whole number in 1 to 3"),
         (HEAD + "3 4 2\n1 1 1\n1.5 1 1\n", "line 4: row 1.5 is not a whole number"),
@@ -84,11 +84,11 @@ def test_what_scipy_writes_as_matrix_market_is_read(dtype: str, form: str, tmp_p
         (HEAD + "3 4 1\n1 1 nan\n", "line 3: value nan is not a finite float32 number"),
         (
             HEAD.replace("general", "symmetric") + "4 4 1\n1 2 1\n",
-            "line 3: an entry that the banner's symmetry implies",
+            "line 3: the symmetry in the header implies this entry",
         ),
-        (HEAD.replace("general", "skew-symmetric") + "4 4 1\n2 2 1\n", "line 3: an entry that the banner's symmetry"),
+        (HEAD.replace("general", "skew-symmetric") + "4 4 1\n2 2 1\n", "line 3: the symmetry in the header implies"),
         ("%%MatrixMarket matrix array real general\n3 4\n1\n1 2\n", "line 4: '1 2' is not value"),
-        ("%%MatrixMarket matrix array real general\n3 4\n1\n", "has 1 entries, but says that there are 12"),
+        ("%%MatrixMarket matrix array real general\n3 4\n1\n", "has 1 entries, but its header says 12"),
     ],
 )
 def test_wrong_matrix_market_is_refused(text: str, says: str, tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_in_parts_one_feature_0_says_how_all_are_counted(tmp_path: Path) -> None
         ("# nothing\n", "is empty"),
         ("1 1:1\n0 5:1\n", "line 2: feature 5 is not in 1 to 4"),
         ("1 0:1\n\n0 4:1\n", "line 3: feature 4 is not in 0 to 3, as there is a feature 0"),
-        ("1 1:1\n0 2:1 2:2\n", "line 2: feature 2 is there for the second time"),
-        ("1 1:1\n0 3:1 2:2 1:4 3:1\n", "line 2: feature 3 is there for the second time"),
-        ("1 1:1\n1:1 2:2\n", "line 2: '1:1' is there where a label must be"),
+        ("1 1:1\n0 2:1 2:2\n", "line 2: feature 2 occurs for the second time"),
+        ("1 1:1\n0 3:1 2:2 1:4 3:1\n", "line 2: feature 3 occurs for the second time"),
+        ("1 1:1\n1:1 2:2\n", "line 2: the line starts with '1:1', but must start with a label"),
         ("1 1:1\n0 2\n", "line 2: '2' is not FEATURE:VALUE"),
         ("1 1:1:2 2\n", "line 1: '1:1:2' is not FEATURE:VALUE"),
         ("1 1:\n", "line 1: '1:' is not FEATURE:VALUE"),
@@ -191,8 +191,8 @@ def test_one_column_is_one_feature(tmp_path: Path) -> None:
     [
         ("\n\n", "is empty"),
         ("a,b,c,d\n", "must have 1 to .* not 0 x 4"),
-        ("1,2,3\n", "has 3 features a sample, but the network takes 4"),
-        ("1;2;3;4\n", "has 1 features a sample, but the network takes 4"),
+        ("1,2,3\n", "has 3 features per sample, but the network takes 4"),
+        ("1;2;3;4\n", "has 1 features per sample, but the network takes 4"),
         ("1,2,3,4\n\n1,2,3\n", "line 3: 3 columns, but lines before it have 4"),
         ("1,2,3,4\n1,2,3,4,5\n", "line 2: 5 columns, but lines before it have 4"),
         ("a,b,c,d\n1,2,3,4\n1,,3,4\n", "line 3, column 2: '' is not a number"),
@@ -201,7 +201,7 @@ def test_one_column_is_one_feature(tmp_path: Path) -> None:
         ("1,2,3,4\n1,1_0,3,4\n", "line 2, column 2: '1_0' is not a number"),
         ("1,2,3,4\n1,NaN,3,4\n", "line 2, column 2: NaN is not a finite float32 number"),
         ("1,2,3,-1e39\n", "line 1, column 4: -1e39 is not a finite float32 number"),
-        (",a,b,c\n0,1,2,3\n", "line 1: column 1 has no name, as an index has none; save the file without it"),
+        (",a,b,c\n0,1,2,3\n", "line 1: column 1 has no name, so it is an index; save the file without the index"),
         ("a,b,c,d\n1,2,3,4\na,b,c,d\n", "line 3, column 1: 'a' is not a number"),
     ],
 )
@@ -215,5 +215,7 @@ def test_three_columns_are_the_graph_challenges(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("1\t2\t1\n")
     assert_is_batch(load_inputs(tmp_path / "x.tsv", 3), np.array([[0, 1, 0]]))
     (tmp_path / "x.tsv").write_text("1\t2\t1\t0\t0\n")
-    with pytest.raises(FileFormatError, match=r"x\.tsv, line 1: 5 columns; a line has .*, or the network's 4 features"):
+    with pytest.raises(
+        FileFormatError, match=r"x\.tsv, line 1: 5 columns; expected sample, feature and value, or 4 features"
+    ):
         load_inputs(tmp_path / "x.tsv", 4)

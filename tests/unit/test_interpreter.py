@@ -1,4 +1,4 @@
-"""Processes of this interpreter: which modules they find."""
+"""Child processes of this interpreter: which modules they find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The extension's layers and serial runs: rounding exactly as promised, and close to SciPy in double precision."""
+"""Layers and serial runs of the extension: exact rounding, and agreement with SciPy in double precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events and statuses: what is written comes back, also through JSON; whatever is wrong is one clear line."""
+"""Events and statuses: round trips through JSON, and one-line errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_rank_event_comes_back_and_leads_to_its_children() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "the event is of version 2, and these functions read 1"),
+        ({"version": 2}, "the event has version 2, and these functions read version 1"),
         ({"run": "x"}, "run must be 32 hexadecimal digits"),
         ({"samples": 0}, "samples must be a whole number >= 1"),
         ({"workers": 0}, "workers must be a whole number of at least 1"),
@@ -72,7 +72,7 @@ def test_a_rank_event_comes_back_and_leads_to_its_children() -> None:
         ({"channel": "serial"}, "channel 'serial' takes a plan for 1 worker, not 4"),
         ({"stall_s": 0}, "clock stall_s must be a positive number"),
         ({"lane_wait_s": -1}, "'lane_wait_s' must be a number of seconds"),
-        ({"colour": "red"}, "'colour' is not known here"),
+        ({"colour": "red"}, "'colour' is an unknown field"),
         ({"plan": None}, "'plan' must be a string, not None"),
     ],
     ids=str,
@@ -87,7 +87,7 @@ def test_a_wrong_run_event(change: dict[str, object], message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "the event is of version 2"),
+        ({"version": 2}, "the event has version 2"),
         ({"rank": 4}, "'rank' must be from 0 to 3, not 4"),
         ({"rank": -1}, "'rank' must be from 0 to 3, not -1"),
         ({"lane": None}, "'channel' 'queue' and 'lane' None do not go together"),

@@ -1,4 +1,4 @@
-"""Attempts on functions, with a coordinator that is a function of the test, in virtual time."""
+"""Attempts on functions, with a fake coordinator, under virtual time."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_a_coordinator_that_never_begins(world: World) -> None:
     with pytest.raises(StartError) as caught:
         attempt(executor())
     assert 90 <= world.now < 92  # the start clock, and what Lambda may keep an event for
-    assert "did not begin" in str(caught.value)
+    assert "did not start" in str(caught.value)
     assert "concurrency" in str(caught.value)
     assert caught.value.retryable
 
@@ -259,7 +259,11 @@ def test_a_coordinator_that_is_gone(world: World, state: str, seconds: float) ->
 @pytest.mark.parametrize(
     ("refusal", "kind", "message"),
     [
-        (refused("ResourceNotFoundException", 404), StackError, "404 ResourceNotFoundException (no); it is not there"),
+        (
+            refused("ResourceNotFoundException", 404),
+            StackError,
+            "404 ResourceNotFoundException (no); it does not exist",
+        ),
         (refused("AccessDeniedException", 403), NotAllowedError, "must allow lambda:InvokeFunction"),
         (refused("TooManyRequestsException", 429), StackError, "429 TooManyRequestsException (no); the concurrency"),
     ],
@@ -323,7 +327,7 @@ def test_what_no_attempt_could_change_is_refused_at_once(
 
 def test_more_workers_than_the_account_can_run(world: World) -> None:
     world.unreserved = 4
-    with pytest.raises(SettingError, match=r"4 workers and their coordinator .* \(4 without .* at most 3 workers"):
+    with pytest.raises(SettingError, match=r"4 workers and their coordinator .* \(4 unreserved.* at most 3 workers"):
         executor()
     world.unreserved = 5
     executor()
@@ -335,7 +339,7 @@ def test_more_replicas_than_the_account_can_run(world: World) -> None:
     world.unreserved = 7
     one = RunSettings(workers=1)
     with pytest.raises(
-        SettingError, match=r"4 replicas and a coordinator for each .* \(7 without .* at most 3 replicas"
+        SettingError, match=r"4 replicas with a coordinator each .* \(7 unreserved.* at most 3 replicas"
     ):
         executor("serial", one, runs=4)
     executor("serial", one, runs=3)
@@ -344,7 +348,7 @@ def test_more_replicas_than_the_account_can_run(world: World) -> None:
 def test_who_waits_for_a_run_that_is_given_up_stops_waiting(world: World) -> None:
     used = executor()
     world.carry_out = lambda _: world.at(5, lambda: used.forget(ID))
-    with pytest.raises(AbortedError, match="was given up"):
+    with pytest.raises(AbortedError, match="was abandoned"):
         attempt(used)
     assert world.now < 7
 

@@ -1,4 +1,4 @@
-"""Leases of lanes on a memory store under a time of our own."""
+"""Leases of lanes on a memory store, with a controlled clock."""
 
 from __future__ import annotations
 

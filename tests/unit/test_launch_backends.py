@@ -1,4 +1,4 @@
-"""What the processes of a local run open."""
+"""Stores and channels that the processes of a local run open."""
 
 from __future__ import annotations
 

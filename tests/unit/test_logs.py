@@ -1,4 +1,4 @@
-"""Logging: silent unless asked for, with run and rank in each record, from ranks too."""
+"""Logging: silent by default, with run and rank in each record, also in the processes of ranks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_silent_unless_asked_for(place: Path) -> None:
 def test_verbose_tells_of_attempts(place: Path) -> None:
     begins, ends = infer(place, "--verbose")
     assert begins.endswith("attempt 0 begins: 3 ranks over local")
-    assert ends.endswith("attempt 0 ended: well")
+    assert ends.endswith("attempt 0 ended: success")
 
 
 def test_ranks_log_where_their_starter_does(place: Path) -> None:

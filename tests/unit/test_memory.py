@@ -1,4 +1,4 @@
-"""What a process says of its memory is its own."""
+"""Memory figures of a process cover that process only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs and weights of every type, layout and sparse format: the same bits as NumPy's own sums, or one sentence."""
+"""Inputs and weights of every dtype, layout and sparse format: NumPy's own sums bit for bit, or a one-line error."""
 
 from __future__ import annotations
 

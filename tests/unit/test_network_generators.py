@@ -1,4 +1,4 @@
-"""Generated networks: the Graph Challenge's exactly, random ones that stay alive."""
+"""Generated networks: the Graph Challenge's exactly, and random ones whose activations do not die out."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The Graph Challenge's TSV folders."""
+"""Import of the Graph Challenge's TSV folders."""
 
 import gzip
 import re
@@ -158,7 +158,7 @@ def test_files_for_other_purposes_are_passed_over(folder: Path, name: str) -> No
 
 
 def test_a_size_that_is_not_official_needs_a_bias(folder: Path) -> None:
-    with pytest.raises(InputError, match="no official size"):
+    with pytest.raises(InputError, match="not an official size"):
         graph_challenge_folder(folder)
     for wrong, says in ((float("nan"), "finite"), (1e99, "finite"), ("a", "real numbers"), ([1, 2], "one number")):
         with pytest.raises(InputError, match=f"the bias (must be|is not) .*{says}"):
@@ -180,7 +180,7 @@ def test_a_size_that_is_not_official_needs_a_bias(folder: Path) -> None:
         ("1\t4\t3\n", "line 1: output 4 is not a whole number in 1 to 3"),
         ("1\t2\tnan\n", "line 1: weight nan is not a finite"),
         ("1\t1\t1\n\r\n1\t2\t1e99\n", "line 3: weight 1e99 is not a finite float32"),
-        ("1\t2\t3\n2\t1\t3\n\n1\t2\t3\n1\t2\t3\n", "line 4: input 1 and output 2 are there for the second time"),
+        ("1\t2\t3\n2\t1\t3\n\n1\t2\t3\n1\t2\t3\n", "line 4: input 1 and output 2 occur for the second time"),
     ],
 )
 def test_wrong_lines_are_refused_and_named(folder: Path, content: str, says: str) -> None:
@@ -196,8 +196,8 @@ def test_wrong_lines_are_refused_and_named(folder: Path, content: str, says: str
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda folder: (folder / "n3-l1.tsv").unlink(), "n3-l1.tsv is not"),
-        (lambda folder: (folder / "n3-l4.tsv").write_text("1\t1\t1\n"), "n3-l3.tsv is not"),
+        (lambda folder: (folder / "n3-l1.tsv").unlink(), "n3-l1.tsv is missing"),
+        (lambda folder: (folder / "n3-l4.tsv").write_text("1\t1\t1\n"), "n3-l3.tsv is missing"),
         (lambda folder: (folder / "n4-l1.tsv").write_text("1\t1\t1\n"), "of 3 and of 4 neurons"),
         (
             lambda folder: (folder / "n3-l1.tsv.gz").write_bytes(b""),

@@ -1,4 +1,4 @@
-"""Inputs and answers: every accepted form gives the same batch, everything else is refused in one line."""
+"""Inputs and outputs: every accepted format gives the same batch, and others are one-line errors."""
 
 import io
 import os
@@ -85,7 +85,7 @@ def test_the_callers_array_is_not_changed() -> None:
         ([[1j]], "real numbers"),
         ([[None]], "real numbers"),
         ([[1], [1, 2]], "cannot be read as an array"),
-        (np.ones((2, 3)), "3 features a sample, but the network takes 4"),
+        (np.ones((2, 3)), "3 features per sample, but the network takes 4"),
     ],
 )
 def test_unusable_arrays_are_refused(x: Any, says: str) -> None:
@@ -156,7 +156,7 @@ def saved(x: Any) -> bytes:
     ("content", "says"),
     [
         (b"", "is empty"),
-        (b"hello world", "of no known format; inputs are named .npz, .npy, .*, .h5ad, text that is packed also .gz"),
+        (b"hello world", "an unknown format; inputs are .npz, .npy, .*, .h5ad files, text files also with .gz"),
         (npy(np.array([{}], object)), "Python objects"),
         (npy(np.zeros((0, 3), np.float32)), "must have 1 to .* samples and features, not 0 x 3"),
         (npy_claiming("(1000000000000, 1000000000)"), "needs"),
@@ -164,8 +164,8 @@ def saved(x: Any) -> bytes:
         (npy_claiming("(0, 999999999999999999, 999999999999999999)"), "no array can have"),
         (npy_claiming("(1, 1)", b"123456"), "needs"),
         (npy_claiming("(-1, 1)", b"1234"), "plain numbers"),
-        (npy_claiming("(1, 1)", b"1234", "<i3"), "no numbers of type"),
-        (npy_claiming("(1, 1)", b"1234", "<U0"), "no size"),
+        (npy_claiming("(1, 1)", b"1234", "<i3"), "unknown type of numbers"),
+        (npy_claiming("(1, 1)", b"1234", "<U0"), "size of 0 bytes"),
         (npy_claiming("(__import__('os'), 1)", b"1234"), "plain numbers"),
         (b"\x93NUMPY\x01\x00\xff\xff", "header is too long"),
         (b"\x93NUMPY\x01\x00\x40\x00{'descr'", "plain numbers"),
@@ -173,15 +173,15 @@ def saved(x: Any) -> bytes:
         (b"PK\x03\x04", "damaged"),
         (zipped(data=b"hello"), "not an .npy"),
         (zipped(data=npy_claiming("(1000000000000,)")), "size does not fit"),
-        (npz(data=np.ones(3), mask=np.ones(3)), "no sparse array, but 'data', 'mask'; save a sparse one with scipy"),
-        (npz(np.ones((2, 3))), "no sparse array, but 'arr_0'; .* a dense one with numpy.save"),
-        (npz(), "no known format"),
+        (npz(data=np.ones(3), mask=np.ones(3)), "hold a sparse array but 'data', 'mask'; save a sparse one with scipy"),
+        (npz(np.ones((2, 3))), "hold a sparse array but 'arr_0'; .* a dense one with numpy.save"),
+        (npz(), "unknown format"),
         (npz(bits=np.ones((2, 2), np.float32)), "uint8"),
         (npz(bits=np.ones(2, np.uint8)), "samples x bytes"),
-        (csr(format=b"lil"), "no known format; they are csr, csc, bsr, coo, dia"),
-        (csr(format=b"\xff\xfe"), "no known format"),
-        (csr(format=[b"csr", b"csr"]), "no known format"),
-        (csr(format=7), "no known format"),
+        (csr(format=b"lil"), "unknown format; use one of csr, csc, bsr, coo, dia"),
+        (csr(format=b"\xff\xfe"), "unknown format"),
+        (csr(format=[b"csr", b"csr"]), "unknown format"),
+        (csr(format=7), "unknown format"),
         (saved(sparse.coo_array(np.ones((2, 2, 2)))), "a 3-D sparse array; inputs are 2-D"),
         (saved(sparse.coo_array(np.ones(3))), "a 1-D sparse array; inputs are 2-D"),
         (saved(sparse.csr_array(np.ones(3))), "a 1-D sparse array; inputs are 2-D"),
@@ -208,7 +208,7 @@ def saved(x: Any) -> bytes:
         (bsr(data=np.ones((1, 0, 2))), "divided into blocks of 0 x 2"),
         (bsr(data=np.ones(1)), "cannot be 1-D"),
         (bsr(indices=i32([2]), indptr=i32([0, 1, 1])), "valid sparse"),
-        (dia(offsets=i32([0, 0])), "a diagonal is there twice"),
+        (dia(offsets=i32([0, 0])), "a diagonal occurs twice"),
         (dia(offsets=i32([0])), "offsets has 1 entries for 2 values"),
         (dia(offsets=f32([0, 1])), "whole numbers"),
         (dia(data=f32([1, 2])), "cannot be 1-D"),
@@ -288,7 +288,7 @@ def test_damaged_files_are_refused_or_read(content: bytes, tmp_path: Path) -> No
 
 
 def test_a_missing_file_and_an_empty_directory_are_refused(tmp_path: Path) -> None:
-    for place, says in ((tmp_path / "absent.npz", "cannot be read"), (tmp_path, "a directory without files of inputs")):
+    for place, says in ((tmp_path / "absent.npz", "cannot be read"), (tmp_path, "a directory without input files")):
         with pytest.raises(FileFormatError, match=says):
             load_inputs(place)
 
@@ -298,7 +298,7 @@ def test_packed_bits_must_fit_the_network(tmp_path: Path) -> None:
     assert load_inputs(tmp_path / "bits.npz").shape == (2, 16)
     assert load_inputs(tmp_path / "bits.npz", 11).shape == (2, 11)
     for features in (8, 17):
-        with pytest.raises(InputError, match="16 bits a sample"):
+        with pytest.raises(InputError, match="16 bits per sample"):
             load_inputs(tmp_path / "bits.npz", features)
 
 

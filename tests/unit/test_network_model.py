@@ -1,4 +1,4 @@
-"""Layers and networks in memory: what they accept, what they refuse, what they know of themselves."""
+"""Layers and networks in memory: validation and derived properties."""
 
 from typing import Any
 

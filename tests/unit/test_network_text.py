@@ -1,4 +1,4 @@
-"""The Graph Challenge's text files: images and categories, as any tool writes them, or one line that names theirs."""
+"""The Graph Challenge's text files (images and categories) as various tools write them, and one-line errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_categories_round_trip(alive: NDArray[np.bool_], tmp_path: Path) -> None
     [(np.ones((2, 3), bool), "1-D"), (True, "1-D"), (np.ma.masked_array([True, True], mask=[True, False]), "masked")],
 )
 def test_categories_are_of_one_row_of_known_states(alive: Any, says: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"which samples are alive .*{says}"):
+    with pytest.raises(InputError, match=f"mask of alive samples .*{says}"):
         write_categories(tmp_path / "c.tsv", alive)
     assert not list(tmp_path.iterdir())
 
@@ -140,7 +140,7 @@ def test_the_largest_sample_number_is_how_many_there_are(tmp_path: Path) -> None
         (b"1\t2\t1\n99999999999\t2\t1\n", "line 2: sample 99999999999 is not"),
         (b"1\t2\t1\n1\t3\t1e39\n", "line 2: value 1e39 is not a finite float32"),
         (b"1\t2\t1\n1\t3\tinf\n", "line 2: value inf is not a finite float32"),
-        (b"1\t2\t1\n\n1\t2\t1\n", "line 3: sample 1 and feature 2 are there for the second time"),
+        (b"1\t2\t1\n\n1\t2\t1\n", "line 3: sample 1 and feature 2 occur for the second time"),
         (b"1.0\t2\t1\n1\t3\n", r"line 2: '1\\t3' is not sample, feature and value"),
         (b"sample\tfeature\tvalue\n1\t1\t1\n", "line 1: 'sample.* is not sample, feature and value"),
         (b"1,2,1\n", "line 1: '1,2,1' is not sample, feature and value"),

@@ -1,4 +1,4 @@
-"""Users without a home, without a name, or whose home cannot be written: caches are only not kept."""
+"""Users without a home directory, a name, or a writable home: only caching is lost."""
 
 from __future__ import annotations
 

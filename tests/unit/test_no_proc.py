@@ -1,4 +1,4 @@
-"""Machines that show no /proc: what it is read for is found another way, or one line says what to do."""
+"""Machines without /proc: alternatives to what is read from it, or a one-line error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First-fit packing against the same written down without thought for speed."""
+"""First-fit packing, compared with a simple implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prices from the AWS Price List API: answers of its documented shape, filtered as it filters."""
+"""Prices from the AWS Price List API, with responses in its documented form."""
 
 from __future__ import annotations
 

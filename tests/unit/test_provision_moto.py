@@ -1,6 +1,6 @@
-"""Provisioning and the queue channel with moto in AWS's place, in process: what boto3 is asked, name by name.
+"""Provisioning and the queue channel with moto in place of AWS, in process: the requests that boto3 receives.
 
-Objects go through obstore, which moto does not see: buckets' contents are a store in memory here.
+Objects go through obstore, which moto does not intercept; buckets are stores in memory here.
 """
 
 from __future__ import annotations

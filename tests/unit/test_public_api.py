@@ -1,4 +1,4 @@
-"""The names that users import: all there, documented, their examples true."""
+"""The public API: complete, documented, and with working examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pushing: every file once, the manifest last; found again by the network's digest and the number of workers."""
+"""Pushing of networks: every file once, the manifest last; found again by network digest and number of workers."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_what_was_not_pushed_is_refused_with_the_command(pushed: Recorded, shard
     manifest = manifest_of(shards)
     with pytest.raises(SettingError, match=f"not on the stack for 4 workers; push it first: {COMMAND}"):
         pushed_plan(pushed, (NETWORK.digest, 4), COMMAND)
-    with pytest.raises(SettingError, match=f"as 'block' cut it, not 'graph'; .*: {COMMAND}"):
+    with pytest.raises(SettingError, match=f"partitioned by 'block', not 'graph'; .*: {COMMAND}"):
         pushed_plan(pushed, (NETWORK.digest, 3), COMMAND, method="graph")
     pushed.delete([plan_folder(manifest.plan_digest.hex()) + "manifest.json"])  # a push that is going on, or cleaned up
     for wanted in ((NETWORK.digest, 3), manifest):
@@ -160,5 +160,5 @@ def test_an_index_that_is_not_ours(pushed: Recorded, value: bytes | dict[str, ob
     key = index_key(NETWORK.digest, 3)
     good = json.loads(pushed.get(key) or b"")
     pushed.put(key, value if isinstance(value, bytes) else json.dumps(good | value).encode())
-    with pytest.raises(FileFormatError, match="is not what this release writes; push the network again"):
+    with pytest.raises(FileFormatError, match="is not an index entry of this release; push the network again"):
         find_pushed(pushed, NETWORK.digest, 3)

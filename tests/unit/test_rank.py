@@ -1,4 +1,4 @@
-"""One network over P ranks, in this process: bodies are shuffled, doubled and damaged on their way."""
+"""One network over P ranks in this process, with frames shuffled, duplicated and corrupted in transit."""
 
 from __future__ import annotations
 

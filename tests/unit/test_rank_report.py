@@ -1,4 +1,4 @@
-"""A rank's report: its counts include its own writing, and it stays small however many ranks and layers there are."""
+"""Reports of ranks: counts include its own write, and its size is bounded for any number of ranks and layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON form of a rank's report: it is read back, what is missing or wrong is named, and versions are told apart."""
+"""The JSON format of a rank's report: round trips, errors that name the field, and versions."""
 
 from __future__ import annotations
 

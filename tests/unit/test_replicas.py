@@ -1,4 +1,4 @@
-"""Replicas over slices of a batch: the serial answer bit for bit, each failure named, and tried again alone."""
+"""Replicas over slices of a batch: serial outputs bit for bit, and each failure named and retried separately."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ def test_what_overflows_is_named_with_its_replica() -> None:
     ("given", "said"),
     [
         ({"replicas": 0}, "replicas must be at least 1, not 0"),
-        ({"replicas": 2, "channel": "queue"}, "do not go with channel 'queue'"),
-        ({"replicas": 2, "channel": "local"}, "do not go with channel 'local'"),
-        ({"replicas": 2, "workers": 4}, "2 of them do not go with 4 workers"),
+        ({"replicas": 2, "channel": "queue"}, "cannot be combined with channel 'queue'"),
+        ({"replicas": 2, "channel": "local"}, "cannot be combined with channel 'local'"),
+        ({"replicas": 2, "workers": 4}, "2 of them cannot be combined with 4 workers"),
     ],
     ids=str,
 )

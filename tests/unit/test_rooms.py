@@ -1,4 +1,4 @@
-"""The rules that hold the rooms apart: they hold, and they notice when they are broken."""
+"""The import rules between packages: they hold, and violations are detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs cleaning takes for ended, by their status and by the store's time alone."""
+"""The choice of runs that cleaning considers ended, by status and by the store's clock."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_named_run_goes_whatever_its_state() -> None:
     run, other = stack.run("3", "running"), stack.run("1", "done")
     assert stack.clean(None, run) == {run}
     assert stack.left() == {other}
-    with pytest.raises(SettingError, match="there is nothing of run"):
+    with pytest.raises(SettingError, match="the stack has no objects of run"):
         stack.clean(None, run)
 
 

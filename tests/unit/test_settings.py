@@ -1,4 +1,4 @@
-"""The settings of a session: wrong ones are refused with a sentence, others reach the run."""
+"""Settings of a session: invalid ones are one-line errors, valid ones reach the run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_wrong_setting_is_refused(make: Callable[[], object], said: str) -> No
 
 @pytest.mark.parametrize("functions", [fsd.FunctionSettings(memory_mb=1769), fsd.FunctionSettings(synchronous=True)])
 def test_settings_of_functions_need_functions(functions: fsd.FunctionSettings) -> None:
-    with pytest.raises(SettingError, match="are for stacks with functions"):
+    with pytest.raises(SettingError, match="apply only to stacks with functions"):
         fsd.Session(NETWORK, channel="local", workers=2, functions=functions)
 
 

@@ -1,4 +1,4 @@
-"""stack.json: what is written comes back; whatever is wrong with it is one clear line."""
+"""The stack.json format: round trips, and one-line errors for invalid files."""
 
 from __future__ import annotations
 
@@ -84,16 +84,16 @@ def test_a_missing_field(name: str, path: Path) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "'format' must be 'fsd-stack'"),
-        ({"version": 3}, "'version' is 3, and this program reads 2: make the stack anew"),
+        ({"version": 3}, "'version' is 3, and this program reads 2: create the stack again"),
         ({"version": "1"}, "'version' must be a whole number, not '1'"),
         ({"version": True}, "'version' must be a whole number, not True"),
-        ({"colour": "red"}, "'colour' is not known here"),
+        ({"colour": "red"}, "'colour' is an unknown field"),
         ({"region": ""}, "'region' must be a string, not ''"),
         ({"region": None}, "'region' must be a string, not None"),
         ({"endpoint_url": "ftp://x"}, "'endpoint_url': 'ftp://x' is not an http(s) URL"),
         ({"run_buckets": []}, "a stack needs at least one bucket in 'run_buckets'"),
         ({"lanes": [3]}, "lanes[0] must be a JSON object"),
-        ({"lanes": [{"topic_arns": [], "queue_urls": []}]}, "'lanes[0].queue_urls' must be as many as lane 0 has"),
+        ({"lanes": [{"topic_arns": [], "queue_urls": []}]}, "'lanes[0].queue_urls' must have as many queues as lane 0"),
         ({"run_buckets": ["a", 3]}, "'run_buckets' must hold strings only"),
         ({"message_bytes": 12}, "'message_bytes' must be from 2048 to 1048576, not 12"),
         ({"purge_settle_s": -1}, "'purge_settle_s' must be a number of seconds, not -1"),
@@ -114,9 +114,9 @@ def test_a_wrong_field(change: dict[str, object], message: str, path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lanes: lanes[1]["queue_urls"].pop(), "'lanes[1].queue_urls' must be as many as lane 0 has"),
+        (lambda lanes: lanes[1]["queue_urls"].pop(), "'lanes[1].queue_urls' must have as many queues as lane 0"),
         (lambda lanes: lanes[0]["topic_arns"].pop(), "'lanes[0].topic_arns' has 1 topics, but 101 ranks need 2"),
-        (lambda lanes: lanes[0].update(extra=1), "'lanes[0].extra' is not known here"),
+        (lambda lanes: lanes[0].update(extra=1), "'lanes[0].extra' is an unknown field"),
         (lambda lanes: lanes.__setitem__(1, lanes[0]), "'topic_arns' of the lanes must all differ"),
         (lambda lanes: lanes[1].update(queue_urls=lanes[0]["queue_urls"]), "'queue_urls' of the lanes must all differ"),
         (lambda lanes: lanes[0]["queue_urls"].__setitem__(3, "queue"), "'lanes[0].queue_urls': 'queue' is not"),
@@ -139,7 +139,7 @@ def test_a_wrong_lane(change: Callable[[Any], object], message: str, path: Path)
         ),
         ({"failures_queue_url": "s-failures"}, "'functions.failures_queue_url': 's-failures' is not an http(s) URL"),
         ({"timeout_s": "900"}, "'functions.timeout_s' must be a number"),
-        ({"image": "x"}, "'functions.image' is not known here"),
+        ({"image": "x"}, "'functions.image' is an unknown field"),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""Temporary folders: gone with their owner however it ends, and nothing else ever is."""
+"""Temporary folders: removed with their owner however it ends, and no other folder is removed."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_a_directory_that_is_not_there_is_named(
     call = fsd_in(capsys)
     said = call("infer", place / "net", place / "x.npy", "-o", place / "out.npz", "--channel", "local")
     assert said.code == 2
-    assert f"{place / 'nowhere'} (TMPDIR names it, and it is not a directory)" in said.error()
+    assert f"{place / 'nowhere'} (named by TMPDIR, but not a directory)" in said.error()
     assert entries(place) == {"net", "x.npy"}
 
 

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md names every error, in the classes' tree, with what a program sees of each."""
+"""docs/troubleshooting.md lists every error, in the class hierarchy, with its exit code and retryability."""
 
 from __future__ import annotations
 

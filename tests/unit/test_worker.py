@@ -287,7 +287,7 @@ def test_a_failure_of_its_own_is_told_to_all() -> None:
 
 
 def test_the_end_of_another_rank_waits_for_the_abort_that_explains_it() -> None:
-    gone = RunError("rank 0, layer 0, send: rank 1 has gone", rank=0, layer=0, operation="send")
+    gone = RunError("rank 0, layer 0, send: rank 1 is gone", rank=0, layer=0, operation="send")
     machine = worker()
     machine.handle(Started(), 0.0)
     machine.handle(Loaded(PLAN), 1.0)

@@ -1,4 +1,4 @@
-"""What the ranks of a run on a stack share: buckets, and a channel over them or over a lane of queues."""
+"""Opening the buckets of a stack, and a rank's channel over those buckets or over a lane of queues."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from fsd_inference.usage import UsageMeter
 def open_aws_backends(
     clients: Clients, stack: StackSpec, channel: str, *, spec: RunSpec, rank: int, lane: int | None
 ) -> Backends:
-    """Open a stack's buckets and one rank's channel; closing them closes `clients` too.
+    """Open a stack's buckets and one rank's channel; closing the result also closes `clients`.
 
     Parameters
     ----------
     clients, stack
-        The stack, and clients of it.
+        The stack, and clients of its services.
     channel, spec, rank, lane
         See `open_channel`.
     """
@@ -42,7 +42,7 @@ def open_aws_backends(
 
 
 def open_buckets(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tuple[list[Store], Store]:
-    """Open the buckets of the runs, and that of the networks, counting together."""
+    """Open a stack's run buckets and its network bucket; `meter` counts the requests of all of them."""
     runs = [clients.open_bucket(bucket, meter=meter) for bucket in stack.run_buckets]
     return runs, clients.open_bucket(stack.network_bucket, meter=meter)
 
@@ -62,15 +62,20 @@ def open_channel(
     Parameters
     ----------
     clients, stack
-        The stack, and clients of it; stay the caller's, as do `runs`.
+        The stack, and clients of its services. The caller closes them, and also `runs`.
     runs : sequence of Store
-        The buckets of the runs.
+        The run buckets.
     channel : {"serial", "queue", "object"}
-        "serial": one rank, which exchanges nothing.
+        "serial" is for a single rank, which exchanges nothing.
     spec, rank
-        The attempt, and whose channel to open.
+        The attempt, and the rank whose channel to open.
     lane : int, optional
         The lane that the attempt holds, for "queue".
+
+    Raises
+    ------
+    SettingError
+        The stack has no such lane, or the channel does not fit the number of workers.
     """
     workers = spec.settings.workers
     if channel == "serial" and workers == 1:

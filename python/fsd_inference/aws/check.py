@@ -1,4 +1,4 @@
-"""Compare a stack with its description."""
+"""A check that the topics, queues and buckets of a stack match its description."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ _ACTIONS = {"s3": "s3:ListBucket", "sns": "sns:GetTopicAttributes", "sqs": "sqs:
 
 
 def check_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None = None) -> None:
-    """Raise `StackError` if a topic, queue or bucket of a stack is not as described; the first is named."""
+    """Raise `StackError` if a topic, queue or bucket of a stack does not match its description, naming the first."""
     problems, count = stack_problems(clients, stack, meter or UsageMeter())
     if problems:
         raise StackError(
-            f"stack {stack.name} is not as described ({len(problems)} of {count} resources): {problems[0]}"
-            + ("" if problems[0].retryable else "; take it down and make it anew"),
+            f"stack {stack.name} does not match its description ({len(problems)} of {count} resources): {problems[0]}"
+            + ("" if problems[0].retryable else "; delete the stack and create it again"),
             retryable=problems[0].retryable,
         )
 
 
 def stack_problems(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tuple[list[StackError], int]:
-    """Look at every topic, queue and bucket of a stack, with a request each.
+    """Check every topic, queue and bucket of a stack, with one request each.
 
     Returns
     -------
     list of StackError
-        Those that are missing, cannot be asked, or hide messages for less than the longest run.
+        One for each resource that is missing or could not be checked, and for each queue whose visibility timeout or
+        retention is shorter than the longest run.
     int
-        How many there are in all.
+        The total number of resources.
     """
 
     def topic(arn: str) -> None:
@@ -52,7 +53,9 @@ def stack_problems(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tup
         for name in names:
             seconds = int(answer["Attributes"][name])
             if seconds < stack.longest_run_s:
-                raise StackError(f"queue {url}: its {name} of {seconds} s is less than longest_run_s")
+                raise StackError(
+                    f"the {name} of queue {url} is {seconds} s, less than longest_run_s ({stack.longest_run_s:g} s)"
+                )
 
     def bucket(name: str) -> None:
         clients.s3.head_bucket(Bucket=name)

@@ -1,4 +1,4 @@
-"""Clients of the AWS services: made once and shared by threads, with the SDK's own retries off."""
+"""Clients of the AWS services: created once, shared between threads, with the SDK's own retries turned off."""
 
 from __future__ import annotations
 
@@ -33,48 +33,48 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OPEN_FILES = 64
-_ANSWER_S = 60.0  # a long poll answers within 20 s
+_ANSWER_S = 60.0  # read timeout in seconds; a long poll is answered within 20 s
 _TRANSIENT_CODES = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestTimeout", "SlowDown"}
     | {"TooManyRequestsException", "InternalError", "InternalFailure", "ServiceUnavailable", "OperationAborted"}
 )
 _DENIED_CODES = frozenset(
     {"AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"}
-    | {"UnauthorizedOperation", "KMSAccessDeniedException", "403"}  # the last: of a HEAD, which has no body
+    | {"UnauthorizedOperation", "KMSAccessDeniedException", "403"}  # "403" for HEAD, whose response has no body
 )
 _EXPIRED = "the credentials have expired; sign in again"
 _HINTS = {
-    "ResourceNotFoundException": "it is not there; see fsd stack check",
+    "ResourceNotFoundException": "it does not exist; run fsd stack check",
     "TooManyRequestsException": "the concurrency of the account or the function is used up; wait, or ask AWS for more",
     "ResourceConflictException": "it is being updated; try again in a minute",
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
-    "UnrecognizedClientException": "the credentials are not known there; see AWS_PROFILE and the region",
-    "InvalidClientTokenId": "the credentials are not known there; see AWS_PROFILE and the region",
+    "UnrecognizedClientException": "the service does not know the credentials; check AWS_PROFILE and the region",
+    "InvalidClientTokenId": "the service does not know the credentials; check AWS_PROFILE and the region",
 }
 
 
 class Clients:
-    """One client a service, made when first asked for; safe to share between threads.
+    """One client per AWS service, created on first use; safe to share between threads.
 
     Parameters
     ----------
     endpoint_url : str, optional
-        Another endpoint than AWS's own.
+        Endpoint to use instead of AWS's own.
     region : str, optional
-        As the AWS SDKs find it (AWS_REGION, AWS_DEFAULT_REGION, the profile) if not given.
+        AWS region; found as the AWS SDKs do (AWS_REGION, AWS_DEFAULT_REGION, the profile) if not given.
     emulated : bool, optional
-        The endpoint is an emulator that was started here: it gets fixed keys, and nothing of the user's AWS
-        configuration is read.
+        Whether the endpoint is an emulator that this package started: requests are then signed with fixed keys, and the
+        user's AWS configuration is not read.
     connections : int, optional
-        Connections each client keeps open: at least the number of threads that use it.
+        Size of each client's connection pool; at least the number of threads that use it.
 
     Raises
     ------
     SettingError
-        There is no region, or the user's AWS configuration cannot be used.
+        No region is set, or the user's AWS configuration is invalid.
     ResourceLimitError
-        The process may have too few open files.
+        The process's limit of open files is too low.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Clients:
 
     @classmethod
     def of_stack(cls, stack: StackSpec, *, connections: int = 32) -> Self:
-        """Make the clients of a stack, whose description says where it is: no variable of the environment does."""
+        """Create the clients of a stack, at the endpoint and region of its description, not of the environment."""
         return cls(stack.endpoint_url, stack.region, emulated=stack.emulator is not None, connections=connections)
 
     @classmethod
     def of_function(cls, *, connections: int = 32) -> Self:
-        """Make the clients of a Lambda function; where AWS is emulated, its AWS_ENDPOINT_URL says where."""
+        """Create the clients of a Lambda function; AWS_ENDPOINT_URL is set if the function runs on an emulator."""
         return cls(os.environ.get("AWS_ENDPOINT_URL"), connections=connections)
 
     @property
@@ -118,32 +118,32 @@ class Clients:
 
     @property
     def s3(self) -> S3Client:
-        """The S3 client, for buckets; objects go through `open_bucket`."""
+        """The S3 client, for managing buckets; use `open_bucket` for objects."""
         client: S3Client = self._client("s3")
         return client
 
     @property
     def functions(self) -> LambdaClient:
-        """The Lambda client, for calls that are answered at once."""
+        """The Lambda client, with the usual timeout; not for synchronous invocations, which take longer."""
         client: LambdaClient = self._client("lambda")
         return client
 
     def functions_answering_within(self, seconds: float) -> LambdaClient:
-        """Return a Lambda client that waits so long for an answer; the caller closes it."""
+        """Return a new Lambda client with a read timeout of `seconds`, for synchronous calls; the caller closes it."""
         with self._lock:
             client: LambdaClient = self._make("lambda", seconds)
             return client
 
     @property
     def pricing(self) -> PriceListClient:
-        """The client of the AWS Price List API, which answers in few regions."""
+        """The client of the AWS Price List API, which is available in few regions."""
         client: PriceListClient = self._client("pricing")
         return client
 
     def open_bucket(
         self, bucket: str, folder: str = "", *, meter: UsageMeter | None = None, retry: RetrySettings | None = None
     ) -> Store:
-        """Open (a folder of) a bucket as a store with the same endpoint, region, credentials and trust."""
+        """Open a bucket, or a folder of it, as a store with the clients' endpoint, region, credentials and trust."""
         return open_store(
             f"s3://{bucket}/{folder}",
             endpoint_url=self.endpoint_url,
@@ -156,7 +156,7 @@ class Clients:
 
     @property
     def credentials(self) -> CredentialSource:
-        """What signs the requests: keys, or what returns the valid ones; `SettingError` if there are none."""
+        """The access keys, or a callable that returns the current ones; raises `SettingError` if there are none."""
         if self._session.credentials is None:
             raise SettingError("no AWS credentials are set: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
         return self._session.credentials
@@ -169,69 +169,69 @@ class Clients:
             self._clients.clear()
 
     def _client(self, service: str) -> Any:
-        with self._lock:  # clients may be shared by threads, the session that makes them may not
+        with self._lock:  # boto3 clients are thread-safe, boto3 sessions are not
             if service not in self._clients:
                 self._clients[service] = self._make(service, _ANSWER_S)
             return self._clients[service]
 
     def _make(self, service: str, answer_s: float) -> Any:
-        _ = self.credentials  # whoever has none is told here, and not by each request
+        _ = self.credentials  # missing credentials fail here, once, rather than in every request
         config = Config(  # type: ignore[call-arg] # the stubs lack ignore_configured_endpoint_urls
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=self._connections,
             connect_timeout=5,
             read_timeout=answer_s,
             tcp_keepalive=True,
-            ignore_configured_endpoint_urls=True,  # AWS_ENDPOINT_URL_SQS and its like: the stack decides
+            ignore_configured_endpoint_urls=True,  # such as AWS_ENDPOINT_URL_SQS: the stack's description decides
         )
-        if self.endpoint_url is not None:  # of which there are no variants, nor names BUCKET.HOST
+        if self.endpoint_url is not None:  # it has neither FIPS nor dual-stack variants, nor host names BUCKET.HOST
             config = config.merge(
                 Config(use_fips_endpoint=False, use_dualstack_endpoint=False, s3={"addressing_style": "path"})
             )
         if self._is_local:
             config = config.merge(Config(proxies={}))
         try:
-            make: Callable[..., Any] = self._session.boto3.client  # its overloads want a literal name
+            make: Callable[..., Any] = self._session.boto3.client  # its overloads require a literal service name
             client = make(service, endpoint_url=self.endpoint_url, config=config)
         except (BotoCoreError, ValueError) as error:
-            raise SettingError(f"no {service} client can be made for {self.endpoint_url or 'AWS'}: {error}") from error
+            raise SettingError(f"cannot create a {service} client for {self.endpoint_url or 'AWS'}: {error}") from error
         client.meta.events.register(f"before-parse.{service}", check_json)
         return client
 
 
 def _check_open_files() -> None:
-    """Raise `ResourceLimitError` where clients would wait for connections that cannot be opened."""
+    """Raise `ResourceLimitError` if the limit of open files would leave clients waiting for connections."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY and limit < _OPEN_FILES:
         raise ResourceLimitError(
-            f"a process may have {limit} open files, and clients of AWS need up to {_OPEN_FILES}: "
-            f"raise that with ulimit -n {_OPEN_FILES}"
+            f"this process may open {limit} files, and AWS clients need up to {_OPEN_FILES}: "
+            f"raise the limit with ulimit -n {_OPEN_FILES}"
         )
 
 
 def request(
     kind: str, what: str, call: Callable[[], T], *, meter: UsageMeter, retry: RetrySettings, action: str = ""
 ) -> T:
-    """Send one request of a stack's upkeep, again while that can help.
+    """Send one control request to a service of a stack, and retry it after transient failures.
 
     Parameters
     ----------
     kind : str
-        What `meter` counts, for example ``"sqs.purge"``.
+        Name under which `meter` counts the request, for example ``"sqs.purge"``.
     what : str
-        The operation and its object, for messages.
+        The operation and its object, for error messages.
     call : callable
-        Sends it once.
+        Sends the request once.
     meter, retry : UsageMeter, RetrySettings
     action : str, optional
-        What IAM calls the operation, for the message where it is not allowed.
+        IAM action of the operation, for the message if it is denied.
 
     Raises
     ------
     StackError
-        The service refused, or did not answer in the attempts allowed.
+        The service refused the request, or did not answer any of the attempts.
     NotAllowedError
-        A policy does not allow it.
+        A policy does not allow the request.
     """
 
     def classify(error: Exception, _: bool) -> StackError:
@@ -243,7 +243,7 @@ def request(
 
 
 def refusal(what: str, error: ClientError, action: str = "") -> StackError:
-    """Return what a service's answer means: see `request`."""
+    """Return the exception for a service's error response: `NotAllowedError` if access was denied, or `StackError`."""
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = error.response.get("Error", {}).get("Message", "")

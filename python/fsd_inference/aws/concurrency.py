@@ -1,4 +1,4 @@
-"""How many functions of an account can run at a time, and whether a run fits in."""
+"""The Lambda concurrency of an account, and the check that a run fits into it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from fsd_inference.errors import NotAllowedError, SettingError
 from fsd_inference.usage import UsageMeter
 
 COORDINATORS = 1
-"""Functions of a run beside its ranks."""
+"""Function invocations of a run in addition to its ranks."""
 
 _RETRY = RetrySettings(attempts=3)
 
 
 def free_concurrency(clients: Clients, meter: UsageMeter) -> int:
-    """Return how many functions without a reservation of their own can run at a time in this account and region.
+    """Return the unreserved concurrency of this account and region: how many functions may run at a time.
 
     Raises
     ------
     StackError
         Lambda does not answer.
     NotAllowedError
-        The caller may not ask.
+        The caller's policy does not allow the request.
     """
     answer = request(
         "lambda.settings",
-        "ask for the account's concurrency",
+        "read the account's concurrency limit",
         clients.functions.get_account_settings,
         meter=meter,
         retry=_RETRY,
@@ -35,20 +35,23 @@ def free_concurrency(clients: Clients, meter: UsageMeter) -> int:
 
 
 def check_concurrency(clients: Clients, workers: int, meter: UsageMeter, runs: int = 1) -> None:
-    """Raise `SettingError` for more workers than can run at a time, in `runs` runs; who may not ask goes on."""
+    """Raise `SettingError` if `runs` concurrent runs of `workers` ranks exceed the account's concurrency.
+
+    Callers whose policy does not allow reading the limit skip the check.
+    """
     try:
         free = free_concurrency(clients, meter)
     except NotAllowedError:
         return
     if runs > 1 and runs * (workers + COORDINATORS) > free:
         raise SettingError(
-            f"{runs} replicas and a coordinator for each are more functions than this account can run at a time "
-            f"({free} without reservations): use at most {max(free // (workers + COORDINATORS), 1)} replicas, or ask "
-            "AWS for a higher concurrency quota"
+            f"{runs} replicas with a coordinator each need more functions than this account can run at a time "
+            f"({free} unreserved): use at most {max(free // (workers + COORDINATORS), 1)} replicas, or ask AWS for a "
+            "higher concurrency quota"
         )
     if workers + COORDINATORS > free:
         raise SettingError(
-            f"{workers} workers and their coordinator are more functions than this account can run at a time "
-            f"({free} without reservations): use at most {max(free - COORDINATORS, 0)} workers, or ask AWS for a "
-            "higher concurrency quota"
+            f"{workers} workers and their coordinator need more functions than this account can run at a time "
+            f"({free} unreserved): use at most {max(free - COORDINATORS, 0)} workers, or ask AWS for a higher "
+            "concurrency quota"
         )

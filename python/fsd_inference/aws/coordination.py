@@ -1,7 +1,7 @@
-"""One attempt at a run, from its event to its status: what the coordinator function does.
+"""The coordinator's work: one attempt at a run, from the event that requests it to the final status.
 
-It leases a lane, starts rank 0, and watches: the report of rank 0, whether all ranks have started, and what Lambda says
-of ranks that ended without a word. One coordination is one attempt; trying again is up to whoever asked for the run.
+It leases a lane, starts rank 0 and monitors three things: rank 0's report, whether all ranks have started, and Lambda's
+records of ranks that died without a report. Each coordination is one attempt; retries are left to the client.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from fsd_inference.threads import ThreadPool, start
 from fsd_inference.usage import Usage, UsageMeter
 
 _END_S = 20.0
-"""Seconds before Lambda's time limit by which the ranks must have ended: the rest is for telling how."""
+"""Seconds before Lambda's timeout by which the ranks must have ended: time to write metrics and status."""
 _GRACE_S = 5.0
-"""How long after their deadline ranks may take to end by themselves."""
-_STOP_S = 8.0
-"""How long ranks that were told to stop may take to report."""
+"""Seconds after their deadline that ranks may take to end by themselves."""
+_ABORT_S = 8.0
+"""Seconds that aborted ranks may take to write their reports."""
 _LAST_REPORTS_S = 10.0
-"""How long after rank 0's end the other reports, which were begun before it, may take."""
+"""Seconds after rank 0's report to wait for the other reports, which the ranks began to write before it."""
 _READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a coordination works with; all of it stays the caller's.
+    """The open resources that a coordination uses; the caller closes them.
 
     Attributes
     ----------
     clients, stack, runs
-        The stack, clients of it, and its buckets of runs.
+        The stack, clients of its services, and its run buckets.
     digest : str
-        Of the stack's description, as `RankEvent` names it.
+        Digest of the stack's description (`RankEvent.stack`).
     meter : UsageMeter
-        Counts what is asked of the buckets.
+        Counts the coordinator's requests.
     read_plan : callable
-        Returns the object of a key in the network bucket, or None.
+        Returns the object with a given key in the network bucket, or None.
     code : str
-        Digest of this code.
+        Digest of the deployed code (`RankEvent.code`).
     """
 
     clients: Clients
@@ -72,22 +72,22 @@ class Resources:
 
     @property
     def store(self) -> Store:
-        """The bucket of inputs, claims, results and statuses."""
+        """The store of inputs, claims, results and statuses: the first run bucket."""
         return self.runs[0]
 
 
 class Coordination:
-    """One attempt.
+    """One attempt at a run, carried out by one invocation of the coordinator.
 
     Parameters
     ----------
     resources : Resources
     event : RunEvent
-        What is asked for.
+        The requested attempt.
     ends : float
-        When Lambda ends this invocation, seconds since the epoch.
+        Time at which Lambda ends this invocation, in seconds since the epoch.
     before : Usage
-        What the meter said when the invocation began.
+        The meter's reading when the invocation began: what follows is this attempt's usage.
     """
 
     def __init__(self, resources: Resources, event: RunEvent, ends: float, before: Usage) -> None:
@@ -107,7 +107,7 @@ class Coordination:
         )
 
     def carry_out(self) -> RunStatus | None:
-        """Carry the attempt out and return its last status, which is also stored; None if another has taken it."""
+        """Carry out the attempt, store and return its final status; None if another invocation has claimed it."""
         spec = self._event.spec
         if self._use.store.put_if_absent(f"{spec.prefix}coordinator", b"") is None:
             return None
@@ -120,7 +120,7 @@ class Coordination:
                 if ended.error is not None:
                     raise ended.error
             self._status = replace(self._status, state="done", results=self._small_results(ended))
-        except Exception as error:  # noqa: BLE001 - whatever happens here, whoever waits for the run must be told
+        except Exception as error:  # noqa: BLE001 - the client that waits for the run must see any error in the status
             failure = error if isinstance(error, RunError) else _as_run_error(error)
             self._status = replace(self._status, state="failed", error=failure, results=None)
         self._status = replace(self._status, ended=time.time())
@@ -131,7 +131,7 @@ class Coordination:
     # --- the steps ---------------------------------------------------------------------------------------------------
 
     def _checked(self) -> FunctionsSpec:
-        """Refuse what cannot work, before anything is started."""
+        """Return the stack's functions after checking that the attempt can work on them, before anything is started."""
         event, stack = self._event, self._use.stack
         check_fit(event, stack)
         try:
@@ -148,7 +148,7 @@ class Coordination:
 
     @contextmanager
     def _lane(self) -> Iterator[int | None]:
-        """Hold a lane for a run over queues."""
+        """Hold a lane for the duration of a `with` block, and yield its number; None if the channel needs no lane."""
         if self._event.channel != "queue":
             yield None
             return
@@ -178,12 +178,12 @@ class Coordination:
             if failed is not None:
                 self._abort(spec, lane, failed)
             reports = _last_reports(use.store, spec, failed)
-        # Parents that miss a child each name that one; how many are missing is seen from here alone.
+        # A parent reports only its own missing child; only the coordinator knows how many ranks are missing in total.
         error = failed if isinstance(failed, StartError) else first_error(spec, reports, [failed] if failed else [])
         return Ended(launched, reports, error)
 
     def _abort(self, spec: RunSpec, lane: int | None, error: RunError) -> None:
-        """Stop all ranks, in the name of the one that failed; where that fails too, their own clocks end them."""
+        """Send an abort to all ranks on behalf of the failed one; if that fails, the ranks end at their deadline."""
         source = error.rank if error.rank is not None else 0
         frame = abort_frame(spec, source, error)
         if frame is None:
@@ -196,10 +196,10 @@ class Coordination:
         finally:
             channel.close()
 
-    # --- what is told ------------------------------------------------------------------------------------------------
+    # --- results, status and metrics ---------------------------------------------------------------------------------
 
     def _small_results(self, ended: Ended) -> tuple[bytes, ...] | None:
-        """Return the result objects if they are small enough to be part of the status."""
+        """Return the result objects if they are small enough to be part of the status, and None otherwise."""
         spec = self._event.spec
         sizes = {report.rank: report.result_bytes for report in ended.reports}
         ranks = range(spec.settings.workers) if spec.settings.output == "rows" else range(1)
@@ -209,7 +209,9 @@ class Coordination:
             found = list(threads.map(self._use.store.get, [spec.result_key(rank) for rank in ranks]))
         if any(result is None for result in found):
             raise RunError(
-                "a result is not in the store although the run ended well", operation="collect", retryable=True
+                "a rank's result is missing from the store although the run succeeded",
+                operation="collect",
+                retryable=True,
             )
         return tuple(result for result in found if result is not None)
 
@@ -219,7 +221,7 @@ class Coordination:
     def _put_metrics(self, ended: Ended | None) -> None:
         spec = self._event.spec
         usage = self._use.meter.snapshot() - self._before
-        usage.requests["s3.put"] += 2  # these metrics, and the last status
+        usage.requests["s3.put"] += 2  # these metrics and the final status, both still to be written
         usage.billed_units["s3.put"] += 2
         metrics: dict[str, Any] = {
             "version": 1,
@@ -236,7 +238,7 @@ class Coordination:
 
 
 class _Watch:
-    """Looks for the end of an attempt while its ranks are at work."""
+    """A monitor of a running attempt: polls for rank 0's report, and receives failure records in a thread."""
 
     def __init__(self, use: Resources, spec: RunSpec, functions: FunctionsSpec) -> None:
         self._use = use
@@ -256,53 +258,59 @@ class _Watch:
         self._listener.join()
 
     def until_over(self, launched: float) -> RunError | None:
-        """Return None once rank 0 has reported, or what went wrong if that is seen before."""
+        """Wait for the end of the attempt; return None once rank 0 has reported, or an error if one is seen first."""
         store, spec = self._use.store, self._spec
         barrier: float | None = launched + spec.settings.clocks.start_s
-        left_due = launched + PROGRESS_S
+        forwarded_due = launched + PROGRESS_S
         pause = REPORT_BACKOFF.first_s
         while not self._woken.wait(pause):
             if store.stat(spec.report_key(0)) is not None:
                 return None
             now = time.time()
-            if now >= left_due:
-                left_due = now + PROGRESS_S
-                self._take_left()
+            if now >= forwarded_due:
+                forwarded_due = now + PROGRESS_S
+                self._poll_forwarded()
             if barrier is not None and now >= barrier:
                 barrier = None
                 missing = self._missing()
                 if missing:
                     return _not_started(spec, missing)
             if now > spec.deadline + _GRACE_S:
-                return DeadlineError("the run did not end by its deadline, and rank 0 says nothing", operation="run")
+                return DeadlineError("the run did not end by its deadline, and rank 0 wrote no report", operation="run")
             pause = REPORT_BACKOFF.after(pause)
         return self._failed
 
     def _missing(self) -> list[int]:
+        """Return the ranks that have not claimed their places, in ascending order."""
         prefix = self._spec.claim_key(0).rpartition("/")[0] + "/"
         claimed = {int(info.key.rpartition("/")[2]) for info in self._use.store.list(prefix)}
         return sorted(set(range(self._spec.settings.workers)) - claimed)
 
-    def _take_left(self) -> None:
+    def _poll_forwarded(self) -> None:
+        """Note a failure of this attempt that another run's coordinator received and stored."""
         data = self._use.store.get(failure_key(self._spec.prefix))
         failure = None if data is None else parse_failure(data)
         if failure is not None:
             self._note(failure.error)
 
     def _listen(self) -> None:
-        """Receive failures of this attempt, and leave those of others where their coordinators look."""
+        """Receive failure records until stopped, and handle each."""
         while not self._stop.is_set():
             try:
                 for body, receipt in self._failures.receive(FAILURES_POLL_S):
-                    self._hear(body)
+                    self._handle(body)
                     self._failures.delete(receipt)
             except FsdError as error:
                 if not self._stop.is_set():
                     self._note(_as_run_error(error))
                 return
 
-    def _hear(self, body: str) -> None:
-        """Note a failure of this attempt; leave others where their coordinators look; end runs that have none."""
+    def _handle(self, body: str) -> None:
+        """Handle a failure record: note those of this attempt, forward those of other runs, and end orphaned runs.
+
+        Coordinators compete for the records. A record of another run's rank is stored in that run's folder, where its
+        coordinator polls for it. A run whose coordinator failed has none left, so its final status is written here.
+        """
         failure, orphan = parse_failure(body), parse_coordinator_failure(body)
         if failure is not None and self._is_ours(failure):
             self._note(failure.error)
@@ -314,7 +322,7 @@ class _Watch:
             self._end(event.spec, error)
 
     def _end(self, spec: RunSpec, error: RunError) -> None:
-        """Write how a run ended whose coordinator cannot."""
+        """Write the final status of a run whose coordinator died."""
         key = status_key(spec.run)
         data = self._use.store.get(key)
         if data is None:
@@ -334,8 +342,8 @@ class _Watch:
 
 
 def _last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[RankReport]:
-    """Return the reports of all ranks, or of those that report in time."""
-    until = time.time() + (_LAST_REPORTS_S if failed is None else _STOP_S)
+    """Return the reports of all ranks, or of those that report before the timeout."""
+    until = time.time() + (_LAST_REPORTS_S if failed is None else _ABORT_S)
     silent = set() if failed is None or failed.rank is None else {failed.rank}
     reports: dict[int, RankReport] = {}
     while True:
@@ -351,7 +359,7 @@ def _not_started(spec: RunSpec, missing: Sequence[int]) -> StartError:
     names = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
     return StartError(
         f"{workers - len(missing)} of {workers} ranks started within {spec.settings.clocks.start_s:g} s "
-        f"(missing: {names}); see whether the account has as much free concurrency, and try again",
+        f"(missing: {names}); check that the account has enough free concurrency, and try again",
         rank=missing[0],
         operation="start",
     )

@@ -1,4 +1,4 @@
-"""Start and stop the emulated AWS: one ministack process that listens on 127.0.0.1."""
+"""Starting and stopping the AWS emulator: one ministack process that listens on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from fsd_inference.errors import StackError
 from fsd_inference.stack_description import EmulatorInfo
 from fsd_inference.threads import why_not_started
 
-_PORT_TRIES = 3  # a port that was free may be taken before the emulator binds it
+_PORT_TRIES = 3  # another process may take a free port before the emulator binds it
 _STOP_S = 10.0
 _PROC = Path("/proc")
-_USUAL_S = 5.0  # it takes one to three
+_USUAL_S = 5.0  # starting usually takes one to three seconds
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
-"""Emulators this process started, by process id, so that it reaps them."""
+"""Emulators that this process started and must reap, by process id."""
 
 
 def start_emulator(
@@ -40,24 +40,24 @@ def start_emulator(
     strict: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> EmulatorInfo:
-    """Start an emulator on a free port and wait until it answers.
+    """Start an emulator on a free port and wait until it answers health checks.
 
     Parameters
     ----------
     timeout_s : float, optional
-        Longest wait for it, in seconds.
+        Longest wait for the emulator, in seconds.
     tied : bool, optional
-        Whether it ends when this process does, however that comes about.
+        Whether the emulator ends when this process does, even if this process is killed.
     strict : bool, optional
-        Whether it enforces IAM policies (access key ``test`` with secret ``test`` is the account's root) and speaks TLS
-        alone, with the certificate at `certificate_path`, which its functions trust.
+        Whether the emulator enforces IAM policies (access key ``test`` with secret ``test`` is the account's root) and
+        accepts TLS only, with the certificate at `certificate_path`, which its functions trust.
     on_wait : callable, optional
-        Called once with what is waited for, if that takes longer than usual.
+        Called once with a progress message if the start takes longer than usual.
 
     Raises
     ------
     StackError
-        ministack is not installed, or did not come up; the message ends with its log's last lines.
+        ministack is not installed, or did not start; the message ends with the last lines of its log.
     """
     if importlib.util.find_spec("ministack") is None:
         raise StackError(
@@ -75,29 +75,29 @@ def start_emulator(
                 break
             if not has_waited and time.monotonic() > slow:
                 has_waited = True
-                on_wait(f"the emulated AWS (ministack) has not come up yet; {timeout_s:g} s at most")
+                on_wait(f"the emulated AWS (ministack) has not started yet; waiting up to {timeout_s:g} s")
             time.sleep(0.05)
         code = process.poll()
         log = _last_lines(Path(info.directory, "log"))
         stop_emulator(info)
         if "already in use" not in log or time.monotonic() > deadline:
             break
-    how = f"did not come up within {timeout_s:g} s" if code is None else f"ended at once (exit code {code})"
+    how = f"did not start within {timeout_s:g} s" if code is None else f"ended at once (exit code {code})"
     raise StackError(f"the emulated AWS (ministack) {how}: {log or 'it printed nothing'}")
 
 
 def stop_emulator(info: EmulatorInfo) -> bool:
     """Stop the emulator and remove its directory; return whether it was still running.
 
-    The process is ended only if its command line still carries the token that it was started with: the id may have
-    gone to another process meanwhile.
+    The process is killed only if its command line still contains the token that it was started with: the operating
+    system may have given its id to another process.
     """
     was_running = _is_ours(info)
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + _STOP_S
         if _is_ours(info):
             with suppress(ProcessLookupError):
-                os.killpg(info.pid, number)  # it leads a group of its own, which its Lambda workers share
+                os.killpg(info.pid, number)  # the emulator leads a process group, which its Lambda workers share
         while _is_ours(info) and time.monotonic() < deadline:
             time.sleep(0.02)
     process = _started.pop(info.pid, None)
@@ -114,7 +114,7 @@ def stop_emulator(info: EmulatorInfo) -> bool:
 
 @contextmanager
 def running_emulator() -> Iterator[EmulatorInfo]:
-    """Start an emulator for the length of a `with` block, or of this process."""
+    """Run an emulator for the duration of a `with` block, and at most for the lifetime of this process."""
     info = start_emulator(tied=True)
     try:
         yield info
@@ -123,14 +123,14 @@ def running_emulator() -> Iterator[EmulatorInfo]:
 
 
 def certificate_path(info: EmulatorInfo) -> Path:
-    """Return where a strict emulator keeps the certificate that it signed for itself (PEM)."""
+    """Return the path of a strict emulator's self-signed certificate (PEM)."""
     return _certificate_path(info.directory)
 
 
 _DIRECTORY_PREFIX = "fsd-emulator-"
 _TIED, _UNTIED = "fsd_inference.aws.tied_emulator", "ministack"
 _HANDED_DOWN = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
-"""All that an emulator gets of this process's environment: it takes SERVICES, USE_SSL, AWS_... and more for its own."""
+"""Environment variables passed on to the emulator; others, such as SERVICES, USE_SSL or AWS_..., would configure it."""
 
 
 def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
@@ -141,7 +141,7 @@ def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
         "AWS_DEFAULT_REGION": EMULATOR_REGION,
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
-        "MINISTACK_HOST": "127.0.0.1",  # the host in the queue URLs it hands out
+        "MINISTACK_HOST": "127.0.0.1",  # the host in queue URLs
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "PERSIST_STATE": "0",
@@ -160,7 +160,7 @@ def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
     try:
         with Path(directory, "log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 -- our own interpreter
-                # Python ignores -X options it does not know; this one marks the process as ours.
+                # Python ignores unknown -X options; this one carries the token that identifies the process.
                 interpreter.command(_TIED if tied else _UNTIED, options=("-X", f"fsd_emulator={token}")),
                 env=environment,
                 cwd=directory,
@@ -178,7 +178,7 @@ def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
 
 
 def _certificate_path(directory: str) -> Path:
-    return Path(directory, "ministack-tls", "server.crt")  # where ministack puts it below TMPDIR
+    return Path(directory, "ministack-tls", "server.crt")  # ministack's own choice below TMPDIR
 
 
 def _free_port() -> int:
@@ -199,7 +199,7 @@ def _is_healthy(info: EmulatorInfo) -> bool:
             connection = http.client.HTTPConnection(where.netloc, timeout=2)
         connection.request("GET", "/_ministack/health")
         return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):  # not up yet, or its certificate is not there yet
+    except (OSError, http.client.HTTPException):  # not listening yet, or the certificate does not exist yet
         return False
     finally:
         if connection is not None:
@@ -208,7 +208,7 @@ def _is_healthy(info: EmulatorInfo) -> bool:
 
 def _is_ours(info: EmulatorInfo) -> bool:
     process = _started.get(info.pid)
-    if process is not None:  # not reaped yet, so that its id is no one else's
+    if process is not None:  # not reaped yet, so its id cannot have been reused
         return process.poll() is None
     return info.token.encode() in _command_line(info.pid)
 
@@ -224,7 +224,7 @@ def _command_line(pid: int) -> bytes:
         return subprocess.run(ps, capture_output=True, check=False, timeout=_STOP_S).stdout  # noqa: S603 -- `pid` is a number
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StackError(
-            f"without /proc and ps it cannot be told whether process {pid} is the emulator: end it yourself"
+            f"without /proc and ps it cannot be determined whether process {pid} is the emulator: end it yourself"
         ) from error
 
 

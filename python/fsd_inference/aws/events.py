@@ -1,4 +1,4 @@
-"""What the Lambda functions are invoked with; docs/events.md describes the same for callers in other languages."""
+"""The events that invoke the Lambda functions; docs/events.md documents them for clients in other languages."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ CHANNELS = ("serial", "queue", "object")
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """One attempt at a run, as the coordinator is asked for it.
+    """The event that requests one attempt at a run from the coordinator.
 
     Attributes
     ----------
     spec : RunSpec
-        The attempt; its deadline is the coordinator's to set, and its threads are the worker functions'.
+        The attempt. Its deadline is ignored, as the coordinator sets it; so are its threads, which the worker functions
+        derive from their memory.
     channel : {"serial", "queue", "object"}
-        What the ranks exchange frames over; "serial" is a plan for one worker, which exchanges nothing.
+        The channel over which ranks exchange frames; "serial" is for a single worker, which exchanges nothing.
     memory_mb : int
-        Which worker function to use.
+        Memory in MB of the worker function to use.
     lane_wait_s : float
-        Longest wait for a lane, for "queue".
+        Longest wait for a free lane in seconds, for "queue".
     """
 
     spec: RunSpec
@@ -48,7 +49,7 @@ class RunEvent:
             raise SettingError(f"channel 'serial' takes a plan for 1 worker, not {self.spec.settings.workers}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the event."""
+        """Return the event as a JSON value."""
         settings = self.spec.settings
         return {
             "version": EVENT_VERSION,
@@ -70,7 +71,7 @@ class RunEvent:
 
     @classmethod
     def from_json(cls, value: object) -> RunEvent:
-        """Check an event and return it; `InputError` names what is wrong."""
+        """Parse and validate an event; raise an `InputError` that names the invalid field."""
         fields = _versioned(value)
         default = RunSettings()
         settings = RunSettings(
@@ -102,23 +103,23 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class RankEvent:
-    """One rank of an attempt, as its parent in the launch tree starts it.
+    """The event that starts one rank of an attempt, sent by its parent in the launch tree.
 
     Attributes
     ----------
     spec : RunSpec
         The attempt.
     rank : int
-        Whose place to take.
+        The rank to run.
     starter : int or None
-        The rank that sends this; None for the coordinator.
+        The rank that sends the event; None for the coordinator.
     channel : {"serial", "queue", "object"}
     memory_mb : int
-        Which worker function runs the ranks.
+        Memory in MB of the worker function that runs the ranks.
     lane : int or None
         The lane that the attempt holds, for "queue".
     code : str
-        Digest of the sender's code: another code must not answer.
+        Digest of the sender's code; a function with different code refuses the event.
     stack : str
         Digest of the ``stack.json`` that the coordinator has read.
     """
@@ -133,11 +134,11 @@ class RankEvent:
     stack: str
 
     def child(self, rank: int) -> RankEvent:
-        """Return the event that starts `rank` from here."""
+        """Return the event with which this rank starts its child `rank`."""
         return replace(self, rank=rank, starter=self.rank)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the event."""
+        """Return the event as a JSON value."""
         names = ("rank", "starter", "channel", "memory_mb", "lane", "code", "stack")
         return {
             "version": EVENT_VERSION,
@@ -147,7 +148,7 @@ class RankEvent:
 
     @classmethod
     def from_json(cls, value: object) -> RankEvent:
-        """Check an event and return it; `InputError` names what is wrong."""
+        """Parse and validate an event; raise an `InputError` that names the invalid field."""
         fields = _versioned(value)
         event = cls(
             spec=RunSpec.from_json(json.dumps(fields.take("spec", dict))),
@@ -168,7 +169,7 @@ class RankEvent:
 
 
 def check_fit(event: RunEvent, stack: StackSpec) -> None:
-    """Raise `SettingError` where a stack cannot carry out a run, whatever the state it is in."""
+    """Raise `SettingError` if a stack can never carry out a run, because of its functions, memory sizes or queues."""
     settings = event.spec.settings
     if stack.functions is None:
         raise SettingError(f"stack {stack.name} has no functions; deploy an image or a package of them first")
@@ -184,7 +185,7 @@ def check_fit(event: RunEvent, stack: StackSpec) -> None:
 
 
 def check_depth(workers: int, branching: int) -> None:
-    """Raise `SettingError` for a launch tree that AWS would stop, naming the least branching that fits."""
+    """Raise `SettingError` for a launch tree deeper than AWS allows, naming the smallest branching that works."""
     depth = Tree(workers, branching).depth
     if depth > DEEPEST_TREE:
         least = next(b for b in range(branching + 1, workers + 1) if Tree(workers, b).depth <= DEEPEST_TREE)
@@ -199,7 +200,7 @@ def _versioned(value: object) -> Fields:
     version = fields.take("version", int)
     if version != EVENT_VERSION:
         raise FileFormatError(
-            f"the event is of version {version}, and these functions read {EVENT_VERSION}: "
+            f"the event has version {version}, and these functions read version {EVENT_VERSION}: "
             "use the release of the client that the functions were deployed with"
         )
     return fields

@@ -1,7 +1,7 @@
-"""What Lambda says of invocations that ended without an answer (its on-failure destination, a queue of the stack).
+"""Lambda's records of failed invocations, received from the stack's on-failure queue.
 
-A rank that runs out of memory or time cannot report. The record of its invocation can, and holds the event that started
-it.
+A rank that runs out of memory or time cannot report its own failure. Lambda's record of the invocation does, and
+contains the event that started the rank.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _RETRY = RetrySettings()
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A rank that ended without an answer: the event that started it, and the error to show for it."""
+    """A failed invocation of a rank: the event that started it, and the error to report."""
 
     event: RankEvent
     error: RunError
 
 
 class FailureQueue:
-    """The on-failure destination of a stack's worker functions.
+    """The queue that is the on-failure destination of a stack's functions.
 
     Parameters
     ----------
     clients : Clients
     url : str
-        Of the queue.
+        URL of the queue.
     meter : UsageMeter
         Counts ``sqs.receive`` and ``sqs.delete``.
     """
@@ -47,7 +47,7 @@ class FailureQueue:
         self._meter = meter
 
     def receive(self, wait_s: int) -> list[tuple[str, str]]:
-        """Return up to 10 records that are there within `wait_s` seconds, each with the receipt to delete it by."""
+        """Receive up to 10 records, long polling for `wait_s` seconds; return each with the receipt that deletes it."""
         answer = request(
             "sqs.receive",
             f"receive from {self._url}",
@@ -61,7 +61,7 @@ class FailureQueue:
         return [(message["Body"], message["ReceiptHandle"]) for message in messages]
 
     def delete(self, receipt: str) -> None:
-        """Delete a record that has been dealt with."""
+        """Delete a record that has been handled."""
         request(
             "sqs.delete",
             f"delete a message of {self._url}",
@@ -72,7 +72,7 @@ class FailureQueue:
 
 
 def parse_failure(body: str | bytes) -> Failure | None:
-    """Return what a record says of a rank; None if it is not of a rank, or not a record."""
+    """Parse the record of a rank's failed invocation; return None for anything else."""
     try:
         record = json.loads(body)
         event = RankEvent.from_json(record["requestPayload"])
@@ -84,7 +84,7 @@ def parse_failure(body: str | bytes) -> Failure | None:
 
 
 def parse_coordinator_failure(body: str | bytes) -> tuple[RunEvent, RunError] | None:
-    """Return the run whose coordinator a record is of, and the error to show for it; None if it is not of one."""
+    """Parse the record of a coordinator's failed invocation; return its event and the error to report, or None."""
     try:
         record = json.loads(body)
         event = RunEvent.from_json(record["requestPayload"])
@@ -108,7 +108,7 @@ def _error(event: RankEvent, condition: str, answer: Mapping[str, Any]) -> RunEr
     if kind == StackUpdatedError.__name__:
         return StackUpdatedError(text, rank=rank, operation="start")
     if kind.endswith("Error") and not kind.startswith(("Runtime.", "Sandbox.")):  # raised by our handler
-        return RunError(f"rank {rank} could not begin: {text}", rank=rank, operation="start", retryable=False)
+        return RunError(f"rank {rank} could not start: {text}", rank=rank, operation="start", retryable=False)
     return died(rank, f"{_reason(kind, text)}; function of {event.memory_mb} MB")
 
 

@@ -1,4 +1,4 @@
-"""A session's attempts on the functions of a stack: ask the coordinator, follow the run's status, read what it left."""
+"""The executor of a session on Lambda: it invokes the coordinator, polls the run's status, and reads its results."""
 
 from __future__ import annotations
 
@@ -28,43 +28,43 @@ from fsd_inference.usage import Usage, UsageMeter
 
 _RETRY = RetrySettings()
 _EVENT_AGE_S = 60.0
-"""Lambda drops an event that it could not deliver within this time (maximum_event_age_in_seconds)."""
+"""Seconds after which Lambda drops an event that it could not deliver (maximum_event_age_in_seconds)."""
 _GRACE_S = 30.0
-"""How long after its time a coordinator may take to write how the run ended."""
+"""Seconds after its deadline that a coordinator may take to write the final status."""
 _SLOW_S = 10.0
-"""How long a state that only waits may last before the caller is told of it."""
+"""Seconds that a run may wait for its coordinator or for a lane before `on_wait` is called."""
 _WAITS = {
-    "": "the coordinator has not begun yet: Lambda starts it, or has no concurrency left for it",
+    "": "the coordinator has not started yet: Lambda is starting it, or has no concurrency left for it",
     "waiting": "no lane is free; see fsd runs list",
 }
 
 
 class LambdaExecutor:
-    """Functions of a stack, and its buckets.
+    """Carries out attempts on the Lambda functions of a stack, with its buckets as stores.
 
     Parameters
     ----------
     channel : {"serial", "queue", "object"}
-        What the ranks exchange frames over.
+        The channel over which ranks exchange frames.
     stack : StackSpec
-        With functions.
+        A stack with functions.
     settings : RunSettings
-        Of all its runs.
+        The settings of all runs.
     need_mb : callable
-        Estimates the memory that a rank of an attempt needs: the smallest worker function that has it is used.
+        Estimates the memory in MB that a rank of an attempt needs; the smallest sufficient worker function is used.
     memory_mb : int, optional
-        Use the worker function of this size instead.
+        Memory of the worker function to use instead, in MB.
     synchronous : bool, optional
-        Wait for the coordinator's answer on one connection, instead of asking now and then how far the run is.
+        Invoke the coordinator synchronously and wait for its response, instead of polling the run's status.
     runs : int, optional
-        Runs at a time: attempts of different runs may be carried out by several threads.
+        Maximum number of concurrent runs; `attempt` may be called from several threads for different runs.
     on_wait : callable, optional
-        Called with what is waited for, once that has taken a while.
+        Called once per attempt with a progress message if the run waits for its coordinator or a lane for long.
 
     Raises
     ------
     SettingError
-        The stack, or the account, cannot carry out such runs.
+        The stack or the account cannot carry out such runs.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class LambdaExecutor:
         runs: int = 1,
         on_wait: Callable[[str], None] = lambda _: None,
     ) -> None:
-        assert stack.functions is not None  # noqa: S101 - the caller looked
+        assert stack.functions is not None  # noqa: S101 - checked by the caller
         self._channel = channel
         self._stack = stack
         self._functions: FunctionsSpec = stack.functions
@@ -89,10 +89,10 @@ class LambdaExecutor:
         self._on_wait = on_wait
         self._meter = UsageMeter()
         self._of_coordinators = Usage()
-        self._lock = threading.Lock()  # of what coordinators asked for
+        self._lock = threading.Lock()  # guards _of_coordinators
         self._followed: set[str] = set()
         self._ended: dict[str, RunStatus] = {}
-        # Before anything is sent: what no attempt could change.
+        # Fail before anything is sent if no attempt could succeed.
         any_run = RunSpec("0" * 32, 0, "0" * 32, 1, 1, 0.0, settings)
         check_fit(RunEvent(any_run, channel, memory_mb or self._functions.workers[0].memory_mb), stack)
         self._clients = Clients.of_stack(stack)
@@ -105,32 +105,46 @@ class LambdaExecutor:
 
     @property
     def plans(self) -> Store:
-        """Holds manifests and shards."""
+        """The store of manifests and shards."""
         return self._plans
 
     @property
     def runs(self) -> Store:
-        """Holds inputs and results."""
+        """The store of inputs and results."""
         return self._runs[0]
 
     @property
     def stack(self) -> StackSpec:
-        """Whose services and functions are used."""
+        """The stack whose services and functions are used."""
         return self._stack
 
     def memory_mb(self, spec: RunSpec) -> int:
-        """Return the size of the functions that would carry out a run."""
+        """Return the memory in MB of the worker function that would carry out a run."""
         return self._memory_mb or self._fitting(spec)
 
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
-        """Have the coordinator carry out one attempt, and wait until it has ended."""
+        """Have the coordinator carry out one attempt, and wait for its end.
+
+        Parameters
+        ----------
+        spec : RunSpec
+        on_layer : callable
+            Called with the number of layers that rank 0 has completed.
+
+        Raises
+        ------
+        RunError
+            The coordinator did not start, failed without a status, or did not end in time.
+        StackError
+            Lambda refused the invocation.
+        """
         event = RunEvent(spec, self._channel, self.memory_mb(spec))
         payload = json.dumps(event.to_json()).encode()
         self._followed.add(spec.run)
         if self._synchronous:
-            self._answer(payload)
+            self._invoke_and_wait(payload)
         else:
-            self._ask(payload)
+            self._invoke(payload)
         status = self._follow(event, on_layer)
         self._ended[spec.run] = status
         launched = status.launched or status.received
@@ -140,17 +154,17 @@ class LambdaExecutor:
         return Ended(launched, metrics.ranks, status.error, metrics.memory_mb, metrics.coordinated)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
-        """Return the result object of a rank, or None if it is not there."""
+        """Return the result object of a rank, or None if it does not exist."""
         inline = self._ended[spec.run].results if spec.run in self._ended else None
         if inline is not None:
             return inline[rank] if rank < len(inline) else None
         return self._runs[0].get(spec.result_key(rank))
 
     def forget(self, run: str) -> None:
-        """Delete the objects of a run but its metrics, and what tells a repeated event that it is late.
+        """Delete the objects of a run except its metrics and its coordinator's claim, which exposes repeated events.
 
-        A thread that still waits for the run stops waiting.
-        What ranks exchanged through objects is left to expire: finding it costs more requests than it costs to keep.
+        A thread that still waits for the run stops waiting. Frames of the object channel are left to expire: listing
+        them costs more in requests than storing them.
         """
         self._followed.discard(run)
         self._ended.pop(run, None)
@@ -158,23 +172,23 @@ class LambdaExecutor:
         self._runs[0].delete([key for key in found if not key.endswith(("/metrics", "/coordinator"))])
 
     def usage(self) -> Usage:
-        """Return all requests so far but those of the ranks; the coordinators' among them."""
+        """Return the usage so far of this client and of the coordinators, without that of the ranks."""
         with self._lock:
             return self._meter.snapshot() + self._of_coordinators
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all stores and clients."""
         for store in (*self._runs, self._plans):
             store.close()
         self._clients.close()
 
     def _read_metrics(self, spec: RunSpec, status: RunStatus) -> RunMetrics | None:
-        """Count what the coordinator asked for and return the metrics that it wrote, if it did."""
+        """Return the metrics that the coordinator wrote, or None if it wrote none, and add its usage to the total."""
         key = metrics_key(spec.prefix)
         data = self._runs[0].get(key)
         if data is None:
             if status.error is None:
-                raise RunError(f"{key} is not in the store although the run ended well", operation="collect")
+                raise RunError(f"{key} is missing from the store although the run succeeded", operation="collect")
             return None
         metrics = RunMetrics.from_bytes(data, key)
         with self._lock:
@@ -183,13 +197,13 @@ class LambdaExecutor:
 
     def _fitting(self, spec: RunSpec) -> int:
         need_mb, sizes = self._need_mb(spec), [worker.memory_mb for worker in self._functions.workers]
-        # An estimate above all sizes may be too high: the run says so if it was not.
+        # An estimate above all sizes may be too high, so try the largest; if it was right, the run fails for memory.
         return next((size for size in sizes if size >= need_mb), sizes[-1])
 
-    # --- asking ------------------------------------------------------------------------------------------------------
+    # --- invoking the coordinator ------------------------------------------------------------------------------------
 
-    def _ask(self, payload: bytes) -> None:
-        """Hand the event to Lambda, which starts the coordinator as soon as it can."""
+    def _invoke(self, payload: bytes) -> None:
+        """Invoke the coordinator asynchronously."""
         request(
             "lambda.invoke",
             f"invoke the coordinator {self._functions.coordinator}",
@@ -201,17 +215,17 @@ class LambdaExecutor:
             action="lambda:InvokeFunction",
         )
 
-    def _answer(self, payload: bytes) -> None:
-        """Invoke the coordinator and wait for its end, once: a repeat would be another invocation.
+    def _invoke_and_wait(self, payload: bytes) -> None:
+        """Invoke the coordinator synchronously, without retries: each would be another invocation.
 
-        A connection that is lost meanwhile does not end the run, which is then followed by its status.
+        If the connection is lost, the run continues, and `_follow` waits for its end by polling the status.
         """
         what = f"invoke the coordinator {self._functions.coordinator}"
         client = self._clients.functions_answering_within(self._functions.timeout_s + _GRACE_S)
         self._meter.request("lambda.invoke")
         try:
             answer = client.invoke(FunctionName=self._functions.coordinator, Payload=payload)
-            told = answer["Payload"].read()
+            body = answer["Payload"].read()
         except ClientError as error:
             raise refusal(what, error, "lambda:InvokeFunction") from error
         except (*SDK_ERRORS, OSError):
@@ -219,12 +233,12 @@ class LambdaExecutor:
         finally:
             client.close()
         if "FunctionError" in answer:
-            raise _crash(told)
+            raise _crash(body)
 
-    # --- following ---------------------------------------------------------------------------------------------------
+    # --- polling the status ------------------------------------------------------------------------------------------
 
     def _follow(self, event: RunEvent, on_layer: Callable[[float], None]) -> RunStatus:
-        """Return the status in which the attempt ended."""
+        """Poll the status until the attempt has ended, and return the final status."""
         spec = event.spec
         state, since, has_waited = "", time.monotonic(), False
         progress_at, pause = since + PROGRESS_S, STATUS_BACKOFF.first_s
@@ -242,10 +256,10 @@ class LambdaExecutor:
                 raise self._overdue(event, state, now - since)
             if state == "running" and now >= progress_at:
                 progress_at = now + PROGRESS_S
-                self._tell(spec, on_layer)
+                self._report_progress(spec, on_layer)
             time.sleep(pause)
             if spec.run not in self._followed:
-                raise AbortedError(f"run {spec.run} was given up", operation="run")
+                raise AbortedError(f"run {spec.run} was abandoned by its client", operation="run")
             pause = STATUS_BACKOFF.after(pause)
 
     def _status(self, spec: RunSpec) -> RunStatus | None:
@@ -254,10 +268,10 @@ class LambdaExecutor:
         if data is None:
             return None
         status = RunStatus.from_bytes(data, key)
-        return status if status.attempt == spec.attempt else None  # what an earlier attempt left
+        return status if status.attempt == spec.attempt else None  # the status is still that of an earlier attempt
 
     def _patience(self, event: RunEvent, state: str) -> float:
-        """Return how long a state may last, in seconds, before nobody is there to change it."""
+        """Return how long a state may last, in seconds; after that the coordinator must have died."""
         clocks = event.spec.settings.clocks
         if state == "":
             return clocks.start_s + _EVENT_AGE_S
@@ -269,26 +283,26 @@ class LambdaExecutor:
         run, coordinator = event.spec.run, self._functions.coordinator.rpartition(":")[2]
         if state == "":
             return StartError(
-                f"the coordinator {coordinator} did not begin run {run} within {seconds:.0f} s: Lambda throttles it "
-                "(the account's concurrency is used up) or it fails when it starts; see its log, and fsd stack check",
+                f"the coordinator {coordinator} did not start run {run} within {seconds:.0f} s: Lambda throttles it "
+                "(the account's concurrency is used up) or it fails at startup; see its log, and run fsd stack check",
                 operation="start",
             )
         return DeadlineError(
-            f"run {run} has been {state!r} for {seconds:.0f} s, longer than it may: its coordinator {coordinator} "
-            "ended without saying how (see its log); what the run holds expires",
+            f"run {run} has been {state!r} for {seconds:.0f} s, longer than allowed: its coordinator {coordinator} "
+            "ended without writing a final status (see its log); the run's lane and objects will expire",
             operation="run",
         )
 
-    def _tell(self, spec: RunSpec, on_layer: Callable[[float], None]) -> None:
-        with suppress(StoreError, ValueError):  # nothing depends on it
+    def _report_progress(self, spec: RunSpec, on_layer: Callable[[float], None]) -> None:
+        with suppress(StoreError, ValueError):  # progress is optional
             on_layer(float(self._runs[0].get(progress_key(spec.prefix)) or b""))
 
 
-def _crash(told: bytes) -> RunError:
-    """Return the error of a function that ended without an answer, from what Lambda says of it."""
+def _crash(body: bytes) -> RunError:
+    """Return the error for a coordinator that failed without a status, from the payload of Lambda's response."""
     try:
-        value = json.loads(told)
+        value = json.loads(body)
         text = f"{value.get('errorType', 'error')}: {value['errorMessage']}"
     except (ValueError, KeyError, AttributeError):
-        text = told[:200].decode(errors="replace")
+        text = body[:200].decode(errors="replace")
     return RunError(f"the coordinator failed: {text}", operation="coordinate")

@@ -1,14 +1,15 @@
-"""Leases of lanes: SQS consumers compete, so a set of queues belongs to one (run, attempt) at a time.
+"""Leases of lanes, which give each attempt exclusive use of a set of SQS queues: consumers of a queue compete.
 
-A lease is one small object a lane, written if absent and changed if unchanged:
+Each lane's lease is one small object in S3, changed only by conditional writes (put if absent, put if match):
 
-- *free* (or no object): anyone may hold it.
-- *held*: until its time is over. Then the holder's ranks have ended by their deadline; whoever finds it takes it over,
-  purges its queues and leaves it draining.
-- *draining*: its queues were purged, which takes a while; then it may be held again.
+- *free* (or no object): any attempt may acquire it.
+- *held*: an attempt holds it until it expires. By then the holder's ranks have passed their deadline; the next client
+  that finds it takes it over, purges its queues and leaves it draining.
+- *draining*: its queues were purged, which takes a while; after that it may be acquired again.
 
-An object says how long its state lasts; when that began is the time the store gave the object, and "now" is the time
-the store gives an object written now. The client's clock only measures how long ago that was.
+The object contains the duration of its state. The state began at the object's modification time, and the current time
+is the modification time of an object written now, so that only the store's clock counts. The client's clock only
+measures the time since that write.
 """
 
 from __future__ import annotations
@@ -39,19 +40,19 @@ State = Literal["free", "held", "draining"]
 _VERSION = 1
 _FOLDER = "lanes/"
 _CLOCK_KEY = "lane-clock"
-_TICK_S = 1.0  # stores give times in whole seconds
-_MARGIN_S = 30.0  # past the deadline a run may still be stopping
-_PURGE_S = 120.0  # a purge with all its repeats has ended by then
+_TICK_S = 1.0  # resolution of the store's times, in seconds
+_MARGIN_S = 30.0  # seconds that a run may take to stop after its deadline
+_PURGE_S = 120.0  # longest time of a purge request with all its retries, in seconds
 _POLL_S = (0.2, 3.0)
 _PURGE_THREADS = 16
 _PURGE_RETRY = RetrySettings()
 _FREE = "if the client of such a run is gone, free its lane with: fsd runs clean RUN --stack stack.json"
-_LONGEST_S = 7 * 86_400.0  # nothing lasts longer: times beyond are not ours
+_LONGEST_S = 7 * 86_400.0  # upper limit of a valid lease's duration
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lane that is held: `etag` is the version of the lease's object that says so."""
+    """A lane held by an attempt; `etag` is the version of the lease object, which later changes must match."""
 
     lane: int
     run: str
@@ -61,7 +62,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """What a lane's lease says: its state, who has or had it last, and until when (UTC)."""
+    """The state of a lane's lease, its current or last holder, and the time at which the state expires (UTC)."""
 
     lane: int
     state: State
@@ -73,7 +74,7 @@ class LaneState:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a lease's object says, and the version and time that the store gave it."""
+    """The content of a lease object, with its version tag and modification time."""
 
     state: State
     run: str
@@ -88,20 +89,20 @@ class _Entry:
 
 
 class LaneTable:
-    """The leases of a stack's lanes, kept in a store.
+    """The leases of all lanes of a stack, as objects in a store.
 
     Parameters
     ----------
     store : Store
-        The stack's first bucket of runs.
+        The stack's first run bucket.
     lanes : int
-        How many lanes there are.
+        Number of lanes.
     purge : callable
-        Empties all queues of a lane; returns when all purges were asked for.
+        Starts the purge of all queues of a lane, given its number.
     settle_s : float
-        How long a purge may go on after that; 0 frees lanes at once.
+        Seconds that a purge may take after it was started; with 0, lanes skip the draining state.
     clock, sleep : callable, optional
-        Seconds of a clock that only runs forward, and a wait for some; tests hand in their own.
+        A monotonic clock in seconds, and a sleep of some seconds; tests pass their own.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class LaneTable:
         self._sleep = sleep
 
     def look(self) -> list[LaneState]:
-        """Return what the leases of all lanes that were ever held say, in order of the lanes."""
+        """Return the states of all lanes that were ever held, ordered by lane number."""
         view = _View(self._store, self._lanes, self._clock)
         return [
             LaneState(
@@ -140,25 +141,25 @@ class LaneTable:
         lanes: Sequence[int] | None = None,
         on_wait: Callable[[str], None] = lambda _: None,
     ) -> Lease:
-        """Hold a lane until `deadline_s` from now, and a margin for stopping.
+        """Acquire the lease of a free lane, for `deadline_s` seconds plus a margin to stop in.
 
         Parameters
         ----------
         run : str
         attempt : int
         deadline_s : float
-            The run ends within this many seconds.
+            The attempt ends within this many seconds from now.
         wait_s : float
-            Longest wait for a lane, in seconds.
+            Longest wait for a free lane, in seconds.
         lanes : sequence of int, optional
-            One of these, instead of any.
+            Lanes to choose from; all if not given.
         on_wait : callable, optional
-            Called once with what is waited for, if no lane is free.
+            Called once with a progress message if no lane is free.
 
         Raises
         ------
         LaneError
-            None became free in time; the message says who holds them until when.
+            No lane became free in time; the message names the holders and the expiry of their leases.
         """
         log = _log.of(run=run)
         wanted = list(range(self._lanes) if lanes is None else lanes)
@@ -182,58 +183,59 @@ class LaneTable:
 
     @contextmanager
     def hold(self, run: str, attempt: int, deadline_s: float, wait_s: float, open_poll_s: float) -> Iterator[Lease]:
-        """Hold a lane for the length of a `with` block.
+        """Hold a lane for the duration of a `with` block.
 
         Parameters
         ----------
         run, attempt, deadline_s, wait_s
             See `acquire`.
         open_poll_s : float
-            See `release`; after a block that ends well no poll is open.
+            See `release`; applies only if the block raises, since all polls have ended otherwise.
         """
         lease = self.acquire(run, attempt, deadline_s, wait_s)
         try:
             yield lease
             open_poll_s = 0.0
         finally:
-            with suppress(FsdError):  # the lease expires by itself, and this must not hide how the run ended
+            with suppress(FsdError):  # the lease expires anyway, and a failure here must not hide the run's outcome
                 self.release(lease, open_poll_s)
 
     def renew(self, lease: Lease, deadline_s: float) -> Lease:
-        """Hold the lane until `deadline_s` from now instead; raise `LaneError` if it was taken over."""
+        """Extend the lease to `deadline_s` seconds from now; raise `LaneError` if another run has taken it over."""
         renewed = self._hold(lease.lane, lease.run, lease.attempt, deadline_s + _MARGIN_S, lease.etag)
         if renewed is None:
             raise LaneError(
                 f"lane {lease.lane} no longer belongs to run {lease.run}, attempt {lease.attempt}: "
-                "its time was over and another run took it"
+                "its lease had expired and another run took it over"
             )
         return renewed
 
     def release(self, lease: Lease, open_poll_s: float = 0.0) -> None:
-        """Purge the lane's queues and give it back.
+        """Purge the lane's queues and release its lease.
 
         Parameters
         ----------
         lease : Lease
         open_poll_s : float, optional
-            How long a poll may still be open that nobody waits for: the lane is not held again before it has ended.
+            Seconds for which an abandoned long poll of the run may still be open and consume messages; the lane cannot
+            be acquired before they are over.
 
         Raises
         ------
         LaneError
-            The lane was taken over; nothing is purged then.
+            Another run has taken the lane over; nothing is purged if that happened before the purge began.
         """
-        # Whoever purges must still hold the lane, and go on holding it meanwhile.
-        _log.of(run=lease.run).info("lane %d is purged and given back", lease.lane)
+        # Purging a lane of another run would delete its messages, so hold the lane before the purge and during it.
+        _log.of(run=lease.run).info("lane %d is purged and released", lease.lane)
         holding = self.renew(lease, _PURGE_S)
         self._purge(holding.lane)
         settle_s = max(self._settle_s, open_poll_s)
         state: State = "draining" if settle_s > 0 else "free"
         if self._write(holding.lane, state, lease.run, lease.attempt, settle_s, holding.etag) is None:
-            raise LaneError(f"lane {lease.lane} was taken from run {lease.run} while it was being purged")
+            raise LaneError(f"another run took over lane {lease.lane} while run {lease.run} was purging it")
 
     def free(self, run: str, open_poll_s: float) -> list[int]:
-        """Purge and give back the lanes that a run holds whose client is gone; return which.
+        """Purge and release the lanes held by a run whose client is gone, and return their numbers.
 
         Parameters
         ----------
@@ -251,7 +253,7 @@ class LaneTable:
         return freed
 
     def _try(self, view: _View, wanted: Sequence[int], run: str, attempt: int, deadline_s: float) -> Lease | None:
-        """Look at all wanted lanes once; take a free one, and make those whose holders are gone ready to be taken."""
+        """Read all wanted leases once and acquire a free lane, or else take over expired ones and purge them."""
         lasts_s = deadline_s + _MARGIN_S
         entries = view.read()
         lanes = list(wanted)
@@ -285,7 +287,7 @@ class LaneTable:
             "run": run,
             "attempt": attempt,
             "lasts_s": lasts_s,
-            "nonce": uuid4().hex,  # no two versions have the same content, and so none the same tag
+            "nonce": uuid4().hex,  # two versions with equal content would have equal tags
         }
         data = json.dumps(value).encode()
         key = _key(lane)
@@ -293,7 +295,7 @@ class LaneTable:
 
 
 class _View:
-    """What one who waits for a lane knows of all leases, and of the store's time."""
+    """A client's cached view of all leases and of the store's clock, refreshed while it waits for a lane."""
 
     def __init__(self, store: Store, lanes: int, clock: Callable[[], float]) -> None:
         self._store = store
@@ -303,7 +305,7 @@ class _View:
         self._store_time: tuple[datetime, float] | None = None
 
     def read(self) -> dict[int, _Entry]:
-        """Return what the leases say; those that did not change are not read again."""
+        """Return the current entries of all leases by lane, reading only the objects that have changed."""
         known: dict[int, _Entry] = {}
         for info in self._store.list(_FOLDER):
             lane = _lane_of(info.key)
@@ -314,7 +316,7 @@ class _View:
                 known[lane] = before
                 continue
             found = self._store.get_object(info.key)
-            # A version written since the listing has a time that is not known yet; its lane is busy changing hands.
+            # The modification time of a version newer than the listing is unknown; its lane just changed hands.
             if found is not None and found.etag == info.etag:
                 known[lane] = _parse(found.data, info.key, info.etag, info.modified)
             else:
@@ -326,7 +328,7 @@ class _View:
         return self._now() >= entry.until
 
     def _now(self) -> datetime:
-        """Return a time that the store's clock has passed."""
+        """Return a lower bound of the store's current time."""
         if self._store_time is None:
             self._store_time = (store_time(self._store), self._clock())
         written, then = self._store_time
@@ -340,20 +342,20 @@ class _View:
             if entry.state != "free"
         ]
         more = f"; and {len(shown) - 4} more" if len(shown) > 4 else ""
-        return "; ".join(shown[:4]) + more if shown else "others were quicker"
+        return "; ".join(shown[:4]) + more if shown else "other runs took the free ones first"
 
 
 def store_time(store: Store) -> datetime:
-    """Return the time that a store gives an object written now."""
+    """Return the current time of a store's clock: the modification time of an object written now."""
     store.put(_CLOCK_KEY, uuid4().hex.encode())
     info = store.stat(_CLOCK_KEY)
     if info is None:
-        raise StoreError(f"the object {_CLOCK_KEY} is gone just after it was written")
+        raise StoreError(f"the object {_CLOCK_KEY} disappeared right after it was written; try again")
     return info.modified
 
 
 def open_lanes(store: Store, clients: Clients, stack: StackSpec, *, meter: UsageMeter) -> LaneTable:
-    """Return the leases of a stack's lanes, kept in `store` (its first bucket of runs); `meter` counts purges."""
+    """Return the leases of a stack's lanes, kept in `store` (its first run bucket); `meter` counts the purges."""
 
     def purge(lane: int) -> None:
         def one(url: str) -> None:
@@ -383,6 +385,6 @@ def _parse(data: bytes, key: str, etag: str, since: datetime) -> _Entry:
     except (ValueError, KeyError, TypeError):
         is_ours = False
     if not is_ours:
-        message = f"object {key} is not a lease that this version reads: delete it if no run uses the lane"
+        message = f"object {key} is not a lease that this version can read: delete it if no run uses the lane"
         raise LaneError(message, retryable=False)
     return entry

@@ -1,4 +1,4 @@
-"""Ranks as invocations of a Lambda function, each by its parent in the launch tree."""
+"""A launcher that starts ranks as invocations of a Lambda function."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _RETRY = RetrySettings()
 
 
 class LambdaLauncher:
-    """Starts ranks by asynchronous invocations of the worker function.
+    """Starts the children of a rank by asynchronous invocations of the worker function.
 
-    A rank that ends badly is not seen from here: the coordinator hears of it from Lambda.
+    It never calls `on_end`: the coordinator learns of failed ranks from Lambda's failure records.
 
     Parameters
     ----------
     client : boto3 client
-        Of Lambda, with the SDK's retries off.
+        Lambda client with the SDK's retries turned off.
     function : str
         ARN of the worker function.
     event : RankEvent
-        What started this rank; its children get the same but for their ranks.
+        The event that started this rank; those of its children differ only in `rank` and `starter`.
     meter : UsageMeter
         Counts ``lambda.invoke``.
     """
@@ -41,12 +41,12 @@ class LambdaLauncher:
         self._meter = meter
 
     def start(self, rank: int, on_end: ChildEnd) -> None:  # noqa: ARG002 - see the class
-        """Start `rank`; see `engine.Launcher`."""
+        """Invoke the function that runs `rank`; see `engine.Launcher`."""
         invoke_rank(self._client, self._function, self._event.child(rank), self._meter)
 
 
 def invoke_rank(client: LambdaClient, function: str, event: RankEvent, meter: UsageMeter) -> None:
-    """Invoke a worker function asynchronously; `StackError` if Lambda does not take the event."""
+    """Invoke a worker function asynchronously; raise `StackError` if Lambda does not accept the event."""
     payload = json.dumps(event.to_json()).encode()
     request(
         "lambda.invoke",

@@ -1,4 +1,4 @@
-"""Stacks on this machine: one emulator each, brought up and taken down with its resources."""
+"""Creation and deletion of stacks on an emulator that is started for each, or at an endpoint of the user's."""
 
 from __future__ import annotations
 
@@ -19,14 +19,24 @@ def bring_up(
     tied: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> StackSpec:
-    """Make a stack at `endpoint_url`, or on an emulator started for it, which ends with this process if `tied`.
+    """Create a stack at an endpoint, or on an emulator started for it.
 
-    `on_wait` is called with what is waited for, if that takes long.
+    Parameters
+    ----------
+    settings : StackSettings
+    endpoint_url : str, optional
+        Where to create the stack; an emulator is started if not given.
+    region : str, optional
+        See `Clients`.
+    tied : bool, optional
+        Whether a started emulator ends when this process does.
+    on_wait : callable, optional
+        Called once with a progress message if the emulator takes long to start.
 
     Raises
     ------
     StackError
-        The emulator did not start, or something could not be made; nothing is left behind.
+        The emulator did not start, or a resource could not be created; nothing is left behind.
     """
     emulator = start_emulator(tied=tied, on_wait=on_wait) if endpoint_url is None else None
     clients = (
@@ -43,7 +53,7 @@ def bring_up(
 
 
 def take_down(stack: StackSpec) -> None:
-    """Delete a stack's resources; the emulator that was started for it goes with all it holds."""
+    """Delete a stack: stop the emulator that was started for it, with all its data, or delete each resource."""
     if stack.emulator is not None:
         stop_emulator(stack.emulator)
         return
@@ -56,7 +66,7 @@ def take_down(stack: StackSpec) -> None:
 
 @contextmanager
 def temporary_stack(settings: StackSettings) -> Iterator[StackSpec]:
-    """Bring a stack up on an emulator for the length of a `with` block, or of this process."""
+    """Create a stack on an emulator for the duration of a `with` block, and at most for this process's lifetime."""
     stack = bring_up(settings, tied=True)
     try:
         yield stack

@@ -1,4 +1,4 @@
-"""The metrics of an attempt: one object that its coordinator writes before the run's last status."""
+"""The metrics object of an attempt, which its coordinator writes before the run's final status."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class RunMetrics:
-    """Figures of one attempt.
+    """Metrics of one attempt.
 
     Attributes
     ----------
     memory_mb : int
-        Size of the worker functions.
+        Memory of the worker functions in MB.
     coordinator : Usage
-        What the coordinator asked of the services.
+        Requests and bytes of the coordinator.
     coordinated : tuple of float
-        When it began and ended, seconds since the epoch.
+        Start and end of the coordinator, in seconds since the epoch.
     ranks : list of RankReport
-        The ranks' reports; of a failed attempt those that could still be written.
+        The ranks' reports; in a failed attempt some may be missing.
     """
 
     memory_mb: int
@@ -36,12 +36,12 @@ class RunMetrics:
 
     @property
     def usage(self) -> Usage:
-        """What coordinator and ranks asked of the services."""
+        """Total usage of the coordinator and all ranks."""
         return sum((rank.usage for rank in self.ranks), self.coordinator)
 
     @classmethod
     def from_bytes(cls, data: bytes, key: str) -> RunMetrics:
-        """Read the metrics object at `key`; anything else is a `FileFormatError`."""
+        """Parse the metrics object at `key`; raise `FileFormatError` if it is invalid."""
         try:
             return cls._from_json(json.loads(data))
         except (ValueError, RecursionError) as error:

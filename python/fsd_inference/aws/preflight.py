@@ -1,4 +1,4 @@
-"""Everything about a stack that would make runs fail, looked at beforehand."""
+"""Preflight checks of a stack: resources, functions, permissions, concurrency and lanes, as `fsd stack check` runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fsd_inference.store.base import Store
 from fsd_inference.usage import UsageMeter
 
 SETTLES_S = 900.0
-"""SNS lets filters act within this time."""
+"""Seconds within which SNS applies new filter policies."""
 
 _RETRY = RetrySettings(attempts=3)
 _AGAIN_S = 15.0
@@ -36,9 +36,16 @@ _LANE_WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, how it is, and what there is to say or to do.
+    """The result of one check.
 
-    `state` is "ok", "problem", or "unknown" where it could not be looked at; problems and what is unknown need someone.
+    Attributes
+    ----------
+    what : str
+        What was checked.
+    state : {"ok", "problem", "unknown"}
+        "unknown" if the caller's policy does not allow the check. Only "ok" needs no attention.
+    text : str
+        What was found, and what to do about a problem.
     """
 
     what: str
@@ -47,20 +54,20 @@ class Finding:
 
 
 def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False) -> Iterator[Finding]:
-    """Look at a stack and yield what was found, one after the other.
+    """Check a stack, and yield each finding as soon as it is known.
 
     Parameters
     ----------
     clients, stack
-        The stack, and clients of it.
+        The stack, and clients of its services.
     wait : bool, optional
-        Repeat the probe of the lanes until it finds nothing wrong or `SETTLES_S` are over.
+        Repeat the probe of each lane until it finds no problem, for up to `SETTLES_S` seconds.
     """
     meter = UsageMeter()
     runs, networks = open_buckets(clients, stack, meter)
     try:
         yield from _resources(clients, stack, meter)
-        yield _objects(runs[0], "bucket of runs", _read_write)
+        yield _objects(runs[0], "run bucket", _read_write)
         if stack.functions is not None:
             yield from _function_settings(clients, stack, stack.functions, meter)
             yield _objects(networks, "description", partial(_description, stack))
@@ -77,7 +84,7 @@ def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False) -> Iter
 def _resources(clients: Clients, stack: StackSpec, meter: UsageMeter) -> Iterator[Finding]:
     problems, count = stack_problems(clients, stack, meter)
     if not problems:
-        yield Finding("resources", "ok", f"{count} topics, queues and buckets are there")
+        yield Finding("resources", "ok", f"all {count} topics, queues and buckets exist")
     for problem in problems[:5]:
         yield _failed("resources", problem)
     if len(problems) > 5:
@@ -98,7 +105,7 @@ def _objects(store: Store, what: str, look: Callable[[Store], str]) -> Finding:
 def _read_write(store: Store) -> str:
     key = f"check/{uuid4().hex}"
     if store.get(key) is not None:
-        raise StackError(f"{key} is there although nobody wrote it")
+        raise StackError(f"object {key} exists although it was never written: the endpoint does not behave like S3")
     store.put(key, b"")
     store.delete([key])
     return "objects can be written, read and deleted; absent ones answer 404"
@@ -107,7 +114,10 @@ def _read_write(store: Store) -> str:
 def _description(stack: StackSpec, networks: Store) -> str:
     data = networks.get(STACK_KEY)
     if data is None:
-        raise StackError(f"{STACK_KEY} is not in bucket {stack.network_bucket}: functions cannot start; apply again")
+        raise StackError(
+            f"{STACK_KEY} is missing from bucket {stack.network_bucket}, so functions cannot start: apply the stack's "
+            "Terraform module again"
+        )
     try:
         theirs = parse_stack(json.loads(data))
     except ValueError as error:
@@ -116,7 +126,7 @@ def _description(stack: StackSpec, networks: Store) -> str:
     for name in ours.__dataclass_fields__:
         if getattr(ours, name) != getattr(replace(theirs, emulator=None), name):
             raise StackError(
-                f"the functions' {STACK_KEY} has another {name!r} than this file: take the file from the stack's "
+                f"the functions' {STACK_KEY} has a different {name!r} than this file: take the file from the stack's "
                 "output, or apply again"
             )
     return "the functions read the same description"
@@ -136,7 +146,7 @@ def _function_settings(
         try:
             found: Mapping[str, Any] = request(
                 "lambda.manage",
-                f"ask for function {arn}",
+                f"read the configuration of function {arn}",
                 partial(clients.functions.get_function_configuration, FunctionName=arn),
                 meter=meter,
                 retry=_RETRY,
@@ -151,7 +161,7 @@ def _function_settings(
         yield Finding(f"function {name}", "problem" if wrong else "ok", text)
     if len(set(code.values())) > 1:
         others = sorted(name for name, digest in code.items() if digest != next(iter(code.values())))
-        yield Finding("code", "problem", f"{', '.join(others)} has other code than {next(iter(code))}; apply again")
+        yield Finding("code", "problem", f"{', '.join(others)} has different code than {next(iter(code))}; apply again")
     elif code:
         yield Finding("code", "ok", f"all functions have the code {next(iter(code.values()))}")
 
@@ -166,7 +176,7 @@ def _differences(
     if memory_mb is not None and found["MemorySize"] != memory_mb:
         yield f"it has {found['MemorySize']} MB, not {memory_mb}"
     if found["Timeout"] != functions.timeout_s:
-        yield f"its time limit is {found['Timeout']} s, not {functions.timeout_s:g}"
+        yield f"its timeout is {found['Timeout']} s, not {functions.timeout_s:g}"
     bucket = found.get("Environment", {}).get("Variables", {}).get("FSD_STACK_BUCKET")
     if bucket != stack.network_bucket:
         yield f"its FSD_STACK_BUCKET is {bucket!r}, not {stack.network_bucket!r}"
@@ -202,22 +212,22 @@ def _concurrency(clients: Clients, stack: StackSpec, meter: UsageMeter) -> Findi
 
 
 def _lane(clients: Clients, stack: StackSpec, lanes: LaneTable, lane: int, meter: UsageMeter, *, wait: bool) -> Finding:
-    """Probe a lane while holding it; with `wait`, again until nothing is wrong."""
+    """Probe a lane while holding its lease; with `wait`, repeat until the probe finds no problem."""
     what, until = f"lane {lane}", time.monotonic() + (SETTLES_S if wait else 0.0)
     while True:
         try:
             problems = _probe(clients, stack, lanes, lane, meter)
         except LaneError as error:
             if error.retryable:
-                return Finding(what, "ok", f"in use, and so not probed ({error})")
+                return Finding(what, "ok", f"in use, therefore not probed ({error})")
             return _failed(what, error)
         except FsdError as error:
             return _failed(what, error)
         if not problems:
-            return Finding(what, "ok", f"each of {stack.ranks} queues gets what is for it, and nothing else")
+            return Finding(what, "ok", f"each of {stack.ranks} queues receives its own messages and no others")
         if time.monotonic() + _AGAIN_S > until:
             more = f" (and {len(problems) - 1} more queues)" if len(problems) > 1 else ""
-            hint = "" if wait else "; new filters act within 15 minutes: fsd stack check --wait"
+            hint = "" if wait else "; new filters take effect within 15 minutes: use fsd stack check --wait"
             return Finding(what, "problem", f"not settled: {problems[0]}{more}{hint}")
         time.sleep(_AGAIN_S)
 
@@ -227,5 +237,5 @@ def _probe(clients: Clients, stack: StackSpec, lanes: LaneTable, lane: int, mete
     try:
         return probe_lane(clients, stack.lanes[lane], meter)
     finally:
-        with suppress(FsdError):  # it expires
+        with suppress(FsdError):  # the lease expires by itself
             lanes.release(lease)

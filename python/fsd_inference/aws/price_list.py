@@ -1,7 +1,7 @@
-"""Prices of a region from the AWS Price List API, as a table of the cost model.
+"""Prices of a region, fetched from the AWS Price List API into a price table of the cost model.
 
-Written from the API's reference and published examples, and tested on answers of that shape: it never ran against AWS
-where it was written. What the API does not list as expected is an error that names the price, never a guess.
+The code follows the API's reference and published examples, and is tested with responses of that form; it has not been
+run against AWS itself. A price that the API does not list as expected is an error that names it, never a guess.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from fsd_inference.cost.prices import INSTANCE, UNITS, Price, PriceTable, Tier
 from fsd_inference.errors import SettingError, StackError
 
 PRICE_LIST_REGION = "us-east-1"
-"""Where the API answers, whatever region is asked about."""
+"""Region of the API endpoint, which serves the prices of all regions."""
 INSTANCES = tuple(f"c5.{size}xlarge" for size in (2, 4, 9, 12, 18, 24))
-_PAGES = 100  # a filter that fits more is not what was meant
+_PAGES = 100  # a filter that matches more pages than this must be wrong
 _ANYWHERE = "Any"  # the location of the free allowances
 
 
 class PriceListClient(Protocol):
-    """The one call that is made of boto3's ``pricing`` client."""
+    """The part of boto3's ``pricing`` client that is used."""
 
     def get_products(self, **request: Any) -> Mapping[str, Any]:
-        """Return a page of products: ``PriceList`` (JSON texts) and, unless it is the last, ``NextToken``."""
+        """Return a page of products: ``PriceList`` (JSON strings) and, except on the last page, ``NextToken``."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """Which product a price is that of: filters that the API applies, and how its usage type ends."""
+    """The query for one price: API filters, the suffix of the product's usage type, and whether it may be absent."""
 
     service: str
     filters: Mapping[str, str]
@@ -75,20 +75,20 @@ _QUERIES = {
 
 
 def fetch_prices(client: PriceListClient, region: str) -> PriceTable:
-    """Ask for all prices of a region.
+    """Fetch all prices of a region.
 
     Parameters
     ----------
     client : PriceListClient
-        boto3's ``pricing`` client, of `PRICE_LIST_REGION`.
+        boto3's ``pricing`` client in `PRICE_LIST_REGION`.
     region : str
 
     Raises
     ------
     SettingError
-        The API lists no product, or several, for a price that every region has, or a price that makes no sense.
+        The API lists no product for a required price, several products for any price, or invalid prices or tiers.
     StackError
-        It refused, did not answer, or its answer has another shape than is documented.
+        The API refused the request, did not answer, or its response does not have the documented form.
     """
     today = datetime.now(UTC).date().isoformat()
     prices = {}
@@ -110,7 +110,7 @@ def fetch_prices(client: PriceListClient, region: str) -> PriceTable:
 
 
 def _tiers(client: PriceListClient, name: str, query: _Query, region: str) -> Iterator[tuple[Tier, ...]]:
-    """Yield the tiers of each product that fits, equal ones once."""
+    """Yield the distinct price tiers of all products that match a query."""
     seen = set()
     for product in _products(client, query, region):
         attributes = product["product"]["attributes"]
@@ -125,12 +125,12 @@ def _tiers(client: PriceListClient, name: str, query: _Query, region: str) -> It
 
 
 def _ends(usage_type: str, wanted: str) -> bool:
-    """Whether a usage type is the wanted one, with or without a region in front (``EU-Requests-Tier1``)."""
+    """Return whether a usage type is `wanted`, with or without a region prefix (``EU-Requests-Tier1``)."""
     return usage_type == wanted or usage_type.endswith(f"-{wanted}") or not wanted
 
 
 def _products(client: PriceListClient, query: _Query, region: str) -> Iterator[Mapping[str, Any]]:
-    # Data transfer is listed by where it starts.
+    # Data transfer is listed by its region of origin.
     where = "fromRegionCode" if query.service == "AWSDataTransfer" else "regionCode"
     filters = [
         {"Type": "TERM_MATCH", "Field": field, "Value": value}
@@ -150,7 +150,7 @@ def _products(client: PriceListClient, query: _Query, region: str) -> Iterator[M
 
 
 def _dimensions(name: str, dimensions: Iterable[Mapping[str, Any]]) -> list[Tier]:
-    """Return the tiers, ascending; together they must cover every quantity once."""
+    """Return the price tiers in ascending order; raise `SettingError` if they leave gaps, overlap or lack a price."""
     ordered = sorted(dimensions, key=lambda each: float(each["beginRange"]))
     for each in ordered:
         if not math.isfinite(float(each["pricePerUnit"].get("USD", math.nan))):
@@ -162,6 +162,6 @@ def _dimensions(name: str, dimensions: Iterable[Mapping[str, Any]]) -> list[Tier
 
 
 def _without_allowance(tiers: list[Tier]) -> tuple[Tier, ...]:
-    """Leave out a free first tier, which is the account's; what follows then starts at 0."""
+    """Drop a free first tier, which is an allowance per account, and start the next tier at 0."""
     paid = tiers[1:] if len(tiers) > 1 and tiers[0].usd == 0 else tiers
     return tuple(Tier(0.0 if index == 0 else tier.start, tier.usd) for index, tier in enumerate(paid))

@@ -1,6 +1,7 @@
-"""Probes of lanes: whether each message that a topic gets reaches the queue it is for, and no other.
+"""Probes of lanes: test messages that check whether SNS delivers each message to its own queue and to no other.
 
-SNS lets filters of new subscriptions act within 15 minutes. Until then queues miss messages, or get those of others.
+SNS applies the filter policies of new subscriptions within 15 minutes. Until then, queues miss messages or receive
+those of other ranks.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from fsd_inference.usage import UsageMeter
 _RETRY = RetrySettings(attempts=3)
 _RECEIVE_S = 2
 _ROUNDS = 5
-"""Receives of a queue before what has not come counts as lost."""
+"""Receive requests per queue before a missing message counts as lost."""
 _THREADS = 32
 
 
 def probe_lane(clients: Clients, lane: LaneSpec, meter: UsageMeter) -> list[str]:
-    """Send a message to each rank of a lane and one to all ranks; return what went wrong, a line a queue.
+    """Send a message to each rank of a lane and one to all ranks; return a line for each queue with a problem.
 
-    The lane must be held meanwhile, and purged afterwards. Ranks drop such messages: they are no frames.
+    The caller must hold the lane during the probe and purge it afterwards. Ranks drop probe messages, which are not
+    valid frames.
 
     Raises
     ------
     StackError
-        A topic or queue does not take the request.
+        A topic or queue refused a request.
     """
     nonce = uuid4().hex
     bodies = {str(rank): f"probe-{nonce}-{rank}" for rank in range(len(lane.queue_urls))}
@@ -76,7 +78,7 @@ def _publish(clients: Clients, arn: str, messages: Sequence[tuple[str, str]], me
 
 
 def _look(clients: Clients, url: str, nonce: str, own: set[str], meter: UsageMeter) -> str | None:
-    """Return what is wrong with what a queue got, or None."""
+    """Receive the probe messages of a queue and return a description of the problem, or None if all is well."""
     got: set[str] = set()
     for wait_s in (_RECEIVE_S,) * _ROUNDS:
         before = len(got)
@@ -89,18 +91,20 @@ def _look(clients: Clients, url: str, nonce: str, own: set[str], meter: UsageMet
             action="sqs:ReceiveMessage",
         )
         got.update(answer)
-        if own <= got and len(got) == before:  # what else was on its way has had its time
+        if own <= got and len(got) == before:  # all own messages are here, and one more receive brought nothing new
             break
     wrapped = [body for body in got - own if nonce in body and not body.startswith("probe-")]
     foreign = [body for body in got - own if body.startswith(f"probe-{nonce}")]
     name = url.rpartition("/")[2]
     if wrapped:
-        return f"queue {name} gets messages wrapped in JSON: its subscription needs RawMessageDelivery"
+        return f"queue {name} receives messages wrapped in JSON: its subscription needs RawMessageDelivery"
     if foreign:
-        return f"queue {name} gets what is for others: the filter of its subscription does not act (yet)"
+        return f"queue {name} receives messages for others: the filter of its subscription is not in effect (yet)"
     if not own <= got:
         missing = len(own - got)
-        return f"queue {name} misses {missing} of {len(own)} messages: its subscription or policy does not act (yet)"
+        return (
+            f"queue {name} misses {missing} of {len(own)} messages: its subscription or policy is not in effect (yet)"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""Make a stack's topics, queues and buckets on AWS or an emulator, and delete them again."""
+"""Creation and deletion of a stack's topics, queues and buckets, on AWS or on an emulator."""
 
 from __future__ import annotations
 
@@ -36,24 +36,26 @@ _MARGIN_S = 300
 
 @dataclass(frozen=True, slots=True)
 class StackSettings:
-    """What to make.
+    """Settings of a stack to create.
 
     Attributes
     ----------
     name : str
-        What all names begin with: 3 to 32 of a-z, 0-9 and '-'.
-    lanes, ranks : int
-        Queue runs at the same time, and the most workers of each.
+        Prefix of all resource names: 3 to 32 characters of a-z, 0-9 and '-'.
+    lanes : int
+        Maximum number of concurrent runs over queues.
+    ranks : int
+        Maximum number of workers of each such run.
     run_buckets : int
-        Buckets of the runs; more of them take more requests a second.
+        Number of run buckets; more buckets serve more requests per second.
     message_bytes : int
-        Largest message; more than 256 KiB raises the topics' MaximumMessageSize.
+        Largest message in bytes; above 256 KiB the topics' MaximumMessageSize is raised.
     longest_run_s : float
-        Queues keep and hide messages for longer than this.
+        Longest run in seconds; the queues' visibility timeout and retention exceed it.
     purge_settle_s : float
         See `StackSpec`.
     expire_days : int
-        Objects in the buckets of the runs are deleted after this.
+        Days after which objects in the run buckets are deleted.
     """
 
     name: str
@@ -67,7 +69,9 @@ class StackSettings:
 
     def __post_init__(self) -> None:
         if _NAME.fullmatch(self.name) is None:
-            raise SettingError(f"stack name {self.name!r} must be 3 to 32 of a-z, 0-9 and '-', a letter first")
+            raise SettingError(
+                f"stack name {self.name!r} must be 3 to 32 of a-z, 0-9 and '-', with a letter first and no '-' last"
+            )
         for name in ("lanes", "ranks", "run_buckets", "expire_days"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -76,14 +80,14 @@ class StackSettings:
             raise SettingError(f"message_bytes must be from {least} to {most}, not {self.message_bytes}")
         if not 0 < self.longest_run_s <= _LONGEST_HIDING_S - _MARGIN_S:
             raise SettingError(
-                f"longest_run_s must be from 0 to {_LONGEST_HIDING_S - _MARGIN_S}, which is as long as queues can hide "
-                f"messages, not {self.longest_run_s:g}"
+                f"longest_run_s must be more than 0 and at most {_LONGEST_HIDING_S - _MARGIN_S}, the longest "
+                f"visibility timeout of queues less a margin, not {self.longest_run_s:g}"
             )
 
 
 @dataclass(slots=True)
 class _Made:
-    """What exists so far, so that a stack that fails half-way leaves nothing."""
+    """The resources created so far, which are deleted again if a later one cannot be created."""
 
     topic_arns: list[str] = field(default_factory=list)
     queue_urls: list[str] = field(default_factory=list)
@@ -97,24 +101,24 @@ def create_stack(
     emulator: EmulatorInfo | None = None,
     meter: UsageMeter | None = None,
 ) -> StackSpec:
-    """Make all resources and return their description.
+    """Create all resources of a stack and return their description.
 
-    The stack's name is the one given and a random end, so that no resource of another stack is taken for its own: names
-    of buckets are shared by the whole world, and those of deleted queues are blocked for a minute.
+    A random suffix is added to the stack's name to keep it apart from other stacks: bucket names are global, and the
+    names of deleted queues are blocked for a minute.
 
     Parameters
     ----------
     clients : Clients
     settings : StackSettings
     emulator : EmulatorInfo, optional
-        The emulator to write into the description, for who takes the stack down.
+        The emulator to record in the description, so that deleting the stack stops it.
     meter : UsageMeter, optional
-        Counts the requests: 1 a topic, 2 a queue, 5 a bucket (4 over plain http, for which no policy asks for TLS).
+        Counts the requests: 1 per topic, 2 per queue, 5 per bucket (4 over plain http, without a policy for TLS).
 
     Raises
     ------
     StackError
-        Something could not be made; what had been made is deleted again.
+        A resource could not be created; those already created are deleted again.
     """
     work = _Provision(clients, settings, meter or UsageMeter())
     blocks = math.ceil(settings.ranks / RANKS_PER_TOPIC)
@@ -154,12 +158,12 @@ def create_stack(
 
 
 def delete_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None = None) -> None:
-    """Delete all resources of a stack, objects included; what is not there is passed over.
+    """Delete all resources of a stack and all objects in its buckets; absent ones are ignored.
 
     Raises
     ------
     StackError
-        Something could not be deleted; the rest was tried all the same.
+        A resource could not be deleted; deletion of all others was attempted.
     """
     made = _Made(
         [arn for lane in stack.lanes for arn in lane.topic_arns],
@@ -170,11 +174,11 @@ def delete_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None
         failures = _delete(clients, made, meter or UsageMeter(), threads)
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        raise StackError(f"stack {stack.name} is not wholly deleted: {failures[0]}{more}", retryable=True)
+        raise StackError(f"stack {stack.name} was not deleted completely: {failures[0]}{more}", retryable=True)
 
 
 class _Provision:
-    """Makes one stack's resources, each in a request or two, and remembers them."""
+    """The creation of one stack's resources; `made` records those created so far."""
 
     def __init__(self, clients: Clients, settings: StackSettings, meter: UsageMeter) -> None:
         self.clients = clients
@@ -190,14 +194,14 @@ class _Provision:
             attributes["MaximumMessageSize"] = str(self.settings.message_bytes)
         answer = self._request(
             "sns.manage",
-            f"make topic {name}",
+            f"create topic {name}",
             lambda: self.clients.sns.create_topic(Name=name, Attributes=attributes),
         )
         self.made.topic_arns.append(answer["TopicArn"])
         return answer["TopicArn"]
 
     def queue(self, lane: int, rank: int, topic_arn: str) -> str:
-        """Make a rank's queue and let it have what the topic gets for that rank and for all."""
+        """Create a rank's queue and subscribe it to the topic's messages for that rank and for all ranks."""
         name = f"{self.name}-lane{lane}-rank{rank}"
         _, partition, _, region, account, _ = topic_arn.split(":")
         arn = f"arn:{partition}:sqs:{region}:{account}:{name}"
@@ -211,7 +215,7 @@ class _Provision:
         }
         made = self._request(
             "sqs.manage",
-            f"make queue {name}",
+            f"create queue {name}",
             lambda: self.clients.sqs.create_queue(QueueName=name, Attributes=attributes),
         )
         url = made["QueueUrl"]
@@ -235,7 +239,7 @@ class _Provision:
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         self._request(
             "s3.manage",
-            f"make bucket {name}",
+            f"create bucket {name}",
             lambda: self.clients.s3.create_bucket(Bucket=name, **where),  # type: ignore[arg-type]
         )
         self.made.buckets.append(name)
@@ -250,7 +254,7 @@ class _Provision:
         private = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
         encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
         policy = bucket_policy(f"arn:{self.clients.sns.meta.partition}:s3:::{name}")
-        s3: Any = self.clients.s3  # its types want literals
+        s3: Any = self.clients.s3  # its type stubs require literals
         settings: dict[str, Callable[[], object]] = {
             "lifecycle": lambda: s3.put_bucket_lifecycle_configuration(
                 Bucket=name, LifecycleConfiguration={"Rules": [expire]}
@@ -262,7 +266,7 @@ class _Provision:
                 Bucket=name, ServerSideEncryptionConfiguration={"Rules": [encryption]}
             ),
         }
-        if not is_plain(s3.meta.endpoint_url):  # where it would keep everyone out
+        if not is_plain(s3.meta.endpoint_url):  # over plain http the policy would deny every request
             settings["policy"] = lambda: s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
         for what, call in settings.items():
             self._request("s3.manage", f"set the {what} of bucket {name}", call)
@@ -287,7 +291,7 @@ def _queue_policy(queue_arn: str, topic_arn: str) -> dict[str, object]:
 
 
 def bucket_policy(bucket_arn: str) -> dict[str, object]:
-    """Return the policy that refuses requests for a bucket's objects which are not encrypted on their way."""
+    """Return the bucket policy that denies requests without TLS."""
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -304,7 +308,7 @@ def bucket_policy(bucket_arn: str) -> dict[str, object]:
 
 
 def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPool) -> list[FsdError]:
-    """Delete what was made, as far as that goes; return what failed."""
+    """Delete the created resources as far as possible, and return the failures."""
 
     def topic(arn: str) -> None:
         what = f"delete topic {arn}"
@@ -345,7 +349,7 @@ def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPoo
 
 
 def _all(threads: ThreadPool, work: Callable[..., T], items: Sequence[tuple[object, ...]]) -> list[T]:
-    """Do `work` on all items; when one fails the others still end before its error is raised."""
+    """Call `work` with the arguments of each item in threads; wait for all calls before raising the first error."""
     futures = [threads.submit(work, *item) for item in items]
     wait(futures)
     return [future.result() for future in futures]

@@ -1,4 +1,4 @@
-"""What runs left on a stack: statuses, metrics, objects of runs and of their channel; and cleaning that up."""
+"""Listing, reading and deleting the objects of runs on a stack: statuses, metrics, run objects and frames."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from fsd_inference.threads import ThreadPool
 
 _READERS = 16
 _MARGIN_S = 600.0
-"""A run may wait for Lambda and for a lane before its own time begins, and takes a while to end after it."""
+"""Seconds added to the longest run: waits for Lambda and for a lane come before its clock, and stopping after it."""
 _ID_DIGITS = 32
 
 
 @dataclass(slots=True)
 class RunTraces:
-    """The objects of one run.
+    """All objects that one run has left on a stack.
 
     Attributes
     ----------
     run : str
-        Its id.
+        Id of the run.
     modified : datetime
-        When the newest of its objects was written.
+        Modification time of its newest object.
     status : RunStatus or None
-        None of a run over local processes, or of one whose coordinator never began.
+        None for runs with local processes, and for runs whose coordinator never started.
     objects : list of (int, str)
-        Bucket of runs, and key.
+        Index of the run bucket, and key, of each object.
     """
 
     run: str
@@ -45,7 +45,7 @@ class RunTraces:
 
 
 def read_statuses(store: Store, newest: int) -> list[RunStatus]:
-    """Return the statuses written last, the newest first; what this release cannot read is left out."""
+    """Return the `newest` most recently written statuses, newest first, without those that this release cannot read."""
     infos = sorted(store.list(STATUS_FOLDER), key=lambda info: info.modified, reverse=True)[:newest]
     with ThreadPool(_READERS) as threads:
         found = threads.map(lambda info: _status(store, info.key), infos)
@@ -53,21 +53,21 @@ def read_statuses(store: Store, newest: int) -> list[RunStatus]:
 
 
 def read_run(store: Store, run: str) -> tuple[RunStatus, RunMetrics | None]:
-    """Return a run's status, and its last attempt's metrics if there are any.
+    """Return a run's status, and the metrics of its last attempt if they exist.
 
     Parameters
     ----------
     store : Store
-        The stack's first bucket of runs.
+        The stack's first run bucket.
     run : str
-        The run's id, or as many of its first digits as no other has.
+        The run's id, or a unique prefix of it.
 
     Raises
     ------
     SettingError
-        There is no such run, or there are several.
+        No run, or more than one, has this id or prefix.
     FileFormatError
-        It was made by another release.
+        The status or metrics are invalid, or were written by another release.
     """
     key = status_key(run)
     if len(run) < _ID_DIGITS:
@@ -77,7 +77,7 @@ def read_run(store: Store, run: str) -> tuple[RunStatus, RunMetrics | None]:
         key = keys[0] if keys else key
     data = store.get(key)
     if data is None:
-        raise SettingError(f"there is no status of run {run!r} on the stack: it never began, or it has expired")
+        raise SettingError(f"the stack has no status of run {run!r}: the run never started, or its status has expired")
     status = RunStatus.from_bytes(data, key)
     at = metrics_key(attempt_folder(status.run, status.attempt))
     metrics = store.get(at)
@@ -85,7 +85,7 @@ def read_run(store: Store, run: str) -> tuple[RunStatus, RunMetrics | None]:
 
 
 def find_traces(stores: Sequence[Store]) -> dict[str, RunTraces]:
-    """Return what there is of each run in a stack's buckets of runs, statuses read."""
+    """Return the objects of every run in a stack's run buckets, by run id, with the runs' statuses."""
     found: dict[str, RunTraces] = {}
 
     def note(run: str, bucket: int, info: ObjectInfo) -> None:
@@ -106,7 +106,7 @@ def find_traces(stores: Sequence[Store]) -> dict[str, RunTraces]:
     for info in first.list(RUNS_FOLDER):
         note(info.key.split("/")[1], 0, info)
     for bucket, store in enumerate(stores):
-        for folder in HASH_FOLDERS:  # of the channel "object"
+        for folder in HASH_FOLDERS:  # frames of the object channel
             for info in store.list(f"{folder}/"):
                 note(info.key.split("/")[1], bucket, info)
     return found
@@ -120,31 +120,32 @@ def clean(
     older_than_s: float | None = None,
     holding: Collection[str] = (),
 ) -> list[RunTraces]:
-    """Delete all objects of runs that have ended, or that nothing can be alive of; return what was deleted.
+    """Delete all objects of the named runs and of ended old ones, and return what was deleted.
 
     Parameters
     ----------
     stores : sequence of Store
-        The stack's buckets of runs.
+        The stack's run buckets.
     longest_run_s : float
-        What was written by a run longer ago than this (and a margin) is of one that has ended, if it says so or not.
+        Longest run in seconds: a run that has written nothing for this time (plus a margin) counts as ended even
+        without a final status.
     named : collection of str
-        Runs to delete whatever their state.
+        Ids of runs to delete in any state.
     older_than_s : float, optional
-        Delete all others too of which nothing was written for so long; those that may be going on are kept.
+        Also delete every ended run that has written nothing for this many seconds.
     holding : collection of str, optional
-        Runs that hold a lane, and may have left nothing else.
+        Ids of runs that hold a lane: naming these is no error even if they have no objects.
 
     Raises
     ------
     SettingError
-        A run that is named has left nothing.
+        A named run neither has objects nor holds a lane.
     """
     found = find_traces(stores)
     for run in named:
         if run not in found and run not in holding:
-            raise SettingError(f"there is nothing of run {run!r} on the stack; name runs by all {_ID_DIGITS} digits")
-    # A listing may tell fractions of a second that the time of a single object lacks, and no run is younger than now.
+            raise SettingError(f"the stack has no objects of run {run!r}; give all {_ID_DIGITS} digits of the run's id")
+    # Listings may have finer timestamps than the store's clock, whose "now" could then be before the newest object.
     now = max([store_time(stores[0]), *(traces.modified for traces in found.values())])
     doomed = [
         traces
@@ -161,7 +162,7 @@ def clean(
         for bucket, key in traces.objects:
             keys[bucket].append(key)
     for bucket, names in keys.items():
-        # Statuses last: a cleaning that is broken off can still be told what there was.
+        # Statuses last: after an interrupted deletion, the remaining objects can still be attributed to ended runs.
         stores[bucket].delete(sorted(names, key=lambda key: key.startswith(STATUS_FOLDER)))
     return doomed
 

@@ -1,7 +1,7 @@
-"""Sessions of the AWS SDK: with the user's configuration, or with fixed keys for an emulator of our own.
+"""Sessions of the AWS SDK, with the user's configuration or with fixed keys for an emulator that fsd started.
 
-What is wrong with a configuration (a profile that is not there, an expired sign-in, half a key pair, a file that does
-not parse) is one `SettingError`, before any request is sent.
+Any error in the configuration (a missing profile, an expired sign-in, an incomplete key pair, a file that does not
+parse) is raised as a `SettingError` before any request is sent.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ EMULATOR_REGION = "us-east-1"
 _EMULATOR_CREDENTIALS = Credentials("test", "test")
 _SIGN_IN = "sign in again, or choose other credentials with AWS_PROFILE or --profile"
 _HINTS: dict[type[Exception], str] = {
-    ProfileNotFound: "set AWS_PROFILE to one that your AWS configuration has",
+    ProfileNotFound: "set AWS_PROFILE to a profile of your AWS configuration",
     PartialCredentialsError: "set both the key's id and its secret, or neither",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class AwsSession:
-    """What clients are made from.
+    """The configuration from which clients are created.
 
     Attributes
     ----------
     boto3 : boto3.Session
     region : str
     credentials : Credentials or callable, or None
-        Keys, or what returns those that are valid now; None if there are none.
+        Access keys, or a callable that returns the current ones; None if the user has none.
     ca_bundle : str or None
-        File of certificates (PEM) to trust beside the system's.
+        PEM file of certificates to trust in addition to the system's.
     """
 
     boto3: boto3.Session
@@ -53,7 +53,7 @@ class AwsSession:
 
 
 def emulator_session(region: str | None) -> AwsSession:
-    """Return a session for an emulator that was started here: no file and no variable of the user's is read."""
+    """Return a session for an emulator that fsd started; no configuration file or variable of the user is read."""
     unread = {name: (None, None, *rest) for name, (_, _, *rest) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
     files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
     core = botocore.session.Session(session_vars=unread | files)
@@ -61,24 +61,24 @@ def emulator_session(region: str | None) -> AwsSession:
 
 
 def user_session(region: str | None, *, is_local: bool) -> AwsSession:
-    """Return a session with the user's configuration, found as the AWS SDKs find it.
+    """Return a session with the user's AWS configuration, resolved as the AWS SDKs do.
 
     Parameters
     ----------
     region : str, optional
-        AWS_REGION, AWS_DEFAULT_REGION or the profile's if not given.
+        AWS region; AWS_REGION, AWS_DEFAULT_REGION or the profile's if not given.
     is_local : bool
-        The endpoint is on this machine, an emulator of the user's: it takes any keys and any region, so it gets some
-        where the user has set none.
+        Whether the endpoint is on this machine, that is an emulator of the user's. It accepts any keys and any region,
+        so defaults are used if the user has set none.
 
     Raises
     ------
     SettingError
-        The configuration cannot be used, or has no region.
+        The configuration is invalid, or has no region.
     """
     core = botocore.session.Session()
     if is_local:
-        # An emulator needs no role of this machine, and asking for one costs seconds where there is none.
+        # An emulator needs no instance role, and looking for one takes seconds on machines without.
         _configured(lambda: core.get_component("credential_provider").remove("iam-role"))
     found_region = region or os.environ.get("AWS_REGION") or _configured(lambda: core.get_config_variable("region"))
     if not found_region:
@@ -94,7 +94,7 @@ def user_session(region: str | None, *, is_local: bool) -> AwsSession:
 def _session(
     core: botocore.session.Session, region: str, credentials: CredentialSource | None, ca_bundle: str | None
 ) -> AwsSession:
-    if isinstance(credentials, Credentials):  # keys that renew themselves are left to the SDK
+    if isinstance(credentials, Credentials):  # the SDK itself manages keys that it refreshes
         core.set_credentials(credentials.access_key_id, credentials.secret_access_key, credentials.session_token)
     return AwsSession(
         _configured(lambda: boto3.Session(botocore_session=core, region_name=region)), region, credentials, ca_bundle
@@ -110,20 +110,20 @@ def _credentials(core: botocore.session.Session, *, is_local: bool) -> Credentia
         frozen = _configured(found.get_frozen_credentials)
         return Credentials(frozen.access_key or "", frozen.secret_key or "", frozen.token)
 
-    # Those of a role, a login or a process expire; botocore renews them when it is asked in time.
+    # Keys of a role, a login or a process expire; botocore refreshes them if they are requested in time.
     now = read()
     return read if isinstance(found, RefreshableCredentials) else now
 
 
 def _configured(look: Callable[[], T]) -> T:
-    """Return what the SDK finds in the user's configuration; `SettingError` says what is wrong with it."""
+    """Return the result of an SDK call that reads the user's configuration; raise `SettingError` if it is invalid."""
     try:
         return look()
-    except (BotoCoreError, ClientError) as error:  # the latter: a role that may not be assumed
+    except (BotoCoreError, ClientError) as error:  # ClientError: the user may not assume the configured role
         hint = _HINTS.get(type(error), _SIGN_IN if _is_of_sign_in(error) else "see your AWS configuration")
         text = " ".join(str(error).split()).rstrip(".")
         raise SettingError(f"the AWS configuration cannot be used: {text}: {hint}") from error
-    except (OSError, ValueError) as error:  # a program for keys that is not there, a variable that is no number
+    except (OSError, ValueError) as error:  # a missing credential_process program, a variable that is not a number
         raise SettingError(f"the AWS configuration cannot be used: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""stack.json: the deployed resources, written by `fsd stack up` (or by other tools) and checked when read."""
+"""The stack.json file, which describes a stack's deployed resources; `fsd stack up` or Terraform writes it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _VERSION = 2
 
 
 def save_stack(stack: StackSpec, path: Path) -> None:
-    """Write `stack` to `path`, whole or not at all; raise InputError or OutputError if that cannot be done."""
+    """Write `stack` to the file `path` atomically; raise `InputError` or `OutputError` if that fails."""
     write_text(path, json.dumps({"format": _FORMAT, "version": _VERSION, **asdict(stack)}, indent=2) + "\n")
 
 
 def load_stack(path: Path) -> StackSpec:
-    """Read a stack.json.
+    """Read and validate a stack.json file.
 
     Raises
     ------
     FileFormatError
-        It cannot be read, is of another format or version, or something in it is missing, unknown or wrong.
+        The file cannot be read, has another format or version, or has missing, unknown or invalid fields.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -44,13 +44,13 @@ def load_stack(path: Path) -> StackSpec:
 
 
 def parse_stack(value: object) -> StackSpec:
-    """Check the JSON value of a stack.json and return the stack; `FileFormatError` names what is wrong."""
+    """Parse and validate the JSON value of a stack.json; raise a `FileFormatError` that names the invalid field."""
     top = Fields(value, "", "the file")
     if top.take("format", str) != _FORMAT:
         raise FileFormatError(f"'format' must be {_FORMAT!r}")
     version = top.take("version", int)
     if version != _VERSION:
-        raise FileFormatError(f"'version' is {version}, and this program reads {_VERSION}: make the stack anew")
+        raise FileFormatError(f"'version' is {version}, and this program reads {_VERSION}: create the stack again")
     emulator = top.take_optional("emulator", dict)
     functions = top.take_optional("functions", dict)
     stack = StackSpec(
@@ -91,7 +91,7 @@ def _functions(value: object) -> FunctionsSpec:
     fields.end()
     sizes = [worker.memory_mb for worker in found.workers]
     if not sizes or sorted(set(sizes)) != sizes:
-        raise FileFormatError("'functions.workers' must list at least one size, each once, the smallest first")
+        raise FileFormatError("'functions.workers' must list at least one size, in ascending order without duplicates")
     for arn in (found.coordinator, *(worker.arn for worker in found.workers)):
         if arn.count(":") < 6 or not arn.startswith("arn:") or arn.split(":")[2] != "lambda":
             raise FileFormatError(f"'functions': {arn!r} is not the ARN of a Lambda function")
@@ -139,7 +139,7 @@ def _check(stack: StackSpec) -> None:
 
 def _check_lane(lane: LaneSpec, ranks: int, where: str) -> None:
     if not lane.queue_urls or len(lane.queue_urls) != ranks:
-        raise FileFormatError(f"'{where}queue_urls' must be as many as lane 0 has, and at least one")
+        raise FileFormatError(f"'{where}queue_urls' must have as many queues as lane 0, and at least one")
     blocks = math.ceil(ranks / RANKS_PER_TOPIC)
     if len(lane.topic_arns) != blocks:
         raise FileFormatError(

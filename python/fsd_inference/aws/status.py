@@ -1,4 +1,4 @@
-"""The status of a run: one small object that its coordinator writes and whoever asked for the run reads."""
+"""The status of a run: one small object that its coordinator writes and its client polls."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ State = Literal["waiting", "running", "done", "failed"]
 STATUS_FOLDER = "status/"
 
 INLINE_BYTES = 128 * 1024
-"""Results up to this size in all are part of the status, which saves their readers a request a rank."""
+"""Maximum total size in bytes of results included in the status, which saves the client one request per rank."""
 
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far a run is.
+    """The status of one attempt at a run.
 
     Attributes
     ----------
     run, attempt, plan, channel, workers, samples
-        What was asked for.
+        The requested attempt, as in its `RunEvent`.
     state : {"waiting", "running", "done", "failed"}
-        Waiting for a lane; ranks are at work; ended with an answer; ended without.
-    received, launched, ended : float or None
-        When the coordinator began, rank 0 was started, and the run ended: seconds since the epoch.
+        Waiting for a lane; ranks are running; ended with a result; ended with an error.
+    received : float
+        Start of the coordinator, in seconds since the epoch.
+    launched, ended : float or None
+        Start of rank 0 and end of the run, in seconds since the epoch.
     layers : int
-        L of the plan.
+        Number of layers of the network; 0 until the coordinator has read the plan.
     error : RunError or None
-        Why it failed.
+        The error with which the run failed.
     results : tuple of bytes or None
-        The result objects in the order of ranks (of rank 0 alone for summaries), if they are small; otherwise they are
-        at `RunSpec.result_key`.
+        The result objects by rank (of rank 0 alone for summaries) if they are small; otherwise they are stored under
+        `RunSpec.result_key`.
     """
 
     run: str
@@ -57,7 +59,7 @@ class RunStatus:
 
     @property
     def is_over(self) -> bool:
-        """Whether the coordinator will change this no more."""
+        """Whether the run has ended and this status is final."""
         return self.state in {"done", "failed"}
 
     def to_json(self) -> dict[str, Any]:
@@ -74,12 +76,12 @@ class RunStatus:
 
     @classmethod
     def from_json(cls, value: object) -> RunStatus:
-        """Check a status and return it; anything else is a `FileFormatError`."""
+        """Parse and validate a status; raise `FileFormatError` if it is invalid."""
         fields = Fields(value, "", "a run's status")
         version = fields.take("version", int)
         if version != _VERSION:
             raise FileFormatError(
-                f"the run's status is of version {version}, and this program reads {_VERSION}: "
+                f"the run's status has version {version}, and this program reads version {_VERSION}: "
                 "use the release that the stack's functions were deployed with"
             )
         error = fields.take_optional("error", dict)
@@ -99,7 +101,7 @@ class RunStatus:
 
     @classmethod
     def from_bytes(cls, data: bytes, key: str) -> RunStatus:
-        """Read the status object at `key`; anything else is a `FileFormatError`."""
+        """Parse the status object at `key`; raise `FileFormatError` if it is invalid."""
         try:
             return cls.from_json(json.loads(data))
         except (ValueError, RecursionError) as error:
@@ -113,22 +115,22 @@ _PLAIN = (*_WHAT, "state", "received", "layers", "launched", "ended")
 
 
 def status_key(run: str) -> str:
-    """Return the key of a run's status, in the first bucket of runs."""
+    """Return the key of a run's status, in the first run bucket."""
     return f"{STATUS_FOLDER}{run}"
 
 
 def progress_key(prefix: str) -> str:
-    """Return the key of an attempt's progress: the layers that rank 0 has done, in digits."""
+    """Return the key of an attempt's progress: the number of layers completed by rank 0, as decimal text."""
     return f"{prefix}progress"
 
 
 def metrics_key(prefix: str) -> str:
-    """Return the key of an attempt's metrics: the reports of all ranks and of the coordinator."""
+    """Return the key of an attempt's metrics: the reports of all ranks, and the coordinator's usage."""
     return f"{prefix}metrics"
 
 
 def failure_key(prefix: str) -> str:
-    """Return the key where another run's coordinator leaves what Lambda says of a rank that ended on its own."""
+    """Return the key to which other runs' coordinators forward Lambda's failure records of this attempt's ranks."""
     return f"{prefix}failed"
 
 

@@ -1,4 +1,7 @@
-"""An emulator that does not outlive its starter: it ends, with its directory, when standard input does."""
+"""A main program that runs the emulator until standard input closes, then deletes its directory and kills it.
+
+Its parent process holds the other end of standard input, so that the emulator never outlives it.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Channels: what carries frames between the ranks of one attempt."""
+"""Channels, which carry frames between the ranks of one attempt."""

@@ -1,4 +1,4 @@
-"""What a channel is: it carries frames between the ranks of one attempt, and knows no more of them than the header."""
+"""The interface of all channels, which carry frames between ranks and read nothing of a frame but its header."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fsd_inference.usage import UsageMeter
 
 
 class Kind(IntEnum):
-    """What a frame carries; the numbers are those of the frame header (rust_kernels/core/src/frame.rs)."""
+    """The content of a frame; the values are those of the frame header (rust_kernels/core/src/frame.rs)."""
 
     DATA = 0
     GATHER = 1
@@ -22,7 +22,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A sealed frame on its way out; `body` repeats the other fields in its header."""
+    """A sealed frame to send; the header in `body` holds the other fields too."""
 
     kind: Kind
     layer: int
@@ -32,7 +32,7 @@ class Frame:
 
 
 class Expected(NamedTuple):
-    """Something a receiver still lacks: what `source` sends it in the step (`layer`, `micro_batch`)."""
+    """A message that a receiver still waits for: the one from `source` in the step (`layer`, `micro_batch`)."""
 
     kind: Kind
     layer: int
@@ -42,7 +42,17 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the service takes: bytes of one frame (before any base64), frames of one batch, bytes of one batch."""
+    """The size limits of a channel's service.
+
+    Attributes
+    ----------
+    frame_bytes : int
+        Maximum bytes of one frame, before any base64 encoding.
+    batch_frames : int
+        Maximum frames of one batch.
+    batch_bytes : int
+        Maximum bytes of one batch.
+    """
 
     frame_bytes: int
     batch_frames: int
@@ -50,10 +60,10 @@ class Limits:
 
 
 class Channel(ABC):
-    """Carries frames between the ranks of one attempt.
+    """A carrier of frames between the ranks of one attempt.
 
-    Deliveries may come twice, late, out of order, or be leftovers of others: the receiver's inbox judges. A send never
-    waits for the receiver's progress. All methods may be called from several threads.
+    Frames may be delivered twice, late or out of order, or be left over from other runs: the receiver's inbox filters
+    them. A send never waits for the receiver's progress. All methods are thread-safe.
     """
 
     limits: Limits
@@ -61,25 +71,24 @@ class Channel(ABC):
 
     @abstractmethod
     def send(self, frames: Sequence[Frame]) -> Future[None]:
-        """Send frames that belong to one step, without blocking.
+        """Send the frames of one step without blocking.
 
-        All frames of one (kind, layer, micro-batch) of this rank are handed over in one call. The future ends when the
-        service has taken them all, or with a `ChannelError`. Frames beyond `limits` raise `LimitError` at once.
+        One call must hand over all frames of one (kind, layer, micro-batch) of this rank. The future completes when the
+        service has accepted them all, or with a `ChannelError`. Frames that exceed `limits` raise `LimitError` at once.
         """
 
     @abstractmethod
     def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
-        """Return the bodies that are there, in any order; wait up to `timeout_s` for the first.
+        """Return the bodies that have arrived, in any order; wait up to `timeout_s` seconds for the first.
 
-        `expected` lists what is still missing, the most urgent first; a channel may use it to look only where something
-        can be, and must also return aborts. An empty list back means "not there yet"; a failed read raises
-        `ChannelError`.
+        `expected` lists the missing messages, the most urgent first; a channel may poll for these only, but must also
+        return aborts. An empty list means that nothing has arrived yet; a failed read raises `ChannelError`.
         """
 
     @abstractmethod
     def abort(self, frame: Frame) -> None:
-        """Deliver an abort to all ranks; blocks until the service has taken it or has failed (`ChannelError`)."""
+        """Send an abort to all ranks; block until the service has accepted it; raise `ChannelError` if it fails."""
 
     @abstractmethod
     def close(self) -> None:
-        """Stop the channel's threads and release what it holds; frames not yet sent are dropped."""
+        """Stop the channel's threads and release its resources; frames not yet sent are dropped."""

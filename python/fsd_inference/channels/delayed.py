@@ -1,4 +1,4 @@
-"""A wrapper that adds latency, which emulators do not have."""
+"""A channel wrapper that adds latency, to make an emulated service as slow as the real one."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fsd_inference.threads import start
 
 
 class Delayed(Wrapper):
-    """Holds sends and deliveries back, each for a time of its own.
+    """A channel that delays each send and each delivery of another channel.
 
     Parameters
     ----------
     inner : Channel
         The channel to slow down.
     send_s, deliver_s : float
-        Seconds before `inner` is handed a send, and before a body that it delivered is handed on.
+        Latency in seconds of each send before `inner` receives it, and of each body that `inner` has delivered.
     jitter : float
-        Each time is drawn evenly from (1 - jitter) to (1 + jitter) times the above.
+        Each latency is multiplied by a uniform random factor between 1 - jitter and 1 + jitter.
     seed : int
-        Of those draws.
+        Seed of the random factors.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Delayed(Wrapper):
         self._jitter = jitter
         self._random = random.Random(seed)  # noqa: S311 - draws latencies
         self._order = itertools.count()
-        self._changed = threading.Condition()  # guards all below
+        self._changed = threading.Condition()  # guards all fields below
         self._closed = False
         self._held_sends: list[tuple[float, int, Sequence[Frame], Joined]] = []
         self._held_bodies: list[tuple[float, int, bytes]] = []
@@ -110,7 +110,7 @@ class Delayed(Wrapper):
         return due
 
     def _take_deliveries(self) -> None:
-        """Receive while someone waits or something is held, so that each body's time runs from when it came."""
+        """Receive while a caller waits or bodies are held, so that each body's delay starts when it arrives."""
         while True:
             with self._changed:
                 self._changed.wait_for(
@@ -119,15 +119,15 @@ class Delayed(Wrapper):
                 if self._closed:
                     return
                 expected = self._expected
-            came: list[bytes] = []
+            arrived: list[bytes] = []
             error = None
             try:
-                came = self.inner.receive(expected, _TURN_S)
-            except Exception as failed:  # noqa: BLE001 - whatever it is, the next to receive must see it
+                arrived = self.inner.receive(expected, _TURN_S)
+            except Exception as failed:  # noqa: BLE001 - any error must be raised by the next call of `receive`
                 error = failed
             with self._changed:
                 self._error = error
-                for body in came:
+                for body in arrived:
                     heapq.heappush(self._held_bodies, (self._due(self._deliver_s), next(self._order), body))
                 self._changed.notify_all()
 
@@ -136,11 +136,11 @@ class Delayed(Wrapper):
             frames, joined = held
             try:
                 self.inner.send(frames).add_done_callback(lambda future, joined=joined: joined.end(future.exception()))  # type: ignore[misc]
-            except Exception as error:  # noqa: BLE001 - the caller has gone: the future is the way to tell
+            except Exception as error:  # noqa: BLE001 - `send` has returned: only the future can report it
                 joined.end(error)
 
     def _next_send(self) -> tuple[Sequence[Frame], Joined] | None:
-        """Wait for the next send that is due; None once closed, when those still held have failed."""
+        """Wait for the next send that is due; once closed, fail the sends still held and return None."""
         with self._changed:
             while not self._closed:
                 wait = self._held_sends[0][0] - time.monotonic() if self._held_sends else None
@@ -154,5 +154,5 @@ class Delayed(Wrapper):
 
 
 _TURN_S = 0.005
-"""Longest receive of `inner`: how old the list of what is expected may get meanwhile, so how much later than it should
-something comes. (Over `queue` a poll lasts longer, but takes whatever comes.)"""
+"""Longest receive of `inner` in seconds: the list of expected frames may be outdated by that time, which delays a
+delivery by as much at most. (Over `queue` a poll lasts longer, but returns any message.)"""

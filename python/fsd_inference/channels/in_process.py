@@ -1,4 +1,4 @@
-"""Channels between threads of one process: the oracle for the others."""
+"""Channels between threads of one process, which also serve as the test oracle for the others."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from fsd_inference.channels.sending import check_frames, check_limits, closed_er
 from fsd_inference.usage import UsageMeter
 
 LOCAL_LIMITS = Limits(frame_bytes=64 << 20, batch_frames=1 << 20, batch_bytes=1 << 40)
-"""What channels on this machine take: frames that one buffer holds with ease, batches without a limit of their own."""
+"""Limits of channels on this machine: a frame fits into one buffer, and batches are practically unlimited."""
 
 
 class InProcessHub:
-    """Connects `workers` ranks of one attempt inside this process.
+    """The connection between `workers` ranks of one attempt inside this process.
 
     Parameters
     ----------
     workers : int
         P.
     limits : Limits, optional
-        What a channel takes; tests hand in small ones.
+        Size limits of the channels; tests pass small ones.
     """
 
     def __init__(self, workers: int, *, limits: Limits = LOCAL_LIMITS) -> None:
@@ -30,12 +30,12 @@ class InProcessHub:
         self.mailboxes = tuple(Mailbox() for _ in range(workers))
 
     def channel(self, rank: int) -> InProcessChannel:
-        """Return the channel of one rank; each rank takes one."""
+        """Return the channel of one rank; call it once for each rank."""
         return InProcessChannel(self, rank)
 
 
 class InProcessChannel(Channel):
-    """One rank's end of an `InProcessHub`; bodies are handed over by reference."""
+    """One rank's channel of an `InProcessHub`; bodies are passed by reference."""
 
     def __init__(self, hub: InProcessHub, rank: int) -> None:
         self.limits = hub.limits

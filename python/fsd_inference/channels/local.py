@@ -1,9 +1,9 @@
 """Channels between local processes over Unix-domain sockets in a run directory.
 
-Every rank listens on ``<directory>/<rank>.sock``; a connection carries one way only: the sender's rank, then bodies,
-each behind its length (little-endian u32). One thread a channel moves all bytes, so that what comes in is always
-drained and a send never waits for another target. An abort is also left in the directory as ``<rank>.abort``, where
-ranks that start later find it.
+Every rank listens on ``<directory>/<rank>.sock``. A connection is one-way: first the sender's rank, then bodies, each
+preceded by its length (all little-endian u32). One thread per channel does all socket I/O, so incoming bytes are always
+drained and a send never waits for another target. An abort is also written to the directory as ``<rank>.abort``, for
+ranks that start later.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from fsd_inference.usage import UsageMeter
 _U32 = struct.Struct("<I")
 _READ_BYTES = 1 << 20
 _WRITE_PIECES = 64
-"""Buffers handed to the kernel in one call (at most IOV_MAX, 1024 on Linux)."""
+"""Buffers passed to the operating system in one call (at most IOV_MAX, 1024 on Linux)."""
 _RETRY_S = 0.02
-"""How often a rank that does not listen yet is tried again."""
+"""Seconds between attempts to connect to a rank that does not listen yet."""
 _ABORT_S = 5.0
-"""How long an abort waits for a rank that runs but takes nothing."""
+"""Timeout in seconds of an abort to a rank that runs but reads nothing."""
 _LONGEST_ADDRESS = 100
-"""Bytes of a socket's path; Linux takes 107, macOS 103."""
+"""Maximum bytes of a socket's path; Linux allows 107, macOS 103."""
 _OPEN_FILES = Path("/proc/self/fd")
-"""Where a directory that is open has a short path, on Linux."""
+"""Folder in which an open directory has a short path, on Linux."""
 _NOT_THERE_YET = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN})
 
 
 @dataclass(slots=True)
 class _Outgoing:
-    """A body on its way to one target: its buffers, what is joined to it, and by when the target must listen."""
+    """A body to send to one target: its buffers, the future to complete, and the deadline for the target to listen."""
 
     pieces: deque[memoryview]
     joined: Joined
@@ -67,7 +67,7 @@ class _Peer:
 
 @dataclass(slots=True)
 class _Source:
-    """A connection from another rank; `rank` is -1 until it has said who it is."""
+    """A connection from another rank; `rank` is -1 until the sender's rank has been read."""
 
     socket: socket.socket
     rank: int = -1
@@ -75,11 +75,11 @@ class _Source:
 
 
 def check_run_directory(directory: Path, workers: int) -> None:
-    """Raise SettingError if sockets of so many ranks cannot be addressed in a directory."""
+    """Raise SettingError if the directory's path is too long for the sockets of `workers` ranks."""
     if not _is_short(directory.absolute() / f"{workers - 1}.sock") and not _OPEN_FILES.is_dir():
         raise SettingError(
             f"the path {directory} is too long for sockets, and there is no {_OPEN_FILES} to shorten it: "
-            "set TMPDIR to a directory with a shorter one"
+            "set TMPDIR to a directory with a shorter path"
         )
 
 
@@ -93,18 +93,18 @@ class LocalChannel(Channel):
     Parameters
     ----------
     directory : path
-        Exists, serves this attempt alone, and is open to this user alone (anyone who can connect can send).
+        An existing directory for this attempt only, accessible to this user only (anyone who can connect can send).
     rank, workers : int
         This rank and P.
     connect_timeout_s : float
-        How long a send waits for a target that does not listen yet before its future fails.
+        Seconds that a send waits for a target that does not listen yet before its future fails.
     limits : Limits, optional
-        What the channel takes.
+        Size limits of the channel.
 
     Raises
     ------
     ChannelError
-        The socket cannot be opened, for one because this rank's socket is already there.
+        The socket cannot be opened, for example because a socket of this rank already exists.
     """
 
     def __init__(
@@ -125,16 +125,16 @@ class LocalChannel(Channel):
         self._lock = threading.Lock()  # guards the peers' queues and `_closed`
         self._closed = False
         self._peers = [_Peer(target) for target in range(workers)]
-        with contextlib.ExitStack() as opened:  # undone if anything fails
+        with contextlib.ExitStack() as opened:  # closed again if anything fails
             self._open(opened)
             self._release = opened.pop_all().close
-        # After the listener: an abort is then either found here or comes over the socket.
+        # Only once the socket listens: an abort is then either found here or arrives over the socket.
         self._mailbox.put([path.read_bytes() for path in sorted(self._directory.glob("*.abort"))])
         self._thread = threading.Thread(target=self._run, name=f"sockets-{rank}", daemon=True)
         start(self._thread)
 
     def _open(self, opened: contextlib.ExitStack) -> None:
-        """Open what makes the channel, and listen."""
+        """Open the channel's files and sockets, and listen."""
         try:
             self._directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
@@ -175,7 +175,7 @@ class LocalChannel(Channel):
         return bodies
 
     def abort(self, frame: Frame) -> None:
-        """Leave the abort where later ranks find it, and send it to those that listen; the dead need none."""
+        """Store the abort for ranks that start later, and send it to all that listen; ended ranks need none."""
         if self._closed:
             raise closed_error()
         check_limits([frame], self.limits)
@@ -184,15 +184,15 @@ class LocalChannel(Channel):
             left.with_suffix(".tmp").write_bytes(frame.body)
             left.with_suffix(".tmp").replace(left)
         except OSError as error:
-            failed = error  # those that listen can still be told
+            failed = error  # the abort can still be sent to the ranks that listen
         joined = Joined(len(self._peers))
         self._enqueue([(peer.rank, frame.body) for peer in self._peers], joined, give_up=0.0)
         self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(frame.body))
         _, late = wait([joined.future], _ABORT_S)
         if late:
-            raise ChannelError(f"not all ranks have taken the abort after {_ABORT_S:g} s: some process is stopped")
+            raise ChannelError(f"not all ranks have accepted the abort after {_ABORT_S:g} s: a process is suspended")
         if failed is not None:
-            raise ChannelError(f"cannot leave an abort in {self._directory}: {reason(failed)}") from failed
+            raise ChannelError(f"cannot write an abort to {self._directory}: {reason(failed)}") from failed
 
     def close(self) -> None:
         with self._lock:
@@ -235,14 +235,14 @@ class LocalChannel(Channel):
                         self._accept()
                     elif isinstance(key.data, _Source):
                         self._read(key.data)
-                    # A peer that takes more bytes is fed at the top of the loop.
-        except Exception as error:  # noqa: BLE001 - without this thread nothing would come, nor an error
+                    # A peer that is writable again is served at the top of the loop.
+        except Exception as error:  # noqa: BLE001 - without this thread `receive` would see no body and no error
             self._mailbox.fail(ChannelError(f"the sockets of rank {self._rank} have failed: {error}"))
         finally:
             self._shut_down()
 
     def _pause(self) -> float | None:
-        """Return seconds until a target is to be tried again; None if there is none to try."""
+        """Return the seconds until the next attempt to connect; None if none is pending."""
         with self._lock:
             retries = [peer.retry_at for peer in self._peers if peer.socket is None and peer.queue]
         return max(0.0, min(retries) - time.monotonic()) if retries else None
@@ -252,25 +252,25 @@ class LocalChannel(Channel):
             connection, _ = self._listener.accept()
         except OSError as error:
             if not isinstance(error, BlockingIOError):
-                self._selector.unregister(self._listener)  # or it would fail again at once, and for ever
-                self._mailbox.fail(ChannelError(f"rank {self._rank} cannot take a connection: {reason(error)}"))
+                self._selector.unregister(self._listener)  # otherwise accepting would fail again in an endless loop
+                self._mailbox.fail(ChannelError(f"rank {self._rank} cannot accept a connection: {reason(error)}"))
             return
         connection.setblocking(False)
         self._selector.register(connection, selectors.EVENT_READ, _Source(connection))
 
     def _read(self, source: _Source) -> None:
         try:
-            came = source.socket.recv(_READ_BYTES)
+            received = source.socket.recv(_READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
-            came = b""
-        if not came:
+            received = b""
+        if not received:
             if source.buffer:
                 self._mailbox.fail(PeerGoneError(f"rank {source.rank} ended in the middle of a frame"))
             self._drop(source)
             return
-        source.buffer += came
+        source.buffer += received
         if source.rank < 0:
             if len(source.buffer) < _U32.size:
                 return
@@ -279,14 +279,14 @@ class LocalChannel(Channel):
         self._split(source)
 
     def _split(self, source: _Source) -> None:
-        """Move the whole bodies at the front of the source's buffer to the mailbox."""
+        """Move the complete bodies at the front of the source's buffer to the mailbox."""
         start, bodies = 0, []
         while len(source.buffer) - start >= _U32.size:
             (length,) = _U32.unpack_from(source.buffer, start)
             if not 0 < length <= self.limits.frame_bytes:
                 self._mailbox.fail(
                     ChannelError(
-                        f"rank {source.rank} announced a frame of {length} bytes, but the channel takes "
+                        f"rank {source.rank} announced a frame of {length} bytes, but the channel accepts "
                         f"1 to {self.limits.frame_bytes}"
                     )
                 )
@@ -306,7 +306,7 @@ class LocalChannel(Channel):
         source.socket.close()
 
     def _feed_peers(self) -> None:
-        """Connect and write as far as is possible without waiting."""
+        """Connect and write as far as possible without blocking."""
         now = time.monotonic()
         for peer in self._peers:
             if not peer.queue:
@@ -319,7 +319,7 @@ class LocalChannel(Channel):
                 self._write(peer)
 
     def _connect(self, peer: _Peer, now: float) -> None:
-        with contextlib.ExitStack() as opened:  # undone if anything fails
+        with contextlib.ExitStack() as opened:  # closed again if anything fails
             try:
                 connection = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 connection.setblocking(False)
@@ -336,7 +336,7 @@ class LocalChannel(Channel):
         peer.socket = connection
 
     def _give_up(self, peer: _Peer, now: float) -> None:
-        """Fail the sends whose target should be listening by now."""
+        """Fail the sends whose target does not listen in time."""
         with self._lock:
             late = [outgoing for outgoing in peer.queue if outgoing.give_up <= now]
             peer.queue = deque(outgoing for outgoing in peer.queue if outgoing.give_up > now)
@@ -344,12 +344,12 @@ class LocalChannel(Channel):
             outgoing.joined.end(
                 ChannelError(
                     f"rank {peer.rank} does not listen in {self._directory} after {self._connect_timeout_s:g} s; "
-                    "see whether it could start"
+                    "check whether it could start"
                 )
             )
 
     def _write(self, peer: _Peer) -> None:
-        assert peer.socket is not None  # noqa: S101 - the caller has looked
+        assert peer.socket is not None  # noqa: S101 - the caller has checked
         try:
             while peer.queue:
                 sent = peer.socket.sendmsg(self._gathered(peer))
@@ -359,13 +359,13 @@ class LocalChannel(Channel):
             return
         except OSError as error:
             reason = error.strerror or error
-            peer.error = PeerGoneError(f"rank {peer.rank} has gone ({reason}): it takes no more frames")
+            peer.error = PeerGoneError(f"rank {peer.rank} is gone ({reason}): it accepts no more frames")
             self._fail(peer, peer.error)
             return
         self._watch(peer, writable=False)
 
     def _gathered(self, peer: _Peer) -> list[memoryview]:
-        """Return the next buffers to write, those of several bodies together."""
+        """Return the next buffers to write, which may belong to several bodies."""
         with self._lock:
             buffers: list[memoryview] = []
             for outgoing in peer.queue:
@@ -375,7 +375,7 @@ class LocalChannel(Channel):
         return buffers
 
     def _sent(self, peer: _Peer, count: int) -> None:
-        """Take `count` written bytes off the front of the queue."""
+        """Remove `count` written bytes from the front of the queue."""
         while count:
             outgoing = peer.queue[0]
             piece = outgoing.pieces[0]
@@ -390,7 +390,7 @@ class LocalChannel(Channel):
                 outgoing.joined.end()
 
     def _watch(self, peer: _Peer, *, writable: bool) -> None:
-        """Have the selector wake the thread when a full connection takes bytes again."""
+        """Tell the selector whether to wake the thread when a full connection becomes writable again."""
         assert peer.socket is not None  # noqa: S101 - the caller has written to it
         watched = peer.socket in self._selector.get_map()
         if writable and not watched:

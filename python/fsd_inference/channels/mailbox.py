@@ -1,4 +1,4 @@
-"""Where bodies wait for the rank that they came for."""
+"""The queue of bodies that have arrived for a rank and that it has not received yet."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from fsd_inference.errors import ChannelError
 
 
 class Mailbox:
-    """Bodies that have come, and failures to report, for one rank; any thread may put or take."""
+    """A thread-safe queue of arrived bodies, and of errors to report, for one rank."""
 
     def __init__(self) -> None:
-        self._came = threading.Condition()
+        self._changed = threading.Condition()
         self._bodies: deque[bytes] = deque()
         self._errors: deque[ChannelError] = deque()
         self._closed = False
 
     def put(self, bodies: Sequence[bytes]) -> None:
         """Add bodies; after `close` they are dropped."""
-        with self._came:
+        with self._changed:
             if not self._closed:
                 self._bodies.extend(bodies)
-                self._came.notify_all()
+                self._changed.notify_all()
 
     def fail(self, error: ChannelError) -> None:
-        """Make the next `take` that finds no bodies raise `error`."""
-        with self._came:
+        """Make the next `take` that has no bodies to return raise `error`."""
+        with self._changed:
             self._errors.append(error)
-            self._came.notify_all()
+            self._changed.notify_all()
 
     def take(self, timeout_s: float) -> list[bytes]:
-        """Return all bodies; wait up to `timeout_s` for the first. A closed mailbox wakes its waiters with nothing."""
-        with self._came:
+        """Remove and return all bodies; wait up to `timeout_s` seconds for the first. `close` ends the wait."""
+        with self._changed:
             if self._closed:
                 raise closed_error()
-            self._came.wait_for(lambda: self._bodies or self._errors or self._closed, max(0.0, timeout_s))
+            self._changed.wait_for(lambda: self._bodies or self._errors or self._closed, max(0.0, timeout_s))
             if not self._bodies and self._errors:
                 raise self._errors.popleft()
             bodies = list(self._bodies)
@@ -45,8 +45,8 @@ class Mailbox:
             return bodies
 
     def close(self) -> None:
-        """Drop what is there and wake the waiters."""
-        with self._came:
+        """Drop all bodies and wake the waiting threads."""
+        with self._changed:
             self._closed = True
             self._bodies.clear()
-            self._came.notify_all()
+            self._changed.notify_all()

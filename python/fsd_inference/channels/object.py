@@ -1,8 +1,8 @@
-"""The channel over a store: one object a send, with the parts for all receivers and an index in front.
+"""The channel over a store: each send writes one object, an index followed by the parts for all receivers.
 
-Receivers know from what they expect which objects will be there. Of a step's missing sources only the one expected last
-is polled; when it has come, the others are read, several at a time. A read asks for a set number of bytes, which
-holds the index and, mostly, the data. What is counted for requests is the stores' meter, which all must share.
+Receivers derive the keys of the objects from the frames that they expect. Of a step's missing sources only the one
+expected last is polled; once it has arrived, the others are read in parallel. The first read of an object has a fixed
+size, enough for the index and, mostly, the data. All stores must share one meter, which counts the requests.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ObjectSettings:
-    """How the object channel uses its stores.
+    """The settings of the object channel.
 
     Attributes
     ----------
     first_bytes : int
-        Bytes that the first read of an object asks for: index and data of most objects.
+        Bytes that the first read of an object requests: enough for the index and the data of most objects.
     object_bytes : int
-        Most bytes of the frames of one object; they are held in memory while it is written.
+        Maximum total bytes of the frames in one object; they are held in memory while it is written.
     writers, readers : int
-        Requests in flight at a time.
+        Maximum concurrent writes and reads.
     abort_every_s : float
-        How often a waiting rank looks for an abort; each look is a billed request.
+        Seconds between a waiting rank's polls for an abort; each poll is a billed request.
     pace : PaceSettings
-        When missing objects are polled.
+        Schedule of the polls for missing objects.
     """
 
     first_bytes: int = FIRST_READ_BYTES
@@ -66,18 +66,18 @@ class ObjectChannel(Channel):
     Parameters
     ----------
     stores : sequence of Store
-        The same, in the same order, for all ranks; with one meter; stay the caller's.
+        The same stores in the same order for all ranks, with one shared meter; the caller closes them.
     run : str
-        The run's name, as a part of keys.
+        The run's id, as it appears in keys.
     attempt, rank, workers : int
         This attempt, this rank and P.
     settings : ObjectSettings, optional
-        Sizes and habits.
+        Sizes, concurrency and polling.
 
     Raises
     ------
     SettingError
-        There is no store, or the stores count apart.
+        There is no store, or the stores do not share one meter.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ObjectChannel(Channel):
         self._rank = rank
         self._workers = workers
         self._closed = threading.Event()
-        self._receiving = threading.Lock()  # held by the one thread that looks; guards the four below
+        self._receiving = threading.Lock()  # held by the one thread that polls; guards the four fields below
         self._read: set[Expected] = set()
         self._paces = {kind: Pace(self._settings.pace) for kind in Kind}
         self._abort_due = time.monotonic() + self._settings.abort_every_s
@@ -118,7 +118,9 @@ class ObjectChannel(Channel):
         check_frames(frames, self.limits, self._workers)
         size = sum(len(frame.body) for frame in frames)
         if size > self.limits.batch_bytes:
-            raise LimitError(f"a step's frames have {size} bytes, but an object takes {self.limits.batch_bytes}")
+            raise LimitError(
+                f"a step's frames have {size} bytes, but an object holds {self.limits.batch_bytes} at most"
+            )
         if not frames:
             return done()
         first = frames[0]
@@ -137,7 +139,7 @@ class ObjectChannel(Channel):
         return joined.future
 
     def abort(self, frame: Frame) -> None:
-        """Leave the abort where every rank looks; the first one of an attempt stays: it names the cause."""
+        """Store the abort under the key that every rank polls, unless there is one: the first names the root cause."""
         if self._closed.is_set():
             raise closed_error()
         check_limits([frame], self.limits)
@@ -158,7 +160,7 @@ class ObjectChannel(Channel):
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
-        """Return bodies of the most urgent step of some kind; a second thread that receives waits for the first."""
+        """Return bodies of the most urgent step of some kind; only one thread polls at a time, others wait for it."""
         if self._closed.is_set():
             raise closed_error()
         until = time.monotonic() + timeout_s
@@ -167,14 +169,14 @@ class ObjectChannel(Channel):
         try:
             missing = self._most_urgent(expected)
             while True:
-                bodies = self._look(missing)
+                bodies = self._poll(missing)
                 if bodies or self._closed.is_set() or time.monotonic() >= until:
                     break
-                self._closed.wait(max(0.0, min(until, self._next_look(missing)) - time.monotonic()))
+                self._closed.wait(max(0.0, min(until, self._next_poll(missing)) - time.monotonic()))
         except (RuntimeError, CancelledError):
             if not self._closed.is_set():
                 raise
-            raise closed_error() from None  # the pool of readers refuses work or drops it
+            raise closed_error() from None  # the pool of readers was shut down: it refused or cancelled the reads
         finally:
             self._receiving.release()
         self.meter.received(sum(map(len, bodies)))
@@ -186,10 +188,10 @@ class ObjectChannel(Channel):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _most_urgent(self, expected: Sequence[Expected]) -> list[_Missing]:
-        """Return, for each kind, what is to be read of its most urgent step."""
+        """Return, for each kind, the messages of its most urgent step that are not read yet."""
         urgent: dict[Kind, _Missing] = {}
         for item in expected:
-            if item not in self._read and item.kind is not Kind.ABORT:  # aborts are looked for whatever is expected
+            if item not in self._read and item.kind is not Kind.ABORT:  # aborts are polled for in any case
                 step = (item.layer, item.micro_batch)
                 missing = urgent.setdefault(item.kind, _Missing(item.kind, step))
                 if missing.step == step:
@@ -198,17 +200,17 @@ class ObjectChannel(Channel):
             self._paces[missing.kind].begin(missing.step)
         return list(urgent.values())
 
-    def _next_look(self, missing: Sequence[_Missing]) -> float:
-        """Return when there is something to look for: an abort, or the source of a step that is expected last."""
-        looks = [] if self._aborted else [self._abort_due]
+    def _next_poll(self, missing: Sequence[_Missing]) -> float:
+        """Return when the next poll is due: for an abort, or for a step's source that is expected last."""
+        polls = [] if self._aborted else [self._abort_due]
         for step in missing:
             if step.items:
                 pace = self._paces[step.kind]
-                looks.append(pace.poll_at(pace.choose(step.items)))
-        return min(looks, default=float("inf"))
+                polls.append(pace.poll_at(pace.choose(step.items)))
+        return min(polls, default=float("inf"))
 
-    def _look(self, missing: Sequence[_Missing]) -> list[bytes]:
-        """Look for an abort and for each step, where that is due; return the first that is found."""
+    def _poll(self, missing: Sequence[_Missing]) -> list[bytes]:
+        """Make the polls that are due, for an abort and for each step; return the first bodies found."""
         if not self._aborted and time.monotonic() >= self._abort_due:
             self._abort_due = time.monotonic() + self._settings.abort_every_s
             abort = self._get(_ABORT, lambda store, key: store.get_range(key, 0, self.limits.frame_bytes))
@@ -216,13 +218,13 @@ class ObjectChannel(Channel):
                 self._aborted = True
                 return [abort]
         for step in missing:
-            bodies = self._look_for(step)
+            bodies = self._poll_step(step)
             if bodies:
                 return bodies
         return []
 
-    def _look_for(self, missing: _Missing) -> list[bytes]:
-        """Poll the source expected last if that is due; when it has come, read the others too."""
+    def _poll_step(self, missing: _Missing) -> list[bytes]:
+        """Poll the source expected last if that is due; if it has arrived, read the others too."""
         pace = self._paces[missing.kind]
         if not missing.items:
             return []
@@ -236,17 +238,17 @@ class ObjectChannel(Channel):
             return []
         others = [source for source in missing.items if source != last]
         found = dict(zip(others, self._readers.map(self._fetch, map(missing.items.__getitem__, others)), strict=True))
-        # Nothing is noted as read before all reads have ended well: what a failed one hid is then read again.
-        there = {last: polled} | {source: parts for source, parts in found.items() if parts is not None}
-        self._read.update(missing.items[source] for source in there)
-        pace.came(last, there, now)
-        if len(there) < len(missing.items):
-            late = missing.items.keys() - there.keys()
+        # Nothing is marked as read until all reads have succeeded: if one fails, all are read again.
+        arrived = {last: polled} | {source: parts for source, parts in found.items() if parts is not None}
+        self._read.update(missing.items[source] for source in arrived)
+        pace.came(last, arrived, now)
+        if len(arrived) < len(missing.items):
+            late = missing.items.keys() - arrived.keys()
             pace.missed(pace.choose(late), now)
-        return [body for bodies in there.values() for body in bodies]
+        return [body for bodies in arrived.values() for body in bodies]
 
     def _fetch(self, item: Expected) -> list[bytes] | None:
-        """Return the bodies for this rank in the object of `item`; None if it is not there."""
+        """Return the bodies for this rank in the object of `item`; None if there is no such object yet."""
         return self._get(_name(item), self._read_parts)
 
     def _read_parts(self, store: Store, key: str) -> list[bytes] | None:
@@ -258,9 +260,7 @@ class ObjectChannel(Channel):
             head += store.get_range(key, len(head), size - len(head)) or b""
         mine = [part for part in read_index(head[:size], self.limits.frame_bytes) if self._rank in part.targets]
         if not mine:
-            raise ChannelError(
-                f"it has nothing for rank {self._rank}: its writer follows another plan", retryable=False
-            )
+            raise ChannelError(f"it holds nothing for rank {self._rank}: its writer uses another plan", retryable=False)
         beyond = [part for part in mine if part.end > len(head)]
         ranges = [(max(part.start, len(head)), part.end - max(part.start, len(head))) for part in beyond]
         tails = dict(zip(beyond, (store.get_ranges(key, ranges) if ranges else []) or [b""] * len(beyond), strict=True))
@@ -269,7 +269,7 @@ class ObjectChannel(Channel):
             raise ChannelError("it ends before its last part")
         return bodies
 
-    # --- places ------------------------------------------------------------------------------------------------------
+    # --- keys --------------------------------------------------------------------------------------------------------
 
     def _get(self, name: str, read: Callable[[Store, str], T]) -> T:
         store, key = self._place(name)
@@ -290,7 +290,7 @@ _ABORT = "abort"
 
 @dataclass(slots=True)
 class _Missing:
-    """What is still to be read of a step, by source."""
+    """The messages of a step that are still to be read, by source."""
 
     kind: Kind
     step: tuple[int, int]
@@ -302,7 +302,7 @@ def _name(item: Expected) -> str:
 
 
 def sweep(stores: Sequence[Store], run: str) -> None:
-    """Delete all objects of a run, whatever its attempts; one LIST a store and hash folder."""
+    """Delete all objects of a run, those of all its attempts; takes one LIST request per store and hash folder."""
     for store in stores:
         for folder in HASH_FOLDERS:
             store.delete([info.key for info in store.list(f"{folder}/{run}/")])

@@ -1,9 +1,10 @@
-"""When to look for what comes once a step from each of several sources, where each look is billed.
+"""The polling schedule of the object channel: which source to poll next, and when, as each poll is billed.
 
-Pure: time is an argument. A source's *gap* is how long after the step before it came, a moving average where gaps grow.
-The source with the largest gap is expected last and is the one to poll, first well before it is expected, then at
-growing intervals. What is found at the first poll may have been there for long, so then the gap shrinks at once: ranks
-wait for each other, and gaps that shrink slowly hold all of them up for many steps.
+The code reads no clock: time is an argument. Each source sends once in each step. A source's *gap* is the time from the
+completion of the previous step to the source's arrival; growing gaps are smoothed by a moving average. The source with
+the largest gap is expected last and is the one to poll, first well before it is expected, then at growing intervals. An
+object found at the first poll may have been there for long, so a smaller gap is adopted at once: ranks wait for each
+other, and gaps that shrink slowly would delay all of them for many steps.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from fsd_inference.errors import SettingError
 
 @dataclass(frozen=True, slots=True)
 class PaceSettings:
-    """How eagerly missing objects are polled.
+    """The parameters of the polling schedule.
 
     Attributes
     ----------
     aim : float
-        When the first poll is made, as a share of the expected gap.
+        Time of the first poll as a fraction of the expected gap.
     shortest_s, longest_s : float
-        Bounds of the interval between polls. It begins at an eighth of the gap and grows by half each time.
+        Bounds of the interval between polls in seconds. It starts at an eighth of the gap and grows by half each time.
     memory : float
-        Weight of what was known of a gap when a larger one is seen.
+        Weight of the old gap in the moving average when a larger one is measured.
     """
 
     aim: float = 0.5
@@ -42,39 +43,39 @@ class PaceSettings:
             )
 
 
-_UNKNOWN = float("inf")  # a gap that nothing has shown yet
+_UNKNOWN = float("inf")  # a gap that has not been measured yet
 
 
 class Pace:
-    """Which source to poll, and when.
+    """The polling schedule for the sources of one kind of frame.
 
     Parameters
     ----------
     settings : PaceSettings
-        How eagerly.
+        Parameters of the schedule.
     """
 
     def __init__(self, settings: PaceSettings) -> None:
         self._settings = settings
         self._gaps: dict[int, float] = {}
         self._step: Hashable = None
-        self._base: float | None = None  # when the step before was complete
-        self._latest: float | None = None  # when something last came
+        self._base: float | None = None  # when the previous step was complete
+        self._latest: float | None = None  # time of the last arrival
         self._polled: int | None = None
-        self._poll_at: float | None = None  # set by a miss
+        self._poll_at: float | None = None  # set once a poll has found nothing
         self._interval = 0.0
 
     def begin(self, step: Hashable) -> None:
-        """Say which step is missing; the base of its gaps is when the last source of the step before came."""
+        """Set the step to poll for; its gaps count from the last arrival of the previous step."""
         if step != self._step:
             self._step = step
             self._base = self._latest
             self._poll_at = None
 
     def choose(self, sources: Iterable[int]) -> int:
-        """Return the source expected last: the largest gap; unknown ones before that, the highest first.
+        """Return the source expected last: the one with the largest gap, an unknown gap counting as the largest.
 
-        Ranks are started in ascending order, so before anything is known the highest is the likeliest to come last.
+        Ranks are started in ascending order, so among unknown gaps the highest rank is the most likely to be last.
         """
         candidates, gaps = list(sources), self._gaps
         known = [gaps.get(source, _UNKNOWN) for source in candidates]
@@ -85,7 +86,7 @@ class Pace:
         return self._polled if self._polled in last else max(last)
 
     def poll_at(self, source: int) -> float:
-        """Return when to poll `source`; a time in the past means at once."""
+        """Return when to poll `source`; a time in the past means now."""
         if self._poll_at is not None:
             return self._poll_at
         if self._base is None or source not in self._gaps:
@@ -93,7 +94,7 @@ class Pace:
         return self._base + self._settings.aim * self._gaps[source]
 
     def missed(self, source: int, now: float) -> None:
-        """Note that `source` was looked for and was not there."""
+        """Record that a poll of `source` found nothing, and schedule the next one."""
         if self._poll_at is None:
             self._interval = self._gaps.get(source, 0.0) / 8
         else:
@@ -103,7 +104,7 @@ class Pace:
         self._poll_at = now + self._interval
 
     def came(self, source: int, there: Iterable[int], now: float) -> None:
-        """Note that the polled source has come, and that those `there` had come by then: their gaps are no larger."""
+        """Record that the polled source has arrived, and those in `there` no later: their gaps are at most as large."""
         if self._base is not None:
             gap = now - self._base
             known = self._gaps.get(source, gap)

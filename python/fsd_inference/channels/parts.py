@@ -1,8 +1,8 @@
-"""The layout of an object that holds the frames of one send: an index, then the bodies, in the same order.
+"""The layout of an object that holds the frames of one send: an index, then the bodies in the same order.
 
-Little-endian. Header: magic ``FSDO``, version u16, two zero bytes, number of parts u32, bytes of header and entries
-u32.
-Entry: length of the body u64, number of targets u32, the targets, u32 each.
+All numbers are little-endian. The index is a header and one entry for each body. Header: magic ``FSDO``, version u16,
+two zero bytes, number of parts u32, bytes of the index u32. Entry: length of the body u64, number of targets u32, the
+targets (u32 each).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _HEADER = struct.Struct(OBJECT_HEADER)
 _ENTRY = struct.Struct(OBJECT_ENTRY)
 _MAX_INDEX_BYTES = 64 << 20
 HEADER_BYTES = _HEADER.size
-"""Bytes that tell how long the index is."""
+"""Size of the header, from which the size of the index can be read, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where a body lies in the object, and who wants it."""
+    """The position of a body in the object, and the ranks that it is for."""
 
     targets: tuple[int, ...]
     start: int
@@ -44,30 +44,30 @@ def pack_parts(parts: Sequence[tuple[Sequence[int], bytes]]) -> bytes:
 
 
 def index_size(head: bytes) -> int:
-    """Return the bytes of header and entries, from the beginning of an object.
+    """Return the size of an object's index in bytes, given the first bytes of the object.
 
     Raises
     ------
     ChannelError
-        It is no such object.
+        The object was not written by this channel.
     """
     if len(head) < _HEADER.size:
         raise _damaged(f"it ends after {len(head)} bytes")
     magic, version, zero, parts, size = _HEADER.unpack_from(head)
     if magic != _MAGIC or version != _VERSION or zero:
-        raise _damaged("it does not begin as one")
+        raise _damaged("its magic or version is wrong")
     if not _HEADER.size + parts * _ENTRY.size <= size <= _MAX_INDEX_BYTES:
         raise _damaged(f"its index says {parts} parts in {size} bytes")
     return int(size)
 
 
 def read_index(index: bytes, frame_bytes: int) -> list[Part]:
-    """Return the parts that a whole index (`index_size` bytes) describes; no body has more than `frame_bytes`.
+    """Return the parts that a complete index (`index_size` bytes) describes.
 
     Raises
     ------
     ChannelError
-        The sizes do not fit.
+        Sizes in the index contradict each other, or a body is empty or exceeds `frame_bytes`.
     """
     size = index_size(index)
     if len(index) != size:

@@ -1,9 +1,9 @@
-"""The channel over SNS and SQS: topics that fan out to one filtered queue a rank.
+"""The channel over SNS and SQS: topics that fan out to one filtered queue per rank.
 
-A lane has one topic a block of `RANKS_PER_TOPIC` ranks and one queue a rank, subscribed to its block's topic with raw
-delivery and the filter ``{"to": ["<rank>", "all"]}``. A message's body is the frame in URL-safe base64 without padding
-(SNS percent-encodes bodies, SQS takes text alone); its attribute ``to`` lists the ranks it is for. Messages are not
-deleted unless asked: the lane is purged after the run, and the queues' visibility timeout outlasts it.
+A lane has one topic per block of `RANKS_PER_TOPIC` ranks, and one queue per rank, which is subscribed to its block's
+topic with raw delivery and the filter ``{"to": ["<rank>", "all"]}``. A message's body is the frame in URL-safe base64
+without padding (SNS percent-encodes bodies, SQS accepts text only); its attribute ``to`` lists the target ranks. By
+default messages are not deleted: the lane is purged after the run, and the queues' visibility timeout outlasts the run.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ T = TypeVar("T")
 Entry = TypeVar("Entry", bound=Mapping[str, Any])
 
 ALL = "all"
-"""What `to` says when a message is for every rank of the block."""
+"""Value of the attribute `to` of a message for every rank of the block."""
 
 _LONGEST_WAIT_S = 20  # WaitTimeSeconds (SQS API)
 _THROTTLED = frozenset(
@@ -71,19 +71,20 @@ _FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """How the queue channel uses SNS and SQS.
+    """The settings of the queue channel.
 
     Attributes
     ----------
     message_bytes : int
-        Most bytes of a message, and of all messages of a batch, attributes included: 256 KiB on AWS (SNS quotas,
+        Maximum bytes of a message, and of all messages of a batch, including attributes: 256 KiB on AWS (SNS quotas,
         2026-11), up to 1 MiB on topics whose MaximumMessageSize is raised.
     senders : int
-        Requests in flight at a time; the clients need as many pooled connections, and one more a receiving thread.
+        Maximum concurrent publish requests; the clients' connection pools need as many connections, and one more for
+        each receiving thread.
     delete : bool
-        Delete messages in batches as they are received, for stacks that need their lanes back at once.
+        Whether to delete messages in batches as they are received, for stacks whose lanes are reused at once.
     retry : RetrySettings
-        How throttled, failed and broken-off requests are repeated.
+        Retries of throttled, failed and interrupted requests.
     """
 
     message_bytes: int = MESSAGE_BYTES
@@ -105,20 +106,20 @@ class QueueChannel(Channel):
     Parameters
     ----------
     sns, sqs : boto3 clients
-        With the SDK's retries off (``Config(retries={"total_max_attempts": 1})``); stay the caller's.
+        Clients with the SDK's retries off (``Config(retries={"total_max_attempts": 1})``); the caller closes them.
     topics : sequence of str
         ARN of each block's topic: ranks 0..99, 100..199, and so on.
     queue_url : str
-        This rank's queue.
+        URL of this rank's queue.
     workers : int
         P.
     settings : QueueSettings, optional
-        Limits and habits.
+        Sizes, concurrency and retries.
 
     Raises
     ------
     SettingError
-        A client retries by itself, or the topics do not fit P.
+        A client has its own retries on, or the number of topics does not match P.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class QueueChannel(Channel):
             _check_retries_are_off(client)
         if len(topics) != math.ceil(workers / RANKS_PER_TOPIC):
             raise SettingError(
-                f"{workers} workers need {math.ceil(workers / RANKS_PER_TOPIC)} topics, one a block of "
+                f"{workers} workers need {math.ceil(workers / RANKS_PER_TOPIC)} topics, one per block of "
                 f"{RANKS_PER_TOPIC} ranks, not {len(topics)}"
             )
         self._settings = settings or QueueSettings()
@@ -175,10 +176,10 @@ class QueueChannel(Channel):
         return joined.future
 
     def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
-        """Return up to 10 bodies; waits in whole seconds, rounded up, at most 20.
+        """Return up to 10 bodies by long polling; `timeout_s` is rounded up to whole seconds, 20 at most.
 
-        No poll is opened when nothing is expected: it would be billed for nothing. Should an answer be lost on its
-        way, its messages stay hidden as long as the queue's visibility timeout says; the stall clock then ends the run.
+        If nothing is expected there is no request, as it would be billed. If a response is lost, its messages stay
+        hidden for the queue's visibility timeout; the stall timeout then ends the run.
         """
         if self._closed.is_set():
             raise closed_error()
@@ -230,7 +231,7 @@ class QueueChannel(Channel):
             joined.end(closed_error())
 
     def _publish(self, topic: str, batch: list[_Message]) -> None:
-        """Publish a batch; entries that fail are sent again without the others."""
+        """Publish a batch; if some entries fail, only those are sent again."""
         left = {str(number): message for number, message in enumerate(batch)}
 
         def call() -> None:
@@ -249,7 +250,7 @@ class QueueChannel(Channel):
         self._request("sns.publish", f"publish to {topic}", call, units)
 
     def _delete(self, receipts: Sequence[str]) -> None:
-        """Delete messages; one that cannot be deleted comes again later, and is dropped as a duplicate or as stale."""
+        """Delete messages; one that cannot be deleted is delivered again and dropped as a duplicate or as stale."""
         left = {str(number): receipt for number, receipt in enumerate(receipts)}
 
         def call() -> None:
@@ -266,7 +267,7 @@ class QueueChannel(Channel):
             self._request("sqs.delete", f"delete messages of {self._queue_url}", call)
 
     def _request(self, kind: str, what: str, call: Callable[[], T], units: Callable[[], int] = lambda: 1) -> T:
-        """Make a request, again while that can help; each attempt is counted."""
+        """Make a request, with retries; each attempt is counted."""
 
         def classify(error: Exception, _: bool) -> ChannelError:
             return ChannelError(f"cannot {what}: {text_of(error)}", retryable=_is_transient(error))
@@ -289,7 +290,7 @@ class QueueChannel(Channel):
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """A frame on its way to ranks of one block."""
+    """An encoded frame and its target ranks, all of one block."""
 
     body: str
     to: tuple[str, ...]
@@ -332,7 +333,7 @@ _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def decode(text: str) -> bytes:
-    """Return the body of a message; text that is no base64 is returned as it is, for the inbox to count and drop."""
+    """Return the body of a message; text that is not base64 is returned as bytes, for the inbox to count and drop."""
     try:
         return binascii.a2b_base64(text.translate(_FROM_URL_SAFE) + "=" * (-len(text) % 4), strict_mode=True)
     except ValueError:
@@ -340,7 +341,7 @@ def decode(text: str) -> bytes:
 
 
 def pack(messages: Sequence[_Message], batch_bytes: int) -> list[list[_Message]]:
-    """Pack messages into as few batches as first-fit, largest first, finds: at most 10 each, and `batch_bytes`."""
+    """Pack messages into batches of at most 10 messages and `batch_bytes` bytes by first-fit decreasing."""
     ordered = sorted(messages, key=lambda message: message.size, reverse=True)
     batches: defaultdict[int, list[_Message]] = defaultdict(list)
     for message, number in zip(
@@ -362,7 +363,7 @@ def _units(size: int) -> int:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later: the service was busy or broken, or the connection was."""
+    """Return whether a retry may succeed: the request was throttled, or the service or the connection failed."""
     if isinstance(error, _EntriesFailedError):
         return error.is_transient
     if isinstance(error, ClientError):
@@ -376,6 +377,6 @@ def _check_retries_are_off(client: SNSClient | SQSClient) -> None:
     if retries.get("total_max_attempts") != 1:
         service = client.meta.service_model.service_name
         raise SettingError(
-            f"the {service} client repeats requests by itself, which nobody would count: "
+            f"the {service} client retries requests by itself, which the usage meter cannot count: "
             'make it with Config(retries={"total_max_attempts": 1})'
         )

@@ -1,4 +1,4 @@
-"""What errors of the AWS SDK for Python mean, and what may be said of them."""
+"""Classification and redaction of errors of the AWS SDK for Python."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 
 SDK_ERRORS = (ClientError, BotoCoreError, ResponseParserError)
-"""All that a call may raise; a body that was cut short is no `BotoCoreError`."""
+"""All exceptions that a call may raise; the one for a truncated body is not a `BotoCoreError`."""
 
 _SIGNATURE = re.compile(r"AWS4-[^'\"]*|(?<=[Aa]uthorization)\W+\S+")
 
 
 def check_json(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
-    """Raise `ResponseParserError` for a JSON answer that was cut short; a handler of the SDK's event ``before-parse``.
+    """Raise `ResponseParserError` for a truncated JSON response; a handler of the SDK's event ``before-parse``.
 
-    The SDK takes a body that is no JSON for an empty answer: a receive would find nothing, although the messages that
-    it was given are hidden from then on.
+    The SDK treats a body that is not JSON as an empty response: a receive would return nothing, although SQS hides the
+    messages in it from then on.
     """
     body, answer = response_dict["body"], operation_model.output_shape
     if (
@@ -30,20 +30,20 @@ def check_json(operation_model: Any, response_dict: dict[str, Any], **_: Any) ->
     ):
         return
     if not body and not (answer and answer.members):
-        return  # an operation that answers nothing
+        return  # an operation without a response body
     try:
         json.loads(body)
     except ValueError as error:
-        raise ResponseParserError(f"the answer to {operation_model.name} is not JSON ({error})") from error
+        raise ResponseParserError(f"the response to {operation_model.name} is not JSON ({error})") from error
 
 
 def was_broken_off(error: Exception) -> bool:
-    """Return whether no whole answer came, so that the request may be sent again."""
+    """Return whether a request got no complete response, so that it may be retried."""
     if isinstance(error, HTTPClientError) and isinstance(error.kwargs.get("error"), ValueError):
-        return False  # it was never sent: a header holds what none may
+        return False  # it was never sent: a header has an illegal character
     return isinstance(error, NoConnectionError | HTTPClientError | ResponseParserError)
 
 
 def text_of(error: Exception) -> str:
-    """Return an error's text on one line, without what signs requests."""
+    """Return an error's text on one line, without request signatures."""
     return _SIGNATURE.sub("(left out)", " ".join(str(error).split()))

@@ -1,4 +1,4 @@
-"""What every channel does before and after it sends: check frames, and join the ends of several pieces of work."""
+"""Helpers for sending that all channels share: checks of frames, and a future for several requests."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from fsd_inference.errors import ChannelError, LimitError
 
 
 def closed_error() -> ChannelError:
-    """Return the error of calls on a channel that was closed."""
+    """Return the error for calls on a closed channel."""
     return ChannelError("the channel is closed: open another one for another attempt")
 
 
 def check_limits(frames: Sequence[Frame], limits: Limits) -> None:
-    """Raise `LimitError` if a frame has more bytes than the channel takes."""
+    """Raise `LimitError` if a frame has more bytes than the channel accepts."""
     for frame in frames:
         if len(frame.body) > limits.frame_bytes:
             raise LimitError(
-                f"{_name(frame)} has {len(frame.body)} bytes, but the channel takes {limits.frame_bytes}: "
+                f"{_name(frame)} has {len(frame.body)} bytes, but the channel accepts {limits.frame_bytes} at most: "
                 "pack it into more parts"
             )
 
 
 def check_frames(frames: Sequence[Frame], limits: Limits, workers: int) -> None:
-    """Raise if frames are too long, empty, not of one step, or go to ranks that are not there."""
+    """Raise `LimitError` or `ChannelError` if frames are too long, empty, of several steps, or for unknown ranks."""
     check_limits(frames, limits)
     steps = {(frame.kind, frame.layer, frame.micro_batch) for frame in frames}
     if len(steps) > 1:
         raise ChannelError(
-            f"frames of {len(steps)} steps in one send: hand over each step's frames in a call of its own",
+            f"one send has frames of {len(steps)} steps: send each step's frames in a separate call",
             retryable=False,
         )
     for frame in frames:
         if not frame.body:
-            raise ChannelError(f"{_name(frame)} has no bytes, not even a header", retryable=False)
+            raise ChannelError(f"{_name(frame)} is empty: it lacks even a header", retryable=False)
         if not frame.targets or not all(0 <= target < workers for target in frame.targets):
             raise ChannelError(
-                f"{_name(frame)} goes to ranks {list(frame.targets)}, but the ranks are 0..{workers - 1}",
+                f"{_name(frame)} is for ranks {list(frame.targets)}, but the ranks are 0..{workers - 1}",
                 retryable=False,
             )
 
@@ -49,19 +49,19 @@ def _name(frame: Frame) -> str:
 
 
 def done() -> Future[None]:
-    """Return a future that has ended well."""
+    """Return a future that has already completed."""
     future: Future[None] = Future()
     future.set_result(None)
     return future
 
 
 class Joined:
-    """One future for several pieces of work: ends when all have, with the first error if there was one.
+    """A future for several pieces of work: completes when all have ended, with the first error if any.
 
     Parameters
     ----------
     pieces : int
-        How many pieces there are, at least 1.
+        Number of pieces, at least 1.
     """
 
     def __init__(self, pieces: int) -> None:

@@ -1,4 +1,4 @@
-"""What the wrappers share: a channel around another one."""
+"""The base class of channel wrappers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fsd_inference.channels.base import Channel, Expected, Frame
 
 
 class Wrapper(Channel):
-    """Hands every call on to `inner`, whose limits and meter it shares; subclasses change what they are about.
+    """A channel that delegates every call to `inner` and shares its limits and meter; subclasses override methods.
 
     Parameters
     ----------
     inner : Channel
-        The channel around which this one is; closed with it.
+        The wrapped channel; `close` closes it too.
     """
 
     def __init__(self, inner: Channel) -> None:

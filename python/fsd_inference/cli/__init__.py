@@ -1,1 +1,1 @@
-"""The command line, `fsd`: one file a command."""
+"""The command line interface `fsd`, with one module for each command."""

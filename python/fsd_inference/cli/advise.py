@@ -1,4 +1,4 @@
-"""`fsd advise`: which variant, how many workers and which memory should run a network, or whether a server should."""
+"""`fsd advise`: recommend a variant, a number of workers and a memory size for a network, or a server instead."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ EXAMPLES = examples(
 )
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_OF_A_VARIANT = 3  # options that are shown
+_SHOWN_OF_A_VARIANT = 3
 
-Network = Annotated[Path, typer.Argument(help="A network.", metavar="NETWORK")]
-Batch = Annotated[int, typer.Option("--batch", help="Samples of a query.")]
+Network = Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")]
+Batch = Annotated[int, typer.Option("--batch", help="Number of samples in a query.")]
 Input = Annotated[
     Path | None,
-    typer.Option("--input", help="A sample of the inputs. Default: random ones, a fifth of their features being 1."),
+    typer.Option(
+        "--input", help="File of typical inputs. Default: random inputs in which a fifth of the features are 1."
+    ),
 ]
 LargestFunction = Annotated[
     int,
@@ -41,16 +43,21 @@ LargestFunction = Annotated[
         "--largest-function",
         min=128,
         max=LARGEST_FUNCTION_MB,
-        help="MB of your account's: new ones have 3008 at first.",
+        help="Largest function memory in MB that your account allows; new accounts start with 3008.",
     ),
 ]
-MostWorkers = Annotated[int, typer.Option("--most-workers", min=1, help="Functions that a run may have.")]
-Architecture = Annotated[Literal["x86_64", "arm64"], typer.Option("--architecture", help="Of functions.")]
+MostWorkers = Annotated[int, typer.Option("--most-workers", min=1, help="Maximum number of functions in a run.")]
+Architecture = Annotated[
+    Literal["x86_64", "arm64"], typer.Option("--architecture", help="Architecture of the functions.")
+]
 TimingFile = Annotated[
-    Path | None, typer.Option("--timing", help="A file of latencies and rates, as `fsd calibrate` writes them.")
+    Path | None, typer.Option("--timing", help="File of latencies and rates, as written by `fsd calibrate`.")
 ]
 Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of plans that were cut before. Default: the user's cache.")
+    Path | None,
+    typer.Option(
+        "--cache", help="Directory that caches the plans of partitioned networks. Default: the user's cache directory."
+    ),
 ]
 
 
@@ -59,11 +66,14 @@ def advise(
     batch: Batch,
     inputs: Input = None,
     deadline: Annotated[
-        str | None, typer.Option("--deadline", help="The answer is there by then, such as 30s, 500ms or 2m.")
+        str | None, typer.Option("--deadline", help="Maximum time of a query, such as 30s, 500ms or 2m.")
     ] = None,
-    budget: Annotated[float | None, typer.Option("--budget", help="A query costs no more, in USD.")] = None,
+    budget: Annotated[float | None, typer.Option("--budget", help="Maximum cost of a query in USD.")] = None,
     queries: Annotated[
-        float | None, typer.Option("--queries-per-day", help="How often: for servers, and for functions kept warm.")
+        float | None,
+        typer.Option(
+            "--queries-per-day", help="Number of queries a day, to compare servers and functions that are kept warm."
+        ),
     ] = None,
     largest: LargestFunction = LARGEST_FUNCTION_MB,
     most_workers: MostWorkers = 64,
@@ -72,18 +82,18 @@ def advise(
     prices: PricesFile = None,
     timing: TimingFile = None,
     cache: Cache = None,
-    every: Annotated[bool, typer.Option("--all", help="Show all options, not the best of each variant.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show all options, not only the best of each variant.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File to draw cost against time in (.png or .svg; needs matplotlib)."),
+        typer.Option("--output", "-o", help="File for a plot of cost against time (.png or .svg; needs matplotlib)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say how a network should be run: predict the time, the cost and the memory of each option, and rank them.
+    """Recommend how to run a network: predict time, cost and memory of each option, and rank the options.
 
-    Without limits the cheapest comes first; with a deadline, the cheapest in time; with a budget alone, the fastest
-    within it. What could not be cut within seconds is estimated and marked ~; what no other option beats in both time
-    and cost is marked *.
+    Without limits the cheapest option comes first; with a deadline, the cheapest option that meets it; with only a
+    budget, the fastest option within it. Options whose network could not be partitioned within seconds are estimated
+    and marked ~. Options that no other option beats in both time and cost are marked *.
     """
     from fsd_inference.forecast.options import Question  # noqa: PLC0415
 
@@ -129,19 +139,19 @@ def advise(
 
 
 def seconds_of(text: str, what: str) -> float:
-    """Return the seconds of a time such as 30s or 2m; SettingError if it is none."""
+    """Parse a duration such as 30s or 2m to seconds; raise SettingError, naming the flag `what`, if it is invalid."""
     match = re.fullmatch(r"([-+]?[0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?", text)
     if match is None:
-        raise SettingError(f"{what} must be a number and ms, s, m or h, such as 30s or 2m, not {text!r}")
+        raise SettingError(f"{what} must be a number with a unit of ms, s, m or h, such as 30s or 2m, not {text!r}")
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 def check_network(path: Path) -> None:
-    """Raise SettingError for a directory of shards: the planner cuts the network itself."""
+    """Raise SettingError for a directory of shards: the planner partitions the network itself."""
     from fsd_inference.partitioning import MANIFEST_FILE  # noqa: PLC0415
 
     if (path / MANIFEST_FILE).is_file():
-        raise SettingError(f"{path} holds shards; give the network that they were cut from")
+        raise SettingError(f"{path} holds shards; give the network that they were made from")
 
 
 def _shown(advice: Advice, every: bool, inputs: Path | None) -> list[RenderableType]:
@@ -153,24 +163,24 @@ def _shown(advice: Advice, every: bool, inputs: Path | None) -> list[RenderableT
     )
     said: list[tuple[str, object]] = [
         ("best", f"{best.name}: {seconds_text(best.wall_s)}, USD {usd_text(best.usd or 0.0)} a query"),
-        ("because", best.reason),
+        ("reason", best.reason),
     ]
-    said += [("then", _beside(best, other)) for other in advice.options[1:2] if other.problem is None]
+    said += [("next", _compared(best, other)) for other in advice.options[1:2] if other.problem is None]
     if advice.break_even is not None:
         said.append(("servers", str(advice.break_even)))
     if inputs is None:
-        said.append(("inputs", "random, as none were given: real ones may leave more or less to compute and to send"))
-    if any(option.is_estimated for option in rows):
         said.append(
-            ("~", "exchange estimated from other cuts; it is kept for the next time where there is time to cut")
+            ("inputs", "random, as none were given: real inputs may need more or less computation and communication")
         )
+    if any(option.is_estimated for option in rows):
+        said.append(("~", "exchange estimated from other partitions of the network, for lack of time to partition it"))
     if len(rows) < len(advice.options):
-        said.append(("more", f"{len(advice.options) - len(rows)} options with --all"))
+        said.append(("more", f"--all shows {len(advice.options) - len(rows)} more options"))
     return [drawn, facts(said)]
 
 
 def _few(advice: Advice) -> list[Option]:
-    """Return the best options of each variant, and the best of each limit that is broken."""
+    """Return the best options of each variant, and the best option for each limit that is exceeded."""
     counts: Counter[str] = Counter()
     broken: set[tuple[str, str | None]] = set()
     rows = []
@@ -178,7 +188,7 @@ def _few(advice: Advice) -> list[Option]:
         counts[option.variant] += 1
         is_new = option.limit is not None and (option.variant, option.limit) not in broken
         broken.add((option.variant, option.limit))
-        if counts[option.variant] <= _OF_A_VARIANT or is_new:
+        if counts[option.variant] <= _SHOWN_OF_A_VARIANT or is_new:
             rows.append(option)
     return rows
 
@@ -197,8 +207,8 @@ def _row(option: Option) -> tuple[str, ...]:
     )
 
 
-def _beside(best: Option, other: Option) -> str:
-    assert best.usd is not None  # noqa: S101 - the best has a price
-    assert other.usd is not None  # noqa: S101 - as have all that can be had
+def _compared(best: Option, other: Option) -> str:
+    assert best.usd is not None  # noqa: S101 - the best option has a price
+    assert other.usd is not None  # noqa: S101 - as have all options without a problem
     time, cost = other.wall_s / best.wall_s, other.usd / best.usd
     return f"{other.name}, at {time:.2f} times the time and {cost:.2f} times the cost"

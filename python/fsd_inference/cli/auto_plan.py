@@ -1,4 +1,4 @@
-"""`fsd infer --plan auto`: how the planner would run a batch."""
+"""`fsd infer --plan auto`: choose how to run a batch with the planner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunChoice:
-    """How a batch is to be run, and what its exchanges carry if that is known already: for a prediction."""
+    """The settings with which a batch is run.
+
+    Attributes
+    ----------
+    channel : str
+        Name of the channel.
+    workers : int or None
+        Number of workers; None for the default.
+    replicas : int
+        Number of copies of the worker of channel `serial`.
+    branching, micro_batches : int
+        See `Tuning`.
+    memory_mb : int or None
+        Memory of the worker functions in MB; None for the default.
+    known : Payloads or None
+        Payloads of the exchanges if they are already computed, so that a prediction can reuse them.
+    """
 
     channel: str
     workers: int | None
@@ -37,15 +53,15 @@ def auto_plan(
     stack: StackSpec | None,
     out: Output,
 ) -> RunChoice:
-    """Return the best way to run a batch on functions, and say which it is and what would be better.
+    """Return the best settings to run a batch on functions, and print them.
 
-    Servers are named alone: they are not something a session runs. Where the stack has functions, no size above theirs
-    is planned with, and the smallest that is as large as the plan's is used.
+    If a server would be better, that is only printed, since a session cannot run servers. If the stack has functions,
+    plans are limited to their memory sizes, and the run uses the smallest function that has the planned memory.
 
     Raises
     ------
     SettingError
-        The network is one of shards, or no functions answer within the limits.
+        The network is a directory of shards, or no functions meet the deadline and the budget.
     """
     from fsd_inference.forecast.advising import advise  # noqa: PLC0415
     from fsd_inference.forecast.cutting import cut_network  # noqa: PLC0415
@@ -66,7 +82,9 @@ def auto_plan(
     ours = next((option for option in possible if not option.is_server), None)
     if ours is None:
         of_stack = f" --largest-function {max(sizes)}" if sizes else ""
-        raise SettingError(f"--plan auto: no functions can answer {batch} like that; `fsd advise{of_stack}` says why")
+        raise SettingError(
+            f"--plan auto: no functions can answer {batch} within the limits; `fsd advise{of_stack}` shows why"
+        )
     said = f"{ours.name} ({ours.reason}): on AWS {seconds_text(ours.wall_s)}, USD {usd_text(ours.usd or 0.0)} expected"
     if possible[0] is not ours:
         best = possible[0]

@@ -1,4 +1,4 @@
-"""`fsd calibrate`: measure this machine, or fit the timing of services on runs, and write a file for --timing."""
+"""`fsd calibrate`: measure this machine, or fit service latencies to reports of runs; writes a file for --timing."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ EXAMPLES = examples(
 
 
 def calibrate(
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, for --timing.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Timing file to write, for --timing of other commands.")
+    ],
     runs: Annotated[
         list[Path] | None,
-        typer.Option("--runs", help="Fit services on this report.json, or that in a directory; may be repeated."),
+        typer.Option("--runs", help="A report.json, or its directory, to fit service latencies to; may be repeated."),
     ] = None,
     base: Annotated[
-        Literal["aws", "emulator"], typer.Option("--base", help="The set of values that the file changes.")
+        Literal["aws", "emulator"], typer.Option("--base", help="The built-in timing that the file modifies.")
     ] = "aws",
     as_json: Json = False,
 ) -> None:
-    """Measure the kernels' rate on a core of this machine; or fit latencies and bandwidth on what runs reported.
+    """Measure the throughput of the kernels on one core of this machine, or fit latencies and bandwidth to runs.
 
-    The rate is scaled by Lambda's rule (one vCPU for each 1,769 MB) and the value core.factor, which this does not
-    know: it is 1 unless a file says otherwise.
+    Predictions scale the throughput by Lambda's rule (one vCPU for each 1,769 MB) and by the value core.factor, which
+    is not measured here: it is 1 unless a timing file sets it.
     """
     from fsd_inference.forecast.calibration import machine, measure_kernel  # noqa: PLC0415
     from fsd_inference.forecast.fitting import fit_services  # noqa: PLC0415
@@ -58,11 +60,15 @@ def calibrate(
         with out.progress() as tasks:
             tasks.begin("measuring", None)
             found = measure_kernel()
-    load_timing(base).with_values("these", found)  # what makes no sense is not written
+    load_timing(base).with_values("these", found)  # raises for invalid values before anything is written
     value = timing_json(output.stem, time.strftime("%Y-%m-%d"), base, found)
     write_text(output, json.dumps(value, indent=1) + "\n")
     rows = [(name, f"{entry['value']:,.6g}", entry["unit"]) for name, entry in value["values"].items()]
-    out.result({"path": str(output), **value}, table(what, ("value", "is", "unit"), rows), f"{output}: for --timing")
+    out.result(
+        {"path": str(output), **value},
+        table(what, ("name", "value", "unit"), rows),
+        f"{output}: timing file for --timing",
+    )
 
 
 def _read(path: Path) -> RunReport:

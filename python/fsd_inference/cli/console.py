@@ -1,4 +1,4 @@
-"""What a command says: one JSON object for machines, tables and progress bars for people, one line when it fails."""
+"""Output of commands: tables and progress bars for people or one JSON object for programs, and one-line errors."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ if TYPE_CHECKING:  # rich is imported where something is drawn, so that commands
 
 
 class Tasks(Protocol):
-    """Hears how far named tasks are; the session's progress protocol."""
+    """Receives the progress of named tasks; see `fsd_inference.progress.Progress`."""
 
     def begin(self, task: str, total: float | None, unit: str = "") -> None:
-        """Begin `task`, which is done at `total` (unknown if None); `unit` may be "bytes"."""
+        """Begin `task`, which is complete at `total` (None if unknown); `unit` may be "bytes"."""
 
     def advance(self, task: str, completed: float) -> None:
-        """Say that `completed` of the total is done."""
+        """Report that `completed` of the total is done."""
 
     def end(self, task: str) -> None:
         """End `task`."""
 
     def waiting(self, what: str) -> None:
-        """Say what is waited for."""
+        """Report what a task is waiting for."""
 
 
 class Output:
-    """Where a command's words go: results to stdout, everything else to stderr.
+    """Output of one command: results go to stdout, everything else to stderr.
 
     Parameters
     ----------
     as_json : bool
-        The result is one JSON object instead of a table for people.
+        Whether to print the result as one JSON object instead of tables.
     """
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._people: Console | None = None
+        self._stderr_console: Console | None = None
 
     def result(self, record: Mapping[str, Any], *tables: RenderableType) -> None:
-        """Print the result: `record` as one line of JSON, or `tables`."""
+        """Print the result: `record` as one line of JSON, or `tables` (rich tables or strings)."""
         try:
             if self._as_json:
                 print_json(record)
@@ -55,19 +55,19 @@ class Output:
                 console = _console(sys.stdout)
                 for table in tables:
                     console.print(table, soft_wrap=isinstance(table, str))
-                sys.stdout.flush()  # so that a full disk is heard of here
+                sys.stdout.flush()  # raises here, rather than at exit, if the disk is full
         except OSError as error:
             error.filename = error.filename or "stdout"
             raise
 
     def note(self, text: str) -> None:
-        """Tell people something on the way; machines do not hear it."""
+        """Print a line on stderr, unless the output is JSON."""
         if not self._as_json:
             self._stderr().print(text, soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[Tasks]:
-        """Yield something to report tasks to; it draws bars on stderr if that is a terminal."""
+        """Yield a receiver of progress, which draws progress bars on stderr if that is a terminal."""
         if not sys.stderr.isatty():
             yield _NoBars(self)
             return
@@ -83,14 +83,14 @@ class Output:
             yield _Bars(self, progress)
 
     def _stderr(self) -> Console:
-        """Return the console that notes and bars share, so that they do not write over each other."""
-        if self._people is None:
-            self._people = _console(_Unheard(sys.stderr))
-        return self._people
+        """Return the console that notes and progress bars share, so that they do not overwrite each other."""
+        if self._stderr_console is None:
+            self._stderr_console = _console(_NeverFailing(sys.stderr))
+        return self._stderr_console
 
 
 class _NoBars:
-    """Says what is waited for, and nothing else."""
+    """Prints what tasks are waiting for, and draws no progress bars."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -137,12 +137,12 @@ def print_json(record: Mapping[str, Any]) -> None:
 
 
 def print_error(message: str) -> None:
-    """Print one line on stderr, whatever the message holds; where that cannot be written, the exit code must do."""
+    """Print an error as one line on stderr; if stderr cannot be written, only the exit code reports it."""
     _print_line(f"error: {' '.join(message.split())}")
 
 
 def print_warning(message: str) -> None:
-    """Print one line on stderr, if that can be written."""
+    """Print a warning as one line on stderr, if it can be written."""
     _print_line(f"warning: {message}")
 
 
@@ -153,13 +153,13 @@ def _print_line(line: str) -> None:
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> str:
-    """Return lines of two columns: what, and its value."""
+    """Return (name, value) rows as aligned lines of text."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> RenderableType:
-    """Return a titled table: its first column left, the others right-aligned."""
+    """Return a titled table whose first column is left-aligned and whose other columns are right-aligned."""
     from rich.table import Table  # noqa: PLC0415
 
     drawn = Table(title=title, title_justify="left", title_style="bold")
@@ -171,12 +171,12 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
 
 
 def requests_text(usage: Usage) -> str:
-    """Return requests by kind: ``12 s3.get, 3 s3.put``."""
+    """Return the numbers of requests by kind: ``12 s3.get, 3 s3.put``."""
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(usage.requests.items())) or "none"
 
 
-class _Unheard:
-    """A stream to people, who may have closed it (a terminal, a pipe): no reason to end the work that they hear of."""
+class _NeverFailing:
+    """A stream whose write errors are ignored: a command must not fail because its terminal or pipe was closed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -194,8 +194,8 @@ class _Unheard:
         return getattr(self._stream, name)
 
 
-def _console(stream: TextIO | _Unheard) -> Console:
+def _console(stream: TextIO | _NeverFailing) -> Console:
     from rich.console import Console  # noqa: PLC0415
 
-    # File names may hold brackets: nothing is read as markup. Long lines are for the terminal to wrap.
+    # No markup, since file names may contain brackets. Long lines are wrapped by the terminal.
     return Console(file=cast("TextIO", stream), markup=False, highlight=False, soft_wrap=False)

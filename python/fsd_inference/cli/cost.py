@@ -1,4 +1,4 @@
-"""`fsd cost`: what a run costs, from its report; and the paper's runs beside the model."""
+"""`fsd cost`: compute the cost of a run from its report, or compare the cost model with the paper's runs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EXAMPLES = examples(
 
 def cost(
     report: Annotated[
-        Path | None, typer.Argument(help="A report.json that `fsd infer --report` wrote, or its directory.")
+        Path | None, typer.Argument(help="A report.json written by `fsd infer --report`, or its directory.")
     ] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Instead: the runs of arXiv 2403.15195 beside the cost model.")
+        bool, typer.Option("--paper", help="Compare the cost model with the runs of arXiv 2403.15195 instead.")
     ] = False,
     region: Region = "us-east-1",
     prices: PricesFile = None,
@@ -41,7 +41,7 @@ def cost(
             "--memory",
             min=128,
             max=LARGEST_FUNCTION_MB,
-            help="MB of a worker's function. Default: what the run had, or 1,769 (one processor).",
+            help="Memory of a worker function in MB. Default: that of the run, or 1,769 (one vCPU).",
         ),
     ] = None,
     coordinator_memory: Annotated[
@@ -50,31 +50,36 @@ def cost(
             "--coordinator-memory",
             min=128,
             max=LARGEST_FUNCTION_MB,
-            help="MB of the function that carries out the run.",
+            help="Memory of the coordinator function in MB.",
         ),
     ] = COORDINATOR_MB,
     architecture: Annotated[
-        Literal["x86_64", "arm64"], typer.Option("--architecture", help="Of functions.")
+        Literal["x86_64", "arm64"], typer.Option("--architecture", help="Architecture of the functions.")
     ] = "x86_64",
     publish_units: Annotated[
         Literal["message", "batch"],
-        typer.Option("--publish-units", help="What SNS rounds to 64 KiB: each message, or a batch (as the paper)."),
+        typer.Option(
+            "--publish-units", help="Unit that SNS rounds up to 64 KiB: each message, or each batch (as in the paper)."
+        ),
     ] = "message",
     delivery: Annotated[
-        Literal["paid", "free"], typer.Option("--delivery", help="Bytes from SNS to SQS: paid (as the paper), or free.")
+        Literal["paid", "free"],
+        typer.Option(
+            "--delivery", help="Whether data transfer from SNS to SQS is billed: paid (as in the paper) or free."
+        ),
     ] = "paid",
     storage: Annotated[
-        Literal["standard", "express"], typer.Option("--storage", help="Class of the S3 buckets that runs use.")
+        Literal["standard", "express"], typer.Option("--storage", help="Storage class of the S3 buckets of runs.")
     ] = "standard",
     as_json: Json = False,
 ) -> None:
-    """Say what a run costs on AWS, by service, from what it counted; or compare the model with the paper's runs.
+    """Compute what a run costs on AWS, by service, from its counts; or compare the model with the paper's runs.
 
-    Lambda time is that of the report: as long as the ranks took where they ran. What AWS leaves unclear is read the
-    dearer way unless told.
+    Lambda time is taken from the report, as the ranks took on the machine where they ran. Where AWS's pricing rules are
+    ambiguous, the more expensive reading is the default.
     """
     if paper == (report is not None):
-        raise SettingError("give a report.json, or --paper")
+        raise SettingError("give either a report.json or --paper")
     out = Output(as_json)
     if paper:
         record, shown = _paper()
@@ -126,7 +131,7 @@ def _paper() -> tuple[dict[str, Any], list[RenderableType]]:
     count = sum(found is not None for _, found in compared)
     prices = paper_prices()
     drawn = table(
-        f"{SOURCE}: its costs beside the model's; USD, {prices}",
+        f"{SOURCE}: its costs and the model's; USD, {prices}",
         ("channel", "neurons", "P", "partition", "paper", "model", "largest error"),
         (_row(*each) for each in compared),
     )

@@ -1,4 +1,4 @@
-"""`fsd dataset`: real inputs without a download."""
+"""`fsd dataset`: write real inputs for a network, without a download."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_output
 from fsd_inference.units import bytes_text
 
-app = typer.Typer(name="dataset", help="Make inputs for a network.")
+app = typer.Typer(name="dataset", help="Create inputs for a network.")
 
 
 @app.command(epilog=examples("fsd dataset digits --neurons 1024 --samples 10000 -o digits.npz"))
 def digits(
-    neurons: Annotated[int, typer.Option("--neurons", min=1, help="Features of a sample: the network's inputs.")],
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Samples; past 1,797 they are shifted copies.")],
+    neurons: Annotated[
+        int, typer.Option("--neurons", min=1, help="Number of features of a sample, equal to the network's inputs.")
+    ],
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Number of samples; those after the first 1,797 are shifted copies.")
+    ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write, samples x features: .npz, .npy, .csv, .parquet.")
+        Path, typer.Option("--output", "-o", help="File to write, samples x features: .npz, .npy, .csv or .parquet.")
     ],
     as_json: Json = False,
 ) -> None:
-    """Write scikit-learn's handwritten digits, upsampled and thresholded to N features."""
+    """Write scikit-learn's handwritten digits, upsampled to N features and thresholded to 0 and 1."""
     from fsd_inference import network  # noqa: PLC0415
 
     out = Output(as_json)

@@ -1,4 +1,4 @@
-"""`fsd demo`: P workers answer a Graph Challenge network over an emulated AWS, bit for bit as one process does."""
+"""`fsd demo`: run a Graph Challenge network on P workers over an emulated AWS, and compare with one process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,17 @@ _RUNS = Path("runs")
 
 
 def demo(
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Workers (P).")] = 4,
-    neurons: Annotated[int, typer.Option("--neurons", help="1024, 4096, 16384 or 65536.")] = 1024,
-    layers: Annotated[int, typer.Option("--layers", min=1, help="Layers, at most 1920.")] = 120,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of workers (P).")] = 4,
+    neurons: Annotated[
+        int, typer.Option("--neurons", help="Neurons of each layer: 1024, 4096, 16384 or 65536.")
+    ] = 1024,
+    layers: Annotated[int, typer.Option("--layers", min=1, help="Number of layers, at most 1920.")] = 120,
     as_json: Json = False,
 ) -> None:
-    """Infer real digits over SNS+SQS and over S3, emulated on this machine, and compare with one process's answer."""
+    """Classify handwritten digits over SNS and SQS and over S3, both emulated on this machine, and compare the outputs.
+
+    The outputs of the workers must equal those of a single process bit for bit; otherwise the exit code is 1.
+    """
     from fsd_inference.aws.local import temporary_stack  # noqa: PLC0415
     from fsd_inference.aws.provision import StackSettings  # noqa: PLC0415
     from fsd_inference.aws.stack import save_stack  # noqa: PLC0415
@@ -51,7 +56,7 @@ def demo(
         out.note("serial: one process")
         with Session(network, progress=tasks) as session:
             expected = session.infer(x)
-        out.note("partition: graph, once for both channels")
+        out.note("partition: method graph, once for both channels")
         tasks.begin("partition", None)
         partition(network, shards, workers=workers, method="graph")
         tasks.end("partition")
@@ -86,7 +91,7 @@ def demo(
 
 
 def _new_folder() -> Path:
-    """Return a folder for the reports that is not there yet."""
+    """Return the path of a new folder for the reports."""
     check_output(_RUNS, directory=True, filled=True)
     name = f"demo-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     folder, number = _RUNS / name, 1
@@ -97,7 +102,7 @@ def _new_folder() -> Path:
 
 
 def _identical(a: sparse.csr_array | None, b: sparse.csr_array | None) -> bool:
-    """Whether two outputs, with ascending columns as sessions give them, are the same bit for bit."""
+    """Return whether two outputs are equal bit for bit; both have ascending columns, as sessions return them."""
     return (
         a is not None
         and b is not None
@@ -115,7 +120,7 @@ def _record(answer: Inference) -> dict[str, Any]:
 
 
 def _comparison(expected: Inference, answers: dict[str, Inference], same: dict[str, bool]) -> RenderableType:
-    """Return a column a channel, the serial run first."""
+    """Return a table with one column for each channel, the serial run first."""
     runs = {"serial": expected, **answers}
     rows: list[list[str]] = [
         ["identical to serial", "", *("yes, bit for bit" if same[channel] else "NO" for channel in answers)],

@@ -1,4 +1,4 @@
-"""Signals that end the program: what a command began (files, processes, an emulator) is undone, as when it fails."""
+"""Signal handling: a terminated command cleans up (files, processes, an emulator) as it does when it fails."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from types import FrameType
 
 
 def undo_when_ended() -> None:
-    """Have hang-ups and terminations undo what was begun, as interrupts do, but each of them once."""
+    """Make SIGHUP, SIGINT and SIGTERM raise an exception, so that the command cleans up; each does so once."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it, or a shell for what is in its background
+        if signal.getsignal(number) is not signal.SIG_IGN:  # set by nohup, and by shells for background jobs
             signal.signal(number, _end)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    # The next one finds the program undoing, and ends it at once. But of a terminal that is closed both shell and
-    # kernel tell, and nobody is there to lose patience.
+    # A second SIGINT or SIGTERM, while the program cleans up, ends it at once. A second SIGHUP is ignored: when a
+    # terminal is closed, shell and kernel both send one, and no user is waiting.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for other in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(other) is _end:

@@ -1,4 +1,4 @@
-"""What a failed command says: one line, an exit code, and a record for machines."""
+"""Reporting of failed commands: one line of text, an exit code, and a record for --json."""
 
 from __future__ import annotations
 
@@ -13,14 +13,30 @@ from fsd_inference.atomic import is_wrong_path
 from fsd_inference.errors import FsdError, InputError, RunError, reason
 
 EXPLAINED = (typer.TyperException, FsdError, OSError, MemoryError)
-"""What is explained; anything else is a mistake in the program, whose traceback is wanted."""
+"""Exceptions that become one line; any other exception is a bug, so its traceback is shown."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One line for people, the exit code, and the same for machines."""
+    """The description of a failed command.
+
+    Attributes
+    ----------
+    text : str
+        One line for people.
+    code : int
+        Exit code of the program.
+    kind : str
+        Name of the exception class.
+    rank, layer : int or None
+        Rank and layer in which a run failed.
+    operation : str or None
+        Operation of the run that failed.
+    retryable : bool
+        Whether trying again can help.
+    """
 
     text: str
     code: int
@@ -32,7 +48,7 @@ class Failure:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What --json prints under "error"."""
+        """The record that --json prints as "error"."""
         return {
             "type": self.kind,
             "message": self.text,
@@ -47,7 +63,7 @@ INTERRUPTED = Failure("interrupted", 130, "Interrupted")
 
 
 def explain(error: BaseException) -> Failure:
-    """Return what to say of an error that is one of `EXPLAINED`."""
+    """Return the description of an exception of a type in `EXPLAINED`."""
     kind = type(error).__name__
     match error:
         case typer.TyperException():
@@ -60,22 +76,21 @@ def explain(error: BaseException) -> Failure:
             return Failure(str(error), 2 if isinstance(error, InputError) else 1, kind, retryable=error.retryable)
         case OSError():
             is_path = is_wrong_path(error)
-            return Failure(_said_by_the_system(error) or kind, 2 if is_path else 1, kind, retryable=not is_path)
+            return Failure(_system_message(error) or kind, 2 if is_path else 1, kind, retryable=not is_path)
         case _:
-            return Failure("there is not enough memory; use fewer samples, or more workers", 1, kind)
+            return Failure("out of memory; use fewer samples or more workers", 1, kind)
 
 
-def _said_by_the_system(error: OSError) -> str:
-    if isinstance(error, shutil.Error) and isinstance(
-        error.args[0], list
-    ):  # of a whole tree: a list of source, target, and why
+def _system_message(error: OSError) -> str:
+    # An error from copying a tree holds a list of (source, target, reason).
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
         _, target, why = error.args[0][0]
         return f"{target}: {str(why).partition(':')[0]}"
     text = reason(error)
     is_full = error.errno in _NO_SPACE
-    # Of two files, it is the second that is written.
+    # If the error names two files, the second is the one that was written.
     name = (error.filename2 if is_full else None) or error.filename
     if name and error.strerror:
         return f"{name}: {text}"
-    # Outputs and stdout are named: what is left are temporary files.
-    return f"{text}, where temporary files go (TMPDIR says where)" if is_full else text
+    # Errors of outputs and stdout have a file name, so this one is of a temporary file.
+    return f"{text} in the directory for temporary files (set TMPDIR to choose another)" if is_full else text

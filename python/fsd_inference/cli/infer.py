@@ -1,4 +1,4 @@
-"""`fsd infer`: push a batch through a network, here, on P workers, or on a stack's functions."""
+"""`fsd infer`: run inference of a batch on this machine or on a stack's functions, with one or more workers."""
 
 from __future__ import annotations
 
@@ -38,14 +38,15 @@ EXAMPLES = examples(
 
 def infer(
     network: Annotated[
-        Path, typer.Argument(help="A network, or a directory that `fsd partition` made of one.", metavar="NETWORK|DIR")
+        Path,
+        typer.Argument(help="Directory of a network, or of shards written by `fsd partition`.", metavar="NETWORK|DIR"),
     ],
     batch: Annotated[
         Path,
         typer.Argument(
-            help="Samples x features, a file or a directory of them: .npz (sparse), .npy, .mtx, .svm, .svmlight, "
-            ".libsvm, .csv, .tsv (also the Graph Challenge's), .parquet, .arrow, .feather, .h5ad; text also .gz. "
-            "docs/formats.md says more.",
+            help="Inputs, samples x features: SciPy sparse or PyData sparse .npz, dense .npy, .mtx, .svm, .svmlight, "
+            ".libsvm, .csv, .tsv (dense or Graph Challenge), .parquet, .arrow, .feather, .h5ad; text also .gz; or a "
+            "directory of such files.",
             metavar="INPUT",
         ),
     ],
@@ -54,12 +55,12 @@ def infer(
         typer.Option(
             "--output",
             "-o",
-            help="File to write, samples x outputs: .npz (SciPy's CSR), or dense .npy, .csv, .parquet.",
+            help="File to write, samples x outputs: SciPy's sparse .npz, or dense .npy, .csv or .parquet.",
         ),
     ],
     argmax: Annotated[
         bool,
-        typer.Option("--argmax", help="Write one label a sample instead: the number of its largest output, from 0."),
+        typer.Option("--argmax", help="Write one label per sample instead: the index of its largest output, from 0."),
     ] = False,
     channel: Annotated[
         str | None,
@@ -67,85 +68,112 @@ def infer(
             "--channel",
             parser=channel_name,
             metavar=f"[{'|'.join(CHANNELS)}]",
-            help="serial: one worker (the default). local: processes of this machine over sockets. queue: over "
-            "SNS and SQS. object: over S3.",
+            help="How workers communicate. serial: one worker (default). local: processes on this machine over "
+            "sockets. queue: SNS and SQS. object: S3.",
         ),
     ] = None,
     plan: Annotated[
         Literal["auto"] | None,
         typer.Option(
             "--plan",
-            help="auto: channel, workers, replicas and micro-batches as `fsd advise` would have them, the cheapest.",
+            help="auto: choose channel, workers, replicas and micro-batches as `fsd advise` recommends.",
         ),
     ] = None,
     deadline: Annotated[
         str | None,
-        typer.Option("--deadline", help="With --plan auto: the cheapest that answers by then on AWS: 30s, 2m."),
+        typer.Option(
+            "--deadline",
+            help="With --plan auto: maximum time on AWS, such as 30s or 2m; the cheapest plan that meets it is used.",
+        ),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option("--budget", help="With --plan auto: the fastest that costs no more USD on AWS.")
+        float | None,
+        typer.Option(
+            "--budget",
+            help="With --plan auto: maximum cost on AWS in USD; without --deadline the fastest such plan is used.",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Workers (P). Default: 1, or what DIR was cut for.")
+        int | None,
+        typer.Option("--workers", min=1, help="Number of workers (P). Default: 1, or the number of shards in DIR."),
     ] = None,
     replicas: Annotated[
         int,
         typer.Option(
-            "--replicas", min=1, help="Copies of the one worker of serial, each for a slice of the batch, side by side."
+            "--replicas",
+            min=1,
+            help="Number of copies of the worker of channel serial, which process slices of the batch in parallel.",
         ),
     ] = 1,
     method: Annotated[
-        Method | None, typer.Option("--partition", help="How neurons are dealt to workers. Default: graph.")
+        Method | None, typer.Option("--partition", help="Method that assigns neurons to workers. Default: graph.")
     ] = None,
     micro_batches: Annotated[
-        int, typer.Option("--micro-batches", min=1, help="Parts of the batch; more hide latency and cost requests.")
+        int,
+        typer.Option(
+            "--micro-batches",
+            min=1,
+            help="Number of parts that the batch is split into; more parts hide latency but need more requests.",
+        ),
     ] = 1,
-    branching: Annotated[int, typer.Option("--branching", min=1, help="Workers that each worker starts.")] = 4,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Kernel threads of each worker.")] = 1,
+    branching: Annotated[
+        int, typer.Option("--branching", min=1, help="Number of workers that each worker starts.")
+    ] = 4,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Number of compute threads of each worker.")] = 1,
     no_overlap: Annotated[
-        bool, typer.Option("--no-overlap", help="Send only when a layer is complete, to see what overlap saves.")
+        bool,
+        typer.Option("--no-overlap", help="Do not overlap computation and communication: send only complete layers."),
     ] = False,
     stack: Annotated[
         Path | None,
         typer.Option(
             "--stack",
-            help="A stack.json. If it has functions they are the workers, and the network must have been pushed; "
-            "otherwise workers are processes here. Default: a local stack, for this run only.",
+            help="The stack.json of a stack. If it has functions, they are the workers and the network must have "
+            "been pushed; otherwise workers are local processes. Default: a temporary emulated stack.",
         ),
     ] = None,
     memory_mb: Annotated[
         int | None,
         typer.Option(
-            "--memory", min=1, help="MB of the worker functions. Default: the smallest that an estimate finds enough."
+            "--memory",
+            min=1,
+            help="Memory of the worker functions in MB. Default: the smallest that suffices by estimate.",
         ),
     ] = None,
     synchronous: Annotated[
         bool,
         typer.Option(
-            "--synchronous", help="Hold one connection to the stack's coordinator instead of asking it again."
+            "--synchronous",
+            help="Keep one connection to the coordinator function open instead of polling the run's status.",
         ),
     ] = False,
     profile: Profile = None,
     categories: Annotated[
         Path | None,
-        typer.Option("--categories", help="File to list samples with any output > 0 in: one a line, counted from 1."),
+        typer.Option(
+            "--categories",
+            help="File to write: the numbers of samples with any output > 0, one a line, counted from 1.",
+        ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Directory to write report.json, report.html and trace.json to.")
+        Path | None, typer.Option("--report", help="Directory for report.json, report.html and trace.json.")
     ] = None,
     plots: Annotated[
-        bool, typer.Option("--plots", help="Also timeline.png, layers.png and matrix.png there (needs matplotlib).")
+        bool,
+        typer.Option(
+            "--plots", help="Also write timeline.png, layers.png and matrix.png to --report (needs matplotlib)."
+        ),
     ] = False,
     predict: Annotated[
         bool,
         typer.Option(
             "--predict",
-            help="Foresee requests, bytes, cost and time, which takes seconds; with --plan auto always done.",
+            help="First predict requests, bytes, cost and time, which takes seconds; implied by --plan auto.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Infer a batch: the same bits on every channel and for every number of workers."""
+    """Run inference of a batch; outputs are identical bit for bit on every channel and for any number of workers."""
     out = Output(as_json)
     use_profile(profile)
     _check_outputs(output, categories, report, plots)
@@ -161,12 +189,12 @@ def infer(
         given = channel is not None or workers is not None or method is not None
         if given or (replicas, micro_batches, branching) != (1, 1, 4):
             raise SettingError(
-                "--plan auto decides channel, workers, replicas, partition, micro-batches, branching: give none"
+                "--plan auto chooses channel, workers, replicas, partition, micro-batches, branching: give none"
             )
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
         choice = auto_plan(network, batch, deadline_s, budget, described, out)
     elif (deadline, budget) != (None, None):
-        raise SettingError("--deadline and --budget are for --plan auto")
+        raise SettingError("--deadline and --budget need --plan auto")
     with (
         out.progress() as tasks,
         Session(
@@ -200,19 +228,19 @@ def infer(
 
 
 def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Output) -> Prediction | None:
-    """Return what is foreseen of the run, which is made whether or not that can be told."""
+    """Return the prediction of the run, or None: a failed prediction does not stop the run."""
     try:
         predicted = session.predict(x, known=known)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the run does not need it
+    except Exception as error:  # noqa: BLE001 - the run does not need a prediction
         out.note(f"no prediction: {error}")
         return None
     if predicted is None:
-        out.note("no prediction: that takes the network itself, not shards of it")
+        out.note("no prediction: predictions need the network itself, not its shards")
     return predicted
 
 
 def _save_report(session: Session, report: Path, plots: bool, out: Output) -> None:
-    """Save what is known of a run that failed, whose error is not hidden by one about files."""
+    """Save the report of a failed run; an error of saving is only printed, so that the run's own error is raised."""
     if session.report is not None:
         try:
             session.report.save(report, plots=plots)
@@ -221,12 +249,12 @@ def _save_report(session: Session, report: Path, plots: bool, out: Output) -> No
 
 
 def _check_before(network: Path, method: Method | None, stack: Path | None) -> StackSpec | None:
-    """Refuse what a session would find out late, or not at all; return the stack."""
+    """Check settings that a session would check late or not at all; return the description of the stack."""
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
     from fsd_inference.partitioning import MANIFEST_FILE  # noqa: PLC0415
 
     if method is not None and (network / MANIFEST_FILE).is_file():
-        raise SettingError(f"{network} is partitioned already; leave out --partition {method}, or give the network")
+        raise SettingError(f"{network} is partitioned already; omit --partition {method}, or give the network")
     return None if stack is None else load_stack(stack)
 
 
@@ -243,12 +271,12 @@ def _check_outputs(output: Path, categories: Path | None, report: Path | None, p
             check_distinct(report=report / name, output=output, categories=categories)
     if plots:
         if report is None:
-            raise SettingError("--plots draws what --report writes: name a directory with --report")
+            raise SettingError("--plots needs a directory to write to: give one with --report")
         check_plots()
 
 
 def _write(inference: Inference, output: Path, categories: Path | None, report: Path | None, plots: bool) -> None:
-    """Write all files, none of which takes its place before all are complete."""
+    """Write all output files; none appears at its path before all are complete."""
     from fsd_inference.network import save_labels, save_outputs, write_categories  # noqa: PLC0415
 
     with atomic_files() as place:
@@ -282,5 +310,5 @@ def _summary(inference: Inference, output: Path, report: Path | None) -> str:
         *summary(run_figures(inference.report), price(inference.report)),
     ]
     if report is not None:
-        rows.append(("report", f"{report / 'report.html'}, and report.json and trace.json beside it"))
+        rows.append(("report", f"{report / 'report.html'}, with report.json and trace.json"))
     return facts(rows)

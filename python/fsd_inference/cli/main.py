@@ -1,7 +1,7 @@
-"""The `fsd` program: its commands, and how they end.
+"""The `fsd` program: the list of its commands, and its exit codes.
 
-Exit codes: 0 done; 1 it failed (or, for `demo`, an answer differs); 2 the input or a flag is wrong; 128 + N ended by
-signal N: 129 hung up, 130 interrupted, 143 terminated.
+Exit codes: 0 success; 1 failure (for `demo` also differing outputs); 2 invalid input or flag; 128 + N terminated by
+signal N: 129 SIGHUP, 130 SIGINT, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -53,18 +53,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("demo", epilog=demo.EXAMPLES, short_help="Run over an emulated AWS here and compare.")(demo.demo)
-app.command("cost", epilog=cost.EXAMPLES, short_help="Say what a run costs on AWS.")(cost.cost)
-app.command("advise", epilog=advise.EXAMPLES, short_help="Say how a network should be run.")(advise.advise)
-app.command("study", epilog=study.EXAMPLES, short_help="Say what a day's queries cost.")(study.study)
-app.command("infer", epilog=infer.EXAMPLES, short_help="Push a batch through a network.")(infer.infer)
-app.command("report", epilog=report.EXAMPLES, short_help="Compare runs; write pages and plots of them.")(report.report)
-app.command("partition", epilog=partition.EXAMPLES, short_help="Cut a network for P workers.")(partition.partition)
-app.command("push", epilog=push.EXAMPLES, short_help="Upload a network to a stack.")(push.push)
-app.command("simulate", epilog=simulate.EXAMPLES, short_help="Say what a run would take and cost.")(simulate.simulate)
-app.command("calibrate", epilog=calibrate.EXAMPLES, short_help="Measure this machine, or fit services on runs.")(
-    calibrate.calibrate
+app.command(
+    "demo", epilog=demo.EXAMPLES, short_help="Run a network over an emulated AWS and compare with one process."
+)(demo.demo)
+app.command("cost", epilog=cost.EXAMPLES, short_help="Compute what a run costs on AWS.")(cost.cost)
+app.command("advise", epilog=advise.EXAMPLES, short_help="Recommend how to run a network.")(advise.advise)
+app.command("study", epilog=study.EXAMPLES, short_help="Compute what a day of queries costs.")(study.study)
+app.command("infer", epilog=infer.EXAMPLES, short_help="Run inference of a batch.")(infer.infer)
+app.command("report", epilog=report.EXAMPLES, short_help="Compare runs; write HTML pages and plots.")(report.report)
+app.command("partition", epilog=partition.EXAMPLES, short_help="Partition a network for P workers.")(
+    partition.partition
 )
+app.command("push", epilog=push.EXAMPLES, short_help="Upload a network to a stack.")(push.push)
+app.command("simulate", epilog=simulate.EXAMPLES, short_help="Simulate the time and cost of a run.")(simulate.simulate)
+app.command(
+    "calibrate", epilog=calibrate.EXAMPLES, short_help="Measure this machine, or fit service latencies to runs."
+)(calibrate.calibrate)
 app.add_typer(network.app)
 app.add_typer(dataset.app)
 app.add_typer(stack.app)
@@ -76,9 +80,11 @@ app.add_typer(package.app)
 @app.callback(invoke_without_command=True)
 def _fsd(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and the kernel path in use.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and the SIMD path of the kernels.")
+    ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Log on standard error, ranks too; FSD_LOG=debug logs more.")
+        bool, typer.Option("--verbose", help="Log to standard error, including ranks; set FSD_LOG=debug for more.")
     ] = False,
 ) -> None:
     if verbose:
@@ -105,7 +111,7 @@ def _version_text() -> str:
 
 @cache
 def _program() -> Callable[..., object]:
-    """Return the commands with their flags, which takes longer to put together than most of them run."""
+    """Return the command line parser; cached, since building it takes longer than most commands run."""
     return typer.main.get_command(app)
 
 
@@ -115,25 +121,25 @@ def run(arguments: Sequence[str]) -> int:
     Parameters
     ----------
     arguments : sequence of str
-        What follows the program's name.
+        Command line arguments without the program's name.
     """
     try:
         code = _program()(args=list(arguments), prog_name="fsd", standalone_mode=False)
     except EXPLAINED as error:
         failure = explain(error)
     else:
-        if code != INTERRUPTED.code:  # typer's answer to Ctrl-C
+        if code != INTERRUPTED.code:  # which typer returns on Ctrl-C
             return code if isinstance(code, int) else 0
         failure = INTERRUPTED
     print_error(failure.text)
     if "--json" in arguments:
-        with suppress(OSError):  # what failed may be stdout itself
+        with suppress(OSError):  # stdout itself may have failed
             print_json({"error": failure.record})
     return failure.code
 
 
 def main() -> NoReturn:
-    """Run the program; the entry point of `fsd`."""
+    """Run the program with the process's arguments: the entry point of `fsd`."""
     open_streams()
     undo_when_ended()
     sys.exit(run(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""`fsd network`: make, import and look at networks."""
+"""`fsd network`: generate, import and inspect networks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fsd_inference.units import bytes_text
 if TYPE_CHECKING:
     from fsd_inference.network import Layer, Network
 
-app = typer.Typer(name="network", help="Make, import and look at networks.")
+app = typer.Typer(name="network", help="Generate, import and inspect networks.")
 
 _GENERATE_EXAMPLES = examples(
     "fsd network generate radixnet --neurons 1024 --layers 120 -o net",
     "fsd network generate random --widths 784,500,300,10 --seed 1 -o net",
 )
 
-_CONNECTIONS = 32  # as the Graph Challenge's networks have
+_CONNECTIONS = 32  # of the Graph Challenge's networks
 
 Target = Annotated[Path, typer.Option("--output", "-o", help="Directory to write the network to.")]
 
@@ -34,25 +34,31 @@ Target = Annotated[Path, typer.Option("--output", "-o", help="Directory to write
 def generate(
     kind: Annotated[
         Literal["radixnet", "random"],
-        typer.Argument(help="radixnet: the exact Graph Challenge networks. random: activations stay alive."),
+        typer.Argument(
+            help="radixnet: the official Graph Challenge networks. random: networks whose activations do not die out."
+        ),
     ],
     output: Target,
     neurons: Annotated[
-        int | None, typer.Option("--neurons", min=1, help="Features, and neurons of each layer.")
+        int | None, typer.Option("--neurons", min=1, help="Number of features, and of neurons in each layer.")
     ] = None,
-    layers: Annotated[int | None, typer.Option("--layers", min=1, help="Layers.")] = None,
+    layers: Annotated[int | None, typer.Option("--layers", min=1, help="Number of layers.")] = None,
     connections: Annotated[
-        int | None, typer.Option("--connections", min=1, help=f"Connections a neuron. Default: {_CONNECTIONS}.")
+        int | None,
+        typer.Option("--connections", min=1, help=f"Number of inputs of each neuron. Default: {_CONNECTIONS}."),
     ] = None,
     widths: Annotated[
         str | None,
         typer.Option(
             "--widths",
-            help="random, instead of --neurons: features, then neurons of each layer, separated by commas; "
-            "begun again from the first where --layers asks for more.",
+            help="For random, instead of --neurons: number of features, then neurons of each layer, comma-separated; "
+            "repeated if --layers is larger.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="random: equal seeds, equal networks.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="For random: seed of the generator; equal seeds give equal networks."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Generate a network, layer by layer."""
@@ -63,7 +69,7 @@ def generate(
         if widths is not None or seed is not None or connections not in {None, _CONNECTIONS}:
             raise SettingError(
                 f"radixnet networks are fixed, with {_CONNECTIONS} connections a neuron: "
-                "leave out --connections, --widths and --seed, or generate a random one"
+                "omit --connections, --widths and --seed, or generate a random network"
             )
         if neurons is None or layers is None:
             raise SettingError("a radixnet network needs --neurons and --layers")
@@ -77,11 +83,14 @@ def generate(
 def import_(
     folder: Annotated[
         Path,
-        typer.Argument(help="A Graph Challenge folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.", metavar="FOLDER"),
+        typer.Argument(
+            help="Folder of Graph Challenge files: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.", metavar="FOLDER"
+        ),
     ],
     output: Target,
     bias: Annotated[
-        float | None, typer.Option("--bias", help="Of all neurons. Default: the Graph Challenge's, for official sizes.")
+        float | None,
+        typer.Option("--bias", help="Bias of all neurons. Default: that of the Graph Challenge, for official sizes."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -95,10 +104,10 @@ def import_(
 
 @app.command(epilog=examples("fsd network info net"))
 def info(
-    network: Annotated[Path, typer.Argument(help="A network that `fsd network` made.", metavar="NETWORK")],
+    network: Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")],
     as_json: Json = False,
 ) -> None:
-    """Say what a network is, having read all of it and compared it with its digests."""
+    """Show the properties of a network, after verifying the checksums of all its files."""
     from fsd_inference.network import Network  # noqa: PLC0415
 
     out = Output(as_json)
@@ -120,14 +129,14 @@ def info(
     rows = [
         *_rows(loaded, network),
         ("activations", ", ".join(f"{name} ({count} layers)" for name, count in activations.items())),
-        ("one value", f"{one_value} layers, whose weights are all the same"),
-        ("zero-preserving", f"{zero_preserving} layers, which keep an all-zero sample all-zero"),
+        ("one value", f"{one_value} layers whose weights are all equal"),
+        ("zero-preserving", f"{zero_preserving} layers that map an all-zero sample to zeros"),
     ]
     out.result(record, facts(rows))
 
 
 def _widths(neurons: int | None, layers: int | None, widths: str | None) -> list[int]:
-    """Return the features and the neurons of each layer that the flags ask for."""
+    """Return the number of features and the neurons of each layer, from the flags."""
     if widths is None:
         if neurons is None or layers is None:
             raise SettingError("a random network needs --neurons and --layers, or --widths")
@@ -137,12 +146,12 @@ def _widths(neurons: int | None, layers: int | None, widths: str | None) -> list
     except ValueError:
         raise SettingError(f"--widths must be whole numbers separated by commas, not {widths!r}") from None
     if neurons not in {None, given[0]}:
-        raise SettingError(f"--neurons {neurons} and --widths {widths} contradict each other; leave out --neurons")
+        raise SettingError(f"--neurons {neurons} and --widths {widths} contradict each other; omit --neurons")
     if layers is None:
         return given
     if len(given) > layers + 1:
         raise SettingError(
-            f"--widths {widths} are for {len(given) - 1} layers (the first is the features), not {layers}"
+            f"--widths {widths} describes {len(given) - 1} layers (the first width is the features), not {layers}"
         )
     return list(islice(cycle(given), layers + 1))
 

@@ -1,4 +1,4 @@
-"""Checks on what a command will write, made before anything long begins."""
+"""Checks of output paths, made before a command starts long work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fsd_inference.errors import SettingError
 
 
 def check_output(path: Path, *, directory: bool = False, filled: bool = False) -> None:
-    """Raise InputError unless an output can be written, or written again, at `path`; see `place_of`."""
+    """Raise InputError unless an output can be written to `path`, or replaced there; see `place_of`."""
     place_of(path, directory=directory, filled=filled)
 
 
 def check_distinct(**paths: Path | None) -> None:
-    """Raise SettingError if two of the named paths (those that are given) are one place, whatever they are called."""
+    """Raise SettingError if two of the named paths are the same file, even under different names; ignore None."""
     places: dict[object, tuple[str, Path]] = {}
     for name, path in paths.items():
         if path is None:
@@ -27,7 +27,7 @@ def check_distinct(**paths: Path | None) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int] | str:
-    """Return what is equal for all names of a file: links of both kinds, and detours."""
+    """Return a value that is equal for all paths of a file, including symbolic and hard links."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""`fsd package`: what the functions of a stack run, for those who deploy zips instead of images."""
+"""`fsd package`: build the zip package of a stack's functions, for deployments without a container image."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.units import bytes_text
 
-app = typer.Typer(name="package", help="What the functions of a stack run.")
+app = typer.Typer(name="package", help="Build the code package of a stack's functions.")
 
 _TASK = "downloading libraries"
 
 
 @app.callback()
 def _package() -> None:
-    """Keep `zip` a command of its own; typer would merge it into its group."""
+    """Force a command group: typer would merge a single command into its group."""
 
 
 @app.command(
@@ -32,14 +32,15 @@ def zip_command(
         Literal["x86_64", "arm64"], typer.Option("--arch", help="Architecture of the functions.")
     ] = "x86_64",
     python: Annotated[
-        str, typer.Option("--python", help="Version of Lambda's Python runtime; 3.12 is the oldest with glibc 2.34.")
+        str,
+        typer.Option("--python", help="Version of Lambda's Python runtime; at least 3.12, the oldest with glibc 2.34."),
     ] = "3.13",
     wheel: Annotated[
-        Path | None, typer.Option("--wheel", help="A wheel of this package to take. Default: the one that is running.")
+        Path | None, typer.Option("--wheel", help="Wheel of this package to include. Default: the installed package.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the zip of the functions: the same contents as the image, libraries at their locked versions."""
+    """Write the zip package of the functions: the contents of the image, with libraries at their locked versions."""
     from fsd_inference.aws.package import Target, build_zip  # noqa: PLC0415
 
     out = Output(as_json)

@@ -1,4 +1,4 @@
-"""`fsd partition`: cut a network for P workers and write their shards."""
+"""`fsd partition`: partition a network for P workers and write their shards."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 EXAMPLES = examples("fsd partition net --workers 8 --method hypergraph -o net-p8")
 
 _MOST_EXCHANGES = 8
-"""Exchanges that the table for people shows; --json has all."""
+"""Number of exchanges in the printed table; --json lists all."""
 
 
 def partition(
-    network: Annotated[Path, typer.Argument(help="A network that `fsd network` made.", metavar="NETWORK")],
+    network: Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write the shards to.")],
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Workers (P) to cut for.")],
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of workers (P).")],
     method: Annotated[
-        Method, typer.Option("--method", help="How neurons are dealt to workers; hypergraph exchanges the fewest rows.")
+        Method,
+        typer.Option("--method", help="Method that assigns neurons to workers; hypergraph exchanges the fewest rows."),
     ] = "hypergraph",
     as_json: Json = False,
 ) -> None:
-    """Cut a network's layers by neurons for P workers, and write each worker's shard."""
+    """Assign the neurons of each layer to P workers, and write a shard for each worker."""
     from fsd_inference import partitioning  # noqa: PLC0415
     from fsd_inference.network import Network  # noqa: PLC0415
 
@@ -69,7 +70,7 @@ def _tables(manifest: Manifest, output: Path) -> list[Any]:
             ("shards", f"{output} ({manifest.workers} of {bytes_text(min(sizes))} to {bytes_text(max(sizes))})"),
             ("method", f"{manifest.method}, {seconds_text(volumes.seconds)}"),
             ("row_sends", f"{volumes.row_sends:,} over {exchanges} exchanges"),
-            ("imbalance", f"{volumes.imbalance:.3f} x the even share, the worst layer"),
+            ("imbalance", f"{volumes.imbalance:.3f} x the mean load, in the worst layer"),
         ]
     )
     if not volumes.row_sends:

@@ -1,4 +1,4 @@
-"""`fsd prices`: what AWS charges, as the cost model takes it."""
+"""`fsd prices`: show and update the AWS prices that the cost model uses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fsd_inference.cli.console import Output, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.cli.outputs import check_output
 
-app = typer.Typer(name="prices", help="What AWS charges: show, update.")
+app = typer.Typer(name="prices", help="AWS prices of the cost model: show, update.")
 
 
 @app.command(epilog=examples("fsd prices show", "fsd prices show --prices eu-west-1.json"))
 def show(region: Region = "us-east-1", prices: PricesFile = None, as_json: Json = False) -> None:
-    """Print a region's prices, with their date and sources."""
+    """Show the prices of a region, with their date and sources."""
     from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
 
     found = load_prices(region, prices)
@@ -30,23 +30,23 @@ def show(region: Region = "us-east-1", prices: PricesFile = None, as_json: Json 
     ]
     notes = "\n".join(f"source {number}: {source}" for number, source in enumerate(sources, 1))
     Output(as_json).result(
-        found.to_json(), table(f"USD, {found}", ("price", "from, a month", "USD", "for a", "source"), rows), notes
+        found.to_json(), table(f"USD, {found}", ("price", "tier from (a month)", "USD", "per", "source"), rows), notes
     )
 
 
 @app.command(epilog=examples("fsd prices update --region eu-west-1 -o eu-west-1.json"))
 def update(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    region: Annotated[str, typer.Option("--region", help="AWS region whose prices to ask for.")],
+    region: Annotated[str, typer.Option("--region", help="AWS region whose prices to fetch.")],
     endpoint_url: Annotated[
-        str | None, typer.Option("--endpoint-url", help="Of another service than the AWS Price List API.")
+        str | None, typer.Option("--endpoint-url", help="Endpoint to use instead of the AWS Price List API.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the AWS Price List API for a region's prices (needs AWS credentials), and write a file for --prices.
+    """Fetch a region's prices from the AWS Price List API (needs AWS credentials), and write a file for --prices.
 
-    The file is read as any other afterwards. This command was tested on answers of the documented shape alone: it never
-    ran against AWS where it was written, so look at what it finds (fsd prices show --prices FILE).
+    This command was tested only with responses of the documented form, never against AWS itself, so check the result
+    with: fsd prices show --prices FILE.
     """
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.price_list import PRICE_LIST_REGION, fetch_prices  # noqa: PLC0415
@@ -60,6 +60,6 @@ def update(
     finally:
         clients.close()
     text = json.dumps(found.to_json(), indent=1) + "\n"
-    parse_prices(text, str(output))  # what cannot be read back is not written
+    parse_prices(text, str(output))  # raises before writing, if the file could not be read back
     write_text(output, text)
     out.result({"path": str(output), **found.to_json()}, f"{output}: {len(found.prices)} {found}")

@@ -1,4 +1,4 @@
-"""`fsd push`: upload a network to a stack, once."""
+"""`fsd push`: partition a network and upload its shards to a stack."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ EXAMPLES = examples(
 
 def push(
     network: Annotated[
-        Path, typer.Argument(help="A network, or a directory that `fsd partition` made of one.", metavar="NETWORK|DIR")
+        Path,
+        typer.Argument(help="Directory of a network, or of shards written by `fsd partition`.", metavar="NETWORK|DIR"),
     ],
     stack: Stack,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Workers (P). Default: 1, or what DIR was cut for.")
+        int | None,
+        typer.Option("--workers", min=1, help="Number of workers (P). Default: 1, or the number of shards in DIR."),
     ] = None,
     method: Annotated[
-        Method | None, typer.Option("--partition", help="How neurons are dealt to workers. Default: graph.")
+        Method | None, typer.Option("--partition", help="Method that assigns neurons to workers. Default: graph.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the partitioner.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the partitioner.")] = 0,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Cut a network for P workers and upload the shards; what is on the stack already is not sent again."""
+    """Partition a network for P workers and upload the shards, except those that are already on the stack."""
     from fsd_inference.session import push as push_network  # noqa: PLC0415
 
     out = Output(as_json)
@@ -44,7 +46,7 @@ def push(
         ("network", f"{manifest.network_digest.hex()} ({manifest.layers} layers)"),
         ("plan", f"{manifest.plan_digest.hex()} for {manifest.workers} workers"),
         ("method", f"{manifest.method}, seed {manifest.seed}, {seconds_text(manifest.volumes.seconds)}"),
-        ("sent", f"{bytes_text(done.sent_bytes)} ({bytes_text(done.found_bytes)} were there)"),
+        ("sent", f"{bytes_text(done.sent_bytes)} ({bytes_text(done.found_bytes)} were already on the stack)"),
     ]
     record = {
         "network": manifest.network_digest.hex(),

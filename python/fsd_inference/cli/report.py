@@ -1,4 +1,4 @@
-"""`fsd report`: tables and pages of runs, from their reports."""
+"""`fsd report`: tables, HTML pages and plots of runs, from their reports."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ EXAMPLES = examples(
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Directories that `fsd infer --report` wrote, or their report.json.", metavar="DIR..."),
+        typer.Argument(help="Directories written by `fsd infer --report`, or their report.json.", metavar="DIR..."),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="HTML file to write: a page of the run, or one that compares several."),
+        typer.Option("--output", "-o", help="HTML file to write: a page about the run, or a comparison of several."),
     ] = None,
     plots: Annotated[
         bool,
         typer.Option(
-            "--plots", help="Write timeline.png, layers.png and matrix.png beside each report (needs matplotlib)."
+            "--plots", help="Write timeline.png, layers.png and matrix.png next to each report (needs matplotlib)."
         ),
     ] = False,
     region: Region = "us-east-1",
@@ -51,12 +51,12 @@ def report(
             "--memory",
             min=128,
             max=LARGEST_FUNCTION_MB,
-            help="MB of a worker's function. Default: what the run had, or 1,769 (one processor).",
+            help="Memory of a worker function in MB. Default: that of the run, or 1,769 (one vCPU).",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: time, requests, bytes and cost, here or on Lambda."""
+    """Compare the time, requests, bytes and cost of runs, local or on Lambda."""
     from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
     from fsd_inference.report.plots import check_plots, save_plots  # noqa: PLC0415
     from fsd_inference.report.summary import COLUMNS, row, summary  # noqa: PLC0415
@@ -74,10 +74,10 @@ def report(
     if plots:
         for path, run in zip(runs, found, strict=True):
             save_plots(run.figures, path if path.is_dir() else path.parent)
-    title = "Runs: compute of the slowest rank, wait of the mean rank"
+    title = "Runs (compute: slowest rank; wait: mean of the ranks)"
     if len(found) == 1:
         shown: RenderableType = facts(summary(found[0].figures, found[0].priced))
-    else:  # a column a run: their names are short, and few are compared
+    else:  # one column for each run, since few runs with short names are compared
         names, *lines = zip(COLUMNS, *map(row, found), strict=True)
         shown = table(title, names, lines)
     Output(as_json).result({"runs": [run.record() for run in found]}, shown)
@@ -97,10 +97,10 @@ def _read(path: Path, name: str, prices: PriceTable, memory_mb: int | None) -> C
 
 
 def _names(runs: list[Path]) -> list[str]:
-    """Return what runs are called: their directories' names, or all of the paths where those are not enough."""
+    """Return names for runs: those of their directories, or the full paths if these names are not unique."""
     places = [(path.parent if path.name == REPORT_FILE else path).resolve() for path in runs]
     if len(set(places)) < len(places):
-        raise SettingError("a run is given twice; name each one once")
+        raise SettingError("a run is given twice; give each run once")
     short = [place.name for place in places]
     return short if len(set(short)) == len(short) else [str(path) for path in runs]
 

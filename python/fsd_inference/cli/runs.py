@@ -1,4 +1,4 @@
-"""`fsd runs`: what runs on a stack's functions left, and cleaning it up."""
+"""`fsd runs`: list, show and delete the records of runs on a stack's functions."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _ERROR_CHARACTERS = 60
 @app.command("list", epilog=examples("fsd runs list --stack stack.json"))
 def list_(
     stack: Stack,
-    last: Annotated[int, typer.Option("--last", min=1, help="How many, the newest.")] = 20,
+    last: Annotated[int, typer.Option("--last", min=1, help="Number of runs to list, the newest first.")] = 20,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """List the newest runs on a stack's functions, and who holds its lanes."""
+    """List the newest runs on a stack's functions, and which runs hold its lanes."""
     from fsd_inference.aws.runs import read_statuses  # noqa: PLC0415
 
     use_profile(profile)
     with _opened(stack) as (_, stores, table_of_lanes):
         statuses = read_statuses(stores[0], last)
         lanes = [] if table_of_lanes is None else table_of_lanes.look()
-    columns = ("run", "state", "channel", "P", "samples", "when (UTC)", "seconds", "error")
+    columns = ("run", "state", "channel", "P", "samples", "received (UTC)", "seconds", "error")
     rows = (
         (
             status.run[:12],
@@ -63,12 +63,12 @@ def list_(
 
 @app.command(epilog=examples("fsd runs show 3f2a91 --stack stack.json"))
 def show(
-    run: Annotated[str, typer.Argument(help="The run, or the first digits of it.", metavar="RUN")],
+    run: Annotated[str, typer.Argument(help="Id of the run, or its first digits.", metavar="RUN")],
     stack: Stack,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Say how a run ended, and what each of its ranks did."""
+    """Show how a run ended, and what each of its ranks did."""
     from fsd_inference.aws.runs import read_run  # noqa: PLC0415
 
     use_profile(profile)
@@ -89,25 +89,27 @@ def show(
 def clean(
     stack: Stack,
     runs: Annotated[
-        list[str] | None, typer.Argument(help="Runs to remove, also those that may be going on.", metavar="[RUN]...")
+        list[str] | None,
+        typer.Argument(help="Ids of runs to delete, even if they may still be running.", metavar="[RUN]..."),
     ] = None,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", help="Runs that ended so long ago, such as 90s, 30m, 1h or 2d.")
+        str | None,
+        typer.Option("--older-than", help="Delete runs that ended longer ago than this, such as 90s, 30m, 1h or 2d."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All runs that have ended.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Delete all runs that have ended.")] = False,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Delete what runs that have ended left on a stack, and free their lanes; what is not deleted expires.
+    """Delete the objects of ended runs from a stack, and release their lanes; other objects expire by themselves.
 
-    A run whose client was killed goes on holding its lane until its time is over: name the run to free it at once.
+    A run whose client was killed holds its lane until its lease expires: give the id of the run to release it at once.
     """
     from fsd_inference.aws.runs import clean as clean_runs  # noqa: PLC0415
     from fsd_inference.limits import LONGEST_POLL_S  # noqa: PLC0415
 
     use_profile(profile)
     if not (runs or older_than or every):
-        raise SettingError("say what to delete: runs by their ids, --older-than, or --all")
+        raise SettingError("say what to delete: ids of runs, --older-than, or --all")
     age_s = _seconds(older_than) if older_than else 0.0 if every else None
     named = runs or []
     with _opened(stack) as (spec, stores, table_of_lanes):
@@ -134,7 +136,7 @@ def clean(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[StackSpec, list[Store], LaneTable | None]]:
-    """Give a stack, its buckets of runs, and the leases of its lanes, if it has any."""
+    """Yield a stack's description, its run buckets, and the table of its lanes' leases if it has lanes."""
     from fsd_inference.aws.backends import open_buckets  # noqa: PLC0415
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.lanes import open_lanes  # noqa: PLC0415
@@ -179,14 +181,14 @@ def _lane_table(lanes: list[LaneState]) -> list[Any]:
         )
         for lane in lanes
     )
-    return [table("Lanes that were held", ("lane", "state", "last run", "until (UTC)"), rows)]
+    return [table("Lanes that have been held", ("lane", "state", "last run", "until (UTC)"), rows)]
 
 
 def _facts(status: RunStatus, metrics: RunMetrics | None) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("run", f"{status.run}, attempt {status.attempt}"),
         ("state", status.state),
-        ("what", f"{status.channel}, {status.workers} workers, {status.samples:,} samples, {status.layers} layers"),
+        ("settings", f"{status.channel}, {status.workers} workers, {status.samples:,} samples, {status.layers} layers"),
         ("plan", status.plan),
         ("began", f"{datetime.fromtimestamp(status.received, UTC):%Y-%m-%d %H:%M:%S} UTC"),
     ]
@@ -217,7 +219,11 @@ def _rank_table(metrics: RunMetrics) -> Any:
         )
         for rank in metrics.ranks
     )
-    return table(f"{len(metrics.ranks)} ranks reported: who started them, seconds, peak memory", columns, rows)
+    return table(
+        f"{len(metrics.ranks)} ranks reported (by: rank that started it; s: lifetime in seconds; MB: peak memory)",
+        columns,
+        rows,
+    )
 
 
 def _short(text: str) -> str:
@@ -227,5 +233,5 @@ def _short(text: str) -> str:
 def _seconds(age: str) -> float:
     match = re.fullmatch(r"(\d+)([smhd])", age)
     if match is None:
-        raise SettingError(f"--older-than must be a number and s, m, h or d, such as 90s or 1h, not {age!r}")
+        raise SettingError(f"--older-than must be a number with a unit of s, m, h or d, such as 90s or 1h, not {age!r}")
     return float(match[1]) * _UNITS[match[2]]

@@ -1,4 +1,4 @@
-"""`fsd simulate`: what a run would take and cost, before anything is started; and how long launches take."""
+"""`fsd simulate`: simulate the time and cost of a run on AWS, or the time to launch its workers."""
 
 from __future__ import annotations
 
@@ -30,56 +30,83 @@ _BRANCHINGS = (2, 4, 8, 16)
 def simulate(
     network: Annotated[
         Path | None,
-        typer.Argument(help="A network, or a directory that `fsd partition` made of one.", metavar="[NETWORK|DIR]"),
+        typer.Argument(
+            help="Directory of a network, or of shards written by `fsd partition`.", metavar="[NETWORK|DIR]"
+        ),
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Argument(help="Samples like those of the run, to foresee what is exchanged.", metavar="[INPUT]"),
+        typer.Argument(help="File of typical inputs, to predict the data that workers exchange.", metavar="[INPUT]"),
     ] = None,
     channel: Annotated[
         Literal["queue", "object", "mpi"],
-        typer.Option("--channel", help="queue: SNS and SQS. object: S3. mpi: servers with a network of their own."),
+        typer.Option(
+            "--channel", help="queue: SNS and SQS. object: S3. mpi: a cluster of servers with its own network."
+        ),
     ] = "queue",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, max=1000, help="Workers (P). Default: 1, or what DIR was cut for.")
+        int | None,
+        typer.Option(
+            "--workers", min=1, max=1000, help="Number of workers (P). Default: 1, or the number of shards in DIR."
+        ),
     ] = None,
-    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Of the run. Default: as INPUT has.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Number of samples in the run. Default: those of INPUT.")
+    ] = None,
     method: Annotated[
-        Method | None, typer.Option("--partition", help="How neurons are dealt to workers. Default: graph.")
+        Method | None, typer.Option("--partition", help="Method that assigns neurons to workers. Default: graph.")
     ] = None,
     memory: Annotated[
         int,
         typer.Option(
-            "--memory", min=128, max=LARGEST_FUNCTION_MB, help="MB of a worker's function; 1,769 are one processor."
+            "--memory",
+            min=128,
+            max=LARGEST_FUNCTION_MB,
+            help="Memory of a worker function in MB; 1,769 MB have one vCPU.",
         ),
     ] = MB_PER_VCPU,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Kernel threads of each worker.")] = 1,
-    branching: Annotated[int, typer.Option("--branching", min=1, help="Workers that each worker starts.")] = 4,
-    micro_batches: Annotated[int, typer.Option("--micro-batches", min=1, help="Parts of the batch.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Number of compute threads of each worker.")] = 1,
+    branching: Annotated[
+        int, typer.Option("--branching", min=1, help="Number of workers that each worker starts.")
+    ] = 4,
+    micro_batches: Annotated[
+        int, typer.Option("--micro-batches", min=1, help="Number of parts that the batch is split into.")
+    ] = 1,
     live: Annotated[
-        float, typer.Option("--live", min=0, max=1, help="Without INPUT: share of samples that stay alive.")
+        float,
+        typer.Option("--live", min=0, max=1, help="Without INPUT: fraction of samples that keep non-zero activations."),
     ] = 1.0,
     timing: TimingFiles = None,
-    warm: Annotated[int, typer.Option("--warm", min=0, help="Function environments that are there already.")] = 0,
+    warm: Annotated[
+        int,
+        typer.Option("--warm", min=0, help="Number of warm function environments, which start without a cold start."),
+    ] = 0,
     stragglers: Annotated[
-        float, typer.Option("--stragglers", min=0, max=1, help="Share of workers whose processors are slow.")
+        float, typer.Option("--stragglers", min=0, max=1, help="Fraction of workers with slow processors.")
     ] = 0.0,
-    slowdown: Annotated[float, typer.Option("--slowdown", min=1, help="How many times slower those are.")] = 3.0,
-    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Runs to simulate, each with other draws.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws: equal seeds give equal runs.")] = 0,
+    slowdown: Annotated[float, typer.Option("--slowdown", min=1, help="Factor by which stragglers are slower.")] = 3.0,
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, max=1000, help="Number of runs to simulate, each with its own random draws.")
+    ] = 1,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of the random draws; equal seeds give equal runs.")
+    ] = 0,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Directory to write the first run's report.json to.")
+        Path | None, typer.Option("--report", help="Directory for the report.json of the first run.")
     ] = None,
     region: Region = "us-east-1",
     prices: PricesFile = None,
     launch: Annotated[
-        bool, typer.Option("--launch", help="Instead: time to start 8 to 1,000 workers, by trees and by one launcher.")
+        bool,
+        typer.Option(
+            "--launch", help="Simulate only the launch of 8 to 1,000 workers, by launch trees and by a single launcher."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Simulate runs on AWS: the engine's own workers under virtual time, with latencies and limits from a file.
+    """Simulate runs on AWS: the engine's state machines under virtual time, with latencies and limits from a file.
 
-    Nothing is started or asked for, and prices and latencies are those of the tables. docs/simulation.md has the model.
+    No AWS service is used; prices and latencies come from tables. docs/simulation.md describes the model.
     """
     from fsd_inference.forecast.timing import load_timing  # noqa: PLC0415
 
@@ -87,12 +114,12 @@ def simulate(
     times = load_timing("aws", *(timing or ()))
     if launch:
         if network is not None or report is not None:
-            raise SettingError("--launch takes no network and writes no report: it starts workers, and nothing more")
+            raise SettingError("--launch takes no network and writes no report: it only simulates the start of workers")
         record, shown = _launches(times, runs if runs > 1 else 11, warm, seed)
         out.result(record, *shown)
         return
     if network is None:
-        raise SettingError("give a network, or --launch")
+        raise SettingError("give either a network or --launch")
     check_distinct(NETWORK=network, INPUT=batch, report=report)
     if report is not None:
         check_output(report, directory=True, filled=True)
@@ -109,9 +136,11 @@ def simulate(
         planned = Partitioned.load(network, workers, method)
         x = None if batch is None else load_inputs(batch, planned.features)
         if x is not None and planned.network is None:
-            raise SettingError(f"{network} holds shards: to foresee what INPUT makes of it takes the network itself")
+            raise SettingError(
+                f"{network} holds shards, but predicting the exchange from INPUT needs the network itself"
+            )
         if x is None and samples is None:
-            raise SettingError("say how many --samples the run has, or give an INPUT")
+            raise SettingError("give the number of --samples of the run, or an INPUT")
         count = samples or (x.shape[0] if x is not None else 1)
         payloads = planned.payloads(x, count, micro_batches, live)
         settings = RunSettings(
@@ -128,13 +157,13 @@ def simulate(
             tasks.advance("simulate", number + 1)
     if found[0].error is not None:
         raise found[0].error
-    record, text = _told(found, table_of_prices)
+    record, text = _result(found, table_of_prices)
     if report is not None:
         found[0].report().save(report)
     out.result(record, text)
 
 
-def _told(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, Any], str]:
+def _result(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, Any], str]:
     from fsd_inference.cost.model import run_cost  # noqa: PLC0415
 
     first = found[0]
@@ -172,7 +201,7 @@ def _told(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, Any]
         ("requests", requests_text(first.usage)),
     ]
     if first.usage.retries:
-        rows.append(("throttled", f"{first.usage.retries:,} requests were repeated"))
+        rows.append(("throttled", f"{first.usage.retries:,} requests were retried"))
     if cost is not None:
         services = ", ".join(f"{name} {usd_text(usd)}" for name, usd in cost.by_service().items() if usd)
         rows += [("cost", f"USD {usd_text(cost.usd)} (prices of {cost.region}, {cost.date})"), ("services", services)]
@@ -201,12 +230,12 @@ def _launches(times: Any, runs: int, warm: int, seed: int) -> tuple[dict[str, An
             + ["-" if tree is None else f"{tree.median_s:.2f}" for tree in trees]
             + [f"{alone.median_s:.2f}", f"{alone.median_s / best:.1f} x"]
         )
-    columns = ("P", *(f"tree, b={b}" for b in _BRANCHINGS), "one starts all", "one / best tree")
-    title = f"Seconds from the start of rank 0 to that of the last rank, median of {runs}; {times}"
+    columns = ("P", *(f"tree, b={b}" for b in _BRANCHINGS), "single launcher", "single / best tree")
+    title = f"Seconds from the start of rank 0 to the start of the last rank, median of {runs} runs; {times}"
     note = (
-        f"{warm:,} environments are warm. Trees may be {DEEPEST_TREE} deep on AWS; all of these are allowed."
+        f"{warm:,} environments are warm. No tree exceeds the maximum depth on AWS, {DEEPEST_TREE}."
         if all(one.is_allowed for one in found)
-        else f"{warm:,} environments are warm. AWS stops chains deeper than {DEEPEST_TREE}."
+        else f"{warm:,} environments are warm. Some trees exceed the maximum depth on AWS, {DEEPEST_TREE}."
     )
     record = {
         "timing": str(times),

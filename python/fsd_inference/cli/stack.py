@@ -1,4 +1,4 @@
-"""`fsd stack`: the topics, queues and buckets that workers exchange activations through."""
+"""`fsd stack`: create, inspect, check and delete the AWS resources that runs use."""
 
 from __future__ import annotations
 
@@ -17,51 +17,55 @@ from fsd_inference.errors import InputError, SettingError, StackError
 if TYPE_CHECKING:
     from fsd_inference.stack_description import StackSpec
 
-app = typer.Typer(name="stack", help="Topics, queues, buckets and functions: up, down, show, check.")
+app = typer.Typer(name="stack", help="Manage the AWS resources of runs: up, down, show, check.")
 
 _DEFAULT = Path("stack.json")
 
-StackFile = Annotated[Path, typer.Argument(help="The file that `fsd stack up` wrote.", metavar="[STACK]")]
+StackFile = Annotated[
+    Path, typer.Argument(help="The stack.json of the stack, as written by `fsd stack up`.", metavar="[STACK]")
+]
 
 
 @app.command(epilog=examples("fsd stack up --lanes 2 --ranks 8 -o stack.json"))
 def up(
-    lanes: Annotated[int, typer.Option("--lanes", min=1, help="Runs over queues that can go on at once.")] = 1,
-    ranks: Annotated[int, typer.Option("--ranks", min=1, help="The most workers of a run over queues.")] = 8,
+    lanes: Annotated[int, typer.Option("--lanes", min=1, help="Maximum number of concurrent runs over queues.")] = 1,
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Maximum number of workers of a run over queues.")] = 8,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = _DEFAULT,
     endpoint_url: Annotated[
         str | None,
         typer.Option(
-            "--endpoint-url", help="Of a running emulator. Default: one is started, and runs on until `down`."
+            "--endpoint-url", help="Endpoint of a running emulator. Default: start one, which runs until `down`."
         ),
     ] = None,
     region: Annotated[
         str | None,
-        typer.Option("--region", help="AWS region, for --endpoint-url. Default: that of your configuration."),
+        typer.Option("--region", help="AWS region, for --endpoint-url. Default: that of the AWS configuration."),
     ] = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Start an emulated AWS on this machine, make a stack's resources there, and write stack.json."""
+    """Create a stack in an emulated AWS on this machine, and write stack.json."""
     out = Output(as_json)
     use_profile(profile)
     check_output(output)
     if output.exists():
-        raise InputError(f"{output} is there already; take that stack down first: fsd stack down {output}")
+        raise InputError(f"{output} already exists; take that stack down first: fsd stack down {output}")
     if endpoint_url is not None:
         try:
             check_endpoint(endpoint_url)
         except SettingError as error:
             raise SettingError(f"--endpoint-url must be an http(s) URL: {error}") from error
         if is_plain(endpoint_url) and not is_loopback(endpoint_url):
-            out.note(f"what is sent to {endpoint_url}, keys apart, is not encrypted: use https where others listen")
+            out.note(
+                f"requests to {endpoint_url} are not encrypted (no secret keys are sent): use https on a shared network"
+            )
     from fsd_inference.aws.local import bring_up, take_down  # noqa: PLC0415
     from fsd_inference.aws.provision import StackSettings  # noqa: PLC0415
     from fsd_inference.aws.stack import save_stack  # noqa: PLC0415
 
     with out.progress() as tasks:
-        tasks.begin("making topics, queues and buckets", None)
-        # Our own emulator purges at once; what else answers at an URL may take as long as AWS.
+        tasks.begin("creating topics, queues and buckets", None)
+        # The emulator that we start purges at once; another service at a URL may take as long as AWS.
         settle_s = 0.0 if endpoint_url is None else 60.0
         settings = StackSettings("fsd", lanes=lanes, ranks=ranks, purge_settle_s=settle_s)
         stack = bring_up(settings, endpoint_url=endpoint_url, region=region)
@@ -83,13 +87,13 @@ def down(path: StackFile = _DEFAULT, profile: Profile = None, as_json: Json = Fa
     out = Output(as_json)
     stack = load_stack(path)
     take_down(stack)
-    path.resolve().unlink()  # not a link to it, which `up` would write through again
-    out.result({"path": str(path), "name": stack.name, "deleted": True}, f"{stack.name} is taken down")
+    path.resolve().unlink()  # the file itself, not a link to it: `up` would write through the link
+    out.result({"path": str(path), "name": stack.name, "deleted": True}, f"{stack.name} was taken down")
 
 
 @app.command(epilog=examples("fsd stack show stack.json"))
 def show(path: StackFile = _DEFAULT, profile: Profile = None, as_json: Json = False) -> None:
-    """Say what a stack consists of, and whether it is all there."""
+    """Show the resources of a stack, and whether all of them exist."""
     from fsd_inference.aws.check import check_stack  # noqa: PLC0415
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
@@ -104,7 +108,7 @@ def show(path: StackFile = _DEFAULT, profile: Profile = None, as_json: Json = Fa
         problem = str(error)
     finally:
         clients.close()
-    rows = [*_rows(stack, path), ("state", problem or "all there")]
+    rows = [*_rows(stack, path), ("state", problem or "all resources exist")]
     Output(as_json).result({**_record(stack, path), "problem": problem}, facts(rows))
 
 
@@ -112,12 +116,15 @@ def show(path: StackFile = _DEFAULT, profile: Profile = None, as_json: Json = Fa
 def check(
     path: StackFile = _DEFAULT,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Until messages reach the right queues alone: up to 15 minutes on AWS.")
+        bool,
+        typer.Option(
+            "--wait", help="Wait until messages reach only the right queues, which takes up to 15 minutes on AWS."
+        ),
     ] = False,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether runs can work: resources, functions, permissions, concurrency, and where messages arrive."""
+    """Check whether a stack is ready for runs: resources, functions, permissions, concurrency, message delivery."""
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.preflight import preflight  # noqa: PLC0415
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
@@ -134,13 +141,13 @@ def check(
         clients.close()
     bad = [finding for finding in findings if finding.state != "ok"]
     record = {"path": str(path), "ready": not bad, "findings": [asdict(finding) for finding in findings]}
-    out.result(record, f"{stack.name} is ready" if not bad else f"{stack.name}: {len(bad)} things to mend, see above")
+    out.result(record, f"{stack.name} is ready" if not bad else f"{stack.name}: {len(bad)} problems, listed above")
     if bad:
         raise typer.Exit(1)
 
 
 def _record(stack: StackSpec, path: Path) -> dict[str, Any]:
-    # The token by which the emulator's process is known again is for the file alone.
+    # The token that identifies the emulator's process stays in the file.
     emulator = stack.emulator and {"endpoint_url": stack.emulator.endpoint_url, "pid": stack.emulator.pid}
     return {"path": str(path), **asdict(stack), "ranks": stack.ranks, "emulator": emulator}
 

@@ -1,4 +1,4 @@
-"""`fsd study`: what a day's queries cost, and how long they take, with functions and with servers."""
+"""`fsd study`: compute the cost and the latency of a day of queries, with functions and with servers."""
 
 from __future__ import annotations
 
@@ -41,24 +41,32 @@ def study(
     network: Network,
     trace: Annotated[
         Path | None,
-        typer.Option("--trace", help="A day's queries: CSV with the columns seconds (since midnight) and samples."),
+        typer.Option(
+            "--trace", help="CSV file of a day's queries, with the columns seconds (since midnight) and samples."
+        ),
     ] = None,
     pattern: Annotated[
-        Literal["sporadic", "diurnal", "bursty"] | None, typer.Option("--pattern", help="Draw the queries instead.")
+        Literal["sporadic", "diurnal", "bursty"] | None,
+        typer.Option("--pattern", help="Generate random queries instead."),
     ] = None,
-    queries_per_day: Annotated[float, typer.Option("--queries-per-day", help="Of drawn queries, on average.")] = 100,
-    batch: Annotated[int, typer.Option("--batch", help="Samples of drawn queries, the median.")] = 10_000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws.")] = 0,
+    queries_per_day: Annotated[
+        float, typer.Option("--queries-per-day", help="Mean number of generated queries a day.")
+    ] = 100,
+    batch: Annotated[int, typer.Option("--batch", help="Median number of samples in a generated query.")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the generated queries.")] = 0,
     write_trace: Annotated[Path | None, typer.Option("--write-trace", help="File to write the queries to.")] = None,
     inputs: Input = None,
-    deadline: Annotated[
-        str | None, typer.Option("--deadline", help="A query is answered by then, such as 30s.")
-    ] = None,
-    budget: Annotated[float | None, typer.Option("--budget", help="A query costs no more, in USD.")] = None,
+    deadline: Annotated[str | None, typer.Option("--deadline", help="Maximum time of a query, such as 30s.")] = None,
+    budget: Annotated[float | None, typer.Option("--budget", help="Maximum cost of a query in USD.")] = None,
     largest: LargestFunction = LARGEST_FUNCTION_MB,
     most_workers: MostWorkers = 16,
     concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, help="Functions that the account may run at once: others wait.")
+        int,
+        typer.Option(
+            "--concurrency",
+            min=1,
+            help="Concurrency quota of the account: functions that run at the same time; others wait.",
+        ),
     ] = ACCOUNT_CONCURRENCY,
     architecture: Architecture = "x86_64",
     region: Region = "us-east-1",
@@ -67,9 +75,9 @@ def study(
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a day costs and how long queries take with each variant and with servers.
+    """Compute the cost of a day and the latency of its queries, for each variant and for servers.
 
-    Queries come from a file, or are drawn: sporadic (at any time), diurnal (most at noon) or bursty (many within
+    Queries come from a file or are generated: sporadic (at any time), diurnal (most at noon) or bursty (many within
     minutes, none for hours).
     """
     from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
@@ -123,9 +131,13 @@ def study(
     drawn = table(title, heads, (_row(day, waited) for day in days))
     said = [("cheapest", days[0].name)]
     if waited:
-        said.append(("waited", f"queries that waited for functions: the account runs {concurrency:,} at once"))
+        said.append(
+            ("waited", f"queries that waited for functions: the account runs at most {concurrency:,} at a time")
+        )
     if inputs is None:
-        said.append(("inputs", "random, as none were given: real ones may leave more or less to compute and to send"))
+        said.append(
+            ("inputs", "random, as none were given: real inputs may need more or less computation and communication")
+        )
     out.result(record, drawn, facts(said))
 
 
@@ -135,7 +147,7 @@ def _queries(
     from fsd_inference.forecast.workload import drawn_trace, parse_trace  # noqa: PLC0415
 
     if (trace is None) == (pattern is None):
-        raise SettingError("give the queries: a file with --trace, or how to draw them with --pattern")
+        raise SettingError("give the queries: either a file with --trace, or a pattern to generate them with --pattern")
     if pattern is not None:
         return drawn_trace(pattern, queries_per_day, batch, seed)
     assert trace is not None  # noqa: S101 - checked above
@@ -148,11 +160,11 @@ def _queries(
 
 
 def _no_day(days: Sequence[Day]) -> str:
-    """Return how far the closest alternatives are from the limits."""
+    """Return the message for limits that no alternative meets, with the fastest and the cheapest one."""
     fastest = min(days, key=lambda day: day.latency_s["max"])
     cheapest = min(days, key=lambda day: day.usd)
     return (
-        f"nothing answers all queries within these limits: the fastest is {fastest.name} (at most "
+        f"no alternative answers all queries within these limits: the fastest is {fastest.name} (at most "
         f"{seconds_text(fastest.latency_s['max'])}, {fastest.problem}), the cheapest {cheapest.name} "
         f"(USD {usd_text(cheapest.usd)} a day, {cheapest.problem})"
     )

@@ -1,1 +1,1 @@
-"""What a run costs: dated prices, the cost model, the paper's figures, and counts before the run."""
+"""The cost of a run: dated AWS price tables, the cost model, and its comparison with the paper's figures."""

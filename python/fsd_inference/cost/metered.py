@@ -1,4 +1,4 @@
-"""What a run's report says of the time of its functions, as if each of its ranks had been a Lambda function."""
+"""The billed Lambda time of a run, computed from its report as if each rank had been a Lambda function."""
 
 from __future__ import annotations
 
@@ -18,34 +18,39 @@ def function_times(
     architecture: str = "x86_64",
     coordinator_mb: int = COORDINATOR_MB,
 ) -> tuple[FunctionTime, ...]:
-    """Return the time of a run's workers, from start to end, and of the coordinators that wait for them.
+    """Return the billed time of a run's workers, from start to end, and of the coordinators that wait for them.
 
     Parameters
     ----------
     report : RunReport
-        Seconds are those of the machine where it ran.
+        Its times are those measured on the machine where the run took place.
     memory_mb : int, optional
-        Of each worker's function; what the report says, or `MB_PER_VCPU`, if not given.
+        Memory in MB of each worker's function; default: the report's value, or else `MB_PER_VCPU`.
     architecture : {"x86_64", "arm64"}
     coordinator_mb : int, optional
-        Of the function that carries out the run.
+        Memory in MB of the coordinator's function.
+
+    Returns
+    -------
+    tuple of FunctionTime
+        Workers, then coordinators.
 
     Raises
     ------
     FileFormatError
-        A rank's part of the report does not say when it started and ended.
+        A rank in the report has no start or end time.
     """
-    # Without ranks it was a serial run: one worker does it all.
-    spans = [_lived_s(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
+    # A report without ranks is that of a serial run, where one worker does all the work.
+    spans = [_lifetime_s(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
     memory_mb = memory_mb or report.memory_mb or MB_PER_VCPU
     workers = FunctionTime(memory_mb, architecture, sum(map(_billed, spans)), len(spans))
-    # Where no function carried the run out, one (each replica's) would have lived as long as the run took.
+    # Where no function carried out the run, assume a coordinator a replica that would have lasted the whole run.
     coordinated = report.coordinators or [(0.0, report.wall_s)] * report.replicas
     seconds = sum(_billed(max(0.0, ended - began)) for began, ended in coordinated)
     return workers, FunctionTime(coordinator_mb, architecture, seconds, len(coordinated))
 
 
-def _lived_s(rank: RankReport) -> float:
+def _lifetime_s(rank: RankReport) -> float:
     seconds = rank.lived_s
     if seconds is None or seconds < 0:
         raise FileFormatError("a rank of the report does not say when it started and ended")

@@ -1,7 +1,7 @@
-"""From what a run counted, or what a plan predicts, to dollars. docs/cost-model.md states the formulas.
+"""The cost model: converts the counted or predicted usage of a run to US dollars. Formulas: docs/cost-model.md.
 
-A run's cost is the sum of what each service bills: `lambda_lines`, `sns_lines`, `sqs_lines` and `s3_lines`. Over
-`queue` all four count; over `object` and `serial` there is no SNS and no SQS to bill.
+A run's cost is the sum of what each service bills: `lambda_lines`, `sns_lines`, `sqs_lines` and `s3_lines`. All four
+apply to the `queue` channel; `object` and `serial` use neither SNS nor SQS.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from fsd_inference.prediction import FunctionTime
 from fsd_inference.usage import EACH_MESSAGE, Usage
 
 GB = 1e9
-"""Bytes of a GB of transfer. AWS also counts 2**30, which is cheaper."""
+"""Bytes in a GB of transfer. AWS also uses 2**30, which is cheaper."""
 _LAMBDA_GB = 1024
-"""MB of a GB of Lambda's memory (AWS Lambda pricing)."""
+"""MB in a GB of Lambda memory (AWS Lambda pricing)."""
 SERVICES = ("Lambda", "SNS", "SQS", "S3")
 
 _PUT_KINDS = ("s3.put", "s3.list", "s3.manage")
-_GET_KINDS = ("s3.get", "s3.head")  # found or not
-_SQS_KINDS = ("sqs.receive", "sqs.delete", "sqs.purge", "sqs.manage")  # empty polls are among the receives
-# AWS bills no DELETE and no look at Lambda's settings; invocations are counted with the functions' time.
+_GET_KINDS = ("s3.get", "s3.head")  # whether or not the object exists
+_SQS_KINDS = ("sqs.receive", "sqs.delete", "sqs.purge", "sqs.manage")  # receives include empty polls
+# DELETE and reading Lambda's settings are free; invocations are billed from the functions' time (`FunctionTime`).
 _FREE_KINDS = ("s3.delete", "lambda.invoke", "lambda.settings")
 _KNOWN = {*_PUT_KINDS, *_GET_KINDS, *_SQS_KINDS, *_FREE_KINDS, "sns.publish", "sns.manage"}
 
 
 @dataclass(frozen=True, slots=True)
 class Billing:
-    """How what AWS does not say is billed; the defaults are the dearer readings.
+    """Assumptions about billing rules that AWS does not document; the defaults give the higher cost.
 
     Attributes
     ----------
     publish_units : {"message", "batch"}
-        Whether SNS rounds each message of a PublishBatch to 64 KiB units, or their sum (as the paper does).
+        Whether SNS rounds each message of a PublishBatch up to 64 KiB units, or the batch's total (as the paper does).
     delivery : {"paid", "free"}
-        Whether bytes from SNS to SQS cost ``sns.delivery`` a GB (as in the paper), or nothing.
+        Whether bytes delivered from SNS to SQS cost ``sns.delivery`` per GB (as in the paper), or nothing.
     storage : {"standard", "express"}
-        The class of the buckets that runs use.
+        S3 storage class of the buckets that runs use.
     """
 
     publish_units: str = "message"
@@ -59,12 +59,12 @@ class Billing:
 
 
 PAPER_BILLING = Billing(publish_units="batch", delivery="paid")
-"""The paper's reading, for comparisons."""
+"""The paper's billing assumptions, for comparisons."""
 
 
 @dataclass(frozen=True, slots=True)
 class CostLine:
-    """One item of a bill: so many units of something, and what they cost."""
+    """One line of a bill: the quantity of a billed item, its unit and its price in dollars."""
 
     service: str
     item: str
@@ -75,16 +75,16 @@ class CostLine:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one inference request costs.
+    """The cost of one inference request.
 
     Attributes
     ----------
     lines : tuple of CostLine
-        Everything that is billed.
+        All billed items.
     samples : int
-        Samples of the batch.
+        Number of samples in the batch.
     region, date : str
-        Of the prices.
+        AWS region and date of the prices.
     """
 
     lines: tuple[CostLine, ...]
@@ -94,16 +94,16 @@ class Cost:
 
     @property
     def usd(self) -> float:
-        """Dollars of the request."""
+        """Total cost of the request in dollars."""
         return sum(line.usd for line in self.lines)
 
     @property
     def usd_per_sample(self) -> float:
-        """Dollars of a sample."""
+        """Cost per sample in dollars."""
         return self.usd / self.samples
 
     def by_service(self) -> dict[str, float]:
-        """Return the dollars of each service, all of them named."""
+        """Return the cost in dollars by service; services that were not used cost 0."""
         return {name: sum(line.usd for line in self.lines if line.service == name) for name in SERVICES}
 
     def to_json(self) -> dict[str, Any]:
@@ -130,13 +130,13 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Puts quantities and prices together; `month` are the units used before in the month, by price."""
+    """A bill that prices quantities and tracks the units used so far in the `month`, by price name, for the tiers."""
 
     prices: PriceTable
     month: dict[str, float] = field(default_factory=dict)
 
     def line(self, service: str, item: str, price: str, quantity: float) -> Iterator[CostLine]:
-        """Yield the line, unless there is nothing to bill."""
+        """Yield the bill's line for a quantity, or nothing if the quantity is 0."""
         if quantity:
             found = self.prices[price]
             already = self.month.get(price, 0.0)
@@ -153,29 +153,30 @@ def run_cost(
     billing: Billing | None = None,
     month: Mapping[str, float] | None = None,
 ) -> Cost:
-    """Return what one inference request costs.
+    """Return the cost of one inference request.
 
     Parameters
     ----------
     usage : Usage
-        Requests, units and bytes, counted or predicted.
+        Requests, billing units and bytes, counted or predicted.
     functions : iterable of FunctionTime
-        The time of all functions: from their start to their end, so launch, loading and waiting are in it.
+        The time of all functions from start to end, which includes launch, loading and waiting.
     prices : PriceTable
     samples : int
-        Samples of the batch.
+        Number of samples in the batch.
     billing : Billing, optional
-        How what AWS does not say is read; the dearer way if not given.
+        Billing rules where AWS documents none; default: those with the higher cost.
     month : mapping of str to float, optional
-        Units used before in the same month, by price: they count for the tiers. None if not given.
+        Units already used in the same month, by price name, which decide the price tiers; default: none.
 
     Raises
     ------
     SettingError
-        There is no price for something that was counted, or no sample.
+        The price table lacks a price that is needed, the billed units do not match the requests, or `samples` is
+        below 1.
     """
     if samples < 1:
-        raise SettingError(f"a cost is that of at least 1 sample, not of {samples}")
+        raise SettingError(f"a cost needs at least 1 sample, not {samples}")
     unknown = sorted(usage.requests.keys() - _KNOWN)
     if unknown:
         raise SettingError(f"there is no price for requests of kind {unknown[0]!r}")
@@ -191,7 +192,7 @@ def run_cost(
 
 
 def lambda_lines(bill: Bill, functions: Iterable[FunctionTime]) -> Iterator[CostLine]:
-    """C_lambda = sum over functions of n c_inv + (M / 1024) T c_run."""
+    """Yield Lambda's lines: C_lambda = sum over functions of n c_inv + (M / 1024) T c_run."""
     seconds: defaultdict[str, float] = defaultdict(float)
     invocations = 0
     for function in functions:
@@ -203,7 +204,7 @@ def lambda_lines(bill: Bill, functions: Iterable[FunctionTime]) -> Iterator[Cost
 
 
 def sns_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
-    """C_sns = S c_pub + Z c_byte: S units as rounded, Z bytes delivered (deliveries themselves are free)."""
+    """Yield SNS's lines: C_sns = S c_pub + Z c_byte, for S billed units and Z bytes delivered; a delivery is free."""
     kind = "sns.publish" if billing.publish_units == "batch" else f"sns.publish{EACH_MESSAGE}"
     yield from bill.line("SNS", f"published, each {billing.publish_units} rounded", "sns.publish", _units(usage, kind))
     yield from bill.line("SNS", "sns.manage", "sns.publish", _units(usage, "sns.manage"))
@@ -213,13 +214,13 @@ def sns_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
 
 
 def sqs_lines(bill: Bill, usage: Usage) -> Iterator[CostLine]:
-    """C_sqs = Q c_sqs: Q units of receives (empty ones too), deletes and purges."""
+    """Yield SQS's lines: C_sqs = Q c_sqs, for Q units of receives (empty ones included), deletes and purges."""
     for kind in _SQS_KINDS:
         yield from bill.line("SQS", kind, "sqs.request", _units(usage, kind))
 
 
 def s3_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
-    """C_s3 = (V + L) c_put + (R + H) c_get [+ bytes, Express]: misses are among the reads, deletes are free."""
+    """Yield S3's lines: C_s3 = (V + L) c_put + (R + H) c_get [+ bytes on Express]; reads include misses."""
     name = "s3" if billing.storage == "standard" else "s3express"
     for kinds, price in ((_PUT_KINDS, "put"), (_GET_KINDS, "get")):
         for kind in kinds:
@@ -230,8 +231,11 @@ def s3_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
 
 
 def _units(usage: Usage, kind: str) -> int:
-    """Return the units of a kind; SettingError where requests were counted and their units were not."""
+    """Return the billed units of a kind of request; SettingError if they are fewer than the requests."""
     requests, units = usage.requests[kind.removesuffix(EACH_MESSAGE)], usage.billed_units[kind]
     if units < requests:
-        raise SettingError(f"{requests:,} requests cannot be {units:,} units: {kind!r} was not counted as it is billed")
+        raise SettingError(
+            f"the usage has {requests:,} requests but {units:,} billed units of {kind!r}: "
+            "count at least one billed unit a request"
+        )
     return units

@@ -1,9 +1,9 @@
-"""The runs that the paper's authors measured on AWS, and the cost model beside what they were billed.
+"""Comparison of the cost model with the runs that the paper's authors measured on AWS.
 
-Figures: "FSD-Inference: Fully Serverless Distributed Inference with Scalable Cloud Communication", ICDE 2024,
-arXiv 2403.15195 (``data/paper``): batches of 10,000 samples, 120 layers, one row a run. How they counted: SNS units
-round the batch; the bytes of message bodies are billed from SNS to SQS; of SQS the polls alone; a run has P workers
-and one function that starts it.
+The figures (``data/paper``, one row a run) are from "FSD-Inference: Fully Serverless Distributed Inference with
+Scalable Cloud Communication", ICDE 2024, arXiv 2403.15195: batches of 10,000 samples, 120 layers. The authors' billing
+rules: SNS rounds each batch up to 64 KiB units; message bodies delivered from SNS to SQS are billed by the byte; only
+polls of SQS are billed; a run has P workers and one function that starts it.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _PARTS = {"queue": ("Lambda", "SNS", "SQS"), "object": ("Lambda", "S3")}
 
 @dataclass(frozen=True, slots=True)
 class PaperRun:
-    """A run that the authors measured.
+    """A run that the paper's authors measured.
 
     Attributes
     ----------
     channel : {"queue", "object"}
-    neurons, layers, samples, workers
-        What was run.
+    neurons, layers, samples, workers : int
+        Neurons in each layer, layers, samples in the batch, and workers P.
     partition : str
-        How neurons were dealt to workers.
+        Method that assigned neurons to workers.
     usage : Usage
-        What they counted.
+        Requests, billing units and bytes that the authors counted.
     function : FunctionTime or None
-        Time of all functions; None where their cost sheet does not say the memory.
+        Time of all functions; None where the authors' cost sheet gives no memory size.
     usd : mapping of str to float
-        What they computed, by service; empty for rows without costs.
+        Costs in dollars that the authors computed, by service; empty for rows without costs.
     figures : mapping of str to str
         All columns as published.
     """
@@ -60,13 +60,13 @@ class PaperRun:
 
     @property
     def total_usd(self) -> float | None:
-        """Dollars of the run as they computed it, if they did."""
+        """Cost of the run in dollars as the authors computed it; None for rows without costs."""
         return float(self.figures["cost_total_usd"]) if self.usd else None
 
 
 @dataclass(frozen=True, slots=True)
 class PaperComparison:
-    """A run beside the model: `errors` by service and in all, relative to the authors' figures."""
+    """A measured run, the model's cost of it, and the model's relative `errors` by service and for the total."""
 
     run: PaperRun
     cost: Cost
@@ -74,7 +74,7 @@ class PaperComparison:
 
     @property
     def largest_error(self) -> float:
-        """The largest of the errors, without its sign."""
+        """The largest absolute relative error."""
         return max(map(abs, self.errors.values()), default=0.0)
 
 
@@ -95,7 +95,7 @@ def paper_runs() -> tuple[PaperRun, ...]:
 
 
 def compare(run: PaperRun) -> PaperComparison | None:
-    """Return the model's cost beside the authors', or None for rows without costs."""
+    """Compare the model's cost of a run with the authors'; return None for rows without costs or memory size."""
     total = run.total_usd
     if total is None or run.function is None:
         return None
@@ -108,7 +108,7 @@ def compare(run: PaperRun) -> PaperComparison | None:
 def _run(channel: str, row: Mapping[str, str]) -> PaperRun:
     workers = int(row["workers"])
     memory = row["memory_mb"]
-    # The function that starts the run is one more.
+    # One more invocation: the function that starts the run.
     function = FunctionTime(int(memory), "x86_64", float(row["sum_lambda_runtime_s"]), workers + 1) if memory else None
     usd = {service: float(row[f"cost_{service.lower()}_usd"]) for service in _PARTS[channel] if row["cost_total_usd"]}
     return PaperRun(
@@ -132,7 +132,8 @@ def _queue_usage(row: Mapping[str, str]) -> Usage:
         Counter({"sns.publish": int(row["publish_requests_billed"]), "sqs.receive": polls}),
         frames=int(row["messages_sent"]),
         body_bytes=sent,
-        # Each message has one receiver; what came twice (their bytes_received) was delivered, and billed, once.
+        # Each message has one receiver. Their bytes_received also counts messages that SQS returned a second time,
+        # which SNS delivered, and billed, only once.
         received_bytes=sent,
     )
 

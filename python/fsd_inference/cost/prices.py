@@ -1,7 +1,7 @@
-"""What AWS charges in a region: a dated table of prices with their sources, read from a file and checked.
+"""Price tables: the dated AWS prices of a region with their sources, read from a JSON file and checked.
 
-The package has one file a region (``data/prices/REGION.json``); a user's own file has the same form. A price is a list
-of monthly tiers. Free allowances are left out: they are the account's, not the run's.
+The package has one file per region (``data/prices/REGION.json``); a user's own file has the same form. A price is a
+list of monthly tiers. The free tier is left out, because it belongs to the account and not to a run.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ UNITS = {
     "s3express.retrieval": "GB",
     "s3express.storage": "GB-month",
 }
-"""What each price is for. Beside these, ``ec2.<instance type>`` is the price of an hour, on demand, with Linux."""
+"""The unit of each price. ``ec2.<instance type>`` is also a price: an hour on demand with Linux."""
 INSTANCE = "ec2."
+"""Prefix of the prices of EC2 instances."""
 EXPRESS = "s3express.put"
-"""Has a price where a region has S3 Express One Zone."""
+"""A price that exists only in regions with S3 Express One Zone."""
 _FORMAT, _VERSION = "fsd-prices", 1
 _DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
 _NAME = re.compile(r"[a-z0-9-]+")
@@ -44,7 +45,7 @@ _NAME = re.compile(r"[a-z0-9-]+")
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A unit's price from a monthly quantity on."""
+    """A price tier: dollars per unit once the month's quantity has reached `start`."""
 
     start: float
     usd: float
@@ -52,16 +53,16 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What something costs.
+    """The price of one billed item, in monthly tiers.
 
     Attributes
     ----------
     unit : str
-        What is counted.
+        Unit that is billed, see `UNITS`.
     source : str
-        Where the figures are from.
+        Where the figures were published.
     tiers : tuple of Tier
-        Ascending; the first starts at 0.
+        In ascending order; the first starts at 0.
     """
 
     unit: str
@@ -69,7 +70,7 @@ class Price:
     tiers: tuple[Tier, ...]
 
     def usd(self, quantity: float, already: float = 0.0) -> float:
-        """Return the price of `quantity` units, in dollars, after `already` units in the same month."""
+        """Return the cost in dollars of `quantity` units, after `already` units in the same month."""
         ends = [tier.start for tier in self.tiers[1:]] + [float("inf")]
         end = already + quantity
         spans = (
@@ -81,15 +82,15 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """The prices of a region.
+    """The prices of an AWS region on a date.
 
     Attributes
     ----------
     region : str
     date : str
-        When the prices held: a year, month or day (ISO 8601).
+        Date on which the prices were valid: a year, month or day (ISO 8601).
     prices : mapping of str to Price
-        By name: see `UNITS`.
+        Prices by name, see `UNITS`.
     """
 
     region: str
@@ -97,10 +98,11 @@ class PriceTable:
     prices: Mapping[str, Price]
 
     def __getitem__(self, name: str) -> Price:
-        """Return a price; SettingError if the table has none of that name."""
+        """Return the price named `name`; SettingError if the table has none."""
         if name not in self.prices:
             raise SettingError(
-                f"the prices of {self.region} ({self.date}) have none for {name!r}; add it to a file and give that"
+                f"the prices of {self.region} ({self.date}) have no price {name!r}; "
+                "add it to a price file and pass that file"
             )
         return self.prices[name]
 
@@ -108,7 +110,7 @@ class PriceTable:
         return f"prices of {self.region}, {self.date}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the table as plain JSON values, as files hold it."""
+        """Return the table as plain JSON values, in the form of a price file."""
         return {
             "format": _FORMAT,
             "version": _VERSION,
@@ -127,21 +129,21 @@ class PriceTable:
 
 
 def load_prices(region: str = "us-east-1", file: Path | None = None) -> PriceTable:
-    """Return the prices of a region, from the package or from a user's file.
+    """Load the prices of a region from the package, or from a user's price file.
 
     Parameters
     ----------
     region : str
-        For the package's own prices; not looked at where there is a file.
+        Region of the package's prices; ignored if `file` is given.
     file : Path, optional
-        A file of the same form.
+        A price file.
 
     Raises
     ------
     SettingError
         The package has no prices of the region.
     FileFormatError
-        The file is not one of prices, or one of them makes no sense.
+        The file cannot be read, is not a price file, or has an invalid price.
     """
     if file is not None:
         try:
@@ -155,14 +157,14 @@ def load_prices(region: str = "us-east-1", file: Path | None = None) -> PriceTab
     if _NAME.fullmatch(region) is None or not found.is_file():
         known = ", ".join(regions())
         raise SettingError(
-            f"there are no prices of region {region!r} here (there are of {known}); "
-            "make a file with `fsd prices update` and give that"
+            f"the package has no prices of region {region!r} (it has those of {known}); "
+            "make a price file with `fsd prices update` and pass it"
         )
     return parse_prices(found.read_text(encoding="utf-8"), found.name)
 
 
 def regions() -> list[str]:
-    """Return the regions whose prices the package has."""
+    """Return the names of the regions whose prices the package includes."""
     files = (_DATA / "prices").iterdir()
     return sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json"))
 
@@ -171,12 +173,19 @@ _DATA = resources.files("fsd_inference.cost") / "data"
 
 
 def parse_prices(text: str, what: str) -> PriceTable:
-    """Read a file of prices and check it.
+    """Parse the text of a price file and check it.
+
+    Parameters
+    ----------
+    text : str
+        The file's content.
+    what : str
+        Name of the file in error messages.
 
     Raises
     ------
     FileFormatError
-        `what` names the file, and the message the field.
+        The text is not a price file, or a field is missing or wrong; the message names the field.
     """
     try:
         value = json.loads(text)
@@ -189,11 +198,11 @@ def parse_prices(text: str, what: str) -> PriceTable:
 
 
 def _table(value: object) -> PriceTable:
-    top = Fields(value, "", "a file of prices")
+    top = Fields(value, "", "a price file")
     if top.take("format", str) != _FORMAT:
-        raise FileFormatError(f"'format' must be {_FORMAT!r}: this is not a file of prices")
+        raise FileFormatError(f"'format' must be {_FORMAT!r}: this is not a price file")
     if (version := top.take("version", int)) != _VERSION:
-        raise FileFormatError(f"prices of version {version} are not known; this release reads {_VERSION}")
+        raise FileFormatError(f"price files of version {version} are not supported; this release reads {_VERSION}")
     if (currency := top.take("currency", str)) != "USD":
         raise FileFormatError(f"'currency' must be 'USD', not {currency!r}")
     region, date = top.take("region", str), top.take("date", str)
@@ -208,9 +217,9 @@ def _price(name: str, value: object) -> Price:
     fields = Fields(value, f"prices.{name}.")
     unit = "hour" if name.startswith(INSTANCE) else UNITS.get(name)
     if unit is None:
-        raise FileFormatError(f"'prices.{name}' is not known here; known are {', '.join(UNITS)} and {INSTANCE}*")
-    if (said := fields.take("unit", str)) != unit:
-        raise FileFormatError(f"'prices.{name}.unit' must be {unit!r}, not {said!r}")
+        raise FileFormatError(f"'prices.{name}' is not a known price; known are {', '.join(UNITS)} and {INSTANCE}*")
+    if (given := fields.take("unit", str)) != unit:
+        raise FileFormatError(f"'prices.{name}.unit' must be {unit!r}, not {given!r}")
     source = fields.take("source", str)
     tiers = tuple(
         _tier(tier, f"prices.{name}.tiers[{index}].") for index, tier in enumerate(fields.take("tiers", list))
@@ -218,7 +227,7 @@ def _price(name: str, value: object) -> Price:
     fields.end()
     starts = [tier.start for tier in tiers]
     if not starts or starts[0] != 0 or starts != sorted(set(starts)):
-        raise FileFormatError(f"'prices.{name}.tiers' must start at 0 and ascend, not at {starts}")
+        raise FileFormatError(f"'prices.{name}.tiers' must start at 0 and ascend: their starts are {starts}")
     return Price(unit, source, tiers)
 
 

@@ -1,6 +1,7 @@
-"""The threads that feed a worker state machine: one computes, one receives, channels and launchers have their own.
+"""The threads that run a worker's state machine: a compute thread, a receive thread and a pool that starts children.
 
-The state machine runs in the thread that calls `Driver.run`; everything else posts events to it.
+The state machine runs in the thread that calls `Driver.run`; all other threads, including those of the channel and the
+launcher, post events to its queue.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ class RankWork(Protocol):
 
     @property
     def plan(self) -> RankPlan:
-        """What the rank's state machine knows of the exchange plan."""
+        """The rank's part of the exchange plan."""
 
     def state(self) -> RankState:
-        """Return a fresh state with the run's inputs in it."""
+        """Return a new kernel state that holds the run's inputs."""
 
     def neuron(self, layer: int, row: int) -> int:
         """Return the global neuron of a local row."""
@@ -74,7 +75,7 @@ class RankWork(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a rank ended: with an error, or with its subtree's merged summary."""
+    """The outcome of a rank: an error, or the merged summary of its subtree."""
 
     error: RunError | None
     summary: bytes
@@ -82,7 +83,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Flush:
-    """Not an event: its turn comes when all events posted before it have been handled."""
+    """A marker in the event queue: once it is taken, all events posted before it have been handled."""
 
     number: int
 
@@ -97,7 +98,7 @@ _OPERATIONS: dict[type[Action], str] = {
 
 
 class Driver:
-    """Runs one rank of one attempt.
+    """The runner of one rank in one attempt.
 
     Parameters
     ----------
@@ -106,32 +107,32 @@ class Driver:
     rank : int
         This rank.
     load : callable
-        Reads (or finds warm) the shard, and the input rows of this run.
+        Reads the shard (or takes the cached one) and the input rows of this run.
     store : Store
-        Where claims and results go.
+        Store of claims and results.
     channel : Channel
         Carries the frames; closed by the caller.
     launcher : Launcher
         Starts the children.
     timeline : Timeline
-        Takes the event log.
+        Records the event log.
     count_requests : callable
         Returns how many requests this rank has made so far.
     on_layer : callable
-        Called with the number of layers done, as progress.
+        Called with the number of completed layers, to report progress.
 
     Attributes
     ----------
     layers : int
         L, 0 until the shard is loaded.
     sent : list of (layer, frames, bytes)
-        What was handed to the channel.
+        Frames handed to the channel, one entry per send.
     sent_to : dict of int to (frames, bytes)
-        The same by target: a frame for several targets counts for each of them.
+        Frames handed to the channel, by target; a frame with several targets counts for each of them.
     requests : list of int
-        `count_requests` once loaded, and at the end of each layer.
+        Value of `count_requests` once the shard was loaded, and at the end of each layer.
     result_bytes : int
-        Bytes of the object that this rank stored its outputs in.
+        Size of the object with this rank's outputs in bytes.
     """
 
     def __init__(
@@ -179,13 +180,13 @@ class Driver:
         self._idle_since = timeline.now()
         self._expected: tuple[Expected, ...] = ()
         self._expected_changed = threading.Condition()
-        self._flushed = 0  # the last `_Flush` whose turn has come
+        self._flushed = 0  # number of the last `_Flush` that was taken from the queue
         self._stop = False
         self._outcome: Outcome | None = None
         self._teller = Teller(spec.run, rank, timeline.now)
 
     def run(self) -> Outcome:
-        """Run the rank to its end; all threads made here are gone on return."""
+        """Run the rank to its end; all threads created here have ended on return."""
         compute = ThreadPool(1, thread_name_prefix="compute")
         background = ThreadPool(STARTERS, thread_name_prefix="start")
         receiver = threading.Thread(target=self._receive, name="receive")
@@ -219,7 +220,7 @@ class Driver:
         return self._outcome
 
     def fail(self, error: RunError) -> None:
-        """End the run with an error that was seen outside of the engine, from any thread."""
+        """End the run with an error detected outside the engine; may be called from any thread."""
         self._events.put(Failed(error))
 
     def _fail(self, error: BaseException, operation: str, layer: int | None = None) -> None:
@@ -248,7 +249,7 @@ class Driver:
     # --- actions ----------------------------------------------------------------------------------------------------
 
     def _do(self, action: Action) -> None:
-        """Carry out an action that takes time; whatever goes wrong becomes an event."""
+        """Carry out an action that may block; a failure is posted as an event."""
         operation = _OPERATIONS[type(action)]
         layer = action.step.layer if isinstance(action, Compute) else None
         try:
@@ -351,14 +352,14 @@ class Driver:
         ]
 
     def _abort(self, error: RunError) -> None:
-        """Tell all ranks. Where even that fails their own clocks end them, so the first error is the one to keep."""
+        """Send an abort to all ranks; if that fails their own timeouts end them, and the original error is kept."""
         frame = abort_frame(self.spec, self.rank, error)
         if frame is None:
             return
         try:
             self._channel.abort(frame)
         except Exception as failed:  # noqa: BLE001 - see above
-            error.add_note(f"the other ranks could not be told: {failed}")
+            error.add_note(f"the abort could not be sent to the other ranks: {failed}")
 
     def _on_child_end(self, rank: int, reason: str, reported: bool) -> None:
         self._events.put(ChildEnded(rank, reason, reported))
@@ -394,10 +395,10 @@ class Driver:
         return self._flushed == number and bool(self._expected)
 
     def _receive(self) -> None:
-        """Poll while something is expected, and hand what comes to the inbox.
+        """Poll the channel while something is expected, and hand the bodies to the inbox.
 
-        What is expected is asked for anew once all that came has been taken note of: a channel that was told to look
-        for what is there already would look in vain.
+        The list of expected frames is read again only after all earlier arrivals have been processed: otherwise the
+        channel would poll for frames that have already arrived.
         """
         for number in itertools.count(1):
             self._events.put(_Flush(number))
@@ -410,7 +411,7 @@ class Driver:
                 for body in self._channel.receive(expected, LONGEST_POLL_S):
                     self._accept(body)
             except PeerGoneError as error:
-                self._fail(error, "receive")  # and listen on for what ended it
+                self._fail(error, "receive")  # keep receiving: the abort that explains it may follow
             except Exception as error:  # noqa: BLE001 - whatever ends the receiver must end the run with its reason
                 self._fail(error, "receive")
                 return

@@ -1,4 +1,4 @@
-"""How an attempt ended: what its ranks report, and which of their errors is the one to show."""
+"""The outcome of an attempt: the reports of its ranks, and the root cause among their errors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ _READERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How an attempt ended: when rank 0 was started, what each rank reports, and what went wrong.
+    """The outcome of an attempt.
 
-    Without an error there is a report of every rank; otherwise of those that could still write one. Where ranks were
-    functions, `memory_mb` is their size and `coordinator` says when the function that started them began and ended.
+    Attributes
+    ----------
+    launched : float
+        When rank 0 was started, seconds since the epoch.
+    reports : list of RankReport
+        One report for each rank; if the attempt failed, only those of the ranks that could still write one.
+    error : RunError, optional
+        The root cause; None if the attempt succeeded.
+    memory_mb : int, optional
+        Memory size of the ranks' functions in MB; None if the ranks were not functions.
+    coordinator : (float, float), optional
+        When the coordinator function started and ended, seconds since the epoch; None if there was none.
     """
 
     launched: float
@@ -32,7 +42,7 @@ class Ended:
 
 
 def read_reports(store: Store, spec: RunSpec, ranks: Sequence[int]) -> list[RankReport]:
-    """Return the reports of `ranks` that are there; one that cannot be read is as good as none."""
+    """Return the reports that `ranks` have stored; missing and unreadable ones are left out."""
     reports = []
     with ThreadPool(_READERS) as threads:
         for data in threads.map(store.get, map(spec.report_key, ranks)):
@@ -42,20 +52,25 @@ def read_reports(store: Store, spec: RunSpec, ranks: Sequence[int]) -> list[Rank
 
 
 def first_error(spec: RunSpec, reports: Sequence[RankReport], failed: Sequence[RunError]) -> RunError | None:
-    """Return what went wrong first: what the ranks were told by the one that failed, rather than that they stopped.
+    """Return the root cause of a failed attempt: the original failure, not the aborts that followed from it.
 
     Parameters
     ----------
     spec : RunSpec
         The attempt.
     reports : sequence of RankReport
-        What `read_reports` found.
+        The result of `read_reports`.
     failed : sequence of RunError
-        What whoever watched the ranks saw.
+        Errors seen from outside by whoever watched the ranks.
+
+    Returns
+    -------
+    RunError or None
+        None if every rank has reported success.
     """
-    told = {report.rank: error for report in reports if (error := report.failure) is not None}
-    causes = {rank: error for rank, error in told.items() if not isinstance(error, AbortedError)}
-    for error in (*causes.values(), *failed, *told.values()):
+    reported = {report.rank: error for report in reports if (error := report.failure) is not None}
+    causes = {rank: error for rank, error in reported.items() if not isinstance(error, AbortedError)}
+    for error in (*causes.values(), *failed, *reported.values()):
         return _origin(error, causes)
     missing = sorted(set(range(spec.settings.workers)) - {report.rank for report in reports})
     if missing:
@@ -67,7 +82,7 @@ def first_error(spec: RunSpec, reports: Sequence[RankReport], failed: Sequence[R
 
 
 def _origin(error: RunError, causes: Mapping[int, RunError]) -> RunError:
-    """Follow an error to what the rank that it names says of it: a rank may know another's failure by its end alone."""
+    """Follow an error that blames another rank to that rank's own error, which knows why it failed."""
     followed: set[int] = set()
     while error.rank is not None and error.rank in causes and error.rank not in followed:
         followed.add(error.rank)

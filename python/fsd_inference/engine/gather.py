@@ -1,4 +1,4 @@
-"""Per-sample summaries on their way up the launch tree: the largest output and the lowest neuron that has it."""
+"""Per-sample summaries, merged up the launch tree: the largest output and the lowest neuron that has it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def encode(summary: Summary) -> bytes:
 
 
 def decode(data: bytes, samples: int) -> Summary:
-    """Unpack `encode`; a wrong length is a ValueError."""
+    """Unpack the output of `encode`; raise `ValueError` if the length is wrong."""
     if len(data) != 8 * samples:
         raise ValueError(f"a summary of {samples} samples has {8 * samples} bytes, not {len(data)}")
     return (
@@ -27,9 +27,9 @@ def decode(data: bytes, samples: int) -> Summary:
 
 
 def merge(summaries: Sequence[Summary]) -> Summary:
-    """Return the per-sample best of several ranks' summaries; ties go to the lowest neuron.
+    """Return, for each sample, the largest output of several ranks; ties go to the lowest neuron.
 
-    A rank without output rows says (-inf, -1) and never wins against one that has some.
+    The summary of a rank without output rows is (-inf, -1), which never wins against a rank with rows.
     """
     values, neurons = summaries[0][0].copy(), summaries[0][1].copy()
     for other_values, other_neurons in summaries[1:]:
@@ -42,7 +42,7 @@ def merge(summaries: Sequence[Summary]) -> Summary:
 
 
 def merge_encoded(parts: Sequence[bytes], samples: int) -> bytes:
-    """Merge packed summaries; where every part is empty (whole rows were asked for) so is the result."""
+    """Merge encoded summaries; if all are empty (because rows were requested) the result is empty too."""
     if not any(parts):
         return b""
     return encode(merge([decode(part, samples) for part in parts]))

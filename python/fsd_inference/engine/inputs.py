@@ -1,9 +1,9 @@
-"""The input object: the batch by features, in blocks that a rank reads only if it needs one of their rows.
+"""The input object: the batch in blocks of features, so that a rank reads only the blocks that it needs.
 
 Layout: ``b"FSDI"``, version (u32), header length (u32), all little-endian; then the header, a JSON object with
-``features``, ``block`` (features a block), ``samples`` (of each micro-batch), ``offsets`` (per micro-batch, where each
-block starts and the last one ends, from the end of the header) and ``crc32`` (per micro-batch, of each block); then the
-blocks, made by `kernels.encode_block`.
+``features``, ``block`` (features per block), ``samples`` (of each micro-batch), ``offsets`` (per micro-batch, in bytes
+from the end of the header, where each block starts and the last one ends) and ``crc32`` (per micro-batch, of each
+block); then the blocks, each written by `kernels.encode_block`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _MAGIC = b"FSDI"
 _VERSION = 1
 _PREFIX = struct.Struct("<4sII")
 _FIRST_READ = 256 * 1024
-"""Bytes of the first request: header and, for most batches, some or all of the blocks."""
+"""Bytes that the first request reads: the header and, for most batches, some or all of the blocks."""
 _BLOCK_BYTES = 32 * 1024
-"""Bytes that the bitmap of a block has at most: small enough to skip, large enough to be worth a range."""
+"""Maximum bytes of a block's bitmap: small enough to skip unneeded blocks, large enough to justify a range request."""
 
 
 def encode_input(x: sparse.csr_array, micro_batches: tuple[int, ...]) -> bytes:
@@ -42,7 +42,7 @@ def encode_input(x: sparse.csr_array, micro_batches: tuple[int, ...]) -> bytes:
     x : csr_array of float32, samples x features
         The batch.
     micro_batches : tuple of int
-        Samples of each micro-batch, in order; their sum is the batch.
+        Samples of each micro-batch, in order; they add up to the samples of the batch.
     """
     features = x.shape[1]
     block = max(1, min(features, _BLOCK_BYTES * 8 // max(micro_batches)))
@@ -74,7 +74,7 @@ def encode_input(x: sparse.csr_array, micro_batches: tuple[int, ...]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class InputBlock:
-    """Rows `first_feature`.. of one micro-batch, packed."""
+    """An encoded block of one micro-batch: consecutive features, starting at `first_feature`."""
 
     micro_batch: int
     first_feature: int
@@ -84,22 +84,27 @@ class InputBlock:
 def read_input(
     store: Store, key: str, needed: NDArray[np.uint32], expected_samples: tuple[int, ...], expected_features: int
 ) -> Iterator[InputBlock]:
-    """Yield the blocks that hold a needed feature, fetching only those.
+    """Fetch and yield the blocks that hold a needed feature.
 
     Parameters
     ----------
     store, key
-        Where the input object is.
+        Store and key of the input object.
     needed : ndarray of uint32
         Features that the rank's rows of layer 0 are connected to.
     expected_samples, expected_features
-        What the run specification says of the batch; another input object is a `FileFormatError`.
+        Samples of each micro-batch and features, as in the run specification.
+
+    Raises
+    ------
+    FileFormatError
+        The input object is missing, damaged, or of another batch.
     """
     first = store.get_range(key, 0, _FIRST_READ)
     if first is None:
         raise FileFormatError(f"the input object {key} is not in the store; upload the batch again")
     if len(first) < _PREFIX.size or first[:4] != _MAGIC:
-        raise FileFormatError(f"{key} is not an input object")
+        raise FileFormatError(f"{key} is not an input object; upload the batch again")
     _, version, header_length = _PREFIX.unpack_from(first)
     if version != _VERSION:
         raise FileFormatError(
@@ -120,7 +125,7 @@ def read_input(
 
 
 class _Wanted(NamedTuple):
-    """A block to read, and its checksum."""
+    """The position and the checksum of a block to read."""
 
     micro_batch: int
     feature: int

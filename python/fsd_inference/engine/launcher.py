@@ -1,4 +1,4 @@
-"""What the engine asks of whatever starts ranks."""
+"""The interface through which the engine starts child ranks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 ChildEnd = Callable[[int, str, bool], None]
-"""Called when a started rank ends badly: (rank, reason, whether it had reported its error to all ranks)."""
+"""Callback for a started rank that fails: (rank, reason, whether it had reported its error to all ranks)."""
 
 
 class Launcher(Protocol):
-    """Starts ranks of the launch tree."""
+    """The starter of ranks of the launch tree."""
 
     def start(self, rank: int, on_end: ChildEnd) -> None:
-        """Start `rank` and return; `on_end` is called, from any thread, if it is seen to end badly.
+        """Start `rank` and return; `on_end` is called, from any thread, if the rank is seen to fail.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""From the store to a rank that can compute: its shard, kept warm between runs, and the input rows of one run."""
+"""Loading of a rank: its shard, which is cached between runs, and the input rows of one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fsd_inference.store.base import Store
 
 @dataclass(frozen=True, slots=True)
 class WarmShard:
-    """A rank's shard as the kernels take it; serves any number of runs."""
+    """A rank's shard in the form that the kernels take; can be reused by any number of runs."""
 
     shard: RankShard
     kernels: Shard
@@ -31,24 +31,24 @@ class WarmShard:
 
     @property
     def needed_features(self) -> NDArray[np.uint32]:
-        """The input rows that layer 0 reads."""
+        """Features that the rank's rows of layer 0 are connected to."""
         return self.shard.parts[0].column_row
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedRank:
-    """A warm shard with the inputs of one run (`driver.RankWork`)."""
+    """A warm shard with the inputs of one run (implements `driver.RankWork`)."""
 
     warm: WarmShard
     ready: RankState
 
     @property
     def plan(self) -> RankPlan:
-        """What the rank's state machine knows of the exchange plan."""
+        """The rank's part of the exchange plan."""
         return self.warm.plan
 
     def state(self) -> RankState:
-        """Return the state with the run's inputs in it."""
+        """Return the kernel state that holds the run's inputs."""
         return self.ready
 
     def neuron(self, layer: int, row: int) -> int:
@@ -57,14 +57,14 @@ class LoadedRank:
 
 
 def load_manifest(read: Callable[[str], bytes | None], spec: RunSpec) -> Manifest:
-    """Read the manifest of a run's plan; `FileFormatError` if it is missing or of another plan."""
+    """Read the manifest of a run's plan; raise `FileFormatError` if it is missing or of another plan."""
     key = f"{spec.plan_prefix}{MANIFEST_FILE}"
     found = read(key)
     if found is None:
         raise FileFormatError(f"{key} is not in the store; upload the partitioned network again")
     manifest = Manifest.from_bytes(found, key)
     if manifest.plan_digest.hex() != spec.plan or manifest.workers != spec.settings.workers:
-        raise FileFormatError(f"{key} is of another plan than the run; upload the partitioned network again")
+        raise FileFormatError(f"{key} belongs to another plan than the run; upload the partitioned network again")
     return manifest
 
 
@@ -74,14 +74,14 @@ def load_shard(read: Callable[[str], bytes | None], spec: RunSpec, rank: int) ->
     Parameters
     ----------
     read : callable
-        Returns the object of a key, or None: the store of plans, or something that keeps copies of what it holds.
+        Returns the object with a given key, or None if there is none: the store of plans, or a cache of it.
     spec, rank
-        The attempt, and whose shard to read.
+        The attempt, and the rank whose shard to read.
 
     Raises
     ------
     FileFormatError
-        It is missing, or not what the run was planned for.
+        The shard or the manifest is missing, damaged, or of another plan.
     """
     manifest = load_manifest(read, spec)
     shard_key = spec.plan_prefix + manifest.shard(rank).file
@@ -93,7 +93,7 @@ def load_shard(read: Callable[[str], bytes | None], spec: RunSpec, rank: int) ->
 
 
 def load_rank(runs: Store, spec: RunSpec, warm: WarmShard, spill_dir: str | None) -> LoadedRank:
-    """Read the input rows that a rank needs and return it ready to compute."""
+    """Read the input rows that a rank needs, and return the rank ready to compute."""
     settings = spec.settings
     sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
     state = RankState(

@@ -1,4 +1,4 @@
-"""What goes into the worker state machine (events) and what comes out (actions)."""
+"""The events that the worker's state machine takes and the actions that it returns."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fsd_inference.partitioning.plan import RankPlan
 
 
 class Step(NamedTuple):
-    """The unit of work: a layer on a micro-batch. Steps are ordered by layer, then micro-batch."""
+    """The unit of work: one layer applied to one micro-batch. Steps are ordered by layer, then micro-batch."""
 
     layer: int
     micro_batch: int
 
 
 class Phase(StrEnum):
-    """Which rows of a step: those that other ranks need, the others, or all."""
+    """The rows of a step to compute: those that other ranks need (boundary), the rest (interior), or all."""
 
     BOUNDARY = "boundary"
     INTERIOR = "interior"
@@ -32,22 +32,22 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The worker begins."""
+    """The worker has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Shard and input rows are in memory."""
+    """The shard and the input rows are in memory."""
 
     plan: RankPlan
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """The inbox took a new frame.
+    """The inbox accepted a new frame.
 
-    `complete` says that with it all parts of its edge of a step, or of its control message, have come; `payload` is
-    the whole of that message.
+    `complete` is true if the frame was the last missing part of its edge in a step, or of its control message; then
+    `payload` is the whole control message.
     """
 
     kind: Kind
@@ -61,7 +61,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class ArrivedEdges:
-    """These (source, edge) of a step are complete: as many `Arrived` in one, as the simulator tells them."""
+    """All parts of these (source, edge) pairs of a step have arrived: several `Arrived` in one, for the simulator."""
 
     layer: int
     micro_batch: int
@@ -70,7 +70,7 @@ class ArrivedEdges:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A phase of a step is done; boundary rows that others need are packed, and kept until `Send`."""
+    """A phase of a step is done; boundary rows that other ranks need are packed and held until `Send`."""
 
     step: Step
     phase: Phase
@@ -78,14 +78,14 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The service has taken the frames of one `Send`, of `step`, or of `SendGather`."""
+    """The service has accepted the frames of a `Send` (those of `step`) or of `SendGather` (`step` is None)."""
 
     step: Step | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ResultStored:
-    """The outputs of this rank are stored; `summary` is its per-sample part, encoded (empty for whole rows)."""
+    """The rank's outputs are stored; `summary` is its encoded per-sample summary (empty if the output is rows)."""
 
     summary: bytes
 
@@ -100,7 +100,7 @@ class ChildChecked:
 
 @dataclass(frozen=True, slots=True)
 class ChildEnded:
-    """A child ended by itself. `reported` says that it told its error to all ranks before."""
+    """A child ended prematurely; `reported` says whether it had sent its error to all ranks before."""
 
     rank: int
     reason: str
@@ -109,7 +109,7 @@ class ChildEnded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something this rank did has failed; `secondary` if that shows another rank's end, which others may explain."""
+    """An operation of this rank failed; `secondary` if only because another rank is gone, which may yet say why."""
 
     error: RunError
     secondary: bool = False
@@ -117,7 +117,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time has passed."""
+    """Time has passed; timeouts may have expired."""
 
 
 Event = (
@@ -139,14 +139,14 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class StartChild:
-    """Start a rank of the launch tree."""
+    """Start a child rank of the launch tree."""
 
     rank: int
 
 
 @dataclass(frozen=True, slots=True)
 class CheckChild:
-    """Look whether a started rank has claimed its place; answered by `ChildChecked`."""
+    """Check whether a started rank has claimed its place; answered by `ChildChecked`."""
 
     rank: int
 
@@ -158,7 +158,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Compute rows of a step (unpacking its inputs first if need be); answered by `Computed`."""
+    """Compute rows of a step, after unpacking its inputs if that is still to be done; answered by `Computed`."""
 
     step: Step
     phase: Phase
@@ -166,7 +166,7 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the boundary rows of a step, which are packed; answered by `Sent`."""
+    """Send the packed boundary rows of a step; answered by `Sent`."""
 
     step: Step
 
@@ -178,7 +178,7 @@ class StoreResult:
 
 @dataclass(frozen=True, slots=True)
 class SendGather:
-    """Tell `target` that this subtree is done, with its merged summary; answered by `Sent`."""
+    """Send `target` the merged summary of this subtree, which also says that it is done; answered by `Sent`."""
 
     target: int
     summary: bytes

@@ -6,7 +6,7 @@ from __future__ import annotations
 def micro_batch_sizes(samples: int, micro_batches: int) -> tuple[int, ...]:
     """Return the sizes of nearly equal, consecutive, non-empty micro-batches, the larger ones first.
 
-    There are never more than there are samples.
+    There are `micro_batches` of them, but never more than samples.
     """
     count = max(1, min(micro_batches, samples))
     small, larger = divmod(samples, count)

@@ -1,4 +1,4 @@
-"""One rank from claim to report: what a composition root calls once it has a store, a channel and a launcher."""
+"""The life of one rank, from its claim to its report; called once its stores, channel and launcher are open."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from fsd_inference.usage import Usage
 
 @dataclass(slots=True)
 class Backends:
-    """What a rank works with: where shards are, where inputs, claims and results are, and what carries the frames.
+    """The stores and the channel of one rank.
 
     Attributes
     ----------
-    plans, runs : Store
+    plans : Store
+        Store of manifests and shards.
+    runs : Store
+        Store of inputs, claims, results and reports.
     channel : Channel
+        Carries the frames between ranks.
     release : callable
-        Closes what was opened beside the channel.
+        Closes all other resources opened for the rank.
     before : Usage
-        What the stores and the channel had counted before this rank began.
+        Usage counted by the stores and the channel before this rank started.
     """
 
     plans: Store
@@ -39,19 +43,19 @@ class Backends:
     before: Usage = field(default_factory=Usage)
 
     def close(self) -> None:
-        """Close everything, the channel first."""
+        """Close the channel, then the other resources."""
         self.channel.close()
         self.release()
 
     def count(self) -> Usage:
-        """Return what this rank has been counted so far."""
+        """Return the usage of this rank so far."""
         meters = dict.fromkeys((self.plans.meter, self.runs.meter, self.channel.meter))
         return sum((meter.snapshot() for meter in meters), Usage()) - self.before
 
 
 @dataclass(frozen=True, slots=True)
 class RankEnd:
-    """How a rank ended: with an error or well, and what it reports of itself."""
+    """The outcome of a rank: its error (None if it succeeded) and its report."""
 
     error: RunError | None
     report: RankReport
@@ -74,24 +78,24 @@ def run_rank(
     Parameters
     ----------
     spec, rank
-        The attempt, and which part of it.
+        The attempt and this rank.
     starter : int, optional
         The rank that started this one; None for rank 0.
     started : float
-        When this process or handler began, seconds since the epoch.
+        When this process or handler started, seconds since the epoch.
     load, launcher
         As for `Driver`.
     backends : Backends
         Stores and channel; the caller closes them.
     attached : callable, optional
-        Called with the driver before it runs, so that the caller can make it fail (say, when its parent is gone).
+        Called with the driver before it runs, so that the caller can make it fail (for example if its parent is gone).
     on_layer : callable, optional
-        Called with the number of layers done.
+        Called with the number of completed layers.
 
     Returns
     -------
     RankEnd or None
-        None if another process holds this rank's claim: the duplicate has done nothing.
+        None if another process holds this rank's claim; the duplicate then does nothing.
     """
     store, count = backends.runs, backends.count
     if store.put_if_absent(spec.claim_key(rank), b"") is None:
@@ -132,12 +136,12 @@ def run_rank(
 def _put_counted(
     store: Store, key: str, report: RankReport, count: Callable[[], Usage], one_write: Usage
 ) -> RankReport:
-    """Write a report whose counts include its own writing; where that took another number of requests, do it again."""
+    """Write a report whose usage includes its own write; write it again if that took more requests than predicted."""
     while True:
         before = count()
-        foreseen = before + one_write
-        whole = replace(report, usage=foreseen)
+        predicted = before + one_write
+        whole = replace(report, usage=predicted)
         store.put(key, json.dumps(whole.to_json()).encode())
-        if count() == foreseen:
+        if count() == predicted:
             return whole
         one_write = count() - before

@@ -1,4 +1,4 @@
-"""The report of a rank, made of its event log and its counters."""
+"""The report of a rank, built from its event log and its counters."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _RANK_EVENTS = (500, 4_000)
 
 
 def most_events(workers: int) -> int:
-    """Return how many events a rank reports: fewer where there are many ranks, whose reports one session reads."""
+    """Return the maximum number of events in a rank's report: fewer with many ranks, as one session reads them all."""
     least, most = _RANK_EVENTS
     return max(least, min(most, _RUN_EVENTS // workers))
 
 
 def longest(intervals: Sequence[Interval], count: int) -> tuple[list[Interval], dict[str, LeftOut]]:
-    """Return the longest intervals, by start, and of the others the number and the seconds by name."""
+    """Return the `count` longest intervals in order of start, and the number and total seconds of the rest by name."""
     by_length = sorted(intervals, key=lambda interval: interval.end - interval.start, reverse=True)
     left_out: dict[str, LeftOut] = {}
     for interval in by_length[count:]:
@@ -49,24 +49,24 @@ def activity_report(
     sent: Sequence[tuple[int, int, float]],
     requests: Sequence[int] = (),
 ) -> RankReport:
-    """Return the report of what a rank did when, without its results, its process and its counts of the whole run.
+    """Return the part of a rank's report that follows from its event log; usage, process and result are left out.
 
     Parameters
     ----------
     rank, starter : int
         This rank and the one that started it (None: the session did).
     started, ended : float
-        When its program began and ended, seconds since the epoch.
+        When its process started and ended, seconds since the epoch.
     workers : int
-        P, which bounds the events that are reported.
+        P, which determines the maximum number of reported events.
     layers : int
         L; 0 if the shard was never loaded.
     intervals : sequence of Interval
         The event log.
     sent : sequence of (layer, frames, bytes)
-        What was handed to the channel.
+        Frames handed to the channel, one entry per send.
     requests : sequence of int, optional
-        Requests counted once the shard was loaded, and by the time each layer was done, cumulative.
+        Cumulative number of requests once the shard was loaded, and at the end of each layer.
     """
     table = _layers(layers, intervals, sent, requests)
     events, left_out = longest(intervals, most_events(workers))
@@ -95,14 +95,14 @@ def activity_report(
 def _layers(
     layers: int, intervals: Sequence[Interval], sent: Sequence[tuple[int, int, float]], requests: Sequence[int]
 ) -> tuple[LayerReport, ...]:
-    """Return by layer the seconds of each activity, and what was sent and asked for."""
+    """Return, for each layer, the seconds of each activity and the numbers of frames, bytes and requests."""
     seconds: list[defaultdict[str, float]] = [defaultdict(float) for _ in range(layers)]
     volumes = [[0, 0] for _ in range(layers)]
     for name, layer, _, start, end in intervals:
         if name in _COLUMNS and 0 <= layer < layers:
             seconds[layer][_COLUMNS[name]] += end - start
     for layer, frames, size in sent:
-        if 0 <= layer < layers:  # after the last it is the parent that is told
+        if 0 <= layer < layers:  # layer L is the gather, which no layer's row counts
             volumes[layer][0] += frames
             volumes[layer][1] += round(size)
     return tuple(
@@ -130,20 +130,20 @@ def rank_report(
     result_bytes: int,
     error: RunError | None,
 ) -> RankReport:
-    """Return the report of this process's rank, which ends now, but for the counts of requests.
+    """Return the report of this process's rank, with the current time as its end; `usage` is left to the caller.
 
     Parameters
     ----------
     rank, starter, started, workers, layers, intervals, sent, requests
         As for `activity_report`.
     sent_to : mapping of int to (frames, bytes)
-        What was sent by target: a frame for several targets counts for each of them.
+        Frames sent, by target; a frame with several targets counts for each of them.
     result_bytes : int
-        Of the object with this rank's results; 0 if it has none.
+        Size of the object with this rank's results in bytes; 0 if there is none.
     error : RunError, optional
-        How the rank failed.
+        Why the rank failed.
     """
-    did = activity_report(
+    activity = activity_report(
         rank=rank,
         starter=starter,
         started=started,
@@ -155,7 +155,7 @@ def rank_report(
         requests=requests,
     )
     return replace(
-        did,
+        activity,
         process=os.getpid(),
         result_bytes=result_bytes,
         peak_rss_bytes=peak_rss_bytes(),

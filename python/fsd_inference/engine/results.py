@@ -1,8 +1,8 @@
-"""A rank's output rows as one object, and their way back into one matrix.
+"""The result object, which holds a rank's output rows, and its conversion back into triplets.
 
-Layout: ``b"FSDR"``, version (u32), number of micro-batches (u32), CRC-32 of all that follows (u32), the length of each
-block (u64), all little-endian, then the blocks as `kernels.encode_block` makes them (local rows x samples of the
-micro-batch).
+Layout: ``b"FSDR"``, version (u32), number of micro-batches (u32), CRC-32 of all bytes that follow (u32), the length of
+each block (u64), all little-endian; then the blocks (local rows x samples of the micro-batch), each written by
+`kernels.encode_block`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Triplets = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
 def pack_blocks(blocks: Sequence[bytes]) -> bytes:
-    """Return the result object of a rank from its blocks, one a micro-batch."""
+    """Return the result object of a rank, built from its blocks, one per micro-batch."""
     lengths = struct.pack(f"<{len(blocks)}Q", *map(len, blocks))
     body = b"".join([lengths, *blocks])
     return _PREFIX.pack(_MAGIC, _VERSION, len(blocks), zlib.crc32(body)) + body
 
 
 def unpack_blocks(data: bytes, micro_batches: int) -> list[memoryview]:
-    """Return the blocks of a result object; anything else is a `FileFormatError`."""
+    """Return the blocks of a result object; raise `FileFormatError` if it is damaged or something else."""
     start = _PREFIX.size + 8 * micro_batches
     if len(data) < start or _PREFIX.unpack_from(data)[:3] != (_MAGIC, _VERSION, micro_batches):
         raise FileFormatError(f"this is not a result object of version {_VERSION} with {micro_batches} micro-batches")
@@ -59,7 +59,7 @@ def output_triplets(data: bytes, sizes: Sequence[int], rows: NDArray[np.integer]
     sizes : sequence of int
         Samples of each micro-batch.
     rows : ndarray
-        The global neuron of each local row, ascending.
+        Global neuron of each local row, ascending.
     """
     samples: list[NDArray[np.int64]] = []
     neurons: list[NDArray[np.int64]] = []

@@ -1,4 +1,4 @@
-"""The serial engine: the whole network in this process, layer by layer."""
+"""The serial engine: runs the whole network in this process, layer by layer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,25 @@ from fsd_inference.errors import InputError
 from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, read_only
 
 _GROUP = 16
-"""Layers handed to the kernel at once: enough for panels to stay in cache over several, few enough to hold."""
+"""Layers handed to the kernel at once: enough to keep panels in the CPU cache over several layers, few enough to fit
+in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class SerialRun:
-    """What a serial run gives: outputs or summary (whichever was asked for), and where the time went."""
+    """The result of a serial run.
+
+    Attributes
+    ----------
+    rows : csr_array of float32, samples x neurons, optional
+        Output activations; None if a summary was requested.
+    summary : (ndarray of float32, ndarray of int32), optional
+        For each sample its largest output and that neuron; None if rows were requested.
+    load_s, compute_s : float
+        Seconds spent reading layers, and computing.
+    connections : int
+        Connections of all layers.
+    """
 
     rows: sparse.csr_array | None
     summary: tuple[NDArray[np.float32], NDArray[np.int32]] | None
@@ -33,18 +46,18 @@ class SerialRun:
 def run_serial(
     layers: Iterable[LayerKernel], x: sparse.csr_array, *, threads: int = 1, output: str = "rows"
 ) -> SerialRun:
-    """Push a batch through all layers.
+    """Compute the outputs of a batch.
 
     Parameters
     ----------
     layers : iterable of LayerKernel
-        The network, first layer first; may read from files as it goes.
+        The network, first layer first; may be an iterator that reads files lazily.
     x : csr_array of float32, samples x features
         The batch.
     threads : int
-        Kernel threads.
+        Number of kernel threads.
     output : {"rows", "argmax", "any"}
-        All output activations, or per sample the largest and its neuron.
+        "rows" returns all output activations; the others return each sample's largest output and its neuron.
 
     Raises
     ------

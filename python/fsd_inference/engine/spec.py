@@ -1,4 +1,4 @@
-"""What every rank of an attempt is told, and where the objects of a run lie in the store."""
+"""The run specification that every rank of an attempt receives, and the keys of a run's objects in the store."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SPEC_VERSION = 1
 
 
 RUNS_FOLDER = "runs/"
-"""Holds the objects of all runs."""
+"""Folder of the objects of all runs."""
 
 
 def run_folder(run: str) -> str:
-    """Return the folder of a run's objects, those of all its attempts among them."""
+    """Return the folder of a run's objects, including those of all its attempts."""
     return f"{RUNS_FOLDER}{run}/"
 
 
@@ -29,13 +29,13 @@ def attempt_folder(run: str, attempt: int) -> str:
 
 
 def plan_folder(plan: str) -> str:
-    """Return the folder of a plan's manifest and shards, shared by all runs; `plan` is the plan's digest."""
+    """Return the folder of a plan's manifest and shards, which all runs share; `plan` is the plan's digest."""
     return f"plans/{plan}/"
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One attempt at one inference request.
+    """The specification of one attempt at one inference request.
 
     Attributes
     ----------
@@ -44,15 +44,15 @@ class RunSpec:
     attempt : int
         0 for the first try.
     plan : str
-        Digest of the exchange plan, 32 hexadecimal digits; it also names the shards' folder.
+        Digest of the exchange plan, 32 hexadecimal digits; also the name of the shards' folder.
     samples : int
-        Samples of the batch.
+        Samples in the batch.
     features : int
-        Features of a sample.
+        Features of each sample.
     deadline : float
         When the run must have ended, seconds since the epoch.
     settings : RunSettings
-        Everything else.
+        Workers, channel, output, timeouts and all other settings of the run.
     """
 
     run: str
@@ -90,7 +90,7 @@ class RunSpec:
         return f"{self.prefix}claims/{rank:05d}"
 
     def result_key(self, rank: int) -> str:
-        """Key of a rank's output rows (rank 0: of the merged per-sample summary, where one was asked for)."""
+        """Key of a rank's output rows (for rank 0, of the merged per-sample summary if one was requested)."""
         return f"{self.prefix}results/{rank:05d}"
 
     def report_key(self, rank: int) -> str:
@@ -99,7 +99,7 @@ class RunSpec:
 
     @property
     def plan_prefix(self) -> str:
-        """Folder of the plan's manifest and shards, shared by all runs."""
+        """Folder of the plan's manifest and shards, which all runs share."""
         return plan_folder(self.plan)
 
     def to_json(self) -> str:
@@ -108,7 +108,7 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, text: str) -> RunSpec:
-        """Read `to_json`; anything else is a `FileFormatError`."""
+        """Parse the output of `to_json`; raise `FileFormatError` for anything else."""
         try:
             value = json.loads(text)
             if not isinstance(value, dict) or value.pop("version", None) != SPEC_VERSION:

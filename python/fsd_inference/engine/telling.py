@@ -1,4 +1,4 @@
-"""What a rank's log says while it runs: what happens, and what is waited for once nothing has happened for a while."""
+"""The log messages of a running rank: its events, and what it waits for when it is idle."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from fsd_inference.engine.messages import Arrived, Computed, Loaded, Ticked
 from fsd_inference.logs import Logger
 
 _SLOW_S = 5.0
-"""A wait is told of once it has lasted so long, and again after each such time."""
+"""Seconds without an event after which a wait is logged, and again after each such period."""
 
 
 class Teller:
-    """Logs the events of one rank.
+    """The logger of one rank's events.
 
     Parameters
     ----------
     run : str
+        Run id.
     rank : int
+        This rank.
     now : callable
         Returns the time in seconds.
     """
@@ -27,31 +29,31 @@ class Teller:
     def __init__(self, run: str, rank: int, now: Callable[[], float]) -> None:
         self._log = Logger(__name__, run=run, rank=rank)
         self._now = now
-        self._moved = self._told = now()
+        self._last_event = self._last_logged = now()
 
     def tell(self, event: object, expected: Sequence[Expected]) -> None:
-        """Log an event at DEBUG, or at INFO for how long and for what has been waited.
+        """Log an event at DEBUG; if there was none for a while, log the wait at INFO.
 
         Parameters
         ----------
         event : object
-            One for the state machine; anything else, and `Ticked`, says only that time has passed.
+            An event of the state machine; `Ticked` and any other object only say that time has passed.
         expected : sequence of Expected
-            What has not come yet.
+            Frames that have not arrived yet.
         """
         if not self._log.isEnabledFor(logging.INFO):
             return
         now = self._now()
         if type(event).__module__ == Arrived.__module__ and not isinstance(event, Ticked):
-            self._moved = self._told = now
+            self._last_event = self._last_logged = now
             self._log.debug("%s", _Brief(event))
-        elif now - self._told >= _SLOW_S:
-            self._told = now
-            self._log.info("has waited %.0f s for %s", now - self._moved, _waited_for(expected))
+        elif now - self._last_logged >= _SLOW_S:
+            self._last_logged = now
+            self._log.info("has waited %.0f s for %s", now - self._last_event, _waited_for(expected))
 
 
 class _Brief:
-    """An event in words, put together only if it is written, without what it carries."""
+    """A one-line description of an event without its payload, formatted only if the message is emitted."""
 
     def __init__(self, event: object) -> None:
         self._event = event
@@ -69,7 +71,7 @@ class _Brief:
 
 
 def _waited_for(expected: Sequence[Expected]) -> str:
-    """Return what frames are waited for: ranks by kind and step."""
+    """Return a description of the missing frames: their sources, grouped by kind and step."""
     ranks: dict[str, list[int]] = {}
     for each in expected:
         what = f"{each.kind.name} of layer {each.layer}, micro-batch {each.micro_batch}"

@@ -1,4 +1,4 @@
-"""The event log of a rank: what it did when, as intervals."""
+"""The event log of a rank: its activities as time intervals."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fsd_inference.rank_report import Interval
 
 
 class Timeline:
-    """Collects intervals from several threads.
+    """A thread-safe log of intervals.
 
     Names: ``load``, ``wait`` (nothing to compute), ``unpack``, ``boundary``, ``interior``, ``all`` (computing those
-    rows), ``pack``, ``send`` (from handing over until the service has taken it), ``receive`` (a frame came; a point),
-    ``store``. Layer -1 is before the first, layer L after the last.
+    rows), ``pack``, ``send`` (from the call until the service has accepted the frames), ``receive`` (a frame arrived;
+    no duration), ``store``. Layer -1 stands for the time before the first layer, layer L for the time after the last.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Timeline:
         self._offset = time.time() - time.monotonic()
 
     def now(self) -> float:
-        """Return the time on the clock of this log."""
+        """Return the time on the clock of this log, seconds since the epoch."""
         return time.monotonic() + self._offset
 
     def add(self, name: str, layer: int, micro_batch: int, start: float, end: float) -> None:
@@ -35,7 +35,7 @@ class Timeline:
 
     @contextmanager
     def measure(self, name: str, layer: int, micro_batch: int) -> Iterator[None]:
-        """Record how long the block takes."""
+        """Record the duration of the ``with`` block as an interval."""
         start = self.now()
         try:
             yield
@@ -43,6 +43,6 @@ class Timeline:
             self.add(name, layer, micro_batch, start, self.now())
 
     def intervals(self) -> list[Interval]:
-        """Return what was recorded so far, by start."""
+        """Return the intervals recorded so far, in order of start."""
         with self._lock:
             return sorted(self._intervals, key=lambda interval: interval.start)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A launch tree of `workers` ranks with branching `branching`, both at least 1."""
+    """A launch tree of `workers` ranks with branching factor `branching`, both at least 1."""
 
     workers: int
     branching: int
@@ -17,13 +17,13 @@ class Tree:
         return None if rank == 0 else (rank - 1) // self.branching
 
     def children(self, rank: int) -> range:
-        """Return the ranks that `rank` starts, ascending."""
+        """Return the ranks that `rank` starts, in ascending order."""
         first = rank * self.branching + 1
         return range(min(first, self.workers), min(first + self.branching, self.workers))
 
     @property
     def depth(self) -> int:
-        """Starts between the session and the deepest rank, rank 0 counted."""
+        """Number of starts from the session down to the deepest rank, including that of rank 0."""
         depth, rank = 1, self.workers - 1
         while rank > 0:
             rank = (rank - 1) // self.branching

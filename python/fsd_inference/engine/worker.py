@@ -1,8 +1,9 @@
-"""The worker as a state machine without I/O: events in, actions out, time as an argument.
+"""The worker's state machine: takes events, returns actions, does no I/O and reads no clock.
 
-The threaded driver, the tests under virtual time and the simulator all run this class. Its guarantees: a step is
-computed once all its inputs are there, in the order (layer, micro-batch) among those that are ready; sends never hold
-computing up (unless overlap is off); and every way ends in exactly one `Finish`, at the latest at the deadline.
+The threaded driver, the tests under virtual time and the simulator all run this class. It guarantees that a step is
+computed once all its inputs have arrived, in the order (layer, micro-batch) among the steps that are ready; that sends
+never block computing (unless overlap is off); and that every path ends in exactly one `Finish`, by the deadline at the
+latest.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ from fsd_inference.errors import (
 from fsd_inference.partitioning.plan import RankPlan
 
 _ABORT_GRACE_S = 2.0
-"""How long a failure that another rank's failure explains waits for the abort that tells of that one."""
+"""Seconds that a secondary failure waits for the abort from the rank that failed first."""
 
 
 class Worker:
-    """One rank's part in one attempt.
+    """The state machine of one rank in one attempt.
 
     Parameters
     ----------
@@ -67,13 +68,13 @@ class Worker:
     micro_batches : int
         Number of micro-batches (all non-empty).
     samples : int
-        Samples of the whole batch (the length of summaries).
+        Samples in the whole batch (the length of summaries).
     overlap : bool
-        Whether boundary rows go first and computing goes on while they are sent.
+        Whether to compute boundary rows first and the interior rows while the boundary rows are being sent.
     clocks : Clocks
-        Start and stall clock.
+        Timeouts: of starting a rank, of a stall, and of the run.
     deadline : float
-        When the run must have ended, on the clock that `handle` is given.
+        When the run must have ended, on the clock whose time `handle` receives.
     """
 
     def __init__(
@@ -96,37 +97,38 @@ class Worker:
 
         self._plan: RankPlan | None = None
         self._progress = [0] * micro_batches  # the layer that each micro-batch computes next
-        self._blocked_since = [0.0] * micro_batches  # when that layer began to lack only other ranks' rows
-        self._phases: deque[Phase] = deque()  # phases of the step in work that are still to be issued
+        self._blocked_since = [0.0] * micro_batches  # since when that layer waits only for rows of other ranks
+        self._phases: deque[Phase] = deque()  # phases of the current step that are still to be issued
         self._computing: Step | None = None
-        self._early: list[ArrivedEdges] = []  # what came before the plan
+        self._early: list[ArrivedEdges] = []  # edges that arrived before the plan was loaded
         self._inputs: dict[Step, dict[tuple[int, int], None]] = {}  # steps not yet computed -> their missing edges
-        self._heard: dict[int, float] = {}  # source -> when a frame last came from it
+        self._heard: dict[int, float] = {}  # source -> when its last frame arrived
 
-        self._unsent: set[Step | None] = set()  # steps whose frames the service has not taken yet; None: the gather
-        self._boundary_done: Step | None = None  # the step in work, once its boundary rows are computed
+        self._unsent: set[Step | None] = set()  # steps whose frames the service has not accepted; None: the gather
+        self._boundary_done: Step | None = None  # the current step, once its boundary rows are computed
         self._stored = False
         self._gather_sent = False
         self._summaries: dict[int, bytes] = {}  # rank itself and each child -> summary of its subtree
         self._children = tree.children(rank)
         self._unreported = set(self._children)
         self._children_due = 0.0
-        self._secondary: tuple[RunError, float] | None = None  # to be told by then if nothing explains it
+        # A secondary failure, and when to report it if no abort has explained it.
+        self._secondary: tuple[RunError, float] | None = None
         self._finished = False
 
     # --- what the driver reads ---------------------------------------------------------------------------------------
 
     @property
     def finished(self) -> bool:
-        """Whether `Finish` has been given out."""
+        """Whether `Finish` has been returned."""
         return self._finished
 
     def expected(self) -> list[Expected]:
-        """Return what is still missing, the most urgent first; empty when no frame can be of use.
+        """Return the frames to receive, the most urgent first; empty if no frame can be of use now.
 
-        Other ranks send a step's frames at about the time that this one does. Until its own are taken theirs are not
-        looked for: each look before they are there is a request for nothing. A rank that has seen another's failure at
-        second hand looks for the abort that tells the first.
+        Other ranks send the frames of a step at about the same time as this one, so a step's frames are polled only
+        once the service has accepted this rank's own: earlier polls would be billed and find nothing. After a secondary
+        failure the abort from the rank that failed first is expected too.
         """
         if self._finished or self._plan is None:
             return []
@@ -141,12 +143,12 @@ class Worker:
         return missing
 
     def wanted(self) -> list[Step]:
-        """Return the steps whose missing inputs are looked for, the most urgent first."""
+        """Return the steps whose missing inputs are to be received, the most urgent first."""
         steps: list[Step] = []
         if self._plan is None:
             return steps
         for layer, micro_batch in sorted(zip(self._progress, range(len(self._progress)), strict=True)):
-            # The next step, if it lacks something; once it lacks nothing, the step after it.
+            # The next step if its inputs are incomplete, otherwise the step after it.
             for needed in range(max(1, layer), min(layer + 2, self._plan.layers)):
                 step = Step(needed, micro_batch)
                 if self._missing(step):
@@ -156,7 +158,7 @@ class Worker:
         return steps
 
     def gathers(self) -> list[int]:
-        """Return the children whose summaries are looked for."""
+        """Return the children whose summaries are to be received."""
         return [child for child in self._children if child not in self._summaries] if self._stored else []
 
     def _has_sent(self, step: Step) -> bool:
@@ -164,7 +166,7 @@ class Worker:
         return done and step not in self._unsent
 
     def next_clock(self) -> float:
-        """Return when a clock may expire next: `handle` must be called with `Ticked` by then."""
+        """Return when the next timeout may expire: `handle` must be called with `Ticked` by then."""
         times = [self._deadline]
         if self._unreported:
             times.append(self._children_due)
@@ -176,7 +178,7 @@ class Worker:
     # --- the machine -------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Action]:  # noqa: C901, PLR0912 - one case an event
-        """Take an event and return what is to be done about it."""
+        """Process an event and return the actions to carry out."""
         if self._finished:
             return []
         actions: list[Action] = []
@@ -244,12 +246,12 @@ class Worker:
             return
         missing = self._missing(step)
         if event.edges is self._plan.receives[step.layer]:
-            missing.clear()  # all there are
+            missing.clear()  # all edges of the step
         for edge in event.edges if missing else ():
             missing.pop(edge, None)
 
     def _missing(self, step: Step) -> dict[tuple[int, int], None]:
-        """Return the (source, edge) that a step not yet computed lacks, in the plan's order."""
+        """Return the missing (source, edge) pairs of a step not yet computed, in the plan's order."""
         assert self._plan is not None  # noqa: S101 - only called once loaded
         if step not in self._inputs:
             self._inputs[step] = dict.fromkeys(self._plan.receives[step.layer])
@@ -273,7 +275,7 @@ class Worker:
         return actions
 
     def _advance(self) -> list[Action]:
-        """Issue the lowest step that is ready, or what follows the last one."""
+        """Issue the lowest step that is ready; after the last step, the gather."""
         if self._plan is None:
             return []
         if self._stored:
@@ -309,12 +311,12 @@ class Worker:
     def _fail(self, error: RunError) -> list[Action]:
         self._finished = True
         if isinstance(error, AbortedError):
-            # Its starter is gone. Who knows why tells all; "stopped" from here could come before that.
+            # Its starter is gone. The rank that knows why sends the abort; one from here could overtake it.
             return [Finish(error)]
         return [Abort(error), Finish(error)]
 
     def _explain(self, error: RunError, now: float) -> list[Action]:
-        """Leave a secondary failure until the rank that failed first has told why."""
+        """Hold a secondary failure back until the rank that failed first has sent its abort."""
         self._secondary = self._secondary or (error, now + _ABORT_GRACE_S)
         return []
 
@@ -323,8 +325,8 @@ class Worker:
             self._unreported.discard(child)
             return []
         message = (
-            f"rank {child} never reported within {self._clocks.start_s:g} s of being started by rank {self.rank}; "
-            "see whether it could start (free concurrency, memory, logs) and try again"
+            f"rank {child} did not report within {self._clocks.start_s:g} s of being started by rank {self.rank}; "
+            "check whether it could start (free concurrency, memory, logs) and try again"
         )
         return self._fail(StartError(message, rank=child, operation="start"))
 
@@ -336,7 +338,7 @@ class Worker:
         return self._fail(died(event.rank, event.reason))
 
     def _stalls(self) -> list[tuple[float, int, int]]:
-        """Return (when the stall clock expires, source, layer) of every source that a blocked step waits for."""
+        """Return (when the stall timeout expires, source, layer) for every source that a blocked step waits for."""
         if self._plan is None:
             return []
         stalls = []
@@ -360,18 +362,18 @@ class Worker:
             return self._fail(error)
         if self._secondary is not None and now >= self._secondary[1]:
             return self._fail(self._secondary[0])
-        # No stall clock runs shorter than from when a step was blocked: sources are gone through only after that.
+        # A stall timeout never starts before its step is blocked: sources are scanned only once one can have expired.
         stalls = self._stalls() if now >= min(self._blocked_since) + self._clocks.stall_s else []
         stalled = min((stall for stall in stalls if now >= stall[0]), default=None)
         if stalled is not None:
             _, source, layer = stalled
             message = (
-                f"rank {self.rank} has had no frame of layer {layer} from rank {source} "
-                f"for {self._clocks.stall_s:g} s; see why rank {source} is silent and try again"
+                f"rank {self.rank} has received no frame of layer {layer} from rank {source} "
+                f"for {self._clocks.stall_s:g} s; check the log of rank {source} and try again"
             )
             return self._fail(StallError(message, rank=source, layer=layer, operation="receive"))
         if self._unreported and now >= self._children_due:
-            # Asked once: the answers come as `ChildChecked`.
+            # Each child is checked once; the answers arrive as `ChildChecked`.
             asked, self._unreported = sorted(self._unreported), set()
             return [CheckChild(child) for child in asked]
         return []
@@ -384,11 +386,11 @@ class Worker:
         missing = sorted({f"rank {expected.source}" for expected in self.expected()})
         if missing:
             return f"waiting for {', '.join(missing)}"
-        return "waiting for its sends to be taken" if self._unsent else "storing its result"
+        return "waiting for its sends to complete" if self._unsent else "storing its result"
 
 
 def died(rank: int, reason: str) -> WorkerDiedError:
-    """Return the error of a rank whose process ended by itself."""
+    """Return the error for a rank whose process ended prematurely."""
     return WorkerDiedError(
         f"rank {rank} ended before its work was done ({reason}); try again, or with more memory",
         rank=rank,
@@ -405,5 +407,5 @@ def _json_object(payload: bytes) -> dict[str, object]:
 
 
 def abort_payload(error: RunError) -> bytes:
-    """Return the payload of the abort frame that tells `error` to all ranks."""
+    """Return the payload of the abort frame that reports `error` to all ranks."""
     return json.dumps(error.record()).encode()

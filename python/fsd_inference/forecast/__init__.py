@@ -1,1 +1,1 @@
-"""Time, cost and memory of runs before they are made, and which way of running a network is best."""
+"""Predictions of the time, cost and memory of runs, and the planner that ranks the ways to run a network."""

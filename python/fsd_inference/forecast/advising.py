@@ -1,4 +1,4 @@
-"""Advice on how to run a network: its cuts, and every option predicted, priced and ranked."""
+"""Advice on how to run a network: partitions it for several numbers of workers, then predicts and ranks all options."""
 
 from __future__ import annotations
 
@@ -38,23 +38,25 @@ def advise(
     ----------
     network : Network
     question : Question
-        The batch, and the limits within which it is to be answered.
+        The batch size, and the limits of time, cost and resources.
     timing : Timing, optional
-        Latencies and rates of the services; those of AWS if not given.
+        Latencies and rates of the services; default: those of AWS.
     prices : PriceTable, optional
-        Those of us-east-1 if not given.
+        Default: the package's prices of us-east-1.
     x : array or sparse matrix, samples x features, optional
-        A sample of the inputs. Drawn at random if not given, a fifth of the features being 1.
+        A sample of the inputs; default: random inputs, in which a fifth of the features are 1 and the others 0.
     billing : Billing, optional
-        How AWS is taken to bill where it does not say; the dearer reading if not given.
+        Billing rules where AWS documents none; default: those with the higher cost.
     cuts : mapping of int to Cut, optional
-        The network by numbers of workers, as `cut_network` returns it: for those who ask several questions.
+        The partitioned network by number of workers, as `cut_network` returns it; pass it to reuse the cuts for
+        several questions.
     cache : Path, optional
-        Folder of plans that were cut before; the user's if not given.
+        Folder that caches exchange plans; default: the user's cache folder.
     cutting_s : float
-        How long networks are cut, at most. Where that is not enough the exchange is estimated, and marked so.
+        Time limit for partitioning in seconds. Numbers of workers that it does not reach get an estimated exchange,
+        and their options are marked so.
     progress : Progress, optional
-        Is told how far the advice is.
+        Receives progress updates.
 
     Returns
     -------
@@ -64,9 +66,9 @@ def advise(
     Raises
     ------
     InputError
-        The inputs are not those of the network.
+        The inputs do not fit the network.
     SettingError
-        There is no price of something.
+        The price table lacks a price that is needed.
 
     Examples
     --------

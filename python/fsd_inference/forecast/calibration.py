@@ -1,4 +1,4 @@
-"""Measuring this machine: the rate of its kernels on one core, by inputs of a layer and samples of a batch."""
+"""Calibration of the kernel rate on one core of this machine, by layer width and batch size."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from fsd_inference.network import random_network
 
 NEURONS = (1024, 4096, 16384)
 SAMPLES = (1, 32, 1024)
-_CONNECTIONS = 32  # of a neuron, as the Graph Challenge has them
+_CONNECTIONS = 32  # per neuron, as in the Graph Challenge networks
 _ROUNDS = 3
 _ROUND_S = 0.03
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
 def machine() -> str:
-    """Return what this machine is: processor, cores, kernel path, operating system."""
+    """Describe this machine: processor, cores, SIMD path of the kernels, operating system."""
     try:
         lines = _PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # there is no /proc, or it is closed to us
+    except OSError:  # /proc does not exist or is not readable
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     name = next(named, "") or platform.processor() or platform.machine()
@@ -34,10 +34,15 @@ def machine() -> str:
 
 
 def measure_kernel() -> dict[str, Sourced]:
-    """Measure one core's rate on distinct random weights, nothing being zero: the best of some rounds.
+    """Measure the kernel rate of one core on distinct random weights and dense activations: the best of some rounds.
 
-    Processor time is measured, so that other programs' does not count; what they do to caches does: measure on a
-    machine that is otherwise idle.
+    Processor time is measured, which excludes that of other programs but not their effect on the caches, so measure on
+    an idle machine.
+
+    Returns
+    -------
+    dict of str to Sourced
+        ``kernel.NEURONS.SAMPLES``, in units of 10^9 connections x samples per second.
     """
     source = f"measured on {machine()}, {time.strftime('%Y-%m-%d')}"
     found = {}
@@ -51,12 +56,12 @@ def measure_kernel() -> dict[str, Sourced]:
 
 
 def _rate(kernel: LayerKernel, neurons: int, samples: int) -> float:
-    """Return connections x samples a second."""
+    """Return the kernel's rate in connections x samples per second."""
     x = sparse.csr_array(np.abs(np.random.default_rng(0).standard_normal((samples, neurons), np.float32)))
     state = SerialState(
         read_only(x.indptr.astype(np.int64)), read_only(x.indices.astype(np.int32)), read_only(x.data), neurons, 1
     )
-    state.apply([kernel])  # the first product takes the batch into panels
+    state.apply([kernel])  # warm-up: the first product converts the batch into panels
     repeats, best = 1, float("inf")
     for _ in range(_ROUNDS):
         while (taken := _seconds(state, kernel, repeats)) < _ROUND_S:

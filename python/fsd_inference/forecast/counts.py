@@ -1,7 +1,7 @@
-"""Requests and bytes of a run, counted from its exchange plan before it is made.
+"""Predicted requests and bytes of a run, counted from its exchange plan.
 
 Sends follow from the plan alone: which rank sends after which layer, in how many frames, packed into how many requests.
-Receives also depend on timing: how many messages a poll finds, how often an object is looked for before it is there.
+Receives also depend on timing: how many messages a poll returns, how often an object is polled before it exists.
 `ReceiveModel` estimates those.
 """
 
@@ -47,21 +47,23 @@ def count_usage(
     receiving: ReceiveModel | None = None,
     limits: ChannelLimits | None = None,
 ) -> Usage:
-    """Return the requests and bytes of a whole run of local processes: the exchange, and all that `count_own` counts.
+    """Return the predicted requests and bytes of a whole run of local processes, the exchange included.
 
     Parameters
     ----------
-    plan, payloads
-        The exchange plan and the sizes of what its edges carry.
+    plan : ExchangePlan
+    payloads : Payloads
+        Sizes of what the plan's edges carry.
     settings : RunSettings
-        Branching and output of the run.
+        Workers, branching and output of the run.
     channel : {"serial", "queue", "object"}
     lane_ranks : int, optional
-        Over `queue`, the queues of a lane, all of which are purged after the run; as many as workers if not given.
+        Over `queue`, the number of queues in a lane, all of which are purged after the run; default: one a worker.
     buckets : int
-        Over `object`, the buckets that the objects are spread over; all are swept after the run. On functions objects
-        expire instead: 0.
-    receiving, limits : optional
+        Over `object`, the number of buckets over which objects are spread; all are swept after the run. 0 for
+        functions, whose objects expire instead.
+    receiving : ReceiveModel, optional
+    limits : ChannelLimits, optional
 
     Raises
     ------
@@ -88,14 +90,19 @@ def count_exchange(
     receiving: ReceiveModel | None = None,
     limits: ChannelLimits | None = None,
 ) -> Usage:
-    """Return the requests and bytes by which ranks exchange rows, and tell their parents that they are done.
+    """Return the predicted requests and bytes by which ranks exchange rows and send their parents gather messages.
 
     Parameters
     ----------
     plan, payloads, settings, channel, receiving, limits
         As for `count_usage`.
     weights : sequence of float, optional
-        How many exchanges each exchange of the plan stands for; 1 if not given.
+        Number of exchanges that each exchange of the plan represents; default: 1 each.
+
+    Raises
+    ------
+    SettingError
+        The payloads are those of another plan, or the settings are for another number of workers.
     """
     payloads.check(plan)
     if settings.workers != plan.workers:
@@ -115,13 +122,13 @@ def count_exchange(
 
 
 def count_lane(ranks: int) -> Usage:
-    """Return the requests that lease a lane of so many queues, and give it back."""
-    # The lease: looked up among the others and read; then held, held on to while the queues are purged, given back.
+    """Return the requests that lease a lane of `ranks` queues, purge and release it."""
+    # The lease is listed and read; then it is written three times: acquired, renewed for the purge, and released.
     return _requests({"sqs.purge": ranks, "s3.list": 1, "s3.get": 1, "s3.put": 3})
 
 
 def count_sweep(buckets: int, objects: int) -> Usage:
-    """Return the requests that remove the channel's objects: each folder is listed, and what lies there is deleted."""
+    """Return the requests that delete the channel's objects: a LIST for each folder, a DELETE for each nonempty one."""
     if not buckets:
         return Usage()
     folders = len(HASH_FOLDERS) * buckets
@@ -131,18 +138,20 @@ def count_sweep(buckets: int, objects: int) -> Usage:
 def count_own(
     workers: int, payloads: Payloads, settings: RunSettings, limits: ChannelLimits, *, is_warm: bool = False
 ) -> Usage:
-    """Return the requests of every run, whatever its channel: input, claims, shards, results, reports, tidying up.
+    """Return the requests of a run that do not depend on its channel: input, claims, shards, results, reports, cleanup.
 
     Parameters
     ----------
-    workers, payloads, settings, limits
-        Of the run.
+    workers : int
+    payloads : Payloads
+    settings : RunSettings
+    limits : ChannelLimits
     is_warm : bool
-        Whether the ranks still have manifest and shard on their disks.
+        Whether the ranks have manifest and shard cached on disk.
     """
     results = workers if settings.output == "rows" else 1
-    objects = 1 + 2 * workers + results  # the input; of each rank a claim and a report
-    # Manifest and shard; the input, which takes another read where it is longer than the first.
+    objects = 1 + 2 * workers + results  # the input; a claim and a report for each rank
+    # Manifest and shard; then the input, which takes a second read if it is longer than the first one reads.
     of_rank = (0 if is_warm else 2) + 1 + (payloads.input_bytes > limits.first_bytes)
     pages = math.ceil(objects / KEYS_A_REQUEST)
     reads = workers * of_rank + workers + results  # the caller reads reports and results
@@ -154,7 +163,7 @@ def _requests(counts: Mapping[str, int]) -> Usage:
 
 
 class _Layer(NamedTuple):
-    """The steps of one exchange, each with the number of micro-batches that are like it, and what it stands for."""
+    """The frames of an exchange by micro-batch, with repetitions; it represents `weight` exchanges of the plan."""
 
     steps: Sequence[tuple[Outgoing, int]]
     weight: float
@@ -163,7 +172,7 @@ class _Layer(NamedTuple):
 def _micro_batches(
     exchange: EdgeArrays, sizes: Floats, limits: ChannelLimits, *, queue: bool
 ) -> list[tuple[Outgoing, int]]:
-    """Return the frames of an exchange's micro-batches; equal ones, as most are, once."""
+    """Return the frames of each micro-batch with its number of repetitions: most micro-batches are equal."""
     return [
         (step_frames(exchange, np.array(column), limits, queue=queue), sum(1 for _ in alike))
         for column, alike in groupby(sizes.T.tolist())
@@ -171,11 +180,11 @@ def _micro_batches(
 
 
 def _gathers(settings: RunSettings, samples: int, limits: ChannelLimits, *, queue: bool) -> _Layer:
-    """Return what each rank but 0 tells its parent at the end."""
+    """Return the gather messages that all ranks but 0 send their parents at the end."""
     tree = Tree(settings.workers, settings.branching)
     size = 0 if settings.output == "rows" else SUMMARY_BYTES * samples
-    told = [gather_step(rank, tree.parent(rank) or 0, size, limits, queue=queue) for rank in range(1, settings.workers)]
-    return _Layer([(step, 1) for step in told], 1.0)
+    ranks = range(1, settings.workers)
+    return _Layer([(gather_step(rank, tree.parent(rank) or 0, size, limits, queue=queue), 1) for rank in ranks], 1.0)
 
 
 def _count_queue(
@@ -203,24 +212,24 @@ def _count_objects(layers: Sequence[_Layer], gathers: _Layer, workers: int, rece
             readers = np.unique(step.sources * workers + step.targets).size
             total.count("s3.put", times * layer.weight * len(step.sent))
             total.count("s3.get", times * layer.weight * (readers + sum(step.beyond.values())))
-    looks = receiving.waiting_s(workers) * receiving.looks_a_second
+    misses = receiving.waiting_s(workers) * receiving.looks_a_second
     for layer in layers:
-        looks += layer.weight * sum(receiving.misses_before(count) for count in total.sources(layer) if count)
-    total.count("s3.get", round(looks))
-    return total.usage(misses=looks)
+        misses += layer.weight * sum(receiving.misses_before(count) for count in total.sources(layer) if count)
+    total.count("s3.get", round(misses))
+    return total.usage(misses=misses)
 
 
 class _Totals:
-    """Sums over layers; fractions where a layer stands for several."""
+    """Totals over layers; fractional, because a layer may represent a fractional number of layers."""
 
     def __init__(self, workers: int) -> None:
-        self.requests: defaultdict[str, float] = defaultdict(float)  # fractions are rounded at the end
+        self.requests: defaultdict[str, float] = defaultdict(float)  # rounded at the end
         self.billed: defaultdict[str, float] = defaultdict(float)
         self._workers = workers
-        self._bytes = np.zeros(4)  # frames, and bytes on the wire, of bodies, received
+        self._bytes = np.zeros(4)  # number of frames; bytes of frames, of request bodies, and received
 
     def count(self, kind: str, requests: float, billed: float | None = None) -> None:
-        """Add requests, which are billed as so many."""
+        """Add requests of a kind, and their billed units if those are not one each."""
         self.requests[kind] += requests
         self.billed[kind] += requests if billed is None else billed
 
@@ -232,7 +241,7 @@ class _Totals:
             self._bytes[3] += times * layer.weight * step.sizes.sum()
 
     def sources(self, layer: _Layer) -> list[int]:
-        """Return from how many ranks each rank receives."""
+        """Return the number of ranks from which each rank receives."""
         pairs = [step.sources * self._workers + step.targets for step, _ in layer.steps]
         targets = np.unique(np.concatenate([np.zeros(0, np.int64), *pairs])) % self._workers
         counts: list[int] = np.bincount(targets, minlength=self._workers).tolist()
@@ -251,7 +260,7 @@ class _Totals:
                 self.count("sqs.receive", layer.weight * polls, layer.weight * polls * units(size / polls))
 
     def usage(self, *, misses: float = 0.0, empty_polls: float = 0.0) -> Usage:
-        """Return the sums, rounded."""
+        """Return the totals, rounded."""
         requests, billed = (
             Counter({kind: round(count) for kind, count in each.items()}) for each in (self.requests, self.billed)
         )

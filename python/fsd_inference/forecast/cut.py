@@ -1,4 +1,4 @@
-"""A network cut for some number of workers, as the planner sees it; long networks are thinned out."""
+"""A partitioned network as the planner uses it, and a smaller sample of its layers that represents the whole."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.work import Work
 from fsd_inference.partitioning.plan import ExchangePlan
 
-_MOST_HEAD, _FEWEST = 8, 4
-"""The first exchanges, where samples die, are all looked at; and so many in any case."""
+_MOST_HEAD = 8
+"""Maximum number of leading exchanges that are all kept, because samples die (become all zero) in the first layers."""
+_FEWEST = 4
+"""Minimum number of exchanges kept in total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A network cut for P workers.
+    """A network partitioned for P workers, with the sizes of what they exchange.
 
     Attributes
     ----------
-    plan, work
-        What is exchanged, and what each rank has to do.
+    plan : ExchangePlan
+        The rows that ranks exchange.
+    work : Work
+        The connections and shard bytes of each rank.
     payloads : Payloads
-        What the edges carry, the batch being one micro-batch.
+        Sizes of what the edges carry, for the batch as one micro-batch.
     is_estimated : bool
-        Whether the exchange was estimated instead of cutting the network.
+        Whether the exchange was estimated instead of computed by partitioning the network.
     """
 
     plan: ExchangePlan
@@ -33,20 +37,20 @@ class Cut:
 
     @property
     def workers(self) -> int:
-        """P."""
+        """Number of workers P."""
         return self.plan.workers
 
 
 @dataclass(frozen=True, slots=True)
 class Thinned:
-    """Some exchanges of a cut that stand for all.
+    """A sample of a cut's layers, with weights, that represents the whole cut.
 
     Attributes
     ----------
     cut : Cut
-        The first exchanges, some of the others, and the last layer.
+        The first exchanges, a sample of the others, and the last layer.
     weights : tuple of float
-        For how many layers each of its layers stands.
+        Number of layers that each layer of `cut` represents.
     """
 
     cut: Cut
@@ -54,12 +58,12 @@ class Thinned:
 
     @property
     def exchange_weights(self) -> tuple[float, ...]:
-        """For how many exchanges each of its exchanges stands."""
+        """Number of exchanges that each exchange of `cut` represents."""
         return self.weights[:-1]
 
 
 def thin(cut: Cut, most_edges: int) -> Thinned:
-    """Return a cut of about so many edges that stands for the whole: what takes long grows with the edges."""
+    """Return a weighted sample of a cut with about `most_edges` edges: the planner's time grows with their number."""
     count = len(cut.plan.exchanges)
     edges = sum(map(len, cut.plan.exchanges))
     taken = min(count, max(_FEWEST, count * most_edges // max(1, edges)))
@@ -73,7 +77,7 @@ def thin(cut: Cut, most_edges: int) -> Thinned:
 def _only(cut: Cut, exchanges: list[int]) -> Cut:
     payloads, work = cut.payloads, cut.work
     layers = [*exchanges, work.layers - 1]
-    # A layer computes with what is alive after the one before it, which may be left out.
+    # A layer's live samples are those after the layer before it, which the sample may leave out.
     before = [layer - 1 for layer in layers[1:]]
     live = tuple(payloads.live[k] if k >= 0 else 1.0 for k in before)
     return Cut(

@@ -1,4 +1,4 @@
-"""Cuts of a network for several numbers of workers: made within a time limit, or estimated, with sampled payloads."""
+"""Partitions of a network for several numbers of workers, computed within a time limit or else estimated."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.progress import Progress, Silent, task
 
 CUTTING_S = 10.0
-"""How long networks are cut, at most; what is not cut by then is estimated."""
-_SAMPLED = 5e9  # connections x samples that are pushed through: one to three seconds
+"""Time limit for partitioning in seconds; numbers of workers that it does not reach are estimated."""
+_SAMPLED = 5e9  # connections x samples of the sampling forward pass, which takes one to three seconds
 _MOST_SAMPLES, _LEAST_SAMPLES = 512, 24
-_EDGES = 8  # of an exchange, that are packed
-_LEAST_ROWS = 8  # of a layer, that a rank owns
-_QUICK, _AT_ONCE = 4e6, "block"  # connections of a layer that is cut in seconds; what cuts larger ones, not as well
-_DENSITY = 0.2  # of inputs that are drawn
+_EDGES = 8  # edges of each exchange whose rows are packed to learn their size
+_LEAST_ROWS = 8  # rows of each layer that a rank must own
+_QUICK = 4e6  # connections of the largest layer that the default method partitions within seconds
+_AT_ONCE = "block"  # the method for larger layers: immediate, but with worse partitions
+_DENSITY = 0.2  # fraction of ones in random inputs
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """A cut without the sizes of what it carries, and the plan whose edges are packed to know them."""
+    """A cut whose payload sizes are not known yet, and the plan whose edges are packed to learn them."""
 
     plan: ExchangePlan
     work: Work
@@ -50,8 +51,8 @@ class _Drawn:
     is_estimated: bool
 
     def cut(self, found: Payloads) -> Cut:
-        """Return the cut with the sizes that were found of the packed plan."""
-        if self.packed is not self.plan:  # one edge stands for all
+        """Return the cut with the sizes that were sampled for the packed plan."""
+        if self.packed is not self.plan:  # one edge of each exchange represents all
             exchanges = tuple(
                 np.repeat(sizes, len(edges), axis=0)
                 for sizes, edges in zip(found.exchanges, self.plan.exchanges, strict=True)
@@ -69,15 +70,20 @@ def cut_network(
     cutting_s: float = CUTTING_S,
     progress: Progress | None = None,
 ) -> dict[int, Cut]:
-    """Return a network cut for 1 worker, and for the powers of two that a question allows.
+    """Partition a network for 1 worker and for the powers of two that a question allows.
 
     Parameters
     ----------
     network : Network
     question : Question
-        Its samples and its most workers count.
+        Only `samples` and `most_workers` are used.
     x, cache, cutting_s, progress
         As for `advise`.
+
+    Returns
+    -------
+    dict of int to Cut
+        The cuts by number of workers.
     """
     progress = progress or Silent()
     kept = PlanCache(cache or default_folder(), network.digest, DEFAULT_METHOD)
@@ -103,13 +109,13 @@ def cut_network(
 
 
 def random_inputs(features: int, samples: int, seed: int = 0) -> sparse.csr_array:
-    """Return inputs of which a fifth are 1."""
+    """Return random inputs, samples x features, of which a fifth are 1 and the others 0."""
     rng = np.random.default_rng(seed)
     return sparse.csr_array((rng.random((samples, features), np.float32) < _DENSITY).astype(np.float32))
 
 
 def _whole(network: Network, kept: PlanCache) -> tuple[ExchangePlan, Work]:
-    """Return the network as one function runs it."""
+    """Return plan and work of the whole network on one worker."""
     found = kept.get(1)
     if found is None:
         found = whole_plan(network), whole_work(network)
@@ -118,7 +124,7 @@ def _whole(network: Network, kept: PlanCache) -> tuple[ExchangePlan, Work]:
 
 
 def _cuts(network: Network, workers: Sequence[int], kept: PlanCache, whole: Work, cutting_s: float) -> list[_Drawn]:
-    """Return cuts for each of `workers`: kept ones, those that can be made in time, and estimates."""
+    """Return a cut for each of `workers`: from the cache, partitioned while time is left, or else estimated."""
     made = {count: found for count in workers if (found := kept.get(count)) is not None}
     known = [Exchanged.of(plan, work.inputs) for plan, work in made.values()]
     left = [count for count in workers if count not in made]
@@ -134,7 +140,7 @@ def _cuts(network: Network, workers: Sequence[int], kept: PlanCache, whole: Work
             kept.put(count, cut.plan, cut.work)
             made[count] = cut.plan, cut.work
             known.append(Exchanged.of(cut.plan, cut.work.inputs))
-        # Of a network that nothing is known of, some layers are cut instead.
+        # If no cut of the whole network is known, estimate from cuts of a few layers.
         if not known:
             known = [Exchanged.of(tried.plan, tried.work.inputs)]
             for count in left[2::2]:
@@ -153,7 +159,7 @@ def _cuts(network: Network, workers: Sequence[int], kept: PlanCache, whole: Work
 
 
 def _timed(network: Network, workers: int, method: str) -> tuple[Partitioned, float]:
-    """Return a cut, and the seconds that it took for a layer."""
+    """Partition a network; return the result and the seconds that it took per layer."""
     began = time.monotonic()
     cut = Partitioned.cut(network, workers, method)
     return cut, (time.monotonic() - began) / len(network)

@@ -7,7 +7,7 @@ import numpy as np
 from fsd_inference.forecast.timing import LATENCIES, Timing
 
 _BLOCK = 1024
-"""Latencies that are drawn together, which is quicker than one by one."""
+"""Number of latencies drawn at a time, which is faster than one by one."""
 
 
 class Draws:
@@ -27,14 +27,14 @@ class Draws:
         self._drawn: dict[str, list[float]] = {name: [] for name in LATENCIES}
 
     def latency(self, name: str) -> float:
-        """Return a draw in seconds of one of `LATENCIES`."""
+        """Return a random latency in seconds; `name` is one of `LATENCIES`."""
         drawn = self._drawn[name]
         if not drawn:
             drawn += self._block(name, _BLOCK)
         return drawn.pop()
 
     def latencies(self, name: str, count: int) -> list[float]:
-        """Return `count` draws in seconds of one of `LATENCIES`."""
+        """Return `count` random latencies in seconds; `name` is one of `LATENCIES`."""
         drawn = self._drawn[name]
         if len(drawn) < count:
             drawn += self._block(name, count + _BLOCK)
@@ -43,7 +43,7 @@ class Draws:
         return some
 
     def uniform(self) -> float:
-        """Return a draw from 0 to 1."""
+        """Return a uniform random number from 0 (included) to 1 (excluded)."""
         return float(self._random.random())
 
     def _block(self, name: str, count: int) -> list[float]:

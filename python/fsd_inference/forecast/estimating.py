@@ -1,4 +1,4 @@
-"""The exchange of a network that was not cut for so many workers, from what is known of other cuts of it."""
+"""Estimates of a network's exchange for numbers of workers for which it was not partitioned, from its other cuts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fsd_inference.network import Network
 from fsd_inference.partitioning.plan import Edge, ExchangePlan
 
 STRETCH = 2
-"""Layers that are cut where nothing is known of the network."""
+"""Number of layers that are partitioned to estimate from if no cut of the whole network is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """What an exchange of a cut carries on average.
+    """Average amounts of an exchange of a partitioned network.
 
     Attributes
     ----------
     workers : int
-        P.
+        Number of workers P.
     rows : float
-        (row, target) pairs, for each neuron of the sending layer.
+        (row, target) pairs sent, per neuron of the sending layer.
     partners : float
         Ranks to which a rank sends.
     """
@@ -37,7 +37,7 @@ class Exchanged:
 
     @classmethod
     def of(cls, plan: ExchangePlan, inputs: Sequence[int]) -> Exchanged:
-        """Return that of a plan; `inputs` are the neurons that each layer reads."""
+        """Return the averages of a plan; `inputs` are the numbers of neurons that each layer reads."""
         sent = sum(edge.rows.size * len(edge.targets) for exchange in plan.exchanges for edge in exchange)
         pairs = sum(len(edge.targets) for exchange in plan.exchanges for edge in exchange)
         return cls(
@@ -48,33 +48,33 @@ class Exchanged:
 
 
 def stretch(network: Network) -> Network:
-    """Return some layers from the middle of a network."""
+    """Return `STRETCH` layers from the middle of a network, or all if it has fewer."""
     first = max(0, len(network) // 2 - STRETCH // 2)
     return Network([network.layer(k) for k in range(first, min(len(network), first + STRETCH))])
 
 
 def interpolated(known: Sequence[Exchanged], workers: int, connections: float) -> Exchanged:
-    """Return what P workers exchange, between what is known of others: in proportion, by logarithms.
+    """Interpolate what P workers exchange, log-log, from what other numbers of workers exchange.
 
     Parameters
     ----------
     known : sequence of Exchanged
-        At least one.
+        Exchanges of the network's known cuts; at least one.
     workers : int
-        P.
+        Number of workers P.
     connections : float
-        Of a neuron: bounds what can be exchanged.
+        Mean number of connections per neuron, which bounds what can be exchanged.
     """
     known = sorted({one.workers: one for one in known}.values(), key=lambda one: one.workers)
     rows = math.exp(_line([(one.workers, one.rows) for one in known], workers))
     partners = math.exp(_line([(one.workers, one.partners) for one in known], workers))
-    # Of owners drawn at random, each neuron is wanted by so many ranks, all but one of them others.
+    # Upper bound: with neurons assigned at random, this many other ranks need each neuron.
     most = workers * (1 - (1 - 1 / workers) ** connections) * (1 - 1 / workers)
     return Exchanged(workers, min(rows, most), min(max(1.0, partners), workers - 1))
 
 
 def _line(points: Sequence[tuple[int, float]], workers: int) -> float:
-    """Return the logarithm at `workers` on straight lines through the logarithms, the outer ones going on."""
+    """Return the logarithm at `workers` by piecewise linear log-log interpolation, extrapolated beyond the ends."""
     x, y = (np.log(np.array(values, np.float64)) for values in zip(*points, strict=True))
     if x.size == 1:
         return float(y[0])
@@ -85,7 +85,7 @@ def _line(points: Sequence[tuple[int, float]], workers: int) -> float:
 
 
 def estimated_plan(exchanged: Exchanged, inputs: Sequence[int], seed: int = 0) -> ExchangePlan:
-    """Return a plan that carries as much: each rank sends equally many rows to the ranks that follow it."""
+    """Return a synthetic plan with these averages: each rank sends equally many random rows to the next ranks."""
     workers = exchanged.workers
     rng = np.random.default_rng(seed)
     made: dict[int, tuple[Edge, ...]] = {}
@@ -104,7 +104,7 @@ def estimated_plan(exchanged: Exchanged, inputs: Sequence[int], seed: int = 0) -
 
 
 def estimated_work(whole: Work, workers: int) -> Work:
-    """Return the work of P ranks that share evenly."""
+    """Return the work of P ranks that share the network's connections and bytes evenly."""
     connections = np.repeat(-(-whole.connections.sum(axis=1, keepdims=True) // workers), workers, axis=1)
     shard = math.ceil(int(whole.shard_bytes.sum()) / workers)
     return Work(connections, whole.inputs, np.full(workers, shard, np.int64))

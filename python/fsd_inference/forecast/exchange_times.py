@@ -1,4 +1,4 @@
-"""Seconds that an exchange takes, from each rank's totals of edges and bytes."""
+"""Predicted duration of each exchange, from each rank's total numbers of edges and bytes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from fsd_inference.limits import BATCH_ENTRIES, READERS, SENDERS
 from fsd_inference.partitioning.plan import ExchangePlan
 
 HOPS = {"queue": ("publish", "deliver", "receive"), "object": ("put", "get")}
-"""Latencies on the way of a frame, by channel."""
+"""The latencies that a frame incurs from sender to receiver, by channel."""
 
 
 class ExchangeTotals:
-    """What each rank sends and receives in each exchange; bytes are those of a mean micro-batch.
+    """Totals of what each rank sends and receives in each exchange, for an average micro-batch.
 
     Parameters
     ----------
     plan : ExchangePlan
     payloads : Payloads
-        Of this plan.
+        Sizes of what this plan's edges carry.
 
     Attributes
     ----------
     sent, got : ndarray of float64, exchanges x P
-        Bytes.
+        Payload bytes that a rank sends and receives.
     frames, sources : ndarray of float64, exchanges x P
-        Edges by which a rank sends, and by which it receives.
+        Number of edges over which a rank sends and receives.
     """
 
     def __init__(self, plan: ExchangePlan, payloads: Payloads) -> None:
@@ -47,13 +47,13 @@ class ExchangeTotals:
         self.got, self.sources = self._sums(target, np.repeat(sizes, counts)), self._sums(target)
         rows: Floats = np.zeros(math.prod(self._shape))
         np.maximum.at(rows, source, np.array([edge.rows.size for _, edge in edges], np.float64))
-        self._rows = rows.reshape(self._shape)  # of the largest edge
+        self._rows = rows.reshape(self._shape)  # rows of a rank's largest edge
 
     def _sums(self, places: NDArray[np.int64], values: Floats | None = None) -> Floats:
         return np.bincount(places, values, math.prod(self._shape)).astype(np.float64).reshape(self._shape)
 
     def boundary_share(self, work: Work) -> Floats:
-        """Return about which share of a rank's rows others need: no less than its largest edge."""
+        """Estimate the share of a rank's rows that other ranks need, exchanges x P, by the rows of its largest edge."""
         widths = np.array(work.inputs[1 : 1 + self._shape[0]], np.float64)
         owned = np.maximum(1.0, widths / work.workers)
         share: Floats = np.minimum(1.0, self._rows / owned[:, None])
@@ -62,7 +62,10 @@ class ExchangeTotals:
     def exchange_s(
         self, channel: str, timing: Timing, speed: Speed, limits: ChannelLimits
     ) -> tuple[Floats, Floats, Floats]:
-        """Return, of each rank, the seconds of travelling, of which receiving, and those of packing and unpacking."""
+        """Return the seconds of transfer, those of its receiving part, and those of packing and unpacking.
+
+        Each is exchanges x P, for an average micro-batch.
+        """
         one = speed.one
         packing: Floats = (
             self.sent / timing["cpu.pack_bytes_per_s"] + self.got / timing["cpu.unpack_bytes_per_s"]
@@ -84,7 +87,7 @@ class ExchangeTotals:
             return sending.max(axis=1, keepdims=True) + largest["deliver"] + receiving, receiving, packing
         if channel == "object":
             sending = work_s["put"] + largest["put"] + self.sent * byte_s["put"] + self.sent / network
-            # The one expected last is polled at intervals of about an eighth of the wait; then the others are read.
+            # The object expected last is polled at intervals of about an eighth of the wait; then the others are read.
             reads = 1 + np.ceil(np.maximum(0, self.sources - 1) / READERS)
             wait = sending.max(axis=1, keepdims=True)
             receiving = wait / 16 + reads * (timing.latency("get").largest_s(READERS) + work_s["get"])
@@ -97,7 +100,7 @@ class ExchangeTotals:
         return travelling, self.got / bandwidth, packing
 
     def _largest_s(self, latency: Latency) -> Floats:
-        """Return what a rank waits for its slowest source, exchanges x 1: about the largest of as many draws."""
+        """Return the latency in seconds of a rank's slowest source, exchanges x 1: about the largest of its draws."""
         draws = [max(1, round(mean)) for mean in self.sources.mean(axis=1).tolist()]
         found = {count: latency.largest_s(count) for count in set(draws)}
         return np.array([[found[count]] for count in draws])

@@ -1,4 +1,4 @@
-"""Values of timing from what runs reported: latencies, bandwidth, starts, the caller's share."""
+"""Fitting of timing values (latencies, bandwidth, start times, client overhead) to reports of runs."""
 
 from __future__ import annotations
 
@@ -15,31 +15,36 @@ from fsd_inference.rank_report import RankReport
 from fsd_inference.run_report import RunReport
 
 _LEAST = 20
-"""Observations that a percentile needs at least."""
+"""Fewest observations from which percentiles are computed."""
 
 
 def fit_services(reports: Sequence[RunReport]) -> dict[str, Sourced]:
-    """Return the values that the reports show.
+    """Estimate the timing values of the services from reports of runs.
 
-    A send is as long as its slowest request, which is taken for the latency of all. From the last of its sources' sends
-    until a rank that waits has its frames, a message is delivered and received (`queue`), or an object is found and
-    read (`object`): half of it each.
+    The duration of a send is that of its slowest request, and is used as the latency of all of them. The time from the
+    end of a rank's last source's send until the waiting rank has its frames is split in halves: delivering and
+    receiving a message (`queue`), or finding and reading an object (`object`).
 
     Parameters
     ----------
     reports : sequence of RunReport
-        Of runs over `queue` or `object`.
+        Only runs over `queue` or `object` with at least 2 workers are used.
+
+    Returns
+    -------
+    dict of str to Sourced
+        Timing values by name; those with too few observations are left out.
 
     Raises
     ------
     SettingError
-        There is nothing to learn from.
+        No report is of a run over `queue` or `object` with at least 2 workers.
     FileFormatError
-        A report does not say what its ranks did when.
+        A report lacks its ranks, or their start and end times.
     """
     reports = [report for report in reports if _is_of_services(report)]
     if not reports:
-        raise SettingError("services are fitted on runs of at least 2 workers over queue or object; give some")
+        raise SettingError("services are fitted on runs of at least 2 workers over queue or object; give such reports")
     source = f"fitted on {len(reports)} runs, {time.strftime('%Y-%m-%d')}"
     found: dict[str, Sourced] = {}
     for channel, sending, receiving in (("queue", "publish", ("deliver", "receive")), ("object", "put", ("get",))):
@@ -65,7 +70,7 @@ def fit_services(reports: Sequence[RunReport]) -> dict[str, Sourced]:
 
 
 def check_report(report: RunReport) -> None:
-    """Raise FileFormatError if services cannot be fitted on a report because of what it says of its ranks."""
+    """Raise FileFormatError if a report lacks the data of its ranks that fitting the services needs."""
     if _is_of_services(report):
         _ranks(report)
 
@@ -75,7 +80,7 @@ def _is_of_services(report: RunReport) -> bool:
 
 
 class _Rank:
-    """What fits are made of in one rank's report."""
+    """The data of one rank's report that fitting uses."""
 
     def __init__(self, report: RankReport) -> None:
         if report.started is None or report.ended is None:
@@ -89,7 +94,7 @@ class _Rank:
             self.ends[name][layer, micro_batch] = start, end
 
     def sends(self) -> list[tuple[float, float]]:
-        """Return the seconds and bytes of each send of a step."""
+        """Return (seconds, bytes) of each send; a layer's bytes are split evenly over its micro-batches."""
         parts: Counter[int] = Counter()
         for layer, _ in self.ends["send"]:
             parts[layer] += 1
@@ -102,12 +107,12 @@ class _Rank:
 
 def _ranks(report: RunReport) -> list[_Rank]:
     if not report.ranks:
-        raise FileFormatError("'ranks' is empty: no rank says what it did when")
+        raise FileFormatError("'ranks' is empty: the report must have the activities of its ranks")
     return [_Rank(each) for each in report.ranks]
 
 
 def _lags(ranks: Sequence[_Rank]) -> list[float]:
-    """Return how long after the last send to them ranks had what they waited for."""
+    """Return the seconds from the end of the last send to a waiting rank until its wait ended."""
     found = []
     for rank in ranks:
         sources = [other for other in ranks if rank.number in other.targets]
@@ -117,7 +122,7 @@ def _lags(ranks: Sequence[_Rank]) -> list[float]:
                 for other in sources
                 if (layer - 1, micro_batch) in other.ends["send"]
             ]
-            # Where all had been sent before it waited, it was its own receiving that took time.
+            # If everything had been sent before the rank waited, the wait measures its receive thread, not the latency.
             if sent and start < max(sent) < end:
                 found.append(end - max(sent))
     return found
@@ -132,14 +137,17 @@ def _starts(report: RunReport) -> list[float]:
 
 
 def rest_s(run: RunReport) -> float:
-    """Return what a run took beside its ranks: before the first was launched and after the last had ended."""
+    """Return the seconds of a run before its first rank was launched and after its last rank ended."""
     times = [(rank.started, rank.ended) for rank in _ranks(run)]
     launched = max(started for started, _ in times) - run.launch_s
     return max(0.0, run.wall_s - (max(ended for _, ended in times) - launched))
 
 
 def _without_bytes(sends: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Return the seconds of sends without what their bytes took, and those of a byte: 0 if there is no telling."""
+    """Split sends into latency and transfer: return each send's seconds without transfer, and the seconds per byte.
+
+    The latter is 0 if the sizes vary too little to estimate it. `sends` is n x 2: seconds, bytes.
+    """
     seconds, sizes = np.maximum(sends[:, 0], 0.0), sends[:, 1]
     if sizes.max() < 4 * max(1.0, float(np.median(sizes))):
         return seconds, 0.0
@@ -153,7 +161,7 @@ def _put(found: dict[str, Sourced], name: str, seconds: NDArray[np.float64], sou
 
 
 def _client(reports: Sequence[RunReport], source: str) -> dict[str, Sourced]:
-    """Return what the caller takes, and what a lane takes beside."""
+    """Return the client's overhead, and the additional overhead of a lane over `queue`."""
     with_lane = [rest_s(report) for report in reports if report.channel == "queue"]
     without = [rest_s(report) for report in reports if report.channel != "queue"]
     alone = float(np.median(without)) if without else 0.0

@@ -1,6 +1,6 @@
-"""Frames and requests of an exchange: what each rank sends after a layer, packed as the channels pack it.
+"""Predicted frames and requests of an exchange: what each rank sends after a layer, packed as the channels pack it.
 
-All ranks of a step are computed at once in NumPy arrays: a thousand ranks send millions of frames.
+All ranks of a step are computed at once in NumPy arrays, because a thousand ranks send millions of frames.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from fsd_inference.partitioning.plan import Edge
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_TARGET_BYTES = 2  # of each target in a frame's header (rust_kernels/core/src/frame.rs)
+_TARGET_BYTES = 2  # per target in a frame's header (rust_kernels/core/src/frame.rs)
 _INDEX_BYTES, _ENTRY_BYTES, _ENTRY_TARGET_BYTES = map(struct.calcsize, (OBJECT_HEADER, OBJECT_ENTRY, OBJECT_TARGET))
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelLimits:
-    """Sizes and pauses of the channels; the defaults are theirs (channels/queue.py, channels/object.py).
+    """Size limits and poll times of the channels; defaults as in channels/queue.py and channels/object.py.
 
     Attributes
     ----------
     message_bytes : int
-        Most bytes of an SNS message, and of a batch, attributes included.
+        Maximum bytes of an SNS message, and of a batch, attributes included.
     attribute_bytes : int
-        Of them, kept free for the attribute that names the targets.
+        Bytes of a message that are reserved for the attribute with the targets.
     object_frame_bytes : int
-        Most bytes of a frame over `object`.
+        Maximum bytes of a frame over `object`.
     first_bytes : int
-        What the first read of an object asks for.
+        Bytes that the first read of an object requests.
     poll_s : float
-        Longest single receive: a wait of so long is an empty poll.
+        Long-poll time of a receive in seconds; a wait of this length is an empty poll.
     ranks_a_topic : int
-        Ranks that one topic serves.
+        Maximum number of ranks that one topic serves.
     """
 
     message_bytes: int = MESSAGE_BYTES
@@ -69,52 +69,52 @@ class ChannelLimits:
 
     @property
     def queue_frame_bytes(self) -> int:
-        """Most bytes of a frame over `queue`, before base64."""
+        """Maximum bytes of a frame over `queue`, before base64."""
         return (self.message_bytes - self.attribute_bytes) * 3 // 4
 
 
 class Batch(NamedTuple):
-    """One PublishBatch: topic, bytes in base64 with attributes, messages, units both ways, deliveries from and to."""
+    """One PublishBatch request."""
 
     topic: int
-    size: float
+    size: float  # bytes in base64, with attributes
     messages: int
-    units: int
-    message_units: int
-    first: int
+    units: int  # billed 64 KiB units if the batch's size is rounded up
+    message_units: int  # billed 64 KiB units if each message's size is rounded up
+    first: int  # its deliveries in `Outgoing` are first..last, the end excluded
     last: int
 
 
 class Reader(NamedTuple):
-    """What one target reads of an object."""
+    """The part of an object that one target reads."""
 
     target: int
-    edges: tuple[tuple[int, int], ...]  # (source, edge)
+    edges: tuple[tuple[int, int], ...]  # (source, edge number)
     frames: int
-    size: float
-    reads: int  # requests
+    size: float  # bytes
+    reads: int  # GET requests
 
 
 class Sent(NamedTuple):
-    """What one rank sends after one layer of one micro-batch: in batches, or as an object; deliveries from and to."""
+    """What one rank sends after one layer of one micro-batch, as batches of messages or as one object."""
 
     frames: int
-    wire_bytes: float
-    body_bytes: float
-    batches: tuple[Batch, ...]
-    first: int
+    wire_bytes: float  # frames with their headers
+    body_bytes: float  # request bodies, after base64
+    batches: tuple[Batch, ...]  # empty over objects
+    first: int  # its deliveries in `Outgoing` are first..last, the end excluded
     last: int
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeArrays:
-    """The edges of one exchange as arrays: source, number among the source's edges, and targets."""
+    """The edges of one exchange as arrays, one entry an edge."""
 
     sources: Ints
-    numbers: Ints
+    numbers: Ints  # position among the edges of the same source
     places: list[tuple[int, int]]  # (source, number)
-    fan: Ints
-    targets: Ints
+    fan: Ints  # number of targets
+    targets: Ints  # the targets of all edges, edge after edge
 
     @classmethod
     def of(cls, edges: tuple[Edge, ...]) -> EdgeArrays:
@@ -126,7 +126,7 @@ class EdgeArrays:
         return cls(sources, numbers, list(zip(sources.tolist(), numbers.tolist(), strict=True)), fan, targets)
 
     def received(self, payloads: Floats, workers: int) -> Floats:
-        """Return the payload bytes that each rank gets, workers x micro-batches."""
+        """Return the payload bytes that each rank receives, workers x micro-batches."""
         found = np.zeros((workers, payloads.shape[1]))
         np.add.at(found, self.targets, np.repeat(payloads, self.fan, axis=0))
         return found
@@ -134,31 +134,31 @@ class EdgeArrays:
 
 @dataclass(frozen=True, slots=True)
 class _Frames:
-    """Frames of one step of all ranks, and their (frame, target) pairs."""
+    """The frames that all ranks send in one step, and the (frame, target) pairs of their deliveries."""
 
-    edge: Ints
-    size: Floats
+    edge: Ints  # edge of each frame
+    size: Floats  # bytes of each frame with its header
     pair_frame: Ints
     pair_target: Ints
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What all ranks send of one step.
+    """What all ranks send in one step.
 
     Attributes
     ----------
     sent : dict of int to Sent
-        By source.
+        Totals by sending rank.
     places : list of (source, number)
-        Of the exchange's edges.
+        Source and edge number of each edge of the exchange.
     sources, targets, edges : ndarray of int64
-        From and to which rank each delivery is, and the edge (of the exchange): batch by batch; over objects, reader
-        by reader. Sources ascend.
+        Sending rank, receiving rank and edge (its index in the exchange) of each delivery, sorted by source, then by
+        batch; over objects by source, then by target.
     sizes : ndarray of float64
         Bytes of each delivery's body.
     beyond : dict of (source, target) to int
-        Over objects, the reads that a target needs beyond its first; mostly none.
+        Over objects, the reads that a target needs after its first; pairs that need none are absent.
     """
 
     sent: dict[int, Sent]
@@ -170,7 +170,7 @@ class Outgoing:
     beyond: dict[tuple[int, int], int]
 
     def readers(self, source: int) -> list[Reader]:
-        """Return who reads what of the object of a source."""
+        """Return, for each target, the part of a source's object that it reads."""
         sent = self.sent[source]
         part = slice(sent.first, sent.last)
         edges = [self.places[edge] for edge in self.edges[part].tolist()]
@@ -191,28 +191,28 @@ NOTHING = Outgoing({}, [], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zero
 
 
 def step_frames(exchange: EdgeArrays, payloads: Floats, limits: ChannelLimits, *, queue: bool) -> Outgoing:
-    """Return what all ranks send of one step, `payloads` being the bytes of each edge's rows.
+    """Return what all ranks send in one step.
 
     Parameters
     ----------
     exchange : EdgeArrays
     payloads : ndarray of float64, edges
-        Of one micro-batch.
+        Bytes of each edge's rows for one micro-batch.
     limits : ChannelLimits
     queue : bool
-        Whether in batches of messages, otherwise as objects.
+        True to send batches of messages over `queue`, False to send objects.
     """
     return queue_step(exchange, payloads, limits) if queue else object_step(exchange, payloads, limits)
 
 
 def queue_step(exchange: EdgeArrays, payloads: Floats, limits: ChannelLimits) -> Outgoing:
-    """Return what each rank publishes of one step, `payloads` being the bytes of each edge's rows."""
+    """Return the batches that each rank publishes in one step; parameters as for `step_frames`."""
     frames = _frames(exchange, payloads, limits.queue_frame_bytes)
     if not frames.edge.size:
         return NOTHING
     source = exchange.sources[frames.edge]
     texts = np.ceil(frames.size * 4 / 3)
-    # A frame is one message in each topic that some of its targets listen to.
+    # A frame becomes one message in each topic to which any of its targets is subscribed.
     topic_of_pair = frames.pair_target // limits.ranks_a_topic
     begins = _changes(frames.pair_frame, topic_of_pair)
     message = np.cumsum(begins) - 1
@@ -252,7 +252,7 @@ def queue_step(exchange: EdgeArrays, payloads: Floats, limits: ChannelLimits) ->
 
 
 def object_step(exchange: EdgeArrays, payloads: Floats, limits: ChannelLimits) -> Outgoing:
-    """Return the object that each rank writes of one step, and who reads what of it."""
+    """Return the object that each rank writes in one step, and what its targets read; parameters as `step_frames`."""
     frames = _frames(exchange, payloads, limits.object_frame_bytes)
     if not frames.edge.size:
         return NOTHING
@@ -273,7 +273,7 @@ def object_step(exchange: EdgeArrays, payloads: Floats, limits: ChannelLimits) -
 
 
 def _beyond(frames: _Frames, rank: int, start: int, end: int, first_bytes: int) -> dict[tuple[int, int], int]:
-    """Return the reads beyond the first of the object of frames start..end: rare, so frame by frame."""
+    """Return the extra reads, by (source, target), of a large object; these are rare, so a loop over frames will do."""
     targets: dict[int, list[int]] = {}
     for frame, target in zip(frames.pair_frame.tolist(), frames.pair_target.tolist(), strict=True):
         if start <= frame < end:
@@ -285,11 +285,11 @@ def _beyond(frames: _Frames, rank: int, start: int, end: int, first_bytes: int) 
 
 
 def _extra_reads(frames: Sequence[tuple[Sequence[int], float]], target: int, first_bytes: int) -> int:
-    """Return the reads that `target` needs beyond the first one, of an object of frames: (targets, bytes) each."""
+    """Return the number of reads after the first that `target` needs of an object; frames are (targets, bytes)."""
     start = _INDEX_BYTES + sum(_ENTRY_BYTES + _ENTRY_TARGET_BYTES * len(targets) for targets, _ in frames)
     reads = int(start > first_bytes)
     read_until = max(float(first_bytes), start)
-    end = -np.inf  # of the range that is being joined
+    end = -np.inf  # of the current range, to which near frames are joined
     position = float(start)
     for targets, size in frames:
         begin, position = max(position, read_until), position + size
@@ -300,7 +300,7 @@ def _extra_reads(frames: Sequence[tuple[Sequence[int], float]], target: int, fir
 
 
 def sent_between(edges: tuple[Edge, ...], payloads: Floats, frame_bytes: int, workers: int) -> Floats:
-    """Return frames and their bytes of one exchange, all micro-batches: 2 x sources x targets."""
+    """Return the frames and bytes of one exchange over all micro-batches: 2 x sources x targets."""
     found = np.zeros((2, workers, workers))
     exchange = EdgeArrays.of(edges)
     for sizes in payloads.T:
@@ -312,7 +312,7 @@ def sent_between(edges: tuple[Edge, ...], payloads: Floats, frame_bytes: int, wo
 
 
 def gather_step(source: int, target: int, payload: int, limits: ChannelLimits, *, queue: bool) -> Outgoing:
-    """Return how a rank tells its parent that its subtree is done: a summary of `payload` bytes, in pieces."""
+    """Return a rank's gather message: it tells the parent that the subtree is done, with `payload` bytes of summary."""
     pieces = [min(CONTROL_BYTES, payload - start) for start in range(0, payload, CONTROL_BYTES)] or [0]
     sizes = np.array(pieces, np.float64) + FRAME_HEADER_BYTES + _TARGET_BYTES
     count, wire = sizes.size, float(sizes.sum())
@@ -332,7 +332,7 @@ def gather_step(source: int, target: int, payload: int, limits: ChannelLimits, *
 
 
 def _frames(exchange: EdgeArrays, payloads: Floats, frame_bytes: int) -> _Frames:
-    """Cut each edge's payload into frames, none longer than `frame_bytes`."""
+    """Split each edge's payload into frames of at most `frame_bytes` bytes."""
     header = FRAME_HEADER_BYTES + _TARGET_BYTES * exchange.fan
     room = frame_bytes - header
     whole, rest = np.divmod(payloads, room)
@@ -349,7 +349,7 @@ def _frames(exchange: EdgeArrays, payloads: Floats, frame_bytes: int) -> _Frames
 
 
 def _batches(source: Ints, topic: Ints, sizes: Floats, batch_bytes: int) -> Ints:
-    """Return the batch of each message: the first that has room, largest messages first; batches ascend by source."""
+    """Return the batch number of each message, by first-fit decreasing per source and topic; ascending by source."""
     order = np.lexsort((-sizes, topic, source))
     begins = _changes(source[order], topic[order])
     group = np.cumsum(begins) - 1
@@ -373,7 +373,7 @@ def _first_fit(group: Ints, sizes: Floats, batch_bytes: int) -> Ints:
 
 
 def units(size: float) -> int:
-    """Return the 64 KiB units that a request of `size` bytes is billed as."""
+    """Return the number of 64 KiB units that a request of `size` bytes is billed as, at least 1."""
     return int(-(-size // UNIT_BYTES)) or 1
 
 
@@ -386,7 +386,7 @@ def _digits(numbers: Ints) -> Ints:
 
 
 def _changes(*keys: Ints) -> NDArray[np.bool_]:
-    """Return where a run of equal keys begins."""
+    """Return a mask of the positions where a run of equal keys begins."""
     found = np.zeros(keys[0].size, np.bool_)
     found[:1] = True
     for key in keys:
@@ -395,13 +395,13 @@ def _changes(*keys: Ints) -> NDArray[np.bool_]:
 
 
 def _starts(keys: Ints) -> Ints:
-    """Return, of each entry, where its run of equal keys begins."""
+    """Return for each entry the index at which its run of equal keys begins."""
     begins = _changes(keys)
     return np.flatnonzero(begins)[np.cumsum(begins) - 1] if keys.size else keys
 
 
 def _groups(keys: Ints) -> Iterable[tuple[int, int, int]]:
-    """Return the runs of equal keys: (key, from, to)."""
+    """Return the runs of equal keys as (key, start, end), the end excluded."""
     starts = np.flatnonzero(_changes(keys))
     ends = [*starts[1:].tolist(), keys.size]
     return list(zip(keys[starts].tolist(), starts.tolist(), ends, strict=True))

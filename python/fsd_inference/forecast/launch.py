@@ -1,4 +1,4 @@
-"""The launch study: how long until the last rank has started, by a tree and by one launcher that starts all."""
+"""The launch study: the time to start all ranks, through trees of different branching and from a single launcher."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fsd_inference.limits import DEEPEST_TREE, STARTERS
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How long it takes to start P ranks.
+    """The time to start P ranks by a launch tree.
 
     Attributes
     ----------
     workers : int
-        P.
+        Number of ranks P.
     branching : int
-        Ranks that a rank starts; P - 1 for one launcher that starts all.
+        Ranks that each rank starts; P - 1 means that rank 0 starts all others.
     depth : int
-        Of the tree, rank 0 counted.
+        Levels of the tree, that of rank 0 included.
     median_s, slowest_s : float
-        From the start of rank 0 to that of the last rank: over the runs.
+        Median and maximum over the runs of the seconds from the start of rank 0 to that of the last rank.
     """
 
     workers: int
@@ -38,7 +38,7 @@ class Launch:
 
     @property
     def is_allowed(self) -> bool:
-        """Whether AWS lets chains of invocations go so deep."""
+        """Whether the tree is shallow enough for AWS's limit on chains of invocations."""
         return self.depth <= DEEPEST_TREE
 
 
@@ -51,17 +51,23 @@ def study_launch(
     warm: int = 0,
     seed: int = 0,
 ) -> Iterator[Launch]:
-    """Yield, for each P, the trees of the given branchings, then one launcher that starts all.
+    """Yield, for each number of ranks, the launch by each branching, then that by a single launcher.
 
     Parameters
     ----------
     timing : Timing
     workers, branchings : iterable of int
+        Numbers of ranks, and ranks that each rank starts.
     runs : int
-        Draws of all latencies.
+        Number of simulated launches, each with latencies of its own.
     warm : int
-        Function environments that are there already.
+        Number of warm function environments.
     seed : int
+
+    Raises
+    ------
+    SettingError
+        `runs`, a number of ranks or a branching is below 1.
     """
     branchings = tuple(branchings)
     if runs < 1:
@@ -69,23 +75,23 @@ def study_launch(
     for count in workers:
         for branching in dict.fromkeys((*(b for b in branchings if b < count - 1), max(1, count - 1))):
             if count < 1 or branching < 1:
-                raise SettingError(f"there is no launch of {count} workers with a branching of {branching}")
+                raise SettingError(f"workers and branching must be at least 1, not {count} and {branching}")
             tree = Tree(count, branching)
             found = sorted(launch_s(tree, timing, warm=warm, seed=seed + run) for run in range(runs))
             yield Launch(count, branching, tree.depth, found[len(found) // 2], found[-1])
 
 
 def launch_s(tree: Tree, timing: Timing, *, warm: int = 0, seed: int = 0) -> float:
-    """Return the seconds from the start of rank 0 to that of the last rank: what a simulated run does first."""
+    """Simulate a launch and return the seconds from the start of rank 0 to that of the last rank."""
     draws = Draws(timing, seed)
     environments = TokenBucket(timing["environments.per_s"], timing["environments.burst"])
     work_s = (timing["cpu.begin_s"] + timing["cpu.open_s"]) / timing["core.factor"]
     last = 0.0
     begun = [(0.0, 0)]
-    while begun:  # in the order of their starts, so that environments are made in turn
+    while begun:  # by start time, because cold starts take tokens of the rate limit in that order
         start, rank = heapq.heappop(begun)
         last = max(last, start)
-        ready = start + work_s + draws.latency("put")  # its claim
+        ready = start + work_s + draws.latency("put")  # after it has written its claim
         starters = [ready] * STARTERS
         for child in tree.children(rank):
             asked = starters[0] + timing["cpu.start_s"] + draws.latency("start")

@@ -1,4 +1,4 @@
-"""What a planner is asked, and what it answers: plain records."""
+"""The planner's records: the question, the options and the advice."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ from fsd_inference.prediction import ARCHITECTURES
 from fsd_inference.units import seconds_text, usd_text
 
 MOST_SAMPLES = 1_000_000_000
-"""A billion a query: times and bytes of more are beyond what was measured by far."""
+"""Maximum samples of a query: a billion, far beyond the sizes for which times and bytes were measured."""
 VARIANTS = (
     "serial", "queue", "object", "express", "job server", "always-on server", "job cluster", "always-on cluster",
 )  # fmt: skip
-"""`express` is `object` over S3 Express One Zone. Clusters are servers that talk by MPI; both are modelled, not run."""
+"""`express` is `object` over S3 Express One Zone. A cluster is several servers that exchange rows by MPI. Servers and
+clusters are only modelled: this package does not run them."""
 LIMITS = ("memory", "invocation", "deadline", "budget", "rate")
-"""Memory of a function or server; time of an invocation; those of the question; and queries a day."""
+"""Limits that rule options out: memory of a function or server, duration of an invocation, deadline and budget of the
+question, and queries a day that a server can answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is to be run, and within which limits.
+    """A question to the planner: the batch to run, and the limits that options must keep.
 
     Attributes
     ----------
     samples : int
-        Of a query's batch.
+        Number of samples in a query's batch.
     deadline_s : float or None
-        A query is answered by then.
+        Longest time to answer a query in seconds.
     budget_usd : float or None
-        A query costs no more.
+        Highest cost of a query in dollars.
     queries_a_day : float or None
-        How often: says whether functions are still warm, and what an always-on server costs a query.
+        Number of queries a day. It determines whether functions are still warm, and what an always-on server costs per
+        query.
     largest_mb : int
-        The largest function that the account has: new accounts have 3,008 MB at first.
+        Memory in MB of the largest function that the account allows; new accounts start with 3,008 MB.
     architecture : {"x86_64", "arm64"}
+        Processor architecture of the functions.
     most_workers : int
-        Functions of a run, at most.
+        Maximum number of workers of a run.
 
     Examples
     --------
@@ -77,7 +81,7 @@ class Question:
 
     @property
     def rule(self) -> str:
-        """By what options are ranked."""
+        """The rule by which options are ranked, in words."""
         if self.deadline_s is None and self.budget_usd is not None:
             return f"the fastest for at most USD {usd_text(self.budget_usd)} a query"
         limits = [f"within {self.deadline_s:g} s"] if self.deadline_s is not None else []
@@ -85,7 +89,7 @@ class Question:
         return " ".join(["the cheapest", *limits])
 
     def prefers(self, option: Option) -> tuple[bool, float, float]:
-        """Return what options are sorted by: those that can be had first."""
+        """Return the sort key of an option: feasible options first, then by cost and time as `rule` says."""
         by_time = self.deadline_s is None and self.budget_usd is not None
         usd = math.inf if option.usd is None else option.usd
         return (option.problem is not None, *((option.wall_s, usd) if by_time else (usd, option.wall_s)))
@@ -93,42 +97,42 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A way to answer a query.
+    """One way to answer a query, with its predicted time, cost and memory.
 
     Attributes
     ----------
     variant : str
         One of `VARIANTS`.
     workers : int
-        P of a run, or servers of a cluster.
+        Workers P of a run, or servers of a cluster.
     replicas : int
-        Runs side by side, each of a slice of the batch.
+        Number of concurrent runs, each of a slice of the batch.
     memory_mb : int or None
-        Of each worker's function.
+        Memory in MB of each worker's function; None for servers.
     branching, micro_batches : int
         See `RunSettings`.
     instance : str or None
-        Of a server, or of each server of a cluster.
+        EC2 instance type of a server, or of each server of a cluster; None for functions.
     wall_s : float
-        From the query to its answer.
+        Seconds from the query to its answer.
     usd : float or None
-        Of a query; None for an always-on server where the number of queries is not known.
+        Cost of a query in dollars; None for an always-on server if the number of queries a day is not known.
     usd_a_day : float or None
-        Of an always-on server.
+        Cost of an always-on server in dollars a day.
     need_mb : float
-        What its largest rank, or server, holds.
-    services : dict of str to float
-        Dollars of a query by service.
+        Memory in MB (10^6 bytes) that the largest rank, or server, needs.
+    services : dict of str to float or None
+        Cost of a query in dollars by service.
     reason : str
-        What its time and its cost are spent on.
+        What most of its time and most of its cost are spent on.
     problem : str or None
-        Why it cannot be had.
+        Why the option is not feasible; None if it is.
     limit : str or None
-        Which limit that is: one of `LIMITS`.
+        The limit that it exceeds, one of `LIMITS`.
     is_estimated : bool
-        Whether the exchange was estimated instead of cutting the network.
+        Whether the exchange was estimated instead of computed by partitioning the network.
     is_pareto : bool
-        Whether no other one is both faster and cheaper.
+        Whether no other option is both faster and cheaper (Pareto-optimal).
     """
 
     variant: str
@@ -151,7 +155,7 @@ class Option:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Display name of the option."""
         if self.instance is not None:
             return f"{self.variant} {self.servers}"
         if self.variant == "serial":
@@ -160,12 +164,12 @@ class Option:
 
     @property
     def servers(self) -> str:
-        """The servers of an option that is no functions."""
+        """Instance type of a server option, with the number of servers if there are several."""
         return f"{self.instance}" if self.workers == 1 else f"{self.workers} x {self.instance}"
 
     @property
     def is_server(self) -> bool:
-        """Whether it is a server, or a cluster of them, instead of functions."""
+        """Whether the option uses servers instead of functions."""
         return self.instance is not None
 
     def to_json(self) -> dict[str, Any]:
@@ -175,17 +179,17 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """From how many queries a day on an always-on server is cheaper than the best functions.
+    """The number of queries a day from which an always-on server costs less than the best functions.
 
     Attributes
     ----------
     queries_a_day : float
     servers : str
-        Instance type, and how many there are.
+        Instance type, with the number of servers if there are several.
     usd_a_day : float
-        Of the server.
+        Cost of the servers in dollars a day.
     most_queries_a_day : float
-        That it can answer, one after the other.
+        Most queries a day that the servers can answer, one after the other.
     """
 
     queries_a_day: float
@@ -203,17 +207,17 @@ class BreakEven:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The answer: options, the best first.
+    """The planner's answer: all options, the best first.
 
     Attributes
     ----------
     question : Question
     options : tuple of Option
-        The best of each variant and number of workers, ranked; those that cannot be had last.
+        The best options of each variant and number of workers, ranked; infeasible ones last.
     break_even : BreakEven or None
-        None where there are no functions, or no server, that can be had.
+        None if there is no feasible option on functions, or no always-on server that keeps memory and deadline.
     prices, timing : str
-        What the figures rest on, with dates.
+        Names and dates of the price table and of the timing values used.
     """
 
     question: Question
@@ -224,12 +228,12 @@ class Advice:
 
     @property
     def best(self) -> Option:
-        """The first option.
+        """The best feasible option.
 
         Raises
         ------
         SettingError
-            None can be had: says how far the closest is from the limits.
+            No option is feasible; the message gives the fastest and the cheapest one.
         """
         first = self.options[0]
         if first.problem is None:
@@ -244,11 +248,11 @@ class Advice:
 
     @property
     def best_functions(self) -> Option | None:
-        """The first option that is not a server and can be had."""
+        """The best feasible option on functions, or None."""
         return next((option for option in self.options if not option.is_server and option.problem is None), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the answer as plain JSON values."""
+        """Return the advice as plain JSON values."""
         return {
             "question": asdict(self.question),
             "rule": self.question.rule,

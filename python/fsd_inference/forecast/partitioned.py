@@ -1,4 +1,4 @@
-"""Networks partitioned in memory, or read from shards, with the work of each rank."""
+"""A partitioned network with the work of each rank, computed in memory or read from shards."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Partitioned:
     work : Work
         The connections and shard bytes of each rank.
     features : int
-        Of a sample.
+        Number of features of a sample.
     network : Network or None
-        None where only its shards are at hand.
+        None if only its shards are available.
     """
 
     partition: Partition
@@ -46,27 +46,27 @@ class Partitioned:
 
     @classmethod
     def cut(cls, network: Network, workers: int, method: str, seed: int = 0) -> Partitioned:
-        """Cut a network, as a session does, without writing shards."""
+        """Partition a network as a session does, without writing shards."""
         partition = partition_network(network, workers, method, seed)
         plan = share_rows(exchange_plan(network, partition))
         return cls(partition, plan, rank_work(network, partition), network.widths[0], network)
 
     @classmethod
     def load(cls, path: Path, workers: int | None, method: str | None) -> Partitioned:
-        """Cut the network in `path`, or take the shards that are there.
+        """Partition the network in `path`, or read the shards if `path` holds shards.
 
         Raises
         ------
         SettingError
-            The shards are for another number of workers, or a method is named although they are cut.
+            The shards are for another number of workers, or a partitioning method is given for shards.
         """
         if not (path / MANIFEST_FILE).is_file():
             return cls.cut(Network.load(path), workers or 1, method or "graph")
         manifest = read_manifest(path)
         if workers not in {None, manifest.workers} or method is not None:
             raise SettingError(
-                f"{path} holds shards for {manifest.workers} workers, cut by {manifest.method}; "
-                "leave out --workers and --partition, or give the network"
+                f"{path} holds shards for {manifest.workers} workers, partitioned by {manifest.method}; "
+                "leave out --workers and --partition, or pass the network instead"
             )
         partition, plan = load_plan(path)
         shards = (load_shard(path, rank) for rank in range(manifest.workers))
@@ -76,7 +76,7 @@ class Partitioned:
         return cls(partition, plan, work, manifest.features, None)
 
     def payloads(self, x: sparse.csr_array | None, samples: int, micro_batches: int, live: float = 1.0) -> Payloads:
-        """Return what the plan's edges carry: sampled from inputs where they and the network are there, else dense."""
+        """Return the payload sizes: sampled if inputs and network are available, else those of dense activations."""
         if x is not None and self.network is not None:
             (found,) = sample_payloads(self.network, [self.plan], x, samples=samples, micro_batches=micro_batches)
             return found

@@ -19,15 +19,15 @@ class Payloads:
     Attributes
     ----------
     samples : tuple of int
-        Samples of each micro-batch.
+        Number of samples in each micro-batch.
     exchanges : tuple of ndarray of float64, edges x micro-batches
         Bytes of the packed rows of each edge, in the order of the plan's exchanges.
     input_bytes : float
-        Of the input object.
+        Size of the input object.
     live : tuple of float
-        After each layer but the last, the share of samples with any activation that is not zero.
+        Fraction of samples with any nonzero activation, after each layer but the last.
     density : tuple of float
-        After each layer but the last, the share of activations that are not zero.
+        Fraction of activations that are nonzero, after each layer but the last.
     """
 
     samples: tuple[int, ...]
@@ -37,9 +37,9 @@ class Payloads:
     density: tuple[float, ...]
 
     def scaled(self, samples: int, micro_batches: int = 1) -> Payloads:
-        """Return the payloads of a batch of other samples and micro-batches: sizes in proportion.
+        """Return the payloads of a batch with other numbers of samples and micro-batches, scaled in proportion.
 
-        A small batch packs into a few more bytes a sample, which are less than the frames' headers.
+        Small batches pack into a few more bytes per sample than that, but fewer than the frames' headers have.
         """
         before, sizes = sum(self.samples), micro_batch_sizes(samples, micro_batches)
         shares = np.array(sizes) / before
@@ -53,31 +53,31 @@ class Payloads:
     def check(self, plan: ExchangePlan) -> None:
         """Raise SettingError if these are the payloads of another plan."""
         if not self.fits(plan):
-            raise SettingError("the sizes of frames were predicted for another plan: predict them for this one")
+            raise SettingError("the payload sizes were predicted for another plan: predict them for this one")
 
 
 def dense_payloads(
     plan: ExchangePlan, *, samples: int, micro_batches: int = 1, features: int = 0, live: float = 1.0
 ) -> Payloads:
-    """Return the payloads where nothing is known of the inputs: 4 bytes for each row and live sample, none being zero.
+    """Return the payloads of unknown inputs, assumed dense: 4 bytes for each row and live sample.
 
     Parameters
     ----------
     plan : ExchangePlan
     samples, micro_batches : int
-        Of the run.
+        Number of samples and of micro-batches of the run.
     features : int
-        Of the input, all of them sent; 0 leaves the input out.
+        Number of input features, all sent; 0 leaves the input out.
     live : float
-        Share of the samples that are alive after every layer.
+        Fraction of samples that are live (have a nonzero activation) after every layer.
 
     Raises
     ------
     SettingError
-        There is no sample, or the live share is not one of 0 to 1.
+        `samples` is below 1, or `live` is not in 0 to 1.
     """
     if samples < 1 or not 0 <= live <= 1:
-        raise SettingError(f"a run has at least 1 sample and a live share of 0 to 1, not {samples} and {live:g}")
+        raise SettingError(f"a run needs at least 1 sample and a live share of 0 to 1, not {samples} and {live:g}")
     sizes = micro_batch_sizes(samples, micro_batches)
     a_row = 4.0 * live * np.array(sizes)
     exchanges = tuple(

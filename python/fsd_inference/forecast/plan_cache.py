@@ -1,4 +1,4 @@
-"""Plans of networks that were cut before, kept in a folder: cutting takes long, and planners ask again and again."""
+"""A folder that caches exchange plans, because partitioning takes long and the planner needs the same plans again."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ _VERSION = 1
 
 
 def default_folder() -> Path | None:
-    """Return the folder of this user: ``fsd-inference/plans`` under XDG_CACHE_HOME, or ~/.cache; None without a home.
+    """Return the user's folder, ``fsd-inference/plans`` under XDG_CACHE_HOME or ~/.cache; None without a home folder.
 
-    An XDG_CACHE_HOME that is not absolute is not heeded, as the specification of those variables has it.
+    An XDG_CACHE_HOME that is not an absolute path is ignored, as the XDG Base Directory Specification requires.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
         try:
             base = Path.home() / ".cache"
-        except RuntimeError:  # HOME is not set, and the user has no entry among the system's
+        except RuntimeError:  # HOME is not set, and the system's user database has no entry for this user
             return None
     return base / "fsd-inference" / "plans"
 
 
 class PlanCache:
-    """Plans and the ranks' work by network, method, seed and number of workers.
+    """A cache of exchange plans and ranks' work, by network, method, seed and number of workers.
 
     Parameters
     ----------
     folder : Path, optional
-        Made when something is kept; without one nothing is.
+        Created when the first plan is stored; None disables the cache.
     network : bytes
         Digest of the network.
-    method, seed
-        Of the partitioner.
+    method : str
+        Partitioning method.
+    seed : int
+        Seed of the partitioner.
     """
 
     def __init__(self, folder: Path | None, network: bytes, method: str, seed: int = 0) -> None:
@@ -52,7 +54,7 @@ class PlanCache:
         self._prefix = hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def get(self, workers: int) -> tuple[ExchangePlan, Work] | None:
-        """Return what was kept; None if there is nothing, or nothing that can be read."""
+        """Return the cached plan and work; None if there are none or the file cannot be read."""
         path = self._path(workers)
         if path is None:
             return None
@@ -65,7 +67,7 @@ class PlanCache:
             return None
 
     def put(self, workers: int, plan: ExchangePlan, work: Work) -> None:
-        """Keep a plan; where the folder cannot be written, it is only not kept."""
+        """Store a plan and its work; if the folder cannot be written, store nothing and raise nothing."""
         target = self._path(workers)
         if target is None:
             return

@@ -1,6 +1,6 @@
-"""The planner: every option predicted, priced, checked against the limits and ranked.
+"""The planner: predicts and prices every option, checks it against the limits and ranks the options.
 
-An option is a variant, a number of workers or replicas, and a memory size. Its time is from `forecast.times`, its
+An option is a variant, a number of workers or replicas, and a memory size. Its time comes from `forecast.times`, its
 requests from `forecast.counts`, its memory from `forecast.memory`, its price from `cost.model`.
 """
 
@@ -32,17 +32,17 @@ from fsd_inference.units import seconds_text, usd_text
 from fsd_inference.usage import Usage
 
 KEPT_WARM_S = 300.0
-"""How long an idle function is taken to stay warm: stated, as AWS does not say (2026-11)."""
+"""Seconds for which an idle function is assumed to stay warm; AWS documents no value (2026-11)."""
 SHORTEST_SERVER_S = 60.0
-"""What is billed of an instance at least (Amazon EC2 on-demand pricing, 2026-11)."""
+"""Shortest billed time of an instance in seconds (Amazon EC2 on-demand pricing, 2026-11)."""
 _STEP_MB, _LEAST_MB = 64, 256
 _SIZES = (MB_PER_VCPU, 2 * MB_PER_VCPU, 4 * MB_PER_VCPU)
 _SERIAL_SIZES = (*_SIZES, LARGEST_FUNCTION_MB)
 _REPLICAS = (1, 2, 4, 8, 16, 32, 64)
 _MICRO_BATCHES = (1, 4)
 _BRANCHINGS = (2, 4, 8, 16)
-_MOST_SERVERS = 8  # of a cluster
-_MOST_EDGES = 4000  # of a plan that is looked at whole: what takes seconds grows with them
+_MOST_SERVERS = 8  # servers of a cluster
+_MOST_EDGES = 4000  # edges of a plan beyond which only a sample is evaluated, as the planner's time grows with them
 _DAY_S = 86_400.0
 _SMITHY = "smithy-rs #3446: mean from EC2, 64 KB, S3 Express"
 _EXPRESS = {
@@ -68,21 +68,21 @@ def plan_options(
     Parameters
     ----------
     cuts : mapping of int to Cut
-        The network by numbers of workers; 1 must be among them.
+        The partitioned network by number of workers, including 1.
     question : Question
     timing : Timing
-        Of AWS; a server's processors are those of functions.
+        Values of AWS; a vCPU of a server is assumed to be as fast as that of a function.
     prices : PriceTable
     billing : Billing, optional
-        Its storage class is left to the options.
+        Its storage class is ignored, because the options set it.
 
     Raises
     ------
     SettingError
-        A cut is missing, or a price.
+        There is no cut for 1 worker, or the price table lacks a price that is needed.
     """
     if 1 not in cuts:
-        raise SettingError("the planner needs the network as one function would run it, too")
+        raise SettingError("the planner needs the network as a single worker runs it: add a cut for 1 worker")
     planner = _Planner(question, timing, prices, billing or Billing())
     found: list[Option] = []
     for workers, cut in sorted(cuts.items()):
@@ -94,7 +94,7 @@ def plan_options(
 
 
 def express_timing(timing: Timing) -> Timing:
-    """Return the timing where objects are those of S3 Express One Zone."""
+    """Return the timing with the values of S3 Express One Zone for objects."""
     return timing.with_values(f"{timing.name}, S3 Express", _EXPRESS)
 
 
@@ -111,14 +111,14 @@ class _Planner:
     # --- functions ---------------------------------------------------------------------------------------------------
 
     def serial(self, cut: Cut) -> Iterator[Option]:
-        """Yield one function, and replicas of it over slices of the batch."""
+        """Yield the options of one function, and of replicas of it over slices of the batch."""
         for replicas in (
             count for count in _REPLICAS if count <= min(self._question.samples, self._question.most_workers)
         ):
             payloads = cut.payloads.scaled(math.ceil(self._question.samples / replicas))
             replica = thin(replace(cut, payloads=payloads), _MOST_EDGES)
             need_mb = self._need_mb(replica.cut)
-            # One that is late delays the answer.
+            # The slowest replica determines when the query is answered.
             late = self._timing.latency("begin" if self._is_warm else "cold")
             waited = max(0.0, late.largest_s(replicas) - late.mean_s) if replicas > 1 else 0.0
             settings = RunSettings()
@@ -130,10 +130,10 @@ class _Planner:
                     "serial", times.wall_s + waited, replicas * cost.usd, _megabytes(need_mb), "", 1, replicas,
                     memory_mb, services=services,
                 )  # fmt: skip
-                yield self._judged(option, need_mb, times, cost)
+                yield self._checked(option, need_mb, times, cost)
 
     def distributed(self, cut: Cut) -> Iterator[Option]:
-        """Yield P functions over queues and over objects."""
+        """Yield the options of P functions over queues and over objects."""
         branching = self._branching(cut.workers)
         for micro_batches in _MICRO_BATCHES:
             parts = replace(cut, payloads=cut.payloads.scaled(self._question.samples, micro_batches))
@@ -155,7 +155,7 @@ class _Planner:
                             variant, times.wall_s, cost.usd, _megabytes(need_mb), "", cut.workers, 1, memory_mb,
                             branching, micro_batches, services=cost.by_service(), is_estimated=cut.is_estimated,
                         )  # fmt: skip
-                        yield self._judged(option, need_mb, times, cost)
+                        yield self._checked(option, need_mb, times, cost)
 
     def _times(
         self,
@@ -184,14 +184,14 @@ class _Planner:
         return function_mb(cut.plan, cut.work.inputs, float(cut.work.shard_bytes.max()), cut.payloads)
 
     def _sizes(self, need_mb: float, sizes: Iterable[int]) -> list[int]:
-        """Return memory sizes to try: the smallest that is enough, and whole processors beyond it."""
+        """Return the memory sizes in MB to try: the smallest that suffices, and those of whole vCPUs above it."""
         least = max(_LEAST_MB, math.ceil(need_mb / _STEP_MB) * _STEP_MB)
         if least > self._question.largest_mb:
-            return [self._question.largest_mb]  # judged not to fit
+            return [self._question.largest_mb]  # too small, which the memory limit will report
         return sorted({least, *(size for size in sizes if least < size <= self._question.largest_mb)})
 
     def _branching(self, workers: int) -> int:
-        """Return the branching with which all ranks are started first."""
+        """Return the branching with which all ranks are started soonest."""
         allowed = [b for b in _BRANCHINGS if Tree(workers, b).depth <= DEEPEST_TREE]
         warm = workers * self._is_warm
         return min(allowed, key=lambda b: (launch_s(Tree(workers, b), self._timing, warm=warm), b))
@@ -199,7 +199,7 @@ class _Planner:
     def _cost(
         self, exchange: Usage, cut: Cut, times: RunTimes, memory_mb: int, settings: RunSettings, variant: str
     ) -> Cost:
-        """Price a run: what is exchanged, in the variant's storage class, and its own requests, in S3 standard."""
+        """Price a run: the exchange in the variant's storage class, all its other requests in S3 standard."""
         functions = times.function_times(memory_mb, settings.workers, architecture=self._question.architecture)
         own = count_own(settings.workers, cut.payloads, settings, ChannelLimits(), is_warm=self._is_warm)
         own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self._is_warm)
@@ -212,20 +212,20 @@ class _Planner:
         more = run_cost(own, (), self._prices, samples=samples, billing=standard)
         return replace(whole, lines=(*whole.lines, *more.lines))
 
-    def _judged(self, option: Option, need_mb: float, times: RunTimes, cost: Cost) -> Option:
-        """Return the option with its reason, and what speaks against it."""
+    def _checked(self, option: Option, need_mb: float, times: RunTimes, cost: Cost) -> Option:
+        """Return an option on functions with its reason and the first limit that it exceeds."""
         assert option.memory_mb is not None  # noqa: S101 - these are functions
-        reason = f"{_time_goes(times)}; {_money_goes(cost)}"
+        reason = f"{_time_reason(times)}; {_cost_reason(cost)}"
         if need_mb > option.memory_mb:
             needs = f"it needs {need_mb:,.0f} MB, the largest function has {option.memory_mb:,}"
             return replace(option, reason=reason, limit="memory", problem=f"memory does not fit: {needs}")
         if (longest := times.functions_s / option.workers) > INVOCATION_S:
-            said = f"a function would take {seconds_text(longest)}, and may take {INVOCATION_S:.0f} s"
+            said = f"a function would run for {seconds_text(longest)}, and may run for {INVOCATION_S:.0f} s"
             return replace(option, reason=reason, limit="invocation", problem=said)
-        return self._within(replace(option, reason=reason))
+        return self._checked_by_question(replace(option, reason=reason))
 
-    def _within(self, option: Option) -> Option:
-        """Return the option with what speaks against it of the question's limits."""
+    def _checked_by_question(self, option: Option) -> Option:
+        """Return an option with the question's limit that it exceeds, if any."""
         asked = self._question
         if asked.deadline_s is not None and option.wall_s > asked.deadline_s:
             return replace(option, limit="deadline", problem=f"after the deadline of {asked.deadline_s:g} s")
@@ -236,7 +236,7 @@ class _Planner:
     # --- servers -----------------------------------------------------------------------------------------------------
 
     def servers(self, cut: Cut) -> Iterator[Option]:
-        """Yield a server made for the query, and one that is always on; for P > 1 as many, which talk by MPI."""
+        """Yield the options of a server started for the query and of one always on; clusters of P servers for P > 1."""
         count, payloads = cut.workers, cut.payloads.scaled(self._question.samples)
         thinned = thin(replace(cut, payloads=payloads), _MOST_EDGES)
         seen = thinned.cut
@@ -245,7 +245,7 @@ class _Planner:
         totals = ExchangeTotals(seen.plan, seen.payloads)
         for instance, (_, gib) in INSTANCES.items():
             if (priced := self._prices.prices.get(f"{INSTANCE}{instance}")) is None:
-                continue  # nor every instance type
+                continue  # a price table need not have every instance type
             an_hour = count * priced.usd(1)
             if count == 1:
                 times = server_times(cut.work, payloads, self._timing, instance)
@@ -262,7 +262,7 @@ class _Planner:
                     said = f"memory does not fit: it needs {need / 1e6:,.0f} MB, a server has {gib} GiB"
                     yield replace(option, limit="memory", problem=said)
                 else:
-                    yield self._within(option)
+                    yield self._checked_by_question(option)
 
     @staticmethod
     def _job(whole: Option, times: ServerTimes, an_hour: float) -> Option:
@@ -277,7 +277,7 @@ class _Planner:
         usd = None if queries is None else a_day / queries
         problem = None
         if queries is None:
-            problem = "how often is not known: give the queries a day"
+            problem = "its cost depends on the number of queries a day: give that"
         elif queries * wall_s > _DAY_S:
             problem = f"one {whole.variant} answers {_DAY_S / wall_s:,.0f} queries a day, not {queries:,.0f}"
         idle = "" if queries is None else f", idle {max(0.0, 1 - queries * wall_s / _DAY_S):.1%} of the day"
@@ -295,11 +295,11 @@ class _Planner:
 
 
 def _megabytes(need_mb: float) -> float:
-    """Return what the largest rank holds in MB (10**6 bytes), of the memory that a function should have."""
+    """Return the peak memory of the largest rank in MB (10**6 bytes), given a function's memory in MB (2**20 bytes)."""
     return need_mb / MARGIN * 2**20 / 1e6
 
 
-def _time_goes(times: RunTimes) -> str:
+def _time_reason(times: RunTimes) -> str:
     computing = sum(times.compute_s)
     parts = {
         "compute-bound": computing,
@@ -311,7 +311,7 @@ def _time_goes(times: RunTimes) -> str:
     return f"{name} {seconds / times.wall_s:.0%} of the time"
 
 
-def _money_goes(cost: Cost) -> str:
+def _cost_reason(cost: Cost) -> str:
     parts = {"Lambda": 0.0, "request-bound": 0.0, "byte-bound": 0.0}
     for line in cost.lines:
         name = "Lambda" if line.service == "Lambda" else "byte-bound" if line.unit == "GB" else "request-bound"
@@ -322,11 +322,11 @@ def _money_goes(cost: Cost) -> str:
 
 
 def _kept(found: Iterable[Option], question: Question) -> tuple[Option, ...]:
-    """Return the best option of each variant, number of workers and replicas, and those that none beats, ranked."""
+    """Return, ranked, the best option of each variant, number of workers and replicas, and all Pareto-optimal ones."""
     ranked = sorted(found, key=question.prefers)
     fastest = math.inf
     efficient: set[int] = set()
-    # Whatever the question's limits are.
+    # Deadline and budget do not count here: the Pareto front is the same for every question.
     for option in sorted((o for o in ranked if o.usd is not None), key=lambda o: (o.usd, o.wall_s)):
         if option.wall_s < fastest and option.limit in {None, "deadline", "budget"}:
             fastest = option.wall_s
@@ -341,10 +341,10 @@ def _kept(found: Iterable[Option], question: Question) -> tuple[Option, ...]:
 
 
 def _break_even(options: Iterable[Option]) -> BreakEven | None:
-    """Compare the best functions with the cheapest server that answers as asked."""
+    """Compare the best feasible functions with the cheapest always-on server that fits and keeps the deadline."""
     options = list(options)
     functions = next((o for o in options if not o.is_server and o.problem is None), None)
-    # What another number of queries would change does not count.
+    # Rate and budget depend on the number of queries a day, which is the variable here.
     servers = [o for o in options if o.usd_a_day is not None and o.limit in {None, "rate", "budget"}]
     if functions is None or not servers:
         return None

@@ -1,6 +1,6 @@
-"""What a run will request, and how long it will take, before it is made on the stack or the host that carries it out.
+"""Prediction of a run's requests and time, made before the run on the stack or host that will carry it out.
 
-Times are those of `forecast.times`: on AWS each function has processors of its own; on this machine processes, and the
+Times come from `forecast.times`. On AWS each function has processors of its own; on this machine the processes, or the
 functions of an emulator, share its cores.
 """
 
@@ -31,25 +31,25 @@ from fsd_inference.stack_description import StackSpec
 from fsd_inference.usage import Usage
 
 _SAMPLES, _EDGES = 512, 16
-"""Samples of the batch that are pushed through the network, and edges of an exchange that are packed, at most."""
+"""Maximum samples of the batch in the sampling forward pass, and maximum edges of each exchange that are packed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A plan, and what carries out its runs.
+    """A partitioned network, and the platform that carries out its runs.
 
     Attributes
     ----------
-    partition, plan
-        What is run.
+    partition : Partition
+    plan : ExchangePlan
     channel : str
     settings : RunSettings
     stack : StackSpec or None
-        None where no service is asked.
+        The AWS or emulated stack whose services the runs use; None if they use none.
     memory_mb : int or None
-        Of the worker functions; None for processes.
+        Memory in MB of each worker function; None for local processes.
     is_warm : bool
-        Whether functions that have run this network are there still.
+        Whether functions that have run this network before are still warm.
     """
 
     partition: Partition
@@ -62,14 +62,14 @@ class Carried:
 
     @property
     def is_on_aws(self) -> bool:
-        """Whether its services are those of AWS itself."""
+        """Whether the stack is on AWS itself, and not emulated."""
         return self.stack is not None and self.stack.endpoint_url is None
 
 
 def payloads_of(
     network: Network, plan: ExchangePlan, x: sparse.csr_array, known: Payloads | None, micro_batches: int
 ) -> Payloads:
-    """Return the sizes of what a plan's edges carry for a batch: those that are known of it, or sampled ones."""
+    """Return the payload sizes of a plan for a batch, scaled from `known` if that fits the plan, or else sampled."""
     if known is None or not known.fits(plan):
         (known,) = sample_payloads(
             network,
@@ -86,7 +86,7 @@ def payloads_of(
 def predict_runs(
     network: Network, carried: Carried, x: sparse.csr_array, sizes: Sequence[int], known: Payloads | None = None
 ) -> Prediction:
-    """Predict a run, or replicas of it over slices of the batch.
+    """Predict the usage and time of a run, or of replicas of it over slices of the batch.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def predict_runs(
     x : csr_array of float32, samples x features
         The batch.
     sizes : sequence of int
-        Samples of each slice; one for a run of the whole batch.
+        Number of samples in each slice; a single one for a run of the whole batch.
     known : Payloads, optional
-        What the plan's edges carry, if that is known already for some number of samples.
+        Payload sizes of the plan, if already known for any number of samples.
     """
     payloads = payloads_of(network, carried.plan, x, known, carried.settings.micro_batches)
     work = rank_work(network, carried.partition)
@@ -120,7 +120,7 @@ def predict_runs(
 def predict_alone(
     network: Network, settings: RunSettings, x: sparse.csr_array, sizes: Sequence[int], *, is_loaded: bool
 ) -> Prediction:
-    """Predict a batch in this process alone, priced as if its replicas were functions."""
+    """Predict a batch that this process computes alone, with function times as if its replicas were functions."""
     plan = whole_plan(network)
     payloads, work = payloads_of(network, plan, x, None, 1), whole_work(network)
     timing = load_timing("emulator")
@@ -129,7 +129,7 @@ def predict_alone(
     computing = one / min(cores, settings.threads * len(sizes))
     loading = 0.0 if is_loaded else float(work.shard_bytes.sum()) / timing["cpu.load_bytes_per_s"]
     wall_s, count = loading + computing, len(sizes)
-    spans = wall_s if count == 1 else computing  # replicas begin once the network is there
+    spans = wall_s if count == 1 else computing  # replicas start after the network is loaded
     functions = (
         FunctionTime(MB_PER_VCPU, "x86_64", count * spans, count),
         FunctionTime(COORDINATOR_MB, "x86_64", count * wall_s, count),
@@ -138,7 +138,7 @@ def predict_alone(
 
 
 def _times(carried: Carried, work: Work, payloads: Payloads, runs: int) -> RunTimes:
-    """Predict the times of one of several runs side by side."""
+    """Predict the times of one of `runs` concurrent runs."""
     settings = carried.settings
     if carried.is_on_aws:
         memory_mb = carried.memory_mb or MB_PER_VCPU
@@ -151,10 +151,10 @@ def _times(carried: Carried, work: Work, payloads: Payloads, runs: int) -> RunTi
 
 
 def _usage(carried: Carried, payloads: Payloads, times: RunTimes) -> Usage:
-    """Count the requests of one run, by the channel and by who carries it out."""
+    """Return the usage of one run on its channel and platform."""
     settings, stack, limits = carried.settings, carried.stack, ChannelLimits()
     exchange = count_exchange(carried.plan, payloads, settings, carried.channel)
-    if stack is None:  # no service is asked
+    if stack is None:  # local processes that use no service
         size = exchange.wire_bytes
         return Usage(frames=exchange.frames, wire_bytes=size, body_bytes=size, received_bytes=exchange.received_bytes)
     on_functions = carried.memory_mb is not None
@@ -162,7 +162,7 @@ def _usage(carried: Carried, payloads: Payloads, times: RunTimes) -> Usage:
     usage = exchange + count_own(settings.workers, payloads, settings, limits, is_warm=is_warm)
     if carried.channel == "queue":
         usage += count_lane(stack.ranks)
-    if carried.channel == "object" and not on_functions:  # on functions what was exchanged expires
+    if carried.channel == "object" and not on_functions:  # functions leave their objects to expire
         usage += count_sweep(len(stack.run_buckets), exchange.requests["s3.put"])
     if on_functions:
         usage += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=is_warm)

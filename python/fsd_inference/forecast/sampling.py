@@ -1,8 +1,8 @@
-"""How large frames will be: a sample of the inputs is pushed through the network, and each edge's rows are packed.
+"""Payload sizes predicted by sampling: a forward pass of sample inputs, in which the rows of edges are packed.
 
-Where the sample is no smaller than a micro-batch, as many of its samples are packed as a micro-batch has. Otherwise
-packed sizes grow nearly linearly, from what a block has in front: all of the sample and its halves are packed, and a
-line through both gives the size of a micro-batch.
+If the sample is at least as large as a micro-batch, groups of a micro-batch's size are packed. Otherwise the size is
+extrapolated: packed sizes grow nearly linearly with the samples, plus a constant header, so the whole sample and its
+halves are packed and a line through both sizes gives that of a micro-batch.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from fsd_inference.partitioning.plan import Edge, ExchangePlan
 from fsd_inference.threads import ThreadPool
 
 _MOST_GROUPS = 4
-"""Groups of samples that are packed: their mean is taken."""
+"""Maximum number of groups of samples that are packed; their mean size is used."""
 _ALIKE = 0.05
-"""By how much activations may differ in number from those whose sizes, in proportion, are theirs; how few repeat."""
-_LOOKED_AT = 4096
-"""Values that are compared to know it."""
+"""Tolerance for reusing the sizes of an earlier layer, scaled: the relative difference of the numbers of nonzero
+activations, and the fraction of activation values that repeat."""
+_VALUES_COMPARED = 4096
+"""About how many activation values are compared to find out whether values repeat."""
 
 
 def sample_payloads(
@@ -49,41 +50,46 @@ def sample_payloads(
     ----------
     network : Network
     plans : sequence of ExchangePlan
-        Of this network; the sample is pushed through it once for all of them.
+        Plans of this network; one forward pass serves all of them.
     x : csr_array of float32, samples x features
         A sample of the inputs, or all of them.
     samples, micro_batches : int
-        Of the run that is predicted.
+        Number of samples and of micro-batches of the predicted run.
     most_samples : int
-        Of `x`, as many are drawn at most. Where few samples live long, few tell how large frames are: of 1,000 samples
-        of which 3% live, 30 do.
+        Maximum number of samples drawn from `x`. If few samples stay live, few contribute to the sizes: 30 of 1,000
+        samples of which 3% are live.
     most_edges : int
-        Of an exchange, as many edges are packed at most; the sizes of others follow from their rows.
+        Maximum number of edges of each exchange that are packed; the sizes of the others are estimated by their rows.
     seed : int
-        Of the draws.
+        Seed of the random choice of samples and edges.
+
+    Returns
+    -------
+    list of Payloads
+        One for each plan.
 
     Raises
     ------
     InputError
-        There is no sample, or it does not fit the network.
+        `x` has no samples, or its features do not fit the network.
     SettingError
-        The run has no samples.
+        `samples` is below 1.
     """
     if x.shape[0] < 1 or x.shape[1] != network.widths[0]:
         raise InputError(
             f"a sample of inputs must have {network.widths[0]} features and at least one sample, not {x.shape}"
         )
     if samples < 1:
-        raise SettingError(f"a run has at least 1 sample, not {samples}")
+        raise SettingError(f"a run needs at least 1 sample, not {samples}")
     rng = np.random.default_rng(seed)
     if x.shape[0] > most_samples:
         x = x[np.sort(rng.choice(x.shape[0], most_samples, replace=False))]
     sizes = np.array(micro_batch_sizes(samples, micro_batches))
     probes = _probes(x.shape[0], int(sizes[-1]))
-    exchanges: list[list[tuple[Future[NDArray[np.float64]], float]]] = [[] for _ in plans]  # sizes, and times what
+    exchanges: list[list[tuple[Future[NDArray[np.float64]], float]]] = [[] for _ in plans]  # (sizes, scale factor)
     live, density = [], []
-    first, like = 0, x  # the layer whose activations those of the layers after it are like
-    # What a layer sends is packed beside the next layer.
+    first, like = 0, x  # the reference layer, whose sizes later layers with similar activations reuse
+    # A second thread packs a layer's rows while this one computes the next layer.
     with ThreadPool(1) as packer:
         for layer, active in enumerate(_activations(network, x)):
             if layer == len(network) - 1:
@@ -104,7 +110,7 @@ def sample_payloads(
                 }
                 picked = _picked(len(edges), most_edges, rng)
                 found.append((packer.submit(_edge_bytes, edges, picked, parts, sizes), 1.0))
-            wait([found[-2][0] for found in exchanges if layer])  # activations of two layers are enough
+            wait([found[-2][0] for found in exchanges if layer])  # back-pressure: hold activations of 2 layers at most
     whole = _probes(x.shape[0], samples)
     inputs = {probe: np.array([float(len(encode_input(x[:probe], (probe,))))]) for probe in whole}
     input_bytes = float(_line(inputs, np.array([samples]))[0, 0])
@@ -121,7 +127,7 @@ def sample_payloads(
 
 
 def _are_alike(active: sparse.csr_array, other: sparse.csr_array) -> bool:
-    """Whether the sizes of one follow from the other's: they are equal, or their values hardly compress."""
+    """Whether packed sizes are proportional: activations are equal, or similar in number and hard to compress."""
     if active.nnz == other.nnz and all(
         np.array_equal(getattr(active, part), getattr(other, part)) for part in ("data", "indices", "indptr")
     ):
@@ -138,7 +144,7 @@ def _live(active: sparse.csr_array) -> int:
 
 
 def _hardly_repeats(values: NDArray[np.float32]) -> bool:
-    some = values[:: max(1, values.size // _LOOKED_AT)]
+    some = values[:: max(1, values.size // _VALUES_COMPARED)]
     return np.unique(some).size > (1 - _ALIKE) * some.size
 
 
@@ -161,7 +167,7 @@ def _activations(network: Network, x: sparse.csr_array) -> Iterator[sparse.csr_a
 
 
 def _kernels(network: Network) -> Iterator[LayerKernel]:
-    """Yield the layers, each read while the one before is in use."""
+    """Yield the kernels of all layers; a thread prefetches the next layer while the current one is in use."""
 
     def read(index: int) -> LayerKernel:
         return LayerKernel(*network.layer(index).kernel_arrays())
@@ -176,7 +182,7 @@ def _kernels(network: Network) -> Iterator[LayerKernel]:
 
 
 def _by_neuron(by_sample: sparse.csr_array, start: int, end: int) -> sparse.csr_array:
-    """Return the activations of some samples, neurons x samples, samples ascending."""
+    """Return the activations of the samples start..end (excluded), transposed to neurons x samples."""
     ends = by_sample.indptr[start : end + 1]
     part = slice(ends[0], ends[-1])
     shape = (end - start, by_sample.shape[1])
@@ -184,14 +190,17 @@ def _by_neuron(by_sample: sparse.csr_array, start: int, end: int) -> sparse.csr_
 
 
 def _probes(sampled: int, size: int) -> dict[int, list[int]]:
-    """Return how many samples are packed together, with where each such group starts in the sample."""
+    """Return the sizes of the groups of samples to pack, each with the starts of its groups in the sample.
+
+    `sampled` is the number of samples available, `size` that of a micro-batch.
+    """
     taken = min(sampled, size)
     probes = (taken,) if taken in {size, 1} else (taken // 2, taken)
     return {probe: list(range(0, sampled - probe + 1, probe))[:_MOST_GROUPS] for probe in probes}
 
 
 def _picked(edges: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return which edges of an exchange are packed."""
+    """Return the indices of the edges of an exchange that are packed."""
     return np.arange(edges) if edges <= most else np.sort(rng.choice(edges, most, replace=False))
 
 
@@ -201,9 +210,10 @@ def _edge_bytes(
     parts: Mapping[int, Sequence[sparse.csr_array]],
     sizes: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Return the bytes of each edge's rows for each micro-batch.
+    """Return the bytes of each edge's rows, edges x micro-batches.
 
-    Some are packed; `parts` are activations by their number of samples.
+    Only the edges `packed` are packed, from `parts`, the activations of groups of samples by group size; `sizes` are
+    the numbers of samples in the micro-batches.
     """
     if not edges:
         return np.zeros((0, sizes.size))
@@ -217,7 +227,7 @@ def _edge_bytes(
         return of_sizes
     rows = np.array([edge.rows.size for edge in edges], np.float64)
     everything: NDArray[np.float64]
-    if np.ptp(rows[packed]) == 0:  # no line through them
+    if np.ptp(rows[packed]) == 0:  # equal numbers of rows do not determine a line
         everything = np.outer(rows / rows[packed[0]], of_sizes.mean(axis=0))
         everything[packed] = of_sizes
         return everything
@@ -234,7 +244,7 @@ def _packed(activations: sparse.csr_array, rows: NDArray[np.int32]) -> int:
 
 
 def _line(found: Mapping[int, NDArray[np.float64]], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the bytes at each of `sizes` on the line through what was `found` by number of samples."""
+    """Return the bytes for each of `sizes` samples, extrapolated linearly from those `found` by number of samples."""
     last = max(found)
     if len(found) == 1:
         return np.outer(found[last], np.maximum(sizes, last) / last)

@@ -1,4 +1,4 @@
-"""Times of a batch on servers: one, or several that exchange rows by MPI."""
+"""Predicted times of a batch on an EC2 server, or on a cluster of servers that exchange rows by MPI."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ INSTANCES = {
     "c5.18xlarge": (72, 144),
     "c5.24xlarge": (96, 192),
 }
-"""vCPUs and GiB of memory (Amazon EC2 instance types, 2026-11)."""
+"""vCPUs and GiB of memory by instance type (Amazon EC2 instance types, 2026-11)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerTimes:
-    """A batch on a server, or on several that share it, all vCPUs at work on it.
+    """The times of a batch on a server, or on a cluster that shares the batch, using all vCPUs.
 
     Attributes
     ----------
+    instance : str
+        EC2 instance type.
     boot_s, load_s, compute_s : float
-        Until they run (job-scoped), until the network is in memory, and the batch itself, with what is exchanged.
+        Seconds to start the servers, to load the network into memory, and to compute the batch, exchanges included.
     """
 
     instance: str
@@ -44,22 +46,22 @@ class ServerTimes:
 
     @property
     def job_s(self) -> float:
-        """A server made for the batch: what is waited for, and billed."""
+        """Seconds to answer on servers started for the batch; all of them are billed."""
         return self.boot_s + self.load_s + self.compute_s
 
     @property
     def always_on_s(self) -> float:
-        """A server that is there and has the network: what is waited for; all hours are billed."""
+        """Seconds to answer on servers that are always on and have the network loaded; all hours are billed."""
         return self.compute_s
 
 
 def server_times(work: Work, payloads: Payloads, timing: Timing, instance: str) -> ServerTimes:
-    """Predict a batch on a server: this machine's kernel rate for each vCPU, times the core factor.
+    """Predict the times of a batch on one server, whose vCPUs have the measured kernel rate times the core factor.
 
     Raises
     ------
     SettingError
-        The instance type is not known here.
+        The instance type is not one of `INSTANCES`.
     """
     if instance not in INSTANCES:
         raise SettingError(f"instance must be one of {', '.join(INSTANCES)}, not {instance!r}")
@@ -84,25 +86,25 @@ def cluster_times(
     weights: Sequence[float] | None = None,
     totals: ExchangeTotals | None = None,
 ) -> ServerTimes:
-    """Predict a batch on P servers, a rank on each with all vCPUs at work, which exchange rows by MPI.
+    """Predict the times of a batch on P servers that exchange rows by MPI, with one rank a server using all vCPUs.
 
     Parameters
     ----------
     plan, work, payloads
         As for `predict_times`; rows are packed as over the services.
     timing : Timing
-        A message takes ``mpi.latency_s``, its bytes ``mpi.bytes_per_s``.
+        ``mpi.latency_s`` is the latency of a message, ``mpi.bytes_per_s`` the bandwidth.
     instance : str
-        Of each server.
+        EC2 instance type of each server.
     weights : sequence of float, optional
-        For how many layers each layer stands; 1 if not given.
+        Number of layers that each layer represents; default: 1 each.
     totals : ExchangeTotals, optional
         As for `predict_times`.
 
     Raises
     ------
     SettingError
-        The instance type is not known here.
+        The instance type is not one of `INSTANCES`.
     """
     if instance not in INSTANCES:
         raise SettingError(f"instance must be one of {', '.join(INSTANCES)}, not {instance!r}")
@@ -117,6 +119,6 @@ def cluster_times(
 
 
 def _server_load_s(size: float, timing: Timing, cores: int) -> float:
-    # Over one connection a core, checked by all cores.
+    # The shard is read over one connection a core, then checked and decoded by all cores.
     read = size / min(timing["mpi.bytes_per_s"], cores * timing["connection.bytes_per_s"])
     return read + size / timing["cpu.load_bytes_per_s"] / cores

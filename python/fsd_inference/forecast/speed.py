@@ -1,4 +1,4 @@
-"""How fast the kernels run on a Lambda function, a server or a core of this machine."""
+"""The speed of the kernels on a Lambda function, a server or a core of this machine."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from fsd_inference.forecast.work import Work
 from fsd_inference.limits import MB_PER_VCPU
 
 MOST_VCPUS = 6.0
-"""Of the largest function (AWS Lambda documentation)."""
+"""vCPUs of the largest function (AWS Lambda documentation)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast the processors of one rank are.
+    """The speed of one rank's processors.
 
     Attributes
     ----------
     timing : Timing
+        Source of the kernel rates and the core factor.
     vcpus : float
-        Processors of its function (see `vcpus`) or its server; of a shared host, its share of the cores.
+        vCPUs of the rank's function (see `vcpus`) or server; on a shared host, the rank's share of the cores.
     threads : int
-        Kernel threads.
+        Number of kernel threads.
     """
 
     timing: Timing
@@ -44,22 +45,22 @@ class Speed:
 
     @property
     def one(self) -> float:
-        """Speed of what runs in one thread, as a share of a core where the kernel was measured."""
+        """Speed of single-threaded code, relative to a core of the machine on which the kernels were measured."""
         return min(1.0, self.vcpus) * self.timing["core.factor"]
 
     @property
     def kernel(self) -> float:
-        """Speed of the kernels with their threads, likewise."""
+        """Speed of the kernels with all their threads, relative to one such core."""
         return min(self.vcpus, float(self.threads)) * self.timing["core.factor"]
 
     def rate(self, inputs: int, samples: float) -> float:
-        """Return connections x samples a second of the kernels on a layer of so many inputs and a live batch."""
+        """Return the kernels' rate in connections x samples per second, for a layer's inputs and live samples."""
         return kernel_rate(self._grid, inputs, samples) * self.kernel
 
     def compute_s(self, work: Work, payloads: Payloads) -> NDArray[np.float64]:
-        """Return the seconds that each rank multiplies, layers x P x micro-batches; samples that are dead cost none."""
+        """Return the kernel time in seconds, layers x P x micro-batches; dead (all-zero) samples cost nothing."""
         found = np.zeros((*work.connections.shape, len(payloads.samples)))
-        per_connection: dict[tuple[int, float], float] = {}  # most layers are alike
+        per_connection: dict[tuple[int, float], float] = {}  # cached, because most layers are alike
         for layer, inputs in enumerate(work.inputs):
             live = payloads.live[layer - 1] if layer else 1.0
             for micro_batch, samples in enumerate(payloads.samples):
@@ -72,17 +73,25 @@ class Speed:
 
 
 def vcpus(memory_mb: int) -> float:
-    """Return the vCPUs of a Lambda function."""
+    """Return the vCPUs of a Lambda function by its memory in MB."""
     return min(MOST_VCPUS, memory_mb / MB_PER_VCPU)
 
 
 def threads(memory_mb: int) -> int:
-    """Return the kernel threads of a Lambda function, as the worker function sets them."""
+    """Return the number of kernel threads that the worker function uses, by its memory in MB."""
     return max(1, round(vcpus(memory_mb)))
 
 
 def kernel_rate(grid: Mapping[tuple[int, int], float], inputs: int, samples: float) -> float:
-    """Return a rate between the measured ones, by the logarithms of inputs and samples; at the edges, the edges'."""
+    """Interpolate a rate log-log in inputs and samples between the measured rates; clamp outside of them.
+
+    Parameters
+    ----------
+    grid : mapping of (inputs, samples) to float
+        Measured rates.
+    inputs : int
+    samples : float
+    """
     by_inputs: dict[int, dict[int, float]] = {}
     for (neurons, batch), rate in grid.items():
         by_inputs.setdefault(neurons, {})[batch] = rate

@@ -1,4 +1,4 @@
-"""A day's queries answered by each alternative: what the day costs, and how long queries wait."""
+"""The day study: cost and latency of answering a day's queries, for each alternative."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from fsd_inference.network import Network
 from fsd_inference.progress import Progress, Silent, task
 
 PERCENTILES = (50, 95, 99)
-_SIZES = 5  # numbers of samples that are planned for: between them, times and costs follow straight lines of logarithms
-_OFTEN = DAY_S  # queries a day: functions are warm
+_SIZES = 5  # batch sizes that are planned; times and costs of others are interpolated log-log
+_OFTEN = DAY_S  # queries a day with which functions stay warm
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A day of one alternative.
+    """The result of a day's queries for one alternative.
 
     Attributes
     ----------
     name : str
-        Variant, or server.
+        Variant for functions; variant and instance type for servers.
     usd : float
-        Of the day.
+        Cost of the day in dollars.
     latency_s : dict of str to float
-        Seconds from a query to its answer: ``p50``, ``p95``, ``p99``, ``max``.
+        Percentiles and maximum of the seconds from a query to its answer: ``p50``, ``p95``, ``p99``, ``max``.
     cold : float or None
-        Share of the queries for which functions had to be made; None for servers.
+        Fraction of the queries with a cold start; None for servers.
     throttled : int or None
-        Queries that waited because others had the functions that the account may run at once; None for servers.
+        Number of queries that waited for the account's concurrency limit; None for servers.
     problem : str or None
-        Why queries cannot all be answered.
+        Why some queries cannot be answered within the limits; None if all are.
     is_estimated : bool
-        Whether it rests on an exchange that was estimated.
+        Whether the predictions use an estimated exchange.
     """
 
     name: str
@@ -80,35 +80,40 @@ def study(
     concurrency: int = ACCOUNT_CONCURRENCY,
     progress: Progress | None = None,
 ) -> tuple[Day, ...]:
-    """Answer a day's queries in each way, the cheapest first; ways that cannot answer them all last.
+    """Predict cost and latency of a day's queries for each alternative.
 
-    With functions each query takes the option of that variant that `advise` would rank first for its samples, and
-    environments that are free and were used in the last minutes. An always-on server answers one query after the
-    other; a job-scoped one is made for each.
+    On functions, each query uses the option of the variant that `advise` ranks first for its number of samples, and
+    reuses warm environments that are idle and were used in the last `KEPT_WARM_S` seconds. An always-on server answers
+    one query after the other; a job-scoped server is started for each query.
 
-    Queries that overlap share the functions that the account may run at once. Nothing is refused: runs are started by
-    asynchronous invocations, which Lambda keeps and tries again. A query waits until all that it needs is free, after
-    those that came before it; the pauses between Lambda's tries come on top.
+    Overlapping queries share the account's concurrency limit. No query is refused, because runs are started by
+    asynchronous invocations, which Lambda queues and retries. Queries are served in order of arrival: each waits until
+    all functions that it needs are free. Lambda's pauses between retries would come on top and are not modelled.
 
     Parameters
     ----------
     network : Network
     queries : sequence of Query
-        By time; at least one.
+        At least one, by ascending time.
     question : Question
-        Its limits are those of each query; its samples are not looked at.
+        Its limits apply to each query; its `samples` is ignored.
     timing, prices, x, billing, cuts, cache, progress
         As for `advise`.
     concurrency : int
-        Functions that the account may run at once, coordinators included.
+        The account's limit of concurrent function executions, which coordinators count towards.
+
+    Returns
+    -------
+    tuple of Day
+        By ascending cost; alternatives that cannot answer all queries come last.
 
     Raises
     ------
     SettingError
-        The account may run no function.
+        `concurrency` is below 1, or the price table lacks a price that is needed.
     """
     if concurrency < 1:
-        raise SettingError(f"an account may run at least 1 function at once, not {concurrency}")
+        raise SettingError(f"concurrency must be at least 1 function at once, not {concurrency}")
     progress = progress or Silent()
     if cuts is None:
         largest = replace(question, samples=max(query.samples for query in queries))
@@ -136,12 +141,12 @@ _Pick = Callable[[Iterable[Option]], Option]
 
 
 def _alternatives(advice: Advice) -> dict[str, _Pick]:
-    """Return, by name, what finds an alternative among the options for some number of samples."""
+    """Return, by name, a function that picks each alternative from the options for any batch size."""
 
     def pick(*kind: object) -> _Pick:
         return lambda options: next(o for o in options if _kind(o) == kind)
 
-    # Of each cluster, the one that is best for the largest query: its servers are there, or none is.
+    # A cluster has the same servers all day: use the number that is best for the largest query.
     firsts = {(o.variant, o.workers > 1 or o.instance): o for o in reversed(advice.options)}
     ordered = sorted(firsts.values(), key=lambda o: (VARIANTS.index(o.variant), o.instance or ""))
     return {option.name if option.is_server else option.variant: pick(*_kind(option)) for option in ordered}
@@ -175,14 +180,14 @@ def _function_day(
     walls = [_curve(sizes, [option.wall_s for option in options]) for options in (cold, warm)]
     costs = [_curve(sizes, [option.usd or 0.0 for option in options]) for options in (cold, warm)]
     account = _Account(concurrency)
-    free: list[float] = []  # when sets of environments ended their last queries
+    free: list[float] = []  # for each set of environments, the time at which its last query ended
     latencies, usd, colds, throttled = [], 0.0, 0, 0
     for query in queries:
         option = cold[min(bisect_left(sizes, query.samples), len(sizes) - 1)]
-        need = option.replicas * (option.workers + 1)  # and a coordinator
+        need = option.replicas * (option.workers + 1)  # workers and a coordinator
         began_s = account.free_from(query.at_s, need)
         throttled += began_s > query.at_s
-        # Those that ended last are taken first, so that the others may go.
+        # The most recently used environments are taken first, so that the others can expire.
         free = [ended for ended in free if began_s - ended <= KEPT_WARM_S]
         ready = max((ended for ended in free if ended <= began_s), default=None)
         is_warm = ready is not None
@@ -200,16 +205,16 @@ def _function_day(
 
 
 class _Account:
-    """The functions that an account may run at once, given to queries in the order in which they come."""
+    """The concurrency limit of an AWS account, which serves queries in order of arrival."""
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = self._free = concurrency
-        self._running: list[tuple[float, int]] = []  # by when they end
+        self._running: list[tuple[float, int]] = []  # heap of (end time, number of functions)
         self._last_s = 0.0
         self.problem: str | None = None
 
     def free_from(self, at_s: float, need: int) -> float:
-        """Return when a query that comes at some time can have as many functions, after those before it."""
+        """Return the time at which `need` functions are free for a query that arrives at `at_s`, after earlier ones."""
         if need > self._concurrency:
             said = f"a query needs {need:,} functions at once, and the account may run {self._concurrency:,}"
             self.problem = self.problem or said
@@ -223,7 +228,7 @@ class _Account:
         return at_s
 
     def run(self, need: int, until_s: float) -> None:
-        """Note that so many of them are used."""
+        """Occupy `need` functions until a time."""
         need = min(need, self._concurrency)
         self._free -= need
         heappush(self._running, (until_s, need))
@@ -234,7 +239,7 @@ def _server_day(
 ) -> Day:
     takes = _curve(sizes, [option.wall_s for option in options])
     usd = options[-1].usd_a_day
-    if usd is None:  # a server for each query
+    if usd is None:  # job-scoped: a server is started for each query
         cost = _curve(sizes, [option.usd or 0.0 for option in options])
         usd = sum(cost(query.samples) for query in queries)
         latencies = [takes(query.samples) for query in queries]
@@ -247,12 +252,12 @@ def _server_day(
 
 
 def _problem(options: Sequence[Option]) -> str | None:
-    """Return what speaks against the alternative for any number of samples; how often is known here."""
+    """Return the problem of the largest batch size that has one, ignoring the rate limit, which the study simulates."""
     return next((o.problem for o in reversed(options) if o.problem is not None and o.limit != "rate"), None)
 
 
 def _late(latencies: Sequence[float], deadline_s: float | None) -> str | None:
-    """Return how many queries are late because they wait for others, if any is."""
+    """Return a problem with the number of queries that miss the deadline; None if none does."""
     late = 0 if deadline_s is None else sum(latency > deadline_s for latency in latencies)
     return f"{late:,} of {len(latencies):,} queries after the deadline of {deadline_s:g} s" if late else None
 

@@ -1,9 +1,10 @@
-"""The time model: how long a run takes, layer by layer, from its plan; quicker than the simulator.
+"""The time model: a closed-form prediction of a run's time, layer by layer, that is faster than the simulator.
 
-A layer's period is that of its slowest rank: the boundary rows, then the longer of the interior rows and the exchange.
-That is packing, sending, delivery, receiving and unpacking; as a rank waits for the last of its sources, the
-latencies taken are about the largest of as many draws. With micro-batches, one's exchange hides behind the others'
-computing. Draws, retries and queues at the services are the simulator's.
+A layer's period is that of its slowest rank: the time for the boundary rows, then the longer of that for the interior
+rows and that of the exchange. The exchange is packing, sending, delivery, receiving and unpacking. A rank waits for its
+slowest source, so the latency used is about the largest of as many random draws as it has sources. With micro-batches,
+the exchange of one overlaps with the computation of the others. Random latencies, retries and rate limits are modelled
+by the simulator only.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.prediction import FunctionTime
 
 CHANNELS = ("serial", "local", "queue", "object", "mpi")
-_LAUNCHES = 5  # whose median is taken
+_LAUNCHES = 5  # simulated launches, whose median is used
 
 
 @dataclass(frozen=True, slots=True)
 class RunTimes:
-    """How long a run takes, and what of it.
+    """The predicted duration of a run and of its phases, in seconds.
 
     Attributes
     ----------
     wall_s : float
-        From asking to the result in hand.
+        From the caller's request to the result.
     launch_s, load_s, store_s : float
-        Starting all ranks; loading shard and input, the slowest rank; storing results and ending.
+        Starting all ranks; loading shard and input on the slowest rank; storing results and ending.
     layers_s, compute_s : tuple of float
-        Of each layer: its period, and the slowest rank's computing in it.
+        For each layer, its period, and the slowest rank's kernel time in it.
     functions_s : float
-        Seconds of all ranks' functions.
+        Sum over the functions of all ranks.
     """
 
     wall_s: float
@@ -57,13 +58,13 @@ class RunTimes:
 
     @property
     def run_s(self) -> float:
-        """From the start of rank 0 to its end."""
+        """Seconds from the start of rank 0 to its end."""
         return self.launch_s + self.load_s + sum(self.layers_s) + self.store_s
 
     def function_times(
         self, memory_mb: int, workers: int, *, architecture: str = "x86_64", coordinator_mb: int = COORDINATOR_MB
     ) -> tuple[FunctionTime, ...]:
-        """Return the time of the workers' functions and of the coordinator's, to be priced."""
+        """Return the billed Lambda time of the workers' functions and of the coordinator."""
         return (
             FunctionTime(memory_mb, architecture, self.functions_s, workers),
             FunctionTime(coordinator_mb, architecture, self.wall_s, 1),
@@ -85,32 +86,36 @@ def predict_times(
     limits: ChannelLimits | None = None,
     totals: ExchangeTotals | None = None,
 ) -> RunTimes:
-    """Predict a run on functions, or on processes of one host.
+    """Predict the times of a run on functions, or on processes of one host.
 
     Parameters
     ----------
-    plan, work, payloads
-        What is exchanged, what the ranks have to do, and what the edges carry.
+    plan : ExchangePlan
+        The rows that ranks exchange.
+    work : Work
+        The connections and shard bytes of each rank.
+    payloads : Payloads
+        Sizes of what the plan's edges carry.
     settings : RunSettings
     channel : {"serial", "local", "queue", "object", "mpi"}
-        "serial" takes a plan of one worker.
+        "serial" needs a plan for one worker.
     timing : Timing
     memory_mb : int
-        Of each function.
+        Memory in MB of each function.
     cores : float, optional
-        Of the host, where ranks are its processes: they share them evenly, and `memory_mb` does not count.
+        Cores of the host, for ranks that are its processes and share them evenly; `memory_mb` is then ignored.
     warm : int
-        Function environments that are there already.
+        Number of warm function environments.
     weights : sequence of float, optional
-        For how many layers each layer stands; 1 if not given.
+        Number of layers that each layer represents; default: 1 each.
     limits : ChannelLimits, optional
     totals : ExchangeTotals, optional
-        Of this plan and these payloads, for those who predict several runs of them.
+        Totals of this plan and these payloads; pass them to reuse them for several predictions.
 
     Raises
     ------
     SettingError
-        Plan, work and settings are of different numbers of workers, or the channel is none.
+        Plan, work and settings are for different numbers of workers, or the channel is unknown.
     """
     workers = settings.workers
     if not workers == plan.workers == work.workers:
@@ -122,7 +127,7 @@ def predict_times(
     launch = _launch_s(tree, timing, warm)
     before = timing["client.before_s"]
     if cores is None:
-        before += 2 * timing.latency("begin").mean_s  # the coordinator's and rank 0's
+        before += 2 * timing.latency("begin").mean_s  # for the coordinator and for rank 0
         before += 2 * timing.latency("cold").mean_s * (warm < workers)
     else:
         starting = timing["cpu.begin_s"] + timing["cpu.open_s"] + timing["cpu.open_queue_s"] * (channel == "queue")
@@ -132,7 +137,7 @@ def predict_times(
     periods, computing = layer_times(totals, work, payloads, settings, channel, timing, speed, limits)
     weights = weights or (1.0,) * len(periods)
     layers = tuple(weight * period for weight, period in zip(weights, periods, strict=True))
-    # A result and a report; then each rank tells its parent.
+    # Each rank writes a result and a report; the gather messages then climb the tree.
     store = 2 * _request_s("put", timing, speed)
     if workers > 1:
         store += (tree.depth - 1) * sum(_request_s(name, timing, speed) for name in HOPS.get(channel, ()))
@@ -157,7 +162,7 @@ def _launch_s(tree: Tree, timing: Timing, warm: int) -> float:
 
 
 def _request_s(name: str, timing: Timing, speed: Speed) -> float:
-    """Return what a request takes, on average and without its bytes; a delivery is none of the caller's."""
+    """Return the mean seconds of a request without its bytes; a delivery costs the caller no processor time."""
     work_s = timing[f"cpu.{name}_s"] / speed.one if name in REQUESTS else 0.0
     return timing.latency(name).mean_s + work_s
 
@@ -181,12 +186,12 @@ def layer_times(
     speed: Speed,
     limits: ChannelLimits | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Return the period of each layer in seconds, and the slowest rank's computing in it; see the module."""
+    """Return each layer's period and the slowest rank's kernel time in it, in seconds; see the module docstring."""
     micro_batches = len(payloads.samples)
-    of_rank = speed.compute_s(work, payloads).mean(axis=2) + timing["cpu.step_s"] / speed.one  # of a micro-batch
+    of_rank = speed.compute_s(work, payloads).mean(axis=2) + timing["cpu.step_s"] / speed.one  # mean micro-batch
     computing = (of_rank * micro_batches).max(axis=1)
     periods = computing.copy()
-    sending = np.flatnonzero(totals.frames.any(axis=1))  # layers after which anything is sent
+    sending = np.flatnonzero(totals.frames.any(axis=1))  # layers after which any rank sends
     if sending.size:
         exchange, receiving, packing = (
             found[sending] for found in totals.exchange_s(channel, timing, speed, limits or ChannelLimits())
@@ -196,7 +201,7 @@ def layer_times(
         hidden = (micro_batches - 1) * of_rank
         if settings.overlap:
             hidden = hidden + of_rank * (1 - totals.boundary_share(work)[sending])
-        # One thread receives, whatever the number of micro-batches.
+        # A rank has one receive thread, whatever the number of micro-batches.
         own = np.maximum(whole + packing * micro_batches, receiving * micro_batches)
         periods[sending] = np.maximum(own, whole - hidden + packing + exchange).max(axis=1)
     return periods.tolist(), computing.tolist()

@@ -1,7 +1,7 @@
-"""How long things take: named values with unit, source and date, read from a file and checked.
+"""Timing values: named latencies, rates and processor times with unit, source and date, read from a file and checked.
 
 The package has two sets, ``aws`` and ``emulator`` (``data/timing/NAME.json``). A user's file names the set that it is
-based on, and has the values that differ: `fsd calibrate` writes such files.
+based on, and has the values that differ from it; `fsd calibrate` writes such files.
 """
 
 from __future__ import annotations
@@ -19,74 +19,75 @@ from fsd_inference.fields import Fields
 
 SECONDS, BYTES_A_SECOND, COUNT, A_SECOND, RATE, FACTOR = "s", "bytes/s", "count", "1/s", "Gedge/s", "factor"
 LATENCIES = {
-    "publish": "an SNS PublishBatch, from asking until it is answered",
-    "deliver": "from that answer until the message can be received",
-    "receive": "an SQS ReceiveMessage, from a message's being there until the answer",
+    "publish": "an SNS PublishBatch, from request to response",
+    "deliver": "from that response until the message can be received from SQS",
+    "receive": "an SQS ReceiveMessage, from the availability of a message to the response",
     "put": "an S3 PUT",
-    "get": "an S3 GET, found or not",
+    "get": "an S3 GET, hit or miss",
     "start": "the call that starts another rank",
     "begin": "from that call until a warm function's handler begins",
-    "cold": "how much later it begins where the environment must be made",
+    "cold": "additional delay of a cold start",
 }
-"""Latencies: each has ``NAME.median_s`` and ``NAME.p99_s``."""
+"""Latencies of the services: each has the values ``NAME.median_s`` and ``NAME.p99_s``."""
 REQUESTS = {
     "publish": "a PublishBatch",
     "receive": "a ReceiveMessage",
     "put": "a PUT",
-    "get": "a GET, found or not",
+    "get": "a GET, hit or miss",
 }
-"""Requests: ``cpu.NAME_s`` and ``cpu.NAME_bytes_per_s`` are the caller's processor time."""
+"""Requests with values of the caller's processor time: ``cpu.NAME_s`` and ``cpu.NAME_bytes_per_s``."""
 _OTHERS = {
-    "connection.bytes_per_s": (BYTES_A_SECOND, "a single transfer to or from a service"),
-    "network.bytes_per_s": (BYTES_A_SECOND, "all transfers of one function, each way"),
-    "environments.burst": (COUNT, "function environments that can be made at once"),
-    "environments.per_s": (A_SECOND, "and a second after those"),
-    "topic.messages_per_s": (A_SECOND, "messages that a topic takes"),
-    "prefix.puts_per_s": (A_SECOND, "PUTs that a prefix of a bucket takes"),
-    "prefix.gets_per_s": (A_SECOND, "GETs that a prefix of a bucket takes"),
-    "throttle.burst_s": (SECONDS, "how much of these rates may come at once"),
+    "connection.bytes_per_s": (BYTES_A_SECOND, "bandwidth of a single transfer to or from a service"),
+    "network.bytes_per_s": (BYTES_A_SECOND, "bandwidth of all transfers of one function, in each direction"),
+    "environments.burst": (COUNT, "burst of function environments that can be created at once"),
+    "environments.per_s": (A_SECOND, "rate at which environments are created after the burst"),
+    "topic.messages_per_s": (A_SECOND, "rate limit of the messages of a topic"),
+    "prefix.puts_per_s": (A_SECOND, "rate limit of PUTs to a prefix of a bucket"),
+    "prefix.gets_per_s": (A_SECOND, "rate limit of GETs from a prefix of a bucket"),
+    "throttle.burst_s": (SECONDS, "burst that these rate limits admit, as seconds of their rate"),
     "cpu.begin_s": (SECONDS, "processor time of a new process before its program runs: imports"),
-    "cpu.open_s": (SECONDS, "processor time before a rank claims its place: clients"),
-    "cpu.open_queue_s": (SECONDS, "and for the clients of SNS and SQS"),
-    "cpu.step_s": (SECONDS, "processor time of the engine for a phase of a step, beside the kernels"),
+    "cpu.open_s": (SECONDS, "processor time to open the clients, before a rank claims its place"),
+    "cpu.open_queue_s": (SECONDS, "additional processor time to open the clients of SNS and SQS"),
+    "cpu.step_s": (SECONDS, "processor time of the engine for a phase of a step, without the kernels"),
     "cpu.start_s": (SECONDS, "processor time of the caller: to start another rank"),
     **{f"cpu.{name}_s": (SECONDS, f"processor time of the caller: {said}") for name, said in REQUESTS.items()},
     **{
-        f"cpu.{name}_bytes_per_s": (BYTES_A_SECOND, f"bodies of {said}, worked on by the caller")
+        f"cpu.{name}_bytes_per_s": (BYTES_A_SECOND, f"rate at which the caller processes the body of {said}")
         for name, said in REQUESTS.items()
     },
-    "cpu.message_s": (SECONDS, "and for a message published or received"),
-    "cpu.pack_bytes_per_s": (BYTES_A_SECOND, "payloads packed"),
-    "cpu.unpack_bytes_per_s": (BYTES_A_SECOND, "payloads unpacked"),
-    "cpu.load_bytes_per_s": (BYTES_A_SECOND, "a shard checked and taken in"),
+    "cpu.message_s": (SECONDS, "additional processor time for each message published or received"),
+    "cpu.pack_bytes_per_s": (BYTES_A_SECOND, "rate of packing payloads"),
+    "cpu.unpack_bytes_per_s": (BYTES_A_SECOND, "rate of unpacking payloads"),
+    "cpu.load_bytes_per_s": (BYTES_A_SECOND, "rate of checking and decoding a shard"),
     "core.factor": (
         FACTOR,
-        "speed of a whole vCPU of a function, as a share of a core where the kernels were measured",
+        "speed of a whole vCPU of a function, relative to a core on which the kernels were measured",
     ),
-    "client.before_s": (SECONDS, "from the caller's asking until rank 0 is started"),
+    "client.before_s": (SECONDS, "from the caller's request until rank 0 is started"),
     "client.after_s": (SECONDS, "from rank 0's end until the caller has the result"),
-    "lane.s": (SECONDS, "leasing a lane of queues before a run, and purging and giving it back after"),
-    "mpi.latency_s": (SECONDS, "a message between servers"),
-    "mpi.bytes_per_s": (BYTES_A_SECOND, "between servers"),
-    "boot.s": (SECONDS, "from asking for a server until it runs"),
+    "lane.s": (SECONDS, "leasing a lane of queues before a run, and purging and releasing it afterwards"),
+    "mpi.latency_s": (SECONDS, "latency of a message between servers"),
+    "mpi.bytes_per_s": (BYTES_A_SECOND, "bandwidth between servers"),
+    "boot.s": (SECONDS, "from the request for a server until it runs"),
 }
 UNITS = {
     **{f"{name}.{which}_s": SECONDS for name in LATENCIES for which in ("median", "p99")},
     **{name: unit for name, (unit, _) in _OTHERS.items()},
 }
-"""All values but ``kernel.NEURONS.SAMPLES``, the rate of a core on a layer of so many inputs and a batch of so many."""
-MEANINGS = {name: said for name, (_, said) in _OTHERS.items()}
+"""The unit of each value except ``kernel.NEURONS.SAMPLES``, the kernel rate of a core for NEURONS inputs of a layer and
+SAMPLES samples, in 10^9 connections x samples per second."""
 SETS = ("aws", "emulator")
+"""Names of the package's own sets."""
 _FORMAT, _VERSION = "fsd-timing", 1
 _Z99 = 2.3263478740408408  # standard deviations from the median to the 99th percentile
 _FORMER = ("host.", "server.", "poll.")
-"""First parts of names that earlier releases had; files with them are still read, without those values."""
+"""Prefixes of names from earlier releases; files that have them can still be read, and those values are ignored."""
 _POSITIVE = {"core.factor", "environments.burst", "environments.per_s"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sourced:
-    """A value, and where and when it is from."""
+    """A value with its source: where and when it was published or measured."""
 
     value: float
     source: str
@@ -94,42 +95,42 @@ class Sourced:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """A lognormal distribution, by its median and 99th percentile in seconds."""
+    """A lognormal distribution of latencies, given by its median and 99th percentile in seconds."""
 
     median_s: float
     p99_s: float
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the logarithm."""
+        """Standard deviation of the latency's natural logarithm."""
         return math.log(self.p99_s / self.median_s) / _Z99 if self.median_s > 0 else 0.0
 
     @property
     def mean_s(self) -> float:
-        """The mean."""
+        """Mean of the distribution in seconds."""
         return self.median_s * math.exp(self.sigma**2 / 2)
 
     def largest_s(self, draws: int) -> float:
-        """Return about the largest of so many draws: where the chance to be below is draws / (draws + 1)."""
+        """Return about the largest of `draws` random latencies in seconds: the quantile at draws / (draws + 1)."""
         if draws < 1 or self.median_s <= 0:
             return 0.0
-        from statistics import NormalDist  # noqa: PLC0415 - rarely needed
+        from statistics import NormalDist  # noqa: PLC0415 - seldom needed
 
         return self.median_s * math.exp(self.sigma * NormalDist().inv_cdf(draws / (draws + 1)))
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A set of values.
+    """A complete set of timing values.
 
     Attributes
     ----------
     name : str
-        Of the set, or of the file.
+        Name of the set, or of the user's values.
     date : str
-        When it was put together.
+        Date of the set.
     values : mapping of str to Sourced
-        See `UNITS`, and the kernel's rates.
+        Values by name: those of `UNITS`, and kernel rates.
     """
 
     name: str
@@ -137,20 +138,20 @@ class Timing:
     values: Mapping[str, Sourced]
 
     def __getitem__(self, name: str) -> float:
-        """Return a value."""
+        """Return the value named `name`, in the unit of `UNITS`."""
         return self.values[name].value
 
     def latency(self, name: str) -> Latency:
-        """Return one of `LATENCIES`."""
+        """Return the distribution of one of `LATENCIES`."""
         return Latency(self[f"{name}.median_s"], self[f"{name}.p99_s"])
 
     def with_values(self, name: str, values: Mapping[str, Sourced]) -> Timing:
-        """Return the set with other values.
+        """Return a copy of the set, named `name`, in which `values` replace others.
 
         Raises
         ------
         SettingError
-            One of them is unknown, or makes no sense.
+            A value's name is unknown, a value is out of range, or a 99th percentile is below its median.
         """
         for each, sourced in values.items():
             _check(each, sourced.value)
@@ -161,7 +162,7 @@ class Timing:
         return changed
 
     def kernel_rates(self) -> dict[tuple[int, int], float]:
-        """Return the kernel's measured rates of a core, in connections x samples a second, by (inputs, samples)."""
+        """Return the measured kernel rates of a core, in connections x samples per second, by (inputs, samples)."""
         rates = {}
         for name, sourced in self.values.items():
             if name.startswith("kernel."):
@@ -174,7 +175,7 @@ class Timing:
 
 
 def timing_json(name: str, date: str, base: str, values: Mapping[str, Sourced]) -> dict[str, Any]:
-    """Return a file of values as plain JSON: those that differ from the set `base`."""
+    """Return the content of a timing file as plain JSON values: `values` override the set `base`."""
     return {
         "format": _FORMAT,
         "version": _VERSION,
@@ -189,21 +190,21 @@ def timing_json(name: str, date: str, base: str, values: Mapping[str, Sourced]) 
 
 
 def load_timing(name: str = "aws", *files: Path) -> Timing:
-    """Return a set of the package, or that on which files are based, with their values; the last file's count.
+    """Load a set of timing values from the package, optionally overridden by timing files.
 
     Parameters
     ----------
     name : {"aws", "emulator"}
-        Not looked at where there are files.
+        Set of the package; ignored if files are given, which name their base set.
     *files : Path
-        As `fsd calibrate` writes them.
+        Timing files, such as `fsd calibrate` writes; later files override earlier ones.
 
     Raises
     ------
     SettingError
-        There is no such set, or the files are based on different ones.
+        There is no such set, or the files are based on different sets.
     FileFormatError
-        A file is not one of timing, or one of its values makes no sense.
+        A file cannot be read, is not a timing file, or has an invalid value.
     """
     parsed = []
     for file in files:
@@ -215,7 +216,7 @@ def load_timing(name: str = "aws", *files: Path) -> Timing:
             raise FileFormatError(f"{file}: is not JSON") from error
     bases = sorted({base for base, _ in parsed})
     if len(bases) > 1:
-        raise SettingError(f"the files of timing are based on different sets ({', '.join(bases)}); give those of one")
+        raise SettingError(f"the timing files are based on different sets ({', '.join(bases)}); pass files of one set")
     timing = _packaged(bases[0] if bases else name)
     for _, found in parsed:
         timing = timing.with_values(found.name, found.values)
@@ -223,12 +224,19 @@ def load_timing(name: str = "aws", *files: Path) -> Timing:
 
 
 def parse_timing(text: str, what: str) -> tuple[str, Timing]:
-    """Read a file of timing and check it; return the set that it is based on, and its own values.
+    """Parse the text of a timing file and check it; return the name of its base set, and its own values.
+
+    Parameters
+    ----------
+    text : str
+        The file's content.
+    what : str
+        Name of the file in error messages.
 
     Raises
     ------
     FileFormatError
-        `what` names the file, and the message the field.
+        The text is not a timing file, or a field is missing or wrong; the message names the field.
     """
     try:
         return _parsed(json.loads(text))
@@ -239,18 +247,18 @@ def parse_timing(text: str, what: str) -> tuple[str, Timing]:
 
 
 def unit_of(name: str) -> str:
-    """Return the unit of a value; SettingError if there is none of that name."""
+    """Return the unit of the value named `name`; SettingError if the name is unknown."""
     if name in UNITS:
         return UNITS[name]
     parts = name.split(".")
     if parts[0] == "kernel" and len(parts) == 3 and all(part.isdigit() and int(part) > 0 for part in parts[1:]):
         return RATE
-    raise SettingError(f"'{name}' is not a value of timing; known are kernel.NEURONS.SAMPLES, {', '.join(UNITS)}")
+    raise SettingError(f"'{name}' is not a timing value; known are kernel.NEURONS.SAMPLES, {', '.join(UNITS)}")
 
 
 def _check(name: str, value: float) -> None:
     unit = unit_of(name)
-    # Rates are divided by.
+    # Rates are divisors, so they must not be 0.
     if unit in {BYTES_A_SECOND, RATE} or name in _POSITIVE or name.startswith(("topic.", "prefix.")):
         if not 0 < value < math.inf:
             raise SettingError(f"'{name}' must be more than 0 {unit}, not {value:g}")
@@ -259,11 +267,11 @@ def _check(name: str, value: float) -> None:
 
 
 def _parsed(value: object) -> tuple[str, Timing]:
-    top = Fields(value, "", "a file of timing")
+    top = Fields(value, "", "a timing file")
     if top.take("format", str) != _FORMAT:
-        raise FileFormatError(f"'format' must be {_FORMAT!r}: this is not a file of timing")
+        raise FileFormatError(f"'format' must be {_FORMAT!r}: this is not a timing file")
     if (version := top.take("version", int)) != _VERSION:
-        raise FileFormatError(f"timing of version {version} is not known; this release reads {_VERSION}")
+        raise FileFormatError(f"timing files of version {version} are not supported; this release reads {_VERSION}")
     name, date, base = top.take("name", str), top.take("date", str), top.take("base", str)
     entries = top.take("values", dict).items()
     values = {each: _sourced(each, entry) for each, entry in entries if not each.startswith(_FORMER)}
@@ -277,8 +285,8 @@ def _sourced(name: str, value: object) -> Sourced:
     unit = unit_of(name)
     fields = Fields(value, f"values.{name}.")
     found = Sourced(fields.take_number("value", unit), fields.take("source", str))
-    if (said := fields.take("unit", str)) != unit:
-        raise FileFormatError(f"'values.{name}.unit' must be {unit!r}, not {said!r}")
+    if (given := fields.take("unit", str)) != unit:
+        raise FileFormatError(f"'values.{name}.unit' must be {unit!r}, not {given!r}")
     fields.end()
     _check(name, found.value)
     return found
@@ -286,9 +294,9 @@ def _sourced(name: str, value: object) -> Sourced:
 
 def _packaged(name: str) -> Timing:
     if name not in SETS:
-        raise SettingError(f"timing must be that of {' or '.join(SETS)}, or a file, not {name!r}")
+        raise SettingError(f"timing must be {' or '.join(SETS)}, or a timing file, not {name!r}")
     text = (resources.files("fsd_inference.forecast") / "data" / "timing" / f"{name}.json").read_text(encoding="utf-8")
     _, timing = parse_timing(text, f"{name}.json")
     missing = UNITS.keys() - timing.values.keys()
-    assert not missing, missing  # noqa: S101 - the package's own
+    assert not missing, missing  # noqa: S101 - the package's own files are complete
     return timing

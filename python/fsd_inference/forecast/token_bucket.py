@@ -1,4 +1,4 @@
-"""Token buckets: how many requests a second a service admits, and how many may come at once."""
+"""Token buckets: rate limits of requests per second with a burst."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class TokenBucket:
-    """A rate limit with a burst.
+    """A rate limit with a burst, under virtual time.
 
     Attributes
     ----------
     per_s : float
-        Tokens that are added a second.
+        Tokens added per second.
     burst : float
-        Tokens that a full bucket holds.
+        Capacity in tokens.
     """
 
     per_s: float
     burst: float
     _full_at: float = -math.inf  # when the bucket will be full again if nothing more is taken
-    _windows: dict[float, float] = field(default_factory=dict)
+    _windows: dict[float, float] = field(default_factory=dict)  # tokens taken by window, see `admits_any`
 
     def admits(self, now: float, count: float = 1.0) -> bool:
-        """Take `count` tokens and return True, or return False where the bucket is empty."""
+        """Take `count` tokens and return True, or return False if the bucket is empty; `now` must not decrease."""
         level = max(self._full_at, now)
         if level - now > self.burst / self.per_s:
             return False
@@ -32,7 +32,7 @@ class TokenBucket:
         return True
 
     def admits_any(self, time: float, count: float = 1.0) -> bool:
-        """Like `admits`, for times in any order: `burst` tokens for each window of burst / per_s seconds."""
+        """Like `admits`, for times in any order, by fixed windows: `burst` tokens in each burst / per_s seconds."""
         windows, window = self._windows, time * self.per_s // self.burst
         admitted = windows.get(window, 0.0)
         if admitted >= self.burst:
@@ -41,7 +41,7 @@ class TokenBucket:
         return True
 
     def wait_s(self, now: float) -> float:
-        """Take one token and return the seconds until it is there."""
+        """Reserve one token and return the seconds until it is available."""
         level = max(self._full_at, now)
         self._full_at = level + 1 / self.per_s
         return max(0.0, self._full_at - now - self.burst / self.per_s)

@@ -13,21 +13,21 @@ from fsd_inference.partitioning.balance import loads
 from fsd_inference.partitioning.exchange import check_partition
 from fsd_inference.partitioning.plan import ExchangePlan, Partition
 
-_A_ROW = 8 + 4 + 4  # bytes of a shard: where a row starts, its bias, its neuron
+_A_ROW = 8 + 4 + 4  # bytes per row of a shard: its start index, bias and neuron number
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the ranks of a partition own.
+    """The amount of work of each rank of a partition.
 
     Attributes
     ----------
     connections : ndarray of int64, layers x P
-        Of each rank's rows of each layer.
+        Number of connections (nonzero weights) of each rank's rows in each layer.
     inputs : tuple of int
-        Neurons that each layer reads.
+        Number of neurons that each layer reads.
     shard_bytes : ndarray of int64, P
-        Of each rank's shard.
+        Size of each rank's shard.
     """
 
     connections: NDArray[np.int64]
@@ -36,22 +36,22 @@ class Work:
 
     @property
     def layers(self) -> int:
-        """L."""
+        """Number of layers L."""
         return int(self.connections.shape[0])
 
     @property
     def workers(self) -> int:
-        """P."""
+        """Number of workers P."""
         return int(self.connections.shape[1])
 
 
 def rank_work(network: Network, partition: Partition) -> Work:
-    """Return what the ranks of `partition` own; one layer at a time is in memory.
+    """Return the work of each rank of a partition; only one layer at a time is held in memory.
 
     Raises
     ------
     InputError
-        The partition is not one of this network.
+        The partition does not fit the network.
     """
     check_partition(network, partition)
     connections = np.zeros((len(network), partition.workers), np.int64)
@@ -64,12 +64,12 @@ def rank_work(network: Network, partition: Partition) -> Work:
 
 
 def whole_plan(network: Network) -> ExchangePlan:
-    """Return the plan of a single rank, who exchanges nothing."""
+    """Return the plan of a single rank, which exchanges nothing."""
     return ExchangePlan(1, ((),) * (len(network) - 1))
 
 
 def whole_work(network: Network) -> Work:
-    """Return what a single rank owns: all, which is known of a stored network before its layers are read."""
+    """Return the work of a single rank, without reading the layers of a stored network."""
     sizes, widths = network.sizes(), network.widths
     connections = np.array([[of_layer] for of_layer, _ in sizes], np.int64)
     shard_bytes = sum(
@@ -81,6 +81,6 @@ def whole_work(network: Network) -> Work:
 def _bytes(
     connections: NDArray[np.int64], rows: NDArray[np.int64], inputs: int, stored_weights: int
 ) -> NDArray[np.int64]:
-    """Return the bytes of each rank's part of a layer."""
+    """Return the shard bytes of each rank's rows of a layer."""
     a_connection = index_dtype(inputs).itemsize + (4 if stored_weights > 1 else 0)
     return connections * a_connection + rows * _A_ROW

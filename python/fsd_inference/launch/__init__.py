@@ -1,1 +1,1 @@
-"""How ranks are started: as local processes."""
+"""Starting the ranks of a run as local processes."""

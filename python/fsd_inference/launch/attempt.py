@@ -1,4 +1,4 @@
-"""One attempt over local processes: start rank 0, watch, see how it ended."""
+"""One attempt at a run with local processes as ranks: start rank 0, wait for the end, collect reports and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 
 _GRACE_S = 15.0
-"""How long after the deadline the ranks may take to end by themselves."""
+"""Seconds after the deadline before ranks that are still running are killed."""
 _WATCH_S = 0.2
 
 
@@ -25,21 +25,21 @@ _log = Logger(__name__)
 
 
 def run_attempt(launch: LaunchSpec, store: Store, on_layer: Callable[[float], None]) -> Ended:
-    """Run all ranks of an attempt to their end; the error, if any, is that of the rank that failed first.
+    """Run all ranks of an attempt until they have ended; report the error of the rank that failed first, if any did.
 
     Parameters
     ----------
     launch : LaunchSpec
-        What the ranks are told.
+        Configuration that the ranks read.
     store : Store
-        Holds the objects of the run.
+        The store with the objects of the run.
     on_layer : callable
-        Called with the number of layers that rank 0 has done.
+        Called with the number of layers that rank 0 has completed.
 
     Raises
     ------
     SettingError
-        The directory of temporary files cannot be used.
+        The directory for temporary files cannot be used.
     """
     failed: list[RunError] = []
 
@@ -66,7 +66,7 @@ def run_attempt(launch: LaunchSpec, store: Store, on_layer: Callable[[float], No
             launcher.close(0.0)
             reports = read_reports(store, launch.spec, range(launch.spec.settings.workers))
             error = first_error(launch.spec, reports, failed)
-            log.info("attempt %d ended: %s", launch.spec.attempt, "well" if error is None else error)
+            log.info("attempt %d ended: %s", launch.spec.attempt, "success" if error is None else error)
             return Ended(launched, reports, error)
         finally:
             launcher.close(0.0)

@@ -1,4 +1,4 @@
-"""Local processes as ranks: spawned, never forked, each by its parent in the launch tree."""
+"""A launcher that starts ranks as local processes, which are spawned and never forked."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from fsd_inference.errors import ResourceLimitError, RunError
 from fsd_inference.threads import Waitable, start, why_not_started
 
 EXIT_REPORTED = 3
-"""Exit code of a rank that failed, and has told the others why."""
+"""Exit code of a rank that failed and has reported its error to the other ranks."""
 
 _NO_BLAS_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
-"""Ranks multiply by kernels of their own; NumPy's library would start a thread a processor in each of them."""
+"""Ranks compute with the package's own kernels; OpenBLAS would start a thread per processor in each rank."""
 
 _KILLED_S = 10.0
-"""How long a process that was killed may take to be gone."""
+"""Seconds to wait for a killed process to end."""
 
 
 class ProcessLauncher:
-    """Starts ranks as processes that live no longer than the starter.
+    """Starts ranks as child processes that do not outlive this process.
 
-    Each child's standard input is a pipe that ends when this process does, which makes the child end too. What a child
-    writes to its standard error goes to ``rank-<r>.log`` in the run directory. The session's child leads a process
-    group, which all ranks share: an interrupt from the terminal is the session's to handle, not theirs, and what is
-    left of the group goes when its leader does, stopped processes too.
+    Each child's standard input is a pipe that closes when this process ends, which makes the child end too. A child's
+    standard error goes to ``rank-<r>.log`` in the run directory. The session's child, rank 0, leads a new process group
+    that all ranks share: an interrupt (Ctrl-C) reaches only the session, and when rank 0 ends, the rest of the group is
+    killed, suspended processes included.
 
     Parameters
     ----------
     directory : Path
-        The run directory, with ``launch.json``.
+        The run directory, which contains ``launch.json``.
     starter : int, optional
         The rank of this process; None for the session.
     on_line : callable, optional
@@ -53,7 +53,7 @@ class ProcessLauncher:
         self._lock = threading.Lock()
 
     def start(self, rank: int, on_end: ChildEnd) -> None:
-        """Start `rank`; see `engine.Launcher`."""
+        """Start the process of `rank`; see `engine.Launcher`."""
         arguments = [str(self._directory), str(rank)]
         if self._starter is not None:
             arguments.append(str(self._starter))
@@ -94,7 +94,7 @@ class ProcessLauncher:
             on_end(rank, self._reason(rank, code), code == EXIT_REPORTED)
 
     def _end(self, child: subprocess.Popen[str]) -> None:
-        """Kill a child that nothing watches."""
+        """Kill a child that has no watcher thread, and wait for it."""
         child.kill()
         self._end_group(child)
         _hang_up(child)
@@ -104,7 +104,7 @@ class ProcessLauncher:
             child.wait(_KILLED_S)
 
     def _end_group(self, child: subprocess.Popen[str]) -> None:
-        """Kill the ranks that are left of the session's child's group."""
+        """Kill the remaining processes of the group that the session's child leads."""
         if self._starter is None:
             with contextlib.suppress(OSError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -118,20 +118,20 @@ class ProcessLauncher:
         return f"{how}: {last}" if last else how
 
     def wait(self, timeout_s: float) -> bool:
-        """Return whether all children have ended, after waiting up to `timeout_s` seconds for them."""
+        """Wait up to `timeout_s` seconds for all children to end, and return whether they have."""
         until = time.monotonic() + timeout_s
         with self._lock:
             watchers = [watcher for _, watcher in self._children]
         return all(watcher.ended.wait(max(0.0, until - time.monotonic())) for watcher in watchers)
 
     def hang_up(self) -> None:
-        """Make all children end, those too that the other ranks' abort does not reach."""
+        """Close the standard input of all children, which ends even those that an abort message does not reach."""
         with self._lock:
             for child, _ in self._children:
                 _hang_up(child)
 
     def close(self, grace_s: float) -> None:
-        """Wait up to `grace_s` seconds for all children, then end those that are left."""
+        """Wait up to `grace_s` seconds for all children to end, then kill those still running."""
         until = time.monotonic() + grace_s
         with self._lock:
             children, self._children = self._children, []

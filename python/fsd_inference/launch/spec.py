@@ -1,4 +1,4 @@
-"""What the process of a rank is told: the run directory's ``launch.json``."""
+"""The configuration file of local ranks: ``launch.json`` in the run directory."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ LAUNCH_FILE = "launch.json"
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """All that the process of a rank is told.
+    """The configuration that all rank processes of an attempt read.
 
     Attributes
     ----------
     spec : RunSpec
-        The attempt.
+        The attempt to carry out.
     channel : str
         "local", "queue" or "object".
     store : str or None
-        URL of the store that holds plans, inputs and results, for "local".
+        URL of the store of plans, inputs and results, for "local".
     stack : str or None
         Path of the ``stack.json`` to use, for the channels over AWS.
     lane : int or None
         The lane that the attempt holds, for "queue".
     delay_s : float
-        Latency added on the way of every frame, for emulators, which have none.
+        Latency added to every frame, in seconds: emulators have none of their own.
     """
 
     spec: RunSpec
@@ -41,16 +41,16 @@ class LaunchSpec:
     delay_s: float = 0.0
 
     def write(self, directory: Path) -> None:
-        """Write ``launch.json``."""
+        """Write ``launch.json`` into `directory`."""
         value: dict[str, Any] = {**asdict(self), "spec": self.spec.to_json()}
         (directory / LAUNCH_FILE).write_text(json.dumps(value))
 
     @classmethod
     def read(cls, directory: Path) -> LaunchSpec:
-        """Read ``launch.json``; anything else is a `FileFormatError`."""
+        """Read ``launch.json`` from `directory`; raise `FileFormatError` if it is missing or invalid."""
         path = directory / LAUNCH_FILE
         try:
             value = json.loads(path.read_text())
             return cls(**{**value, "spec": RunSpec.from_json(value["spec"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(f"{path}: cannot be read as what a rank's process is told: {error}") from error
+            raise FileFormatError(f"{path} is not a valid configuration of a rank's process: {error}") from error

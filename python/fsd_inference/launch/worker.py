@@ -1,7 +1,7 @@
 """The process of one rank of a local run: ``python -m fsd_inference.launch.worker DIRECTORY RANK [STARTER]``.
 
-A composition root: it names the backends, runs the rank and ends with 0, or with `EXIT_REPORTED` after an error that
-the other ranks were told. It ends when its standard input does, which its starter holds open.
+It opens the backends, runs the rank and exits with 0, with `EXIT_REPORTED` after an error that was reported to the
+other ranks, or with 1 after any other error. It also ends when its standard input closes, that is when its parent ends.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.threads import start
 
 _GRACE_S = 10.0
-"""How long children that are done may take to write their reports and leave."""
+"""Seconds that finished children have to write their reports and exit."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run the rank that the arguments name and return the exit code."""
+    """Run the rank that the command-line arguments name, and return the exit code."""
     started = time.time()
     directory, rank = Path(arguments[0]), int(arguments[1])
     starter = int(arguments[2]) if len(arguments) > 2 else None
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _end_with_starter(driver: Driver) -> None:
-    """Make the run fail once standard input ends, and the process end soon after even if that hangs."""
+    """Make the run fail when standard input closes, and exit the process soon after even if the run hangs."""
 
     def watch() -> None:
         os.read(sys.stdin.fileno(), 1)
@@ -83,4 +83,4 @@ if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # what it holds is closed, and to take the interpreter apart is 0.1 s that parents wait for
+    os._exit(code)  # everything is closed, and a regular interpreter shutdown would keep parents waiting for 0.1 s

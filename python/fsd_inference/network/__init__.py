@@ -1,4 +1,4 @@
-"""Networks and their inputs: model, file format, importers, generators and data sets."""
+"""Networks and their inputs: data model, file formats, importers, generators and data sets."""
 
 from fsd_inference.network.categories import read_categories, write_categories
 from fsd_inference.network.datasets import digits

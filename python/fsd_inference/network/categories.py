@@ -1,4 +1,4 @@
-"""The Graph Challenge's answer file: the numbers of the samples with any output above zero."""
+"""The category file of the Graph Challenge: the numbers of the samples with any output above zero."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from fsd_inference.network.tsv import read_numbers
 
 
 def write_categories(path: str | os.PathLike[str], alive: ArrayLike) -> None:
-    """Write which samples are alive: one number a line, ascending, counted from 1; the file appears complete.
+    """Write the numbers of the alive samples, one per line, ascending, counted from 1; the write is atomic.
 
     Parameters
     ----------
     path : path-like
-        The file to make or replace.
+        The file to create or replace.
     alive : array_like of bool, shape (samples,)
-        Whether the sample has any output above zero.
+        Whether each sample has any output above zero.
 
     Raises
     ------
     InputError
-        If the place cannot be written, or `alive` is not 1-D or masked.
+        If nothing can be written at `path`, or `alive` is not 1-D or has masked values.
     OutputError
-        If it cannot be written any more, as on a full disk.
+        If writing fails, for example because the disk is full.
     """
-    states = dense_array(alive, "what says which samples are alive")
+    states = dense_array(alive, "the mask of alive samples")
     if states.ndim != 1:
-        raise InputError(f"what says which samples are alive must be 1-D, one entry a sample, not {states.ndim}-D")
+        raise InputError(f"the mask of alive samples must be 1-D, one entry per sample, not {states.ndim}-D")
     numbers = np.flatnonzero(states) + 1
     write_text(path, "".join(f"{number}\n" for number in numbers.tolist()))
 
 
 def read_categories(path: str | os.PathLike[str]) -> NDArray[np.int64]:
-    """Return the numbers of the samples that are alive, counted from 1, ascending.
+    """Read the numbers of the alive samples, counted from 1, ascending.
 
     Raises
     ------

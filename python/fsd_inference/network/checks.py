@@ -1,4 +1,4 @@
-"""Checks that several readers of this room share."""
+"""Checks of arrays and numbers that several modules of this package share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
 
-MAX_WIDTH = 2**31 - 1  # neurons are numbered with int32 wherever SciPy is the interface
+MAX_WIDTH = 2**31 - 1  # SciPy arrays that users pass in or get back have int32 indices
 
 
 def rounded_float32(array: NDArray[Any], what: str, first_row: int = 0) -> NDArray[np.float32]:
@@ -20,16 +20,16 @@ def rounded_float32(array: NDArray[Any], what: str, first_row: int = 0) -> NDArr
     Parameters
     ----------
     array : ndarray
-        A number, one row, or rows x columns.
+        At most 2-D.
     what : str
-        What it is, as errors name it.
+        Name of the array in error messages.
     first_row : int, optional
-        The number of its first row in what it is a part of.
+        Row number of the first row, if the array is a block of a larger one.
 
     Raises
     ------
     InputError
-        If it does not hold real numbers, or one of them is not finite as a float32.
+        If it does not hold real numbers, or one of them is not finite in float32.
     """
     check_real(array.dtype, what)
     rounded = as_float32(array)
@@ -41,36 +41,36 @@ def rounded_float32(array: NDArray[Any], what: str, first_row: int = 0) -> NDArr
 
 
 def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
-    """Return real numbers rounded to float32; those that are too large become infinite."""
+    """Return real numbers rounded to float32; values that are too large become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return array.astype(np.float32, copy=False)
 
 
 def not_finite(what: str, *place: int) -> InputError:
-    """Return the error of an entry that is NaN, infinite or too large, at a place counted from 0."""
+    """Return the error for an entry that is NaN, infinite or too large; `place` is its index."""
     names = ("row", "column") if len(place) == 2 else ("entry",)
     where = "".join(f", {name} {number}" for name, number in zip(names, place, strict=False))
     return InputError(f"{what}{where}{' (from 0)' if place else ''} is not a finite float32 number")
 
 
 def check_real(dtype: np.dtype[Any], what: str) -> None:
-    """Raise InputError if `dtype` is not one of real numbers or truth values."""
+    """Raise InputError unless `dtype` is a type of real numbers or booleans."""
     if dtype.kind not in "biuf":
         raise not_real(what, dtype)
 
 
 def not_real(what: str, kind: object) -> InputError:
-    """Return the error of what holds values of another type than numbers or truth values."""
+    """Return the error for values of a type other than real numbers and booleans."""
     return InputError(f"{what} must be real numbers, not values of type {kind}")
 
 
 def dense_array(x: Any, what: str) -> NDArray[Any]:
-    """Return an array_like as an array, not copied where it is one.
+    """Convert an array_like to an array, without a copy if it is an array already.
 
     Raises
     ------
     InputError
-        If it is none, or has masked values, which NumPy would quietly replace by what lies under the mask.
+        If it cannot be converted, or has masked values, which NumPy would silently replace by the data under the mask.
     """
     check_unmasked(x, what)
     try:
@@ -81,7 +81,7 @@ def dense_array(x: Any, what: str) -> NDArray[Any]:
 
 
 def check_unmasked(x: Any, what: str) -> None:
-    """Raise InputError if `x`, one of its rows or a number in a row is masked."""
+    """Raise InputError if any value of `x` is masked, whether `x` is an array or a sequence of rows."""
     if _is_masked(x, 2):
         raise InputError(f"{what} has masked values; fill them first, for example with .filled(0)")
 
@@ -113,7 +113,7 @@ def nearest_float32(value: object, what: str) -> float:
     Raises
     ------
     InputError
-        If it is no real number, or an integer too large for any float.
+        If it is not a real number, or is an integer too large for a float.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(f"{what} must be a number, not {shown(value)}")
@@ -125,6 +125,6 @@ def nearest_float32(value: object, what: str) -> float:
 
 
 def shown(value: object) -> str:
-    """Return how a message shows a value that makes no sense: on one line, and short."""
+    """Return `repr(value)` for an error message, on one line and cut to 60 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,4 +1,4 @@
-"""Real inputs without a download."""
+"""Real input data that needs no download: handwritten digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from fsd_inference.network.sparse_arrays import csr_from_blocks
 
 _SIDE = 8  # scikit-learn's digits are 8 x 8 pixels ...
 _LEVELS = 16  # ... of 0 to 16
-# A pixel is set where the ink exceeds this share of full ink. At 0.8 about 12% of the pixels are, and a bit less than
-# half of the digits are still alive after 120 layers of the Graph Challenge's networks, whatever their size.
+# A pixel is set if its ink exceeds this share of full ink. At 0.8 about 12% of the pixels are set, and slightly fewer
+# than half of the digits are still alive after 120 layers of the Graph Challenge networks of any size.
 _INK = 0.8
 _BLOCK_PIXELS = 1 << 23
 
 
 def digits(neurons: int, samples: int, *, seed: int = 0) -> sparse.csr_array:
-    """Return scikit-learn's 1,797 handwritten digits, enlarged bilinearly and thresholded to 0 and 1.
+    """Return the 1,797 handwritten digits of scikit-learn, scaled up bilinearly and thresholded to 0 and 1.
 
     Sample i >= 1,797 is a copy of sample i mod 1,797, shifted by up to an eighth of the side in each direction.
 
     Parameters
     ----------
     neurons : int
-        Features: the square of a whole number of at least 8; row-major pixels.
+        Number of features, the pixels in row-major order: a square number, at least 64.
     samples : int
-        How many, from the first on.
+        Number of samples, starting from the first.
     seed : int, optional
-        Decides the shifts.
+        Random seed of the shifts.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def digits(neurons: int, samples: int, *, seed: int = 0) -> sparse.csr_array:
     if samples < 1:
         raise InputError(f"digits need at least one sample, not {samples}")
     if seed < 0:
-        raise InputError(f"a seed must not be negative, but {seed} is")
+        raise InputError(f"a seed must be at least 0, not {seed}")
     images = _load_images()
     most = side // _SIDE
     shifts = np.random.default_rng(seed).integers(-most, most, (samples, 2), endpoint=True)
@@ -73,7 +73,7 @@ def digits(neurons: int, samples: int, *, seed: int = 0) -> sparse.csr_array:
 
 def _load_images() -> NDArray[np.float64]:
     try:
-        from sklearn.datasets import load_digits  # noqa: PLC0415 - needed here only, and not a requirement
+        from sklearn.datasets import load_digits  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
         raise InputError("digits need scikit-learn; install it with: pip install 'fsd-inference[local]'") from error
     images: NDArray[np.float64] = load_digits().images
@@ -81,9 +81,9 @@ def _load_images() -> NDArray[np.float64]:
 
 
 def _enlarge(images: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
-    """Return where the ink of images (count, 8, 8), enlarged to side x side, exceeds the threshold.
+    """Scale images (count, 8, 8) up to side x side and return which pixels exceed the ink threshold.
 
-    Pixel centres are counted in 1 / (2 side) of a small pixel, so that all numbers are whole and exact.
+    Coordinates are integers in units of 1 / (2 side) of an original pixel, so that the arithmetic is exact.
     """
     unit = 2 * side
     centre = np.clip((2 * np.arange(side) + 1) * _SIDE - side, 0, (_SIDE - 1) * unit)
@@ -96,7 +96,7 @@ def _enlarge(images: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
 
 
 def _shifted(images: NDArray[np.bool_], shifts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return images moved down and right by `shifts` (count, 2); what comes in from outside is empty."""
+    """Return images shifted down and right by `shifts` (count, 2), filled with empty pixels."""
     moved = np.zeros_like(images)
     side = images.shape[1]
     for image, target, (down, right) in zip(images, moved, shifts.tolist(), strict=True):

@@ -1,13 +1,13 @@
-"""How a network is stored: a directory of safetensors files, a group of layers each, and a manifest.
+"""The file format of networks: a directory of safetensors files with groups of layers, and a manifest.
 
 ::
 
-    NAME/network.json              what each layer is, where it is, and the SHA-256 of its content
-    NAME/layers-00000.safetensors  per layer k the tensors "k.indices", "k.values", "k.bias" and, where rows have
+    NAME/network.json              manifest: description, file and SHA-256 digest of each layer
+    NAME/layers-00000.safetensors  per layer k the tensors "k.indices", "k.values", "k.bias" and, if rows have
     NAME/layers-00001.safetensors  different numbers of connections, "k.indptr"
 
-Layers are written and read one by one: neither a writer nor a reader holds more than a group. A reader trusts nothing:
-sizes are compared before memory is taken, and each layer's content with its digest when it is read.
+Layers are written and read one by one, so neither side holds more than a group in memory. Files are not trusted: sizes
+are checked before memory is allocated, and the content of a layer is compared with its digest when it is read.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ MANIFEST = "network.json"
 FORMAT = "fsd-network"
 VERSION = 1
 
-_GROUP_BYTES = 32 << 20  # few enough files at 8 GB, little enough memory beside one layer
+_GROUP_BYTES = 32 << 20  # few files for a network of 8 GB, yet little memory in addition to one layer
 _MANIFEST_BYTES = 64 << 20
 _DTYPES = {"U16": np.uint16, "U32": np.uint32, "I64": np.int64, "F32": np.float32}
 
 
 @dataclass(frozen=True, slots=True)
 class _LayerRecord:
-    """What the manifest says of a layer; `degree` is None where rows differ in their number of connections."""
+    """A layer in the manifest; `degree` is the number of connections per row, None if rows differ in it."""
 
     inputs: int
     outputs: int
@@ -60,23 +60,23 @@ def write_network(
     layers: Iterable[Layer],
     progress: Callable[[int], object] | None = None,
 ) -> None:
-    """Write layers, each taken when the one before is written; the directory appears when it is complete.
+    """Write layers into a new directory, one at a time; the directory appears once it is complete.
 
     Parameters
     ----------
     path : path-like
-        The directory to make; a network that is there already is replaced.
+        The directory to create; a network that is already there is replaced.
     name : str
-        For people.
+        Display name of the network.
     layers : iterable of Layer
-        That fit each other.
+        Layers of matching widths; the next one is requested only after the previous one is written.
     progress : callable, optional
-        Called with the number of layers done after each layer.
+        Called after each layer with the number of layers written.
 
     Raises
     ------
     InputError, OutputError
-        If something else is in the way, or the place cannot be written.
+        If `path` holds anything but a network, or cannot be written.
     """
     with atomic_directory(path, holds="network", replaceable=_is_network) as folder:
         records: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ def write_network(
             file = folder / _group_name(len(sizes))
             try:
                 save_file(group, file)
-            except SafetensorError as error:  # what the operating system said is in its text alone
+            except SafetensorError as error:  # safetensors reports errors of the operating system as text only
                 raise OSError(f"{file.name}: {error}") from error
             sizes.append(file.stat().st_size)
             group.clear()
@@ -114,7 +114,7 @@ def write_network(
 
 
 class LayersInFiles(LayerSource):
-    """The layers of a stored network, read and checked when they are asked for.
+    """The layers of a stored network, read and verified on access.
 
     Parameters
     ----------
@@ -124,19 +124,20 @@ class LayersInFiles(LayerSource):
     Attributes
     ----------
     name : str
-        What people call it.
+        Display name of the network.
 
     Raises
     ------
     FileFormatError
-        If it is missing or its manifest or sizes are wrong; when a layer is read, also if its content is.
+        If the network is missing, or its manifest or file sizes are wrong; on access to a layer, if its content is
+        wrong.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         folder = Path(path)
         if folder.name == MANIFEST:
             folder = folder.parent
-        self._folder = folder.absolute()  # where it is, wherever the process goes
+        self._folder = folder.absolute()  # the process may change its working directory
         file = folder / MANIFEST
         fields = _Fields(file, "the network", _read_json(file))
         if fields.get("format", str) != FORMAT or fields.get("version", int) != VERSION:
@@ -155,13 +156,13 @@ class LayersInFiles(LayerSource):
                     f"{file}: layer {k + 1} takes {after.inputs} inputs, but layer {k} has {before.outputs} outputs"
                 )
         if network_digest(self.layer_digests()).hex() != fields.get("digest", str):
-            raise FileFormatError(f"{file}: the network's digest is not that of its layers")
+            raise FileFormatError(f"{file}: the digest of the network does not match its layers")
         for group, size in enumerate(sizes):
             _check_size(folder / _group_name(group), size)
         self.widths = (self._records[0].inputs, *(record.outputs for record in self._records))
 
     def layer(self, index: int) -> Layer:
-        """Read layer `index` and compare it with its digest."""
+        """Read layer `index` and verify its digest."""
         record = self._records[index]
         file = self._folder / _group_name(record.group)
         with _reading(file, index):
@@ -171,11 +172,11 @@ class LayersInFiles(LayerSource):
         return layer
 
     def connections(self) -> int:
-        """Return the connections of all layers, as the manifest has them."""
+        """Return the number of connections of all layers, from the manifest."""
         return sum(record.connections for record in self._records)
 
     def sizes(self) -> Sequence[tuple[int, int]]:
-        """Return what the manifest and the heads of the files say: no layer is read."""
+        """Return (connections, stored weights) of each layer from manifest and file headers; no layer is read."""
         stored: list[int] = []
         for group, records in itertools.groupby(self._records, lambda record: record.group):
             file = self._folder / _group_name(group)
@@ -186,14 +187,14 @@ class LayersInFiles(LayerSource):
         return [(record.connections, weights) for record, weights in zip(self._records, stored, strict=True)]
 
     def layer_digests(self) -> Sequence[bytes]:
-        """Return the digests that each layer is compared with when it is read."""
+        """Return the digest of each layer from the manifest."""
         return [record.digest for record in self._records]
 
 
 def _read_json(file: Path) -> object:
     try:
         if file.stat().st_size > _MANIFEST_BYTES:
-            raise FileFormatError(f"{file} is larger than any network's manifest; it is something else")
+            raise FileFormatError(f"{file} is too large to be the manifest of a network")
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileFormatError(f"{file.parent} is not a network: there is no {file}") from error
@@ -204,7 +205,7 @@ def _read_json(file: Path) -> object:
 
 
 def _pack(layer: Layer) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return a layer's manifest record, its group left out, and its tensors."""
+    """Return the manifest record of a layer, without its group, and the tensors of the layer."""
     arrays = layer.kernel_arrays()
     degrees = np.diff(arrays.indptr)
     degree = int(degrees[0]) if degrees[0] > 0 and (degrees == degrees[0]).all() else None
@@ -225,7 +226,7 @@ def _pack(layer: Layer) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 @contextmanager
 def _reading(file: Path, index: int) -> Iterator[None]:
-    """Raise FileFormatError where layer `index` cannot be read from `file`, or is none."""
+    """Convert errors from reading layer `index` of `file` to FileFormatError."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -255,13 +256,13 @@ def _read_layer(file: Path, index: int, record: _LayerRecord) -> Layer:
         bias = read("bias", np.float32, record.outputs, 1)
         if record.degree is None:
             indptr = read("indptr", np.int64, record.outputs + 1)
-        else:  # no larger than indices, which are there: a degree is at least one
+        else:  # degree >= 1, so indptr is no larger than indices, whose size has been checked
             indptr = np.arange(0, record.connections + 1, record.degree, dtype=np.int64)
     return Layer.from_arrays(indptr, indices, values, record.inputs, bias=bias, activation=record.activation)
 
 
 class _Fields:
-    """A JSON object of the manifest whose fields are checked as they are taken."""
+    """A JSON object of the manifest, with type-checked access to its fields."""
 
     def __init__(self, file: Path, what: str, value: object) -> None:
         if not isinstance(value, dict):
@@ -281,7 +282,7 @@ class _Fields:
         return int(value)
 
     def wrong(self, key: str) -> FileFormatError:
-        return FileFormatError(f"{self._file}: {self._what}: the field {key!r} is missing or makes no sense")
+        return FileFormatError(f"{self._file}: {self._what}: the field {key!r} is missing or invalid")
 
 
 def _read_record(fields: _Fields, groups: int) -> _LayerRecord:
@@ -317,7 +318,7 @@ def _group_name(group: int) -> str:
 
 
 def _is_network(folder: Path) -> bool:
-    """Whether a directory holds a network and nothing else, so that it may be replaced."""
+    """Return whether a directory holds a network and nothing else, so that it may be replaced."""
     names = {entry.name for entry in folder.iterdir()}
     others = {name for name in names if not (name.startswith("layers-") and name.endswith(".safetensors"))}
     return others == {MANIFEST}

@@ -1,8 +1,9 @@
 """The exact networks of the MIT/Amazon/IEEE Sparse DNN Graph Challenge, generated layer by layer.
 
-A base layer of a block of m = log2(n) layers, n = N/16, is kron(ones(16, 16), I + S^(2^k)) / 16 with S the cyclic shift
-by one: input a is connected to the outputs that are a or a - 2^k modulo n. In each block but the first, the inputs are
-permuted by the order of N numbers of one Mersenne Twister stream, which serves all sizes one after the other.
+Layers come in blocks of m = log2(n) layers, n = N/16. Layer k of a block is kron(ones(16, 16), I + S^(2^k)) / 16,
+where S is the cyclic shift by one: input a is connected to the outputs that equal a or a - 2^k modulo n. In each block
+but the first, the inputs are permuted by the sort order of N random numbers. All sizes draw their numbers from one
+Mersenne Twister stream, in ascending order of size.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _STREAM_SEED = 5489
 
 
 def graph_challenge(neurons: int, layers: int) -> Network:
-    """Return the official network; its layers are generated whenever they are asked for.
+    """Return an official network of the Graph Challenge; its layers are generated on each access.
 
     Parameters
     ----------
     neurons : int
-        1024, 4096, 16384 or 65536 (inputs and neurons of each layer).
+        Inputs and neurons of each layer: 1024, 4096, 16384 or 65536.
     layers : int
         1 to 1920; the official depths are 120, 480 and 1920, each a prefix of the next.
 
@@ -44,7 +45,7 @@ def graph_challenge(neurons: int, layers: int) -> Network:
     Raises
     ------
     InputError
-        For another size or depth.
+        If the size or depth is none of these.
 
     Examples
     --------
@@ -62,12 +63,12 @@ def graph_challenge(neurons: int, layers: int) -> Network:
 
 
 def official_bias(neurons: int) -> float | None:
-    """Return the bias of the official network of that size; None for other sizes."""
+    """Return the bias of the official network of a size; None if there is no such network."""
     return BIASES.get(neurons)
 
 
 def official_activation() -> Activation:
-    """Return relu clipped at 32."""
+    """Return the activation of the official networks: relu clipped at 32."""
     return Activation("clipped_relu", CLIP)
 
 
@@ -79,11 +80,11 @@ class _GeneratedLayers(LayerSource):
         self._block_layers = _block_layers(neurons)
 
     def layer(self, index: int) -> Layer:
-        """Return layer `index`, inputs as columns: the transpose of the published matrix."""
+        """Generate layer `index`, with inputs as columns: the transpose of the published matrix."""
         neurons, n = self._neurons, self._neurons // _COPIES
         block, k = divmod(index, self._block_layers)
         inputs = self._permutations[block].reshape(_COPIES, n)
-        # Output j hears the permuted base inputs that are j or j + 2^k modulo n; outputs j and j + n hear the same.
+        # Output j is connected to the permuted inputs j and j + 2^k modulo n; outputs j and j + n have the same inputs.
         base = np.concatenate((inputs, np.roll(inputs, -(2**k), axis=1)))
         columns = np.tile(np.sort(base.T, axis=1), (_COPIES, 1))
         return Layer.from_arrays(
@@ -96,12 +97,12 @@ class _GeneratedLayers(LayerSource):
         )
 
     def connections(self) -> int:
-        """Return the connections of all layers without generating any."""
+        """Return the number of connections of all layers, without generating them."""
         return self._neurons * CONNECTIONS_PER_NEURON * self._layers
 
     @cached_property
     def _permutations(self) -> NDArray[np.uint16]:
-        """The row permutation of each block, uint16 (blocks, neurons); at most 21 MB, at 65536 x 1920."""
+        """Input permutation of each block, uint16, shape (blocks, neurons); 21 MB at most, for 65536 x 1920."""
         neurons = self._neurons
         blocks = -(-self._layers // self._block_layers)
         stream = np.random.RandomState(_STREAM_SEED)
@@ -117,5 +118,5 @@ class _GeneratedLayers(LayerSource):
 
 
 def _block_layers(neurons: int) -> int:
-    """Return log2 of neurons / 16."""
+    """Return the number of layers per block, log2(neurons / 16)."""
     return (neurons // _COPIES).bit_length() - 1

@@ -1,4 +1,4 @@
-"""Networks in other people's formats."""
+"""Importers for networks in foreign formats: the text files of the Graph Challenge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fsd_inference.network.source import LayerSource
 from fsd_inference.network.tsv import Entries
 
 _FILE_NAME = re.compile(r"n([1-9]\d{0,8})-l([1-9]\d{0,8})\.tsv(?:\.gz)?", re.ASCII)
-# What must be a layer for people, under whatever name an unpacker, browser, editor or another system gave it.
+# Names that a layer file gets from unpackers, browsers, editors or other systems, such as "n1024-l3.tsv (1)".
 _LOOKS_LIKE_A_LAYER = re.compile(
     r"[\W_]*(?:copy of )?(?:n?(?:eurons?)?[\W_]*\d+[\W_]*)?l(?:ayers?)?[\W_]*\d+[a-z]?"
     r"(?:[\W_]*(?:copy|\(\d+\)).*|\W*|\..*)",
@@ -26,22 +26,22 @@ _LOOKS_LIKE_A_LAYER = re.compile(
 
 
 def graph_challenge_folder(folder: str | os.PathLike[str], bias: float | None = None) -> Network:
-    """Return the network in a Graph Challenge folder; each layer is parsed when it is asked for.
+    """Open the network in a Graph Challenge folder; each layer is parsed on access.
 
     Parameters
     ----------
     folder : path-like
-        Holds ``n1024-l1.tsv``, ``n1024-l2.tsv``..., or the same with ``.gz``: a line a connection, with its input and
-        output, both counted from 1, and its weight, separated by tabs or spaces. Files for other purposes, hidden ones
-        and directories are passed over; what looks like a layer but is named otherwise is refused.
+        Holds ``n1024-l1.tsv``, ``n1024-l2.tsv``..., or the same with ``.gz``. Each line is a connection: its input and
+        output, both counted from 1, and its weight, separated by tabs or spaces. Other files, hidden files and
+        directories are ignored; a file that looks like a layer but has a different name is an error.
     bias : float, optional
-        Of all neurons; the Graph Challenge's own if not given and the network has an official size.
+        Bias of all neurons; defaults to that of the Graph Challenge for networks of an official size.
 
     Raises
     ------
     FileFormatError
-        If there are no such files, one is missing, there twice or named otherwise, or sizes differ; when a layer is
-        read, if a line is wrong.
+        If there are no such files, one is missing, duplicated or misnamed, or sizes differ; on access to a layer, if a
+        line is invalid.
     InputError
         If no bias is given and the size is not an official one, or the bias is not a finite float32.
     """
@@ -51,15 +51,13 @@ def graph_challenge_folder(folder: str | os.PathLike[str], bias: float | None = 
     if bias is None:
         bias = official_bias(neurons)
     if bias is None:
-        raise InputError(
-            f"{place} has layers of {neurons} neurons, which is no official size; say which bias they have"
-        )
+        raise InputError(f"{place} has layers of {neurons} neurons, which is not an official size; set their bias")
     source = _TsvLayers([file.absolute() for *_, file in files], neurons, bias)
     return Network.from_source(source, name=f"n{neurons}-l{len(files)}")
 
 
 def _layer_files(place: Path) -> list[tuple[int, int, Path]]:
-    """Return neurons, number and file of each layer, by number."""
+    """Return (neurons, layer number, file) of each layer, in order of the number."""
     try:
         found = sorted(_named(place.iterdir()))
     except OSError as error:
@@ -69,14 +67,14 @@ def _layer_files(place: Path) -> list[tuple[int, int, Path]]:
     neurons = found[0][0]
     if found[-1][0] != neurons:
         raise FileFormatError(
-            f"{place} has layers of {neurons} and of {found[-1][0]} neurons; keep one network a folder"
+            f"{place} has layers of {neurons} and of {found[-1][0]} neurons; keep one network per folder"
         )
     for (_, before, one), (_, after, other) in pairwise(found):
         if before == after:
             raise FileFormatError(f"{place} has both {one.name} and {other.name}; keep one of them")
     for expected, (_, number, file) in enumerate(found, 1):
         if number != expected:
-            raise FileFormatError(f"{file} is there, but n{neurons}-l{expected}.tsv is not")
+            raise FileFormatError(f"{file} exists, but n{neurons}-l{expected}.tsv is missing")
     return found
 
 

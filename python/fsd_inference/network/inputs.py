@@ -1,4 +1,4 @@
-"""Inputs of a network, samples x features: arrays of any form as the CSR that sessions take."""
+"""Conversion of input batches, arrays of samples x features, to the CSR form that sessions take."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from fsd_inference.errors import InputError
 from fsd_inference.network.checks import MAX_WIDTH, check_real, dense_array
 from fsd_inference.network.sparse_arrays import SparseParts, csr_from_blocks, csr_from_dense
 
-_EMPTY_SAMPLES = 1 << 24  # as many may have no value at all
+_MAX_EMPTY_SAMPLES = 1 << 24  # a batch may have this many samples, even if all are empty
 
 
 def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -> sparse.csr_array:
-    """Return `x`, a sparse array or array_like of samples x features, as `load_inputs` does; `x` is not changed.
+    """Convert a sparse array or array_like of samples x features to the form of `load_inputs`; `x` is not changed.
 
     Raises
     ------
     InputError
-        If it is not 2-D, empty, masked, not finite as float32, or there are not `features` of them a sample.
+        If `x` is not 2-D, is empty, has masked values or values that are not finite in float32, or a sample does not
+        have `features` features.
     """
-    is_sparse = bool(sparse.issparse(x))  # a name, so that x stays Any for the type checker
+    is_sparse = bool(sparse.issparse(x))  # in a variable, so that the type checker keeps x as Any
     if not is_sparse:
         x = dense_array(x, what)
     if x.ndim != 2:
@@ -37,7 +38,7 @@ def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -
 
 
 def inputs_from_parts(parts: SparseParts, features: int | None, what: str) -> sparse.csr_array:
-    """Return a sparse array that has been taken apart as `as_inputs` does."""
+    """Convert the parts of a sparse array to the form of `load_inputs`; errors are those of `as_inputs`."""
     check_shape(parts.shape, features, what)
     check_real(parts.data.dtype, what)
     check_samples(parts.shape[0], parts.data.size, what)
@@ -45,7 +46,7 @@ def inputs_from_parts(parts: SparseParts, features: int | None, what: str) -> sp
 
 
 def inputs_from_blocks(blocks: Iterable[NDArray[Any]], width: int, features: int | None, what: str) -> sparse.csr_array:
-    """Return dense blocks of samples x `width`, one after the other, as `as_inputs` does."""
+    """Convert consecutive dense blocks of samples x `width` to the form of `load_inputs`; errors as of `as_inputs`."""
     check_shape((1, width), features, what)
     csr = csr_from_blocks(blocks, width, what)
     check_shape((csr.shape[0], width), features, what)
@@ -53,12 +54,12 @@ def inputs_from_blocks(blocks: Iterable[NDArray[Any]], width: int, features: int
 
 
 def inputs_from_csr(csr: sparse.csr_array, what: str) -> sparse.csr_array:
-    """Return float32 CSR without stored zeros, its indices int32 and ascending; `csr` may be changed.
+    """Return float32 CSR without stored zeros, with ascending int32 indices; `csr` may be changed in place.
 
     Raises
     ------
     InputError
-        If there are more values than int32 counts.
+        If it has more values than int32 indices can address.
     """
     csr.eliminate_zeros()
     if csr.nnz > MAX_WIDTH:
@@ -69,15 +70,15 @@ def inputs_from_csr(csr: sparse.csr_array, what: str) -> sparse.csr_array:
 
 
 def check_shape(shape: tuple[int, ...], features: int | None, what: str) -> None:
-    """Raise InputError unless samples x features are countable, and `features` are what the network takes."""
+    """Raise InputError unless both sizes fit int32 and there are as many features as the network takes."""
     samples, width = shape
     if not (1 <= samples <= MAX_WIDTH and 1 <= width <= MAX_WIDTH):
         raise InputError(f"{what} must have 1 to {MAX_WIDTH} samples and features, not {samples} x {width}")
     if features is not None and width != features:
-        raise InputError(f"{what} has {width} features a sample, but the network takes {features}")
+        raise InputError(f"{what} has {width} features per sample, but the network takes {features}")
 
 
 def check_samples(samples: int, values: int, what: str) -> None:
-    """Refuse numbers of samples that a few bytes can claim, but not fill, before memory is taken for each."""
-    if samples > max(_EMPTY_SAMPLES, values):
+    """Reject a sample count that is far above the number of values, before memory is allocated per sample."""
+    if samples > max(_MAX_EMPTY_SAMPLES, values):
         raise InputError(f"{what} has {samples} samples, but only {values} values; leave out the empty samples")

@@ -1,4 +1,4 @@
-"""One layer of a network: sparse weights, bias and activation, validated once and immutable from then on."""
+"""One layer of a network: sparse weights, bias and activation, validated on creation and immutable."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ _U16_INPUTS = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """What a neuron does to its pre-activation z.
+    """The activation function of a layer, applied to the pre-activation z of each neuron.
 
     Attributes
     ----------
     kind : {"identity", "relu", "clipped_relu"}
-        z, max(z, 0), or min(max(z, 0), clip).
+        z, max(z, 0) or min(max(z, 0), clip), respectively.
     clip : float
         The upper bound of "clipped_relu", rounded to float32; 0 for the other kinds.
 
     Raises
     ------
     InputError
-        For another kind, or a clip that is not finite and positive (for "clipped_relu") or not 0 (for the others).
+        If the kind is unknown, or the clip is not finite and positive (for "clipped_relu") or not 0 (for the others).
 
     Examples
     --------
@@ -70,7 +70,7 @@ class Activation:
         object.__setattr__(self, "clip", clip)
 
     def apply(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the activations of the pre-activations `z`, of its shape; -0 becomes +0. The slow, obvious way."""
+        """Apply the activation to `z` elementwise, turning -0 into +0; a simple reference for the kernels."""
         if self.kind == "identity":
             return z + np.float32(0)
         positive = np.maximum(z, np.float32(0)) + np.float32(0)
@@ -82,9 +82,9 @@ RELU = Activation("relu")
 
 
 class KernelArrays(NamedTuple):
-    """A layer as `kernels.LayerKernel` takes it, in the order of its parameters; arrays are contiguous, read-only.
+    """A layer in the form of the parameters of `kernels.LayerKernel`; arrays are contiguous and read-only.
 
-    `values` has one entry a connection, or exactly one where all connections have the same weight.
+    `values` has one entry per connection, or a single entry if all connections have the same weight.
     """
 
     indptr: NDArray[np.int64]
@@ -98,26 +98,26 @@ class KernelArrays(NamedTuple):
 
 
 class Layer:
-    """A layer: activation(weights @ x + bias).
+    """A sparse layer that computes activation(weights @ x + bias).
 
-    It is held the way the kernels take it: int64 row starts, uint16 column indices where there are at most 65,536
-    inputs (uint32 beyond), and one single value where all weights are the same.
+    It is stored in the format of the kernels: int64 row starts, uint16 column indices for up to 65,536 inputs (uint32
+    for more), and a single value if all weights are equal.
 
     Parameters
     ----------
     weights : sparse array or array_like, shape (n_out, n_in)
-        Of any real type; copied and rounded to float32. Columns are sorted and duplicates summed; zeros that a sparse
-        array stores stay connections.
+        Values of any real type; copied and rounded to float32. Columns are sorted and duplicates summed; explicitly
+        stored zeros of a sparse array remain connections.
     bias : array_like, shape (n_out,), (1,) or ()
-        One for each neuron, or one for all.
+        One bias per neuron, or one for all neurons.
     activation : Activation or {"identity", "relu"}, optional
-        relu if not given.
+        Activation function, relu by default.
 
     Raises
     ------
     InputError
-        If shapes do not fit, a side is empty, a value is masked or not a finite float32, or there is no such
-        activation.
+        If shapes do not match, a dimension is empty, a value is masked or not a finite float32, or the activation is
+        unknown.
 
     Examples
     --------
@@ -152,12 +152,12 @@ class Layer:
         bias: NDArray[np.float32],
         activation: Activation | Literal["identity", "relu"] = RELU,
     ) -> Layer:
-        """Make a layer of the arrays of `KernelArrays` without copying them; they are made read-only.
+        """Create a layer from arrays in the form of `KernelArrays`, without a copy; the arrays become read-only.
 
         Raises
         ------
         InputError
-            If a type, shape or order is not as `KernelArrays` says, or a value is not finite.
+            If a type, shape or order differs from `KernelArrays`, or a value is not finite.
         """
         layer = cls.__new__(cls)
         layer._take(indptr, indices, values, columns, bias=bias, activation=activation)
@@ -206,22 +206,22 @@ class Layer:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n_out, n_in)."""
+        """Shape of the weights, (n_out, n_in)."""
         return self._indptr.size - 1, self._columns
 
     @property
     def connections(self) -> int:
-        """The number of stored weights."""
+        """Number of connections, the entries of the sparse weight matrix."""
         return self._indices.size
 
     @property
     def stored_weights(self) -> int:
-        """How many weights are stored: one a connection, or one where all are equal."""
+        """Number of weights that are stored: one per connection, or one if all are equal."""
         return self._values.size
 
     @property
     def weights(self) -> sparse.csr_array:
-        """The weights, float32 (n_out, n_in), columns ascending strictly; made anew at each access, so keep it."""
+        """Weights as float32 CSR, shape (n_out, n_in), with sorted columns; built anew on each access."""
         index = np.int32 if self.connections <= MAX_WIDTH else np.int64
         values = self._values if self._values.size == self.connections else np.repeat(self._values, self.connections)
         csr = sparse.csr_array((values, self._indices.astype(index), self._indptr.astype(index)), shape=self.shape)
@@ -230,17 +230,17 @@ class Layer:
 
     @property
     def bias(self) -> NDArray[np.float32]:
-        """The bias, shape (n_out,) or (1,), read-only."""
+        """Bias, shape (n_out,) or (1,), read-only."""
         return self._bias
 
     @property
     def activation(self) -> Activation:
-        """What follows the sum."""
+        """Activation function."""
         return self._activation
 
     @property
     def one_value(self) -> float | None:
-        """The weight that all connections share bit for bit; None if they differ or there is no connection."""
+        """Weight that all connections share bit for bit; None if they differ or there is no connection."""
         return float(self._values[0]) if self._values.size == 1 else None
 
     @cached_property
@@ -249,7 +249,7 @@ class Layer:
         return not self._activation.apply(self._bias).any()
 
     def kernel_arrays(self) -> KernelArrays:
-        """Return the arrays the kernels borrow, nothing copied: ``LayerKernel(*layer.kernel_arrays())``."""
+        """Return the arrays that kernels borrow, without a copy: ``LayerKernel(*layer.kernel_arrays())``."""
         return KernelArrays(
             self._indptr,
             self._indices,
@@ -284,14 +284,14 @@ class Layer:
 
 
 def index_dtype(inputs: int) -> np.dtype[Any]:
-    """Return the type of column indices of a layer with so many inputs."""
+    """Return the type of the column indices of a layer with a number of inputs."""
     return np.dtype(np.uint16 if inputs <= _U16_INPUTS else np.uint32)
 
 
 def _as_csr(weights: Any) -> sparse.csr_array:
-    """Return `weights` as float32 CSR of its own with columns sorted and duplicates summed."""
+    """Return a copy of `weights` as float32 CSR with sorted columns and duplicates summed."""
     what = "a layer's weights"
-    is_sparse = bool(sparse.issparse(weights))  # a name, so that weights stays Any for the type checker
+    is_sparse = bool(sparse.issparse(weights))  # in a variable, so that the type checker keeps weights as Any
     if not is_sparse:
         weights = dense_array(weights, what)
     if weights.ndim != 2:
@@ -312,7 +312,7 @@ def _as_activation(activation: object) -> Activation:
         raise InputError(f'a layer\'s activation must be an Activation, "identity" or "relu", not {shown(activation)}')
     if activation == "clipped_relu":
         raise InputError('clipped_relu needs its clip, such as Activation("clipped_relu", 32)')
-    return Activation(cast("ActivationKind", activation))  # which knows its names
+    return Activation(cast("ActivationKind", activation))  # checks the name
 
 
 def _check_types(*named: tuple[str, object, np.dtype[Any]]) -> None:
@@ -327,7 +327,7 @@ def _check_types(*named: tuple[str, object, np.dtype[Any]]) -> None:
 
 
 def _check_structure(indptr: NDArray[np.int64], indices: NDArray[Any], columns: int) -> None:
-    """Check that row starts and column indices are a CSR structure with strictly ascending columns."""
+    """Check that row starts and column indices form a CSR structure with strictly ascending columns."""
     if indptr[0] != 0 or indptr[-1] != indices.size or (indptr[1:] < indptr[:-1]).any():
         raise InputError(f"a layer's row starts must ascend from 0 to its {indices.size} connections")
     if indices.size == 0:

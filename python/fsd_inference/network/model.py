@@ -1,4 +1,4 @@
-"""The network: layers in a row, each read, generated or remembered when it is asked for."""
+"""`Network`, a sequence of layers that are held in memory, or read or generated on access."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["IDENTITY", "RELU", "Activation", "KernelArrays", "Layer", "Network"]
 class Network:
     """A sparse neural network.
 
-    Only one layer need be in memory at a time: iterate, or ask for ``network.layer(k)``, and let go of it.
+    Networks may be larger than memory: iterate over the layers, or call ``network.layer(k)``, and keep one at a time.
 
     Parameters
     ----------
     layers : iterable of Layer
-        At least one; each takes as many inputs as the one before has outputs.
+        At least one layer; each takes as many inputs as the previous one has outputs.
     name : str, optional
-        For people; not part of `digest`.
+        Display name; not part of `digest`.
 
     Raises
     ------
     InputError
-        If there is no layer, something else is among them, or two neighbours do not fit.
+        If there is no layer, an item is not a layer, or two consecutive layers do not fit.
 
     Examples
     --------
@@ -64,7 +64,7 @@ class Network:
 
     @classmethod
     def from_source(cls, source: LayerSource, *, name: str = "network") -> Network:
-        """Return a network whose layers are asked of `source` whenever they are needed, and not kept."""
+        """Return a network that gets its layers from `source` on each access, and does not cache them."""
         if not isinstance(source, LayerSource):
             raise InputError(f"the source of a network must be a LayerSource, not {shown(source)}")
         network = cls.__new__(cls)
@@ -74,63 +74,63 @@ class Network:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
-        """Open a stored network; each layer is read, and compared with its digest, when it is asked for.
+        """Open a stored network; each layer is read, and its digest verified, on access.
 
         Parameters
         ----------
         path : path-like
-            The directory that `save` made.
+            The directory written by `save`.
 
         Raises
         ------
         FileFormatError
-            If it is missing, truncated or damaged; damage within a layer shows when that layer is read.
+            If the network is missing, truncated or damaged; damage within a layer is found when that layer is read.
         """
         source = LayersInFiles(path)
         return cls.from_source(source, name=source.name)
 
     def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:
-        """Write the network as a directory, layer by layer; it appears when it is complete.
+        """Write the network to a directory, layer by layer; the directory appears once it is complete.
 
         Parameters
         ----------
         path : path-like
-            The directory to make; a network that is there already is replaced.
+            The directory to create; a network that is already there is replaced.
         progress : callable, optional
             Called after each layer with the number of layers written.
 
         Raises
         ------
         InputError
-            If something else is in the way, or the place cannot be written.
+            If `path` holds anything but a network, or cannot be written.
         """
         write_network(path, self._name, self, progress)
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Display name."""
         return self._name
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """The number of features, then the neurons of each layer."""
+        """Number of features, then the number of neurons of each layer."""
         return self._source.widths
 
     @cached_property
     def connections(self) -> int:
-        """The connections of all layers."""
+        """Number of connections of all layers."""
         return self._source.connections()
 
     def sizes(self) -> Sequence[tuple[int, int]]:
-        """Return each layer's connections, and how many weights are stored for them: one where all are equal.
+        """Return (connections, stored weights) of each layer; a single weight is stored if all are equal.
 
-        No layer of a stored network is read for it.
+        For a stored network no layer is read.
         """
         return self._source.sizes()
 
     @cached_property
     def digest(self) -> bytes:
-        """16 bytes that depend on every layer's content and on nothing else."""
+        """Digest of 16 bytes over the content of all layers, independent of name and storage."""
         return network_digest(self._source.layer_digests())
 
     def layer(self, index: int) -> Layer:

@@ -1,4 +1,4 @@
-"""NumPy's .npy and .npz files, read with suspicion: plain numbers only, sizes compared before memory is taken."""
+"""Safe readers of untrusted .npy and .npz files: plain numbers only, sizes checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
 
 _HEADER_BYTES = 10_000
-_DEFLATE_AT_MOST = 1032  # times smaller than the data: a member that claims more is not what it says
+_MAX_DEFLATE_RATIO = 1032  # the maximum compression ratio of deflate; a member that declares more is invalid
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class NpyHeader:
-    """What an .npy file says of its array; `offset` is where the data begins."""
+    """The header of an .npy file; `offset` is the position of the data in bytes."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -34,7 +34,7 @@ class NpyHeader:
 
     @property
     def nbytes(self) -> int:
-        """The size of the data."""
+        """Size of the data in bytes."""
         count = 1
         for size in self.shape:
             count *= size
@@ -42,7 +42,7 @@ class NpyHeader:
 
 
 def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Return the array of an .npy file, mapped read-only.
+    """Memory-map the array of an .npy file, read-only.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an .npz file by name.
+    """Read the arrays of an .npz file, by name.
 
     Raises
     ------
@@ -85,13 +85,13 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 where = f"{file}, member {member.filename}"
-                if member.file_size > _DEFLATE_AT_MOST * (member.compress_size + 1):
-                    raise FileFormatError(f"{where}: claims to be larger than it can be")
+                if member.file_size > _MAX_DEFLATE_RATIO * (member.compress_size + 1):
+                    raise FileFormatError(f"{where}: declares more data than its compressed size can hold")
                 with archive.open(member) as stream:
                     header = _read_header(stream, where)
                     if member.file_size != header.offset + header.nbytes:
                         raise FileFormatError(f"{where}: its size does not fit its array of shape {header.shape}")
-                    data = stream.read()  # to the end, where zipfile compares the checksum
+                    data = stream.read()  # to the end, where zipfile verifies the checksum
                 name = member.filename.removesuffix(".npy")
                 arrays[name] = np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
     except _ZIP_ERRORS as error:
@@ -100,7 +100,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
 
 
 def _read_header(stream: IO[bytes], where: str) -> NpyHeader:
-    """Read an .npy header up to the data; parsed by pattern, since NumPy's own reader evaluates a literal."""
+    """Read an .npy header up to the data, with regular expressions because NumPy evaluates it as a Python literal."""
     prefix = stream.read(8)
     if prefix[:6] != NPY_MAGIC or len(prefix) < 8:
         raise FileFormatError(f"{where}: not an .npy array")
@@ -117,8 +117,8 @@ def _read_header(stream: IO[bytes], where: str) -> NpyHeader:
     try:
         dtype = np.dtype(descr[1])
     except TypeError:
-        raise FileFormatError(f"{where}: there are no numbers of type {descr[1]}") from None
+        raise FileFormatError(f"{where}: unknown type of numbers {descr[1]}") from None
     sizes = tuple(int(size) for size in shape[1].replace(" ", "").split(",") if size)
     if not dtype.itemsize:
-        raise FileFormatError(f"{where}: its entries have no size")
+        raise FileFormatError(f"{where}: its entries have a size of 0 bytes")
     return NpyHeader(dtype, sizes, "F" if order[1] == "True" else "C", 8 + length_bytes + length)

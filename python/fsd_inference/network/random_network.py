@@ -1,13 +1,13 @@
-"""Random networks whose activations stay alive, and stay different from sample to sample, at any depth.
+"""Random networks whose activations neither die out nor become equal for all samples, at any depth.
 
-The weights of a neuron are normal numbers, made to sum to zero. So only the differences between its inputs count: the
-mean that relu outputs have in common cancels, and with it the reason why deep random relu networks end up computing
-one and the same answer for every sample. What is left is Var(relu(z)) a connection, z being about N(0, 1): that is
-1/2 - 1/(2 pi) for many connections, and at most 1/2 for one or two, where z is far from normal (and one cannot sum to
-zero). Squared weights sum to `_GAIN` over that, and biases of both signs have the variance 1 - `_GAIN`. Hence the
-variance v of pre-activations follows v' = gain v + (1 - gain): it returns to 1 from any input scale and does not drift,
-however narrow or deep the network is. A gain below 0.68 would let all samples converge, one of 1 would let magnitudes
-wander.
+The weights of a neuron are normally distributed and shifted to sum to zero, so only the differences between its inputs
+count. The common mean of relu outputs cancels; it is what makes deep random relu networks compute the same answer for
+every sample. Each connection then contributes Var(relu(z)) with z about N(0, 1): 1/2 - 1/(2 pi) for many connections,
+and at most 1/2 for one or two, where z is far from normal (and a single weight cannot sum to zero). The squared weights
+of a neuron sum to `_GAIN` divided by that variance, and biases have mean 0 and variance 1 - `_GAIN`. The variance v of
+pre-activations thus follows v' = gain v + (1 - gain) from layer to layer: it converges to 1 from any scale of the input
+and does not drift, however narrow or deep the network is. With a gain below 0.68 all samples would converge to the same
+activations; with a gain of 1 magnitudes would drift.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _KEYS_AT_ONCE = 1 << 22
 
 
 def random_network(widths: Sequence[int], connections: int, *, seed: int = 0) -> Network:
-    """Return a relu network with random connections, weights and biases; layers are generated when asked for.
+    """Return a relu network with random connections, weights and biases; layers are generated on each access.
 
     Parameters
     ----------
     widths : sequence of int
-        The number of features, then the neurons of each layer.
+        Number of features, then the number of neurons of each layer.
     connections : int
-        Inputs of each neuron, distinct and drawn evenly; a layer with fewer inputs than that is dense.
+        Inputs of each neuron, distinct and uniformly random; a layer with fewer inputs is dense.
     seed : int, optional
-        Equal seeds give equal networks (with the same NumPy).
+        Random seed; equal seeds give equal networks (with the same NumPy).
 
     Returns
     -------
@@ -47,7 +47,7 @@ def random_network(widths: Sequence[int], connections: int, *, seed: int = 0) ->
     Raises
     ------
     InputError
-        If there is no layer, or a number is out of range.
+        If there are fewer than two widths, or a number is out of range.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def random_network(widths: Sequence[int], connections: int, *, seed: int = 0) ->
     if connections < 1:
         raise InputError(f"a neuron of a random network needs at least one connection, not {connections}")
     if seed < 0:
-        raise InputError(f"a seed must not be negative, but {seed} is")
+        raise InputError(f"a seed must be at least 0, not {seed}")
     source = _RandomLayers(widths, connections, seed)
     return Network.from_source(source, name=f"random-{max(widths)}x{len(widths) - 1}-seed{seed}")
 
@@ -78,7 +78,7 @@ class _RandomLayers(LayerSource):
         self._seed = seed
 
     def layer(self, index: int) -> Layer:
-        """Return layer `index`; each has a random stream of its own."""
+        """Generate layer `index` from a random stream of its own."""
         inputs, outputs = self.widths[index], self.widths[index + 1]
         count = min(self._connections, inputs)
         rng = np.random.default_rng((self._seed, index))
@@ -99,13 +99,13 @@ class _RandomLayers(LayerSource):
         )
 
     def connections(self) -> int:
-        """Return the connections of all layers without generating any."""
+        """Return the number of connections of all layers, without generating them."""
         pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
         return sum(outputs * min(self._connections, inputs) for inputs, outputs in pairs)
 
 
 def _distinct_columns(rng: np.random.Generator, rows: int, inputs: int, count: int) -> NDArray[np.int64]:
-    """Return, for each row, `count` of `inputs` columns, ascending; each choice as likely as any other."""
+    """Return for each row `count` distinct columns below `inputs`, ascending and uniformly random."""
     chosen = np.empty((rows, count), np.int64)
     if count * count < 8 * inputs:
         # Floyd's sampling, all rows at once: quadratic in count, but independent of the number of inputs.

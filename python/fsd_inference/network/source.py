@@ -1,4 +1,4 @@
-"""Where a network's layers come from: memory, files or a generator."""
+"""The interface from which a network gets its layers, and its implementation in memory."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from fsd_inference.network.layer import Layer
 
 
 class LayerSource(ABC):
-    """Layers that can be asked for one by one, any number of times; equal each time.
+    """A source of layers: each layer can be requested any number of times, with equal results.
 
     Attributes
     ----------
     widths : tuple of int
-        n_in of layer 0, then n_out of each layer: one more than there are layers.
+        Number of inputs of layer 0, then number of outputs of each layer: one entry more than there are layers.
     """
 
     widths: tuple[int, ...]
 
     @abstractmethod
     def layer(self, index: int) -> Layer:
-        """Return layer `index`, 0 <= index < len(widths) - 1. May be called from several threads."""
+        """Return layer `index`, 0 <= index < len(widths) - 1; must be thread-safe."""
 
     def connections(self) -> int:
-        """Return the connections of all layers."""
+        """Return the number of connections of all layers."""
         return sum(connections for connections, _ in self.sizes())
 
     def sizes(self) -> Sequence[tuple[int, int]]:
-        """Return each layer's connections, and how many weights are stored for them: one where all are equal."""
+        """Return (connections, stored weights) of each layer; a single weight is stored if all are equal."""
         layers = (self.layer(k) for k in range(len(self.widths) - 1))
         return [(layer.connections, layer.stored_weights) for layer in layers]
 
@@ -39,7 +39,7 @@ class LayerSource(ABC):
 
 
 class LayersInMemory(LayerSource):
-    """Layers that are there already."""
+    """Layers that are held in memory."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = tuple(layers)
@@ -51,7 +51,7 @@ class LayersInMemory(LayerSource):
 
 
 def network_digest(layer_digests: Iterable[bytes]) -> bytes:
-    """Return the 16 bytes that stand for a network with these layers, however it is stored."""
+    """Return the digest, 16 bytes, of a network with these layers; it does not depend on how the network is stored."""
     hashed = hashlib.sha256(b"fsd-network-1")
     for digest in layer_digests:
         hashed.update(digest)

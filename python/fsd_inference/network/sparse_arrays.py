@@ -1,4 +1,4 @@
-"""Arrays as float32 CSR, whatever their form and type: values widened before they are summed, structures checked."""
+"""Conversion of arrays of any format and number type to float32 CSR, with a check of untrusted sparse structures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy import sparse
 from fsd_inference.errors import InputError
 from fsd_inference.network.checks import as_float32, check_real, check_unmasked, not_finite, rounded_float32
 
-# What describes where the values are, by format: the attributes of SciPy's arrays, and the members of its files.
+# Names of the index arrays by sparse format, both as attributes of SciPy arrays and as members of SciPy files.
 INDEX_ARRAYS: dict[str, tuple[str, ...]] = {
     "csr": ("indices", "indptr"),
     "csc": ("indices", "indptr"),
@@ -22,15 +22,15 @@ INDEX_ARRAYS: dict[str, tuple[str, ...]] = {
     "coo": ("row", "col"),
     "dia": ("offsets",),
 }
-BLOCK_ENTRIES = 1 << 22  # of a dense array that are converted at once
+BLOCK_ENTRIES = 1 << 22  # number of entries of a dense array that are converted at a time
 
 
 @dataclass(frozen=True, slots=True)
 class SparseParts:
-    """The arrays that a 2-D sparse array consists of, not yet trusted.
+    """The unchecked component arrays of a 2-D sparse array.
 
-    SciPy itself can neither copy, convert nor sum an array of half precision or foreign byte order, although it makes,
-    saves and loads them; nor does it check indices before its compiled code follows them.
+    SciPy can create, save and load arrays of half precision or foreign byte order, but cannot copy, convert or sum
+    them. Nor does it check indices before its compiled code uses them.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class SparseParts:
     data : ndarray
         The values.
     index : mapping of str to ndarray
-        By the names in `INDEX_ARRAYS`.
+        Index arrays, by the names in `INDEX_ARRAYS`.
     wrong : type of InputError
-        What is raised where the structure is wrong.
+        Type of the error that is raised if the structure is invalid.
     """
 
     format: str
@@ -54,7 +54,7 @@ class SparseParts:
 
     @classmethod
     def of(cls, x: Any, what: str) -> SparseParts:
-        """Take SciPy's 2-D array or matrix `x` apart; nothing is copied but `lil` and `dok`, which become `coo`.
+        """Return the parts of a 2-D SciPy array or matrix without a copy; only `lil` and `dok` are converted, to `coo`.
 
         Raises
         ------
@@ -62,7 +62,7 @@ class SparseParts:
             If it does not hold real numbers, or has masked values.
         """
         check_real(x.dtype, what)
-        if x.format == "lil":  # whose own conversion rounds long doubles to doubles
+        if x.format == "lil":  # SciPy's own conversion of lil rounds long doubles to doubles
             values, columns = list(chain.from_iterable(x.data)), list(chain.from_iterable(x.rows))
             check_unmasked(values, what)
             rows = np.repeat(np.arange(x.shape[0]), [len(row) for row in x.rows])
@@ -75,21 +75,21 @@ class SparseParts:
         return cls(x.format, x.shape, np.asarray(x.data), index)
 
     def to_csr(self, what: str) -> sparse.csr_array:
-        """Return a float32 copy in CSR, columns ascending and duplicates summed; stored zeros stay.
+        """Return a float32 CSR copy with sorted columns and duplicates summed; stored zeros are kept.
 
-        Duplicates are summed before they are rounded, truth values by "or".
+        Duplicates are summed before rounding; booleans are combined by "or".
 
         Raises
         ------
         InputError
-            If the structure is wrong, or a value is not a finite float32.
+            If the structure is invalid, or a value is not a finite float32.
         """
         check_real(self.data.dtype, what)
         try:
             data, index = self._checked()
         except ValueError as error:
             raise self.wrong(f"{what} is not a valid sparse array: {error}") from error
-        # Without duplicates, rounding first gives the same and takes half of the memory.
+        # Without duplicates, rounding first gives the same result in half of the memory.
         has_single = self.format in {"csr", "csc"} and ascends_strictly(index["indptr"], index["indices"])
         values = as_float32(data) if has_single else data.astype(_summing_type(data.dtype))
         if self.format == "coo":
@@ -108,7 +108,7 @@ class SparseParts:
         return csr
 
     def _checked(self) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-        """Return data and index arrays without what lies beyond the structure; ValueError says what is wrong."""
+        """Return data and index arrays, trimmed to the structure; raise ValueError if the structure is invalid."""
         for name, array in self.index.items():
             if array.dtype.kind not in "iu" or array.ndim != 1:
                 raise ValueError(f"{name} is not a 1-D array of whole numbers")
@@ -126,12 +126,12 @@ class SparseParts:
     def _checked_diagonals(self) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
         offsets, (rows, columns) = self.index["offsets"], self.shape
         if np.unique(offsets).size != offsets.size:
-            raise ValueError("a diagonal is there twice")
+            raise ValueError("a diagonal occurs twice")
         inside = (offsets < columns) & (offsets > -rows)
         return self.data[inside, :columns], {"offsets": offsets[inside]}
 
     def _checked_rows(self) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-        """Check rows of values (csr), of blocks (bsr), or columns (csc)."""
+        """Check a structure with indptr: rows of values (csr), rows of blocks (bsr) or columns of values (csc)."""
         rows, columns = self.shape
         height, width = self.data.shape[1:] if self.format == "bsr" else (1, 1)
         if not height or not width or rows % height or columns % width:
@@ -151,7 +151,7 @@ class SparseParts:
 
 
 def csr_from_blocks(blocks: Iterable[NDArray[Any]], columns: int, what: str) -> sparse.csr_array:
-    """Return dense blocks of rows x columns, one above the other, as float32 CSR; what rounds to zero is left out.
+    """Stack dense blocks of rows x columns vertically into float32 CSR; values that round to zero are left out.
 
     Raises
     ------
@@ -174,21 +174,21 @@ def csr_from_blocks(blocks: Iterable[NDArray[Any]], columns: int, what: str) -> 
 
 
 def csr_from_dense(x: NDArray[Any], what: str) -> sparse.csr_array:
-    """Return a 2-D array as `csr_from_blocks` does, converted block by block."""
+    """Convert a dense 2-D array to float32 CSR block by block, which limits the memory for intermediate arrays."""
     step = max(1, BLOCK_ENTRIES // x.shape[1])
     return csr_from_blocks((x[start : start + step] for start in range(0, len(x), step)), x.shape[1], what)
 
 
 def ascends_strictly(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
-    """Return whether each row's (or column's) indices ascend strictly."""
+    """Return whether the indices of each row (or column, for csc) ascend strictly."""
     ascends = indices[1:] > indices[:-1]
     starts = indptr[1:-1]
-    ascends[starts[(starts > 0) & (starts < indices.size)] - 1] = True  # the last of a row before the next row's first
+    ascends[starts[(starts > 0) & (starts < indices.size)] - 1] = True  # steps between rows may descend
     return bool(ascends.all())
 
 
 def _summing_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a type that holds each value of `dtype` exactly, and sums of small ones without overflow."""
+    """Return a type that holds each value of `dtype` exactly, and sums of small types without overflow."""
     if dtype.kind == "b":
         return dtype
     return np.dtype(np.float64 if dtype.itemsize < 8 else np.longdouble)

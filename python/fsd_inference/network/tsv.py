@@ -1,7 +1,6 @@
-"""The Graph Challenge's text files, plain or gzip: lines of two numbers counted from 1 and a value, or of one number.
+"""Readers of Graph Challenge text files, plain or gzip: lines of two 1-based numbers and a value, or of one number.
 
-Columns are separated by tabs or spaces, lines end in any of the usual ways, and blank lines and a byte-order mark are
-passed over.
+Columns are separated by tabs or spaces, lines by any usual line ending; blank lines and a byte-order mark are ignored.
 """
 
 from __future__ import annotations
@@ -23,32 +22,33 @@ from fsd_inference.network.checks import shown
 
 GZIP_MAGIC = b"\x1f\x8b"
 
-# Numbers such as 12.0 or 1e2 need floats, which take NumPy twice as long. Before 2.4, it would truncate 1.5 to 1.
+# Numbers such as 12.0 or 1e2 need float64, which NumPy parses half as fast. Before 2.4, int32 truncated 1.5 to 1.
 _NUMBERS = [np.int32, np.float64] if np.lib.NumpyVersion(np.__version__) >= "2.4.0" else [np.float64]
 
 
 class Entries:
-    """The entries of a matrix in a text file.
+    """The entries of a sparse matrix, read from a text file.
 
     Parameters
     ----------
     path : Path
         The file.
     names : tuple of str
-        What a line has: two things that are counted, and a value.
+        Names of the columns for error messages: two 1-based numbers and a value.
     limits : tuple of int
-        The largest numbers of the first two.
+        Largest valid number in each of the first two columns.
 
     Attributes
     ----------
     first, second : ndarray of int32
-        Counted from 0, in the order of the file.
+        The first two columns, counted from 0, in the order of the file.
     values : ndarray of float32
+        The third column.
 
     Raises
     ------
     FileFormatError
-        If the file is missing, empty or damaged, or a line is wrong; the message names the line.
+        If the file is missing, empty or damaged, or a line is invalid; the message names the line.
     """
 
     def __init__(self, path: Path, names: tuple[str, str, str], limits: tuple[int, int]) -> None:
@@ -61,12 +61,12 @@ class Entries:
         self.values: NDArray[np.float32] = np.ascontiguousarray(lines["value"])
 
     def to_csr(self, shape: tuple[int, int], *, transposed: bool = False) -> sparse.csr_array:
-        """Return the matrix of first x second numbers, or second x first where it is `transposed`.
+        """Return the matrix as CSR, with `first` as rows and `second` as columns, or the reverse if `transposed`.
 
         Raises
         ------
         FileFormatError
-            If the file has two lines for one place.
+            If two lines have the same row and column.
         """
         places = (self.second, self.first) if transposed else (self.first, self.second)
         csr = sparse.coo_array((self.values, places), shape=shape).tocsr()
@@ -75,22 +75,22 @@ class Entries:
         return csr
 
     def _read(self) -> NDArray[np.void] | None:
-        """Return the file's lines; None if one of them is wrong."""
+        """Return the lines of the file; None if one of them is invalid."""
         path = self._path
         with open_text(path) as stream:
-            if all(line.isspace() for line in stream):  # which loadtxt would only warn of
+            if all(line.isspace() for line in stream):  # loadtxt would only warn
                 raise FileFormatError(f"{path} is empty")
         for number in _NUMBERS:
             dtype = np.dtype([("first", number), ("second", number), ("value", np.float32)])
             try:
                 with open_text(path) as stream:
-                    # NumPy reads a file faster that it opens itself, but takes its name for what it is.
+                    # NumPy is faster on files that it opens itself, but tells compressed ones by their name.
                     source = stream if path.suffix == ".gz" or _is_gzip(path) else str(path.absolute())
                     lines = np.loadtxt(source, dtype, comments=None, ndmin=1, encoding="utf-8-sig")
             except ValueError:
                 continue
             counted = zip(("first", "second"), self._limits, strict=True)
-            is_right = all(_are_counted(lines[name], limit) for name, limit in counted)
+            is_right = all(_are_in_range(lines[name], limit) for name, limit in counted)
             return lines if is_right and np.isfinite(lines["value"]).all() else None
         return None
 
@@ -111,18 +111,18 @@ class Entries:
         return FileFormatError(f"{self._path} is not a text file of {', '.join(self._names)}")
 
     def _repeated(self) -> FileFormatError:
-        order = np.lexsort((self.second, self.first))  # stable: of equal ones, the later lines follow
+        order = np.lexsort((self.second, self.first))  # stable, so equal entries stay in the order of the file
         first, second = self.first[order], self.second[order]
         again = int(order[1:][(first[1:] == first[:-1]) & (second[1:] == second[:-1])].min())
         where = next(where for k, (where, _) in enumerate(numbered_lines(self._path)) if k == again)
         one, two, _ = self._names
         return FileFormatError(
-            f"{where}: {one} {self.first[again] + 1} and {two} {self.second[again] + 1} are there for the second time"
+            f"{where}: {one} {self.first[again] + 1} and {two} {self.second[again] + 1} occur for the second time"
         )
 
 
 def read_numbers(path: Path) -> Iterator[tuple[str, str, float | None]]:
-    """Yield where each line that is not blank is, what it says, and its one number: None if it is something else.
+    """Yield (location, text, number) of each line that is not blank; the number is None if the text is not a number.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def read_numbers(path: Path) -> Iterator[tuple[str, str, float | None]]:
 
 
 def parse_number(text: str) -> float | None:
-    """Return the number that `text` is, NaN and infinity included; None if it is none."""
+    """Parse a number, including NaN and infinity; return None if `text` is not a number."""
     if not text.isascii() or "_" in text:
         return None
     try:
@@ -145,12 +145,12 @@ def parse_number(text: str) -> float | None:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file, plain or gzip, whatever its name; the mark that some editors begin with is left out.
+    """Open a text file, plain or gzip by content rather than name; a byte-order mark is skipped.
 
     Raises
     ------
     FileFormatError
-        If it cannot be read or, on reading, turns out to be damaged.
+        If the file cannot be read, or reading it in the block shows that it is damaged.
     """
     try:
         with path.open("rb") as raw:
@@ -169,14 +169,14 @@ def _is_gzip(path: Path) -> bool:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield each line that is not blank, without its end, and before it where it is."""
+    """Yield (location, text) of each line that is not blank, with surrounding white space stripped."""
     with open_text(path) as stream:
         for number, line in enumerate(stream, 1):
             if not line.isspace():
                 yield f"{path}, line {number}", line.strip()
 
 
-def _are_counted(numbers: NDArray[np.int32] | NDArray[np.float64], limit: int) -> bool:
-    """Return whether all are whole numbers in 1 to `limit`."""
+def _are_in_range(numbers: NDArray[np.int32] | NDArray[np.float64], limit: int) -> bool:
+    """Return whether all numbers are whole and in 1 to `limit`."""
     is_whole = numbers.dtype.kind == "i" or bool((numbers == np.floor(numbers)).all())
     return is_whole and bool((numbers >= 1).all() and (numbers <= limit).all())

@@ -1,6 +1,6 @@
-"""Partitions of a network, the exchange plan that follows, and the shards that ranks load.
+"""Partitioning of networks: partitioners, exchange plans, and the shards that ranks load.
 
-The names below are imported when they are first used: a worker needs the plan and the shard files alone.
+The names below are imported lazily, because a worker needs only the plan and the shard files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cutting a network: from a network to a directory of shards."""
+"""`partition`: split a network into a directory of shards, one per rank."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def partition(
     Parameters
     ----------
     network : Network
-        What is cut; one layer at a time is in memory.
+        The network to partition; only one layer at a time is held in memory.
     directory : path
-        Written beside and renamed when complete; an older set of shards there is replaced.
+        Target directory, written atomically; an older set of shards there is replaced.
     workers : int
-        P.
+        Number of workers P.
     method : str
-        One of `METHODS`.
+        Name of the partitioner, one of `METHODS`.
     seed : int
-        Equal seeds give equal shards.
+        Random seed of the partitioner; equal seeds give equal shards.
 
     Returns
     -------
     Manifest
-        What was written: files with digests, volumes of the exchange.
+        Description of the shards: files with digests, and volumes of the exchange.
 
     Raises
     ------
     InputError, OutputError
-        A setting makes no sense, the directory is taken by something else, or cannot be written.
+        A setting is invalid, or the directory holds anything but shards or cannot be written.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def partition(
     ...     fsd.partition(network, f"{folder}/shards", workers=2, method="graph").workers
     2
     """
-    check_target(Path(directory))  # before it is cut, which can take long
+    check_target(Path(directory))  # first, because partitioning can take minutes
     started = time.perf_counter()
     owners = partition_network(network, workers, method, seed)
     seconds = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""From a partition to who sends what to whom."""
+"""Computation of the exchange plan of a partition, and of the volumes that it exchanges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition, PlanV
 
 
 def needed(layer: Layer, owners: NDArray[np.int32], workers: int) -> NDArray[np.bool_]:
-    """Return which inputs of a layer each rank needs, shape (n_in, workers)."""
+    """Return which inputs of a layer each rank needs, bool of shape (n_in, workers)."""
     arrays = layer.kernel_arrays()
     need = np.zeros((arrays.columns, workers), np.bool_)
     need[arrays.indices, np.repeat(owners, np.diff(arrays.indptr))] = True
@@ -20,7 +20,7 @@ def needed(layer: Layer, owners: NDArray[np.int32], workers: int) -> NDArray[np.
 
 
 def check_partition(network: Network, partition: Partition) -> None:
-    """Raise InputError unless `partition` has an owner for every neuron of `network`."""
+    """Raise InputError unless `partition` has an owner for each neuron of `network`."""
     owned = tuple(owners.size for owners in partition.owners)
     if owned != network.widths[1:]:
         raise InputError(
@@ -30,12 +30,12 @@ def check_partition(network: Network, partition: Partition) -> None:
 
 
 def exchange_plan(network: Network, partition: Partition) -> ExchangePlan:
-    """Return the plan with one edge for each (source, target) pair, carrying exactly the rows that are needed.
+    """Return the plan with one edge per (source, target) pair, which carries exactly the rows that the target needs.
 
     Raises
     ------
     InputError
-        The partition is not one of this network.
+        The partition belongs to another network.
     """
     check_partition(network, partition)
     exchanges = []
@@ -60,7 +60,7 @@ def _pair_edges(need: NDArray[np.bool_], owners: NDArray[np.int32]) -> tuple[Edg
 
 
 def volumes(network: Network, partition: Partition, plan: ExchangePlan, seconds: float) -> PlanVolumes:
-    """Count what `plan` makes the workers exchange; `seconds` is the time the partitioner took."""
+    """Return the volumes that workers exchange under `plan`; `seconds` is the run time of the partitioner."""
     row_sends, senders, receivers = 0, [], []
     for exchange in plan.exchanges:
         sent, received = np.zeros((2, plan.workers), np.int64)

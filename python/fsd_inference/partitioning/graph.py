@@ -1,4 +1,4 @@
-"""`graph`: layer by layer with METIS on the graph of rows and columns."""
+"""The `graph` partitioner: METIS on the bipartite graph of rows and columns, layer by layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from fsd_inference.partitioning.neighbours import LayerProblem
 
 
 def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
-    """Cut few connections: METIS counts each cut connection, where a row sent once serves many."""
+    """Return the owner of each neuron, minimizing the number of cut connections.
+
+    This only approximates the volume of the exchange: METIS counts each cut connection, but a row that is sent once
+    serves all connections of the target.
+    """
     owners: list[NDArray[np.int32]] = []
     for k, layer in enumerate(network):
         owners.append(graph_partitioned(LayerProblem.of(layer, workers, owners[k - 1] if k else None, None), seed))
@@ -22,17 +26,17 @@ def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray
 
 
 def graph_partitioned(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
-    """Return owners for one layer, balanced."""
+    """Return balanced owners of the rows of one layer."""
     return problem.balanced(_placed(problem, _parts(problem, seed)))
 
 
 def _parts(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
-    """Return the part of each row: groups and classes are vertices, an edge weighs the columns of its class."""
+    """Return the part of each row. Vertices are groups and classes; the weight of an edge is the size of its class."""
     small = problem.small
     if problem.workers == 1 or small.class_groups.size == 0:
         return runs(row_weights(problem.layer), problem.workers)
     if np.count_nonzero(small.group_weight) < 2 * problem.workers:
-        # Too few for METIS, which complains on standard output when a part stays empty.
+        # Too few for METIS, which prints to standard output if a part stays empty.
         return heaviest_first(small.group_weight, problem.workers)[small.group]
     classes = np.repeat(np.arange(small.classes), np.diff(small.class_pointer))
     tails = np.concatenate([small.class_groups, small.groups + classes])
@@ -51,7 +55,7 @@ def _parts(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
 
 
 def _placed(problem: LayerProblem, parts: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give each part to a rank so that as many of the inputs it needs as possible are there already."""
+    """Assign parts to ranks so that as many of the needed inputs as possible are owned by the same rank."""
     if problem.before is None:
         return parts
     need = problem.needed(parts)

@@ -1,8 +1,9 @@
-"""`hypergraph`: layer by layer with Mt-KaHyPar, then sweeps over the layers with both neighbours known.
+"""The `hypergraph` partitioner: Mt-KaHyPar layer by layer, then sweeps that take both neighbouring layers into account.
 
-A row that the ranks T need costs |T without its owner| sends: the connectivity, less one, of a net whose pins are the
-row itself and the rows it feeds. One layer is partitioned at a time, its neighbours' owners being fixed vertices
-(anchors), one a rank. METIS's answer is taken where it is cheaper: often where groups are heavy or ranks many.
+A row that the set of ranks T needs costs |T without its owner| sends. That is the connectivity minus one of a net whose
+pins are the row itself and the rows that depend on it. One layer is partitioned at a time; the owners of its neighbours
+are fixed vertices (anchors), one per rank. The partition of METIS is used if it costs less, which is often the case for
+heavy groups or many ranks.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from fsd_inference.partitioning.neighbours import LayerProblem
 
 _IMBALANCE = 0.03
 _SWEEPS = 6
-_TRIAL = 8  # layers after which a sweep that does not pay is given up
-_MOST_PINS = 100_000  # beyond, Mt-KaHyPar would take minutes a layer; METIS is used instead
-_WORTH_IT = 0.002  # a sweep that saves a smaller share of the sends is the last one
+_TRIAL_LAYERS = 8  # number of layers after which an unprofitable sweep is abandoned
+_MAX_PINS = 100_000  # with more pins Mt-KaHyPar would take minutes per layer, so METIS is used instead
+_MIN_SAVING = 0.002  # a sweep that saves a smaller fraction of the sends is the last one
 
 
 def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
-    """Minimize the rows sent."""
+    """Return the owner of each neuron, minimizing the number of rows sent."""
     if workers == 1:
         return tuple(np.zeros(width, np.int32) for width in network.widths[1:])
     owners: list[NDArray[np.int32]] = []
@@ -40,23 +41,23 @@ def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray
         owners.append(_partitioned(problem, seed))
         sends += problem.cost(owners[k])
     for sweep in range(1, _SWEEPS + 1):
-        # Backward first: the forward pass chose each layer without knowing the next.
-        worth = _WORTH_IT * sends
-        saved = _sweep(network, owners, workers, backward=sweep % 2 == 1, seed=seed + sweep, worth=worth)
+        # Backward first: the initial forward pass partitioned each layer without knowing the next.
+        min_saving = _MIN_SAVING * sends
+        saved = _sweep(network, owners, workers, backward=sweep % 2 == 1, seed=seed + sweep, min_saving=min_saving)
         sends -= saved
-        if saved < worth:
+        if saved < min_saving:
             break
     return tuple(owners)
 
 
 def _sweep(
-    network: Network, owners: list[NDArray[np.int32]], workers: int, *, backward: bool, seed: int, worth: float
+    network: Network, owners: list[NDArray[np.int32]], workers: int, *, backward: bool, seed: int, min_saving: float
 ) -> int:
-    """Partition each layer anew beside both neighbours, keep what is no worse, and return the sends saved."""
+    """Repartition each layer given both neighbours, keep results that are not worse, and return the saved sends."""
     saved = 0
     order = range(len(network))
     for done, k in enumerate(reversed(order) if backward else order):
-        if done == _TRIAL and saved < worth * _TRIAL / len(network):
+        if done == _TRIAL_LAYERS and saved < min_saving * _TRIAL_LAYERS / len(network):
             break
         following = needed(network.layer(k + 1), owners[k + 1], workers) if k + 1 < len(network) else None
         problem = LayerProblem.of(network.layer(k), workers, owners[k - 1] if k else None, following)
@@ -69,9 +70,9 @@ def _sweep(
 
 
 def _partitioned(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
-    """Return owners for one layer, balanced."""
+    """Return balanced owners of the rows of one layer."""
     workers, small = problem.workers, problem.small
-    if small.class_groups.size > _MOST_PINS:
+    if small.class_groups.size > _MAX_PINS:
         return graph_partitioned(problem, seed)
     nets, weights = _nets(problem)
     if not nets:
@@ -93,7 +94,7 @@ def _partitioned(problem: LayerProblem, seed: int) -> NDArray[np.int32]:
 
 @cache
 def _mtkahypar() -> tuple[Any, Any]:
-    """Start Mt-KaHyPar once; one thread and a deterministic preset make equal seeds give equal partitions."""
+    """Initialize Mt-KaHyPar once, with one thread and a deterministic preset: equal seeds give equal partitions."""
     initializer = mtkahypar.initialize(1, False)
     context = initializer.context_from_preset(mtkahypar.PresetType.DETERMINISTIC)
     context.logging = False
@@ -101,11 +102,11 @@ def _mtkahypar() -> tuple[Any, Any]:
 
 
 def _nets(problem: LayerProblem) -> tuple[list[list[int]], list[int]]:
-    """Return pins and weights of the nets: groups are vertices 0..groups-1, rank r's anchor is vertex groups + r."""
+    """Return pins and weights of the nets; vertex v < groups is a group, vertex groups + r the anchor of rank r."""
     small, workers = problem.small, problem.workers
     nets: list[list[int]] = []
     weights: list[int] = []
-    # Inputs of the same class from the same owner are one net of that weight.
+    # Inputs of the same class and owner form one net, weighted by their number.
     if problem.before is None:
         kinds, counts = np.unique(small.column_class, return_counts=True)
         anchors: list[list[int]] = [[]] * kinds.size
@@ -121,7 +122,7 @@ def _nets(problem: LayerProblem) -> tuple[list[list[int]], list[int]]:
             nets.append(net)
             weights.append(count)
     if problem.wanted is not None:
-        # Rows of the same group that the same ranks want, again as one net; nothing can be saved if all or none do.
+        # Rows of the same group that the same ranks need form one net; the cost is constant if all or no ranks do.
         packed = np.ascontiguousarray(np.packbits(problem.wanted, axis=1))
         _, first, kind = np.unique(packed, axis=0, return_index=True, return_inverse=True)
         pairs, counts = np.unique(kind.reshape(-1) * small.groups + small.group, return_counts=True)

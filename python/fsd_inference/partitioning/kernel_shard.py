@@ -1,4 +1,4 @@
-"""From a shard as it is stored to one that the kernels compute with."""
+"""Conversion of a stored shard to the shard type of the kernels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fsd_inference.partitioning.shard import RankShard
 
 
 def kernel_shard(shard: RankShard) -> Shard:
-    """Return the kernels' form of a shard, which borrows its arrays.
+    """Return a shard in the form of the kernels, which borrows the arrays.
 
     Raises
     ------
     FileFormatError
-        The kernels find that the shard contradicts itself.
+        The shard is inconsistent.
     """
     layers = []
     for k, part in enumerate(shard.parts):

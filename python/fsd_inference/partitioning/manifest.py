@@ -1,4 +1,4 @@
-"""The manifest beside the shards: what they are of, and the digest of every file."""
+"""The manifest of a set of shards: the partition that they belong to, and the digest of each file."""
 
 from __future__ import annotations
 
@@ -18,44 +18,48 @@ _FORMAT, _VERSION = "fsd-shards", 1
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A file's name, bytes, and SHA-256 in hex."""
+    """Name, size in bytes and hexadecimal SHA-256 of a file."""
 
     file: str
     size: int
     sha256: str
 
     def check(self, data: bytes) -> None:
-        """Raise FileFormatError unless `data` is this file's content."""
+        """Raise FileFormatError unless `data` is the content of this file."""
         if len(data) != self.size:
             raise FileFormatError(f"{self.file}: has {len(data)} bytes, the manifest says {self.size}")
         if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise FileFormatError(f"{self.file}: its digest is not the manifest's; the file has changed or is corrupt")
+            raise FileFormatError(
+                f"{self.file}: its digest differs from the manifest; the file has changed or is corrupt"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a set of shards is of.
+    """Description of a set of shards.
 
     Attributes
     ----------
     workers : int
-        P.
-    method, seed
-        How the partition was made.
+        Number of workers P.
+    method : str
+        Name of the partitioner.
+    seed : int
+        Random seed of the partitioner.
     network_digest : bytes
-        `Network.digest` of the network that was cut.
+        `Network.digest` of the network that was partitioned.
     plan_digest : bytes
-        16 bytes that frames carry: they differ wherever frames could.
+        Digest of the exchange plan, 16 bytes (see `plan.plan_digest`); frames carry it.
     widths : tuple of int
-        Features, then the neurons of each layer.
+        Number of features, then the number of neurons of each layer.
     connections : int
-        Of all layers.
+        Number of connections of all layers.
     volumes : PlanVolumes
-        What the partition makes the workers exchange.
+        Volumes that the workers exchange.
     plan : FileEntry
-        Partition and exchange plan, without weights.
+        The file with partition and exchange plan, without weights.
     shards : tuple of FileEntry
-        One a rank.
+        The shard files, one per rank.
     """
 
     workers: int
@@ -71,16 +75,16 @@ class Manifest:
 
     @property
     def features(self) -> int:
-        """Inputs of layer 0."""
+        """Number of features of a sample, the inputs of layer 0."""
         return self.widths[0]
 
     @property
     def layers(self) -> int:
-        """L."""
+        """Number of layers L."""
         return len(self.widths) - 1
 
     def to_bytes(self) -> bytes:
-        """Return the manifest as JSON."""
+        """Return the manifest as JSON bytes."""
         value = asdict(self)
         value["network_digest"] = self.network_digest.hex()
         value["plan_digest"] = self.plan_digest.hex()
@@ -89,12 +93,12 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, what: str = MANIFEST_FILE) -> Manifest:
-        """Read a manifest and check it.
+        """Parse and check a manifest.
 
         Raises
         ------
         FileFormatError
-            Not a manifest of this format and version, or one that contradicts itself; `what` names it.
+            The data is not a manifest of this format and version, or is inconsistent; `what` names it in the message.
         """
         try:
             value = json.loads(data)
@@ -142,15 +146,17 @@ class Manifest:
         )
 
     def shard(self, rank: int) -> FileEntry:
-        """Return the entry of a rank's shard; InputError if there is no such rank."""
+        """Return the file entry of the shard of a rank; raise InputError if there is no such rank."""
         if not 0 <= rank < self.workers:
-            raise InputError(f"there is no shard of rank {rank}: the network was cut for {self.workers} workers")
+            raise InputError(
+                f"there is no shard of rank {rank}: the network was partitioned for {self.workers} workers"
+            )
         return self.shards[rank]
 
 
 def _file_entry(value: Mapping[str, Any]) -> FileEntry:
     entry = FileEntry(str(value["file"]), int(value["size"]), str(value["sha256"]))
-    # The name is used to build paths and keys.
+    # Paths and keys are built from the name, so it must not leave the folder.
     if "/" in entry.file or "\\" in entry.file or entry.file.startswith("."):
         raise ValueError(entry.file)
     return entry

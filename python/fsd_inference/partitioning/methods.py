@@ -1,4 +1,4 @@
-"""The partitioners by name."""
+"""Selection of a partitioner by name."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from fsd_inference.errors import SettingError
 from fsd_inference.network import Network
 from fsd_inference.partitioning.plan import Partition
 
-# Imported when used: ranks read shards without ever loading METIS or Mt-KaHyPar.
+# Module of each partitioner, imported lazily: ranks read shards without loading METIS or Mt-KaHyPar.
 _PARTITIONERS = {"block": "block", "random": "shuffled", "graph": "graph", "hypergraph": "hypergraph"}
 METHODS = tuple(_PARTITIONERS)
 DEFAULT_METHOD = "graph"
-"""The partitioner of those who name none."""
-_SEEDS = 2**30  # METIS counts them in 32 bits
+"""The partitioner that is used if none is named."""
+_SEEDS = 2**30  # METIS takes 32-bit seeds
 
 
 def partition_network(network: Network, workers: int, method: str = "hypergraph", seed: int = 0) -> Partition:
-    """Decide which rank owns which neuron.
+    """Assign each neuron of a network to a rank.
 
     Parameters
     ----------
     network : Network
-        Its layers are asked for one by one, possibly several times.
+        The network to partition; its layers are requested one by one, possibly several times.
     workers : int
-        P; more than there are neurons leaves ranks empty.
+        Number of workers P; if there are more than neurons, some ranks own nothing.
     method : {"block", "random", "graph", "hypergraph"}
-        Which partitioner.
+        Name of the partitioner.
     seed : int
-        0 to 2^30 - 1; equal seeds give equal partitions.
+        Random seed, 0 to 2^30 - 1; equal seeds give equal partitions.
 
     Returns
     -------
     Partition
-        Balanced: no rank owns more than max(1.03 x even, even plus one row) of a layer's connections.
+        A balanced partition: no rank owns more of the connections of a layer than `balance.capacity`.
 
     Raises
     ------
     SettingError
-        Another method, fewer than one worker, or a seed out of range.
+        The method is unknown, there are fewer than one worker, or the seed is out of range.
     """
     if method not in METHODS:
         raise SettingError(f"method must be one of {', '.join(METHODS)}, not {method!r}")

@@ -1,4 +1,4 @@
-"""What a layer's owners cost beside the owners of the layers before and after it."""
+"""The cost of the partition of one layer, given the partitions of the layers before and after it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fsd_inference.partitioning.exchange import needed
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerProblem:
-    """One layer to share out, its neighbours' owners being given.
+    """The problem of partitioning one layer, given the owners in the neighbouring layers.
 
     Attributes
     ----------
     layer : Layer
-        The layer.
+        The layer to partition.
     workers : int
-        P.
+        Number of workers P.
     before : ndarray of int32, shape (n_in,), or None
-        The owner of each input row; None for the first layer, whose inputs cost nothing.
+        Owner of each input row; None for the first layer, whose inputs cost nothing.
     wanted : ndarray of bool, shape (n_out, workers), or None
-        Which ranks the next layer makes want each row; None if that is not known yet, or there is none.
+        Ranks that need each row for the next layer; None if they are not known yet, or there is no next layer.
     small : Contracted
-        The layer by groups and classes.
+        The layer contracted to groups and classes.
     """
 
     layer: Layer
@@ -41,15 +41,15 @@ class LayerProblem:
     def of(
         cls, layer: Layer, workers: int, before: NDArray[np.int32] | None, wanted: NDArray[np.bool_] | None
     ) -> LayerProblem:
-        """Contract `layer` and return its problem."""
+        """Create the problem, including the contraction of `layer`."""
         return cls(layer, workers, before, wanted, contract(layer))
 
     def needed(self, owners: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Return which inputs each rank needs, shape (n_in, workers)."""
+        """Return which inputs each rank needs, bool of shape (n_in, workers)."""
         return needed(self.layer, owners, self.workers)
 
     def cost(self, owners: NDArray[np.int32]) -> int:
-        """Return the rows sent to this layer, less the wanted rows of it that are where they are wanted."""
+        """Return the number of rows sent to this layer, minus rows that their owner itself needs for the next layer."""
         cost = 0
         if self.before is not None:
             need = self.needed(owners)
@@ -59,7 +59,7 @@ class LayerProblem:
         return cost
 
     def balanced(self, owners: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Move rows off overloaded ranks, the cheapest first, whole groups or parts of one; `owners` if all is well."""
+        """Move rows from overloaded to other ranks, cheapest groups first; return `owners` itself if it is balanced."""
         weight = row_weights(self.layer)
         limit = capacity(weight, self.workers)
         load = loads(owners, weight, self.workers)
@@ -70,7 +70,7 @@ class LayerProblem:
             rank = int(load.argmax())
             mine = np.flatnonzero((owners == rank) & (weight > 0))
             groups, first = np.unique(self.small.group[mine], return_index=True)
-            # The least loaded rank is at most even, so it has room for any row, and this ends.
+            # The least loaded rank has at most the even share, so there is room for any row and the loop terminates.
             room = load[None, :] + weight[mine[first], None] <= limit
             price = np.where(room, self._new_inputs(owners)[groups], np.inf)
             position, target = (int(i) for i in np.unravel_index(price.argmin(), price.shape))
@@ -86,7 +86,7 @@ class LayerProblem:
         return owners
 
     def _new_inputs(self, owners: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Return the inputs that each rank would newly need for a group, shape (groups, workers)."""
+        """Return the number of additional inputs that each rank would need for each group, shape (groups, workers)."""
         small = self.small
         have = self.needed(owners)
         if self.before is not None:

@@ -1,4 +1,4 @@
-"""The partition of a network's neurons, and the exchange plan that follows from it."""
+"""The partition of the neurons of a network, and the plan by which ranks exchange activations."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ PLAN_DIGEST_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Who owns which neuron.
+    """The assignment of neurons to ranks.
 
     Attributes
     ----------
     workers : int
-        P.
+        Number of workers P.
     owners : tuple of ndarray of int32
-        One array a layer 0..L-1: the rank that owns (computes) each of its output neurons. Inputs are owned by no
-        one: every rank reads those it needs.
+        For each layer 0..L-1 the rank that owns (computes) each of its output neurons. Inputs have no owner: each rank
+        reads those that it needs.
 
     Raises
     ------
     SettingError
-        Fewer than one worker.
+        There are fewer than one worker.
     InputError
-        Owners that are not int32 vectors of ranks below `workers`.
+        The owners are not int32 vectors of ranks below `workers`.
     """
 
     workers: int
@@ -47,22 +47,22 @@ class Partition:
                 raise InputError(f"owners of layer {layer} must be ranks 0..{self.workers - 1}")
 
     def rows(self, layer: int, rank: int) -> NDArray[np.int64]:
-        """Return the neurons of `layer` that `rank` owns, ascending."""
+        """Return the neurons of `layer` that `rank` owns, in ascending order."""
         return np.flatnonzero(self.owners[layer] == rank)
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Rows that one rank sends after a layer, as one stream of frames.
+    """A set of rows that one rank sends to one or more others after a layer, as one stream of frames.
 
     Attributes
     ----------
     source : int
         The sending rank.
     targets : tuple of int
-        The ranks that want rows of it, ascending; each may ignore rows it does not need.
+        The receiving ranks, ascending; a target ignores rows that it does not need.
     rows : ndarray of int32
-        Global neurons of the layer, ascending, never empty.
+        Global indices of neurons of the layer, ascending, never empty.
     """
 
     source: int
@@ -72,29 +72,29 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class ExchangePlan:
-    """The edges of the L-1 exchanges.
+    """The exchanges of rows between consecutive layers, L-1 in total.
 
     Attributes
     ----------
     workers : int
-        P.
+        Number of workers P.
     exchanges : tuple of tuple of Edge
-        exchanges[k] follows layer k, k = 0..L-2; sorted by source, then targets. An edge's number, as frames carry
-        it, is its position among the edges of the same source in the same exchange.
+        exchanges[k] follows layer k, k = 0..L-2; edges are sorted by source, then targets. The number of an edge, which
+        frames carry, is its position among the edges of the same source in the same exchange.
     """
 
     workers: int
     exchanges: tuple[tuple[Edge, ...], ...]
 
     def sends(self, layer: int) -> dict[int, list[Edge]]:
-        """Return by source what is sent after `layer`, in the order of the edges' numbers; nothing after the last."""
+        """Return the edges after `layer` by source, ordered by their number; none after the last layer."""
         sends: dict[int, list[Edge]] = defaultdict(list)
         for edge in self.exchanges[layer] if layer < len(self.exchanges) else ():
             sends[edge.source].append(edge)
         return sends
 
     def receives(self, layer: int) -> dict[int, list[tuple[Edge, int]]]:
-        """Return by target what comes before `layer`: (edge, its number), by source and number; nothing before 0."""
+        """Return (edge, number) pairs before `layer` by target, ordered by source and number; none before layer 0."""
         receives: dict[int, list[tuple[Edge, int]]] = defaultdict(list)
         numbers: Counter[int] = Counter()
         for edge in self.exchanges[layer - 1] if layer > 0 else ():
@@ -106,20 +106,24 @@ class ExchangePlan:
 
 @dataclass(frozen=True, slots=True)
 class RankPlan:
-    """What one rank's state machine must know of the plan: no weights, no rows.
+    """The view of the exchange plan that the state machine of one rank needs, without weights and rows.
 
-    All attributes but `rank` and `workers` have one entry a layer 0..L-1.
+    All attributes except `rank` and `workers` have one entry per layer 0..L-1.
 
     Attributes
     ----------
-    rank, workers : int
-        r and P.
+    rank : int
+        The rank r.
+    workers : int
+        Number of workers P.
     receives : tuple of tuple of (int, int)
-        (source rank, edge number) of every edge that must come before the layer is computed.
+        (source rank, edge number) of each edge that must arrive before the layer can be computed.
     sends : tuple of tuple of tuple of int
-        The target ranks of each edge sent after the layer, by edge number.
-    boundary, interior : tuple of int
-        Rows of the layer that this rank owns and that others need, and the other rows it owns.
+        Target ranks of each edge that is sent after the layer, by edge number.
+    boundary : tuple of int
+        Number of rows of the layer that this rank owns and sends to other ranks.
+    interior : tuple of int
+        Number of the other rows that this rank owns.
     """
 
     rank: int
@@ -131,18 +135,18 @@ class RankPlan:
 
     @property
     def layers(self) -> int:
-        """L."""
+        """Number of layers L."""
         return len(self.receives)
 
 
 def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]:
-    """Return every rank's view of the plan, without weights."""
+    """Return the `RankPlan` of each rank."""
     workers, last = partition.workers, len(partition.owners) - 1
     receives: list[list[tuple[tuple[int, int], ...]]] = [[] for _ in range(workers)]
     sends: list[list[tuple[tuple[int, ...], ...]]] = [[] for _ in range(workers)]
     boundary = np.zeros((workers, last + 1), np.int64)
     owned = np.zeros((workers, last + 1), np.int64)
-    pairs: list[list[tuple[int, int]]] = [[] for _ in range(workers)]  # (source, number), each kept once for all
+    pairs: list[list[tuple[int, int]]] = [[] for _ in range(workers)]  # (source, number), shared by all layers
     incoming: list[list[tuple[int, int]]] = [[] for _ in range(workers)]
     for layer, owners in enumerate(partition.owners):
         edges = plan.exchanges[layer] if layer < last else ()
@@ -176,7 +180,7 @@ def rank_plans(partition: Partition, plan: ExchangePlan) -> tuple[RankPlan, ...]
 
 
 def plan_digest(network_digest: bytes, partition: Partition, plan: ExchangePlan) -> bytes:
-    """Return 16 bytes that differ wherever frames could: other weights, owners, edges or rows of edges."""
+    """Return a digest of 16 bytes over everything that determines frames: weights, owners, edges and their rows."""
     digest = hashlib.sha256(b"fsd-plan-1" + network_digest + np.int64(partition.workers).tobytes())
     for owners in partition.owners:
         digest.update(np.int64(owners.size).tobytes())
@@ -192,18 +196,18 @@ def plan_digest(network_digest: bytes, partition: Partition, plan: ExchangePlan)
 
 @dataclass(frozen=True, slots=True)
 class PlanVolumes:
-    """What a partition makes the workers exchange.
+    """Volumes of the exchange that a partition causes, and its quality.
 
     Attributes
     ----------
     row_sends : int
-        (row, target) pairs, summed over the L-1 exchanges.
+        Number of (row, target) pairs, summed over the L-1 exchanges.
     largest_sender, largest_receiver : tuple of int
-        Per exchange: the most rows that one rank sends, and receives.
+        Maximum number of rows that one rank sends and receives, respectively, in each exchange.
     imbalance : float
-        The largest rank's connections over the even share, the worst layer.
+        Ratio of the connections of the most loaded rank to the mean, in the least balanced layer.
     seconds : float
-        Time the partitioner took.
+        Run time of the partitioner in seconds.
     """
 
     row_sends: int

@@ -1,4 +1,4 @@
-"""Reading shards, plan and manifest back, from a directory or from bytes; a worker needs no more of this room."""
+"""Readers of shards, plan and manifest, from a directory or from bytes, without the dependencies of partitioners."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     Raises
     ------
     FileFormatError
-        There is none, or it is not one.
+        The manifest is missing or invalid.
     """
     path = Path(directory) / MANIFEST_FILE
     return Manifest.from_bytes(_read(path), str(path))
 
 
 def read_shard(data: bytes, manifest: Manifest, rank: int) -> RankShard:
-    """Return a rank's shard from its bytes, which its arrays stay views of.
+    """Parse the shard of a rank; its arrays are views of `data`.
 
     Raises
     ------
     FileFormatError
-        The bytes are not what the manifest says, or not a shard of this rank.
+        The bytes do not match the manifest, or are not a shard of this rank.
     """
     entry = manifest.shard(rank)
     entry.check(data)
@@ -45,30 +45,30 @@ def read_shard(data: bytes, manifest: Manifest, rank: int) -> RankShard:
 
 
 def load_shard(directory: str | os.PathLike[str], rank: int) -> RankShard:
-    """Read one rank's shard from a directory; FileFormatError as `read_shard`."""
+    """Read the shard of one rank from a directory; raises FileFormatError like `read_shard`."""
     manifest = read_manifest(directory)
     return read_shard(_read(Path(directory) / manifest.shard(rank).file), manifest, rank)
 
 
 def read_plan(data: bytes, manifest: Manifest) -> tuple[Partition, ExchangePlan]:
-    """Return partition and plan, without weights, from the plan file's bytes.
+    """Parse partition and exchange plan from the bytes of the plan file.
 
     Raises
     ------
     FileFormatError
-        The bytes are not what the manifest says, or not a plan for its network.
+        The bytes do not match the manifest, or are not a plan for its network.
     """
     manifest.plan.check(data)
     partition, plan = parse_plan(data, manifest.workers, manifest.plan.file)
     if tuple(owners.size for owners in partition.owners) != manifest.widths[1:]:
         raise FileFormatError(f"{manifest.plan.file}: its layers are not those of the manifest")
     if plan_digest(manifest.network_digest, partition, plan) != manifest.plan_digest:
-        raise FileFormatError(f"{manifest.plan.file}: its digest is not the manifest's plan digest")
+        raise FileFormatError(f"{manifest.plan.file}: its digest differs from the plan digest in the manifest")
     return partition, plan
 
 
 def load_plan(directory: str | os.PathLike[str]) -> tuple[Partition, ExchangePlan]:
-    """Read partition and plan from a directory of shards; FileFormatError as `read_plan`."""
+    """Read partition and exchange plan from a directory of shards; raises FileFormatError like `read_plan`."""
     manifest = read_manifest(directory)
     return read_plan(_read(Path(directory) / manifest.plan.file), manifest)
 

@@ -1,4 +1,4 @@
-"""A shard: all that one rank needs of the network."""
+"""The shard of a rank: its rows of each layer, with the edges that it receives and sends."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from fsd_inference.errors import InputError
 from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition, RankPlan
 
 if TYPE_CHECKING:
-    from fsd_inference.network import Layer  # a worker never imports it: that room needs SciPy
+    from fsd_inference.network import Layer  # workers do not import it, because it needs SciPy
 
 U16_COLUMNS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardPart:
-    """One rank's part of a layer, as `_kernels.LayerKernel` and `_kernels.ShardLayer` take it.
+    """The rows of a layer that one rank owns, in the form of `_kernels.LayerKernel` and `_kernels.ShardLayer`.
 
     Attributes
     ----------
     rows : ndarray of uint32
-        The global neuron of each local row, ascending.
+        Global index of the neuron of each local row, ascending.
     indptr, indices, values : ndarray of int64, uint16 or uint32, float32
-        Local rows x local columns in CSR. Local columns are in ascending global order, so a row's connections keep
-        the order of the whole network's. uint16 where there are at most 65,536 columns. `values` has one entry a
-        connection, or one in all where the whole layer has one value.
+        Weights as CSR, local rows x local columns. Local columns are in ascending global order, so the connections of a
+        row keep their order in the whole network. Indices are uint16 for up to 65,536 columns. `values` has one entry
+        per connection, or a single entry if the whole layer has a single value.
     columns : int
-        Local columns: those that some row of this rank is connected to.
+        Number of local columns: inputs to which any row of this rank is connected.
     bias : ndarray of float32
-        One entry a row, or one for all.
+        One entry per row, or one for all rows.
     activation : str
         "identity", "relu" or "clipped_relu".
     clip : float
-        Used by "clipped_relu" alone.
+        Upper bound of "clipped_relu".
     zero_preserving : bool
-        A fact of the whole layer.
+        Whether the whole layer keeps all-zero samples all-zero (see `Layer.zero_preserving`).
     column_source, column_row : ndarray of uint32
-        Per local column its supplier and the row within it. Layer 0: supplier 0 is the input, rows are features.
-        Later layers: supplier 0 is this rank's own rows of the layer before, supplier i >= 1 is receives[i-1].
+        Supplier of each local column, and the row within the supplier. In layer 0, supplier 0 is the input and rows are
+        features. In later layers, supplier 0 is the rank's own rows of the previous layer, and supplier i >= 1 is
+        receives[i-1].
     receives : tuple of (int, int, int)
-        (source rank, edge number, rows of the edge) per edge that comes before this layer.
+        (source rank, edge number, number of rows) of each edge that arrives before this layer.
     sends : tuple of (tuple of int, ndarray of uint32)
-        (target ranks, local rows) per edge sent after this layer, by edge number.
+        (target ranks, local rows) of each edge that is sent after this layer, by edge number.
     """
 
     rows: NDArray[np.uint32]
@@ -65,13 +66,13 @@ class ShardPart:
 
     @property
     def boundary(self) -> int:
-        """Rows that other ranks need."""
+        """Number of rows that are sent to other ranks."""
         return int(np.unique(np.concatenate([rows for _, rows in self.sends])).size) if self.sends else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankShard:
-    """All that one rank needs of the network: its part of each layer."""
+    """The part of the network that one rank computes: its rows of each layer."""
 
     rank: int
     workers: int
@@ -80,7 +81,7 @@ class RankShard:
 
     @property
     def plan(self) -> RankPlan:
-        """What the rank's state machine must know."""
+        """The view of the exchange plan for the state machine of this rank."""
         boundary = tuple(part.boundary for part in self.parts)
         return RankPlan(
             self.rank,
@@ -93,12 +94,12 @@ class RankShard:
 
 
 def layer_parts(layer: Layer, k: int, partition: Partition, plan: ExchangePlan) -> Iterator[ShardPart]:
-    """Yield each rank's part of layer `k`, rank 0 first.
+    """Yield the part of layer `k` of each rank, in order of ranks.
 
     Raises
     ------
     InputError
-        The plan does not bring a rank a row that it needs.
+        The plan does not send a row to a rank that needs it.
     """
     incoming, outgoing = plan.receives(k), plan.sends(k)
     for rank in range(partition.workers):
@@ -112,7 +113,7 @@ def _rank_part(
     rows = partition.rows(k, rank)
     starts, counts = arrays.indptr[rows], np.diff(arrays.indptr)[rows]
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    # Where each of the rank's connections lies in the layer's arrays.
+    # Positions of the rank's connections in the arrays of the layer.
     picked = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
     connected = arrays.indices[picked]
     used = np.zeros(arrays.columns, np.bool_)
@@ -141,7 +142,7 @@ def _rank_part(
 def _suppliers(
     columns: NDArray[np.int64], k: int, rank: int, partition: Partition, edges: list[NDArray[np.int32]]
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return for each column who supplies it, and as which row."""
+    """Return the supplier of each column, and the row within the supplier."""
     if k == 0:
         return np.zeros(columns.size, np.uint32), columns.astype(np.uint32)
     supplies: list[NDArray[Any]] = [partition.rows(k - 1, rank), *edges]
@@ -152,5 +153,5 @@ def _suppliers(
         row[supplied] = np.arange(supplied.size)
     missing = columns[source[columns] == len(supplies)]
     if missing.size:
-        raise InputError(f"the plan does not bring row {missing[0]} of layer {k - 1} to rank {rank}, which needs it")
+        raise InputError(f"the plan does not send row {missing[0]} of layer {k - 1} to rank {rank}, which needs it")
     return source[columns], row[columns]

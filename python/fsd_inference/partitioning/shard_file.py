@@ -1,4 +1,4 @@
-"""Shards and plans as safetensors files: what is in them, and every check before their content is used."""
+"""The safetensors format of shards and plans: encoding, and parsing with validation of untrusted content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACTIVATIONS = ("identity", "relu", "clipped_relu")
 
 
 def part_tensors(layer: int, part: ShardPart) -> dict[str, NDArray[Any]]:
-    """Return the arrays of one part by their names in the file."""
+    """Return the arrays of the part of one layer, by their tensor names."""
     arrays: dict[str, NDArray[Any]] = {
         "rows": part.rows,
         "indptr": part.indptr,
@@ -36,24 +36,24 @@ def part_tensors(layer: int, part: ShardPart) -> dict[str, NDArray[Any]]:
 
 
 def part_metadata(part: ShardPart) -> dict[str, Any]:
-    """Return what of a part is not an array, as JSON values."""
+    """Return the scalars of the part of one layer, as JSON values."""
     return {"activation": part.activation, "clip": part.clip, "zero_preserving": part.zero_preserving}
 
 
 def shard_metadata(rank: int, workers: int, features: int, parts: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Return a shard file's metadata from its parts' `part_metadata`."""
+    """Return the metadata of a shard file, given the `part_metadata` of each layer."""
     return {
         "fsd_shard": json.dumps({"version": 1, "rank": rank, "workers": workers, "features": features, "layers": parts})
     }
 
 
 def parse_shard(data: bytes, what: str) -> RankShard:
-    """Return the shard in `data`, whose arrays stay views of it.
+    """Parse a shard file; the arrays of the shard are views of `data`.
 
     Raises
     ------
     FileFormatError
-        Anything that a shard cannot be; names `what`, the layer and the tensor.
+        The data is not a valid shard; the message names `what`, the layer and the tensor.
     """
     metadata, tensors = read_tensors(data, what)
     try:
@@ -69,7 +69,7 @@ def parse_shard(data: bytes, what: str) -> RankShard:
         raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1")
     if not (0 <= rank < workers and features >= 1 and scalars):
         raise FileFormatError(
-            f"{what}: rank {rank} of {workers}, {features} features, {len(scalars)} layers make no shard"
+            f"{what}: rank {rank} of {workers}, {features} features, {len(scalars)} layers are not a valid shard"
         )
     parts: list[ShardPart] = []
     for k, scalar in enumerate(scalars):
@@ -80,7 +80,7 @@ def parse_shard(data: bytes, what: str) -> RankShard:
 
 
 class _PartReader:
-    """Takes one layer's tensors out of a shard file and checks them."""
+    """Reads and validates the tensors of one layer of a shard file."""
 
     def __init__(self, tensors: dict[str, NDArray[Any]], what: str, layer: int) -> None:
         self._tensors, self._what, self._layer = tensors, what, layer
@@ -142,7 +142,7 @@ class _PartReader:
     def _receives(self, rank: int, workers: int) -> tuple[tuple[int, int, int], ...]:
         receives = self._take("receives", np.uint32, None, 3)
         if self._layer == 0 and receives.size:
-            raise self._fail("receives", "layer 0 receives nothing from other ranks")
+            raise self._fail("receives", "must be empty for layer 0")
         edges = [(int(s), int(e), int(n)) for s, e, n in receives]
         if any(s >= workers or s == rank or n == 0 for s, _, n in edges):
             raise self._fail("receives", "an edge is empty, or does not come from another rank")
@@ -157,7 +157,7 @@ class _PartReader:
             raise self._fail("indptr", f"must ascend from 0 to the {indices.size} connections")
         if indices.size and indices.max() >= columns:
             raise self._fail("indices", f"names column {indices.max()} of {columns}")
-        # Within a row columns ascend: a step that does not can only be the one into a row's first connection.
+        # Columns ascend within a row, so the only steps that may descend are those to the first connection of a row.
         first = np.zeros(indices.size + 1, np.bool_)
         first[indptr] = True
         if ((indices[1:] <= indices[:-1]) & ~first[1:-1]).any():
@@ -172,7 +172,7 @@ class _PartReader:
     ) -> tuple[tuple[tuple[int, ...], NDArray[np.uint32]], ...]:
         sizes = self._take("send_sizes", np.uint32, None, 2).astype(np.int64)
         if last and sizes.size:
-            raise self._fail("send_sizes", "the last layer is sent to no one")
+            raise self._fail("send_sizes", "must be empty for the last layer")
         targets = self._take("send_targets", np.uint32, int(sizes[:, 0].sum()))
         sent = self._take("send_rows", np.uint32, int(sizes[:, 1].sum()))
         if (sizes == 0).any():
@@ -192,7 +192,7 @@ class _PartReader:
 
 
 def plan_tensors(partition: Partition, plan: ExchangePlan) -> dict[str, NDArray[Any]]:
-    """Return owners and edges as flat arrays by their names in the plan's file."""
+    """Return owners and edges as flat arrays, by their tensor names in the plan file."""
     edges = [(k, edge) for k, exchange in enumerate(plan.exchanges) for edge in exchange]
     sizes = [(k, edge.source, len(edge.targets), edge.rows.size) for k, edge in edges]
     return {
@@ -205,12 +205,12 @@ def plan_tensors(partition: Partition, plan: ExchangePlan) -> dict[str, NDArray[
 
 
 def parse_plan(data: bytes, workers: int, what: str) -> tuple[Partition, ExchangePlan]:
-    """Return the partition and the plan in `data`.
+    """Parse partition and exchange plan from a plan file.
 
     Raises
     ------
     FileFormatError
-        Anything that a plan of so many workers cannot be; names `what`.
+        The data is not a valid plan for this number of workers; the message names `what`.
     """
     _, tensors = read_tensors(data, what)
     expected = {"widths": ("<i8", 1), "owners": ("<i4", 1), "edge_sizes": ("<u4", 2)}
@@ -222,7 +222,7 @@ def parse_plan(data: bytes, workers: int, what: str) -> tuple[Partition, Exchang
             )
     widths, owners, sizes, targets, rows = (tensors[name] for name in expected)
     if widths.size == 0 or (widths < 1).any() or widths.sum() != owners.size:
-        raise FileFormatError(f"{what}: tensor owners does not have one entry a neuron")
+        raise FileFormatError(f"{what}: tensor owners does not have one entry per neuron")
     if owners.min() < 0 or owners.max() >= workers:
         raise FileFormatError(f"{what}: tensor owners names a rank beyond {workers - 1}")
     partition = Partition(workers, tuple(np.split(owners, np.cumsum(widths)[:-1])))
@@ -238,7 +238,7 @@ def parse_plan(data: bytes, workers: int, what: str) -> tuple[Partition, Exchang
             rows[row_end - row_count : row_end],
         )
         if not (k < len(exchanges) and _is_edge(edge, partition.owners[k], workers)):
-            raise FileFormatError(f"{what}: an edge of rank {source} after layer {k} is not one of this partition")
+            raise FileFormatError(f"{what}: an edge of rank {source} after layer {k} does not fit the partition")
         exchanges[k].append(edge)
     if (
         any(e != sorted(e, key=lambda edge: (edge.source, edge.targets)) for e in exchanges)
@@ -249,7 +249,7 @@ def parse_plan(data: bytes, workers: int, what: str) -> tuple[Partition, Exchang
 
 
 def _is_edge(edge: Edge, owners: NDArray[np.int32], workers: int) -> bool:
-    """Whether an edge is not empty, ascends, stays in range and sends its source's rows to others."""
+    """Return whether an edge is valid: not empty, ascending, in range, from the owner of its rows to other ranks."""
     to, rows = edge.targets, edge.rows
     return (
         edge.source < workers

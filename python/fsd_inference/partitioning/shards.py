@@ -1,4 +1,4 @@
-"""Writing a network's shards with their plan and manifest, and reading them back."""
+"""Writing the shards of a partitioned network, with their plan and manifest."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def write_shards(
     seed: int = 0,
     seconds: float = 0.0,
 ) -> Manifest:
-    """Cut `network` and write every rank's shard, the plan and the manifest.
+    """Split `network` by a partition, and write the shard of each rank, the plan and the manifest.
 
-    One layer at a time is in memory; with a callable target, also one shard.
+    Only one layer at a time is held in memory, and with a callable target also one shard.
 
     Parameters
     ----------
     network : Network
-        What is cut.
+        The network to split.
     partition : Partition
-        How.
+        Owner of each neuron.
     target : Path or callable
-        A directory, which is written beside and renamed when complete, and replaces an older set of shards; or a
-        callable that puts (name, content) somewhere, the manifest last.
+        A directory, which is written atomically and replaces an older set of shards; or a callable that stores (name,
+        content), called for the manifest last.
     plan : ExchangePlan, optional
-        Who sends what to whom; `exchange_plan` with `share_rows` if not given.
+        The exchange plan; `exchange_plan` with `share_rows` if not given.
     method, seed, seconds
-        How the partition was made, for the manifest.
+        Name, random seed and run time in seconds of the partitioner, for the manifest.
 
     Raises
     ------
     InputError, OutputError
-        The partition is not one of this network, the directory is taken by something else, or cannot be written.
+        The partition belongs to another network, or the directory holds anything but shards or cannot be written.
     """
     check_partition(network, partition)
     plan = plan or share_rows(exchange_plan(network, partition))
@@ -93,7 +93,7 @@ def write_shards(
 
 
 def _write_files(network: Network, partition: Partition, plan: ExchangePlan, folder: Path) -> tuple[FileEntry, ...]:
-    """Write plan and shards into `folder`; return their entries, the plan's first."""
+    """Write plan and shards into `folder`; return their file entries, that of the plan first."""
     paths = [folder / f"rank-{rank:05d}.safetensors" for rank in range(partition.workers)]
     spools = [TensorSpool(path) for path in paths]
     metadata: list[list[dict[str, Any]]] = [[] for _ in paths]
@@ -115,12 +115,12 @@ def _entry(path: Path) -> FileEntry:
 
 
 def check_target(directory: Path) -> None:
-    """Raise InputError if a directory is there that shards would not replace."""
+    """Raise InputError if `directory` exists and holds anything but shards."""
     if directory.exists():
         check_replaceable(directory, holds="shards", replaceable=_is_shards)
 
 
 def _is_shards(folder: Path) -> bool:
-    """Whether a directory holds shards and nothing else, so that it may be replaced."""
+    """Return whether a directory holds shards and nothing else, so that it may be replaced."""
     names = {entry.name for entry in folder.iterdir()}
     return {name for name in names if not re.fullmatch(r"rank-[0-9]+\.safetensors", name)} == {MANIFEST_FILE, PLAN_FILE}

@@ -1,4 +1,4 @@
-"""Sending rows that several ranks want once: edges of a source whose rows are nearly the same become one edge."""
+"""Multicast of rows: edges of a source that carry nearly the same rows are merged into one edge."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from numpy.typing import NDArray
 from fsd_inference.partitioning.plan import Edge, ExchangePlan
 
 SLACK = 0.25
-"""Rows that a target gets without needing them, as a share of those it needs: they cost it some unpacking, while each
-row that is sent once instead of twice saves its bytes, and each edge less a frame a step."""
-_MOST_EDGES = 64
-"""Sources with more edges keep them: the search takes time that grows with their cube."""
+"""Maximum ratio of rows that targets receive without needing them to rows that they need.
+
+Extra rows cost some unpacking, but each row that is sent once instead of twice saves its bytes, and each merged edge
+saves a frame per step."""
+_MAX_EDGES = 64
+"""Edges of a source with more edges than this are not merged, because the search takes cubic time."""
 
 
 def share_rows(plan: ExchangePlan, slack: float = SLACK) -> ExchangePlan:
-    """Return the plan with edges merged wherever their targets need nearly the same rows.
+    """Return the plan with edges merged if their targets need nearly the same rows.
 
     Parameters
     ----------
     plan : ExchangePlan
-        Usually one of an edge for each (source, target) pair.
+        Usually with one edge per (source, target) pair.
     slack : float
-        For each merged edge, rows x targets is at most (1 + slack) times the (row, target) pairs of the edges that it
-        takes the place of.
+        For each merged edge, rows x targets is at most (1 + slack) times the number of (row, target) pairs of the edges
+        that it replaces.
     """
     exchanges = []
     for exchange in plan.exchanges:
@@ -37,11 +39,11 @@ def share_rows(plan: ExchangePlan, slack: float = SLACK) -> ExchangePlan:
 
 
 def _merged(edges: list[Edge], slack: float) -> list[Edge]:
-    """Merge, as long as any merge is within the slack, the two edges that share most rows."""
-    if not 1 < len(edges) <= _MOST_EDGES:
+    """Repeatedly merge the two edges that share most rows, as long as a merge is within the slack."""
+    if not 1 < len(edges) <= _MAX_EDGES:
         return edges
     rows = np.unique(np.concatenate([edge.rows for edge in edges]))
-    wants = np.zeros((len(edges), rows.size), np.float32)  # counts of rows are exact in it, and its product is quick
+    wants = np.zeros((len(edges), rows.size), np.float32)  # which holds counts exactly and multiplies fast
     for i, edge in enumerate(edges):
         wants[i, np.searchsorted(rows, edge.rows)] = 1
     targets = np.array([len(edge.targets) for edge in edges])
@@ -52,7 +54,7 @@ def _merged(edges: list[Edge], slack: float) -> list[Edge]:
     alive = np.ones(len(edges), np.bool_)
 
     def saved_by(a: int) -> NDArray[np.int64]:
-        """Return the rows that merging `a` with each other edge saves; 0 where that is not within the slack."""
+        """Return the number of rows saved by merging `a` with each other edge; 0 if that exceeds the slack."""
         within = (sizes[a] + sizes - shared[a]) * (targets[a] + targets) <= (1 + slack) * (pairs[a] + pairs)
         return np.where(within & alive, shared[a], 0)
 

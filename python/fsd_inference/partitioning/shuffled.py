@@ -1,4 +1,4 @@
-"""`random`: neurons are dealt out at random."""
+"""The `random` partitioner: neurons are assigned to ranks at random."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fsd_inference.partitioning.block import runs
 
 
 def partition_owners(network: Network, workers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
-    """Give each rank one run of the shuffled neurons of each layer."""
+    """Return the owner of each neuron: one range of the shuffled neurons per layer and rank."""
     random = np.random.default_rng(seed)
     owners = []
     for layer in network:

@@ -1,4 +1,4 @@
-"""Named arrays in one safetensors file: written piece by piece, read without a copy, checked before use."""
+"""An incremental writer and a zero-copy, validating reader of safetensors files."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _ALIGNMENT = 8
-_HEADER_LIMIT = 100_000_000  # safetensors' own
+_HEADER_LIMIT = 100_000_000  # the limit of safetensors itself
 
 
 class TensorSpool:
-    """Collects arrays in a file beside the final one, whose header needs all their sizes.
+    """Writes a safetensors file incrementally: arrays are spooled to disk until all their sizes are known.
 
     Parameters
     ----------
     path : Path
-        The final file; the arrays wait in ``path`` + ``.spool``. No file stays open between calls.
+        The final file; arrays are spooled to ``path`` + ``.spool``. No file stays open between calls.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class TensorSpool:
         self._spool.touch(exist_ok=False)
 
     def add(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Append arrays, those of large items first and padded to 8 bytes in all, so that each is aligned."""
+        """Append arrays, aligned by writing those with the largest items first and padding the total to 8 bytes."""
         ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
         padding = -sum(array.nbytes for array in arrays.values()) % _ALIGNMENT
         if padding:
@@ -60,7 +60,7 @@ class TensorSpool:
                 file.write(little.data)
 
     def finish(self, metadata: Mapping[str, str]) -> Path:
-        """Write the final file and drop the spool."""
+        """Write the final file and delete the spool file."""
         header = json.dumps({"__metadata__": dict(metadata), **self._header}, separators=(",", ":")).encode()
         header += b" " * (-len(header) % _ALIGNMENT)
         with self._path.open("wb") as file, self._spool.open("rb") as spool:
@@ -72,12 +72,12 @@ class TensorSpool:
 
 
 def read_tensors(data: bytes, what: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
-    """Return a safetensors file's metadata and its arrays, as read-only views of `data`.
+    """Return the metadata and the arrays of a safetensors file; the arrays are read-only views of `data`.
 
     Raises
     ------
     FileFormatError
-        Anything that the format does not allow; `what` names the file in the message.
+        The data is not a valid safetensors file; `what` names the file in the message.
     """
     if len(data) < 8:
         raise FileFormatError(f"{what}: {len(data)} bytes are too few for a safetensors file")
@@ -100,12 +100,14 @@ def read_tensors(data: bytes, what: str) -> tuple[dict[str, str], dict[str, NDAr
     arrays, end = {}, 0
     for name, dtype, shape, start, stop in entries:
         if not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
-            raise FileFormatError(f"{what}: tensor {name} has a bad shape or place")
+            raise FileFormatError(f"{what}: tensor {name} has an invalid shape or offset")
         count = 1
         for n in shape:
             count *= n
         if start != end or stop - start != count * dtype.itemsize or 8 + length + stop > len(data):
-            raise FileFormatError(f"{what}: tensor {name} does not lie where its shape says, or the file is truncated")
+            raise FileFormatError(
+                f"{what}: the offsets of tensor {name} do not match its shape, or the file is truncated"
+            )
         array = np.frombuffer(data, dtype, count, 8 + length + start).reshape(shape)
         array.flags.writeable = False
         arrays[name], end = array, stop

@@ -1,4 +1,4 @@
-"""What a run did, for people: summary tables, pages, traces and plots from its report."""
+"""Summary tables, HTML pages, traces and plots of runs, all made from their reports."""
 
 from fsd_inference.report.saving import Report
 

@@ -1,4 +1,4 @@
-"""Cost against time of the options that a planner found."""
+"""The plot of a planner's options, cost against time."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ COLOURS = {
     "job cluster": "#cc79a7",
     "always-on cluster": "#e69f00",
 }
-"""Of variants: Okabe and Ito's, told apart by everyone."""
+"""Colours of variants: the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 _LIMIT = "#aa3377"
 _BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
 _PLACES = ((8, -3, "left"), (-8, -3, "right"), (0, 8, "center"), (0, -15, "center"))
-"""Of a label beside its point, in points: the first is taken that touches nothing."""
+"""Offsets of a label from its point (in points) and its alignment: the first without an overlap is used."""
 
 
 def check_plot(path: Path) -> None:
-    """Raise SettingError unless a plot can be drawn in a file of that name."""
+    """Raise SettingError unless matplotlib is installed and the file's suffix is one of `KINDS`."""
     if path.suffix not in KINDS:
         raise SettingError(f"{path} must end in {', '.join(KINDS)}")
     check_plots()
 
 
 def plot_advice(advice: Advice, title: str, path: Path) -> None:
-    """Draw cost against time: options that no other one beats in both are joined, those that cannot be had are hollow.
+    """Plot the cost of each option against its time.
 
-    The best option of each variant is named.
+    A step line joins the Pareto-optimal options, hollow points are options that exceed a limit, and the best option of
+    each variant has a label.
 
     Raises
     ------
     SettingError
-        The file's name or matplotlib is missing.
+        The file's suffix is not one of `KINDS`, or matplotlib is not installed.
     InputError, OutputError
         The file cannot be written.
     """
@@ -59,27 +60,27 @@ def plot_advice(advice: Advice, title: str, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(9, 5.2), layout="constrained")
-    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="seconds until the answer", ylabel="USD a query")
+    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="seconds until the answer", ylabel="USD per query")
     axes.set_title(title, loc="left")
     axes.margins(0.08)
     options = [option for option in advice.options if option.usd is not None and option.limit != "memory"]
     front = sorted((o.wall_s, o.usd or 0.0) for o in options if o.is_pareto)
     if front:
         x, y = zip(*front, strict=True)
-        axes.step(x, y, where="post", color="#777777", linewidth=1, zorder=2, label="nothing is faster and cheaper")
+        axes.step(x, y, where="post", color="#777777", linewidth=1, zorder=2, label="Pareto front")
     for variant, colour in COLOURS.items():
-        for can_be_had in (True, False):
+        for feasible in (True, False):
             points = [
-                (o.wall_s, o.usd or 0.0) for o in options if o.variant == variant and (o.problem is None) == can_be_had
+                (o.wall_s, o.usd or 0.0) for o in options if o.variant == variant and (o.problem is None) == feasible
             ]
             if points:
                 x, y = zip(*points, strict=True)
-                face = colour if can_be_had else "none"
+                face = colour if feasible else "none"
                 axes.scatter(x, y, s=30, facecolors=face, edgecolors=colour, zorder=3)
     for variant in dict.fromkeys(option.variant for option in options):
         axes.scatter([], [], s=30, color=COLOURS[variant], label=variant)
     if any(option.problem is not None for option in options):
-        axes.scatter([], [], s=30, facecolors="none", edgecolors="#444444", label="beyond a limit")
+        axes.scatter([], [], s=30, facecolors="none", edgecolors="#444444", label="exceeds a limit")
     asked = advice.question
     if asked.deadline_s is not None:
         axes.axvline(asked.deadline_s, color=_LIMIT, linestyle="--", linewidth=1, label="deadline")
@@ -93,10 +94,10 @@ def plot_advice(advice: Advice, title: str, path: Path) -> None:
 
 
 def _name(figure: Figure, axes: Axes, options: Sequence[Option]) -> None:
-    """Write the name of each variant's best option where it touches neither point nor name; the first one's in bold."""
+    """Label each variant's best option where a label overlaps nothing; that of `options[0]` in bold."""
     from matplotlib.transforms import Bbox  # noqa: PLC0415
 
-    figure.draw_without_rendering()  # only then it is known where things are
+    figure.draw_without_rendering()  # computes the layout, and so the positions of the points
     at = axes.transData.transform([(option.wall_s, option.usd or 0.0) for option in options])
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in at]
     named = {option.variant: option for option in reversed(options) if option.problem is None}

@@ -1,4 +1,4 @@
-"""Where an axis ends, and the round values to mark on it."""
+"""Axis limits and tick values of charts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def ticks(largest: float, most: int = 6) -> list[float]:
-    """Return at most `most` + 1 round values from 0, evenly spaced, of which none is above `largest`."""
+    """Return at most `most` + 1 evenly spaced round values from 0 up to `largest`."""
     if not 0 < largest < math.inf:
         return [0.0]
     raw = largest / most
@@ -17,12 +17,15 @@ def ticks(largest: float, most: int = 6) -> list[float]:
 
 
 def figure(value: float) -> str:
-    """Return a round value without more digits than it needs: ``0.05``, ``20``, ``1,500``."""
+    """Format a round value without trailing zeros: ``0.05``, ``20``, ``1,500``."""
     return f"{value:,.10g}"
 
 
 def axis_end(sums: Sequence[float]) -> float:
-    """Return where the axis of values ends: above all bars, unless a few would make the others invisible."""
+    """Return the end of a bar chart's value axis: the largest bar, unless a few outliers would dwarf the others.
+
+    Bars are cut off at 1.3 times the 90th percentile if the largest exceeds 6 times that percentile.
+    """
     largest = max(sums, default=0.0)
     usual = sorted(sums)[int(0.9 * len(sums))] if sums else 0.0
     return 1.3 * usual if 0 < 6 * usual < largest else largest

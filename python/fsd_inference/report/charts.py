@@ -1,4 +1,4 @@
-"""The drawings of a run's page, as SVG whose colours the page's style sheet sets."""
+"""The SVG charts of a run's page, coloured by the page's style sheet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fsd_inference.report.tracks import SENDS, activity, main_track
 from fsd_inference.units import bytes_text
 
 DRAWN_RANKS = 64
-"""Ranks that a drawing shows one by one."""
+"""Maximum number of ranks that a drawing shows individually."""
 _DRAWN_SLICES = 60_000
 _DRAWN_BARS = 160
 WIDTH = 1000.0
@@ -24,18 +24,18 @@ _LEFT = 56.0
 _RIGHT = 8.0
 _TOP = 18.0
 _LEVELS = 10  # shades of the matrix
-_WRITTEN_CELLS = 8  # rows of a matrix whose cells are large enough to be written into
+_WRITTEN_CELLS = 8  # maximum rows of a matrix whose cells are large enough to contain text
 
 ORDER = ("start", "load", "wait", "unpack", "compute", "pack", "store", "send")
-"""Activities as legends list them."""
+"""Activities in the order of legends."""
 
 
 def timeline(figures: RunFigures) -> tuple[Markup, list[str]]:
-    """Return the timeline of the ranks, and what is to be said of it."""
+    """Return the timeline of the ranks, and notes on what it leaves out."""
     ranks = figures.sampled(DRAWN_RANKS)
     notes, part = [], figures.part
     if len(ranks) < len(figures.ranks):
-        notes.append(f"{len(ranks)} of {len(figures.ranks):,} {part}s are drawn, evenly spread.")
+        notes.append(f"{len(ranks)} of {len(figures.ranks):,} {part}s are drawn, evenly spaced.")
     most = _DRAWN_SLICES // max(1, len(ranks))
     height = 22.0 if len(ranks) <= 16 else 14.0 if len(ranks) <= 32 else 10.0
     span = max(figures.end - figures.start, 1e-6)
@@ -49,13 +49,13 @@ def timeline(figures: RunFigures) -> tuple[Markup, list[str]]:
         label = tag("text", rank.rank, class_="tick", x=_LEFT - 8, y=coordinate(y + height * 0.62), text_anchor="end")
         rows.append(join(label, *_row(drawn, rank.rank, y, height, figures.start, scale)))
     if thinned:
-        notes.append(f"Of each {part} the longest {most:,} intervals are drawn.")
+        notes.append(f"Only the longest {most:,} intervals of each {part} are drawn.")
     bottom = _TOP + len(ranks) * height
     whole = drawing(
         join(_time_axis(span, scale, bottom, part), *rows),
         bottom + 34,
-        f"Timeline: what each {part} did when",
-        f"One row a {part}, from the start of {part} 0 to {span:.2f} seconds; the table of {part}s has the sums.",
+        f"Timeline: the activities of each {part}",
+        f"One row per {part}, from the start of {part} 0 to {span:.2f} seconds; the table of {part}s has the sums.",
         data_left=_LEFT,
         data_scale=f"{scale:.8g}",
         data_part=part,
@@ -65,7 +65,7 @@ def timeline(figures: RunFigures) -> tuple[Markup, list[str]]:
 
 
 def _row(events: Sequence[Interval], rank: int, y: float, height: float, origin: float, scale: float) -> list[Markup]:
-    """Return one path an activity: strokes, which take the fewest characters. Sends lie below the work."""
+    """Return a rank's row as one path of strokes per activity, the shortest form in SVG; sends lie below the work."""
     drawn: defaultdict[str, list[Interval]] = defaultdict(list)
     for each in events:
         drawn[activity(each)].append(each)
@@ -122,22 +122,24 @@ def bars(
     *,
     height: float = 130.0,
 ) -> tuple[Markup, list[str]]:
-    """Return stacked bars over the layers, and what is to be said of them.
+    """Return a chart of stacked bars over the layers, and notes on bars that are merged or cut off.
 
     Parameters
     ----------
     layers : sequence of LayerReport
+        Figures of all layers.
     parts : sequence of (activity, value)
-        What is stacked; the activity names the colour.
+        Parts of each bar: the activity, which determines the colour, and the function that returns its value.
     write : callable
-        Writes a value.
+        Formats a value.
     title : str
+        Title of the chart.
     height : float, optional
-        Of the bars' area.
+        Height of the bars' area in SVG units.
     """
     block = math.ceil(len(layers) / _DRAWN_BARS)
     groups = [layers[i : i + block] for i in range(0, len(layers), block)]
-    # Of several layers in a bar the mean, so that the axis keeps its meaning.
+    # A bar of several layers shows their mean, so that the axis stays "per layer".
     values = [[sum(value(each) for each in group) / len(group) for _, value in parts] for group in groups]
     sums = [sum(stack) for stack in values]
     shown = axis_end(sums)
@@ -160,15 +162,15 @@ def bars(
                 pieces.append(tag("rect", class_=f"b-{name}", **box))
         if sums[index] > shown:
             pieces.append(tag("rect", class_="cut", x=left, y=5, width=width, height=3))
-        # All of the column answers the pointer, however small the bar.
+        # The whole column shows the tooltip, however small the bar.
         hit = tag("rect", class_="hit", x=coordinate(x), y=8, width=coordinate(step), height=coordinate(height))
         drawn.append(tag("g", hit, *pieces, data_tip=tip))
     drawn.append(_layer_axis(len(layers), block, step, height))
     notes = [f"{title}: each bar is the mean of {block} layers."] if block > 1 else []
     over = sum(each > shown for each in sums)
     if over:
-        said = f"{over} {'bar is' if over == 1 else 'bars are'} cut off; the largest is {write(max(sums))}."
-        notes.append(f"{title}: {said}")
+        cut = f"{over} {'bar is' if over == 1 else 'bars are'} cut off; the largest is {write(max(sums))}."
+        notes.append(f"{title}: {cut}")
     sizes = f"Largest {write(max(sums))}" if sums else "No layers"
     return drawing(join(*drawn), height + 44, title, f"{sizes}; {len(layers):,} layers."), notes
 
@@ -196,7 +198,7 @@ def _layer_axis(layers: int, block: int, step: float, height: float) -> Markup:
 
 
 def heat_map(found: Matrix) -> Markup:
-    """Return the communication matrix: the darker (in dark pages: the brighter), the more."""
+    """Return the communication matrix as a heat map: more bytes are darker, or brighter in the dark theme."""
     size = len(found.cells)
     cell = min(56.0, 480.0 / size)
     left, top = 44.0, 30.0
@@ -257,7 +259,7 @@ def _cell_texts(found: Matrix, cell: float, left: float, top: float) -> list[Mar
 def drawing(
     inner: Markup, height: float, title: str, description: str, *, width: float = WIDTH, **more: object
 ) -> Markup:
-    """Return a whole drawing that scales with its place; `description` is for those who do not see it."""
+    """Return a complete SVG drawing that scales with its container; `description` is for screen readers."""
     return tag(
         "svg",
         inner,

@@ -1,4 +1,4 @@
-"""A page that compares runs."""
+"""The HTML page that compares several runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME_LETTERS, _LETTER = 28, 6.2
 
 
 def compare_page(runs: Sequence[Compared]) -> str:
-    """Return the page as a whole HTML document."""
+    """Return the page as a complete HTML document."""
     title = f"{len(runs)} runs compared"
     one: Callable[[float], list[tuple[str, float]]] = lambda value: [("one", value)]  # noqa: E731
     reports = [run.figures.report for run in runs]
@@ -38,18 +38,18 @@ def compare_page(runs: Sequence[Compared]) -> str:
     if all(run.usd is not None for run in runs):
         charts.append(("Cost, USD", [one(run.usd or 0.0) for run in runs], usd_text))
     drawn = [tag("div", tag("h3", name), _bars(names, rows, write, name)) for name, rows, write in charts]
-    caption = "Computing is that of the slowest rank, waiting that of the mean rank"
-    said = list(dict.fromkeys(note for run in runs for note in run.priced.notes if "prediction" not in note))
-    said += [
+    caption = "Compute time is that of the slowest rank, waiting time the mean of all ranks"
+    remarks = list(dict.fromkeys(note for run in runs for note in run.priced.notes if "prediction" not in note))
+    remarks += [
         f"{run.name} failed: {run.figures.report.error.get('message')}" for run in runs if run.figures.report.error
     ]
     dates = sorted({run.priced.metered.date for run in runs if run.priced.metered is not None})
     if dates:
-        said.append(f"Prices of {', '.join(dates)}.")
+        remarks.append(f"Prices of {', '.join(dates)}.")
     return page(
         title,
         tag("header", tag("p", "FSD-Inference", class_="eyebrow"), tag("h1", title)),
-        tag("section", tag("h2", "Figures"), table(caption, COLUMNS, map(row, runs)), notes(said)),
+        tag("section", tag("h2", "Figures"), table(caption, COLUMNS, map(row, runs)), notes(remarks)),
         tag("section", tag("h2", "Side by side"), tag("div", *drawn, class_="columns")),
         _time(runs),
         tag("footer", "Each run's own report.html has its timeline, layers and communication matrix."),
@@ -57,17 +57,17 @@ def compare_page(runs: Sequence[Compared]) -> str:
 
 
 def _time(runs: Sequence[Compared]) -> Markup:
-    """Return where the time of the mean rank went, for runs that have ranks."""
-    told = [run for run in runs if run.figures.ranks]
-    if not told:
+    """Return a chart of the mean time of the ranks by activity, for runs that have ranks."""
+    parallel = [run for run in runs if run.figures.ranks]
+    if not parallel:
         return Markup()
     rows = []
-    for run in told:
+    for run in parallel:
         ranks = run.figures.ranks
         mean = {name: sum(getattr(rank, f"{name}_s") for rank in ranks) / len(ranks) for name, _ in _PARTS}
         rows.append([(name, mean[name]) for name, _ in _PARTS])
-    title = "Where the time of the mean rank went"
-    chart = _bars([run.name for run in told], rows, seconds_text, title, wide=True)
+    title = "Time by activity, mean rank"
+    chart = _bars([run.name for run in parallel], rows, seconds_text, title, wide=True)
     return tag("section", tag("h2", title), legend(_PARTS), tag("div", chart, class_="scroll"))
 
 
@@ -79,7 +79,7 @@ def _bars(
     *,
     wide: bool = False,
 ) -> Markup:
-    """Return a horizontal bar a run, stacked of (activity, value)."""
+    """Return a chart with one horizontal bar per run, stacked from (activity, value) pairs."""
     width = WIDTH if wide else 0.55 * WIDTH
     largest = max((sum(value for _, value in row) for row in rows), default=0.0)
     label = 20 + _LETTER * max(min(len(name), _NAME_LETTERS) for name in names)

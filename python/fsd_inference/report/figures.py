@@ -1,4 +1,4 @@
-"""What a run's report says, checked, and gathered for tables and drawings."""
+"""The figures of a run's report, validated and aggregated for tables and drawings."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from fsd_inference.run_report import RunReport
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
-    """A run's report and its parts, checked.
+    """A validated report of a run with its aggregated figures.
 
     Attributes
     ----------
     report : RunReport
+        The report itself.
     ranks : tuple of RankReport
-        Ascending; replicas count as ranks. None of a serial run in one process.
+        Reports of the ranks in ascending order; replicas count as ranks. Empty for a serial run in one process.
     start, end : float
-        When rank 0 was started and the last rank ended, seconds since the epoch; both 0 where no rank says.
+        When rank 0 was started and the last rank ended, seconds since the epoch; both 0 if no rank reports it.
     layers : tuple of LayerReport
-        The mean rank's seconds, and what all ranks sent and asked for.
+        For each layer, mean seconds over the ranks, and total frames, bytes and requests of all ranks.
     """
 
     report: RunReport
@@ -33,16 +34,16 @@ class RunFigures:
 
     @property
     def wait_s(self) -> float:
-        """Seconds without anything to compute, of the mean rank."""
+        """Mean over the ranks of the seconds without anything to compute."""
         return sum(rank.wait_s for rank in self.ranks) / max(1, len(self.ranks))
 
     @property
     def part(self) -> str:
-        """What those that report are called."""
+        """The word for one participant in the run: ``"rank"`` or ``"replica"``."""
         return "replica" if self.report.replicas > 1 else "rank"
 
     def sampled(self, most: int) -> tuple[RankReport, ...]:
-        """Return all ranks, or `most` of them, evenly spread, the first and the last among them."""
+        """Return all ranks, or if there are more than `most`, that many evenly spaced, including the first and last."""
         count = len(self.ranks)
         if count <= most:
             return self.ranks
@@ -50,17 +51,17 @@ class RunFigures:
 
 
 def run_figures(report: RunReport) -> RunFigures:
-    """Gather the figures of a report's ranks.
+    """Validate a report and aggregate the figures of its ranks.
 
     Raises
     ------
     FileFormatError
-        They are not different ranks of the run.
+        A rank appears twice or is not one of the run.
     """
     ranks = tuple(sorted(report.ranks, key=lambda rank: rank.rank))
     numbers = [rank.rank for rank in ranks]
     if len(set(numbers)) != len(numbers) or not all(rank < report.parts for rank in numbers):
-        raise FileFormatError(f"the ranks of the report must be different ones of {report.parts}, not {numbers!r:.60}")
+        raise FileFormatError(f"the report must have different ranks below {report.parts}, not {numbers!r:.60}")
     starts = [rank.started for rank in ranks if rank.started is not None]
     ends = [rank.ended for rank in ranks if rank.ended is not None]
     start = max(starts) - report.launch_s if starts else 0.0
@@ -68,7 +69,7 @@ def run_figures(report: RunReport) -> RunFigures:
 
 
 def _layer_totals(ranks: Sequence[RankReport]) -> tuple[LayerReport, ...]:
-    """Return by layer the mean rank's seconds, and what all ranks sent and asked for."""
+    """Return for each layer the mean seconds over the ranks, and the total frames, bytes and requests."""
     totals = []
     for layer in range(max((len(rank.layers) for rank in ranks), default=0)):
         parts = [rank.layers[layer] for rank in ranks if layer < len(rank.layers)]

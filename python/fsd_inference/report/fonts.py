@@ -1,4 +1,4 @@
-"""Matplotlib's list of fonts, whose making asks for folders that not every user has."""
+"""Matplotlib's font list, built without warnings even if the user's cache folders are not writable."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FOLDERS = {"XDG_CACHE_HOME": ".cache", "XDG_CONFIG_HOME": ".config"}
 
 
 def load_fonts() -> None:
-    """Import matplotlib with its fonts; where this user's folders cannot be written, with one that is made for it.
+    """Import matplotlib's font manager; if the user's folders are not writable, with a temporary folder instead.
 
-    Matplotlib and fontconfig, which it asks, would both complain of them on standard error.
+    Otherwise matplotlib and fontconfig, which it calls, would print warnings on standard error.
     """
     if "matplotlib.font_manager" in sys.modules or all(map(_is_usable, _FOLDERS)):
         return
@@ -27,11 +27,11 @@ def load_fonts() -> None:
 
 
 def _is_usable(variable: str) -> bool:
-    """Whether matplotlib can have a folder of its own there; it makes one."""
+    """Return whether matplotlib can use its folder below that of an environment variable; create it if necessary."""
     try:
         folder = Path(os.environ.get(variable) or Path.home() / _FOLDERS[variable]) / "matplotlib"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # the latter: there is no home
+    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return False
     return os.access(folder, os.W_OK)
 

@@ -1,4 +1,4 @@
-"""HTML and SVG as strings in which everything that is not markup already is escaped."""
+"""Builders of HTML and SVG that escape all text that is not marked as markup."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ from html import escape
 
 
 class Markup(str):
-    """Text that is markup already."""
+    """A string that is markup, and so is not escaped again."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Markup:
-    """Return an element.
+    """Return an HTML or SVG element.
 
     Parameters
     ----------
     name : str
+        Name of the element.
     *children : object
-        Markup as it is, anything else as escaped text.
+        Content of the element: markup is inserted as it is, anything else as escaped text.
     **attributes : object
-        ``class_`` and ``for_`` stand for names that Python keeps for itself, other underscores for hyphens. None: not
-        there.
+        Attributes of the element. A trailing underscore is dropped (``class_``, ``for_``), other underscores become
+        hyphens; attributes with the value None are left out.
     """
-    said = "".join(
+    written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
     inner = join(*children)
-    return Markup(f"<{name}{said}>{inner}</{name}>")
+    return Markup(f"<{name}{written}>{inner}</{name}>")
 
 
 def join(*children: object) -> Markup:
-    """Return children one after the other."""
+    """Concatenate children: markup as it is, anything else as escaped text."""
     return Markup("".join(each if isinstance(each, Markup) else escape(str(each)) for each in children))
 
 
 def coordinate(value: float) -> str:
-    """Return a coordinate with the digits that can be seen."""
+    """Format a coordinate with at most two decimals."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

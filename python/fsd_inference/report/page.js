@@ -1,5 +1,5 @@
 "use strict";
-// Tells what is under the pointer. Everything it tells is drawn, or in a table, without it too.
+// Shows a tooltip for the element under the pointer. The page has the same information in drawings and tables.
 (() => {
   const tip = document.getElementById("tip");
   const parsed = new WeakMap();

@@ -1,4 +1,4 @@
-"""Pages that need nothing but themselves: style, script and drawings are inside."""
+"""Self-contained HTML pages with inline style sheet, script and drawings."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from importlib import resources
 from fsd_inference.report.markup import Markup, join, tag
 
 _FILES = resources.files("fsd_inference.report")
-# Nothing is loaded from anywhere, and nothing can be.
+# Pages load no external resources; the policy makes browsers enforce it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def page(title: str, *parts: Markup) -> str:
-    """Return a whole HTML document.
+    """Return a complete HTML document.
 
     Parameters
     ----------
     title : str
+        Title of the document.
     *parts : Markup
-        What its main part holds.
+        Children of the ``main`` element.
     """
     head = join(
         Markup('<meta charset="utf-8">'),
@@ -36,7 +37,7 @@ def page(title: str, *parts: Markup) -> str:
 def table(
     caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], foot: Sequence[object] | None = None
 ) -> Markup:
-    """Return a table whose first column names the rows."""
+    """Return a table whose first column has the row headers and whose last row is `foot`, if given."""
     head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in columns)))
     body = tag("tbody", *(_line(row) for row in rows))
     last = tag("tfoot", _line(foot)) if foot is not None else Markup()
@@ -48,24 +49,24 @@ def _line(row: Sequence[object]) -> Markup:
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> Markup:
-    """Return a list of what, and its value."""
+    """Return a description list of (name, value) pairs."""
     return tag("dl", *(join(tag("dt", name), tag("dd", value)) for name, value in rows), class_="facts")
 
 
 def tiles(rows: Iterable[tuple[str, str, str]]) -> Markup:
-    """Return the figures that a page begins with: what, its value, and a word on it."""
+    """Return the key figures at the top of a page, each a name, a value and a remark."""
     drawn = (tag("div", tag("dt", name), tag("dd", value, tag("small", more))) for name, value, more in rows)
     return tag("section", tag("dl", *drawn, class_="tiles"), class_="bare")
 
 
-def notes(said: Iterable[str]) -> Markup:
-    """Return what is to be said of a drawing or table; nothing where that is nothing."""
-    lines = [tag("li", each) for each in said]
+def notes(texts: Iterable[str]) -> Markup:
+    """Return the notes on a drawing or table as a list; empty markup if there are none."""
+    lines = [tag("li", each) for each in texts]
     return tag("ul", *lines, class_="notes") if lines else Markup()
 
 
 def legend(names: Iterable[tuple[str, str]]) -> Markup:
-    """Return the colours of a drawing: activity and what it is called."""
+    """Return the colour legend of a drawing for (activity, label) pairs."""
     lines = (tag("li", tag("i", class_=f"b-{activity}"), name) for activity, name in names)
     return tag("ul", *lines, class_="legend")
 

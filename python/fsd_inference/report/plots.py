@@ -1,4 +1,4 @@
-"""PNG plots of a run, with matplotlib: an extra, for the page needs none."""
+"""PNG plots of a run, drawn with matplotlib, which is an optional dependency."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fsd_inference.report.fonts import load_fonts
 from fsd_inference.report.matrix import matrix
 from fsd_inference.report.tracks import SENDS, activity, main_track
 
-if TYPE_CHECKING:  # matplotlib is there for those who ask for plots
+if TYPE_CHECKING:  # matplotlib is an extra, imported only when plots are drawn
     from matplotlib.figure import Figure
 
 _COLOURS = {
@@ -30,25 +30,25 @@ _COLOURS = {
     "store": "#c03a76",
     "send": "#e07a10",
 }
-"""As on the light page."""
+"""Colours of activities, the same as in the page's light theme."""
 _OTHER = "#8a94a0"
 _STACKED = ("compute", "unpack", "pack", "wait")
 _DPI = 150
 
 
 def check_plots() -> None:
-    """Raise SettingError unless plots can be drawn."""
+    """Raise SettingError unless matplotlib is installed."""
     if find_spec("matplotlib") is None:
         raise SettingError("plots need matplotlib, which is not installed: pip install 'fsd-inference[report]'")
 
 
 def save_plots(figures: RunFigures, directory: Path) -> list[Path]:
-    """Write ``timeline.png``, ``layers.png`` and ``matrix.png``, those that there is something to draw of.
+    """Write ``timeline.png``, ``layers.png`` and ``matrix.png``, leaving out those without data; return the paths.
 
     Raises
     ------
     SettingError
-        There is no matplotlib.
+        Matplotlib is not installed.
     InputError, OutputError
         The directory cannot be written.
     """
@@ -58,7 +58,7 @@ def save_plots(figures: RunFigures, directory: Path) -> list[Path]:
 
 
 def draw_plots(figures: RunFigures, directory: Path, place: Callable[[Path], Path]) -> list[Path]:
-    """Write plots as `save_plots` does, where `place` says; return the paths that they are for."""
+    """Write plots as `save_plots` does, but each to the path that `place` returns for its final one."""
     drawn = {"timeline": _timeline(figures), "layers": _layers(figures), "matrix": _matrix(figures)}
     paths = []
     for name, figure in drawn.items():
@@ -69,7 +69,7 @@ def draw_plots(figures: RunFigures, directory: Path, place: Callable[[Path], Pat
 
 
 def _figure(width: float, height: float, **more: Any) -> tuple[Figure, Any]:
-    # Without pyplot there is no state, no window, and no backend to choose.
+    # Not pyplot: it has global state, opens windows and chooses a backend.
     load_fonts()
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -96,7 +96,7 @@ def _timeline(figures: RunFigures) -> Figure | None:
         for name, spans in bars.items():
             bottom, height = (0.2, 0.18) if name in SENDS else (-0.4, 0.58)
             colour = _COLOURS.get(name, _OTHER)
-            # What is shorter than a pixel is still seen, but for waiting, which all else lies on.
+            # An edge keeps intervals shorter than a pixel visible; waiting, as the background, needs none.
             edge = 0.0 if name == "wait" else 0.3
             axes.broken_barh(spans, (place + bottom, height), facecolors=colour, edgecolors=colour, linewidth=edge)
         names |= bars.keys()
@@ -105,8 +105,8 @@ def _timeline(figures: RunFigures) -> Figure | None:
     axes.set_xlim(0, figures.end - figures.start)
     axes.set_xlabel(f"seconds since {figures.part} 0 was started")
     axes.set_ylabel(figures.part)
-    said = "" if len(ranks) == len(figures.ranks) else f" ({len(ranks)} of {len(figures.ranks):,} {figures.part}s)"
-    axes.set_title(_title(figures, "Timeline") + said, fontsize=10, loc="left")
+    shown = "" if len(ranks) == len(figures.ranks) else f" ({len(ranks)} of {len(figures.ranks):,} {figures.part}s)"
+    axes.set_title(_title(figures, "Timeline") + shown, fontsize=10, loc="left")
     _legend(figure, [name for name in _COLOURS if name in names])
     return figure
 
@@ -125,9 +125,9 @@ def _layers(figures: RunFigures) -> Figure | None:
     figure, (sent, asked, spent) = _figure(11, 7.5, nrows=3, sharex=True)
     numbers = range(len(layers))
     sent.bar(numbers, [each.bytes / 1e3 for each in layers], color=_COLOURS["compute"])
-    sent.set_ylabel("kB sent after it")
+    sent.set_ylabel("kB sent after layer")
     asked.bar(numbers, [each.requests for each in layers], color=_COLOURS["compute"])
-    asked.set_ylabel("requests during it")
+    asked.set_ylabel("requests during layer")
     below = [0.0] * len(layers)
     for name in _STACKED:
         values = [getattr(each, f"{name}_s") * 1e3 for each in layers]

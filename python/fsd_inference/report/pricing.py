@@ -1,4 +1,4 @@
-"""What a run was foreseen to cost, and what it cost by its own counts."""
+"""The cost of a run, both predicted and from its metered usage."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fsd_inference.run_report import RunReport
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A run's costs.
+    """The costs of a run.
 
     Attributes
     ----------
     metered : Cost or None
-        By what the run counted; None if it cannot be told.
+        Cost of the usage that the run metered; None if it is unknown.
     predicted : Cost or None
-        By what was foreseen, if someone did.
+        Cost of the usage predicted before the run; None if there was no prediction.
     notes : tuple of str
-        What was assumed, and what is missing.
+        Assumptions made, and reasons why a cost is missing.
     """
 
     metered: Cost | None
@@ -32,19 +32,22 @@ class Priced:
 
 
 def price(report: RunReport, *, prices: PriceTable | None = None, memory_mb: int | None = None) -> Priced:
-    """Price a run, and what was foreseen of it.
+    """Compute the costs of a run and of its prediction.
 
     Parameters
     ----------
     report : RunReport
+        The run.
     prices : PriceTable, optional
-        The package's, of us-east-1, if not given.
+        Prices to use; by default the package's prices of us-east-1.
     memory_mb : int, optional
-        Of each worker's function; what the report says, or `MB_PER_VCPU`, if not given.
+        Memory of each worker's function in MB; by default that of the report, or `MB_PER_VCPU` if it has none.
     """
     table = prices or load_prices()
     memory = memory_mb or report.memory_mb or MB_PER_VCPU
-    notes = [] if report.memory_mb else [f"Lambda's time is that of the processes here, as functions of {memory:,} MB."]
+    notes = (
+        [] if report.memory_mb else [f"Lambda time is that of local processes, priced as functions of {memory:,} MB."]
+    )
     if report.channel == "local":
         notes.append("Frames went over local sockets, for which AWS has no price.")
     metered = predicted = None
@@ -52,14 +55,14 @@ def price(report: RunReport, *, prices: PriceTable | None = None, memory_mb: int
         functions = function_times(report, memory_mb=memory)
         metered = run_cost(report.usage, functions, table, samples=report.samples)
     except InputError as error:
-        notes.append(f"The cost cannot be told: {error}.")
-    foreseen = report.predicted
-    if foreseen is None:
+        notes.append(f"The cost is unknown: {error}.")
+    prediction = report.predicted
+    if prediction is None:
         return Priced(metered, None, (*notes, "No prediction was made before this run."))
     try:
-        predicted = run_cost(foreseen.usage, foreseen.functions, table, samples=report.samples)
+        predicted = run_cost(prediction.usage, prediction.functions, table, samples=report.samples)
     except InputError as error:
-        notes.append(f"The predicted cost cannot be told: {error}.")
-    if not foreseen.functions:
+        notes.append(f"The predicted cost is unknown: {error}.")
+    if not prediction.functions:
         notes.append("The time of functions was not predicted.")
     return Priced(metered, predicted, tuple(notes))

@@ -1,4 +1,4 @@
-"""The page of one run."""
+"""The HTML page of one run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STACKED = ("compute", "unpack", "pack", "wait")
 
 
 def run_page(figures: RunFigures, priced: Priced) -> str:
-    """Return the page of a run as a whole HTML document."""
+    """Return the page of a run as a complete HTML document."""
     report = figures.report
     size = f"{report.workers:,} {'worker' if report.workers == 1 else 'workers'}"
     if report.replicas > 1:
@@ -71,14 +71,14 @@ def _failure(figures: RunFigures) -> Markup:
     if error is None:
         return Markup()
     rows = [(name, error[name]) for name in ("type", "rank", "layer", "operation") if error.get(name) is not None]
-    rows.append(("trying again", "can help" if error.get("retryable") else "does not help"))
-    heard = f"{len(figures.ranks):,} of {figures.report.parts:,} {figures.part}s could still report."
+    rows.append(("retry", "may help" if error.get("retryable") else "does not help"))
+    reported = f"{len(figures.ranks):,} of {figures.report.parts:,} {figures.part}s could still report."
     return tag(
         "section",
         tag("h2", "This run failed"),
-        tag("p", error.get("message", "It does not say why.")),
+        tag("p", error.get("message", "The report gives no reason.")),
         facts(rows),
-        tag("p", heard, class_="soft"),
+        tag("p", reported, class_="soft"),
         class_="failed",
         role="alert",
     )
@@ -91,12 +91,12 @@ def _tiles(figures: RunFigures, priced: Priced) -> Markup:
         ("Launch", seconds_text(report.launch_s), f"first to last {figures.part}"),
         ("Compute", seconds_text(report.compute_s), f"slowest {figures.part}; {report.gedges_per_s:.2f} Gedge/s"),
         ("Waiting", seconds_text(figures.wait_s), f"mean {figures.part}"),
-        ("Requests", f"{sum(usage.requests.values()):,}", f"{usage.retries:,} repeats, {usage.misses:,} misses"),
+        ("Requests", f"{sum(usage.requests.values()):,}", f"{usage.retries:,} retries, {usage.misses:,} misses"),
         ("Sent", bytes_text(usage.wire_bytes), f"{usage.frames:,} frames"),
     ]
     if priced.metered is not None:
-        foreseen = priced.predicted
-        more = f"prices of {priced.metered.date}" if foreseen is None else f"predicted ${foreseen.usd:.3g}"
+        predicted = priced.predicted
+        more = f"prices of {priced.metered.date}" if predicted is None else f"predicted ${predicted.usd:.3g}"
         rows.append(("Cost", f"${priced.metered.usd:.3g}", more))
     return tiles(rows)
 
@@ -104,43 +104,42 @@ def _tiles(figures: RunFigures, priced: Priced) -> Markup:
 def _timeline(figures: RunFigures) -> Markup:
     heading = tag("h2", "Timeline")
     if not any(rank.events for rank in figures.ranks):
-        return tag("section", heading, tag("p", _without(figures, "what it did when"), class_="soft"))
-    drawing, said = timeline(figures)
+        return tag("section", heading, tag("p", _without(figures, "its intervals"), class_="soft"))
+    drawing, remarks = timeline(figures)
     left_out = [each for rank in figures.ranks for each in rank.events_left_out.values()]
     if left_out:
         count, seconds = sum(each.number for each in left_out), sum(each.seconds for each in left_out)
-        said.append(
-            f"The shortest {count:,} intervals and arrivals of all {figures.part}s were not reported one by one "
-            f"({seconds:.2f} s in all)."
+        remarks.append(
+            f"The shortest {count:,} intervals and arrivals of all {figures.part}s were not reported individually "
+            f"({seconds:.2f} s in total)."
         )
     part = figures.part
-    about = (
-        f"What each {part} does, one thing after the other; sends go on beside it. Times are by each {part}'s clock."
-    )
+    about = f"The work of each {part}, with its concurrent sends below. Times are from each {part}'s own clock."
     return tag(
         "section",
         heading,
         tag("p", about, class_="soft"),
         legend(_TIMELINE),
         tag("div", drawing, class_="scroll"),
-        notes(said),
+        notes(remarks),
     )
 
 
 def _without(figures: RunFigures, what: str) -> str:
+    """Return why a section of the page has no data; `what` names the missing figures."""
     if not figures.report.ranks:
         serial = figures.report.channel == "serial"
         return "A serial run has no ranks." if serial else "No rank could report."
     if figures.report.replicas > 1 and figures.report.memory_mb is None:
-        return "Replicas that are threads do not tell layers apart."
-    return f"No rank reported {what}: the run is of an older release, or failed before."
+        return "Replicas that run as threads do not report layers."
+    return f"No rank reported {what}: the run is of an older release, or failed too early."
 
 
 def _layers(figures: RunFigures) -> Markup:
     layers, heading = figures.layers, tag("h2", "Layers")
     if not layers:
         return tag("section", heading, tag("p", _without(figures, "its layers"), class_="soft"))
-    sent, said = bars(layers, [("one", lambda each: each.bytes)], bytes_text, "Bytes sent after each layer")
+    sent, remarks = bars(layers, [("one", lambda each: each.bytes)], bytes_text, "Bytes sent after each layer")
     asked, more = bars(layers, [("one", lambda each: each.requests)], "{:,.10g}".format, "Requests during each layer")
     parts = [(name, attrgetter(f"{name}_s")) for name in _STACKED]
     spent, most = bars(layers, parts, _milliseconds, "Time of each layer, mean rank")
@@ -155,7 +154,7 @@ def _layers(figures: RunFigures) -> Markup:
         tag("h3", "Time of each layer, mean rank"),
         legend((name, text) for name, text in _TIMELINE if name in _STACKED),
         tag("div", spent, class_="scroll"),
-        notes([*said, *more, *most]),
+        notes([*remarks, *more, *most]),
         tag(
             "details",
             tag("summary", "The same as a table"),
@@ -183,66 +182,66 @@ def _milliseconds(seconds: float) -> str:
 
 def _matrix(figures: RunFigures) -> Markup:
     if figures.report.replicas > 1:
-        return Markup()  # they send each other nothing
-    heading = tag("h2", "Who sends how much to whom")
+        return Markup()  # replicas do not communicate
+    heading = tag("h2", "Bytes sent between ranks")
     found = matrix(figures, DRAWN_RANKS)
     if found is None or not found.total:
-        silent = "Nothing was sent." if found else _without(figures, "to whom it sent")
+        silent = "Nothing was sent." if found else _without(figures, "to which ranks it sent")
         return tag("section", heading, tag("p", silent, class_="soft"))
     source, target = found.largest_pair()
     sent = [sum(row) for row in found.cells]
     received = [sum(column) for column in zip(*found.cells, strict=True)]
     most, least = max(sent), min(sent)
     rows = [
-        ("delivered in all", bytes_text(found.total)),
-        ("handed to the service", bytes_text(figures.report.usage.wire_bytes)),
+        ("delivered in total", bytes_text(found.total)),
+        ("sent to the service", bytes_text(figures.report.usage.wire_bytes)),
         ("largest pair", f"{found.name(source)} to {found.name(target)}, {bytes_text(found.largest)}"),
         ("largest sender", f"{found.name(sent.index(most))}, {bytes_text(most)}"),
         ("smallest sender", f"{found.name(sent.index(least))}, {bytes_text(least)}"),
         ("largest receiver", f"{found.name(received.index(max(received)))}, {bytes_text(max(received))}"),
     ]
-    said = ["A frame that several ranks want is handed over once and counts here for each of them."]
+    remarks = ["A frame for several ranks is sent to the service once, but counts here for each of them."]
     if found.block > 1:
-        said.append(f"Rows and columns are sums of {found.block} ranks each.")
+        remarks.append(f"Rows and columns are sums of {found.block} ranks each.")
     missing = sum(rank.sent_to is None for rank in figures.ranks) + figures.report.parts - len(figures.ranks)
     if missing:
-        said.append(f"{missing:,} ranks do not say to whom they sent.")
-    side = tag("div", facts(rows), notes(said))
+        remarks.append(f"{missing:,} ranks did not report to which ranks they sent.")
+    side = tag("div", facts(rows), notes(remarks))
     return tag("section", heading, tag("div", heat_map(found), side, class_="columns"))
 
 
 def _cost(figures: RunFigures, priced: Priced) -> Markup:
-    metered, foreseen = priced.metered, priced.predicted
+    metered = priced.metered
     heading = tag("h2", "Cost" if figures.report.predicted is None else "Cost and counts: predicted against metered")
-    said = priced.notes
+    remarks = notes(priced.notes)
     counts = _counts(figures)
     if metered is None:
-        return tag("section", heading, notes(said), counts)
-    services = _services(metered, foreseen)
+        return tag("section", heading, remarks, counts)
+    services = _services(metered, priced.predicted)
     lines = table(
-        f"Every item; USD, prices of {metered.region}, {metered.date}",
+        f"All items; USD, prices of {metered.region}, {metered.date}",
         ["item", "quantity", "unit", "USD"],
         [
             (f"{line.service}: {line.item}", f"{line.quantity:,.6g}", line.unit, _usd(line.usd))
             for line in metered.lines
         ],
-        ["request", "", "", _usd(metered.usd)],
+        ["run", "", "", _usd(metered.usd)],
     )
-    whole = tag("details", tag("summary", "Every item of the bill"), lines)
-    return tag("section", heading, tag("div", services, counts, class_="columns"), notes(said), whole)
+    whole = tag("details", tag("summary", "All items of the bill"), lines)
+    return tag("section", heading, tag("div", services, counts, class_="columns"), remarks, whole)
 
 
-def _services(metered: Cost, foreseen: Cost | None) -> Markup:
+def _services(metered: Cost, predicted: Cost | None) -> Markup:
     caption = f"USD by service, prices of {metered.region}, {metered.date}"
     found = metered.by_service()
-    sample = ("a sample", metered.usd_per_sample)
-    if foreseen is None:
+    sample = ("per sample", metered.usd_per_sample)
+    if predicted is None:
         rows = [(name, _usd(usd)) for name, usd in (*found.items(), sample)]
-        return table(caption, ["service", "metered"], rows, ["request", _usd(metered.usd)])
-    before = {**foreseen.by_service(), "a sample": foreseen.usd_per_sample}
-    rows3 = [(name, _usd(before[name]), _usd(usd), _off(before[name], usd)) for name, usd in (*found.items(), sample)]
-    foot = ["request", _usd(foreseen.usd), _usd(metered.usd), _off(foreseen.usd, metered.usd)]
-    return table(caption, ["service", "predicted", "metered", "off by"], rows3, foot)
+        return table(caption, ["service", "metered"], rows, ["run", _usd(metered.usd)])
+    before = {**predicted.by_service(), "per sample": predicted.usd_per_sample}
+    rows3 = [(name, _usd(before[name]), _usd(usd), _error(before[name], usd)) for name, usd in (*found.items(), sample)]
+    foot = ["run", _usd(predicted.usd), _usd(metered.usd), _error(predicted.usd, metered.usd)]
+    return table(caption, ["service", "predicted", "metered", "error"], rows3, foot)
 
 
 def _counts(figures: RunFigures) -> Markup:
@@ -250,21 +249,21 @@ def _counts(figures: RunFigures) -> Markup:
     counted = _counted(report.usage)
     if report.predicted is None:
         rows = [(name, f"{value:,}") for name, value in counted.items()]
-        return table("Requests by kind, and bytes", ["what", "metered"], rows) if rows else Markup()
+        return table("Requests by kind, and bytes", ["count", "metered"], rows) if rows else Markup()
     before = _counted(report.predicted.usage)
     lines = [
         (
             name,
             f"{before.get(name, 0):,.0f}",
             f"{counted.get(name, 0):,}",
-            _off(before.get(name, 0), counted.get(name, 0)),
+            _error(before.get(name, 0), counted.get(name, 0)),
         )
         for name in dict.fromkeys([*counted, *before])
     ]
     if report.predicted.wall_s is not None:
         wall = report.predicted.wall_s
-        lines.append(("wall time", seconds_text(wall), seconds_text(report.wall_s), _off(wall, report.wall_s)))
-    return table("Requests by kind, bytes, and time", ["what", "predicted", "metered", "off by"], lines)
+        lines.append(("wall time", seconds_text(wall), seconds_text(report.wall_s), _error(wall, report.wall_s)))
+    return table("Requests by kind, bytes, and time", ["count", "predicted", "metered", "error"], lines)
 
 
 def _counted(usage: Usage) -> Mapping[str, int]:
@@ -277,9 +276,9 @@ def _counted(usage: Usage) -> Mapping[str, int]:
     }
 
 
-def _off(predicted: float, metered: float) -> str:
-    """Return by how much the prediction misses, relative to what came."""
-    return f"{predicted / metered - 1:+.1%}" if metered else "" if not predicted else "nothing came"
+def _error(predicted: float, metered: float) -> str:
+    """Return the relative error of a prediction as text."""
+    return f"{predicted / metered - 1:+.1%}" if metered else "" if not predicted else "none metered"
 
 
 def _ranks(figures: RunFigures) -> Markup:
@@ -288,10 +287,10 @@ def _ranks(figures: RunFigures) -> Markup:
     shown = figures.sampled(DRAWN_RANKS)
     caption = f"Seconds, requests and bytes of each {figures.part}"
     if len(shown) < len(figures.ranks):
-        caption += f": {len(shown)} of {len(figures.ranks):,}, evenly spread"
+        caption += f": {len(shown)} of {len(figures.ranks):,}, evenly spaced"
     names = [
         figures.part,
-        "lived",
+        "lifetime",
         "load",
         "compute",
         "unpack",

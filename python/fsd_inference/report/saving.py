@@ -1,4 +1,4 @@
-"""A run's report, and the files it is saved as."""
+"""The report of a run and the files it is saved as."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from fsd_inference.report.trace import trace
 from fsd_inference.run_report import REPORT_FILE, RunReport
 
 FILES = (REPORT_FILE, "report.html", "trace.json")
-"""What a report is saved as, plots aside."""
+"""Files that a saved report consists of, without plots."""
 
 
 class Report(RunReport):
-    """Figures of one run (see `RunReport`), which can be saved as pages and drawings."""
+    """The figures of one run (see `RunReport`), which can be saved with a page, a trace and plots."""
 
     __slots__ = ()
 
     def save(self, directory: str | os.PathLike[str], *, plots: bool = False) -> Path:
-        """Write what is known of the run into a directory, which is made if need be.
+        """Write the report into a directory, which is created if necessary.
 
-        ``report.json`` has the figures, ``report.html`` is a page that needs nothing beside it, ``trace.json`` opens in
-        Perfetto (ui.perfetto.dev). All appear when all are complete.
+        ``report.json`` has the figures, ``report.html`` is a self-contained page, ``trace.json`` opens in Perfetto
+        (ui.perfetto.dev). The files appear together, once all are complete.
 
         Parameters
         ----------
         directory : path
+            Where to write the files.
         plots : bool, optional
-            Also ``timeline.png``, ``layers.png`` and ``matrix.png``, where there is something to draw.
+            Whether to write ``timeline.png``, ``layers.png`` and ``matrix.png`` too, if there is data to draw.
 
         Returns
         -------
         Path
-            Of ``report.json``.
+            Path of ``report.json``.
 
         Raises
         ------
         SettingError
-            There is no matplotlib for the plots.
+            Plots were requested, but matplotlib is not installed.
         FileFormatError
-            What the ranks report makes no sense.
+            The reports of the ranks contradict each other.
         InputError, OutputError
             The directory cannot be written.
         """

@@ -1,4 +1,4 @@
-"""The figures of a run that are told after it, and those that runs are compared by."""
+"""The summary printed after a run, and the figures by which runs are compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fsd_inference.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A run among others: what it is called, its figures and its cost."""
+    """A run in a comparison: its name, its figures and its cost."""
 
     name: str
     figures: RunFigures
@@ -23,7 +23,7 @@ class Compared:
 
     @property
     def usd(self) -> float | None:
-        """Dollars of the run, if they can be told."""
+        """Metered cost of the run in USD; None if it is unknown."""
         return None if self.priced.metered is None else self.priced.metered.usd
 
     def record(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Compared:
             "wire_bytes": report.usage.wire_bytes,
             "body_bytes": report.usage.body_bytes,
             "usd": None if cost is None else cost.usd,
-            "predicted": _foreseen(self),
+            "predicted": _prediction(self),
             "usd_per_sample": None if cost is None else cost.usd_per_sample,
             "prices_of": None if cost is None else cost.date,
         }
@@ -66,14 +66,14 @@ COLUMNS = (
     "USD predicted",
     "USD/sample",
 )
-"""Of a table of runs; `row` returns what stands under them."""
+"""Headers of a table of runs, whose cells `row` returns."""
 
 
 def row(run: Compared) -> tuple[str, ...]:
-    """Return a run as a line of a table: computing is that of the slowest rank, waiting that of the mean rank."""
+    """Return a run as a row of a table: compute time of the slowest rank, mean waiting time of all ranks."""
     report, cost = run.figures.report, run.priced.metered
-    foreseen = "" if run.priced.predicted is None else usd_text(run.priced.predicted.usd)
-    costs = ("?", "", "?") if cost is None else (usd_text(cost.usd), foreseen, usd_text(cost.usd_per_sample))
+    predicted = "" if run.priced.predicted is None else usd_text(run.priced.predicted.usd)
+    costs = ("?", "", "?") if cost is None else (usd_text(cost.usd), predicted, usd_text(cost.usd_per_sample))
     return (
         run.name if report.error is None else f"{run.name} (failed)",
         report.channel,
@@ -87,7 +87,7 @@ def row(run: Compared) -> tuple[str, ...]:
 
 
 def summary(figures: RunFigures, priced: Priced) -> Sequence[tuple[str, str]]:
-    """Return what is told of a run after it."""
+    """Return the (name, text) rows that summarize a run."""
     report, usage = figures.report, figures.report.usage
     rows = [
         ("wall time", f"{seconds_text(report.wall_s)} ({report.samples_per_s:,.0f} samples/s)"),
@@ -109,32 +109,32 @@ def summary(figures: RunFigures, priced: Priced) -> Sequence[tuple[str, str]]:
     cost = priced.metered
     if cost is not None:
         services = ", ".join(f"{name} {usd_text(usd)}" for name, usd in cost.by_service().items() if usd)
-        size = "" if report.memory_mb else ", were its processes functions"
+        size = "" if report.memory_mb else ", if its processes were functions"
         rows.append(("cost", f"USD {usd_text(cost.usd)}{size} ({services}; prices of {cost.region}, {cost.date})"))
     if report.predicted is not None:
-        foreseen = report.predicted
-        rows.append(("predicted", _in_short(foreseen.usage, foreseen.wall_s, priced.predicted)))
-        rows.append(("metered", _in_short(usage, report.wall_s, cost)))
+        prediction = report.predicted
+        rows.append(("predicted", _totals(prediction.usage, prediction.wall_s, priced.predicted)))
+        rows.append(("metered", _totals(usage, report.wall_s, cost)))
     return rows
 
 
-def _in_short(usage: Usage, wall_s: float | None, cost: Cost | None) -> str:
-    """Return what was foreseen of a run, or came of it, in a line."""
-    said = [] if wall_s is None else [seconds_text(wall_s)]
-    said.append(f"{sum(usage.requests.values()):,} requests, {bytes_text(usage.body_bytes)} handed over")
-    said += [] if cost is None else [f"USD {usd_text(cost.usd)}"]
-    return ", ".join(said)
+def _totals(usage: Usage, wall_s: float | None, cost: Cost | None) -> str:
+    """Return the predicted or the metered totals of a run in one line."""
+    totals = [] if wall_s is None else [seconds_text(wall_s)]
+    totals.append(f"{sum(usage.requests.values()):,} requests, {bytes_text(usage.body_bytes)} sent")
+    totals += [] if cost is None else [f"USD {usd_text(cost.usd)}"]
+    return ", ".join(totals)
 
 
-def _foreseen(run: Compared) -> dict[str, Any] | None:
-    """Return what was foreseen of a run as plain JSON values."""
-    foreseen = run.figures.report.predicted
-    if foreseen is None:
+def _prediction(run: Compared) -> dict[str, Any] | None:
+    """Return the prediction of a run as plain JSON values."""
+    prediction = run.figures.report.predicted
+    if prediction is None:
         return None
     return {
-        "wall_s": foreseen.wall_s,
-        "requests": sum(foreseen.usage.requests.values()),
-        "wire_bytes": foreseen.usage.wire_bytes,
-        "body_bytes": foreseen.usage.body_bytes,
+        "wall_s": prediction.wall_s,
+        "requests": sum(prediction.usage.requests.values()),
+        "wire_bytes": prediction.usage.wire_bytes,
+        "body_bytes": prediction.usage.body_bytes,
         "usd": None if run.priced.predicted is None else run.priced.predicted.usd,
     }

@@ -1,6 +1,6 @@
-"""A trace of a run in the Trace Event Format, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
+"""The trace of a run in the Trace Event Format, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
 
-A process a rank; in it a thread for its work and as many as it takes for the sends in flight at once.
+Each rank is a process with one thread for its work, one for arrivals, and as many as it has concurrent sends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ _WORK, _ARRIVALS, _SENDS = 1, 2, 3
 
 
 def trace(figures: RunFigures) -> dict[str, Any]:
-    """Return the trace as plain JSON values; times are microseconds since rank 0 was started."""
+    """Return the trace as plain JSON values.
+
+    Times are in microseconds from the start of the first coordinator, or of rank 0, whichever is earlier.
+    """
     report = figures.report
     events: list[dict[str, Any]] = []
     origin = min([figures.start, *(began for began, _ in report.coordinators)])
@@ -39,7 +42,7 @@ def _rank(rank: RankReport, origin: float) -> Iterator[dict[str, Any]]:
     yield _named("process_name", pid, 0, f"rank {pid}")
     yield _sorted(pid, pid)
     sends = lanes([each for each in rank.events if each.name in SENDS])
-    # Work is one after the other, unless clocks say otherwise.
+    # The work of a rank is sequential, so one lane is enough unless inaccurate clocks make intervals overlap.
     for index, lane in enumerate(lanes(main_track(rank))):
         tid = _WORK if index == 0 else _SENDS + len(sends) + index
         yield _named("thread_name", pid, tid, "work" if index == 0 else f"work {index + 1}")

@@ -1,4 +1,4 @@
-"""The tracks of a rank: what it does one after the other, and what goes on beside that."""
+"""The tracks of a rank in timelines and traces: its sequential work, and its concurrent sends."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from fsd_inference.rank_report import Interval, RankReport
 
 SENDS = frozenset({"send"})
+"""Names of intervals that overlap the work of a rank."""
 POINTS = frozenset({"receive"})
-
+"""Names of events without duration."""
 
 _PHASES = {"boundary": "compute", "interior": "compute", "all": "compute"}
 
 
 def activity(event: Interval) -> str:
-    """Return what an event is drawn as: computing, whichever rows; otherwise its name."""
+    """Return the activity as which an event is drawn: "compute" for all compute phases, otherwise its name."""
     return _PHASES.get(event.name, event.name)
 
 
 def main_track(rank: RankReport) -> list[Interval]:
-    """Return what a rank does one after the other, its start among it: sends and arrivals are left to other tracks."""
+    """Return the sequential intervals of a rank, including its start, without sends and arrivals."""
     work = [each for each in rank.events if each.name not in SENDS | POINTS]
     if rank.started is not None and work and rank.started < work[0].start:
         work.insert(0, Interval("start", -1, 0, rank.started, work[0].start))
@@ -28,21 +29,21 @@ def main_track(rank: RankReport) -> list[Interval]:
 
 
 def lanes(events: Sequence[Interval]) -> list[list[Interval]]:
-    """Deal events to as few lanes as it takes for none to overlap another of its lane.
+    """Distribute events over the smallest number of lanes in which no two events of a lane overlap.
 
     Parameters
     ----------
     events : sequence of Interval
-        By start.
+        Events in order of start.
     """
-    dealt: list[list[Interval]] = []
+    filled: list[list[Interval]] = []
     free: list[tuple[float, int]] = []  # when each lane's last event ends
     for each in events:
         if free and free[0][0] <= each.start:
             _, lane = heapq.heappop(free)
         else:
-            lane = len(dealt)
-            dealt.append([])
-        dealt[lane].append(each)
+            lane = len(filled)
+            filled.append([])
+        filled[lane].append(each)
         heapq.heappush(free, (each.end, lane))
-    return dealt
+    return filled

@@ -1,4 +1,4 @@
-"""What a user's program talks to: a network, ready to answer batches of samples."""
+"""The user-facing API for inference: `Session`, its answers and `push`."""
 
 from fsd_inference.progress import Progress
 from fsd_inference.session.inference import Inference

@@ -1,4 +1,4 @@
-"""Batches answered by this process alone: the serial engine, and replicas of it as threads that share the network."""
+"""Inference in the calling process: the serial engine, and replicas of it in threads that share the network."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from fsd_inference.usage import Usage
 
 
 class Alone:
-    """Answers batches in this process.
+    """The engine behind channel "serial" without a stack: runs batches in the calling process.
 
     Parameters
     ----------
     network : Network
     settings : RunSettings
-        Threads (of each replica) and output.
+        Kernel threads per replica, and the kind of output.
     replicas : int
-        Slices of a batch that are computed side by side.
+        Number of slices of a batch that are computed in parallel.
     progress : Progress
     """
 
@@ -51,7 +51,7 @@ class Alone:
 
     @property
     def features(self) -> int:
-        """What a sample must have."""
+        """Number of features of a sample."""
         return self._network.widths[0]
 
     def prepare(self) -> None:
@@ -59,14 +59,14 @@ class Alone:
         self._layers()
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:  # noqa: ARG002
-        """Say how long a batch will take; see `Session.predict`. What is known of exchanges does not matter."""
+        """Predict how long a batch will take; see `Session.predict`. `known` is ignored: nothing is exchanged."""
         from fsd_inference.forecast.predicting import predict_alone  # noqa: PLC0415 - few runs are predicted
 
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
         return predict_alone(network, self._settings, batch, sizes, is_loaded=self._kernels is not None)
 
     def infer(self, batch: sparse.csr_array, predicted: Prediction | None = None) -> Inference:
-        """Answer a batch; see `Session.infer`."""
+        """Run a batch; see `Session.infer`."""
         self.report = None
         began = time.perf_counter()
         layers = self._layers()
@@ -78,7 +78,7 @@ class Alone:
             part = batch if len(parts) == 1 else batch[parts[number]]
             try:
                 run = run_serial(
-                    _until(stopped, layers), part, threads=self._settings.threads, output=self._settings.output
+                    _interruptible(stopped, layers), part, threads=self._settings.threads, output=self._settings.output
                 )
             except RunError as error:
                 raise of_replica(error, number, parts) from error
@@ -110,11 +110,11 @@ class Alone:
         return Inference(rows, values, argmax, report)
 
     def close(self) -> None:
-        """Let go of the network."""
+        """Release the loaded network."""
         self._kernels = None
 
     def _layers(self) -> list[kernels.LayerKernel]:
-        with self._loading:  # once, for all threads that ask
+        with self._loading:  # load once, whichever thread asks first
             if self._kernels is None:
                 with task(self._progress, "load", len(self._network)):
                     found = []
@@ -125,8 +125,14 @@ class Alone:
             return self._kernels
 
 
-def _until(stopped: threading.Event, layers: Iterable[kernels.LayerKernel]) -> Iterator[kernels.LayerKernel]:
-    """Give layers to a replica that goes on until the caller is interrupted."""
+def _interruptible(stopped: threading.Event, layers: Iterable[kernels.LayerKernel]) -> Iterator[kernels.LayerKernel]:
+    """Yield the layers to a replica.
+
+    Raises
+    ------
+    AbortedError
+        The caller was interrupted, so the replica must stop before its next layer.
+    """
     for layer in layers:
         if stopped.is_set():
             raise AbortedError("the caller was interrupted", operation="infer")
@@ -134,7 +140,7 @@ def _until(stopped: threading.Event, layers: Iterable[kernels.LayerKernel]) -> I
 
 
 def _report(number: int, replicas: int, started: float, run: SerialRun) -> RankReport:
-    """Return what a replica did as a rank would report it; it does not tell layers apart."""
+    """Return the figures of a replica as a rank report with one interval for all layers."""
     whole = rank_report(
         rank=number,
         starter=None,

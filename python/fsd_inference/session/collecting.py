@@ -1,4 +1,4 @@
-"""What the ranks of a run stored, put together."""
+"""Assembly of the answer to a batch from the result objects of the ranks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,24 @@ from fsd_inference.session.executor import Executor
 def collect(
     executor: Executor, spec: RunSpec, sizes: tuple[int, ...], manifest: Manifest, partition: Partition
 ) -> tuple[sparse.csr_array | None, Summary | None]:
-    """Return the output rows, or the summary of each sample if that was asked for.
+    """Return the output rows, or the summary of each sample if the run's output is "argmax" or "any".
 
     Parameters
     ----------
-    executor, spec
-        Has the results; and of which attempt.
+    executor : Executor
+        Reads the result objects.
+    spec : RunSpec
+        The attempt whose results are collected.
     sizes : tuple of int
         Samples of each micro-batch.
     manifest, partition
-        What the run followed.
+        Description and partition of the network that was run.
+
+    Returns
+    -------
+    rows : csr_array of float32, samples x outputs, or None
+    summary : (values, neurons) or None
+        Exactly one of the two is given.
 
     Raises
     ------
@@ -54,5 +62,5 @@ def collect(
 def _result(executor: Executor, spec: RunSpec, rank: int) -> bytes:
     data = executor.result(spec, rank)
     if data is None:
-        raise FileFormatError(f"{spec.result_key(rank)} is not in the store although the run ended well")
+        raise FileFormatError(f"{spec.result_key(rank)} is missing from the store although the run succeeded")
     return data

@@ -1,4 +1,4 @@
-"""Batches answered by ranks that are processes or functions: attempts, answers, reports."""
+"""Inference by ranks in other processes or Lambda functions: attempts, retries, answers and reports."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from fsd_inference.session.inference import Inference
 from fsd_inference.session.platforms import Platform
 from fsd_inference.session.reporting import run_report
 from fsd_inference.session.sharded_network import StoredPlan
-from fsd_inference.session.slices import Together, concatenated, of_replica, side_by_side, slices
+from fsd_inference.session.slices import CombinedProgress, concatenated, of_replica, side_by_side, slices
 
 _log = Logger(__name__)
 
 
 @dataclass(slots=True)
 class _Run:
-    """One run: its last attempt, how all of them ended, and the answer or why there is none."""
+    """State of one run: its latest attempt, the outcome of each attempt, and the answer or the final error."""
 
     spec: RunSpec
     ends: list[Ended] = field(default_factory=list)
@@ -48,18 +48,18 @@ class _Run:
 
 
 class Distributed:
-    """Answers batches by runs that an executor carries out; a batch is one run, or one a replica.
+    """The engine of all sessions with ranks: runs each batch on an executor, as one run or as one per replica.
 
     Parameters
     ----------
     channel : str
     settings : RunSettings
     platform : Platform
-        What the workers run on.
+        Where the workers run.
     replicas : int
-        Slices of a batch, each a run of its own.
+        Number of slices of a batch, each of which is a run of its own.
     attempts : int
-        How often each run is tried in all, where trying again can help.
+        Maximum number of attempts per run, the first one included; only retryable errors lead to another.
     progress : Progress
     """
 
@@ -81,19 +81,19 @@ class Distributed:
         self._replicas = replicas
         self._attempts = attempts
         self._progress = progress
-        # One batch at a time: its usage and its progress are counted by what the executor and the session share.
+        # One batch at a time: batches share the executor's usage meter and the session's progress.
         self._busy = threading.Lock()
         self._executor: Executor | None = None
         self._stored: StoredPlan | None = None
-        self._is_warm = False  # once workers have run: functions stay for a while, with what they have loaded
+        self._is_warm = False  # set after the first run: warm functions keep their loaded shards for a while
 
     def prepare(self) -> None:
-        """Open the executor and have the shards there."""
+        """Open the executor and deploy the shards, if that is still to be done."""
         with self._busy:
             self._prepared()
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:
-        """Say what the runs of a batch will ask for, and take; see `Session.predict`."""
+        """Predict the requests and the time of the runs of a batch; see `Session.predict`."""
         from fsd_inference.forecast.predicting import Carried, predict_runs  # noqa: PLC0415 - few runs are predicted
 
         with self._busy:
@@ -112,7 +112,7 @@ class Distributed:
         return predict_runs(network, carried, batch, sizes, known)
 
     def infer(self, batch: sparse.csr_array, predicted: Prediction | None = None) -> Inference:
-        """Answer a batch, after those of other threads; see `Session.infer`."""
+        """Run a batch, once batches of other threads have ended; see `Session.infer`."""
         with self._busy:
             return self._infer(batch, predicted)
 
@@ -136,7 +136,7 @@ class Distributed:
             )
         if failure is not None:
             raise failure
-        assert self.report is not None  # noqa: S101 - an answer is the end of an attempt
+        assert self.report is not None  # noqa: S101 - without a failure each run had an attempt
         rows, summary = concatenated([(run.rows, run.summary) for run in runs])
         values, argmax = summary or (None, None)
         return Inference(rows, values, argmax, self.report)
@@ -144,16 +144,16 @@ class Distributed:
     def _run_all(
         self, executor: Executor, stored: StoredPlan, batch: sparse.csr_array, parts: Sequence[slice]
     ) -> list[_Run]:
-        """Carry out a run for each part of the batch, side by side; how each failed stands in it."""
+        """Carry out one run per part of the batch in parallel, and return them; each holds its own failure, if any."""
         runs = [_Run(self._spec(stored, part.stop - part.start)) for part in parts]
-        together = Together(self._progress, "infer", len(parts))
+        combined = CombinedProgress(self._progress, "infer", len(parts))
 
         def carry_out(number: int) -> None:
             part = batch if len(parts) == 1 else batch[parts[number]]
-            self._carry_out(executor, stored, runs, number, part, together)
+            self._carry_out(executor, stored, runs, number, part, combined)
 
         def stop() -> None:
-            for run in runs:  # which keeps those from beginning another attempt that do not wait for one
+            for run in runs:  # keeps replicas that are between attempts from starting another
                 run.failure = AbortedError("the caller was interrupted", operation="run")
             for run in runs:
                 with suppress(FsdError):
@@ -194,49 +194,49 @@ class Distributed:
         runs: list[_Run],
         number: int,
         batch: sparse.csr_array,
-        together: Together,
+        combined: CombinedProgress,
     ) -> None:
-        """Carry out a run from its input to its answer, or to what it failed for."""
+        """Carry out one run: upload its input, make attempts, collect its answer; record an error as its failure."""
         run = runs[number]
         sizes = micro_batch_sizes(batch.shape[0], self._settings.micro_batches)
         try:
             executor.runs.put(run.spec.input_key, encode_input(batch, sizes))
-            self._attempts_until_answer(executor, stored, runs, number, together)
+            self._attempts_until_answer(executor, stored, runs, number, combined)
             try:
                 run.rows, run.summary = collect(executor, run.spec, sizes, stored.manifest, stored.partition)
-            except FileFormatError as error:  # not a file of the user's
+            except FileFormatError as error:  # not a file of the user, so not an input error
                 raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
         except RunError as error:
             run.failure = error
         finally:
             run.ended = time.perf_counter()
-            with suppress(FsdError):  # what is left expires, and must not hide how the run ended
+            with suppress(FsdError):  # leftovers expire, and this error must not hide how the run ended
                 executor.forget(run.spec.run)
 
     def _attempts_until_answer(
-        self, executor: Executor, stored: StoredPlan, runs: list[_Run], number: int, together: Together
+        self, executor: Executor, stored: StoredPlan, runs: list[_Run], number: int, combined: CombinedProgress
     ) -> None:
-        """Try until there is an answer; a replica is not tried again once another has failed for good."""
+        """Make attempts until one succeeds or no retry is left, but not after another replica has failed for good."""
         run = runs[number]
         while run.failure is None:
             try:
-                run.ends.append(executor.attempt(run.spec, lambda done: together.advance(number, done)))
+                run.ends.append(executor.attempt(run.spec, lambda done: combined.advance(number, done)))
                 if run.ends[-1].error is None:
-                    together.advance(number, stored.manifest.layers)
+                    combined.advance(number, stored.manifest.layers)
                     return
                 raise run.ends[-1].error
             except RunError as error:
                 is_lost = any(other.failure is not None for other in runs)
                 if not error.retryable or run.spec.attempt + 1 >= self._attempts or is_lost:
                     raise
-                _log.of(run=run.spec.run).warning("attempt %d failed and is made again: %s", run.spec.attempt, error)
+                _log.of(run=run.spec.run).warning("attempt %d failed and is retried: %s", run.spec.attempt, error)
                 run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
-                together.advance(number, 0)
+                combined.advance(number, 0)
         raise run.failure
 
 
 def _first_failure(runs: Sequence[_Run], parts: Sequence[slice]) -> RunError | None:
-    """Return how the run failed that ended first of those that did; None if all ended well."""
+    """Return the error of the failed run that ended earliest; None if all runs succeeded."""
     failed = [(run.ended, number, run.failure) for number, run in enumerate(runs) if run.failure is not None]
     if not failed:
         return None

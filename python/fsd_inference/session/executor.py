@@ -1,4 +1,4 @@
-"""What carries out a session's attempts, and the stores it keeps plans and runs in."""
+"""The executor protocol, which carries out the attempts of a session, and its implementation on local sockets."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from fsd_inference.usage import Usage
 
 
 class Executor(Protocol):
-    """Carries out attempts, and holds the stores that they use."""
+    """The backend that carries out attempts and holds the stores that they use."""
 
     @property
     def plans(self) -> Store:
-        """Holds manifests and shards."""
+        """Store of manifests, plans and shards."""
 
     @property
     def runs(self) -> Store:
-        """Holds inputs and results."""
+        """Store of inputs, results and reports."""
 
     @property
     def stack(self) -> StackSpec | None:
-        """Whose services are used; None for none."""
+        """The stack whose services are used, or None."""
 
     def memory_mb(self, spec: RunSpec) -> int | None:
-        """Return the size of the functions that would carry out a run; None for processes."""
+        """Return the memory size in MB of the functions that would carry out a run; None for processes."""
 
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
-        """Carry out one attempt, whose deadline is set when it is launched.
+        """Carry out one attempt; its deadline is set when it is launched.
 
         Parameters
         ----------
         spec : RunSpec
-            The attempt; the input is in `runs` already.
+            The attempt; its input is already in `runs`.
         on_layer : callable
-            Called with the number of layers done.
+            Called with the number of completed layers.
         """
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
-        """Return the result object of a rank, or None if it is not there."""
+        """Return the result object of a rank, or None if there is none."""
 
     def forget(self, run: str) -> None:
-        """Delete the objects of a run that nobody needs any more."""
+        """Delete the objects of a run that has ended."""
 
     def usage(self) -> Usage:
-        """Return all requests so far but those of the ranks."""
+        """Return the usage so far, without that of the ranks."""
 
     def close(self) -> None:
-        """Release everything, what was made for the session alone included."""
+        """Release all resources, including a store or stack created for this session."""
 
 
 class LocalExecutor:
-    """Processes of this machine that share a folder, gone with the session; frames go over sockets (channel "local").
+    """Executor of channel "local": processes of this machine that share a temporary folder and exchange over sockets.
 
     Parameters
     ----------
     delay_s : float, optional
-        Latency added on the way of every frame.
+        Latency added to every frame, in seconds.
     """
 
     def __init__(self, delay_s: float = 0.0) -> None:
@@ -77,28 +77,28 @@ class LocalExecutor:
 
     @property
     def plans(self) -> Store:
-        """Holds manifests and shards."""
+        """Store of manifests, plans and shards."""
         return self._store
 
     @property
     def runs(self) -> Store:
-        """Holds inputs and results."""
+        """Store of inputs, results and reports."""
         return self._store
 
     @property
     def stack(self) -> None:
-        """Whose services are used: none."""
+        """None: no stack is used."""
 
     def memory_mb(self, spec: RunSpec) -> None:
-        """Return nothing: there are no functions."""
+        """Return None: the ranks are processes."""
 
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
-        """Carry out one attempt over local processes."""
+        """Carry out one attempt with local processes."""
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
         return run_attempt(LaunchSpec(timed, "local", store=self._url, delay_s=self._delay_s), self._store, on_layer)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
-        """Return the result object of a rank, or None if it is not there."""
+        """Return the result object of a rank, or None if there is none."""
         return self._store.get(spec.result_key(rank))
 
     def forget(self, run: str) -> None:
@@ -106,10 +106,10 @@ class LocalExecutor:
         self._store.delete([info.key for info in self._store.list(run_folder(run))])
 
     def usage(self) -> Usage:
-        """Return all requests so far but those of the ranks."""
+        """Return the usage so far, without that of the ranks."""
         return self._store.meter.snapshot()
 
     def close(self) -> None:
-        """Remove the folder."""
+        """Close the store and remove its folder."""
         self._store.close()
         self._folder.close()

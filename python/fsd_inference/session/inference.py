@@ -1,4 +1,4 @@
-"""The answer to one batch."""
+"""The result of inference on one batch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Inference:
     Attributes
     ----------
     outputs : csr_array of float32, samples x outputs, or None
-        Output activations without stored zeros; None if only a value a sample was asked for.
-    values : ndarray of float32, or None
-        Per sample its largest output.
-    argmax : ndarray of int32, or None
-        Per sample the lowest neuron that has it.
+        Output activations without stored zeros; None if the session's output is "argmax" or "any".
+    values : ndarray of float32, shape (samples,), or None
+        Largest output of each sample; None if the session's output is "rows".
+    argmax : ndarray of int32, shape (samples,), or None
+        Lowest-numbered neuron with the largest output of each sample; None if the session's output is "rows".
     report : Report
-        Figures of the run; `Report.save` writes pages of them.
+        Figures of the run; `Report.save` writes them as report files.
 
     Examples
     --------
@@ -42,7 +42,7 @@ class Inference:
     report: Report
 
     def alive(self) -> NDArray[np.int64]:
-        """Return the samples (from 0, ascending) with any output above 0."""
+        """Return the indices of the samples with any output above 0, in ascending order."""
         if self.outputs is not None:
             positive = self.outputs > 0
             return np.flatnonzero(np.diff(positive.tocsr().indptr))

@@ -1,4 +1,4 @@
-"""What a session's workers run on: processes of this machine, or functions of a stack."""
+"""The platforms that the workers of a session run on: local processes, or the Lambda functions of a stack."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from fsd_inference.session.executor import Executor, LocalExecutor
 from fsd_inference.session.sharded_network import ShardedNetwork, StoredPlan
 from fsd_inference.stack_description import StackSpec
 
-# boto3 takes a third of a second to import, which sessions without AWS need not wait for.
+# Modules that import boto3 are imported lazily: it takes a third of a second, and only sessions on AWS need it.
 
 
 class Platform(Protocol):
-    """Opens an executor, and has the network's shards where its ranks read them."""
+    """A place where workers run: opens an executor, and deploys the shards of the network to its store."""
 
     def open(self) -> Executor:
-        """Open an executor."""
+        """Open an executor, which the caller closes."""
 
     def deploy(self, executor: Executor) -> StoredPlan:
-        """Put the shards there, or find them."""
+        """Make the shards available in the store of the executor, and return the plan that they belong to."""
 
 
 class ProcessPlatform:
-    """Processes of this machine, over sockets or a stack's services; the network is cut and uploaded.
+    """Processes of this machine that exchange over sockets or a stack's services; partitions and uploads the network.
 
     Parameters
     ----------
     channel : {"local", "queue", "object"}
     network : ShardedNetwork
     stack : Path, optional
-        Without one, "queue" and "object" make an emulated stack that goes with the executor.
+        Without one, "queue" and "object" start an emulated stack, which the executor takes down when it is closed.
     progress : Progress
     """
 
     delay_s: float = 0.0
-    """Latency on the way of every frame, in seconds: set by who measures what it costs, since emulators have none."""
+    """Latency added to every frame, in seconds; benchmarks set it, because emulated services have almost none."""
 
     def __init__(self, channel: str, network: ShardedNetwork, *, stack: Path | None, progress: Progress) -> None:
         self._channel = channel
@@ -49,7 +49,7 @@ class ProcessPlatform:
         self._progress = progress
 
     def open(self) -> Executor:
-        """Open an executor; what cannot be cut is found out first."""
+        """Partition the network, then open an executor: an invalid network must not start an emulated stack."""
         self._network.cut(self._progress)
         if self._channel == "local":
             return LocalExecutor(self.delay_s)
@@ -66,17 +66,19 @@ class ProcessPlatform:
 
 
 class FunctionPlatform:
-    """Functions of a stack, to which the network was pushed.
+    """Lambda functions of a stack, to which the network has been pushed.
 
     Parameters
     ----------
     channel : {"serial", "queue", "object"}
     network : ShardedNetwork
     settings : RunSettings
-    stack, described
-        The ``stack.json``, and what it says.
+    stack : Path
+        The ``stack.json``.
+    described : StackSpec
+        Its content.
     replicas : int
-        Runs at a time.
+        Number of runs in parallel.
     functions : FunctionSettings
     progress : Progress
     """
@@ -103,7 +105,7 @@ class FunctionPlatform:
         self._stored: StoredPlan | None = None
 
     def open(self) -> Executor:
-        """Open an executor."""
+        """Open an executor, which the caller closes."""
         from fsd_inference.aws.lambda_executor import LambdaExecutor  # noqa: PLC0415 - see the module
 
         with task(self._progress, "stack"):
@@ -119,13 +121,13 @@ class FunctionPlatform:
             )
 
     def deploy(self, executor: Executor) -> StoredPlan:
-        """Find what was pushed."""
+        """Find the plan that was pushed to the stack for this network."""
         self._stored = self._network.find(executor.plans, self._stack)
         return self._stored
 
     def _need_mb(self, spec: RunSpec) -> float:
-        """Return the memory that a worker function should have, if no sample dies and no activation is zero."""
-        assert self._stored is not None  # noqa: S101 - there is a plan before there is a run
+        """Return the memory in MB that a worker function needs in the worst case: no activation is zero."""
+        assert self._stored is not None  # noqa: S101 - `deploy` comes before any run
         manifest, plan = self._stored.manifest, self._stored.plan
         parts = spec.settings.micro_batches
         payloads = dense_payloads(plan, samples=spec.samples, micro_batches=parts, features=spec.features)

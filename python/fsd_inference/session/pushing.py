@@ -1,4 +1,4 @@
-"""Networks on a stack: shards uploaded once, found again by the network's digest and the number of workers."""
+"""Deployment of networks to a stack: upload of shards, and an index from network digest and worker count to plan."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from fsd_inference.threads import ThreadPool
 _FORMAT, _VERSION = "fsd-pushed", 1
 _UPLOADS = 8
 _IN_FLIGHT_BYTES = 1 << 30
-"""Files are held in memory while they are sent."""
+"""Maximum size of the files that are uploaded at the same time, which are held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """The plan that serves a network with so many workers on a stack.
+    """Index entry of a stack: the plan to use for a network and a number of workers.
 
     Attributes
     ----------
     plan : str
-        Digest of the exchange plan, which names the shards' folder.
+        Digest of the exchange plan (hexadecimal), which names the folder of the shards.
     method : str
-        Partitioner.
+        Name of the partitioner.
     seed : int
-        Of the partitioner.
+        Random seed of the partitioner.
     pushed : str
-        When, ISO 8601.
+        Time of the push, ISO 8601.
     """
 
     plan: str
@@ -53,14 +53,16 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What a push did.
+    """A network that `push` has uploaded to a stack: its manifest, and how many bytes were sent or already there.
 
     Attributes
     ----------
     manifest : Manifest
-        Of the plan that was pushed.
-    sent_bytes, found_bytes : int
-        Bytes of plan and shards that were uploaded, and that were on the stack already.
+        Manifest of the plan that was pushed.
+    sent_bytes : int
+        Size of the plan and shards that were uploaded, in bytes.
+    found_bytes : int
+        Size of the plan and shards that were already on the stack, in bytes.
     """
 
     manifest: Manifest
@@ -77,7 +79,7 @@ def push(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Push:
-    """Upload a network, cut for some number of workers, to a stack; what is there already is not sent again.
+    """Partition a network for a number of workers and upload its shards to a stack; skip files that are already there.
 
     Parameters
     ----------
@@ -86,23 +88,23 @@ def push(
     stack : path
         The ``stack.json``.
     workers : int, optional
-        P; 1 if not given, or what the directory was partitioned for.
+        Number of workers P; defaults to the number that the directory was partitioned for, otherwise to 1.
     partition : str, optional
-        Partitioner, for a network that is not partitioned yet; "graph" if not given. One worker needs none.
+        Partitioner of a network that is not partitioned yet, "graph" by default; one worker needs none.
     seed : int, optional
-        Of the partitioner.
+        Random seed of the partitioner.
     progress : Progress, optional
-        Is told how far the push is.
+        Receives the progress of the push.
 
     Returns
     -------
     Push
-        What was sent, and what was there already.
+        The manifest, and the bytes that were uploaded and found.
 
     Raises
     ------
     InputError
-        A setting makes no sense, or a file cannot be read.
+        A setting is invalid, or a file cannot be read.
     StoreError
         The bucket of networks cannot be written.
 
@@ -111,7 +113,7 @@ def push(
     >>> import fsd_inference as fsd
     >>> fsd.push("net", stack="stack.json", workers=8)  # doctest: +SKIP
     """
-    # boto3 takes a third of a second to import, which who uses no AWS need not wait for.
+    # Imported lazily: boto3 takes a third of a second, and only users of AWS need it.
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.stack import load_stack  # noqa: PLC0415
 
@@ -121,7 +123,7 @@ def push(
     store = clients.open_bucket(described.network_bucket)
     try:
         with _shards(network, store, workers, partition, seed, progress) as found:
-            if isinstance(found, Manifest):  # there already
+            if isinstance(found, Manifest):  # pushed before
                 return Push(found, 0, sum(entry.size for entry in _files(found)))
             folder, manifest = found
             sent = upload(store, folder, manifest, progress)
@@ -141,7 +143,7 @@ def _shards(
     seed: int,
     progress: Progress,
 ) -> Iterator[tuple[Path, Manifest] | Manifest]:
-    """Give a folder of shards and its manifest; for a network that was pushed so before, the manifest alone."""
+    """Yield a folder of shards and its manifest, or only the manifest if the same partition was pushed before."""
     if not isinstance(network, Network) and (Path(network) / MANIFEST_FILE).exists():
         manifest = read_manifest(network)
         if method is not None:
@@ -173,15 +175,15 @@ def _shards(
 
 
 def upload(plans: Store, folder: Path, manifest: Manifest, progress: Progress) -> int:
-    """Upload shards, plan and, last, the manifest; return the bytes sent.
+    """Upload shards, plan and, last, the manifest; return the number of bytes sent.
 
-    Under a plan's digest there is always the same: a file that is there with the right size is not sent again, so that
-    an upload that was broken off goes on where it was. The manifest says that it is complete.
+    The keys contain the digest of the plan, so uploads are idempotent: a file that exists with the right size is
+    skipped, and an interrupted upload resumes. The manifest marks the upload as complete.
 
     Raises
     ------
     FileFormatError
-        A shard is not what the manifest says: it is the caller's to mend, not a rank's to find.
+        A shard does not match the manifest; found here, where the caller can fix it, rather than by a rank.
     """
     prefix = plan_folder(manifest.plan_digest.hex())
     there = {info.key.removeprefix(prefix): info.size for info in plans.list(prefix)}
@@ -189,7 +191,7 @@ def upload(plans: Store, folder: Path, manifest: Manifest, progress: Progress) -
     if MANIFEST_FILE in there:
         if plans.get(prefix + MANIFEST_FILE) == own:
             return 0
-        there = {}  # another release's shards of the same plan
+        there = {}  # shards of the same plan, written by another release
     missing = [entry for entry in _files(manifest) if there.get(entry.file) != entry.size]
     sent, lock = 0, threading.Lock()
 
@@ -221,23 +223,23 @@ def upload(plans: Store, folder: Path, manifest: Manifest, progress: Progress) -
 def pushed_plan(
     plans: Store, wanted: Manifest | tuple[bytes, int], command: str, method: str | None = None
 ) -> tuple[Manifest, Partition, ExchangePlan]:
-    """Return manifest, partition and plan of what was pushed.
+    """Return manifest, partition and exchange plan of a network that was pushed.
 
     Parameters
     ----------
     plans : Store
-        Holds them.
-    wanted : Manifest or tuple
-        The plan, or the network's digest and the number of workers.
+        The bucket of networks.
+    wanted : Manifest or (bytes, int)
+        The manifest of a partitioned network, or the digest of a network and the number of workers.
     command : str
-        What would push it, for messages.
+        The command that pushes the network, for error messages.
     method : str, optional
-        The partitioner that the plan must be of.
+        The partitioner that must have made the plan; any if not given.
 
     Raises
     ------
     SettingError
-        It was not pushed, or another partitioner's was.
+        The network was not pushed, or was pushed with another partitioner.
     """
     if isinstance(wanted, Manifest):
         found = _manifest(plans, wanted.plan_digest.hex())
@@ -251,7 +253,7 @@ def pushed_plan(
             raise SettingError(f"the network is not on the stack for {_workers(workers)}; push it first: {command}")
         if method not in {None, entry.method}:
             raise SettingError(
-                f"the network is on the stack for {_workers(workers)} as {entry.method!r} cut it, not {method!r}; "
+                f"the network is on the stack for {_workers(workers)} partitioned by {entry.method!r}, not {method!r}; "
                 f"leave the method out, or push it again: {command}"
             )
     return found, *_plan(plans, found)
@@ -283,24 +285,24 @@ def _files(manifest: Manifest) -> list[FileEntry]:
 
 
 def index_key(network_digest: bytes, workers: int) -> str:
-    """Return the key that says which plan serves a network with so many workers."""
+    """Return the key of the index entry for a network and a number of workers."""
     return f"networks/{network_digest.hex()}/{workers}"
 
 
 def write_index(plans: Store, manifest: Manifest) -> None:
-    """Make a plan, which is uploaded, the one that serves its network with so many workers."""
+    """Write the index entry that makes an uploaded plan the current one for its network and number of workers."""
     entry = Pushed(manifest.plan_digest.hex(), manifest.method, manifest.seed, datetime.now(UTC).isoformat())
     value = {"format": _FORMAT, "version": _VERSION, **asdict(entry)}
     plans.put(index_key(manifest.network_digest, manifest.workers), json.dumps(value).encode())
 
 
 def find_pushed(plans: Store, network_digest: bytes, workers: int) -> Pushed | None:
-    """Return what was pushed of a network for so many workers, or None.
+    """Return the index entry for a network and a number of workers, or None if there is none.
 
     Raises
     ------
     FileFormatError
-        The index names something that this release does not read.
+        The entry is not one that this release can read.
     """
     key = index_key(network_digest, workers)
     data = plans.get(key)
@@ -314,5 +316,5 @@ def find_pushed(plans: Store, network_digest: bytes, workers: int) -> Pushed | N
         if len(bytes.fromhex(found.plan)) != len(network_digest):
             raise ValueError(found.plan)
     except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{key} is not what this release writes; push the network again") from error
+        raise FileFormatError(f"{key} is not an index entry of this release; push the network again") from error
     return found

@@ -1,4 +1,4 @@
-"""The report of a distributed run, from what its ranks say of themselves."""
+"""The report of a distributed run, computed from the reports of its ranks."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ def run_report(
 
     Parameters
     ----------
-    channel, manifest
-        What was run.
+    channel : str
+    manifest : Manifest
+        Manifest of the network that was run.
     runs : sequence of (RunSpec, sequence of Ended)
-        The last attempt of each, and how all of them ended; the last is the one to report.
+        For each run its last attempt and the outcomes of all its attempts; times are taken from the last outcome.
     wall_s : float
-        From the call of `infer` to its end.
+        Seconds from the call of `infer` to its end.
     usage : Usage
-        What everyone but the ranks asked for.
+        Usage by the session, coordinators and services; that of the ranks is added from their reports.
     error : RunError, optional
-        How the run failed: there may be ranks without a report then.
+        The error that the run failed with; some ranks may have no report then.
     predicted : Prediction, optional
-        What was foreseen of it.
+        The prediction made before the run.
     """
     ended = [each for _, ends in runs for each in ends]
     last = [(replica, ends[-1]) for replica, (_, ends) in enumerate(runs) if ends]
     ranks = [rank for _, each in last for rank in each.reports]
-    if len(runs) > 1:  # of one rank each, which is told by its number among them
+    if len(runs) > 1:  # each run has one rank, identified by the number of its replica
         ranks = [replace(rank, rank=replica) for replica, each in last for rank in each.reports]
     asked = [rank.usage for each in ended for rank in each.reports]
     starts = [rank.started for rank in ranks if rank.started is not None]

@@ -1,4 +1,4 @@
-"""The session: prepares a network once, then answers batches."""
+"""`Session`, the main entry point: prepares a network once, then runs inference on batches."""
 
 from __future__ import annotations
 
@@ -34,46 +34,46 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A network, ready to answer batches.
+    """A network that is ready for inference on batches.
 
-    It is thread-safe: several threads may call `infer`, `predict` and `prepare`. The network is prepared once, and over
-    channels batches are answered one after the other. Call `close` when all other calls have returned; `report` is that
-    of the run that ended last.
+    Sessions are thread-safe: several threads may call `infer`, `predict` and `prepare`. The network is prepared once;
+    batches that need ranks run one at a time. Call `close` after all other calls have returned. `report` is that of the
+    run that ended last.
 
     Parameters
     ----------
     network : Network or path
         A network, the path of one, or a directory made by `fsd partition`.
     channel : {"serial", "local", "queue", "object"}
-        How: in one process, or over P workers that exchange activations over local sockets, SNS+SQS or S3. On a stack
-        with functions the workers (for "serial": the one worker) are those, otherwise processes of this machine.
+        Where activations travel: nowhere (one worker has the whole network), or between P workers over local sockets,
+        SNS and SQS, or S3. The workers are Lambda functions if the stack has functions, otherwise local processes.
     workers : int, optional
-        P; 1 if not given, or what the directory was partitioned for.
+        Number of workers P; defaults to the number that the directory was partitioned for, otherwise to 1.
     replicas : int
-        Copies of the one worker of "serial", each for a slice of the batch of nearly the same size: threads of this
-        process that share the network, or on a stack functions, each slice a run of its own that is tried again alone.
-        There are never more than there are samples.
+        Copies of the one worker of "serial", each of which computes a slice of the batch of nearly equal size. They are
+        threads of this process that share the network, or functions of a stack, where each slice is a run of its own
+        that is retried on its own. There are never more replicas than samples.
     stack : path, optional
-        The ``stack.json`` of the resources to use; without it, "queue" and "object" start an emulated stack of their
-        own on this machine and take it down again. On a stack with functions the network must have been pushed.
+        The ``stack.json`` of the resources to use. Without it, "queue" and "object" start an emulated stack on this
+        machine and take it down in `close`. To a stack with functions the network must have been pushed.
     partition : str, optional
-        Partitioner, for a network that is not partitioned yet: "graph" (used if not given) is quick; "hypergraph" may
-        take minutes to save a few more rows, which pays where a network is cut once and used often.
+        Partitioner of a network that is not partitioned yet: "graph" (the default) is quick; "hypergraph" may take
+        minutes to save a few more row transfers, which pays off if a network is partitioned once and used often.
     output : {"rows", "argmax", "any"}
-        All output activations, or one value a sample.
+        All output activations ("rows"), or only the largest output of each sample and its neuron.
     tuning : Tuning, optional
-        How the workers share their work.
+        How the workers divide their work.
     functions : FunctionSettings, optional
-        For a stack with functions: which of them, and how they are asked.
+        For a stack with functions: which functions to use and how to call them.
     failures : FailurePolicy, optional
-        When a run has failed, and how often it is tried.
+        Timeouts of a run, and the number of attempts.
     progress : Progress, optional
-        Is told how far the session is.
+        Receives the progress of the session.
 
     Raises
     ------
     InputError
-        A setting makes no sense, or a file cannot be read.
+        A setting is invalid, or a file cannot be read.
 
     Examples
     --------
@@ -117,7 +117,9 @@ class Session:
         self._engine: Alone | Distributed
         if channel == "serial" and described is None:
             if self._network.network is None:
-                raise SettingError(f"{network} holds shards; channel 'serial' takes the network itself")
+                raise SettingError(
+                    f"{network} holds shards, but channel 'serial' needs the network itself; give its path"
+                )
             self._engine = Alone(self._network.network, settings, replicas, progress)
             return
         platform: Platform
@@ -143,27 +145,28 @@ class Session:
 
     @property
     def features(self) -> int:
-        """What a sample must have."""
+        """Number of features of a sample."""
         return self._network.features
 
     def predict(
         self, x: ArrayLike | sparse.sparray | sparse.spmatrix, *, known: Payloads | None = None
     ) -> Prediction | None:
-        """Say what a batch will ask of the services, and how long it takes, before it is answered.
+        """Predict requests, bytes and time of inference on a batch, without running it.
 
-        A part of the batch is pushed through the network: that takes seconds. The answer is one for this session: where
-        its ranks are processes of this machine, or functions of an emulator, that is what is foreseen, not AWS.
+        This takes seconds: a part of the batch is computed through the network. The prediction holds for this session:
+        if its ranks are local processes or functions of an emulator, it predicts those, not AWS.
 
         Parameters
         ----------
         x : array or sparse matrix, samples x features
         known : Payloads, optional
-            What the plan's exchanges carry for some number of samples, if that is known already.
+            Sizes of the plan's exchanges for some number of samples, if they are already known.
 
         Returns
         -------
         Prediction or None
-            To be handed to `infer`, whose report shows both; None for shards, since it takes the network.
+            Pass it to `infer` to have it compared in the report; None if the session was given shards, because a
+            prediction needs the network.
         """
         if self._network.network is None:
             return None
@@ -172,39 +175,39 @@ class Session:
     def infer(
         self, x: ArrayLike | sparse.sparray | sparse.spmatrix, *, predicted: Prediction | None = None
     ) -> Inference:
-        """Answer a batch.
+        """Run inference on a batch.
 
         Parameters
         ----------
         x : array or sparse matrix, samples x features
             Finite numbers; converted to float32.
         predicted : Prediction, optional
-            What `predict` said of it, for the report.
+            The result of `predict` for this batch, to be shown in the report.
 
         Raises
         ------
         InputError
-            The batch is not one for this network.
+            The batch does not fit the network.
         RunError
-            The run ended without an answer; says where, and whether trying again can help.
+            The run failed; names rank, layer and operation, and whether a retry can help.
         """
         return self._engine.infer(as_inputs(x, self.features), predicted)
 
     def prepare(self) -> None:
-        """Partition the network and upload its shards, if that is still to be done; `infer` does it too.
+        """Partition the network and upload its shards, unless that is done already; `infer` calls this too.
 
-        On a stack with functions, look for what was pushed.
+        On a stack with functions, look up the plan that was pushed instead.
         """
         self._engine.prepare()
 
     def close(self) -> None:
-        """Remove what the session made for itself."""
+        """Release the network and remove temporary folders and an emulated stack of this session."""
         self._engine.close()
         self._network.close()
 
     @property
     def report(self) -> Report | None:
-        """Figures of the last run, one that failed too if any of its ranks could be heard; None before the first."""
+        """Report of the last run, also of a failed one if any rank reported; None before the first run."""
         return self._engine.report
 
 
@@ -218,34 +221,35 @@ def _check(channel: str, workers: int | None, partition: str | None, replicas: i
     if replicas > 1 and (channel != "serial" or workers not in {None, 1}):
         given = f"channel {channel!r}" if channel != "serial" else f"{workers} workers"
         raise SettingError(
-            f"replicas are copies of one worker that has the whole network: {replicas} of them do not go with {given}"
+            f"replicas are copies of one worker that has the whole network: {replicas} of them cannot be combined "
+            f"with {given}"
         )
     if channel == "serial" and workers not in {None, 1}:
-        raise SettingError(f"channel 'serial' runs in one process: it takes no {workers} workers")
+        raise SettingError(f"channel 'serial' runs in one process: it cannot use {workers} workers")
 
 
 def _functions_of(
     path: str | os.PathLike[str] | None, channel: str, tuning: Tuning, functions: FunctionSettings
 ) -> StackSpec | None:
-    """Return the stack if its functions are to carry out the runs; what it cannot do is refused."""
+    """Return the description of the stack if it has functions to run on, otherwise None; reject invalid settings."""
     stack = None if path is None else _load(Path(path), channel)
     if stack is None or stack.functions is None:
         if functions != FunctionSettings():
-            raise SettingError("memory_mb and synchronous are for stacks with functions")
+            raise SettingError("memory_mb and synchronous apply only to stacks with functions; leave them out")
         return None
     if tuning.threads != 1:
         raise SettingError(
-            f"stack {stack.name} has functions, whose threads follow from their memory: give memory_mb, not threads"
+            f"stack {stack.name} has functions, whose threads follow from their memory: set memory_mb, not threads"
         )
     return stack
 
 
 def _load(path: Path, channel: str) -> StackSpec:
-    from fsd_inference.aws.stack import load_stack  # noqa: PLC0415 - who uses no stack need not read one
+    from fsd_inference.aws.stack import load_stack  # noqa: PLC0415 - needed with a stack only
 
     stack = load_stack(path)
     if channel == "local":
         raise SettingError("a stack serves the channels serial, queue and object, not 'local'")
     if channel == "serial" and stack.functions is None:
-        raise SettingError(f"stack {stack.name} has no functions, so it serves the channels queue and object alone")
+        raise SettingError(f"stack {stack.name} has no functions, so it serves only the channels queue and object")
     return stack

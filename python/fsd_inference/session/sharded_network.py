@@ -1,4 +1,4 @@
-"""A session's network as shards: cut and uploaded, or found where they were pushed."""
+"""The shards of the network of a session: partitioned and uploaded, or found where they were pushed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fsd_inference.temporary import TemporaryFolder
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
-    """Shards that are in the store which ranks read: their manifest, who owns which neuron, and the exchange plan."""
+    """Shards in the store that ranks read: their manifest, the owner of each neuron, and the exchange plan."""
 
     manifest: Manifest
     partition: Partition
@@ -28,16 +28,16 @@ class StoredPlan:
 
 
 class ShardedNetwork:
-    """A network that is given as such or as a directory of its shards.
+    """A network that is given whole or as a directory of its shards.
 
     Parameters
     ----------
     given : Network or path
         A network, the path of one, or a directory made by `fsd partition`.
     workers : int, optional
-        P; 1 if not given, or what the directory was partitioned for.
+        Number of workers P; defaults to the number that the directory was partitioned for, otherwise to 1.
     method : str, optional
-        Partitioner, for a network that is not partitioned yet.
+        Partitioner of a network that is not partitioned yet.
 
     Raises
     ------
@@ -50,12 +50,12 @@ class ShardedNetwork:
         self._method = method
         self.network: Network | None = None
         self.manifest: Manifest | None = None
-        self.folder: Path | None = None  # of shards
-        self._own: TemporaryFolder | None = None  # holds it, if it was made here
+        self.folder: Path | None = None  # the folder of shards
+        self._own: TemporaryFolder | None = None  # owns `folder` if it was created here
         if isinstance(given, Network):
             self.network = given
         elif (Path(given) / MANIFEST_FILE).exists():
-            self.folder = Path(given).absolute()  # the caller may go elsewhere
+            self.folder = Path(given).absolute()  # the caller may change the working directory
             self.manifest = read_manifest(given)
             if workers not in {None, self.manifest.workers}:
                 raise SettingError(
@@ -68,16 +68,16 @@ class ShardedNetwork:
 
     @property
     def features(self) -> int:
-        """What a sample must have."""
+        """Number of features of a sample."""
         if self.manifest is not None:
             return self.manifest.features
         assert self.network is not None  # noqa: S101 - one of the two is there
         return self.network.widths[0]
 
     def cut(self, progress: Progress) -> None:
-        """Cut the network into a folder of shards, if it is not one already."""
+        """Partition the network into a folder of shards, unless there is one already."""
         if self.folder is None:
-            assert self.network is not None  # noqa: S101 - a folder otherwise
+            assert self.network is not None  # noqa: S101 - there is a folder otherwise
             self._own = self._own or TemporaryFolder("shards")
             folder = self._own.path / "shards"
             method = self._method or DEFAULT_METHOD
@@ -86,39 +86,39 @@ class ShardedNetwork:
             self.folder = folder
 
     def upload(self, plans: Store, progress: Progress) -> StoredPlan:
-        """Upload the shards of the folder, which `cut` made if need be."""
-        assert self.folder is not None  # noqa: S101 - cut
+        """Upload the folder of shards; call `cut` first."""
+        assert self.folder is not None  # noqa: S101 - `cut` was called
         self.manifest = read_manifest(self.folder)
         owners, plan = load_plan(self.folder)
         upload(plans, self.folder, self.manifest, progress)
         return StoredPlan(self.manifest, owners, plan)
 
     def find(self, plans: Store, stack: Path) -> StoredPlan:
-        """Return what was pushed of it to a stack with functions.
+        """Return the plan of this network that was pushed to a stack with functions.
 
         Raises
         ------
         SettingError
-            It was not pushed, or another partitioner's was.
+            The network was not pushed, or was pushed with another partitioner.
         """
         wanted: Manifest | tuple[bytes, int]
         if self.folder is not None:
             wanted, method = self.manifest or read_manifest(self.folder), None
         else:
-            assert self.network is not None  # noqa: S101 - a folder otherwise
+            assert self.network is not None  # noqa: S101 - there is a folder otherwise
             wanted, method = (self.network.digest, self.workers), None if self.workers == 1 else self._method
         found = StoredPlan(*pushed_plan(plans, wanted, self._push_command(stack), method))
         self.manifest = found.manifest
         return found
 
     def close(self) -> None:
-        """Remove the folder of shards, if it was made here."""
+        """Remove the folder of shards, if it was created here."""
         if self._own is not None:
             self._own.close()
             self.folder, self._own = None, None
 
     def _push_command(self, stack: Path) -> str:
-        """Return what pushes this network."""
+        """Return the command that pushes this network."""
         method, workers = self._method, self.workers
         if isinstance(self._given, Network):
             more = "" if method is None else f", partition={method!r}"

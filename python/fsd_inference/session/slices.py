@@ -1,4 +1,4 @@
-"""Replicas of a run over slices of a batch: cutting it, running them side by side, putting their answers together."""
+"""Replicas over slices of a batch: split the batch, run the slices in parallel, concatenate the answers."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from fsd_inference.threads import Waitable, start
 Result = TypeVar("Result")
 
 _GRACE_S = 5.0
-"""How long replicas that were told to stop may take, before they are left to themselves."""
+"""Maximum wait for each replica to stop after an interrupt, in seconds."""
 
 
 def slices(samples: int, replicas: int) -> list[slice]:
-    """Return nearly equal, consecutive, non-empty parts of a batch; never more than there are samples."""
+    """Split a batch into at most `replicas` consecutive, non-empty slices of nearly equal size."""
     sizes = micro_batch_sizes(samples, replicas)
     ends = np.cumsum(sizes).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 def side_by_side(work: Callable[[int], Result], count: int, stop: Callable[[], None]) -> list[Result]:
-    """Return ``work(0)`` to ``work(count - 1)``, carried out by as many threads.
+    """Return the results of ``work(0)`` to ``work(count - 1)``, computed in parallel by one thread each.
 
     Parameters
     ----------
     work : callable
-        What it raises is raised here once all have ended, that of the lowest number first.
+        If calls raise, the exception of the lowest number is raised here after all calls have ended.
     count : int
-        A single one is carried out by the calling thread.
+        Number of calls; a single one is made by the calling thread.
     stop : callable
-        Called if the calling thread is interrupted: makes the others end soon.
+        Called if the calling thread is interrupted; must make the other threads end soon.
     """
     if count == 1:
         return [work(0)]
@@ -70,7 +70,7 @@ def side_by_side(work: Callable[[int], Result], count: int, stop: Callable[[], N
 
 
 def of_replica(error: RunError, number: int, parts: Sequence[slice]) -> RunError:
-    """Return how a replica failed, named; of a single one nothing else is said."""
+    """Return the error of a replica with its number and samples named; unchanged if there is only one replica."""
     if len(parts) == 1:
         return error
     part = parts[number]
@@ -81,7 +81,7 @@ def of_replica(error: RunError, number: int, parts: Sequence[slice]) -> RunError
 def concatenated(
     answers: Sequence[tuple[sparse.csr_array | None, Summary | None]],
 ) -> tuple[sparse.csr_array | None, Summary | None]:
-    """Return the answers of all slices as that of the batch."""
+    """Concatenate the answers of all slices to that of the batch."""
     if len(answers) == 1:
         return answers[0]
     rows = [rows for rows, _ in answers if rows is not None]
@@ -94,8 +94,8 @@ def concatenated(
     )
 
 
-class Together:
-    """The progress of several replicas as that of one task.
+class CombinedProgress:
+    """Progress of several replicas, reported as one task.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class Together:
         self._lock = threading.Lock()
 
     def advance(self, replica: int, done: float) -> None:
-        """Say how much of its part a replica has done."""
+        """Set the number of layers that a replica has completed, and report the sum."""
         with self._lock:
             self._done[replica] = done
             self._progress.advance(self._task, sum(self._done))

@@ -1,4 +1,4 @@
-"""A session's attempts over local processes and a stack: one that stands, or an emulated one made for the session."""
+"""The executor of local processes over the services of a stack: an existing stack, or an emulated temporary one."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from fsd_inference.temporary import TemporaryFolder, finalizer
 from fsd_inference.usage import Usage, UsageMeter
 
 _LANE_WAIT_S = 120.0
-"""How long an attempt waits for a lane that others hold."""
+"""Maximum wait of an attempt for a free lane, in seconds."""
 
 
 class StackExecutor:
-    """Processes of this machine over a stack's buckets and lanes.
+    """Runs ranks as processes of this machine that use the buckets and lanes of a stack.
 
     Parameters
     ----------
     channel : {"queue", "object"}
-        What the ranks will exchange frames over.
+        The channel over which ranks exchange frames.
     stack : Path, optional
-        The ``stack.json`` of a stack that stands; without it an emulated one is made, and goes with this.
+        The ``stack.json`` of an existing stack; without it an emulated stack is started, and taken down in `close`.
     workers : int
-        P; a stack must have as many ranks for "queue".
+        Number of workers P; for "queue" the stack must have queues for at least as many ranks.
     delay_s : float, optional
-        Latency added on the way of every frame.
+        Latency added to every frame, in seconds.
     on_wait : callable, optional
-        Called with what is waited for: an emulator that starts slowly, a lane that others hold.
+        Called with a description of what is waited for: a slow emulator, or a lane that other runs hold.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class StackExecutor:
         self._on_wait = on_wait
         self._delay_s = delay_s
         self._made = ExitStack()
-        # Stores and clients go with whoever refers to them, an emulator does not.
+        # Garbage collection frees stores and clients, but does not stop an emulator.
         self._finalizer = finalizer(self, self._made.close)
         try:
             if stack is not None:
@@ -75,7 +75,7 @@ class StackExecutor:
             if channel == "queue" and workers > self._stack.ranks:
                 raise SettingError(
                     f"{self._path} has queues for {self._stack.ranks} workers, not {workers}; "
-                    "use fewer, or make a stack with more ranks"
+                    "use fewer workers, or create a stack with more ranks"
                 )
             self._clients = Clients.of_stack(self._stack)
             self._meter = UsageMeter()
@@ -87,24 +87,24 @@ class StackExecutor:
 
     @property
     def plans(self) -> Store:
-        """Holds manifests and shards."""
+        """Store of manifests, plans and shards."""
         return self._plans
 
     @property
     def runs(self) -> Store:
-        """Holds inputs and results."""
+        """Store of inputs, results and reports."""
         return self._runs[0]
 
     @property
     def stack(self) -> StackSpec:
-        """Whose services are used."""
+        """The stack whose services are used."""
         return self._stack
 
     def memory_mb(self, spec: RunSpec) -> None:
-        """Return nothing: there are no functions."""
+        """Return None: the ranks are processes."""
 
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
-        """Carry out one attempt over processes of this machine, holding a lane if the channel needs one."""
+        """Carry out one attempt with local processes; lease a lane for its duration if the channel is "queue"."""
         if self._channel == "object":
             try:
                 return self._run(spec, None, on_layer)
@@ -113,9 +113,8 @@ class StackExecutor:
         lease = self._lanes.acquire(
             spec.run, spec.attempt, spec.settings.clocks.run_s, _LANE_WAIT_S, on_wait=self._on_wait
         )
-        open_poll_s = (
-            LONGEST_POLL_S  # ranks that were stopped may have left one, which takes what the next holder sends
-        )
+        # Killed ranks may have left a long poll open, which takes messages of the next holder.
+        open_poll_s = LONGEST_POLL_S
         try:
             ended = self._run(spec, lease.lane, on_layer)
             if ended.error is None:
@@ -125,13 +124,13 @@ class StackExecutor:
             _clean_up(self._lanes.release, lease, open_poll_s)
 
     def _run(self, spec: RunSpec, lane: int | None, on_layer: Callable[[float], None]) -> Ended:
-        # A lane may have been waited for: the run's time begins now.
+        # The wait for a lane does not count: the run's deadline starts now.
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
         launch = LaunchSpec(timed, self._channel, stack=str(self._path.absolute()), lane=lane, delay_s=self._delay_s)
         return run_attempt(launch, self._runs[0], on_layer)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
-        """Return the result object of a rank, or None if it is not there."""
+        """Return the result object of a rank, or None if there is none."""
         return self._runs[0].get(spec.result_key(rank))
 
     def forget(self, run: str) -> None:
@@ -139,11 +138,11 @@ class StackExecutor:
         self._runs[0].delete([info.key for info in self._runs[0].list(run_folder(run))])
 
     def usage(self) -> Usage:
-        """Return all requests so far but those of the ranks."""
+        """Return the usage so far, without that of the ranks."""
         return self._meter.snapshot()
 
     def close(self) -> None:
-        """Close what is open, and take down a stack that was made for the session."""
+        """Close stores and clients, and take down the stack if it was created for this session."""
         for store in (*self._runs, self._plans):
             store.close()
         self._clients.close()
@@ -151,6 +150,6 @@ class StackExecutor:
 
 
 def _clean_up(work: Callable[..., None], *arguments: object) -> None:
-    """Clean up; what that fails to do expires by itself, and must not hide how the run ended."""
+    """Call a clean-up and ignore its errors: leftovers expire, and must not hide how the run ended."""
     with suppress(FsdError):
         work(*arguments)

@@ -1,4 +1,4 @@
-"""The simulator: whole runs under virtual time, before anything is spent."""
+"""The simulator: runs inference in virtual time to predict time, usage and cost without calling AWS."""
 
 from fsd_inference.simulator.scenario import Chances, Scenario, SimulatedRank, SimulatedRun
 from fsd_inference.simulator.simulation import simulate, with_seed

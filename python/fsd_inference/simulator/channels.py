@@ -1,4 +1,4 @@
-"""Channels under virtual time: who waits for which step, and messages that go straight from rank to rank."""
+"""Simulated channels: the base class that delivers whole steps, and direct messages between ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from fsd_inference.simulator.services import Listener, Services
 
 
 class Incoming:
-    """What is on its way of one step: a place for each delivery, by target. Lists: of each rank there are few."""
+    """The deliveries of one step, grouped by target, with the time from which each can be received.
+
+    Plain lists, because each rank has only a few deliveries.
+    """
 
     def __init__(self, outgoing: Outgoing, workers: int) -> None:
         order = np.argsort(outgoing.targets, kind="stable")
@@ -35,7 +38,7 @@ class Incoming:
         self.receivers = int(np.count_nonzero(total))
 
     def put(self, first: int, times: Sequence[float]) -> list[int]:
-        """Note when deliveries from the first on can be received; return the targets for which all is known now."""
+        """Record the times of consecutive deliveries, starting at `first`; return the targets that are now complete."""
         found, known, left = [], self._times, self._left
         last = first + len(times)
         for slot, target, time in zip(self._slot[first:last], self._targets[first:last], times, strict=True):
@@ -46,26 +49,26 @@ class Incoming:
         return found
 
     def of(self, target: int) -> tuple[list[int], list[float], list[float]]:
-        """Return sources, times and sizes of what comes to a target."""
+        """Return the sources, times in seconds and sizes in bytes of a target's deliveries."""
         mine = slice(self._ends[target], self._ends[target + 1])
         return self._sources[mine], self._times[mine], self._sizes[mine]
 
 
 class StepModel:
-    """A channel whose steps are received as wholes: who wants which step, and which steps are on their way in full.
+    """A channel that computes how a rank receives a step in one go, as soon as all deliveries of the step are known.
 
-    Nothing that a rank asks for slows another down but the services' own limits, so all requests of a rank's step are
-    computed at once. A step is received once all that it needs is on its way: its polls are those from then on.
+    This is possible because ranks slow each other down only through the rate limits of the services. The polls and
+    reads are those that the rank makes from when it expects the step and its receive thread is free.
     """
 
     def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
         self.services, self.ranks, self._listener = services, ranks, listener
         self.scenario = scenario
         self._incoming: dict[Step, Incoming] = {}
-        self._waiting: dict[Step, int] = {}  # ranks that are still to receive a step
-        self._wanted: dict[tuple[int, Step], float] = {}  # since when a rank wants a step
-        self._complete: set[tuple[int, Step]] = set()
-        self._free = [0.0] * len(ranks)  # when each rank's receiver is
+        self._waiting: dict[Step, int] = {}  # number of ranks that have yet to receive a step
+        self._wanted: dict[tuple[int, Step], float] = {}  # time from which a rank expects a step
+        self._complete: set[tuple[int, Step]] = set()  # (rank, step) whose deliveries are all known
+        self._free = [0.0] * len(ranks)  # time at which each rank's receive thread is free
 
     def listen(self, rank: Rank) -> None:
         """See `ChannelModel`."""
@@ -75,7 +78,7 @@ class StepModel:
                 self._receive_if_ready(rank, step)
 
     def on_its_way(self, outgoing: Outgoing, key: Expected, first: int, times: Sequence[float]) -> None:
-        """Note when what a rank sends of a step can be received."""
+        """Record from when the deliveries of a rank's step can be received; let targets receive once they have all."""
         step = Step(key.layer + 1, key.micro_batch)
         if step not in self._incoming:
             self._incoming[step] = Incoming(outgoing, len(self.ranks))
@@ -99,20 +102,20 @@ class StepModel:
             del self._incoming[step], self._waiting[step]
 
     def receive(self, rank: Rank, step: Step, incoming: Incoming, since: float) -> float:
-        """Return when the rank, which looks from `since` on, has all of the step."""
+        """Return the time at which a rank that polls from `since` on has received the whole step."""
         raise NotImplementedError
 
     def tell(self, rank: Rank, outgoing: Outgoing, done: float) -> None:
-        """Have the parent of a rank hear at a time that its subtree is done."""
+        """Deliver to a rank's parent, at time `done`, the message that the rank's subtree is done."""
         self.services.clock.at(done, self._listener.told, self.ranks[int(outgoing.targets[0])], rank.number)
 
     def refused(self, rank: Rank, what: str) -> None:
-        """End the run: a request was refused too often."""
+        """Fail the run because a request was throttled until its retries were used up; `what` names the refusal."""
         self._listener.failed(rank, ChannelError(f"{what} too often (throttled)", retryable=True))
 
 
 class DirectModel(StepModel):
-    """Messages straight from rank to rank, with no service in between: local sockets, or MPI between servers."""
+    """A channel of direct messages between ranks, with no service in between: local sockets, or MPI between servers."""
 
     def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
         super().__init__(services, scenario, ranks, listener)
@@ -123,15 +126,15 @@ class DirectModel(StepModel):
     def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
         """See `ChannelModel`."""
         clock = self.services.clock
-        there: list[float] = []
+        arrivals: list[float] = []
         for reader in outgoing.readers(rank.number):
-            through = rank.up.pass_s(clock.now, reader.size)
-            arrives = clock.now + self._latency_s + max(through, reader.size / self._bytes_per_s)
-            there += [arrives] * reader.frames
+            upload_s = rank.up.pass_s(clock.now, reader.size)
+            arrives = clock.now + self._latency_s + max(upload_s, reader.size / self._bytes_per_s)
+            arrivals += [arrives] * reader.frames
         if key.kind is Kind.GATHER:
-            self.tell(rank, outgoing, there[-1])
+            self.tell(rank, outgoing, arrivals[-1])
         else:
-            self.on_its_way(outgoing, key, outgoing.sent[rank.number].first, there)
+            self.on_its_way(outgoing, key, outgoing.sent[rank.number].first, arrivals)
         clock.at(clock.now, call, *rest)
 
     def receive(self, rank: Rank, step: Step, incoming: Incoming, since: float) -> float:  # noqa: ARG002

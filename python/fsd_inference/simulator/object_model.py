@@ -1,4 +1,4 @@
-"""Objects of S3 under virtual time, looked for as the channel does."""
+"""The simulated `object` channel: S3 objects under virtual time, polled in the order that the real channel uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = {"put": "s3.put", "get": "s3.get"}
 
 
 class _Objects(NamedTuple):
-    """What one rank reads of a step: the layer that sent it; by source, since when it is there, and its bytes."""
+    """The objects that one rank reads for a step: by source, the time from which each exists, and its bytes."""
 
     layer: int
     visible: dict[int, float]
@@ -29,10 +29,10 @@ class _Objects(NamedTuple):
 
     @classmethod
     def of(cls, rank: Rank, step: Step, incoming: Incoming) -> _Objects:
-        """Put together what comes of one source."""
+        """Collect a rank's deliveries of a step into one object for each source."""
         sources, times, sizes = incoming.of(rank.number)
         total = dict(zip(sources, sizes, strict=True))
-        if len(total) < len(sources):  # several frames of one object
+        if len(total) < len(sources):  # an object has several frames for this rank
             total = dict.fromkeys(sources, 0.0)
             for source, size in zip(sources, sizes, strict=True):
                 total[source] += size
@@ -40,7 +40,7 @@ class _Objects(NamedTuple):
 
 
 class ObjectModel(StepModel):
-    """S3."""
+    """A model of S3 buckets whose prefixes have rate limits, and of ranks that poll for objects."""
 
     def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
         super().__init__(services, scenario, ranks, listener)
@@ -55,21 +55,25 @@ class ObjectModel(StepModel):
         """See `ChannelModel`."""
         clock, writers = self.services.clock, self._writers[rank.number]
         sent = outgoing.sent[rank.number]
-        done = self._asked(rank, "put", self._puts, key.source + key.layer, sent.wire_bytes, max(clock.now, writers[0]))
+        start = max(clock.now, writers[0])
+        done = self._request(rank, "put", self._puts, key.source + key.layer, sent.wire_bytes, start)
         if done is None:
             self.refused(rank, "S3 refused a PUT")
             return
         heapq.heapreplace(writers, done)
         if key.kind is Kind.GATHER:
-            self._gathered(rank, outgoing, done)
+            self._deliver_gather(rank, outgoing, done)
         else:
             self.on_its_way(outgoing, key, sent.first, [done] * (sent.last - sent.first))
         clock.at(done, call, *rest)
 
-    def _asked(
+    def _request(
         self, rank: Rank, verb: str, rates: list[TokenBucket], place: int, size: float, start: float
     ) -> float | None:
-        """Return when a request that is begun at `start` has been answered; None: it is refused too often."""
+        """Return the time at which a request that begins at `start` is answered; None if its retries are used up.
+
+        `rates` are the rate limits of the prefixes, and `place` selects one of them.
+        """
         services, tried, kind = self.services, 1, _KINDS[verb]
         rate = rates[place * 7 % len(rates)]
         services.usage.requests[kind] += 1
@@ -83,8 +87,8 @@ class ObjectModel(StepModel):
         up, down = (size, 0.0) if verb == "put" else (0.0, size)
         return start + services.request_s(rank, verb, up, down, 0, start)
 
-    def _gathered(self, rank: Rank, outgoing: Outgoing, written: float) -> None:
-        """Bring a summary to its one target, with a read."""
+    def _deliver_gather(self, rank: Rank, outgoing: Outgoing, written: float) -> None:
+        """Deliver a gather message, written at `written`, to its only target with one read."""
         services, target = self.services, self.ranks[int(outgoing.targets[0])]
         size = float(outgoing.sizes.sum())
         services.count("s3.get")
@@ -92,7 +96,10 @@ class ObjectModel(StepModel):
         self.tell(rank, outgoing, written + services.request_s(target, "get", 0.0, size, 0, written))
 
     def receive(self, rank: Rank, step: Step, incoming: Incoming, since: float) -> float:
-        """Poll the source that is expected last, as the channel does; when it has come, read the others."""
+        """Return the time at which all objects of the step are read.
+
+        Like the real channel, poll for the object that is expected last; once it exists, read all others.
+        """
         objects = _Objects.of(rank, step, incoming)
         usage, visible = self.services.usage, objects.visible
         missing = dict.fromkeys(visible)
@@ -100,83 +107,87 @@ class ObjectModel(StepModel):
         pace.begin((step.layer - 1, step.micro_batch))
         while missing:
             last = pace.choose(missing)
-            look = max(now, pace.poll_at(last))
-            answered = self._read(rank, objects, last, look)
+            polled = max(now, pace.poll_at(last))
+            answered = self._read(rank, objects, last, polled)
             if answered is None:
-                return self._given_up(rank, now)
+                return self._give_up(rank, now)
             now = answered
-            if visible[last] > look:
+            if visible[last] > polled:
                 usage.misses += 1
                 pace.missed(last, now)
                 continue
             del missing[last]
-            there, ended = self._read_all(rank, objects, missing, answered)
+            read, ended = self._read_all(rank, objects, missing, answered)
             if ended is None:
-                return self._given_up(rank, now)
+                return self._give_up(rank, now)
             now = max(now, ended)
-            usage.misses += len(missing) - len(there)
-            for source in there:
+            usage.misses += len(missing) - len(read)
+            for source in read:
                 del missing[source]
-            pace.came(last, [last, *there], answered)
+            pace.came(last, [last, *read], answered)
             if missing:
                 pace.missed(pace.choose(missing), answered)
-        # In between, aborts are looked for.
-        looks = int((now - since) / ABORT_EVERY_S)
-        usage.requests["s3.get"] += looks
-        usage.billed_units["s3.get"] += looks
-        usage.misses += looks
+        # Meanwhile the rank also polls for an abort object.
+        abort_polls = int((now - since) / ABORT_EVERY_S)
+        usage.requests["s3.get"] += abort_polls
+        usage.billed_units["s3.get"] += abort_polls
+        usage.misses += abort_polls
         usage.received_bytes += round(sum(objects.sizes.values()))
         return now
 
     def _read_all(
         self, rank: Rank, objects: _Objects, sources: Collection[int], start: float
     ) -> tuple[list[int], float | None]:
-        """Read several at a time; return the sources whose objects were there, and when all reads are answered.
+        """Read objects with `READERS` concurrent requests; return the sources found, and when all reads are answered.
 
-        As `_read` has it, in line: most of a run's requests are these.
+        The time is None if the retries of a read are used up. The common case of `_read` is inlined for speed, because
+        most requests of a run are made here.
         """
         services, gets, pass_s = self.services, self._gets, rank.down.pass_s
         visible, sizes, layer, is_cut = objects.visible, objects.sizes, objects.layer, bool(objects.beyond)
         connection, prefixes = services.connection, len(gets)
         begin_s, byte_s = services.get_work_s(rank)
         readers = [start] * READERS
-        there: list[int] = []
-        apart = 0
+        read: list[int] = []
+        not_inlined = 0
         for source, latency in zip(sources, services.draws.latencies("get", len(sources)), strict=True):
-            look = readers[0]
-            is_there = visible[source] <= look
-            if is_cut or not gets[(source + layer) * 7 % prefixes].admits_any(look):
-                apart += 1
-                found = self._read(rank, objects, source, look)
+            now = readers[0]
+            exists = visible[source] <= now
+            if is_cut or not gets[(source + layer) * 7 % prefixes].admits_any(now):
+                not_inlined += 1
+                found = self._read(rank, objects, source, now)
                 if found is None:
-                    return there, None
+                    return read, None
                 answered = found
-            elif is_there:
+            elif exists:
                 size = sizes[source]
-                begun = look + begin_s + size * byte_s
+                begun = now + begin_s + size * byte_s
                 alone, passing = size / connection, pass_s(begun, size)
                 answered = begun + latency + (alone if alone > passing else passing)
             else:
-                answered = look + begin_s + latency
-            if is_there:
-                there.append(source)
+                answered = now + begin_s + latency
+            if exists:
+                read.append(source)
             heapq.heapreplace(readers, answered)
-        services.usage.requests["s3.get"] += len(sources) - apart
-        services.usage.billed_units["s3.get"] += len(sources) - apart
-        return there, max(readers)
+        services.usage.requests["s3.get"] += len(sources) - not_inlined
+        services.usage.billed_units["s3.get"] += len(sources) - not_inlined
+        return read, max(readers)
 
-    def _read(self, rank: Rank, objects: _Objects, source: int, look: float) -> float | None:
-        """Return when a look at `look` for an object is answered; None: it is refused too often."""
+    def _read(self, rank: Rank, objects: _Objects, source: int, now: float) -> float | None:
+        """Return the time at which a read of an object that begins at `now` is answered; None if retries are used up.
+
+        An object that does not exist at `now` is a miss, which costs a request without a body.
+        """
         place = source + objects.layer
-        size = objects.sizes[source] if objects.visible[source] <= look else 0.0
+        size = objects.sizes[source] if objects.visible[source] <= now else 0.0
         if size and objects.beyond:
             for _ in range(objects.beyond.get((source, rank.number), 0)):
-                answered = self._asked(rank, "get", self._gets, place, 0.0, look)
+                answered = self._request(rank, "get", self._gets, place, 0.0, now)
                 if answered is None:
                     return None
-                look = answered
-        return self._asked(rank, "get", self._gets, place, size, look)
+                now = answered
+        return self._request(rank, "get", self._gets, place, size, now)
 
-    def _given_up(self, rank: Rank, now: float) -> float:
+    def _give_up(self, rank: Rank, now: float) -> float:
         self.refused(rank, "S3 refused a GET")
         return now

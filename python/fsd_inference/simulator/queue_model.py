@@ -1,4 +1,4 @@
-"""SNS topics and SQS queues under virtual time."""
+"""The simulated `queue` channel: SNS topics that deliver to SQS queues, under virtual time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EACH = f"sns.publish{EACH_MESSAGE}"
 
 
 class QueueModel(StepModel):
-    """SNS topics and SQS queues."""
+    """A model of SNS topics with rate limits, and of SQS queues that ranks poll."""
 
     def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
         super().__init__(services, scenario, ranks, listener)
@@ -35,7 +35,7 @@ class QueueModel(StepModel):
         """See `ChannelModel`."""
         services, now = self.services, self.services.clock.now
         usage, sent, senders = services.usage, outgoing.sent[rank.number], self._senders[rank.number]
-        there: list[float] = []
+        arrivals: list[float] = []
         last = now
         for batch in sent.batches:
             start, deliveries = max(now, senders[0]), batch.last - batch.first
@@ -47,19 +47,19 @@ class QueueModel(StepModel):
                 start = admitted
             end = start + services.request_s(rank, "publish", batch.size, 0.0, deliveries, start)
             heapq.heapreplace(senders, end)
-            there += [end + later for later in services.draws.latencies("deliver", deliveries)]
+            arrivals += [end + latency for latency in services.draws.latencies("deliver", deliveries)]
             last = max(last, end)
         usage.requests["sns.publish"] += len(sent.batches)
         usage.billed_units["sns.publish"] += sum(batch.units for batch in sent.batches)
         usage.billed_units[_EACH] += sum(batch.message_units for batch in sent.batches)
         if key.kind is Kind.GATHER:
-            self._gathered(rank, outgoing, max(there))
+            self._deliver_gather(rank, outgoing, max(arrivals))
         else:
-            self.on_its_way(outgoing, key, sent.first, there)
+            self.on_its_way(outgoing, key, sent.first, arrivals)
         services.clock.at(last, call, *rest)
 
     def _when_admitted(self, batch: Batch, start: float) -> float | None:
-        """Return when the topic takes a batch that it refuses at `start`; None: it refuses it too often."""
+        """Return the time at which the topic admits a batch that it refused at `start`; None if retries are used up."""
         services, tried = self.services, 1
         while (pause_s := services.pause_s(tried)) is not None:
             start, tried = start + pause_s, tried + 1
@@ -69,16 +69,17 @@ class QueueModel(StepModel):
                 return start
         return None
 
-    def _gathered(self, rank: Rank, outgoing: Outgoing, there: float) -> None:
-        """Bring a summary to its one target, with a poll."""
+    def _deliver_gather(self, rank: Rank, outgoing: Outgoing, arrived: float) -> None:
+        """Deliver a gather message, available at `arrived`, to its only target with one poll."""
         services, target = self.services, self.ranks[int(outgoing.targets[0])]
         size = float(outgoing.sizes.sum())
         services.count("sqs.receive", units(size))
         services.usage.received_bytes += round(size)
-        self.tell(rank, outgoing, there + services.request_s(target, "receive", 0.0, size, outgoing.sizes.size, there))
+        receive_s = services.request_s(target, "receive", 0.0, size, outgoing.sizes.size, arrived)
+        self.tell(rank, outgoing, arrived + receive_s)
 
     def receive(self, rank: Rank, step: Step, incoming: Incoming, since: float) -> float:  # noqa: ARG002
-        """Poll until all messages have come, at most ten a poll."""
+        """Return the time at which all messages of the step are received, by polls of at most ten messages each."""
         services, usage = self.services, self.services.usage
         _, times, sizes = incoming.of(rank.number)
         arrivals = sorted(zip(times, sizes, strict=True))

@@ -1,4 +1,4 @@
-"""A simulated rank: the engine's state machine, and the resources of its function."""
+"""A simulated rank: the engine's state machine with the simulated resources of its function."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fsd_inference.simulator.resources import Bandwidth, Semaphore
 
 @dataclass(slots=True, eq=False)
 class Rank:
-    """One rank while it is simulated."""
+    """The state of one simulated rank."""
 
     number: int
     starter: int | None
     plan: RankPlan
     worker: Worker
-    speed: float  # of its processors, as a share of an ordinary rank's
+    speed: float  # of its processors, relative to a rank that is no straggler
     up: Bandwidth
     down: Bandwidth
     starters: Semaphore = field(default_factory=lambda: Semaphore(STARTERS))
@@ -33,9 +33,9 @@ class Rank:
     idle_since: float = 0.0
     intervals: list[Interval] = field(default_factory=list)
     sent: list[tuple[int, int, float]] = field(default_factory=list)
-    early: list[int] = field(default_factory=list)  # children that were done before its shard was loaded
-    pace: Pace = field(default_factory=lambda: Pace(PaceSettings()))  # of its looks for objects
+    early: list[int] = field(default_factory=list)  # children that finished before its shard was loaded
+    pace: Pace = field(default_factory=lambda: Pace(PaceSettings()))  # schedules its polls for objects
 
     def note(self, name: str, layer: int, micro_batch: int, start: float, end: float) -> None:
-        """Record an interval."""
+        """Record an interval of the rank's activity, in virtual seconds."""
         self.intervals.append(Interval(name, layer, micro_batch, start, end))

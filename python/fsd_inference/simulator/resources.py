@@ -1,4 +1,4 @@
-"""Scarce resources of a simulated function: the threads of a pool, and its network bandwidth."""
+"""The limited resources of a simulated function: thread pools and network bandwidth."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 class Semaphore:
-    """The threads of a pool: at most so many calls at a time, the others wait in order.
+    """A semaphore under virtual time that models a thread pool: calls beyond its threads wait in FIFO order.
 
     Parameters
     ----------
     most : int
-        How many.
+        Number of threads.
     """
 
     def __init__(self, most: int) -> None:
@@ -30,7 +30,7 @@ class Semaphore:
             self._waiting.append((call, arguments))
 
     def end(self) -> None:
-        """Give a thread back."""
+        """Release a thread; if calls are waiting, make the first of them."""
         if self._waiting:
             call, arguments = self._waiting.popleft()
             call(*arguments)
@@ -40,13 +40,13 @@ class Semaphore:
 
 @dataclass(slots=True)
 class Bandwidth:
-    """Bytes a second, for one transfer after the other."""
+    """A network link that makes its transfers one after the other."""
 
     bytes_per_s: float
     free_at: float = 0.0
 
     def pass_s(self, now: float, size: float) -> float:
-        """Return how long from `now` until `size` more bytes are through."""
+        """Queue a transfer of `size` bytes at `now`; return the seconds until it is complete."""
         begin = self.free_at if self.free_at > now else now
         self.free_at = begin + size / self.bytes_per_s
         return self.free_at - now

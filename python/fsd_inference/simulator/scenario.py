@@ -1,4 +1,4 @@
-"""What is simulated, and what came of it."""
+"""The input and the result of a simulation."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ CHANNELS = ("local", "queue", "object", "mpi")
 
 @dataclass(frozen=True, slots=True)
 class Chances:
-    """What may be otherwise from run to run.
+    """The random conditions of a simulated run: latencies, warm functions and stragglers.
 
     Attributes
     ----------
     seed : int
-        Of all draws: equal seeds give equal runs.
+        Seed of all random draws: equal seeds give equal runs.
     warm : int
-        Function environments that are there already.
+        Number of warm function environments when the run begins.
     stragglers : float
-        Share of ranks whose processors are slow.
+        Fraction of ranks, 0 to 1, whose processors are slow.
     slowdown : float
-        How many times slower those are.
+        Factor, at least 1, by which stragglers are slower.
     """
 
     seed: int = 0
@@ -49,8 +49,8 @@ class Chances:
     def __post_init__(self) -> None:
         if not 0 <= self.stragglers <= 1 or not 1 <= self.slowdown < math.inf or self.warm < 0:
             raise SettingError(
-                "stragglers are a share of 0 to 1, slower by a factor of 1 or more, and no fewer than 0 environments "
-                f"are warm: not {self.stragglers:g}, {self.slowdown:g} and {self.warm}"
+                "stragglers must be a fraction of 0 to 1, slowdown at least 1 and warm at least 0, "
+                f"not {self.stragglers:g}, {self.slowdown:g} and {self.warm}"
             )
 
 
@@ -60,23 +60,27 @@ class Scenario:
 
     Attributes
     ----------
-    partition, plan
-        Who owns what, and what is exchanged.
+    partition : Partition
+        The rank that owns each neuron.
+    plan : ExchangePlan
+        The rows that ranks exchange.
     work : Work
-        What the ranks have to do.
+        The connections and shard bytes of each rank.
     payloads : Payloads
-        What the plan's edges carry.
+        Sizes of what the plan's edges carry.
     settings : RunSettings
     channel : {"local", "queue", "object", "mpi"}
     timing : Timing
+        Latencies, rates and processor times.
     memory_mb : int
-        Of each rank's function.
+        Memory in MB of each rank's function.
     chances : Chances
+        Seed, warm functions and stragglers.
     limits : ChannelLimits
     buckets : int
-        That objects are spread over.
+        Number of buckets over which `object` spreads its objects.
     lane_ranks : int or None
-        Queues of a lane, which are all purged after the run; None: as many as workers.
+        Number of queues in a lane, all of which are purged after the run; None: one for each worker.
     """
 
     partition: Partition
@@ -97,28 +101,31 @@ class Scenario:
         if not workers == self.partition.workers == self.plan.workers == self.work.workers:
             raise SettingError(f"the settings are for {workers} workers, but the plan has {self.plan.workers}")
         if self.channel not in CHANNELS:
-            raise SettingError(f"what is simulated is one of {', '.join(CHANNELS)}, not {self.channel!r}")
+            raise SettingError(f"a simulated channel must be one of {', '.join(CHANNELS)}, not {self.channel!r}")
         self.payloads.check(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRank:
-    """One rank's part.
+    """What one rank did in a simulated run; times are in virtual seconds.
 
     Attributes
     ----------
     rank : int
     starter : int or None
+        Rank that started this one; None for rank 0.
     begun : float
-        When its function or process was there, which is when it begins to be billed.
+        Time at which its function or process came up, from which Lambda bills it.
     started : float
-        When its program ran, as reports have it.
+        Time at which its program started, which is the start time in reports.
     ended : float
+        Time at which it ended.
     layers : int
-        0 if its shard was never loaded.
+        Number of layers; 0 if its shard was never loaded.
     intervals : tuple of Interval
-        What it did when, as `engine.timeline` has it.
+        Its activities in the form of `engine.timeline`, by start time.
     sent : tuple of (layer, frames, bytes)
+        What it sent, in the order of sending.
     """
 
     rank: int
@@ -131,7 +138,7 @@ class SimulatedRank:
     sent: tuple[tuple[int, int, float], ...]
 
     def report(self, workers: int) -> RankReport:
-        """Return what the rank would report; its requests are counted of the run, not of a layer."""
+        """Return the rank's report in a run of `workers` ranks; requests are counted for the run, not by layer."""
         return activity_report(
             rank=self.rank,
             starter=self.starter,
@@ -146,21 +153,21 @@ class SimulatedRank:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRun:
-    """What came of a simulated run.
+    """The result of a simulated run.
 
     Attributes
     ----------
     scenario : Scenario
     wall_s : float
-        From the caller's asking to the result in hand.
+        Seconds from the caller's request to the result.
     launch_s : float
-        From the launch of rank 0 to the start of the last rank.
+        Seconds from the launch of rank 0 to the start of the last rank.
     ranks : tuple of SimulatedRank
-        Those that started.
+        The ranks that started.
     usage : Usage
         Requests and bytes of the whole run.
     error : RunError or None
-        How it failed.
+        Why the run failed; None if it succeeded.
     """
 
     scenario: Scenario
@@ -173,13 +180,13 @@ class SimulatedRun:
     def function_times(
         self, *, architecture: str = "x86_64", coordinator_mb: int = COORDINATOR_MB
     ) -> tuple[FunctionTime, ...]:
-        """Return the time of the workers' functions, and of the coordinator's, as Lambda bills it."""
+        """Return the billed Lambda time of the workers' functions and of the coordinator."""
         seconds = sum(math.ceil((rank.ended - rank.begun) / BILLED_TICK_S) * BILLED_TICK_S for rank in self.ranks)
         whole = FunctionTime(self.scenario.memory_mb, architecture, seconds, len(self.ranks))
         return whole, FunctionTime(coordinator_mb, architecture, self.wall_s, 1)
 
     def _sent_between(self) -> NDArray[np.float64]:
-        """Return frames and bytes from each rank to each other."""
+        """Return frames and bytes from each rank to each other: 2 x sources x targets."""
         it, workers = self.scenario, self.scenario.settings.workers
         frame_bytes = it.limits.queue_frame_bytes if it.channel == "queue" else it.limits.object_frame_bytes
         found = np.zeros((2, workers, workers))
@@ -187,13 +194,13 @@ class SimulatedRun:
             if edges:
                 found += sent_between(edges, payloads, frame_bytes, workers)
         for rank in self.ranks:
-            if rank.starter is not None:  # it tells its parent that it is done
+            if rank.starter is not None:  # the last thing a rank sends is its gather message, to its parent
                 _, frames, size = rank.sent[-1]
                 found[:, rank.rank, rank.starter] += frames, size
         return found
 
     def report(self) -> RunReport:
-        """Return the run as a report; its peak memory is not simulated, and 0."""
+        """Return the run's report; peak memory is not simulated and reported as 0."""
         work, ranks = self.scenario.work, [rank.report(len(self.ranks)) for rank in self.ranks]
         plan = self.scenario.plan
         if self.error is None:
@@ -219,5 +226,5 @@ class SimulatedRun:
 
 
 def _targets(frames: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[SentTo, ...]:
-    """Return what a rank sent to each other, ascending, from frames and bytes by target."""
+    """Return what a rank sent to each other rank, by ascending target; `frames` and `sizes` (bytes) are by target."""
     return tuple(SentTo(int(target), int(frames[target]), round(sizes[target])) for target in np.flatnonzero(frames))

@@ -1,4 +1,4 @@
-"""Requests of simulated ranks: how long they take, and what they count."""
+"""Durations and usage counts of the requests that simulated ranks make to AWS."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from fsd_inference.usage import Usage
 
 
 class Listener(Protocol):
-    """Hears what channels bring."""
+    """The callbacks by which a channel reports deliveries and failures to the simulation."""
 
     def came_all(self, rank: Rank, step: Step) -> None:
-        """Say that all that a rank needs for a step has come."""
+        """Handle that a rank has received everything that it needs for a step."""
 
     def told(self, rank: Rank, child: int) -> None:
-        """Say that a rank has heard from a child that its subtree is done."""
+        """Handle a child's message to its parent `rank` that the child's subtree is done."""
 
     def failed(self, rank: Rank, error: ChannelError) -> None:
-        """Say that a request was refused too often."""
+        """Handle that a request was throttled until its retries were used up."""
 
 
 class Services:
-    """The services that ranks use, and the processors that the ranks have for it.
+    """A model of the AWS services that ranks call: latency, transfer time and the caller's processor time.
 
     Parameters
     ----------
     scenario : Scenario
     clock, draws : Clock, Draws
-        Time and chance.
+        Virtual time and seeded random latencies.
     speed : Speed
-        Of a rank's processors.
+        Speed of a rank's processors.
 
     Attributes
     ----------
     usage : Usage
-        What was counted.
+        Requests counted so far.
     connection : float
-        Bytes a second of a single transfer.
+        Bandwidth of a single transfer in bytes per second.
     """
 
     def __init__(self, scenario: Scenario, clock: Clock, draws: Draws, speed: Speed) -> None:
@@ -62,16 +62,16 @@ class Services:
         self.connection = timing["connection.bytes_per_s"]
 
     def work(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
-        """Call when a processor of a rank has worked for so many seconds: each rank has its own."""
+        """Call after `seconds` of processor time; ranks do not wait for each other, as each has its own processors."""
         self.clock.at(self.clock.now + seconds, call, *arguments)
 
     def request(self, rank: Rank, name: str, up: float, down: float, call: Callable[..., None], *rest: Any) -> None:
-        """Call when a request has been answered: `up` and `down` are bytes of bodies, one of them none."""
+        """Call when a request is answered; its body has `up` bytes sent or `down` bytes received, the other being 0."""
         now = self.clock.now
         self.clock.at(now + self.request_s(rank, name, up, down, 0, now), call, *rest)
 
     def request_s(self, rank: Rank, name: str, up: float, down: float, messages: int, start: float) -> float:
-        """Return the seconds of a request that is begun at `start`, whose body carries so many messages."""
+        """Return the duration in seconds of a request that begins at `start` and carries `messages` messages."""
         size = up + down
         work = self.request_work_s(rank, name, messages, size)
         if not size:
@@ -80,22 +80,25 @@ class Services:
         return work + self.draws.latency(name) + max(size / self.connection, passing)
 
     def request_work_s(self, rank: Rank, name: str, messages: int, size: float) -> float:
-        """Return the processor seconds of a request."""
+        """Return the caller's processor time in seconds for a request with a body of `size` bytes."""
         work = self._request_s[name] + messages * self._message_s
         return (work + size * self._byte_s[name] if size else work) / rank.speed
 
     def get_work_s(self, rank: Rank) -> tuple[float, float]:
-        """Return the processor seconds of a GET, and those of each of its bytes."""
+        """Return the caller's processor time in seconds for a GET, and for each byte of its body."""
         return self._request_s["get"] / rank.speed, self._byte_s["get"] / rank.speed
 
     def count(self, kind: str, billed: int = 1, *, repeat: bool = False) -> None:
-        """Count a request."""
+        """Count a request and its billed units; `repeat` counts it as a retry too."""
         self.usage.requests[kind] += 1
         self.usage.billed_units[kind] += billed
         self.usage.retries += repeat
 
     def pause_s(self, tried: int) -> float | None:
-        """Return how long to pause after a request was refused for the `tried`-th time; None: give up."""
+        """Return the backoff in seconds after the `tried`-th refusal of a request; None if the retries are used up.
+
+        Exponential backoff with full jitter, as in `RetrySettings`.
+        """
         if tried >= self.retry.attempts:
             return None
         longest = self.retry.base_s * 2.0 ** (tried - 1)
@@ -103,10 +106,10 @@ class Services:
 
 
 class ChannelModel(Protocol):
-    """A channel as the simulator has it."""
+    """The interface of a simulated channel."""
 
     def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
-        """Send what a rank sends of a step; call when the service has taken it."""
+        """Send a rank's frames of a step; call when the service has accepted them."""
 
     def listen(self, rank: Rank) -> None:
-        """Receive for a rank while its state machine wants something."""
+        """Start to receive the steps that the rank's state machine expects."""

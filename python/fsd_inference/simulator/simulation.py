@@ -1,6 +1,7 @@
-"""Discrete events under virtual time: the engine's own state machines over a plan, and a model of what they ask for.
+"""The discrete-event simulation of a run: the engine's real state machines with modelled durations and services.
 
-What a rank does when is decided by `engine.worker.Worker`, as in a run; here is only how long things take.
+`engine.worker.Worker` decides what a rank does and in which order, as in a real run; this module decides only how long
+each action takes.
 """
 
 from __future__ import annotations
@@ -57,16 +58,21 @@ from fsd_inference.simulator.scenario import Scenario, SimulatedRank, SimulatedR
 from fsd_inference.simulator.services import ChannelModel, Services
 from fsd_inference.simulator.traffic import StepTraffic
 
-_CLAIM_READS = 2  # requests in turn before shard and input: the manifest, and where the input's blocks lie
+_CLAIM_READS = 2  # sequential GETs before shard and input: the manifest, and the index of the input's blocks
 
 
 def simulate(scenario: Scenario) -> SimulatedRun:
-    """Play a run under virtual time.
+    """Simulate a run in virtual time.
+
+    Parameters
+    ----------
+    scenario : Scenario
 
     Returns
     -------
     SimulatedRun
-        With an error where the run fails: a clock runs out, or a service refuses a request too often.
+        Its `error` is set if the run fails: a timeout expires, or a request is throttled until its retries are used
+        up.
     """
     with without_collector():
         return Simulation(scenario).run()
@@ -74,7 +80,7 @@ def simulate(scenario: Scenario) -> SimulatedRun:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Pause the collector of cycles, which would go through millions of records again and again: none is in a cycle."""
+    """Disable Python's cyclic garbage collector: it would rescan millions of records, none of which is in a cycle."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -85,7 +91,7 @@ def without_collector() -> Iterator[None]:
 
 
 class Simulation:
-    """One run: its ranks, its services and its clock.
+    """The simulation of one run: its ranks, its services and its virtual clock.
 
     Parameters
     ----------
@@ -107,12 +113,12 @@ class Simulation:
         self.traffic = StepTraffic(scenario.plan, scenario.payloads, scenario.limits, queue=scenario.channel == "queue")
         self._warm = chances.warm
         self._environments = TokenBucket(timing["environments.per_s"], timing["environments.burst"])
-        self._going = 0
+        self._running = 0  # ranks that have been asked to start and have not ended
         self._launched = 0.0
         self._error: RunError | None = None
 
     def make_rank(self, number: int) -> Rank:
-        """Return a rank that has not begun."""
+        """Return a rank that has not started yet; draws whether it is a straggler."""
         scenario = self.scenario
         settings, timing, chances = scenario.settings, scenario.timing, scenario.chances
         is_slow = self.draws.uniform() < chances.stragglers
@@ -130,25 +136,25 @@ class Simulation:
         return Rank(number, self.tree.parent(number), self.plans[number], worker, speed, up, down)
 
     def make_services(self) -> tuple[Services, ChannelModel]:
-        """Return the services, and the channel over them."""
+        """Return the simulated services and the scenario's channel."""
         services = Services(self.scenario, self.clock, self.draws, self.speed)
         models: dict[str, type[QueueModel | ObjectModel | DirectModel]] = {"queue": QueueModel, "object": ObjectModel}
         return services, models.get(self.scenario.channel, DirectModel)(services, self.scenario, self.ranks, self)
 
     def run(self) -> SimulatedRun:
-        """Play the run from the caller's asking to the result in hand."""
+        """Simulate the run from the caller's request to the result."""
         timing, settings = self.scenario.timing, self.scenario.settings
         self._launched, first = self.launch()
-        self._going = 1
+        self._running = 1
         self.clock.at(first, self._begin, self.ranks[0])
-        self.clock.run(lambda: not self._going)
-        there = [rank for rank in self.ranks if rank.started < math.inf]
-        for rank in there:
+        self.clock.run(lambda: not self._running)
+        ranks = [rank for rank in self.ranks if rank.started < math.inf]
+        for rank in ranks:
             rank.ended = min(rank.ended, self.clock.now)
         collected = settings.workers if settings.output == "rows" else 1
         reading_s = collected * (timing["cpu.get_s"] + timing.latency("get").mean_s)
         after_s = timing["client.after_s"] + (timing["lane.s"] if self.scenario.channel == "queue" else 0.0)
-        started = max((rank.started for rank in there), default=self._launched)
+        started = max((rank.started for rank in ranks), default=self._launched)
         usage = self.services.usage + count_own(
             settings.workers, self.scenario.payloads, settings, self.scenario.limits
         )
@@ -160,19 +166,19 @@ class Simulation:
             self.scenario,
             self.caller_done(reading_s + after_s),
             started - self._launched,
-            tuple(self._ended_rank(rank) for rank in there),
+            tuple(self._ended_rank(rank) for rank in ranks),
             usage,
             self._error,
         )
 
     def launch(self) -> tuple[float, float]:
-        """Return when rank 0 is launched, by the coordinator, which is a function too, and when it begins."""
+        """Return two times: when the coordinator, itself a function, launches rank 0, and when rank 0 begins."""
         launched = self.scenario.timing["client.before_s"]
         launched += self._begin_s(launched)
         return launched, launched + self._begin_s(launched)
 
     def caller_done(self, work_s: float) -> float:
-        """Return when the caller has the result, whose reading takes it so long."""
+        """Return the time at which the caller has the result, after `work_s` seconds of reading it."""
         return self.clock.now + work_s
 
     @staticmethod
@@ -186,7 +192,7 @@ class Simulation:
     # --- starting ----------------------------------------------------------------------------------------------------
 
     def _begin_s(self, now: float) -> float:
-        """Return how long a function takes to begin: more where its environment is to be made, and they are many."""
+        """Return the seconds until an invoked function begins; a cold start takes longer and has a rate limit."""
         if self._warm > 0:
             self._warm -= 1
             return self.draws.latency("begin")
@@ -213,14 +219,14 @@ class Simulation:
         self._tick(rank)
 
     def _tick(self, rank: Rank) -> None:
-        """Wait for the first of its clocks: none that begins later runs out sooner."""
+        """Schedule the rank's next check of its timeouts: at the earliest time at which one can expire."""
         if not rank.worker.finished:
             clocks, now = self.scenario.settings.clocks, self.clock.now
             due = min(rank.worker.next_clock(), now + clocks.stall_s, now + clocks.start_s)
             self.clock.at(max(due, now + 1e-3), self.ticked, rank)
 
     def ticked(self, rank: Rank) -> None:
-        """Let the state machine look at its clocks."""
+        """Let the rank's state machine check its timeouts."""
         self.tell(rank, Ticked())
         self._tick(rank)
 
@@ -230,7 +236,7 @@ class Simulation:
     # --- the state machine -------------------------------------------------------------------------------------------
 
     def tell(self, rank: Rank, event: Event) -> None:
-        """Give an event to a rank's state machine, and do what it asks for."""
+        """Pass an event to a rank's state machine and carry out the actions that it returns."""
         for action in rank.worker.handle(event, self.clock.now):
             self._do(rank, action)
         if not rank.worker.finished:
@@ -243,7 +249,7 @@ class Simulation:
             case Send(step=step):
                 self.send(rank, step, self.clock.now)
             case StartChild(rank=child):
-                self._going += 1
+                self._running += 1
                 rank.starters.begin(
                     self.services.request, rank, "start", 0.0, 0.0, self._child_started, rank, self.ranks[child]
                 )
@@ -263,7 +269,7 @@ class Simulation:
 
     def _ended(self, rank: Rank) -> None:
         rank.ended = self.clock.now
-        self._going -= 1
+        self._running -= 1
 
     def _child_started(self, rank: Rank, child: Rank) -> None:
         rank.starters.end()
@@ -274,36 +280,35 @@ class Simulation:
         self.tell(rank, ChildChecked(child, self.ranks[child].is_claimed))
 
     def _abort(self, rank: Rank, error: RunError) -> None:
-        payload = abort_payload(error)
-        told = Arrived(Kind.ABORT, 0, 0, rank.number, 0, complete=True, payload=payload)
+        abort = Arrived(Kind.ABORT, 0, 0, rank.number, 0, complete=True, payload=abort_payload(error))
         for other in self.ranks:
             if other is not rank:
-                travels = self.draws.latency("publish") + self.draws.latency("receive")
-                self.clock.at(self.clock.now + travels, self._told_abort, other, told)
+                latency_s = self.draws.latency("publish") + self.draws.latency("receive")
+                self.clock.at(self.clock.now + latency_s, self._abort_arrived, other, abort)
 
-    def _told_abort(self, rank: Rank, told: Arrived) -> None:
+    def _abort_arrived(self, rank: Rank, abort: Arrived) -> None:
         if rank.is_claimed:
-            self.tell(rank, told)
-        else:  # it finds the abort when it begins
-            self._going -= 1
+            self.tell(rank, abort)
+        else:  # the rank will find the abort when it starts, and end
+            self._running -= 1
 
     # --- loading, computing, storing ---------------------------------------------------------------------------------
 
     def _load(self, rank: Rank, since: float, reads: int) -> None:
-        """Read the manifest and so on in turn, then the shard, then the input."""
+        """Make the small sequential reads that are left, then read shard and input."""
         if reads:
             self.services.request(rank, "get", 0.0, 0.0, self._load, rank, since, reads - 1)
             return
         size = float(self.scenario.work.shard_bytes[rank.number]) + self.scenario.payloads.input_bytes
-        self.services.request(rank, "get", 0.0, size, self._take_in, rank, since)
+        self.services.request(rank, "get", 0.0, size, self._decode_shard, rank, since)
 
-    def _take_in(self, rank: Rank, since: float) -> None:
+    def _decode_shard(self, rank: Rank, since: float) -> None:
         timing, payloads = self.scenario.timing, self.scenario.payloads
         work = float(self.scenario.work.shard_bytes[rank.number]) / timing["cpu.load_bytes_per_s"]
         work += payloads.input_bytes / timing["cpu.unpack_bytes_per_s"]
-        self.services.work(work / self.speed.one / rank.speed, self._taken_in, rank, since)
+        self.services.work(work / self.speed.one / rank.speed, self._shard_decoded, rank, since)
 
-    def _taken_in(self, rank: Rank, since: float) -> None:
+    def _shard_decoded(self, rank: Rank, since: float) -> None:
         rank.starters.end()
         now = self.clock.now
         rank.note("load", -1, 0, since, now)
@@ -311,7 +316,7 @@ class Simulation:
         self.loaded(rank)
 
     def loaded(self, rank: Rank) -> None:
-        """Have a rank that has its shard begin to receive."""
+        """Let a rank that has loaded its shard start to receive."""
         self.tell(rank, Loaded(rank.plan))
         for child in rank.early:
             self.told(rank, child)
@@ -336,7 +341,7 @@ class Simulation:
 
     def _computed(self, rank: Rank, step: Step, phase: Phase, since: float, parts: tuple[float, float, float]) -> None:
         now = self.clock.now
-        # Where cores are shared, each part takes longer by the same factor.
+        # Where ranks share cores, each part takes longer by the same factor.
         stretch = (now - since) / max(sum(parts), 1e-12)
         start = since
         for name, part in zip(("unpack", phase.value, "pack"), parts, strict=True):
@@ -360,14 +365,14 @@ class Simulation:
         rank.note("store", rank.plan.layers, 0, since, self.clock.now)
         self.tell(rank, ResultStored(b""))
 
-    # --- what travels ------------------------------------------------------------------------------------------------
+    # --- messages ----------------------------------------------------------------------------------------------------
 
     def send(self, rank: Rank, step: Step, since: float) -> None:
-        """Send the rows of a step, which have been packed at `since`."""
+        """Send the rows of a step, which were packed at time `since`."""
         outgoing = self.traffic.of(step)
         key = Expected(Kind.DATA, step.layer, step.micro_batch, rank.number)
         self._count_sent(rank, step.layer, outgoing)
-        self.channel.send(rank, outgoing, key, self._taken, rank, step, since)
+        self.channel.send(rank, outgoing, key, self._send_done, rank, step, since)
         self.traffic.one_has_sent(step)
 
     def _count_sent(self, rank: Rank, layer: int, outgoing: Outgoing) -> None:
@@ -377,12 +382,12 @@ class Simulation:
         usage.body_bytes += round(sent.body_bytes)
         rank.sent.append((layer, sent.frames, sent.wire_bytes))
 
-    def _taken(self, rank: Rank, step: Step, since: float) -> None:
+    def _send_done(self, rank: Rank, step: Step, since: float) -> None:
         rank.note("send", *step, since, self.clock.now)
         self.tell(rank, Sent(step))
 
     def send_gather(self, rank: Rank, target: int) -> None:
-        """Tell the parent that the subtree is done."""
+        """Send the parent the gather message: the subtree is done, with its summary if one was asked for."""
         samples = sum(self.scenario.payloads.samples)
         size = 0 if self.scenario.settings.output == "rows" else SUMMARY_BYTES * samples
         outgoing = gather_step(rank.number, target, size, self.scenario.limits, queue=self.scenario.channel == "queue")
@@ -398,17 +403,17 @@ class Simulation:
 
     def told(self, rank: Rank, child: int) -> None:
         """See `Listener`."""
-        if not rank.is_loaded:  # it does not receive yet
+        if not rank.is_loaded:  # a rank receives only once its shard is loaded
             rank.early.append(child)
             return
         rank.note("receive", self.layers, 0, self.clock.now, self.clock.now)
         self.tell(rank, Arrived(Kind.GATHER, self.layers, 0, child, 0, complete=True))
 
     def failed(self, rank: Rank, error: ChannelError) -> None:
-        """End the run, as a driver does when a request fails."""
+        """Fail the rank, as the engine's driver does when a request fails."""
         self.tell(rank, Failed(as_run_error(error, rank=rank.number, operation="send", layer=None)))
 
 
 def with_seed(scenario: Scenario, seed: int) -> Scenario:
-    """Return the scenario with other draws."""
+    """Return a copy of the scenario with another seed."""
     return dataclasses.replace(scenario, chances=dataclasses.replace(scenario.chances, seed=seed))

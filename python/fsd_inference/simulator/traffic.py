@@ -1,4 +1,4 @@
-"""The frames of each step of a simulated run, kept until all ranks have sent them."""
+"""The frames that ranks exchange in each step of a simulated run, cached until every rank has sent its own."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from fsd_inference.partitioning.plan import ExchangePlan
 
 
 class StepTraffic:
-    """What ranks send and get of each step; what they send is kept until all have sent it.
+    """The frames that ranks send and the bytes that they receive in each step.
+
+    A step's frames are computed when they are first needed and dropped when every rank has sent its own.
 
     Parameters
     ----------
     plan : ExchangePlan
     payloads : Payloads
+        Sizes of what the plan's edges carry.
     limits : ChannelLimits
     queue : bool
-        Whether in batches of messages, otherwise as objects.
+        True to send batches of messages over `queue`, False to send objects.
     """
 
     def __init__(self, plan: ExchangePlan, payloads: Payloads, limits: ChannelLimits, *, queue: bool) -> None:
@@ -29,10 +32,10 @@ class StepTraffic:
             for exchange, sizes in zip(self._exchanges, payloads.exchanges, strict=True)
         ]
         self._steps: dict[Step, Outgoing] = {}
-        self._unsent: dict[Step, int] = {}  # ranks that are still to send of a step
+        self._unsent: dict[Step, int] = {}  # number of ranks that have yet to send their frames of a step
 
     def of(self, step: Step) -> Outgoing:
-        """Return what ranks send of a step: nothing of the last layer."""
+        """Return the frames that all ranks send after a step; none after the last layer."""
         layer, micro_batch = step
         if layer >= len(self._exchanges):
             return NOTHING
@@ -44,12 +47,12 @@ class StepTraffic:
         return self._steps[step]
 
     def one_has_sent(self, step: Step) -> None:
-        """Note that one of the ranks that send of a step has done so."""
+        """Record that one rank has sent its frames of a step; drop the step's frames after the last one."""
         self._unsent[step] -= 1
         if not self._unsent[step]:
             del self._steps[step], self._unsent[step]
 
     def received_bytes(self, step: Step, rank: int) -> float:
-        """Return the payload bytes that a rank gets before a step."""
+        """Return the payload bytes that a rank receives before a step."""
         received: float = self._received[step.layer - 1][rank][step.micro_batch] if step.layer else 0.0
         return received

@@ -1,4 +1,4 @@
-"""Named objects in memory, in a directory or in S3; see `base.Store`."""
+"""Object stores: the `Store` interface, and its implementations in memory, in a directory and in S3."""
 
 from fsd_inference.store.base import ObjectInfo, Store, StoredObject
 from fsd_inference.store.open import open_store

@@ -1,4 +1,4 @@
-"""What a store is: named objects, read whole or by range, written if absent or if unchanged."""
+"""The interface of object stores: reads of whole objects or byte ranges, and unconditional and conditional writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fsd_inference.usage import UsageMeter
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object's key, size in bytes, version tag, and when the store says it was written (UTC)."""
+    """Metadata of an object: key, size in bytes, version tag (ETag), and time of writing (UTC, the store's clock)."""
 
     key: str
     size: int
@@ -22,38 +22,38 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object's bytes with the tag of the version that was read."""
+    """The content of an object, with the tag of the version that was read."""
 
     data: bytes
     etag: str
 
 
 class Store(ABC):
-    """Named objects. Absent is never failed: absent reads return None, failures raise `StoreError`.
+    """An object store. Reading an absent object returns None; a failed request raises `StoreError`.
 
-    Keys are relative, '/'-separated, of the characters ``A-Za-z0-9._-``, without empty, ``.`` or ``..`` parts, of at
-    most 200 characters a part and 900 in all; others raise `StoreError`. A key is not also used as a folder of others.
-    Writes are atomic: a reader sees the whole old object or the whole new one. All methods may be called from
-    several threads. `meter` counts every request, retry and miss.
+    Keys are relative, '/'-separated paths of the characters ``A-Za-z0-9._-``, without empty, ``.`` or ``..`` parts, at
+    most 200 characters per part and 900 in total; other keys raise `StoreError`. A key must not also be the folder of
+    other keys. Writes are atomic: a reader sees the whole old object or the whole new one. All methods are thread-safe.
+    `meter` counts every request, retry and miss.
     """
 
     meter: UsageMeter
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:
-        """Return the whole object, or None if there is none."""
+        """Return the content of the whole object, or None if it does not exist."""
 
     @abstractmethod
     def get_object(self, key: str) -> StoredObject | None:
-        """Return the whole object with its version tag, or None if there is none."""
+        """Return the whole object with its version tag, or None if it does not exist."""
 
     @abstractmethod
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
-        """Return up to `length` bytes from `start` (fewer at the end), or None if there is no object."""
+        """Return up to `length` bytes from offset `start` (fewer at the end), or None if the object does not exist."""
 
     @abstractmethod
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
-        """Return several (start, length) pieces, in order; neighbours may be fetched together."""
+        """Return several (start, length) ranges of one object, in order; nearby ranges may share a request."""
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> str:
@@ -61,24 +61,24 @@ class Store(ABC):
 
     @abstractmethod
     def put_if_absent(self, key: str, data: bytes) -> str | None:
-        """Write the object if there is none and return its tag; None if there already is one."""
+        """Write the object and return its tag, unless it exists already; then return None."""
 
     @abstractmethod
     def put_if_match(self, key: str, data: bytes, etag: str) -> str | None:
-        """Replace the version `etag` and return the new tag; None if the object has changed or gone."""
+        """Replace version `etag` of the object and return the new tag; return None if it was changed or deleted."""
 
     @abstractmethod
     def stat(self, key: str) -> ObjectInfo | None:
-        """Return the object's description, or None if there is none."""
+        """Return the object's metadata, or None if it does not exist."""
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects whose key starts with the folder `prefix` (ends with '/', or is empty), by key."""
+        """Yield metadata of all objects in folder `prefix` (empty, or ending with '/') and below, sorted by key."""
 
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; those that are not there are passed over."""
+        """Delete objects; absent ones are ignored."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release what the store holds."""
+        """Release the store's resources, such as threads."""

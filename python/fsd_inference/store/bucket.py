@@ -1,9 +1,9 @@
-"""obstore's view of a bucket, whose options are the caller's alone.
+"""obstore clients for S3 buckets, configured by arguments alone and never by environment variables.
 
-obstore also reads each option from a variable of the environment, and some of those take precedence over what it is
-told: AWS_ENDPOINT_URL_S3 over ``endpoint`` (0.12.1). So every option that has a neutral value is given it, and the
-variables of the others are hidden while the client is made. Options of the HTTP client come from the environment only
-where none are given.
+obstore also reads each option from an environment variable, and some variables override explicit arguments:
+AWS_ENDPOINT_URL_S3 overrides ``endpoint`` (0.12.1). Every option with a neutral value is therefore set explicitly, and
+the variables of the other options are hidden while the client is created. Options of the HTTP client come from the
+environment only if none are given.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WITHOUT_NEUTRAL_VALUE = (
     "AWS_SSE_KMS_KEY_ID",
 )
 _PROXY_OF_NOTHING = "http://127.0.0.1:9"
-"""obstore cannot be told to use no proxy, only which hosts are reached without the one that it is told of."""
+"""A dummy proxy: obstore has no option for "no proxy", only a list of hosts that bypass the configured one."""
 
 _ASK_AGAIN = timedelta(minutes=10)  # botocore renews keys that would expire within this time
 _environment_lock = threading.Lock()
@@ -54,12 +54,12 @@ _environment_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What signs the requests; spaces and line breaks around a key, as copying leaves them, are dropped.
+    """AWS access keys that sign requests; white space around a key, left over from copy and paste, is stripped.
 
     Raises
     ------
     SettingError
-        A key holds what no header of a request can carry.
+        A key contains characters that are not allowed in an HTTP header.
     """
 
     access_key_id: str
@@ -74,12 +74,12 @@ class Credentials:
         ):
             value = (getattr(self, name) or "").strip()
             if not (value.isascii() and value.isprintable()):
-                raise SettingError(f"{what} holds a character that no request can carry; copy it again, whole")
+                raise SettingError(f"{what} contains a character that HTTP headers do not allow; copy it again in full")
             object.__setattr__(self, name, value or (None if name == "session_token" else ""))
 
 
 CredentialSource = Credentials | Callable[[], Credentials]
-"""Keys, or what returns those that are valid now, for keys that expire."""
+"""Fixed access keys, or a callable that returns the currently valid ones, for keys that expire."""
 
 
 def open_bucket(
@@ -92,7 +92,7 @@ def open_bucket(
     ca_bundle: str | None,
     timeout_s: float,
 ) -> Bucket:
-    """Return a client for the objects of a bucket below a prefix, which repeats no request; see `S3Store`."""
+    """Return a client for the objects of a bucket below a prefix, without retries of its own; see `S3Store`."""
     config = _NEUTRAL.copy()
     config["endpoint"] = config["aws_endpoint_url_s3"] = _endpoint(endpoint_url, region)
     if region is not None:
@@ -144,7 +144,7 @@ def _signer(source: CredentialSource) -> S3Credential:
 
 @contextmanager
 def _variables_hidden(names: tuple[str, ...]) -> Iterator[None]:
-    """Take variables out of the environment for the length of a block; nothing is touched where none is set."""
+    """Remove variables from the environment for the duration of a `with` block."""
     with _environment_lock:
         hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
         try:
@@ -157,7 +157,7 @@ def _certificates(path: str) -> bytes:
     try:
         found = Path(path).read_bytes()
     except OSError as error:
-        raise SettingError(f"the certificates to trust (AWS_CA_BUNDLE) cannot be read: {error}") from error
+        raise SettingError(f"the trusted certificates (AWS_CA_BUNDLE) cannot be read: {error}") from error
     if b"-----BEGIN CERTIFICATE-----" not in found:
-        raise SettingError(f"{path} (AWS_CA_BUNDLE) holds no certificates: give a file in PEM format")
+        raise SettingError(f"{path} (AWS_CA_BUNDLE) contains no certificates: give a file in PEM format")
     return found

@@ -1,4 +1,4 @@
-"""A store in a local directory, shared by the processes of one machine."""
+"""An object store in a local directory, shared by the processes of one machine."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from fsd_inference.usage import UsageMeter
 
 T = TypeVar("T")
 
-# '~' cannot be part of a key, so this folder hides no object and no object hides in it.
+# '~' is not allowed in keys, so the name of this folder collides with no object.
 _PRIVATE = "~store"
 _LOCKS = 64
 
 
 class DirectoryStore(Store):
-    """One file an object, below `root`. Nothing goes over HTTP, so `meter` counts misses alone.
+    """An object store with one file per object below `root`. It sends no requests, so `meter` counts misses only.
 
-    A write goes to a file of its own that is then renamed (put) or linked (put if absent) into place, so readers see
-    the whole old or the whole new object. A version is a file: its tag is made of inode, time of writing and size.
-    Writes that replace or remove take the key's lock, so put-if-match compares and replaces in one step.
+    A write goes to a temporary file that is then renamed (put) or hard-linked (put if absent) into place, so readers
+    see the whole old or the whole new object. Each version is a new file; its tag combines inode, modification time and
+    size. Replacing and deleting take the key's file lock, which makes put-if-match an atomic compare-and-swap.
 
     Parameters
     ----------
     root : path
-        The directory; made if it is not there.
+        The directory; created if it does not exist.
     meter : UsageMeter, optional
-        Where misses are counted.
+        Counts misses.
     """
 
     def __init__(self, root: str | Path, *, meter: UsageMeter | None = None) -> None:
@@ -136,12 +136,12 @@ class DirectoryStore(Store):
 
     @contextmanager
     def _new_file(self, key: str, data: bytes) -> Iterator[tuple[Path, str]]:
-        """Write `data` to a file of its own; give its path and tag, and remove it unless it was renamed."""
+        """Write `data` to a temporary file and yield its path and tag; remove the file unless it was renamed."""
         path = self._path(key)
         new = self._private / uuid4().hex
         try:
             new.write_bytes(data)
-            # File systems stamp by the timer tick; the exact time keeps two versions' tags apart.
+            # File systems take modification times from a coarse clock; the exact time makes tags of versions differ.
             now = time.time_ns()
             os.utime(new, ns=(now, now))
             etag = _etag(new.stat())

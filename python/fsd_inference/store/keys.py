@@ -1,4 +1,4 @@
-"""Which keys all stores take: those that are plain file names, URL paths and S3 keys at once."""
+"""Checks of object keys: every store accepts those that are valid as file names, URL paths and S3 keys alike."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import re
 from fsd_inference.errors import StoreError
 
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,200}(/[A-Za-z0-9._-]{1,200})*")
-_KEY_CHARACTERS = 900  # S3 takes 1,024 bytes; the rest is left for the store's own prefix
+_KEY_CHARACTERS = 900  # S3 allows 1,024 bytes; the rest is left for the store's own prefix
 
 
 def check_key(key: str) -> None:
-    """Raise `StoreError` unless `key` may name an object."""
+    """Raise `StoreError` unless `key` is a valid object key."""
     named_dots = any(part in {".", ".."} for part in key.split("/"))
     if named_dots or len(key) > _KEY_CHARACTERS or _KEY.fullmatch(key) is None:
         raise StoreError(
-            f"{key[:100]!r} cannot be a key: use '/'-separated parts of A-Z a-z 0-9 . _ - (not '.' or '..'), "
-            f"at most 200 characters each and {_KEY_CHARACTERS} in all",
+            f"{key[:100]!r} is not a valid key: use '/'-separated parts of A-Z a-z 0-9 . _ - (not '.' or '..'), "
+            f"at most 200 characters each and {_KEY_CHARACTERS} in total",
             retryable=False,
         )
 
 
 def check_prefix(prefix: str) -> None:
-    """Raise `StoreError` unless `prefix` is empty or a folder that ends with '/'."""
+    """Raise `StoreError` unless `prefix` is empty or the name of a folder, ending with '/'."""
     if prefix == "":
         return
     if not prefix.endswith("/"):
@@ -31,6 +31,6 @@ def check_prefix(prefix: str) -> None:
 
 
 def check_range(key: str, start: int, length: int) -> None:
-    """Raise `StoreError` unless `start` and `length` are not negative."""
+    """Raise `StoreError` if `start` or `length` is negative."""
     if start < 0 or length < 0:
         raise StoreError(f"cannot read {length} bytes from {start} of {key}: neither may be negative", retryable=False)

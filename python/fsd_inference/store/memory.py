@@ -1,4 +1,4 @@
-"""A store in this process's memory, for tests and for ranks that are threads of one process."""
+"""An object store in this process's memory, for tests and for ranks that are threads of one process."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class _Entry:
 
 
 class MemoryStore(Store):
-    """Objects in a dict. Nothing goes over HTTP, so `meter` counts misses alone.
+    """An object store that is a dict in memory. It sends no requests, so `meter` counts misses only.
 
     Parameters
     ----------
     clock : callable, optional
-        Returns the store's time (UTC); tests hand in their own.
+        Returns the store's current time (UTC); tests pass their own.
     meter : UsageMeter, optional
-        Where misses are counted.
+        Counts misses.
     """
 
     def __init__(self, *, clock: Callable[[], datetime] = _now, meter: UsageMeter | None = None) -> None:

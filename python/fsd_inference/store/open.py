@@ -1,4 +1,4 @@
-"""From a URL to a store: the place where composition roots name a backend."""
+"""Opening a store by its URL; the only place that chooses between the implementations."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def open_store(
     retry: RetrySettings | None = None,
     meter: UsageMeter | None = None,
 ) -> Store:
-    """Open ``memory://`` (a new, empty one), ``file:///DIRECTORY`` or ``s3://BUCKET[/FOLDER]``.
+    """Open the store at a URL: ``memory://`` (new and empty), ``file:///DIRECTORY`` or ``s3://BUCKET[/FOLDER]``.
 
     Parameters
     ----------
     url : str
     endpoint_url, region, credentials, ca_bundle, retry : optional
-        For ``s3://`` alone; see `S3Store`.
+        Used for ``s3://`` only; see `S3Store`.
     meter : UsageMeter, optional
-        Where the store counts; one of its own if not given.
+        Counts the store's requests; a new meter if not given.
 
     Raises
     ------
     SettingError
-        The URL names no store.
+        The URL does not name a store.
     """
     parts = urlsplit(url)
     if parts.scheme == "memory" and not parts.netloc and not parts.path:
@@ -47,7 +47,7 @@ def open_store(
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return DirectoryStore(unquote(parts.path), meter=meter)
     if parts.scheme == "s3" and parts.netloc and not parts.query:
-        from fsd_inference.store.s3 import S3Store  # noqa: PLC0415 - its client library is for those who need it
+        from fsd_inference.store.s3 import S3Store  # noqa: PLC0415 - loads obstore, which other stores do not need
 
         return S3Store(
             parts.netloc,
@@ -59,4 +59,4 @@ def open_store(
             retry=retry,
             meter=meter,
         )
-    raise SettingError(f"{url!r} names no store: use memory://, file:///DIRECTORY or s3://BUCKET/FOLDER")
+    raise SettingError(f"{url!r} is not the URL of a store: use memory://, file:///DIRECTORY or s3://BUCKET/FOLDER")

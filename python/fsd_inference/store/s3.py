@@ -1,4 +1,4 @@
-"""A store in an S3 bucket; every request, repeat and miss is counted where it is made."""
+"""An object store in an S3 bucket, which counts every request, retry and miss."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _WRITER = "fsd-writer"  # metadata: who wrote this version
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
-# 409: another conditional write or a delete of the key was under way; S3 asks for the request to be sent again.
+# 409: another conditional write or a delete of the key was in progress; S3 asks the client to retry.
 _TRANSIENT_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TRANSIENT_CODE = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"})
-_CUT = re.compile(r"invalid \w+( \w+)? response|response body")  # an answer that cannot be read to its end
-_WHOLE = "non-partial response"  # obstore's text where a range was asked for and the whole object came
+_CUT = re.compile(r"invalid \w+( \w+)? response|response body")  # obstore's text if a response was cut off
+_WHOLE = "non-partial response"  # obstore's text if a range was requested and the whole object was returned
 
 
 class S3Store(Store):
-    """The objects of `bucket` below `prefix`.
+    """An object store of the objects of `bucket` below `prefix`.
 
     Parameters
     ----------
@@ -49,25 +49,25 @@ class S3Store(Store):
     prefix : str, optional
         Folder of the bucket that all keys are relative to.
     endpoint_url : str, optional
-        Another service than AWS. Over plain http nothing is encrypted.
+        URL of an S3-compatible service to use instead of AWS. With plain http nothing is encrypted.
     region : str, optional
-        The environment's if not given.
+        AWS region; taken from the environment if not given.
     credentials : Credentials or callable, optional
-        The environment's (as on Lambda) if not given; a callable is asked again every few minutes.
+        Access keys; the environment's (as on Lambda) if not given. A callable is called again every few minutes.
     ca_bundle : str, optional
-        File of certificates (PEM) to trust beside the system's, such as those of a company's proxy; AWS_CA_BUNDLE if
-        not given.
+        PEM file of certificates to trust in addition to the system's, such as those of a company's proxy;
+        AWS_CA_BUNDLE if not given.
     retry : RetrySettings, optional
-        How throttled, failed and broken-off requests are repeated.
+        Retries of requests that were throttled, failed, or lost their connection.
     timeout_s : float, optional
-        Longest time of one request, its body included.
+        Timeout of one request, its body included, in seconds.
     meter : UsageMeter, optional
         Counts ``s3.get``, ``s3.put``, ``s3.head``, ``s3.list`` and ``s3.delete``.
 
     Raises
     ------
     SettingError
-        The endpoint is none, or the certificates cannot be read.
+        The endpoint is not a valid URL, or the certificates cannot be read.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class S3Store(Store):
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
         check_key(key)
         check_range(key, start, length)
-        if length == 0:  # not a range in HTTP; whether the object is there must still be known
+        if length == 0:  # HTTP has no empty ranges; an absent object must still return None
             return None if self.stat(key) is None else b""
         if self._sends_ranges:
             try:
@@ -201,7 +201,10 @@ class S3Store(Store):
             page_is_full = len(page) == KEYS_A_REQUEST
 
     def _page(self, prefix: str, after: str | None) -> Sequence[ObjectMeta]:
-        """Return the next objects; obstore asks for another page only when more than a full one is taken."""
+        """Return the page of objects after key `after`, at the cost of one request.
+
+        obstore would request the next page only if more than a full page were taken.
+        """
         return next(iter(obstore.list(self._bucket, prefix or None, offset=after, chunk_size=KEYS_A_REQUEST)), ())
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -224,10 +227,10 @@ class S3Store(Store):
             )
 
     def _conditional_put(self, key: str, data: bytes, *, etag: str | None) -> str | None:
-        """Write if there is no object (no `etag`) or if it is still version `etag`; None if it is not so.
+        """Write if the object is absent (`etag` None) or still version `etag`; return None if the condition fails.
 
-        A write may have happened although its answer was lost; the repeat is then refused because of our own object.
-        So each conditional write signs its version, and a repeat that is refused looks at who wrote what is there.
+        If the response to a successful write is lost, its retry is refused because of the object just written. Each
+        conditional write therefore stores a unique writer id as metadata, and a refused retry compares it.
         """
         self._check_write(key, data)
         writer = uuid4().hex
@@ -251,7 +254,7 @@ class S3Store(Store):
             return self._version_by(writer, key) if refused.was_repeat else None
 
     def _version_by(self, writer: str, key: str) -> str | None:
-        """Return the tag of the present version if `writer` wrote it."""
+        """Return the tag of the current version if `writer` wrote it, and None otherwise."""
 
         def call() -> tuple[str | None, str]:
             answer = obstore.get(self._bucket, key, options={"head": True})
@@ -265,7 +268,7 @@ class S3Store(Store):
         return etag if found == writer else None
 
     def _request(self, kind: str, what: str, call: Callable[[], T], *, expected: Iterable[int] = ()) -> T:
-        """Send a request, again while that can help; raise `_Refused` for an `expected` status."""
+        """Send a request, with retries; raise `_Refused` for an `expected` status."""
 
         def classify(error: Exception, is_repeat: bool) -> StoreError:
             failure = _Failure.of(error)
@@ -289,8 +292,8 @@ class S3Store(Store):
         return StoreError(message, retryable=failure.is_transient)
 
 
-class _Refused(Exception):  # noqa: N818 -- an answer that the caller expects, not an error
-    """The service answered with a status that the caller asked for."""
+class _Refused(Exception):  # noqa: N818 -- an answer that the caller handles, not an error
+    """The service answered with one of the error statuses that the caller handles."""
 
     def __init__(self, status: int, *, was_repeat: bool) -> None:
         super().__init__(status)
@@ -299,12 +302,12 @@ class _Refused(Exception):  # noqa: N818 -- an answer that the caller expects, n
 
 
 class _WholeAnswerError(Exception):
-    """The service answered a request for a range with the whole object, as some that are like S3 do."""
+    """The service returned the whole object instead of the requested range, as some S3-compatible services do."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """What obstore's text says about a failed request: status (0 if no answer came), S3's code, one line."""
+    """A failed request, parsed from obstore's error text: HTTP status (0 if no response), S3 error code, one line."""
 
     status: int
     code: str
@@ -329,7 +332,7 @@ class _Failure:
 
 
 def _spans(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the (start, length) to fetch: all non-empty ranges, neighbours joined."""
+    """Return the (start, length) ranges to fetch: all non-empty ranges, with nearby ones merged."""
     spans: list[tuple[int, int]] = []
     for start, length in sorted(ranges):
         if length == 0:

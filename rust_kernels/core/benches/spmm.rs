@@ -1,4 +1,4 @@
-//! One layer over one panel, for every path and width: `cargo bench -p fsd-core`.
+//! Benchmark of one layer applied to one panel, for every kernel path and width: `cargo bench -p fsd-core`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fsd_core::activations::{Panels, WIDTHS};
@@ -11,7 +11,7 @@ use fsd_core::spmm::{Rows, spmm};
 const NEURONS: usize = 1024;
 const CONNECTIONS: usize = 32;
 
-/// Columns of a row: one at random from each of equally wide ranges, so that they ascend.
+/// Returns a layer whose rows have one random column in each of several equally wide ranges, so that columns ascend.
 fn layer() -> Layer {
     let mut state = 1_u32;
     let mut random = |below: usize| {

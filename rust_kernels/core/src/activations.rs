@@ -1,16 +1,17 @@
-//! Activations: neurons x samples, kept as panels of samples that fit the cache.
+//! Activations: neurons x samples, stored as panels of samples that fit the cache.
 //!
-//! A panel holds all rows of a few samples, row after row, so a product reads one short run of floats a connection.
-//! Runs are 1, 4, 8, 16, 32, 64 or 128 floats long; what a panel has beyond its samples is padding and stays zero.
+//! A panel holds all rows of a few samples, row-major, so a product reads one short run of floats per connection.
+//! Runs are 1, 4, 8, 16, 32, 64 or 128 floats long; the floats of a run beyond the panel's samples are padding and stay
+//! zero.
 
 use crate::aligned::{Aligned, LINE};
 use crate::isa::{Path, core_cache_bytes};
 
-/// Widths that a panel can have.
+/// The allowed panel widths.
 pub const WIDTHS: [usize; 7] = [1, 4, 8, 16, 32, 64, 128];
 
-/// How many samples wide panels should be: four vectors, or with AVX-512 fewer where the widest layer's input would not
-/// stay in the cache of a core (with AVX2 narrower panels were not faster at any size); not many more than there are.
+/// Returns the best panel width: four vectors; with AVX-512 fewer if the widest layer's input would not stay in the
+/// cache of a core (with AVX2 narrower panels were not faster at any size); and not much more than the samples.
 pub fn panel_width(widest: usize, samples: usize, path: Path) -> usize {
     let (least, most) = if path == Path::Avx512 { (16, 64) } else { (32, 32) };
     let row_bytes = size_of::<f32>() * widest.max(1);
@@ -19,7 +20,7 @@ pub fn panel_width(widest: usize, samples: usize, path: Path) -> usize {
     cached.min(stride(samples, most))
 }
 
-/// Where a panel lies: its samples are `first .. first + count` of the live ones, its rows `stride` floats apart.
+/// The position of a panel: it holds the live samples `first .. first + count`, and its rows are `stride` floats apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub first: usize,
@@ -29,13 +30,13 @@ pub struct Span {
 }
 
 impl Span {
-    /// The live samples of this panel, as positions in the list of live samples.
+    /// Returns the positions of this panel's samples in the list of live samples.
     pub fn slots(&self) -> std::ops::Range<usize> {
         self.first..self.first + self.count
     }
 }
 
-/// Activations of the live samples; samples that are not listed are all zero.
+/// The activations of the live samples; all other samples are zero in every row.
 #[derive(Clone)]
 pub struct Panels {
     rows: usize,
@@ -46,18 +47,18 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// All zero. `samples` are the ids of the live samples, ascending strictly; `width`, one of `WIDTHS`, is how many
-    /// of them a full panel has (the last ones may be narrower).
+    /// Returns panels of zeros. `samples` are the ids of the live samples, strictly ascending; `width`, one of
+    /// `WIDTHS`, is the number of samples in a full panel (the last ones may be narrower).
     ///
     /// # Panics
-    /// If the ids do not ascend or the width is not one of `WIDTHS`.
+    /// If the ids do not ascend strictly or the width is not one of `WIDTHS`.
     pub fn zeroed(rows: usize, samples: Vec<u32>, width: usize) -> Self {
         assert!(samples.is_sorted_by(|a, b| a < b), "sample ids must ascend strictly");
         let (spans, len) = lay_out(rows, samples.len(), width);
         Self { rows, width, samples, spans, data: Aligned::zeroed(len) }
     }
 
-    /// All zero, with the samples and widths of `self` but another number of rows.
+    /// Returns panels of zeros with the samples and widths of `self` but another number of rows.
     pub fn like(&self, rows: usize) -> Self {
         Self::zeroed(rows, self.samples.clone(), self.width)
     }
@@ -70,46 +71,46 @@ impl Panels {
         self.width
     }
 
-    /// Ids of the live samples, ascending.
+    /// Returns the ids of the live samples, ascending.
     pub fn samples(&self) -> &[u32] {
         &self.samples
     }
 
-    /// The panels, in the order of their samples.
+    /// Returns the positions of the panels, in the order of their samples.
     pub fn spans(&self) -> &[Span] {
         &self.spans
     }
 
-    /// Bytes of memory that the panels hold.
+    /// Returns the size of the panels in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val::<[f32]>(&self.data)
     }
 
-    /// One panel: rows x stride, row-major.
+    /// Returns one panel: rows x stride, row-major.
     pub fn panel(&self, index: usize) -> &[f32] {
         let span = &self.spans[index];
         &self.data[span.offset..span.offset + self.rows * span.stride]
     }
 
-    /// One panel, to be written; its padding must stay zero.
+    /// Returns one panel for writing; its padding must stay zero.
     pub fn panel_mut(&mut self, index: usize) -> &mut [f32] {
         let span = &self.spans[index];
         &mut self.data[span.offset..span.offset + self.rows * span.stride]
     }
 
-    /// One row of one panel, without padding: one value for each of `spans()[index].slots()`.
+    /// Returns one row of one panel without padding: one value for each of `spans()[index].slots()`.
     pub fn panel_row(&self, index: usize, row: usize) -> &[f32] {
         let span = &self.spans[index];
         &self.panel(index)[row * span.stride..][..span.count]
     }
 
-    /// As `panel_row`, to be written.
+    /// Returns the same as `panel_row`, for writing.
     pub fn panel_row_mut(&mut self, index: usize, row: usize) -> &mut [f32] {
         let span = self.spans[index];
         &mut self.panel_mut(index)[row * span.stride..][..span.count]
     }
 
-    /// Copies a row out: one value for each live sample.
+    /// Copies a row to `out`: one value for each live sample.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.samples.len(), "one value for each live sample");
         for (index, span) in self.spans.iter().enumerate() {
@@ -117,7 +118,7 @@ impl Panels {
         }
     }
 
-    /// Copies a row in: one value for each live sample.
+    /// Sets a row from `values`: one value for each live sample.
     pub fn write_row(&mut self, row: usize, values: &[f32]) {
         assert_eq!(values.len(), self.samples.len(), "one value for each live sample");
         for index in 0..self.spans.len() {
@@ -126,7 +127,7 @@ impl Panels {
         }
     }
 
-    /// For each live sample whether any of its values is not zero.
+    /// Returns, for each live sample, whether any of its values is not zero.
     pub fn alive(&self) -> Vec<bool> {
         let mut alive = vec![false; self.samples.len()];
         for (index, span) in self.spans.iter().enumerate() {
@@ -140,14 +141,14 @@ impl Panels {
         alive
     }
 
-    /// The same activations for another list of live samples: what is not in it is dropped, what is new is zero.
+    /// Returns the same activations for another list of live samples: missing ones are dropped, new ones are zero.
     pub fn repacked(&self, samples: Vec<u32>, width: usize) -> Self {
         let mut packed = Self::zeroed(self.rows, samples, width);
         packed.copy_samples(self);
         packed
     }
 
-    /// Copies the samples that both have from `source`.
+    /// Copies from `source` the samples that both have.
     ///
     /// # Panics
     /// If the numbers of rows differ.
@@ -162,7 +163,7 @@ impl Panels {
         }
     }
 
-    /// Copies the samples that `self` has from a panel, rows x `stride`, whose first lanes are these samples.
+    /// Copies, from a panel (rows x `stride`) whose first lanes hold the given samples, those that `self` has.
     pub(crate) fn place(&mut self, ids: &[u32], panel: &[f32], stride: usize) {
         let slot = |(from, id): (usize, &u32)| Some((self.samples.binary_search(id).ok()?, from as u32));
         let mut slots: Vec<(usize, u32)> = ids.iter().enumerate().filter_map(slot).collect();
@@ -179,7 +180,7 @@ impl Panels {
     }
 }
 
-/// Copies lanes (to, from) of every row of a panel into another.
+/// Copies lanes, given as (to, from) pairs, of every row of a panel into another panel.
 pub(crate) fn copy_lanes(
     source: &[f32],
     source_stride: usize,
@@ -201,7 +202,7 @@ pub(crate) fn copy_lanes(
     }
 }
 
-/// Positions (in `a`, in `b`) of the ids that two ascending lists share.
+/// Returns the positions (in `a`, in `b`) of the ids that two ascending lists share.
 pub(crate) fn shared(a: &[u32], b: &[u32]) -> Vec<(u32, u32)> {
     let (Some(first), Some(last)) = (b.first(), b.last()) else { return Vec::new() };
     let range = a.partition_point(|id| id < first)..a.partition_point(|id| id <= last);
@@ -209,7 +210,7 @@ pub(crate) fn shared(a: &[u32], b: &[u32]) -> Vec<(u32, u32)> {
     range.filter_map(position).collect()
 }
 
-/// The panels of so many samples, and the number of floats they take.
+/// Returns the panels for a number of samples, and the number of floats that they take.
 fn lay_out(rows: usize, samples: usize, width: usize) -> (Vec<Span>, usize) {
     assert!(WIDTHS.contains(&width), "a panel cannot be {width} samples wide");
     let mut spans = Vec::with_capacity(samples / width + 4);
@@ -225,7 +226,7 @@ fn lay_out(rows: usize, samples: usize, width: usize) -> (Vec<Span>, usize) {
     (spans, offset)
 }
 
-/// The stride of the next panel for so many samples: as wide as allowed where at most a quarter of it is padding.
+/// Returns the stride of the next panel for the remaining samples: the widest of which at most a quarter is padding.
 pub(crate) fn stride(left: usize, width: usize) -> usize {
     let fits = |stride: &&usize| **stride <= width && left * 4 >= **stride * 3;
     *WIDTHS.iter().rev().find(fits).unwrap_or(&1)

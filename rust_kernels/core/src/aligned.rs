@@ -1,13 +1,13 @@
-//! A zeroed float buffer aligned to cache lines.
+//! A zero-initialized float buffer that is aligned to cache lines.
 
 use std::ops::{Deref, DerefMut};
 
 pub(crate) const LINE: usize = 64;
 
-/// Floats that start at a cache line and are zero at first.
+/// Floats that start at a cache line and are initially zero.
 ///
-/// They lie within a plain vector that is a line longer. Before 2.38, glibc does not find memory again that was asked
-/// for with an alignment and given back: a rank would grow by a panel a layer.
+/// They lie within a plain vector that is one line longer. Before 2.38, glibc does not reuse freed memory that was
+/// allocated with an alignment: a rank would grow by one panel per layer.
 pub(crate) struct Aligned {
     data: Vec<f32>,
     start: usize,

@@ -1,11 +1,11 @@
-//! Shared immutable arrays: owned here, or borrowed from whoever keeps them alive.
+//! Shared immutable arrays, either owned or borrowed from an owner that they keep alive.
 
 use std::any::Any;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// An immutable slice together with what keeps it alive; cloning shares it.
+/// An immutable slice together with its owner, which it keeps alive; clones share both.
 #[derive(Clone)]
 pub struct Buffer<T> {
     slice: NonNull<[T]>,
@@ -18,7 +18,7 @@ unsafe impl<T: Send + Sync> Send for Buffer<T> {}
 unsafe impl<T: Send + Sync> Sync for Buffer<T> {}
 
 impl<T> Buffer<T> {
-    /// Takes a slice that `owner` keeps alive.
+    /// Wraps a slice that lives as long as `owner`.
     ///
     /// # Safety
     /// Until `owner` is dropped the memory of `slice` must stay where it is and must not be written.

@@ -1,18 +1,19 @@
-//! Blocks: rows x samples of floats, packed without loss.
+//! The lossless codec of blocks, which are float matrices of rows x samples.
 //!
-//! A block says which samples are alive (not zero in every row), sends equal rows once, and holds for each distinct row
-//! a bitmap of its nonzeros over the live samples. The nonzeros follow in the cheapest of three ways: one value for all,
-//! one-byte codes into a table of at most 256 values, or the floats themselves, byte plane by byte plane. Each kind of
-//! bytes is compressed by itself with Zstandard, where that makes it smaller. Zero is the float of 32 zero bits: -0 is kept as a value.
+//! A block lists the live samples (those that are not zero in every row), stores equal rows once, and has, for each
+//! distinct row, a bitmap of its nonzeros over the live samples. The nonzeros follow in the smallest of three
+//! encodings: one value for all, one-byte codes into a table of at most 256 values, or the floats themselves, byte
+//! plane by byte plane. Each kind of bytes is compressed separately with Zstandard if that makes it smaller. Only the
+//! float of 32 zero bits is a zero; -0 is kept as a value.
 //!
 //! ```text
 //! block  = varint rows, varint samples, pieces of the body
 //! piece  = varint 2 x length, bytes | varint 2 x length + 1, varint packed length, packed bytes
-//! body   = flags, [some live: varint live count, live ids], [repeats: varint distinct rows, a varint each row],
+//! body   = flags, [not all live: varint live count, live ids], [repeats: varint distinct rows, one varint per row],
 //!          bitmaps (distinct rows x ceil(live / 8) bytes), values
 //! flags  = live: 0 all, 1 bitmap, 2 varint gaps | repeats: 4 | values: 0 one, 8 table, 16 planes
 //! repeat = 0 for a row not seen before, else 1 + the number of the distinct row that it equals
-//! values = one: the float, if there is a nonzero | table: count - 1, floats, a code each nonzero
+//! values = one: the float, if there is a nonzero | table: count - 1, floats, one code per nonzero
 //!        | planes: the floats' bits rotated left by one (so that the exponent fills a byte), high bytes first
 //! ```
 
@@ -26,9 +27,9 @@ pub use csr::encode_csr;
 pub use decode::Block;
 pub use encode::encode;
 
-/// More rows than any layer has: a bound on what a few bytes can claim.
+/// An upper bound on the rows of any layer, which limits the memory that a damaged block can request.
 const MAX_ROWS: usize = 1 << 24;
-/// Longer pieces are cut, so that lengths fit their fields.
+/// The maximum length of a piece in bytes; longer ones are cut so that lengths fit their fields.
 const LARGEST_PIECE: usize = 1 << 30;
 const TABLE: usize = 256;
 
@@ -42,14 +43,14 @@ const VALUES_ONE: u8 = 0;
 const VALUES_TABLE: u8 = 8;
 const VALUES_PLANES: u8 = 16;
 
-/// The bytes are not a block, or not one of the expected shape.
+/// The bytes are not a valid block, or not one of the expected shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid block of activations: {0}")]
 pub struct BadBlock(&'static str);
 
-/// The most bytes that a block of this shape can take.
+/// Returns the maximum size of a block of this shape in bytes.
 pub fn most_bytes(rows: usize, samples: usize) -> u64 {
-    // Two numbers in front, and one before each piece.
+    // Two varints in front, and one before each piece.
     const HEAD: u64 = 2 * 5 + 8 * 5;
     let body = most_body(rows, samples);
     body.saturating_add(HEAD + body / LARGEST_PIECE as u64 * 5)

@@ -1,23 +1,23 @@
-//! What products are computed with: a kernel path and threads.
+//! The resources for computing products: a kernel path and a thread pool.
 
 use rayon::prelude::*;
 
 use crate::errors::Invalid;
 use crate::isa::{FloatState, Path};
 
-/// A kernel path and a number of threads.
+/// A kernel path and a thread pool.
 pub struct Compute {
     path: Path,
     pool: Option<rayon::ThreadPool>,
 }
 
 impl Compute {
-    /// The path of this process and so many threads (at least one; one means the caller's own).
+    /// Uses the kernel path of this process and `threads` threads (at least one; one means the caller's own thread).
     pub fn new(threads: usize) -> Result<Self, Invalid> {
         Self::with_path(Path::current()?, threads)
     }
 
-    /// A path that this processor supports and so many threads.
+    /// Uses a given kernel path, which this processor must support, and `threads` threads.
     pub fn with_path(path: Path, threads: usize) -> Result<Self, Invalid> {
         if threads == 0 {
             return Err(Invalid("0 threads cannot compute anything; give at least one".into()));
@@ -43,7 +43,7 @@ impl Compute {
         self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
-    /// Does tasks 0..count, in the standard floating-point state, and returns what they return in that order.
+    /// Runs tasks 0..count in the standard floating-point state, and returns their results in that order.
     pub fn map<R: Send>(&self, count: usize, task: impl Fn(usize) -> R + Sync) -> Vec<R> {
         let task = |index| {
             let _state = FloatState::standard();

@@ -1,9 +1,9 @@
-//! Sparse weights in CSR form, checked once so that kernels may read them unchecked.
+//! Sparse weights in CSR format, validated once so that kernels can skip bounds checks.
 
 use crate::buffer::Buffer;
 use crate::errors::Invalid;
 
-/// Column indices, 16 bits wide where the number of columns allows.
+/// Column indices, stored in 16 bits if the number of columns allows it.
 #[derive(Clone)]
 pub enum Indices {
     U16(Buffer<u16>),
@@ -23,7 +23,7 @@ impl Indices {
     }
 }
 
-/// A column index as it is stored.
+/// A stored column index.
 pub trait Index: Copy + Send + Sync + 'static {
     fn get(self) -> usize;
 }
@@ -42,8 +42,8 @@ impl Index for u32 {
     }
 }
 
-/// A sparse matrix, rows x columns: `indptr` runs from 0 to the number of connections without falling, columns ascend
-/// strictly within a row, and values are finite: one a connection, or one for all.
+/// A sparse matrix, rows x columns: `indptr` starts at 0, never decreases, and ends at the number of connections;
+/// column indices ascend strictly within a row; values are finite, one per connection or one for all.
 #[derive(Clone)]
 pub struct Csr {
     columns: usize,
@@ -93,18 +93,18 @@ impl Csr {
         &self.indices
     }
 
-    /// One value a connection, or exactly one for all.
+    /// Returns one value per connection, or exactly one for all.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// Whether one stored value stands for all connections.
+    /// Returns whether one stored value is the weight of all connections.
     pub fn one_value(&self) -> bool {
         self.values.len() == 1
     }
 }
 
-/// Checks that `indptr` starts at 0, never falls, and ends at `connections`.
+/// Checks that `indptr` starts at 0, never decreases, and ends at `connections`.
 pub(crate) fn check_indptr(indptr: &[i64], connections: usize) -> Result<(), Invalid> {
     let (Some(&first), Some(&last)) = (indptr.first(), indptr.last()) else {
         return Err(Invalid("indptr is empty; it has one entry more than there are rows".into()));
@@ -128,7 +128,7 @@ fn check_columns<I: Index>(indptr: &[i64], indices: &[I], columns: usize) -> Res
                 pair[1].get()
             )));
         }
-        // They ascend, so the last one is the largest.
+        // The indices ascend, so the last one is the largest.
         if let Some(last) = row_indices.last().filter(|last| last.get() >= columns) {
             return Err(Invalid(format!("row {row} has column index {}; there are {columns} columns", last.get())));
         }

@@ -1,6 +1,6 @@
-//! Frames: one packed piece of activations, or one control message, as it travels.
+//! The wire format of frames, each of which carries a part of an encoded block or of a control message.
 //!
-//! All numbers are little-endian. Layout of version 1, `t` being the number of targets:
+//! All numbers are little-endian. Layout of version 1, with `t` targets:
 //!
 //! | offset   | bytes | field |
 //! |----------|-------|-------|
@@ -10,17 +10,17 @@
 //! | 5        | 16    | run |
 //! | 21       | 4     | attempt |
 //! | 25       | 16    | digest of the exchange plan |
-//! | 41       | 4     | layer; of data: the layer that made the rows |
+//! | 41       | 4     | layer; for data, the layer that produced the rows |
 //! | 45       | 4     | micro-batch |
 //! | 49       | 2     | source rank |
-//! | 51       | 4     | edge: which of the source's edges after the layer |
+//! | 51       | 4     | edge: number of the edge among the source's edges after the layer |
 //! | 55       | 2     | part, from 0 |
-//! | 57       | 2     | parts |
-//! | 59       | 4     | bytes of the payload |
+//! | 57       | 2     | number of parts |
+//! | 59       | 4     | size of the payload in bytes |
 //! | 63       | 2     | number of targets |
 //! | 65       | 2 t   | target ranks |
 //! | 65 + 2 t |       | payload |
-//! | end - 8  | 8     | XXH3-64 of all that comes before |
+//! | end - 8  | 8     | checksum: XXH3-64 of all bytes before |
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -28,7 +28,7 @@ const MAGIC: &[u8; 4] = b"FSD\x01";
 const FIXED: usize = 65;
 const CHECKSUM: usize = 8;
 
-/// What a frame carries; the numbers are those on the wire.
+/// The content of a frame; the values are those on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
@@ -38,13 +38,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of that number, if there is one.
+    /// Returns the kind with a wire value, if there is one.
     pub fn from_number(number: u32) -> Option<Kind> {
         [Kind::Data, Kind::Gather, Kind::Abort].into_iter().find(|&kind| kind as u32 == number)
     }
 }
 
-/// Which attempt of which run, under which exchange plan.
+/// The identity of an attempt: its run, its number and its exchange plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     pub run: [u8; 16],
@@ -52,7 +52,7 @@ pub struct Attempt {
     pub plan: [u8; 16],
 }
 
-/// The fields of a header, but for targets and payload.
+/// The fields of a header without the targets and the size of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub kind: Kind,
@@ -65,7 +65,7 @@ pub struct Header {
     pub parts: u16,
 }
 
-/// A frame whose checksum and layout are right, borrowed from its bytes.
+/// A frame with a valid checksum and layout, borrowed from its bytes.
 #[derive(Debug)]
 pub struct Frame<'a> {
     pub header: Header,
@@ -73,17 +73,17 @@ pub struct Frame<'a> {
     pub payload: &'a [u8],
 }
 
-/// The bytes are no frame of this version, or were damaged on their way.
+/// The bytes are not a frame of this version, or were damaged in transit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an undamaged frame of this version")]
 pub struct Corrupt;
 
-/// Bytes that a frame with so many targets has besides its payload.
+/// Returns the bytes of a frame with this number of targets without its payload.
 pub fn overhead(targets: usize) -> usize {
     FIXED + 2 * targets + CHECKSUM
 }
 
-/// Write a frame. `targets` and `payload` must fit their length fields (u16, u32), as the callers' limits see to.
+/// Builds a frame. `targets` and `payload` must fit their length fields (u16, u32), which the callers' limits ensure.
 pub fn seal(header: &Header, targets: &[u16], payload: &[u8]) -> Vec<u8> {
     let count = u16::try_from(targets.len()).expect("a frame has at most 65,535 targets");
     let length = u32::try_from(payload.len()).expect("a frame's payload is below 4 GiB");
@@ -110,7 +110,7 @@ pub fn seal(header: &Header, targets: &[u16], payload: &[u8]) -> Vec<u8> {
     body
 }
 
-/// Check and read a frame. Takes no memory, whatever the bytes claim.
+/// Validates and parses a frame. Allocates nothing, whatever sizes the bytes claim.
 pub fn open(body: &[u8]) -> Result<Frame<'_>, Corrupt> {
     let (covered, checksum) = body.split_last_chunk::<CHECKSUM>().ok_or(Corrupt)?;
     if !covered.starts_with(MAGIC) || xxh3_64(covered) != u64::from_le_bytes(*checksum) {
@@ -139,13 +139,13 @@ pub fn open(body: &[u8]) -> Result<Frame<'_>, Corrupt> {
 }
 
 impl Frame<'_> {
-    /// Whether `rank` is among the targets.
+    /// Returns whether `rank` is among the targets.
     pub fn is_for(&self, rank: u16) -> bool {
         self.targets.chunks_exact(2).any(|target| target == rank.to_le_bytes())
     }
 }
 
-/// Takes fixed-size fields off the front of a slice.
+/// A reader of consecutive fixed-size fields of a slice.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {

@@ -1,4 +1,5 @@
-//! The inbox of one rank in one attempt: judges bodies and keeps the frames it lacked, packed, until their step takes them.
+//! The inbox of one rank in one attempt: classifies received bodies, and stores new frames, still encoded, until their
+//! step takes them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -7,29 +8,29 @@ use crate::codec;
 use crate::frame::{self, Attempt, Frame, Header, Kind};
 use crate::spill::{Budget, Kept};
 
-/// What the inbox made of a body.
+/// The inbox's classification of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Kept.
+    /// New: stored, or returned as part of a control message.
     New,
-    /// Already had.
+    /// Already received.
     Duplicate,
-    /// Of an older attempt of this run.
+    /// From an older attempt of this run.
     Stale,
-    /// Not for this rank in this attempt.
+    /// For another run, plan or rank, from a newer attempt, or of an unknown edge.
     Foreign,
     /// Damaged, or impossible under the plan.
     Corrupt,
 }
 
-/// A verdict, with the header where the body could be read.
+/// The result for one body; `header` is `None` if the body could not be parsed.
 #[derive(Debug)]
 pub struct Accepted {
     pub status: Status,
     pub header: Option<Header>,
-    /// Whether all parts of the edge of this step, or of the control message, are there now; said once, of the last part.
+    /// Whether this body was the last missing part of its edge in the step, or of its control message.
     pub is_complete: bool,
-    /// The payload of a control message that is complete, its parts put together.
+    /// The payload of a control message that is now complete, with its parts joined.
     pub payload: Option<Vec<u8>>,
 }
 
@@ -41,15 +42,15 @@ pub struct Incoming {
     pub rows: usize,
 }
 
-/// The identity of the rank, and what has come of each edge of each step.
+/// The identity of the rank, and the parts received for each edge of each step.
 pub struct Inbox {
     attempt: Attempt,
     rank: u16,
     workers: usize,
-    /// The place of (layer that makes the rows, source, edge) among the edges of the step that needs them.
+    /// Position of each (layer that produces the rows, source, edge) among the edges of the step that needs them.
     places: HashMap<(u32, u16, u32), usize>,
     steps: Vec<Vec<Step>>,
-    /// By kind, source, layer, micro-batch.
+    /// Control messages by (kind, source, layer, micro-batch).
     control: HashMap<(Kind, u16, u32, u32), Message>,
     budget: Budget,
 }
@@ -68,16 +69,16 @@ enum Message {
 
 /// The parts of one edge.
 struct Arrival {
-    /// The most bytes that all parts together can have.
+    /// Maximum total bytes of all parts.
     most: u64,
-    /// 0 until the first part tells.
+    /// Number of parts; 0 until the first part arrives.
     parts: u16,
     bytes: u64,
     kept: BTreeMap<u16, Kept>,
 }
 
 impl Inbox {
-    /// `incoming[k]` are the edges before layer k; those of layer 0 must be none.
+    /// Creates an inbox. `incoming[k]` are the edges that layer k needs; layer 0 must have none.
     pub fn new(
         attempt: Attempt,
         rank: u16,
@@ -99,7 +100,7 @@ impl Inbox {
         Self { attempt, rank, workers, places, steps, control: HashMap::new(), budget }
     }
 
-    /// Judge a body; a new data frame is kept, a control message is handed back once it is complete.
+    /// Classifies a body; stores a new data frame, and returns a control message once it is complete.
     pub fn accept(&mut self, body: &[u8]) -> Accepted {
         let Ok(frame) = frame::open(body) else {
             return Accepted { status: Status::Corrupt, header: None, is_complete: false, payload: None };
@@ -111,7 +112,7 @@ impl Inbox {
         }
     }
 
-    /// For a frame that is new, whether it completes its edge or message, and what that message is; else what it is.
+    /// Returns, for a new frame, whether it completes its edge or message, and that message; otherwise its status.
     fn judge(&mut self, frame: &Frame<'_>) -> Result<(bool, Option<Vec<u8>>), Status> {
         let header = &frame.header;
         self.belongs(header, frame.is_for(self.rank))?;
@@ -122,7 +123,7 @@ impl Inbox {
         Ok((whole.is_some(), whole))
     }
 
-    /// Fail with what a frame is that is not this rank's business.
+    /// Returns an error with the status of a frame that is not for this rank and attempt.
     fn belongs(&self, header: &Header, is_target: bool) -> Result<(), Status> {
         let theirs = &header.attempt;
         if theirs.run != self.attempt.run || theirs.plan != self.attempt.plan || theirs.attempt > self.attempt.attempt {
@@ -131,14 +132,14 @@ impl Inbox {
         if theirs.attempt < self.attempt.attempt {
             return Err(Status::Stale);
         }
-        // An abort concerns all, whoever sends it.
+        // An abort is for all ranks, whatever its source.
         if header.kind == Kind::Abort || is_target && usize::from(header.source) < self.workers {
             return Ok(());
         }
         Err(Status::Foreign)
     }
 
-    /// Keep a part of an edge that is new, and say whether its edge is complete now; otherwise what the part is.
+    /// Stores a new part of an edge and returns whether the edge is now complete; otherwise returns the part's status.
     fn keep(&mut self, header: &Header, payload: &[u8]) -> Result<bool, Status> {
         let place = self.places.get(&(header.layer, header.source, header.edge)).ok_or(Status::Foreign)?;
         let step = self.steps[header.layer as usize + 1].get_mut(header.micro_batch as usize).ok_or(Status::Foreign)?;
@@ -163,7 +164,7 @@ impl Inbox {
         Ok(arrival.is_complete())
     }
 
-    /// Keep a part of a control message that is new, and return the whole with its last part; otherwise what the part is.
+    /// Stores a new part of a control message and after the last one returns the message; otherwise the part's status.
     fn hear(&mut self, header: &Header, payload: &[u8]) -> Result<Option<Vec<u8>>, Status> {
         let key = (header.kind, header.source, header.layer, header.micro_batch);
         let none = || Message::Waiting { parts: header.parts, kept: BTreeMap::new() };
@@ -186,7 +187,7 @@ impl Inbox {
         Ok(Some(whole))
     }
 
-    /// Whether all parts of all edges of the step are there, or were.
+    /// Returns whether all parts of all edges of the step have arrived, even if they were taken since.
     pub fn is_ready(&self, layer: usize, micro_batch: usize) -> bool {
         match &self.steps[layer][micro_batch] {
             Step::Waiting { missing, .. } => *missing == 0,
@@ -194,7 +195,7 @@ impl Inbox {
         }
     }
 
-    /// The payloads of a ready step, put together, in the order of its edges; `None` if it is not ready or was taken.
+    /// Removes and returns the joined payloads of a step, in edge order; `None` if it is not ready or was taken before.
     pub fn take(&mut self, layer: usize, micro_batch: usize) -> Option<io::Result<Vec<Vec<u8>>>> {
         let step = &mut self.steps[layer][micro_batch];
         if !matches!(step, Step::Waiting { missing: 0, .. }) {
@@ -206,7 +207,7 @@ impl Inbox {
         Some(arrivals.into_iter().map(|arrival| arrival.join(&mut self.budget)).collect())
     }
 
-    /// Bytes of packed frames in memory.
+    /// Returns the bytes of encoded frames held in memory.
     pub fn held(&self) -> u64 {
         self.budget.held()
     }

@@ -1,4 +1,4 @@
-//! Which kernel path this process takes, and the floating-point state that every path computes in.
+//! The kernel path of this process, and the floating-point state in which every path computes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::errors::Invalid;
 
-/// A way to compute; all give the same bits.
+/// A kernel implementation for an instruction set; all give bit-identical results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
     Portable,
@@ -25,7 +25,7 @@ impl Path {
         }
     }
 
-    /// Whether this processor can take the path.
+    /// Returns whether this processor supports the path.
     pub fn supported(self) -> bool {
         match self {
             Self::Portable => true,
@@ -38,12 +38,12 @@ impl Path {
         }
     }
 
-    /// The paths that this processor can take, slowest first.
+    /// Returns the paths that this processor supports, slowest first.
     pub fn available() -> Vec<Self> {
         Self::ALL.into_iter().filter(|path| path.supported()).collect()
     }
 
-    /// The path of this process: the fastest, or the one that the environment variable `FSD_KERNEL` names.
+    /// Returns the path of this process: the fastest, or the one that the environment variable `FSD_KERNEL` names.
     pub fn current() -> Result<Self, Invalid> {
         static CURRENT: OnceLock<Result<Path, Invalid>> = OnceLock::new();
         CURRENT.get_or_init(Self::choose).clone()
@@ -78,7 +78,7 @@ impl FromStr for Path {
     }
 }
 
-/// Bytes of the second-level cache of a core, or a usual size where the processor does not tell.
+/// Returns the size of a core's level-2 cache in bytes, or a typical size if the processor does not report it.
 pub fn core_cache_bytes() -> usize {
     static BYTES: OnceLock<usize> = OnceLock::new();
     *BYTES.get_or_init(|| {
@@ -99,14 +99,15 @@ fn l2_kib() -> usize {
     0
 }
 
-/// Rounds to nearest and keeps subnormals in this thread until dropped: other libraries may have set it to flush them.
+/// A guard that makes this thread round to nearest and keep subnormals until it is dropped: other libraries may have
+/// set the thread to flush subnormals to zero.
 pub struct FloatState {
     #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code))]
     before: u64,
 }
 
 impl FloatState {
-    /// Sets the default state.
+    /// Sets the standard state and remembers the current one, which dropping the guard restores.
     pub fn standard() -> Self {
         let before = control::read();
         control::write(control::STANDARD);
@@ -129,7 +130,7 @@ mod control {
 
     pub fn read() -> u64 {
         let mut mxcsr = 0_u32;
-        // SAFETY: stores 4 bytes to where the pointer shows.
+        // SAFETY: stores 4 bytes at the pointer's target.
         unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut mxcsr, options(nostack, preserves_flags)) };
         u64::from(mxcsr)
     }
@@ -186,7 +187,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn subnormals_are_kept_and_the_callers_state_comes_back() {
-        let flushing = 0x9FC0; // flush to zero, subnormals are zeros
+        let flushing = 0x9FC0; // flush to zero, denormals are zeros
         let before = control::read();
         control::write(flushing);
         {

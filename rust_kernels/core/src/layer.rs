@@ -1,20 +1,20 @@
-//! One layer: weights, bias and activation.
+//! A layer: weights, bias and activation.
 
 use crate::buffer::Buffer;
 use crate::csr::{Csr, check_finite};
 use crate::errors::Invalid;
 
-/// What is done to a pre-activation.
+/// The activation function.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     Identity,
     Relu,
-    /// Relu, and nothing above this positive bound.
+    /// ReLU, clipped at this positive upper bound.
     ClippedRelu(f32),
 }
 
 impl Activation {
-    /// The bounds that the activation clamps to; infinite where there is none.
+    /// Returns the (lower, upper) bounds to which the activation clamps; infinite if there is none.
     pub(crate) fn bounds(self) -> (f32, f32) {
         match self {
             Self::Identity => (f32::NEG_INFINITY, f32::INFINITY),
@@ -24,7 +24,7 @@ impl Activation {
     }
 }
 
-/// A checked layer, or the part of one that some of its rows make.
+/// A validated layer, or a subset of its rows.
 #[derive(Clone)]
 pub struct Layer {
     weights: Csr,
@@ -34,8 +34,8 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Takes a layer. `bias` has one entry a row or one for all; `zero_preserving` says whether the whole layer, of
-    /// which this may be a part, maps an all-zero sample to an all-zero sample.
+    /// Validates a layer. `bias` has one entry per row or one for all; `zero_preserving` says whether the whole layer,
+    /// of which this may be a subset of rows, maps an all-zero sample to an all-zero sample.
     pub fn new(
         weights: Csr,
         bias: Buffer<f32>,
@@ -71,7 +71,7 @@ impl Layer {
         &self.weights
     }
 
-    /// One bias a row, or exactly one for all.
+    /// Returns one bias per row, or exactly one for all.
     pub fn bias(&self) -> &[f32] {
         &self.bias
     }

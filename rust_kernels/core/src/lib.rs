@@ -1,5 +1,6 @@
-//! Sparse layers over panels of samples, bit-identical on every path, thread count and panel width; their packing,
-//! framing and judging on the way between ranks; and what one rank of a run holds.
+//! The inference kernels: products of sparse layers and panels of activations, bit-identical for every kernel path,
+//! thread count and panel width; the codec, frames and inbox that carry activations between ranks; and the state of
+//! one rank in a run.
 
 pub mod activations;
 mod aligned;

@@ -1,4 +1,4 @@
-//! One rank in one attempt of a run: its inbox and its activations, step by step.
+//! The state of one rank in one attempt of a run: its inbox, and its activations from step to step.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,34 +18,34 @@ use crate::spill::Budget;
 use crate::spmm::{Rows, spmm};
 use crate::unpack::{Supply, unpack};
 
-/// Why a rank cannot go on.
+/// An error that ends a rank's work.
 #[derive(Debug, Error)]
 pub enum RankError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error("layer {layer}, local row {row}: the pre-activation is not finite")]
     NonFinite { layer: usize, row: usize },
-    /// A step was asked for before its time, or twice.
+    /// A step was requested out of order.
     #[error("layer {layer}, micro-batch {micro_batch}: {why}")]
     Order { layer: usize, micro_batch: usize, why: &'static str },
     #[error("a spilled frame could not be read back: {0}")]
     Spill(#[from] io::Error),
 }
 
-/// Which rows of a step are computed.
+/// The rows of a step to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Those that other ranks need.
+    /// The rows that other ranks need.
     Boundary,
-    /// The others.
+    /// All other rows.
     Interior,
     All,
 }
 
-/// A sealed frame and whom it is for.
+/// A sealed frame and its targets.
 pub type Sealed<'a> = (&'a [u16], Vec<u8>);
 
-/// One rank's inbox and activations. Steps of one micro-batch come in order; everything else may come in any.
+/// One rank's inbox and activations. The steps of one micro-batch must follow in order; other calls are independent.
 pub struct Rank {
     shard: Arc<Shard>,
     attempt: Attempt,
@@ -55,21 +55,21 @@ pub struct Rank {
     batches: Vec<Batch>,
 }
 
-/// One micro-batch, and the bytes it holds (to be read while a step computes).
+/// One micro-batch, and the bytes that it holds (readable while a step computes).
 struct Batch {
     state: Mutex<State>,
     bytes: AtomicUsize,
 }
 
-/// Where a micro-batch is.
+/// The progress of a micro-batch.
 enum State {
-    /// Before layer 0: packed input rows with their first features.
+    /// Before layer 0: encoded blocks of input rows, each with its first feature.
     Input(Vec<(usize, Vec<u8>)>),
-    /// In a step, whose inputs are there.
+    /// In a step whose inputs have been unpacked.
     Step(Step),
-    /// The output of a layer is there, and whole.
+    /// After a step: all rows of the layer's output are computed.
     Output(usize, Panels),
-    /// The last layer's output was handed over, or a step failed.
+    /// The last layer's output was returned, or a step failed.
     Ended,
 }
 
@@ -93,12 +93,12 @@ impl State {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while it was held is a bug that was reported where it happened; what it guards is dropped with the run.
+    // A panic while the lock was held is a bug that was reported there; the guarded data is dropped with the run.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Rank {
-    /// Begin an attempt; `samples` are those of each micro-batch.
+    /// Starts an attempt; `samples` is the number of samples in each micro-batch.
     pub fn new(
         shard: Arc<Shard>,
         attempt: Attempt,
@@ -123,7 +123,7 @@ impl Rank {
         }
     }
 
-    /// Take a block of input rows: features from `first_feature` on.
+    /// Adds a block of input rows, the first of which is `first_feature`.
     pub fn put_input(&self, micro_batch: usize, first_feature: usize, block: Vec<u8>) -> Result<(), RankError> {
         let (_, batch) = self.check(0, micro_batch)?;
         let mut state = lock(&batch.state);
@@ -135,18 +135,18 @@ impl Rank {
         Ok(())
     }
 
-    /// Judge a body and keep it if it is new.
+    /// Classifies a body and stores it if it is new.
     pub fn accept(&self, body: &[u8]) -> Accepted {
         lock(&self.inbox).accept(body)
     }
 
-    /// Whether all that the step gets from other ranks has come.
+    /// Returns whether all rows that the step needs from other ranks have arrived.
     pub fn is_ready(&self, layer: usize, micro_batch: usize) -> Result<bool, Invalid> {
         self.check(layer, micro_batch)?;
         Ok(lock(&self.inbox).is_ready(layer, micro_batch))
     }
 
-    /// Unpack the inputs of a step; the packed ones and the output of the layer before are released.
+    /// Unpacks the inputs of a step into panels; releases the encoded ones and the output of the previous layer.
     pub fn assemble(&self, layer: usize, micro_batch: usize) -> Result<(), RankError> {
         let (part, batch) = self.check(layer, micro_batch)?;
         let order = |why| RankError::Order { layer, micro_batch, why };
@@ -183,7 +183,7 @@ impl Rank {
         self.compute.map(payloads.len(), decode).into_iter().collect()
     }
 
-    /// The input features that a rank needs, as panels; the packed blocks may hold more.
+    /// Returns the input features that the rank needs, as panels; the encoded blocks may hold more features.
     fn read_input(&self, part: &ShardLayer, input: &[(usize, Vec<u8>)], samples: usize) -> Result<Panels, Invalid> {
         let decode = |index: usize| {
             let (first, bytes) = &input[index];
@@ -211,7 +211,7 @@ impl Rank {
         Ok(unpack(part.layer(), samples, &supplies, self.compute.path()))
     }
 
-    /// Compute rows of an assembled step; once all rows are there its inputs are released.
+    /// Computes rows of an assembled step; releases its inputs once all rows are computed.
     pub fn compute(&self, layer: usize, micro_batch: usize, phase: Phase) -> Result<(), RankError> {
         let (part, batch) = self.check(layer, micro_batch)?;
         let order = |why| RankError::Order { layer, micro_batch, why };
@@ -236,7 +236,7 @@ impl Rank {
         step.boundary |= boundary;
         step.interior |= interior;
         if step.boundary && step.interior {
-            // The inputs go with the old state.
+            // The inputs are dropped with the old state.
             let State::Step(step) = std::mem::replace(&mut *state, State::Ended) else { unreachable!("matched above") };
             *state = State::Output(layer, step.output);
         }
@@ -244,7 +244,7 @@ impl Rank {
         Ok(())
     }
 
-    /// Pack the rows that others need, once they are computed, into frames of at most `limit` bytes, in edge order.
+    /// Packs the computed boundary rows into frames of at most `limit` bytes each, in edge order.
     pub fn frames(&self, layer: usize, micro_batch: usize, limit: usize) -> Result<Vec<Sealed<'_>>, RankError> {
         let (part, batch) = self.check(layer, micro_batch)?;
         let state = lock(&batch.state);
@@ -284,7 +284,7 @@ impl Rank {
         Ok(sealed)
     }
 
-    /// The last layer's output, if it is there and whole.
+    /// Returns the last layer's output if all its rows are computed, otherwise an error.
     fn last<'a>(&self, state: &'a State, micro_batch: usize) -> Result<&'a Panels, RankError> {
         let layer = self.shard.layers().len() - 1;
         match state {
@@ -293,7 +293,7 @@ impl Rank {
         }
     }
 
-    /// Pack and release the last layer's rows.
+    /// Returns the last layer's rows as an encoded block, and releases them.
     pub fn output(&self, micro_batch: usize) -> Result<Vec<u8>, RankError> {
         let (_, batch) = self.check(0, micro_batch)?;
         let mut state = lock(&batch.state);
@@ -306,7 +306,7 @@ impl Rank {
         Ok(block)
     }
 
-    /// For each sample its largest output and the lowest global neuron that has it; -inf and -1 without rows.
+    /// Returns, for each sample, its largest output and the lowest global neuron that has it; -inf and -1 without rows.
     pub fn reduce(&self, micro_batch: usize) -> Result<(Vec<f32>, Vec<i32>), RankError> {
         let (_, batch) = self.check(0, micro_batch)?;
         let state = lock(&batch.state);
@@ -316,7 +316,7 @@ impl Rank {
         let Some(&first) = neurons.first() else {
             return Ok((vec![f32::NEG_INFINITY; samples], vec![-1; samples]));
         };
-        // A sample that is not live has zeros in all rows.
+        // A sample that is not live is zero in all rows.
         let (mut largest, mut neuron) = (vec![0.0; samples], vec![first as i32; samples]);
         for &sample in output.samples() {
             largest[sample as usize] = f32::NEG_INFINITY;
@@ -334,14 +334,14 @@ impl Rank {
         Ok((largest, neuron))
     }
 
-    /// Bytes that panels and packed frames hold now.
+    /// Returns the bytes that panels and encoded frames currently hold.
     pub fn resident_bytes(&self) -> u64 {
         let panels: usize = self.batches.iter().map(|batch| batch.bytes.load(Ordering::Relaxed)).sum();
         panels as u64 + lock(&self.inbox).held()
     }
 }
 
-/// The inputs of a later layer: the rank's own rows of the layer before, and the rows that others sent.
+/// Returns the inputs of a later layer: the rank's own rows of the previous layer, and the rows that others sent.
 fn gather(part: &ShardLayer, own: &Panels, blocks: &[Block], samples: usize, path: Path) -> Panels {
     let (first, rest) = part.supplies().split_first().expect("a layer has at least the rank itself as a supplier");
     let mut supplies = vec![Supply::panels(own, first)];

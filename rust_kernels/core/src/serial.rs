@@ -1,4 +1,4 @@
-//! One batch through all layers in this process.
+//! Serial inference: one batch through all layers in this process.
 
 mod pipeline;
 mod source;
@@ -12,7 +12,7 @@ use crate::layer::Layer;
 use crate::spmm::{Rows, spmm};
 pub use source::Samples;
 
-/// A pre-activation is not finite; the layer counts from the first one applied.
+/// A pre-activation is not finite; `layer` counts from the first layer applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
 #[error("layer {layer}: the pre-activation of row {row} is not finite")]
 pub struct Overflow {
@@ -20,7 +20,7 @@ pub struct Overflow {
     pub row: usize,
 }
 
-/// Why layers could not be applied; the activations are as they were before.
+/// An error of `Serial::apply`, which leaves the activations unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ApplyError {
     #[error(transparent)]
@@ -29,7 +29,7 @@ pub enum ApplyError {
     Overflow(#[from] Overflow),
 }
 
-/// Activations of one batch. Samples that are all zero are not kept.
+/// The activations of one batch. Samples that are all zero are not stored.
 pub struct Serial {
     samples: usize,
     neurons: usize,
@@ -43,7 +43,8 @@ enum Activations {
     Panels(Panels),
 }
 
-/// So many layers that keep zeros make it worth to drop dead samples, though a layer that needs all of them follows.
+/// Minimum number of consecutive zero-preserving layers for which dropping dead samples pays off although a later layer
+/// needs all samples.
 const WORTH_DROPPING: usize = 4;
 
 impl Serial {
@@ -57,7 +58,7 @@ impl Serial {
         }
     }
 
-    /// Pushes the batch through consecutive layers.
+    /// Applies consecutive layers to the batch.
     pub fn apply(&mut self, layers: &[&Layer]) -> Result<(), ApplyError> {
         let mut neurons = self.neurons;
         for (index, layer) in layers.iter().enumerate() {
@@ -86,7 +87,7 @@ impl Serial {
         Ok(())
     }
 
-    /// Pushes `source` through one segment.
+    /// Applies one segment of layers to the samples of `source`.
     fn pass(&self, source: &impl source::Source, layers: &[&Layer]) -> Result<Panels, (usize, NonFinite)> {
         let all_needed = layers.iter().any(|layer| !layer.zero_preserving());
         let live = if all_needed { (0..self.samples as u32).collect() } else { source.live() };
@@ -98,7 +99,7 @@ impl Serial {
         pipeline::run(source, &live, width, layers, &self.compute)
     }
 
-    /// Layer by layer, where there are too few panels for the threads: they share the rows.
+    /// Applies layers one by one with the threads sharing the rows, for batches with too few panels for all threads.
     fn pass_by_rows(&self, mut panels: Panels, layers: &[&Layer]) -> Result<Panels, (usize, NonFinite)> {
         for (index, layer) in layers.iter().enumerate() {
             let mut output = panels.like(layer.rows());
@@ -110,7 +111,7 @@ impl Serial {
         Ok(panels.repacked(live, panels.width()))
     }
 
-    /// The activations as CSR, samples x neurons, without zeros: indptr, indices, data.
+    /// Returns the activations as CSR arrays (indptr, indices, data), samples x neurons, without stored zeros.
     pub fn result(&self) -> (Vec<i64>, Vec<i32>, Vec<f32>) {
         match &self.activations {
             Activations::Input(input) => input.without_zeros(),
@@ -118,7 +119,7 @@ impl Serial {
         }
     }
 
-    /// For each sample its largest activation and the lowest neuron that has it.
+    /// Returns, for each sample, its largest activation and the lowest neuron that has it.
     ///
     /// Without neurons the activation is -inf and the neuron -1.
     pub fn reduce(&self) -> (Vec<f32>, Vec<i32>) {
@@ -147,8 +148,10 @@ impl Serial {
     }
 }
 
-/// Cuts layers so that within each part samples that are dropped are never needed again: before a layer that does not
-/// keep zeros after some that do. A few of those are not worth a cut; then nothing is dropped there.
+/// Cuts layers into segments within which dropped samples are never needed again.
+///
+/// A segment ends before a layer that is not zero-preserving if at least `WORTH_DROPPING` zero-preserving layers
+/// directly precede it. After fewer there is no cut, and no sample is dropped there.
 fn segments<'a, 'b>(layers: &'a [&'b Layer]) -> Vec<&'a [&'b Layer]> {
     let mut segments = Vec::new();
     let (mut start, mut keeping) = (0, 0);

@@ -1,4 +1,4 @@
-//! All that one rank needs of the network: its part of each layer, and which rows come from and go to whom.
+//! The shard of one rank: its part of each layer, and the rows that it receives from and sends to other ranks.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::errors::Invalid;
 use crate::inbox::Incoming;
 use crate::layer::Layer;
 
-/// Rows that a rank sends after a layer, as one stream of frames.
+/// An outgoing edge: rows that a rank sends after a layer to the same targets.
 pub struct Outgoing {
     pub targets: Vec<u16>,
     /// Local rows, ascending.
@@ -20,7 +20,7 @@ pub struct ShardLayer {
     rows: Vec<u32>,
     receives: Vec<Incoming>,
     sends: Vec<Outgoing>,
-    /// For each supplier the (row of the supplier, local column) pairs, by row.
+    /// For each supplier, its (row of the supplier, local column) pairs, by row.
     supplies: Vec<Vec<(u32, u32)>>,
     boundary: Vec<u32>,
     interior: Vec<u32>,
@@ -35,8 +35,8 @@ fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Invalid>
 }
 
 impl ShardLayer {
-    /// Check what can be checked of one layer alone. `rows` are the global neurons of the local rows; a column's
-    /// `source` is 0 for the rows that the rank has itself (for layer 0: the input's features), i for `receives[i - 1]`.
+    /// Validates one layer by itself. `rows` are the global neurons of the local rows; the `source` of a column is 0
+    /// for the rank's own rows (for layer 0: the features of the input), and i for the rows of `receives[i - 1]`.
     pub fn new(
         layer: Arc<Layer>,
         rows: Vec<u32>,
@@ -84,7 +84,7 @@ impl ShardLayer {
         &self.layer
     }
 
-    /// The global neuron of each local row, ascending.
+    /// Returns the global neuron of each local row, ascending.
     pub fn rows(&self) -> &[u32] {
         &self.rows
     }
@@ -97,17 +97,17 @@ impl ShardLayer {
         &self.sends
     }
 
-    /// The (row of the supplier, local column) pairs of each supplier, by row.
+    /// Returns, for each supplier, its (row of the supplier, local column) pairs, by row.
     pub fn supplies(&self) -> &[Vec<(u32, u32)>] {
         &self.supplies
     }
 
-    /// Local rows that other ranks need, ascending.
+    /// Returns the local rows that other ranks need, ascending.
     pub fn boundary(&self) -> &[u32] {
         &self.boundary
     }
 
-    /// The other local rows, ascending.
+    /// Returns the local rows that no other rank needs, ascending.
     pub fn interior(&self) -> &[u32] {
         &self.interior
     }
@@ -121,7 +121,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Check that the layers fit together and the ranks they name exist.
+    /// Validates that the layers match each other and that the ranks they name exist.
     pub fn new(rank: usize, workers: usize, layers: Vec<Arc<ShardLayer>>) -> Result<Self, Invalid> {
         check(rank < workers && workers <= usize::from(u16::MAX), || {
             format!("there is no rank {rank} among {workers} workers (of at most {})", u16::MAX)

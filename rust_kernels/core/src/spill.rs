@@ -1,18 +1,18 @@
-//! Packed bytes, in memory or in a file of their own once there are too many of them.
+//! Storage of encoded bytes in memory or, beyond a budget, in temporary files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where packed bytes go past a budget.
+/// The memory budget of encoded bytes, and the directory for bytes beyond it.
 pub struct Budget {
     directory: Option<PathBuf>,
     bytes: u64,
     held: u64,
 }
 
-/// Bytes kept; a file is removed with it.
+/// Stored bytes; a file is deleted when its value is dropped.
 pub enum Kept {
     Memory(Vec<u8>),
     File(Spilled),
@@ -24,17 +24,17 @@ pub struct Spilled {
 }
 
 impl Budget {
-    /// At most `bytes` are held in memory if there is a `directory` for the rest.
+    /// Creates a budget: at most `bytes` are held in memory if there is a `directory` for the rest.
     pub fn new(directory: Option<PathBuf>, bytes: u64) -> Self {
         Self { directory, bytes, held: 0 }
     }
 
-    /// Bytes held in memory now.
+    /// Returns the bytes currently held in memory.
     pub fn held(&self) -> u64 {
         self.held
     }
 
-    /// Keep a copy of `bytes`. Should the disk refuse them they stay in memory: the run may still fit.
+    /// Stores a copy of `bytes`. If writing to disk fails they stay in memory, where the run may still fit.
     pub fn keep(&mut self, bytes: &[u8]) -> Kept {
         if self.held + bytes.len() as u64 > self.bytes
             && let Some(directory) = &self.directory
@@ -46,7 +46,7 @@ impl Budget {
         Kept::Memory(bytes.to_vec())
     }
 
-    /// Append what was kept to `out` and release it.
+    /// Appends stored bytes to `out` and releases them.
     pub fn take(&mut self, kept: Kept, out: &mut Vec<u8>) -> io::Result<()> {
         match kept {
             Kept::Memory(bytes) => {
@@ -65,7 +65,7 @@ impl Spilled {
         let name = format!("fsd-{}-{}.frame", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = directory.join(name);
         let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        // From here on the file is removed whatever happens.
+        // From here on the file is deleted in any case.
         let spilled = Self { path, length: bytes.len() };
         file.write_all(bytes)?;
         Ok(spilled)
@@ -79,7 +79,7 @@ impl Spilled {
 
 impl Drop for Spilled {
     fn drop(&mut self) {
-        // Nothing can be done about a file that does not go; it lies in a directory for temporary files.
+        // Nothing can be done about a file that cannot be deleted; it lies in a directory for temporary files.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! For every row and sample: acc = +0; acc = fma(w, x, acc) over the row's connections in ascending column order;
 //! z = acc + bias; y = activation(z), with -0 stored as +0. The order is fixed and every step rounds once, so panels,
-//! threads, lanes and the number of rows in flight change nothing in the result.
+//! threads, lanes and the number of rows processed at once do not change the result.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -21,7 +21,7 @@ use crate::isa::Path;
 use crate::layer::Layer;
 use body::Job;
 
-/// Which rows of a layer are computed.
+/// The rows of a layer to compute.
 #[derive(Clone, Copy, Debug)]
 pub enum Rows<'a> {
     All,
@@ -29,15 +29,15 @@ pub enum Rows<'a> {
     Selected(&'a [u32]),
 }
 
-/// Below so many fused multiply-adds a task is not worth handing to another thread.
+/// Minimum number of fused multiply-adds that make a task worth handing to another thread.
 const SMALLEST_TASK: usize = 1 << 17;
 
 /// Computes rows of `output` = activation(weights * `input` + bias) for all live samples of `input`.
 ///
-/// The other rows of `output` are left as they are, so disjoint selections fill the same panels.
+/// The other rows of `output` are left unchanged, so that disjoint selections can fill the same panels.
 ///
 /// # Panics
-/// If shapes or samples do not fit, or selected rows do not ascend strictly.
+/// If shapes or samples do not match, or selected rows do not ascend strictly.
 pub fn spmm(
     layer: &Layer,
     rows: Rows<'_>,
@@ -74,8 +74,8 @@ pub fn spmm(
     Err(NonFinite { row: rows.get(first_failure(count, finite)) })
 }
 
-/// Computes all rows over one panel: `input` is columns x `stride`, `output` rows x `stride`, and the first `count`
-/// floats of a row are samples.
+/// Computes all rows for one panel: `input` is columns x `stride`, `output` is rows x `stride`, and the first `count`
+/// floats of each row are samples.
 pub(crate) fn spmm_panel(
     layer: &Layer,
     input: &[f32],
@@ -94,7 +94,7 @@ pub(crate) fn spmm_panel(
     Err(NonFinite { row: first_failure(layer.rows(), |row| product(*row..*row + 1)) })
 }
 
-/// The first of `count` rows that is not finite when it is computed alone.
+/// Returns the first of `count` rows that is not finite when it is computed alone.
 fn first_failure(count: usize, finite: impl Fn(&usize) -> bool) -> usize {
     (0..count).find(|at| !finite(at)).expect("a row that failed among others fails alone")
 }
@@ -110,7 +110,7 @@ impl Rows<'_> {
     }
 }
 
-/// Cuts `count` rows so that all threads have work, and no task is too small.
+/// Cuts `count` rows into blocks such that all threads have work and no task is too small.
 fn row_blocks(layer: &Layer, count: usize, samples: usize, panels: usize, threads: usize) -> Vec<Range<usize>> {
     let wanted = if panels >= 4 * threads { 1 } else { (2 * threads).div_ceil(panels.max(1)) };
     let worth = layer.weights().connections().saturating_mul(samples.max(1)) / panels.max(1) / SMALLEST_TASK;
@@ -119,7 +119,7 @@ fn row_blocks(layer: &Layer, count: usize, samples: usize, panels: usize, thread
     (0..count).step_by(size).map(|start| start..count.min(start + size)).collect()
 }
 
-/// Where one panel of the input is read and of the output written.
+/// Pointers to one panel of the input, and to the same panel of the output.
 struct Panel {
     input: *const f32,
     output: *mut f32,
@@ -144,7 +144,7 @@ impl Panel {
     /// # Safety
     /// The panels must have the layer's columns and rows, the path be supported, and nothing else access these rows.
     unsafe fn product(&self, layer: &Layer, rows: Rows<'_>, block: Range<usize>, path: Path) -> bool {
-        // SAFETY: handed on to the caller.
+        // SAFETY: the caller upholds the same conditions.
         unsafe {
             let finite = match layer.weights().indices() {
                 Indices::U16(indices) => {
@@ -161,14 +161,14 @@ impl Panel {
         }
     }
 
-    /// Makes the padding of these rows zero again: a bias must not turn it into a sample that nobody asked for, whose
-    /// values might grow from layer to layer until they are not finite.
+    /// Sets the padding of these rows to zero again: a bias would turn it into an extra sample, whose values might grow
+    /// from layer to layer until they are not finite.
     ///
     /// # Safety
     /// As `product`.
     unsafe fn clear_padding(&self, rows: Rows<'_>, block: Range<usize>) {
         for at in block {
-            // SAFETY: handed on to the caller.
+            // SAFETY: the caller upholds the same conditions.
             unsafe {
                 self.output.add(rows.get(at) * self.stride + self.count).write_bytes(0, self.stride - self.count)
             };
@@ -179,7 +179,7 @@ impl Panel {
 /// # Safety
 /// As `Panel::product`.
 unsafe fn run<I: crate::csr::Index>(job: &Job<'_, I>, stride: usize, path: Path) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         match path {
             Path::Portable => portable::run(job, stride),

@@ -1,4 +1,4 @@
-//! Puts rows from several suppliers where a layer's columns want them.
+//! The assembly of a layer's input panels from rows of several suppliers.
 
 use crate::activations::{Panels, panel_width};
 use crate::codec::Block;
@@ -7,13 +7,13 @@ use crate::layer::Layer;
 
 const ABSENT: u32 = u32::MAX;
 
-/// Rows from one place.
+/// The rows from one supplier.
 pub(crate) struct Supply<'a> {
-    /// The samples that it has values for.
+    /// The samples for which it has values.
     samples: &'a [u32],
-    /// Which of them are not all zero.
+    /// For each of these samples, whether it has a value that is not zero.
     alive: Vec<bool>,
-    /// (Row, local column) by row.
+    /// The (row, local column) pairs, by row.
     pairs: &'a [(u32, u32)],
     source: Source<'a>,
 }
@@ -40,7 +40,7 @@ impl<'a> Supply<'a> {
     }
 }
 
-/// The inputs of a layer. Samples that are zero everywhere are left out if the layer keeps them so.
+/// Returns the inputs of a layer as panels. All-zero samples are left out if the layer is zero-preserving.
 pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>], path: Path) -> Panels {
     let mut present = vec![!layer.zero_preserving(); samples];
     for supply in supplies.iter().filter(|supply| !supply.pairs.is_empty()) {

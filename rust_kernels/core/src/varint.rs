@@ -1,6 +1,6 @@
-//! Whole numbers in 7-bit groups, the lowest first; the high bit says that more follow.
+//! Variable-length integers: 7-bit groups, the lowest first; the high bit of a byte says that another one follows.
 
-/// Append `value`.
+/// Appends `value` to `bytes`.
 pub(crate) fn put(out: &mut Vec<u8>, mut value: u32) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -9,7 +9,7 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u32) {
     out.push(value as u8);
 }
 
-/// Take a number off the front of `bytes`; `None` if they end too early or it does not fit 32 bits.
+/// Removes an integer from the front of `bytes`; returns `None` if they end too early or it does not fit in 32 bits.
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u32> {
     let mut value = 0u64;
     for shift in (0..35).step_by(7) {

@@ -1,4 +1,4 @@
-//! A batch through whole networks against the obvious loop, bit for bit, with dead samples dropped where that is allowed.
+//! Tests of serial inference against a naive loop, bit for bit, with dead samples dropped where that is allowed.
 
 mod common;
 
@@ -9,7 +9,7 @@ use fsd_core::layer::Layer;
 use fsd_core::serial::{ApplyError, Overflow, Samples, Serial};
 use proptest::prelude::*;
 
-/// Layers of any widths, a batch whose samples are often all zero, and after how many layers the list is cut.
+/// Generates layers of any width, a batch with many all-zero samples, and the number of layers in the first `apply`.
 fn cases(huge: bool) -> impl Strategy<Value = (Vec<Plain>, Vec<Vec<f32>>, usize)> {
     (prop::collection::vec(0..12_usize, 2..12), 0..200_usize).prop_flat_map(move |(widths, samples)| {
         let layers: Vec<_> = widths.windows(2).map(|pair| plain(pair[0], pair[1], huge)).collect();
@@ -26,7 +26,7 @@ fn cases(huge: bool) -> impl Strategy<Value = (Vec<Plain>, Vec<Vec<f32>>, usize)
 fn serial(features: usize, samples: &[Vec<f32>], compute: Compute) -> Serial {
     let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
     for sample in samples {
-        // Stored zeros are allowed, so every other one is stored.
+        // Stored zeros are allowed, so every other zero is stored.
         let kept = sample.iter().enumerate().filter(|(feature, value)| **value != 0.0 || feature % 2 == 0);
         kept.for_each(|(feature, value)| {
             indices.push(feature as i32);
@@ -48,7 +48,7 @@ fn dense(serial: &Serial, neurons: usize) -> Vec<Vec<f32>> {
     indptr.windows(2).map(sample).collect()
 }
 
-/// All samples through all layers, or the first layer and its lowest row that is not finite.
+/// Returns the outputs of all samples, or the first layer and its lowest row that is not finite.
 fn expected(layers: &[Plain], samples: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, Overflow> {
     let mut samples = samples.to_vec();
     for (layer, plain) in layers.iter().enumerate() {

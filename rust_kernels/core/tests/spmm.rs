@@ -1,4 +1,4 @@
-//! Products over panels against the obvious loop, bit for bit, on every path of this processor.
+//! Tests of products over panels against a naive loop, bit for bit, on every kernel path of this processor.
 
 mod common;
 
@@ -10,7 +10,7 @@ use fsd_core::isa::Path;
 use fsd_core::spmm::{Rows, spmm};
 use proptest::prelude::*;
 
-/// A layer and samples for it, each with one value a column.
+/// Generates a layer and samples for it, each with one value per column.
 fn cases(huge: bool) -> impl Strategy<Value = (Plain, Vec<Vec<f32>>)> {
     (0..40_usize, 0..30_usize, 0..150_usize).prop_flat_map(move |(columns, rows, samples)| {
         let sample = prop::collection::vec(value(huge), columns);

@@ -1,4 +1,4 @@
-//! NumPy arrays at the seam.
+//! Borrowing of NumPy arrays by the core's buffers.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ pub fn borrow<T: Element + 'static>(name: &str, array: &Bound<'_, PyArray1<T>>) 
     }
     let readonly = array.try_readonly()?;
     let slice = readonly.as_slice()?;
-    // SAFETY: the owner holds a reference to the array, so its memory stays; it is not writeable, and whoever makes a
-    // read-only array for this module promises not to write it through another one.
+    // SAFETY: the owner holds a reference to the array, so its memory stays valid; it is not writeable, and the caller
+    // who made it read-only for this module promises not to write to it through another array.
     Ok(unsafe { Buffer::borrowed(slice, Arc::new(array.clone().unbind())) })
 }
 
-/// Borrows an array as `borrow` does where that is possible, and copies it otherwise.
+/// Borrows an array like `borrow` if possible, and copies it otherwise.
 pub fn borrow_or_copy<T: Element + Copy + 'static>(array: &Bound<'_, PyArray1<T>>) -> PyResult<Buffer<T>> {
     let lasting = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
     if flags(array) & (lasting | NPY_ARRAY_WRITEABLE) == lasting {

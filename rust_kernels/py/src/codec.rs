@@ -1,4 +1,4 @@
-//! Blocks and frames that Python makes or reads itself.
+//! The functions with which Python encodes and decodes blocks and builds control frames.
 
 use fsd_core::codec::{self, Block};
 use fsd_core::frame::{self, Attempt, Header, Kind};
@@ -17,12 +17,12 @@ fn invalid(message: impl ToString) -> PyErr {
     PyValueError::new_err(message.to_string())
 }
 
-/// Sixteen bytes, as runs and plans are named.
+/// Converts a run id or plan digest, which must have 16 bytes.
 pub fn name16(what: &str, bytes: &[u8]) -> PyResult<[u8; 16]> {
     bytes.try_into().map_err(|_| invalid(format!("{what} has {} bytes; it must have 16", bytes.len())))
 }
 
-/// Pack a CSR block (rows x samples), losslessly.
+/// Encode a CSR matrix (rows x samples) as a block, losslessly.
 #[pyfunction]
 fn encode_block<'py>(
     py: Python<'py>,
@@ -38,7 +38,7 @@ fn encode_block<'py>(
 
 type Csr<'py> = (usize, usize, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f32>>);
 
-/// Unpack a block: (rows, samples, indptr, indices, data) of its CSR. Bad bytes raise ValueError.
+/// Decode a block into (rows, samples, indptr, indices, data) in CSR format; an invalid block raises ValueError.
 #[pyfunction]
 fn decode_block<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Csr<'py>> {
     let unpacked = py.detach(|| {
@@ -50,9 +50,9 @@ fn decode_block<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Csr<'py>> {
     Ok((rows, samples, indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py)))
 }
 
-/// Make a control frame (gather, abort), piece `part` of `parts`.
+/// Build a control frame (gather or abort) that carries part `part` of `parts`.
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "a header has as many fields")]
+#[expect(clippy::too_many_arguments, reason = "one parameter for each field of the header")]
 fn seal<'py>(
     py: Python<'py>,
     run: &[u8],

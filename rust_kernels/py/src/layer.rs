@@ -1,4 +1,4 @@
-//! `LayerKernel`, and which path it takes.
+//! The class `LayerKernel`, and the functions that report kernel paths.
 
 use std::sync::Arc;
 
@@ -35,13 +35,13 @@ pub fn non_finite(layer: usize, row: usize) -> PyErr {
     NonFiniteError::new_err((message, layer, row))
 }
 
-/// Return the kernel path in use (FSD_KERNEL forces one; an unknown or unsupported one raises ValueError).
+/// Return the kernel path in use; FSD_KERNEL forces one, and an unknown or unsupported one raises ValueError.
 #[pyfunction]
 fn simd_path() -> PyResult<&'static str> {
     Path::current().map(Path::name).map_err(value_error)
 }
 
-/// Return the paths this processor can run.
+/// Return the names of the kernel paths that this processor supports.
 #[pyfunction]
 fn simd_paths() -> Vec<&'static str> {
     Path::available().into_iter().map(Path::name).collect()
@@ -62,7 +62,7 @@ enum ColumnIndices<'py> {
 #[pymethods]
 impl LayerKernel {
     #[new]
-    #[expect(clippy::too_many_arguments, reason = "a layer has as many parts")]
+    #[expect(clippy::too_many_arguments, reason = "one parameter for each part of a layer")]
     fn new(
         py: Python<'_>,
         indptr: Bound<'_, PyArray1<i64>>,

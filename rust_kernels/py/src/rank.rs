@@ -1,4 +1,4 @@
-//! `Shard`, `ShardLayer`, `RankState` and `Accepted`: one rank of a run.
+//! The classes of one rank of a run: `Shard`, `ShardLayer`, `RankState` and `Accepted`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn error(error: RankError) -> PyErr {
 
 type Array<'py, T> = Bound<'py, PyArray1<T>>;
 
-/// One rank's part of a layer, with where its columns come from and who wants its rows.
+/// One rank's part of a layer, with the sources of its columns and the targets of its rows.
 #[pyclass(frozen, module = "fsd_inference._kernels")]
 struct ShardLayer {
     layer: Arc<shard::ShardLayer>,
@@ -64,7 +64,7 @@ impl ShardLayer {
     }
 }
 
-/// All that one rank needs of the network; immutable, kept warm between runs.
+/// One rank's part of the network; immutable, cached between runs.
 #[pyclass(frozen, module = "fsd_inference._kernels")]
 struct Shard {
     shard: Arc<shard::Shard>,
@@ -79,7 +79,7 @@ impl Shard {
     }
 }
 
-/// What the inbox made of a body; what the header says is None where the body could not be read.
+/// The inbox's classification of a body; header fields are None if the body could not be parsed.
 #[pyclass(frozen, get_all, module = "fsd_inference._kernels")]
 struct Accepted {
     status: &'static str,
@@ -88,13 +88,13 @@ struct Accepted {
     micro_batch: Option<u32>,
     source: Option<u16>,
     edge: Option<u32>,
-    /// Whether all parts of the edge of this step, or of the control message, are there now; said once, of the last part.
+    /// Whether this body was the last missing part of its edge in the step, or of its control message.
     complete: bool,
-    /// The payload of a control message (gather, abort) that is complete; data stays in Rust.
+    /// The payload of a control message (gather or abort) that is now complete; data stays in Rust.
     payload: Option<Py<PyBytes>>,
 }
 
-/// One rank's inbox and activations in one attempt of a run. All methods release the GIL and may run in threads.
+/// One rank's inbox and activations in one attempt of a run. All methods release the GIL and are thread-safe.
 #[pyclass(frozen, module = "fsd_inference._kernels")]
 struct RankState {
     rank: Rank,
@@ -104,7 +104,7 @@ struct RankState {
 impl RankState {
     #[new]
     #[pyo3(signature = (shard, run, attempt, plan, samples, threads, spill_dir=None, spill_bytes=1 << 62))]
-    #[expect(clippy::too_many_arguments, reason = "an attempt is told all of this once")]
+    #[expect(clippy::too_many_arguments, reason = "all parameters of an attempt")]
     fn new(
         py: Python<'_>,
         shard: &Shard,
@@ -122,12 +122,12 @@ impl RankState {
         Ok(Self { rank: rank.map_err(value_error)? })
     }
 
-    /// Take a block of input rows (features first_feature.. x samples of the micro-batch) made by encode_block.
+    /// Add input rows: features from `first_feature` x samples of the micro-batch, encoded by encode_block.
     fn put_input(&self, py: Python<'_>, micro_batch: usize, first_feature: usize, payload: &[u8]) -> PyResult<()> {
         py.detach(|| self.rank.put_input(micro_batch, first_feature, payload.to_vec())).map_err(error)
     }
 
-    /// Judge a body and keep it packed if it is new. Thread-safe, never raises for bad bytes.
+    /// Classify a body and store it if it is new. Thread-safe; never raises, whatever the bytes.
     fn accept(&self, py: Python<'_>, body: &[u8]) -> Accepted {
         let accepted = py.detach(|| self.rank.accept(body));
         let header = accepted.header.as_ref();
@@ -149,17 +149,17 @@ impl RankState {
         }
     }
 
-    /// Whether every part of every edge of the step has come (rows of this rank's own layer before not counted).
+    /// Return whether all rows that the step needs from other ranks have arrived.
     fn ready(&self, py: Python<'_>, layer: usize, micro_batch: usize) -> PyResult<bool> {
         py.detach(|| self.rank.is_ready(layer, micro_batch)).map_err(value_error)
     }
 
-    /// Unpack the step's inputs into panels; the packed frames are released.
+    /// Unpack the step's inputs into panels, and release the stored frames.
     fn assemble(&self, py: Python<'_>, layer: usize, micro_batch: usize) -> PyResult<()> {
         py.detach(|| self.rank.assemble(layer, micro_batch)).map_err(error)
     }
 
-    /// Compute the rows that others need, the other rows, or all; after the last phase the inputs are released.
+    /// Compute the rows that other ranks need, the rest, or all; release the inputs once all rows are computed.
     fn compute(&self, py: Python<'_>, layer: usize, micro_batch: usize, phase: &str) -> PyResult<()> {
         let phase = match phase {
             "boundary" => Phase::Boundary,
@@ -185,18 +185,18 @@ impl RankState {
         Ok(frames.into_iter().map(|(targets, body)| (targets.to_vec(), PyBytes::new(py, &body))).collect())
     }
 
-    /// Return the last layer's rows as a block (local rows x samples of the micro-batch) and release them.
+    /// Return the last layer's rows as a block (local rows x samples of the micro-batch), and release them.
     fn output<'py>(&self, py: Python<'py>, micro_batch: usize) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &py.detach(|| self.rank.output(micro_batch)).map_err(error)?))
     }
 
-    /// Return per sample the largest output and the lowest (global) neuron that has it; -inf and -1 without rows.
+    /// Return each sample's largest output and the lowest global neuron that has it; -inf and -1 without rows.
     fn reduce<'py>(&self, py: Python<'py>, micro_batch: usize) -> PyResult<(Array<'py, f32>, Array<'py, i32>)> {
         let (largest, neuron) = py.detach(|| self.rank.reduce(micro_batch)).map_err(error)?;
         Ok((largest.into_pyarray(py), neuron.into_pyarray(py)))
     }
 
-    /// Return the bytes that panels and packed frames hold now.
+    /// Return the bytes that panels and stored frames currently hold.
     fn resident_bytes(&self, py: Python<'_>) -> u64 {
         py.detach(|| self.rank.resident_bytes())
     }

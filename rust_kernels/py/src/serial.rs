@@ -1,4 +1,4 @@
-//! `SerialState`: a batch through all layers in this process.
+//! The class `SerialState`: serial inference of one batch in this process.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,14 +17,14 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
 
 type Array<'py, T> = Bound<'py, PyArray1<T>>;
 
-/// Activations of one batch, pushed through layers in this process.
+/// The activations of one batch, to which layers are applied in this process.
 #[pyclass(frozen, module = "fsd_inference._kernels")]
 struct SerialState {
     serial: Mutex<Serial>,
 }
 
 impl SerialState {
-    /// Works on the state without the GIL; calls from several threads take turns.
+    /// Runs `work` on the state without the GIL; concurrent calls are serialized.
     fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut Serial) -> R + Send) -> R {
         py.detach(|| work(&mut self.serial.lock().unwrap_or_else(PoisonError::into_inner)))
     }
@@ -49,7 +49,7 @@ impl SerialState {
         Ok(Self { serial: Mutex::new(serial.map_err(value_error)?) })
     }
 
-    /// Push the batch through consecutive layers. NonFiniteError counts layers from the first one ever applied.
+    /// Apply consecutive layers to the batch. NonFiniteError counts layers from the first one ever applied.
     fn apply(&self, py: Python<'_>, layers: Vec<PyRef<'_, LayerKernel>>) -> PyResult<()> {
         let layers: Vec<Arc<Layer>> = layers.iter().map(|kernel| kernel.layer.clone()).collect();
         let result = self.with(py, |serial| {
@@ -68,7 +68,7 @@ impl SerialState {
         (indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py))
     }
 
-    /// Return per sample its largest activation and the lowest neuron that has it.
+    /// Return, for each sample, its largest activation and the lowest neuron that has it.
     fn reduce<'py>(&self, py: Python<'py>) -> (Array<'py, f32>, Array<'py, i32>) {
         let (best, neuron) = self.with(py, |serial| serial.reduce());
         (best.into_pyarray(py), neuron.into_pyarray(py))

@@ -1,4 +1,4 @@
-# Every setting that a team might change: sizes, lanes, a key of its own, rights bounded by a policy, alarms.
+# A stack with most settings changed: sizes, lanes, a KMS key of its own, a permissions boundary, alarms.
 
 terraform {
   required_version = ">= 1.7"
@@ -18,13 +18,13 @@ variable "region" {
 }
 
 variable "image_uri" {
-  description = "Image of the functions, by digest."
+  description = "Container image of the functions, by digest."
   type        = string
   default     = ""
 }
 
 variable "permissions_boundary" {
-  description = "ARN of the policy that bounds the roles; none if null."
+  description = "ARN of the policy that is the roles' permissions boundary; none if null."
   type        = string
   default     = null
 }
@@ -41,7 +41,7 @@ provider "aws" {
 }
 
 resource "aws_sns_topic" "alarms" {
-  #checkov:skip=CKV_AWS_26:Alarms name functions and metrics, nothing secret.
+  #checkov:skip=CKV_AWS_26:Alarm messages contain names of functions and metrics, no secrets.
   name = "graphs-alarms"
 }
 
@@ -58,7 +58,7 @@ module "fsd" {
 
   run_buckets   = 4
   expire_days   = 2
-  force_destroy = true # examples are thrown away
+  force_destroy = true # example stacks are disposable
 
   image_uri            = var.image_uri
   images_kept          = 20
@@ -79,7 +79,7 @@ module "fsd" {
   dashboard          = true
 }
 
-# What a program's own role is given, so that it can use the stack.
+# The role of a program that uses the stack, with the stack's caller policy attached.
 resource "aws_iam_role" "program" {
   name = "graphs-program"
   path = "/graphs/"
@@ -100,11 +100,11 @@ resource "aws_iam_role_policy_attachment" "program" {
 }
 
 output "repository_url" {
-  description = "Where to push the image."
+  description = "URL of the image repository to push to."
   value       = module.fsd.repository_url
 }
 
 output "stack_json" {
-  description = "What `fsd infer --stack` reads."
+  description = "Description of the stack for `fsd infer --stack`."
   value       = module.fsd.stack_json
 }

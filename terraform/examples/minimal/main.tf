@@ -1,5 +1,5 @@
-# The least that a stack needs: a name. The first apply makes everything but the functions; push the image, set image_uri
-# and apply again.
+# A minimal stack, which needs only a name. The first apply creates everything but the functions; then push the image, set
+# image_uri and apply again.
 
 terraform {
   required_version = ">= 1.7"
@@ -13,7 +13,7 @@ terraform {
 }
 
 variable "image_uri" {
-  description = "Image of the functions, by digest."
+  description = "Container image of the functions, by digest."
   type        = string
   default     = ""
 }
@@ -25,16 +25,16 @@ module "fsd" {
 
   name          = "fsd"
   image_uri     = var.image_uri
-  force_destroy = true # examples are thrown away
+  force_destroy = true # example stacks are disposable
   force_delete  = true
 }
 
 output "repository_url" {
-  description = "Where to push the image."
+  description = "URL of the image repository to push to."
   value       = module.fsd.repository_url
 }
 
 output "stack_json" {
-  description = "What `fsd infer --stack` reads."
+  description = "Description of the stack for `fsd infer --stack`."
   value       = module.fsd.stack_json
 }

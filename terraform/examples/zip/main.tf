@@ -1,4 +1,4 @@
-# Functions from a zip file, without Docker and without a registry; object channel only, so that no queue is made.
+# A stack with functions from a zip file, without Docker or a registry. It has no queues and supports no queue channel.
 
 terraform {
   required_version = ">= 1.7"
@@ -12,7 +12,7 @@ terraform {
 }
 
 variable "zip_path" {
-  description = "What `fsd package zip` wrote; null makes everything but the functions."
+  description = "Path of the zip file built by `fsd package zip`; if null, everything but the functions is created."
   type        = string
   default     = null
 }
@@ -27,10 +27,10 @@ module "fsd" {
   package_type  = "zip"
   zip_path      = var.zip_path
   zip_runtime   = "python3.13"
-  force_destroy = true # examples are thrown away
+  force_destroy = true # example stacks are disposable
 }
 
 output "stack_json" {
-  description = "What `fsd infer --stack` reads."
+  description = "Description of the stack for `fsd infer --stack`."
   value       = module.fsd.stack_json
 }

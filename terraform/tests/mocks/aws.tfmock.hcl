@@ -1,4 +1,4 @@
-# What plans need to know of an account, and what the provider checks of ARNs.
+# Mock data of the account, and ARNs of the form that the provider validates.
 
 mock_data "aws_caller_identity" {
   defaults = {

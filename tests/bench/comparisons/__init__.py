@@ -1,1 +1,1 @@
-"""The paper's comparisons from the cost and time models: tables and figures of docs/comparisons.md (`make figures`)."""
+"""The paper's comparisons, reproduced with the cost and time models for docs/comparisons.md (`make figures`)."""

@@ -1,8 +1,8 @@
-"""Make the tables and figures of docs/comparisons.md, and the decision tables of docs/choosing.md.
+"""Generator of the tables and figures of docs/comparisons.md, and of the decision tables of docs/choosing.md.
 
     python -m tests.bench.comparisons [--only channels] [--neurons 1024 4096] [--docs docs] [--cache .work/plans]
 
-Cutting the networks takes an hour or so the first time; cuts are kept in --cache.
+Partitioning the networks takes about an hour the first time; the plans are cached in --cache.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tests.bench.comparisons.pages import markdown, put_block, save_figure
 from tests.bench.comparisons.subjects import GRAPH, Subject
 
 NEURONS = (1024, 4096, 16384, 65536)
-_CUT_BY_ALL = 4096  # neurons of the largest network that each partitioner cuts
-_OFTEN_USED = 8  # P of the figure over batches
+_CUT_BY_ALL = 4096  # neurons of the largest network for the comparison of all partitioners
+_OFTEN_USED = 8  # P of the figure over batch sizes
 
 
 class Comparisons:
-    """What is compared, and the page that shows it."""
+    """The generator of all parts: the networks, and the pages to update."""
 
     def __init__(self, docs: Path, cache: Path, neurons: list[int], layers: int = 120) -> None:
         self._page, self._choosing, self._figures = docs / "comparisons.md", docs / "choosing.md", docs / "figures"
@@ -34,7 +34,7 @@ class Comparisons:
         self._cuts: dict[int, dict[int, Cut]] = {}
 
     def _cut(self, neurons: int) -> dict[int, Cut]:
-        """Return the cuts by `graph`, by P."""
+        """Return the partitions by method `graph`, by P."""
         if neurons not in self._cuts:
             wanted = [(GRAPH, workers) for workers in (1, *grid.WORKERS[neurons])]
             found = self._subjects[neurons].cuts(wanted, grid.SAMPLES)
@@ -42,7 +42,7 @@ class Comparisons:
         return self._cuts[neurons]
 
     def grid(self) -> None:
-        """Cost and time over neurons, P and batch."""
+        """Update cost and time by neurons, P and batch size."""
         points = [
             point
             for neurons in self._subjects
@@ -53,7 +53,7 @@ class Comparisons:
         save_figure(drawing.grid_over_batch(points, _OFTEN_USED), self._figures / "batch.png")
 
     def paper(self) -> None:
-        """Predictions beside the authors' runs, with their inputs where those are at hand."""
+        """Update the comparison of predictions with the authors' runs, with their inputs if available."""
         rows: list[tuple[object, ...]] = []
         for neurons, digits in self._subjects.items():
             subject = digits.with_official_inputs()
@@ -64,7 +64,7 @@ class Comparisons:
         put_block(self._page, "paper", markdown(grid.PAPER_HEADS, rows))
 
     def partitions(self) -> None:
-        """Partitioners."""
+        """Update the comparison of partitioners."""
         found = {}
         for neurons, subject in self._subjects.items():
             if neurons <= _CUT_BY_ALL:
@@ -76,7 +76,7 @@ class Comparisons:
         save_figure(drawing.partitions(found), self._figures / "partitions.png")
 
     def channels(self) -> None:
-        """Queue against object."""
+        """Update the comparison of channels `queue` and `object`."""
         made = channels.Channels(self._timing, self._prices)
         table = channels.crossings(made)
         put_block(self._page, "channels", markdown(channels.HEADS, channels.rows(table)))
@@ -91,7 +91,7 @@ class Comparisons:
         save_figure(drawing.channels(channels.curves(made), table, real), self._figures / "channels.png")
 
     def servers(self) -> None:
-        """Functions against servers."""
+        """Update the comparison of functions and servers."""
         found: dict[str, list[servers.Alternative]] = {}
         for neurons, subject in self._subjects.items():
             alternatives = servers.alternatives(
@@ -103,7 +103,7 @@ class Comparisons:
         save_figure(drawing.servers(found), self._figures / "servers.png")
 
     def choosing(self) -> None:
-        """The decision tables of docs/choosing.md."""
+        """Update the decision tables of docs/choosing.md."""
         found = {
             subject.name: choosing.advice(subject, self._timing, self._prices) for subject in self._subjects.values()
         }
@@ -113,7 +113,7 @@ class Comparisons:
         put_block(self._choosing, "break-even", markdown(choosing.EVEN_HEADS, evens))
 
     def wide(self) -> None:
-        """The network that fits no function, of docs/choosing.md."""
+        """Update the table of docs/choosing.md for a network that is too large for a function."""
         advice = choosing.wide_advice(self._cache, self._timing, self._prices)
         put_block(self._choosing, "wide", markdown(choosing.HEADS, choosing.rows("wide", advice)))
 
@@ -123,10 +123,12 @@ PARTS = ("grid", "paper", "partitions", "channels", "servers", "choosing", "wide
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what to make")
-    parser.add_argument("--neurons", nargs="+", type=int, choices=NEURONS, default=NEURONS, help="networks")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to generate")
+    parser.add_argument(
+        "--neurons", nargs="+", type=int, choices=NEURONS, default=NEURONS, help="neurons of the networks"
+    )
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--cache", type=Path, default=Path(".work/plans"), help="folder of cuts")
+    parser.add_argument("--cache", type=Path, default=Path(".work/plans"), help="directory of cached plans")
     given = parser.parse_args()
     made = Comparisons(given.docs, given.cache, list(given.neurons))
     for part in given.only:

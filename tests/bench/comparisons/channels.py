@@ -1,6 +1,7 @@
-"""Queue against object as the workers and the bytes a pair grow: where their costs and times cross.
+"""Break-even points between `queue` and `object` in cost and time, by number of workers and bytes per pair of ranks.
 
-Of an exchange in which every rank sends as much to every other one; what a run does once is left out.
+The comparison is of one exchange in which every rank sends the same amount to every other rank; what a run does only
+once is excluded.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ STEPS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 SIZES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 KB = tuple(float(kb) for kb in np.geomspace(0.1, 1000, 13))
 _HALVINGS = 10
-_EXCHANGES = 4  # that are looked at, beside one more: what they add is that of as many
+_EXCHANGES = 4  # the usage of one exchange is averaged over these, beyond a run with one
 _MEMORY_MB = 1769
-_WIDTH = 64  # neurons: their number does not matter
+_WIDTH = 64  # number of neurons, which does not affect the results
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What one exchange takes: dollars of the services, seconds, and dollars with the functions' time."""
+    """The cost and time of one exchange: dollars for services, seconds, and dollars including the functions' time."""
 
     services_usd: float
     seconds: float
@@ -59,12 +60,14 @@ def all_to_all(workers: int, kb: float, exchanges: int) -> tuple[ExchangePlan, P
 
 
 class Channels:
-    """The channels under some timing and prices.
+    """Costs and times of exchanges over the channels.
 
     Parameters
     ----------
     timing : Timing
+        Latencies and rates of the services.
     prices : PriceTable
+        Prices of the services.
     """
 
     def __init__(self, timing: Timing, prices: PriceTable) -> None:
@@ -72,19 +75,19 @@ class Channels:
         self._default = timing
         self.prices = prices
 
-    @cache  # noqa: B019 - a few of them, as long as the program
+    @cache  # noqa: B019 - few instances, which live as long as the program
     def exchange(self, channel: str, workers: int, kb: float, billing: Billing = CAUTIOUS) -> Exchange:
-        """Return what one exchange takes.
+        """Return the cost and time of one exchange.
 
         Parameters
         ----------
         channel : {"queue", "object", "express"}
         workers : int
-            P.
+            Number of workers, P.
         kb : float
-            Kilobytes (1,000 bytes) that each rank sends to each other one: packed, before base64.
+            Payload in kilobytes (1,000 bytes) from each rank to each other rank, before base64.
         billing : Billing
-            Its storage class is that of the channel.
+            Reading of AWS's pricing rules; its storage class is replaced by that of the channel.
         """
         billing = replace(billing, storage="express" if channel == "express" else "standard")
         served = "object" if channel == "express" else channel
@@ -97,7 +100,7 @@ class Channels:
     def crossing_workers(
         self, kb: float, value: Callable[[Exchange], float], other: str, billing: Billing = CAUTIOUS
     ) -> int | None:
-        """Return the fewest of `STEPS` workers with which `queue` takes more than another channel, if any."""
+        """Return the fewest workers of `STEPS` with which `queue` takes more than another channel; None if none."""
         for workers in STEPS:
             queue, objects = (value(self.exchange(channel, workers, kb, billing)) for channel in ("queue", other))
             if queue > objects:
@@ -107,9 +110,9 @@ class Channels:
     def crossing_kb(
         self, workers: int, value: Callable[[Exchange], float], other: str, billing: Billing = CAUTIOUS
     ) -> float | None:
-        """Return from how many kilobytes a pair on `queue` takes more of a value than another channel.
+        """Return the payload in kilobytes per pair above which `queue` takes more than another channel.
 
-        None where it does with the smallest of `KB` already, infinity where it does not with the largest.
+        None if it already does at the smallest of `KB`; infinity if it does not at the largest.
         """
 
         def ratio(kb: float) -> float:
@@ -150,13 +153,13 @@ _VALUES: dict[str, tuple[Callable[[Exchange], float], str, Billing]] = {
     "of express": (lambda one: one.usd, "express", CAUTIOUS),
     "time": (lambda one: one.seconds, "object", CAUTIOUS),
 }
-"""What is compared: dollars or seconds, with which other channel, under which reading of the bill."""
+"""Comparisons: dollars or seconds, the other channel, and the reading of AWS's pricing rules."""
 DOLLARS = "with functions' time"
 HEADS = ("P", *_VALUES)
 
 
 def crossings(made: Channels) -> dict[int, dict[str, float | None]]:
-    """Return, by P, the kilobytes a pair from which on `queue` takes more, by what is compared."""
+    """Return, by P and comparison, the payload in kilobytes per pair above which `queue` takes more."""
     return {
         workers: {name: made.crossing_kb(workers, *compared) for name, compared in _VALUES.items()}
         for workers in WORKERS
@@ -164,7 +167,7 @@ def crossings(made: Channels) -> dict[int, dict[str, float | None]]:
 
 
 def rows(found: dict[int, dict[str, float | None]]) -> Iterator[tuple[object, ...]]:
-    """Yield rows of a table."""
+    """Yield the rows of the table of crossings by P."""
     for workers, by_name in found.items():
         yield workers, *map(_size, by_name.values())
 
@@ -173,7 +176,7 @@ SIZE_HEADS = ("a pair and layer", *_VALUES)
 
 
 def size_rows(made: Channels) -> Iterator[tuple[object, ...]]:
-    """Yield rows of a table: by the kilobytes a pair, from how many workers on `queue` takes more."""
+    """Yield the rows of the table of workers above which `queue` takes more, by kilobytes per pair."""
     for kb in SIZES:
         found = (made.crossing_workers(kb, *compared) for compared in _VALUES.values())
         yield f"{kb:g} kB", *(f"beyond {STEPS[-1]}" if workers is None else workers for workers in found)
@@ -186,7 +189,7 @@ def _size(kb: float | None) -> str:
 
 
 def curves(made: Channels) -> dict[int, dict[str, list[float]]]:
-    """Return dollars of an exchange with the functions' time, by P and channel, over `KB`."""
+    """Return the dollars of an exchange, including the functions' time, by P and channel, for each of `KB`."""
     return {
         workers: {channel: [made.exchange(channel, workers, kb).usd for kb in KB] for channel in CHANNELS}
         for workers in DRAWN
@@ -200,18 +203,20 @@ REAL_HEADS = ("network", "P", "pairs a layer", "a pair and layer", "crossing", "
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A network that was cut, among the crossings.
+    """The position of a real, partitioned network relative to the crossing.
 
     Attributes
     ----------
     name : str
+        Name of the network.
     workers : int
+        Number of workers, P.
     pairs, kb : float
-        (source, target) pairs of a layer's exchange, and kilobytes of each, on average.
+        Mean number of (source, target) pairs in a layer's exchange, and mean kilobytes of each.
     crossing_kb : float or None
-        Where P workers that all exchange cross.
+        Kilobytes per pair at the crossing of P workers that all exchange with each other.
     queue_usd, object_usd : float
-        Of the services, in a run.
+        Dollars for services in a run.
     """
 
     name: str
@@ -224,7 +229,7 @@ class Real:
 
 
 def real_network(name: str, cut: Cut, made: Channels) -> Real:
-    """Return where a network stands."""
+    """Return the position of a network relative to the crossing."""
     pairs = sum(len(edge.targets) for exchange in cut.plan.exchanges for edge in exchange)
     sizes = zip(cut.plan.exchanges, cut.payloads.exchanges, strict=True)
     received = sum(
@@ -242,7 +247,7 @@ def real_network(name: str, cut: Cut, made: Channels) -> Real:
 
 
 def real_row(real: Real) -> tuple[object, ...]:
-    """Return a row of a table; the cheaper channel's dollars are bold."""
+    """Return the table row of a network, with the cheaper channel's dollars in bold."""
     dollars = [f"{usd:.4f}" for usd in (real.queue_usd, real.object_usd)]
     cheaper = int(real.object_usd < real.queue_usd)
     dollars[cheaper] = f"**{dollars[cheaper]}**"

@@ -1,4 +1,4 @@
-"""The decision tables of docs/choosing.md: the best option of each kind, as `fsd advise` ranks them."""
+"""Decision tables of docs/choosing.md: the best option of each variant, as ranked by `fsd advise`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ EVEN_HEADS = ("network", "queries a day", "at most")
 
 
 def advice(subject: Subject, timing: Timing, prices: PriceTable) -> Advice:
-    """Return what `fsd advise` says of an official network; only what was not cut before is estimated."""
+    """Return the advice for an official network, from cached plans; others are estimated."""
     return advise(
         subject.network, QUESTION, timing=timing, prices=prices, x=subject.x, cache=subject.folder, cutting_s=0.0
     )
 
 
 def wide_advice(folder: Path, timing: Timing, prices: PriceTable, *, neurons: int = 65536, layers: int = 50) -> Advice:
-    """Return what it says of a network that fits no small function, which is kept in a folder."""
+    """Return the advice for a random network that is too large for small functions; it is cached in `folder`."""
     path = folder / f"wide-{neurons}x{layers}"
     if not path.exists():
         random_network([neurons] * (layers + 1), 128).save(path)
@@ -34,7 +34,7 @@ def wide_advice(folder: Path, timing: Timing, prices: PriceTable, *, neurons: in
 
 
 def rows(name: str, found: Advice) -> Iterator[tuple[object, ...]]:
-    """Yield rows of a table: the first option of each variant, and the first with replicas; the best is bold."""
+    """Yield table rows of the first option of each variant and the first one with replicas; the best is bold."""
     seen = set()
     for option in found.options:
         kind = option.variant, option.replicas > 1
@@ -49,6 +49,6 @@ def rows(name: str, found: Advice) -> Iterator[tuple[object, ...]]:
 
 
 def even_row(name: str, found: Advice) -> tuple[object, ...]:
-    """Return a row of a table: from how many queries a day on a server that is always on costs less than functions."""
+    """Return a table row: the queries a day above which an always-on server costs less than functions."""
     even = found.break_even
     return (name, *(("", "") if even is None else (f"{even.queries_a_day:,.0f}", f"{even.most_queries_a_day:,.0f}")))

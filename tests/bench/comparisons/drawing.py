@@ -1,4 +1,4 @@
-"""The figures of docs/comparisons.md."""
+"""Figures of docs/comparisons.md, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _finish(figure: Figure, axes: Any) -> Figure:
 
 
 def grid_over_workers(points: Sequence[Point]) -> Figure:
-    """Draw cost and time of a batch of the paper's size over P, a column a network; the authors' runs are crosses."""
+    """Plot cost and time of a batch of the paper's size over P, one column per network; crosses: the authors' runs."""
     sizes = sorted({point.neurons for point in points})
     figure, axes = _figure(len(sizes), 2, 2.9, sharex=True)
     for column, neurons in enumerate(sizes):
@@ -72,7 +72,7 @@ def grid_over_workers(points: Sequence[Point]) -> Figure:
 
 
 def grid_over_batch(points: Sequence[Point], workers: int) -> Figure:
-    """Draw cost and time of a sample over the batch, a column a network, for one function and for P functions."""
+    """Plot cost and time of a sample over the batch size, one column per network, for one function and P functions."""
     sizes = sorted({point.neurons for point in points})
     figure, axes = _figure(len(sizes), 2, 2.9, sharex=True)
     for column, neurons in enumerate(sizes):
@@ -95,7 +95,7 @@ def grid_over_batch(points: Sequence[Point], workers: int) -> Figure:
 
 
 def partitions(found: Mapping[str, Sequence[Volume]]) -> Figure:
-    """Draw rows, bytes and dollars of each partitioner over P, a row a network."""
+    """Plot rows, bytes and dollars of each partitioner over P, one row per network."""
     figure, axes = _figure(4, len(found), 2.7, sharex=True)
     looked_at: tuple[tuple[str, Callable[[Volume], float]], ...] = (
         ("rows sent", lambda volume: volume.row_sends),
@@ -121,7 +121,7 @@ def channels(
     crossings: Mapping[int, Mapping[str, float | None]],
     networks: Sequence[Real],
 ) -> Figure:
-    """Draw what an exchange costs over the kilobytes a pair, a panel a P; then where queue and object cross, over P."""
+    """Plot the cost of an exchange over kilobytes per pair, one panel per P, and the crossings over P."""
     figure, axes = _figure(len(curves) + 1)
     for axis, (workers, by_channel) in zip(axes[0], curves.items(), strict=False):
         for channel, values in by_channel.items():
@@ -144,7 +144,7 @@ def channels(
 
 
 def servers(found: Mapping[str, Sequence[Alternative]]) -> Figure:
-    """Draw dollars a day over the queries of a day, a panel a network, and where a server becomes cheaper."""
+    """Plot dollars a day over queries a day, one panel per network, with the points where a server becomes cheaper."""
     figure, axes = _figure(len(found), sharey=True)
     for axis, (name, alternatives) in zip(axes[0], found.items(), strict=True):
         for kind, (colour, style) in _SERVERS.items():

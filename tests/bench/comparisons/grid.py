@@ -1,4 +1,4 @@
-"""Predicted cost and time over the size of the network, the workers and the batch, beside the paper's measured runs."""
+"""Predicted cost and time by network size, workers and batch size, compared with the paper's measured runs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fsd_inference.forecast.timing import Timing
 
 VARIANTS = ("serial", "queue", "object")
 WORKERS = {1024: (2, 8, 20, 42, 62), 4096: (2, 8, 20, 42, 62), 16384: (2, 8, 20, 42, 62), 65536: (2, 8, 20, 42)}
-"""By neurons: those of the paper and the fewest, as far as cutting takes minutes."""
+"""Numbers of workers by neurons: the paper's, and the smallest, as far as partitioning takes only minutes."""
 BATCHES = (100, 1000, 10_000, 100_000)
 SAMPLES = 10_000
-"""Of a batch of the paper."""
+"""Number of samples in the paper's batches."""
 OFTEN = 500.0
-"""Queries a day: functions are warm."""
+"""Number of queries a day, high enough that functions stay warm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What the planner says of a variant with P workers: the cheapest memory and micro-batches."""
+    """The planner's cheapest option (memory, micro-batches) for one variant and number of workers."""
 
     neurons: int
     samples: int
@@ -34,7 +34,7 @@ class Point:
 def points(
     neurons: int, cuts: Mapping[int, Cut], batches: Iterable[int], timing: Timing, prices: PriceTable
 ) -> Iterator[Point]:
-    """Yield, for each batch, `serial` and each number of workers of `queue` and `object`, as `fsd advise` has them."""
+    """Yield the options of `fsd advise` by batch: `serial`, and `queue` and `object` for each number of workers."""
     for samples in batches:
         advice = plan_options(cuts, Question(samples, queries_a_day=OFTEN), timing, prices)
         seen = set()
@@ -46,7 +46,7 @@ def points(
 
 
 def paper_run(channel: str, neurons: int, workers: int) -> PaperRun | None:
-    """Return the authors' measured run, if there is one, of a hypergraph partition."""
+    """Return the authors' measured run with hypergraph partitioning; None if there is none."""
     for run in paper_runs():
         if (run.channel, run.neurons, run.workers, run.partition) == (channel, neurons, workers, "hypergraph"):
             return run
@@ -54,7 +54,7 @@ def paper_run(channel: str, neurons: int, workers: int) -> PaperRun | None:
 
 
 def paper_rows(found: Iterable[Point], inputs: str) -> Iterator[tuple[object, ...]]:
-    """Yield rows of a table: predictions beside the authors' runs of the same network, channel and workers."""
+    """Yield table rows of predictions and the authors' runs of the same network, channel and number of workers."""
     for point in found:
         option = point.option
         run = paper_run(option.variant, point.neurons, option.workers) if point.samples == SAMPLES else None
@@ -77,7 +77,7 @@ HEADS = ("neurons", "samples", "serial", *(f"{channel}, P={p}" for channel in ("
 
 
 def rows(found: Iterable[Point]) -> Iterator[tuple[object, ...]]:
-    """Yield rows of a table: seconds and dollars of each network and batch; what cannot be had in brackets."""
+    """Yield table rows of seconds and dollars by network and batch; infeasible options are in brackets."""
     cells: dict[tuple[int, int], dict[tuple[str, int], str]] = {}
     for point in found:
         option = point.option

@@ -1,4 +1,4 @@
-"""Tables and figures of a page of docs: each table stands between two marks, and is made anew there."""
+"""Generated tables and figures of documentation pages: each table is replaced between two markers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 100
-_COLOURS = 256  # of a figure: enough for lines and letters, and small
+_COLOURS = 256  # palette size of a figure, enough for lines and text
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table in Markdown."""
+    """Format a table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def put_block(page: Path, name: str, text: str) -> None:
-    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end NAME -->`` in a page.
+    """Replace the text between ``<!-- NAME -->`` and ``<!-- end NAME -->`` in a page.
 
     Raises
     ------
     ValueError
-        The page has no such marks.
+        The page has no such markers.
     """
     before = page.read_text(encoding="utf-8")
     marks = f"<!-- {name} -->", f"<!-- end {name} -->"
@@ -38,8 +38,8 @@ def put_block(page: Path, name: str, text: str) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a small PNG."""
-    from PIL import Image  # noqa: PLC0415 - comes with matplotlib, for those who draw
+    """Write a figure as a PNG file with a palette, which keeps it small."""
+    from PIL import Image  # noqa: PLC0415 - installed with matplotlib, which is optional
 
     whole = BytesIO()
     figure.savefig(whole, dpi=_DPI, format="png")

@@ -1,4 +1,4 @@
-"""Random against hypergraph partitioning, and the other partitioners: rows, bytes and cost of what is exchanged."""
+"""Rows, bytes and cost of the exchanges under each partitioner, above all random and hypergraph."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ WORKERS = (8, 16, 32)
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """What a cut exchanges in a run, and what the services charge for it.
+    """The volume exchanged in a run with a partition, and its cost.
 
     Attributes
     ----------
     method : str
+        Partitioning method.
     workers : int
+        Number of workers, P.
     row_sends : int
-        (row, target) pairs over all exchanges.
+        Number of (row, target) pairs over all exchanges.
     megabytes : float
-        Of frames, as they are received.
+        Megabytes of frames received.
     queue_usd, object_usd : float
-        Of the services; functions' time left out.
+        Dollars for services, without the functions' time.
     """
 
     method: str
@@ -40,7 +42,7 @@ class Volume:
 
 
 def volumes(cuts: Mapping[tuple[str, int], Cut], prices: PriceTable) -> Iterator[Volume]:
-    """Yield what each cut exchanges, by (partitioner, P)."""
+    """Yield the volume of each partition, by (partitioner, P)."""
     for (method, workers), cut in cuts.items():
         settings = RunSettings(workers=workers)
         queue, objects = (count_usage(cut.plan, cut.payloads, settings, channel) for channel in ("queue", "object"))
@@ -55,7 +57,7 @@ HEADS = (
 
 
 def rows(name: str, found: list[Volume]) -> Iterator[tuple[object, ...]]:
-    """Yield rows of a table."""
+    """Yield the rows of the table of volumes."""
     drawn = {volume.workers: volume for volume in found if volume.method == "random"}
     for volume in sorted(found, key=lambda volume: (volume.workers, METHODS.index(volume.method))):
         base = drawn[volume.workers]

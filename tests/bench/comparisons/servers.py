@@ -1,4 +1,4 @@
-"""Functions against servers over the queries of a day: what each costs a day, and from how many a server is cheaper."""
+"""Daily cost of functions and servers by queries a day, and the break-even points."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ HEADS = ("network", "kind", "option", "time", "USD a query", "USD a day", "alway
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A way to answer a day's queries: the cheapest of its kind for so many of them.
+    """The cheapest option of one kind for a number of queries a day.
 
     Attributes
     ----------
     kind : str
         One of functions, job server, job cluster, always-on server and always-on cluster.
     queries_a_day : float
+        Number of queries a day.
     option : Option
+        The option that runs one query.
     usd_a_day : float
-        Of as many servers as the queries need.
+        Dollars a day, with as many servers as the queries need.
     """
 
     kind: str
@@ -42,8 +44,8 @@ class Alternative:
 def alternatives(
     cuts: Mapping[int, Cut], samples: int, queries: Sequence[float], timing: Timing, prices: PriceTable
 ) -> Iterator[Alternative]:
-    """Yield, for each number of queries a day, the cheapest of each kind."""
-    # Of functions, how often matters for whether they are warm; of servers, for how many there must be.
+    """Yield the cheapest option of each kind for each number of queries a day."""
+    # The query rate determines whether functions are warm, and how many servers are needed.
     seldom, often = (
         plan_options(cuts, Question(samples, queries_a_day=count), timing, prices)
         for count in (1.0, DAY_S / KEPT_WARM_S)
@@ -63,14 +65,14 @@ def alternatives(
 def _usd_a_day(option: Option, queries: float) -> float:
     if option.usd_a_day is None:
         return queries * (option.usd or 0.0)
-    # As many as it takes to answer them all; what comes together waits.
+    # As many servers as answer all queries in a day; simultaneous queries wait.
     return option.usd_a_day * max(1, math.ceil(queries * option.wall_s / DAY_S))
 
 
 def break_even(found: Sequence[Alternative], kind: str = "always-on server") -> float | None:
-    """Return from how many queries a day on the cheapest server of a kind costs less than functions.
+    """Return the number of queries a day above which the cheapest server of a kind costs less than functions.
 
-    None if it is so many that the server cannot answer them: functions then cost less than as many servers as it takes.
+    None if one server cannot answer that many queries: functions then cost less than the number of servers needed.
     """
     servers = [one.option for one in found if one.kind == kind]
     functions = [one.option for one in found if one.kind == "functions"]
@@ -83,7 +85,7 @@ def break_even(found: Sequence[Alternative], kind: str = "always-on server") -> 
 
 
 def rows(name: str, found: Sequence[Alternative], queries: float = 1000.0) -> Iterator[tuple[object, ...]]:
-    """Yield rows of a table: each kind's cheapest option for about so many queries a day."""
+    """Yield table rows of the cheapest option of each kind by approximate queries a day."""
     count = min({one.queries_a_day for one in found}, key=lambda each: abs(math.log(each / queries)))
     for one in sorted((one for one in found if one.queries_a_day == count), key=lambda one: one.usd_a_day):
         even = break_even(found, one.kind) if one.option.usd_a_day is not None else None

@@ -1,4 +1,4 @@
-"""The networks that are compared, their inputs, and cuts of them; cutting takes minutes, so cuts are kept."""
+"""Networks of the comparisons, with their inputs and cached partitions (partitioning takes minutes)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fsd_inference.network.graph_challenge import graph_challenge
 from tests.support.shared import ROOT, graph_challenge_inputs
 
 GRAPH = "graph"
-_SAMPLED = 200  # inputs that are pushed through, fewer of large networks
-_SAMPLED_MNIST = 2000  # of which few live: 3% with 1,024 neurons
-_AFFORDABLE = 5e9  # connections x samples
-_EDGES = 8  # of an exchange, that are packed
+_SAMPLED = 200  # number of inputs that are computed, fewer for large networks
+_SAMPLED_MNIST = 2000  # more, since few stay alive: 3% with 1,024 neurons
+_AFFORDABLE = 5e9  # maximum connections x samples to compute
+_EDGES = 8  # number of edges of an exchange that are packed to measure sizes
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,15 @@ class Subject:
     Attributes
     ----------
     name : str
-        In tables.
+        Name in tables.
     network : Network
+        The network.
     x : csr_array of float32, samples x features
+        Sample of the inputs.
     folder : Path
-        Where cuts of it are kept.
+        Directory of its cached plans.
     inputs : {"digits", "MNIST"}
+        Origin of the inputs.
     """
 
     name: str
@@ -50,14 +53,14 @@ class Subject:
         return cls(f"{neurons:,} x {layers}", graph_challenge(neurons, layers), digits(neurons, _SAMPLED), folder)
 
     def with_official_inputs(self) -> Subject:
-        """Return it with the Graph Challenge's own inputs, made of MNIST, if they are at hand."""
+        """Return the subject with the Graph Challenge's own inputs, derived from MNIST, if they are available."""
         neurons = self.network.widths[0]
         if not (ROOT / "graphchallenge" / f"inputs_{neurons}.npz").exists():
             return self
         return replace(self, x=graph_challenge_inputs(neurons, _SAMPLED_MNIST), inputs="MNIST")
 
     def cuts(self, wanted: Iterable[tuple[str, int]], samples: int) -> dict[tuple[str, int], Cut]:
-        """Return cuts by (partitioner, P), with the sizes of what they exchange for a batch of so many samples."""
+        """Return partitions by (partitioner, P), with the sizes of their exchanges for a batch of `samples` samples."""
         found = {}
         for method, workers in wanted:
             kept = PlanCache(self.folder, self.network.digest, method)

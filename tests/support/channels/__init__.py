@@ -1,1 +1,1 @@
-"""Channels that wrap another one, for tests."""
+"""Channel wrappers for tests."""

@@ -1,4 +1,4 @@
-"""A wrapper that does to a channel what networks and services do, repeatably."""
+"""A channel wrapper that injects faults of networks and services, reproducibly from a seed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from fsd_inference.errors import ChannelError
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong, and how often.
+    """The kinds and the rates of injected faults.
 
     Attributes
     ----------
     duplicate : float
-        Share of bodies that are delivered twice at once.
+        Fraction of bodies that are delivered twice in one `receive`.
     stray : float
-        Share of bodies that are delivered again, by a later `receive`.
+        Fraction of bodies that a later `receive` delivers again.
     reorder : bool
-        Whether the bodies of one `receive` come in another order, and some in a later one.
+        Whether the bodies of one `receive` are shuffled, and some delayed to a later one.
     inject : float
-        Share of `receive` calls that also deliver one of `foreign`.
+        Fraction of `receive` calls that also deliver one of `foreign`.
     foreign : tuple of bytes
-        Bodies that are not of this attempt: of stale attempts, other runs, or no frames at all.
+        Bodies that do not belong to this attempt: of stale attempts, of other runs, or invalid ones.
     throttle : float
-        Share of sends that fail with a `ChannelError`, as when a service throttles until the retries are used up.
+        Fraction of sends that fail with a `ChannelError`, as if a service throttled until retries are exhausted.
     slow_read_s : float
-        Seconds that each `receive` that returns something takes longer.
+        Additional seconds of each `receive` that returns something.
     seed : int
-        Of all draws.
+        Seed of the random draws.
     """
 
     duplicate: float = 0.0
@@ -49,16 +49,16 @@ class Faults:
 
 
 class Faulty(Wrapper):
-    """Duplicates, reorders, delays, injects and refuses, as `faults` say.
+    """A channel that duplicates, reorders, delays and injects bodies, and fails sends, as configured by `faults`.
 
-    Every body that `inner` delivers is still delivered, at the latest by the `receive` after next.
+    Every body that `inner` delivers is still delivered, at the latest by the second `receive` after it.
 
     Parameters
     ----------
     inner : Channel
         The channel to disturb.
     faults : Faults
-        What goes wrong.
+        Faults to inject.
     """
 
     def __init__(self, inner: Channel, faults: Faults) -> None:
@@ -80,18 +80,18 @@ class Faulty(Wrapper):
     def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
         with self._lock:
             held = bool(self._held)
-        came = self.inner.receive(expected, 0.0 if held else timeout_s)
+        received = self.inner.receive(expected, 0.0 if held else timeout_s)
         with self._lock:
-            bodies = self._disturb(came)
+            bodies = self._disturb(received)
         if bodies and self._faults.slow_read_s:
             time.sleep(self._faults.slow_read_s)
         return bodies
 
-    def _disturb(self, came: list[bytes]) -> list[bytes]:
+    def _disturb(self, received: list[bytes]) -> list[bytes]:
         draw, faults = self._random.random, self._faults
         now, later = self._held, list[bytes]()
-        for body in came:
-            (later if came[1:] and faults.reorder and draw() < 0.5 else now).append(body)
+        for body in received:
+            (later if received[1:] and faults.reorder and draw() < 0.5 else now).append(body)
             if draw() < faults.duplicate:
                 now.append(body)
             if draw() < faults.stray:

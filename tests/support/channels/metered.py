@@ -1,4 +1,4 @@
-"""A wrapper that says what each step sent, and how long that took."""
+"""A channel wrapper that measures the frames, bytes and seconds that each step sends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsd_inference.channels.wrapper import Wrapper
 
 
 class SentStep(NamedTuple):
-    """What a send belonged to."""
+    """The step that a send belongs to: kind of frame, layer and micro-batch."""
 
     kind: Kind
     layer: int
@@ -23,18 +23,18 @@ class SentStep(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SendTotals:
-    """What one step sent.
+    """Totals of the sends of one step.
 
     Attributes
     ----------
     frames, deliveries : int
-        Frames, each once, and (frame, target) pairs.
+        Number of frames, and of (frame, target) pairs.
     wire_bytes : int
-        Bytes of those frames, each once.
+        Bytes of those frames, each counted once.
     seconds : float
-        From handing the frames over to the service having taken them all.
+        Seconds from passing the frames to the channel until the service has accepted all of them.
     failures : int
-        Sends that ended with an error.
+        Number of sends that ended with an error.
     """
 
     frames: int = 0
@@ -46,19 +46,19 @@ class SendTotals:
 
 @dataclass(frozen=True, slots=True)
 class ChannelEvent:
-    """Something that happened, for a rank's event log.
+    """An event on the channel.
 
     Attributes
     ----------
     name : str
-        ``"send"`` (frames handed over), ``"sent"`` (the service has taken them), ``"send_failed"``, ``"received"``
-        or ``"abort"``.
+        ``"send"`` (frames passed to the channel), ``"sent"`` (accepted by the service), ``"send_failed"``,
+        ``"received"`` or ``"abort"``.
     at : float
-        When, on the wrapper's clock.
+        Time in seconds on the wrapper's clock.
     step : SentStep or None
-        What it belonged to; None for ``"received"``.
+        Step that it belongs to; None for ``"received"``.
     count, size : int
-        Frames or bodies, and their bytes.
+        Number of frames or bodies, and their bytes.
     """
 
     name: str
@@ -69,14 +69,14 @@ class ChannelEvent:
 
 
 class Metered(Wrapper):
-    """Measures sends per step and reports events.
+    """A channel that measures its sends by step, and reports events.
 
     Parameters
     ----------
     inner : Channel
         The channel to measure.
     on_event : callable, optional
-        Called with each `ChannelEvent`, from the thread in which it happened.
+        Called with each `ChannelEvent`, in the thread in which it occurs.
     clock : callable, optional
         Returns the time in seconds; `time.monotonic` by default.
     """
@@ -95,7 +95,7 @@ class Metered(Wrapper):
         self._totals: dict[SentStep, SendTotals] = {}
 
     def totals(self) -> dict[SentStep, SendTotals]:
-        """Return what each step has sent so far; seconds and failures of sends that have ended."""
+        """Return the totals by step so far; seconds and failures include only sends that have ended."""
         with self._lock:
             return dict(self._totals)
 

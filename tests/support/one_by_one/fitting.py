@@ -1,4 +1,4 @@
-"""Values of a host and its emulator, and of the receive model, fitted on measured runs."""
+"""Fitting of a host's timing and of the receive model to measured runs."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from tests.support.one_by_one.host import Host
 from tests.support.one_by_one.simulation import simulate_one_by_one
 
 _PASSES = 6
-_STEEPEST, _FLATTEST = 1.0, 0.25  # by how much of a change of work, in logarithms, a time is taken to change
+_STEEPEST, _FLATTEST = 1.0, 0.25  # bounds of d log(time) / d log(factor)
 
 
 def fit_host(observed: Sequence[tuple[Scenario, Host, RunReport]]) -> dict[str, Sourced]:
-    """Return the values with which simulated runs take as long as the observed ones: of timing, and of the host.
+    """Return timing and host values with which simulated runs take as long as the measured ones.
 
-    Factors are sought, in turn: on the caller's work beside its ranks, and on that for a lane of queues; on the work of
-    starting, from the launches; on that of steps, PUTs and GETs, from the rest of the wall times over `object`; on that
-    of queues, of those over `queue`. Use them for other runs.
+    Each factor is fitted in turn: for the caller's own work, and its work for a lane of queues, to the caller's time;
+    for the work of starting, to the launch times; for the work of steps, PUTs and GETs, to the remaining wall times
+    over `object`; for the work of queues, to those over `queue`. Apply the values to other runs than these.
 
     Parameters
     ----------
     observed : sequence of (Scenario, Host, RunReport)
-        Runs of processes on one host, and what they are simulated from: hosts may differ in ``others``.
+        Measured runs of processes on one host, with their scenarios; hosts may differ in ``others``.
 
     Raises
     ------
     SettingError
-        There is no run to learn from.
+        There is no run to fit to.
     """
     if not observed:
-        raise SettingError("a host's timing is fitted on runs; give some")
+        raise SettingError("a host's timing is fitted to runs; give at least one")
     source = f"fitted on {len(observed)} runs of this host, {time.strftime('%Y-%m-%d')}"
     first, host, _ = observed[0]
     before = {name: each.value for name, each in first.timing.values.items()} | dict(host.values)
@@ -67,7 +67,7 @@ def fit_host(observed: Sequence[tuple[Scenario, Host, RunReport]]) -> dict[str, 
 
 
 def with_fitted(scenario: Scenario, host: Host, found: Mapping[str, Sourced]) -> tuple[Scenario, Host]:
-    """Return a scenario and its host with fitted values."""
+    """Return a scenario and its host with the fitted values applied."""
     of_host = {name: each.value for name, each in found.items() if name in host.values}
     timing = scenario.timing.with_values("fitted", {name: it for name, it in found.items() if name not in host.values})
     return replace(scenario, timing=timing), host.with_values(**of_host)
@@ -75,9 +75,9 @@ def with_fitted(scenario: Scenario, host: Host, found: Mapping[str, Sourced]) ->
 
 @dataclass
 class _Factor:
-    """A factor on some values, with which half of the simulated runs measure more than the observed ones did.
+    """A factor on some timing values, fitted so that the median error of the simulated runs is zero.
 
-    So a run that another program disturbed counts no more than others.
+    The median limits the influence of a run that was disturbed by another program.
     """
 
     names: Sequence[str]
@@ -87,7 +87,7 @@ class _Factor:
     _before: tuple[float, float] | None = None
 
     def adjust(self, off: float) -> None:
-        """Change it, what was simulated with it being off by so much, in logarithms."""
+        """Update the factor by a secant step, given the error `off` of the last simulation, as a logarithm."""
         slope = _STEEPEST
         if self._before is not None and abs(self.log - self._before[0]) > 1e-3:
             slope = (off - self._before[1]) / (self.log - self._before[0])
@@ -116,7 +116,7 @@ def _between_s(run: RunReport) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ObservedRun:
-    """A run to learn from: its report, the plan that it followed, and its micro-batches."""
+    """A measured run: its report, its exchange plan, and its number of micro-batches."""
 
     report: RunReport
     plan: ExchangePlan
@@ -124,20 +124,20 @@ class ObservedRun:
 
 
 def fit_receive_model(runs: Sequence[ObservedRun]) -> ReceiveModel:
-    """Return the receive model that the runs show; what they do not show keeps its default.
+    """Return a receive model fitted to measured runs; parameters that the runs do not determine keep their defaults.
 
-    Polls and misses are fitted to their counts, each run weighing the same. That takes runs over the channel in
-    question, with different numbers of workers, and of micro-batches.
+    The numbers of polls and misses are fitted with equal weight for each run. This needs runs over the channel in
+    question with different numbers of workers and of micro-batches.
 
     Raises
     ------
     SettingError
-        There is no run of several workers to learn from.
+        There is no run with at least two workers that exchange data.
     """
     runs = [run for run in runs if run.plan.workers > 1 and any(run.plan.exchanges)]
     if not runs:
         raise SettingError(
-            "the receive model is fitted on runs of at least 2 workers that exchange something; give some"
+            "the receive model is fitted to runs of at least 2 workers that exchange something; give at least one"
         )
     model = ReceiveModel()
     start_s = sum(run.report.launch_s / (run.plan.workers - 1) for run in runs) / len(runs)
@@ -153,9 +153,9 @@ def fit_receive_model(runs: Sequence[ObservedRun]) -> ReceiveModel:
 
 
 _Arrivals = list[tuple[int, int]]
-"""Sources and edges of each (layer, rank) that gets frames."""
+"""Number of sources and of edges, for each (layer, rank) that receives frames."""
 _Count = Callable[[ReceiveModel, ObservedRun, _Arrivals], tuple[float, float]]
-"""From model and a run to (predicted, counted)."""
+"""Maps a model, a run and its arrivals to a (predicted, measured) count."""
 
 
 def _arrivals(plan: ExchangePlan) -> _Arrivals:
@@ -178,7 +178,7 @@ def _polls(model: ReceiveModel, run: ObservedRun, arrivals: _Arrivals) -> tuple[
 
 def _misses(model: ReceiveModel, run: ObservedRun, arrivals: _Arrivals) -> tuple[float, float]:
     predicted = sum(model.misses_before(sources) for sources, _ in arrivals)
-    # Until the last rank has started, the others wait half the time on average.
+    # Until the last rank has started, the others wait half of the time on average.
     waited_s = run.report.launch_s * run.plan.workers / 2
     return predicted, max(0.0, run.report.usage.misses - waited_s * model.looks_a_second)
 
@@ -186,10 +186,10 @@ def _misses(model: ReceiveModel, run: ObservedRun, arrivals: _Arrivals) -> tuple
 def _fitted(
     model: ReceiveModel, names: Sequence[str], runs: Sequence[tuple[ObservedRun, _Arrivals]], count: _Count
 ) -> ReceiveModel:
-    """Return the model whose attributes `names` fit the runs best, in relative terms."""
-    from scipy.optimize import least_squares  # noqa: PLC0415 - takes a while to import, and predictions do without
+    """Return the model with the attributes `names` fitted to the runs by least squares of relative errors."""
+    from scipy.optimize import least_squares  # noqa: PLC0415 - slow to import, and most tests do not need it
 
-    # The defaults are weak observations too, so that few runs do not lead astray.
+    # The defaults count as weak observations (regularisation), so that few runs do not distort the fit.
     default = [getattr(model, name) for name in names]
 
     def residuals(values: Iterable[float], /) -> list[float]:

@@ -1,4 +1,4 @@
-"""A host that runs all ranks as processes, and an emulated AWS."""
+"""Model parameters of one host that runs all ranks as processes, together with an emulated AWS."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class Host:
     Attributes
     ----------
     cores : int
+        Number of processor cores.
     others : float
-        Other programs that want a core, on average.
+        Mean number of other programs that compete for a core.
     delay_s : float
-        Latency added to every frame, half on each side of the service.
+        Latency added to every frame in seconds, half before and half after the service.
     values : mapping of str to float
-        Processor seconds of the emulator: see ``services.json``.
+        Processor seconds of the emulator by operation; see ``services.json``.
     """
 
     cores: int = 2
@@ -34,11 +35,11 @@ class Host:
     values: Mapping[str, float] = field(default_factory=_measured)
 
     def with_values(self, **values: float) -> Host:
-        """Return the host with other values; dots as two underscores."""
+        """Return a copy with changed values; write two underscores for the dot of a name."""
         return replace(self, values={**self.values, **{name.replace("__", "."): each for name, each in values.items()}})
 
     @classmethod
     def idle(cls, cores: int = 2, others: float = 0.0, delay_s: float = 0.0, **values: float) -> Host:
-        """Return a host whose emulator takes no time but what is given."""
+        """Return a host whose emulator takes no time, except for the given values."""
         nothing = {name: 1e30 if name.endswith("bytes_per_s") else 0.0 for name in _measured()}
         return cls(cores, others, delay_s, nothing).with_values(**values)

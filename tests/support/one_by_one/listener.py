@@ -1,4 +1,4 @@
-"""What a channel tells, frame by frame."""
+"""The interface through which channel models report frames to the simulation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.support.one_by_one.rank import EventRank, Message
 
 
 class EventListener(Protocol):
-    """Hears what channels bring."""
+    """Receives the frames and failures of a channel model."""
 
     def came(self, rank: EventRank, messages: list[Message]) -> None:
-        """Hand messages, each a frame, to a rank."""
+        """Deliver messages, each one frame, to a rank."""
 
     def failed(self, rank: EventRank, error: ChannelError) -> None:
-        """Say that a request was refused too often."""
+        """Report that a request of a rank failed after all retries."""

@@ -1,4 +1,4 @@
-"""S3, request by request."""
+"""Simulation of the object channel (S3), request by request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.one_by_one.services import EventServices
 
 
 class ObjectModel:
-    """S3: an object a step and source, looked for as the channel does."""
+    """A model of S3 with one object for each step and source, polled in the same way as the channel does."""
 
     def __init__(
         self, services: EventServices, scenario: Scenario, ranks: list[EventRank], listener: EventListener
@@ -55,7 +55,7 @@ class ObjectModel:
     ) -> None:
         services = self._services
         services.count(f"s3.{verb}", repeat=tried > 1)
-        # Any spread will do that is the same in each run.
+        # Any hash that spreads keys over prefixes will do, if it is the same in each run.
         rate = rates[(key.source * 31 + key.layer * 7 + key.micro_batch * 3 + key.kind) % len(rates)]
         if rate.admits(services.clock.now):
             services.send(rank, verb, up, down, 0, call)
@@ -74,7 +74,7 @@ class ObjectModel:
             self._look(rank)
 
     def _look(self, rank: EventRank) -> None:
-        """Poll the source that is expected last when that is due; in between, look for an abort now and then."""
+        """Schedule the next poll of the source that is expected last, or of an abort if that is due first."""
         missing = [item for item in rank.worker.expected() if item not in rank.read and item.kind is not Kind.ABORT]
         if not missing:
             rank.is_looking = False
@@ -100,7 +100,7 @@ class ObjectModel:
         self._read(rank, items[last], lambda found: self._polled(rank, items, last, found))
 
     def _read(self, rank: EventRank, key: Expected, call: Callable[[Reader | None], None]) -> None:
-        """Read an object, and what of it lies beyond the first read."""
+        """Read an object: the first read, and further reads of the rest."""
         there = rank.visible.get(key)
         if there is None:
             self._services.usage.misses += 1
@@ -143,7 +143,7 @@ class ObjectModel:
     def _have(
         self, rank: EventRank, items: dict[int, Expected], last: int, polled: float, there: dict[int, Reader]
     ) -> None:
-        """Take what is there; the source that was polled came at `polled`."""
+        """Process the objects that were read; the polled source was found at time `polled`."""
         now, pace = self._services.clock.now, rank.paces[items[last].kind]
         rank.read.update(items[source] for source in there)
         pace.came(last, there, polled)

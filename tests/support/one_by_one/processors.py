@@ -1,4 +1,4 @@
-"""The cores of one host, for which ranks, an emulated service and other programs compete."""
+"""A scheduler model of one host's cores, shared by ranks, an emulated service and other programs."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from typing import Any
 from fsd_inference.simulator.clock import Clock
 
 _QUANTUM_S = 0.004
-"""How long one of several that share a core has it at a time; Linux gives a few milliseconds."""
+"""Time slice in seconds of processes that share a core; a few milliseconds on Linux."""
 _FIRST_S = 0.012
-"""And how long its first turn is, when it has slept before: stated; longer than a request takes."""
+"""First time slice in seconds of a process that was asleep: an assumption, longer than a request takes."""
 
 
 _Work = tuple[float, Callable[..., None], tuple[Any, ...]]
-"""Seconds, and what to call then with what."""
+"""Seconds of work, and the function to call afterwards with its arguments."""
 
 
 class SharedProcessors:
-    """The cores of one host, which take turns at all that is to be done on it; what has just come is first.
+    """A round-robin scheduler of one host's cores, which serves new work before preempted work.
 
-    As Linux has it: who slept gets a core before those that have had theirs, so that programs which compute all the
-    time hold others up only in what takes more than a turn.
+    Like Linux, it gives a core first to processes that were asleep, so that programs which compute all the time delay
+    others only if their work takes more than one time slice.
 
     Parameters
     ----------
     clock : Clock
+        Virtual clock of the simulation.
     cores : int
+        Number of cores.
     others : float
-        How many other programs want a core, on average: one of them is there for a part of the time.
+        Mean number of other programs that compete for a core; the fractional part is one that runs part of the time.
     """
 
     def __init__(self, clock: Clock, cores: int, others: float = 0.0) -> None:
@@ -44,7 +46,7 @@ class SharedProcessors:
             self._compete(part)
 
     def _compete(self, share: float) -> None:
-        """Want a core again and again, for a share of the time."""
+        """Add a program that uses a core for a fraction `share` of the time."""
         pause = _QUANTUM_S * (1 / share - 1)
 
         def again() -> None:
@@ -57,14 +59,14 @@ class SharedProcessors:
         wait()
 
     def run(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
-        """Call when a core has worked on it for so many seconds."""
+        """Schedule work of some seconds, and call a function when it is done."""
         self._new.append((seconds, call, arguments))
         self._take_turns()
 
     def run_first(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
-        """As `run`, before all that waits: for a service on the host.
+        """Schedule work as `run` does, but ahead of all waiting work: for a service on the host.
 
-        Linux shares cores among sessions (autogroup), and the service, which is one of its own, wants no more than one.
+        Linux divides cores fairly between sessions (autogroup); the service is a session that uses at most one core.
         """
         self._new.appendleft((seconds, call, arguments))
         self._take_turns()
@@ -87,11 +89,12 @@ class SharedProcessors:
 
 
 class Server:
-    """A service on the host, which answers one request after the other.
+    """A service on the host that answers requests one at a time.
 
     Parameters
     ----------
     processors : SharedProcessors
+        Cores of the host.
     """
 
     def __init__(self, processors: SharedProcessors) -> None:
@@ -100,7 +103,7 @@ class Server:
         self._waiting: deque[tuple[float, Callable[..., None], tuple[Any, ...]]] = deque()
 
     def serve(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
-        """Call when a request that takes so many seconds has been served; at once if it takes none."""
+        """Queue a request that takes some seconds, and call a function when it is done; at once for 0 seconds."""
         if seconds <= 0:
             call(*arguments)
             return

@@ -1,4 +1,4 @@
-"""SNS and SQS, request by request."""
+"""Simulation of the queue channel (SNS and SQS), request by request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.one_by_one.services import EventServices, HostServices
 
 
 class Delivery(NamedTuple):
-    """A message on its way to one rank: its (source, edge) and the bytes of its body."""
+    """A message in flight to one rank: its (source, edge), and the size of its body in bytes."""
 
     target: int
     edge: tuple[int, int]
@@ -28,14 +28,14 @@ class Delivery(NamedTuple):
 
 
 def deliveries_of(outgoing: Outgoing, batch: Batch) -> list[Delivery]:
-    """Return what a batch brings to whom."""
+    """Return the messages that a batch delivers to its targets."""
     part = slice(batch.first, batch.last)
     places = (outgoing.places[edge] for edge in outgoing.edges[part].tolist())
     return [*map(Delivery, outgoing.targets[part].tolist(), places, outgoing.sizes[part].tolist())]
 
 
 class QueueModel:
-    """SNS topics and SQS queues."""
+    """A model of SNS topics and SQS queues."""
 
     def __init__(
         self, services: EventServices, scenario: Scenario, ranks: list[EventRank], listener: EventListener
@@ -67,7 +67,7 @@ class QueueModel:
             rank.senders.begin(self._publish, rank, batch, deliveries, key, 1, taken)
 
     def _expect_parts(self, key: Expected, deliveries: list[Delivery]) -> None:
-        """Note at the targets which edges come in several parts."""
+        """Tell the targets which edges arrive in several parts."""
         for target, edge, _ in deliveries:
             parts, place = self._ranks[target].parts, ((key.layer, key.micro_batch), edge)
             parts[place] = parts.get(place, 0) + 1
@@ -128,7 +128,7 @@ class QueueModel:
         self._services.send(rank, "receive", 0.0, size, len(messages), self._received, rank, messages)
 
     def _taken(self, rank: EventRank) -> tuple[list[Message], float]:
-        """Take what a poll finds, and count it and those before that found nothing; return its bytes too."""
+        """Return the messages of a poll and their bytes; count the poll and the empty ones before it."""
         services, now = self._services, self._services.clock.now
         messages: list[Message] = []
         while rank.pending and rank.pending[0][0] <= now and len(messages) < BATCH_ENTRIES:
@@ -150,7 +150,7 @@ class QueueModel:
 
 
 class EmulatedQueueModel(QueueModel):
-    """As an emulator on the host has queues: one that is waited for is looked at again and again."""
+    """A model of an emulator's queues on the host: a waiting receive request checks its queue at fixed intervals."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Services whose requests compete for the processors of one host."""
+"""Models of services that answer request by request, with or without sharing a host's processors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.support.one_by_one.processors import Server, SharedProcessors
 
 
 class EventServices(Services):
-    """Services asked request by request, with the messages that a request carries."""
+    """Services that are simulated request by request, with the number of messages of each request."""
 
     def send(
         self, rank: Rank, name: str, up: float, down: float, messages: int, call: Callable[..., None], *rest: Any
     ) -> None:
-        """Call when a request that carries so many messages has been answered."""
+        """Send a request with a number of messages, and call a function when it is answered."""
         now = self.clock.now
         self.clock.at(now + self.request_s(rank, name, up, down, messages, now), call, *rest)
 
@@ -28,13 +28,14 @@ class EventServices(Services):
 
 
 class HostServices(EventServices):
-    """Services whose requests, like all work of the ranks, are done on the cores of one host.
+    """Services on one host, whose cores they share with all work of the ranks.
 
     Parameters
     ----------
     host : Host
+        The host and its emulator.
     *given
-        As for `Services`.
+        Parameters of `Services`.
     """
 
     def __init__(self, host: Host, *given: Any) -> None:
@@ -60,17 +61,17 @@ class HostServices(EventServices):
         self.processors.run(work, self._ask, rank, name, up, down, messages, call, rest)
 
     def ask_to_receive(self, rank: Rank, call: Callable[..., None], *rest: Any) -> None:
-        """Call when a service on the same host has a request to receive: what it answers, `look` and `hand` say."""
+        """Send a receive request, and call a function when the service has it; `look` and `hand` model the response."""
         work, served = self.request_work_s(rank, "receive", 0, 0.0), self._served_s["receive"][0]
         self.processors.run(work, self._server.serve, served, call, *rest)
 
     def look(self, hidden: int, call: Callable[..., None], *rest: Any) -> None:
-        """Call when the service has looked at a queue, with so many hidden messages in it."""
+        """Check a queue that holds `hidden` invisible messages, and call a function when done."""
         each_s, hidden_s = self._look_s
         self._server.serve(each_s + hidden * hidden_s, call, *rest)
 
     def hand(self, rank: Rank, messages: int, size: float, call: Callable[..., None], *rest: Any) -> None:
-        """Call when a rank has taken in so many messages that the service answers with."""
+        """Respond to a receive request with messages, and call a function when the rank has processed them."""
         served = size * self._served_s["receive"][1]
         self._server.serve(served, self._handed, rank, messages, size, call, rest)
 

@@ -1,4 +1,4 @@
-"""A run under virtual time, request by request; on functions, or on a host that all ranks share."""
+"""Simulation of a run under virtual time, request by request, on functions or on one host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.one_by_one.services import EventServices, HostServices
 
 
 def simulate_one_by_one(scenario: Scenario, host: Host | None = None) -> SimulatedRun:
-    """Play a run, on functions or on a host."""
+    """Simulate a run on functions, or on a host that all ranks share."""
     with without_collector():
         run = EventSimulation(scenario, host).run()
     if host is not None:
@@ -28,7 +28,7 @@ def simulate_one_by_one(scenario: Scenario, host: Host | None = None) -> Simulat
 
 
 class EventSimulation(Simulation):
-    """One run over queues or objects, frame by frame."""
+    """A simulation of one run over queues or objects, frame by frame."""
 
     ranks: list[EventRank]  # type: ignore[assignment]
 
@@ -63,7 +63,7 @@ class EventSimulation(Simulation):
         return launched, launched
 
     def caller_done(self, work_s: float) -> float:
-        """See `Simulation`; on a host the caller wants a core, too."""
+        """See `Simulation`; on a host, the caller competes for a core as well."""
         if self._host is None:
             return super().caller_done(work_s)
         done: list[float] = []
@@ -96,7 +96,7 @@ class EventSimulation(Simulation):
         self._came(rank, rank.unread)
 
     def ticked(self, rank: Rank) -> None:
-        """See `Simulation`: for the stall clock, who has been heard counts."""
+        """See `Simulation`; passes on edges of incomplete steps first, since the stall clock counts their sources."""
         assert isinstance(rank, EventRank)
         for step in sorted(rank.held):
             self.tell(rank, ArrivedEdges(*step, tuple(rank.held[step])))
@@ -121,5 +121,5 @@ class EventSimulation(Simulation):
                 for source, _ in held.pop((layer, micro_batch)):
                     self.tell(rank, Arrived(Kind.GATHER, layer, 0, source, 0, complete=True))
             elif len(held[layer, micro_batch]) == len(rank.plan.receives[layer + 1]):
-                # As long as the step lacks more, the state machine can do nothing about it.
+                # Until all edges of the step have arrived, the state machine would do nothing.
                 self.tell(rank, ArrivedEdges(layer, micro_batch, tuple(held.pop((layer, micro_batch)))))

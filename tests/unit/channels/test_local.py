@@ -1,4 +1,4 @@
-"""What only the channel over sockets has: processes that start late, die, or send nonsense."""
+"""Behaviour specific to the local channel (sockets): processes that start late, die or send invalid data."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_connection_that_cannot_be_taken_is_told_once(open_channel: Open, tmp_
     with socket.socket(socket.AF_UNIX) as stranger:
         with no_more_open_files():
             stranger.connect(str(tmp_path / "0.sock"))
-            with pytest.raises(ChannelError, match=r"take a connection: .*may have 0: .*ulimit -n"):
+            with pytest.raises(ChannelError, match=r"accept a connection: .*may have 0: .*ulimit -n"):
                 channel.receive([], 10)
         assert channel.receive([], 0.1) == []
 
@@ -119,7 +119,7 @@ def test_an_abort_reaches_those_that_are_connected_whatever_else_fails(open_chan
     one, other = open_channel(0), open_channel(1)
     one.send([data(b"x", 1)]).result(10)
     assert other.receive([], 10) == [b"x"]
-    with no_more_open_files(), pytest.raises(ChannelError, match="cannot leave an abort"):
+    with no_more_open_files(), pytest.raises(ChannelError, match="cannot write an abort"):
         one.abort(Frame(Kind.ABORT, 0, 0, (1,), b"rank 0 failed"))
     assert other.receive([], 10) == [b"rank 0 failed"]
 
@@ -222,14 +222,14 @@ def test_a_process_that_stops_or_dies_holds_up_no_abort(
     time.sleep(0.05)
     assert not waiting[-1].done()
     monkeypatch.setattr(local, "_ABORT_S", 0.05)
-    with pytest.raises(ChannelError, match="not all ranks have taken the abort"):
+    with pytest.raises(ChannelError, match="not all ranks have accepted the abort"):
         channel.abort(Frame(Kind.ABORT, 0, 0, (0, 1), b"first"))
     assert channel.receive([], 10) == [b"first"]
     process.kill()
-    with pytest.raises(ChannelError, match="rank 1 has gone") as caught:
+    with pytest.raises(ChannelError, match="rank 1 is gone") as caught:
         waiting[-1].result(10)
     assert caught.value.retryable
-    with pytest.raises(ChannelError, match="rank 1 has gone"):
+    with pytest.raises(ChannelError, match="rank 1 is gone"):
         channel.send([data(b"x", 1)]).result(10)
     channel.abort(Frame(Kind.ABORT, 0, 0, (0, 1), b"abort"))
     assert channel.receive([], 10) == [b"abort"], "an abort passes over the dead"

@@ -1,4 +1,4 @@
-"""Which source is polled and when, under virtual time."""
+"""The pace of polling under virtual time: which source is polled, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of objects, whole and damaged."""
+"""The format of objects that hold frames, valid and corrupt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue channel without a service: packing, encoding, partial failures, waits."""
+"""The queue channel without a service: packing, encoding, partial failures and waits."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_batch_is_rounded_both_ways() -> None:
 
 def test_clients_that_retry_by_themselves_are_refused() -> None:
     sns, sqs = SESSION.client("sns", config=OFF), SESSION.client("sqs")
-    with pytest.raises(SettingError, match="the sqs client repeats requests"):
+    with pytest.raises(SettingError, match="the sqs client retries requests"):
         QueueChannel(sns, sqs, topics=[TOPIC], queue_url=QUEUE, workers=3)
 
 

@@ -1,4 +1,4 @@
-"""What each wrapper adds to the channel inside it."""
+"""Channel wrappers: what each adds to the channel inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost model: by hand, properties, and the paper's own figures."""
+"""The cost model: examples computed by hand, properties, and the paper's figures."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ def test_what_the_month_has_used_moves_the_tiers() -> None:
     ("usage", "said"),
     [
         (counted(dynamodb_query=1), "no price for requests of kind 'dynamodb.query'"),
-        (Usage(Counter({"s3.get": 5}), Counter({"s3.get": 4})), "5 requests cannot be 4 units: 's3.get'"),
-        (Usage(Counter({"sns.publish": 5}), Counter({"sns.publish": 5})), "'sns.publish.messages' was not counted"),
+        (Usage(Counter({"s3.get": 5}), Counter({"s3.get": 4})), "5 requests but 4 billed units of 's3.get'"),
+        (Usage(Counter({"sns.publish": 5}), Counter({"sns.publish": 5})), "0 billed units of 'sns.publish.messages'"),
     ],
 )
 def test_what_cannot_be_priced_is_an_error(usage: Usage, said: str) -> None:

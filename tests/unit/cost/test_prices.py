@@ -1,4 +1,4 @@
-"""Price tables: the package's own, a user's file, tiers, and what is wrong with a file in one line."""
+"""Price tables: the package's own and users' files, tiers, and one-line errors for invalid files."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def test_a_users_file_reads_back(tmp_path: Path) -> None:
             "'prices.sns.publish.unit' must be '64 KiB unit'",
         ),
         (lambda v: v["prices"]["sns.publish"].pop("source"), "'prices.sns.publish.source' is missing"),
-        (lambda v: v["prices"].update({"sns.pigeon": {}}), "'prices.sns.pigeon' is not known here"),
+        (lambda v: v["prices"].update({"sns.pigeon": {}}), "'prices.sns.pigeon' is not a known price"),
         (lambda v: v["prices"].update({"sns.publish": 1}), "prices.sns.publish must be a JSON object"),
         (lambda v: v.update(date="last week"), "'date' must be a year, month or day"),
         (lambda v: v.update(date="2026-13"), "'date' must be"),
         (lambda v: v.update(currency="EUR"), "'currency' must be 'USD', not 'EUR'"),
-        (lambda v: v.update(version=2), "version 2 are not known"),
+        (lambda v: v.update(version=2), "version 2 are not supported"),
         (lambda v: v.update(format="fsd-stack"), "'format' must be 'fsd-prices'"),
-        (lambda v: v.update(surprise=1), "'surprise' is not known here"),
+        (lambda v: v.update(surprise=1), "'surprise' is an unknown field"),
         (lambda v: v.pop("region"), "'region' is missing"),
     ],
 )
@@ -119,10 +119,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("region", ["eu-west-1", "", "../paper/prices", "US-EAST-1"])
 def test_an_unknown_region_names_the_known_ones(region: str) -> None:
-    with pytest.raises(SettingError, match=r"there are of us-east-1.*fsd prices update"):
+    with pytest.raises(SettingError, match=r"it has those of us-east-1.*fsd prices update"):
         load_prices(region)
 
 
 def test_a_price_that_is_missing_is_named() -> None:
-    with pytest.raises(SettingError, match=r"prices of here \(2026\) have none for 'sns.publish'"):
+    with pytest.raises(SettingError, match=r"prices of here \(2026\) have no price 'sns.publish'"):
         PriceTable("here", "2026", {})["sns.publish"]

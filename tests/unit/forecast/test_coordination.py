@@ -1,4 +1,4 @@
-"""What coordinator and client ask for: their own pauses, and as many looks as these make."""
+"""Predicted requests of coordinator and client, and the number of polls that their backoff makes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fsd_inference.usage import Usage
 @given(
     seconds=st.floats(0, 900), pauses=st.sampled_from([STATUS_BACKOFF, REPORT_BACKOFF])
 )  # fmt: skip
-def test_looks_are_as_many_as_the_pauses_make(seconds: float, pauses: Backoff) -> None:
-    looks, now, pause = 0, 0.0, pauses[0]
+def test_the_number_of_polls_is_that_of_backing_off_poll_by_poll(seconds: float, pauses: Backoff) -> None:
+    polls, now, pause = 0, 0.0, pauses[0]
     while now < seconds:
-        looks, now = looks + 1, now + pause
+        polls, now = polls + 1, now + pause
         pause = pauses.after(pause)
-    assert coordination._looks(seconds, pauses) == pytest.approx(looks, abs=2, rel=0.01)
+    assert coordination._polls_within(seconds, pauses) == pytest.approx(polls, abs=2, rel=0.01)
 
 
 def counted(wall_s: float, run_s: float, *, is_warm: bool = False, workers: int = 4) -> Usage:

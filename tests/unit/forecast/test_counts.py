@@ -1,4 +1,4 @@
-"""Counts before the run: sizes of frames against the kernels', packing against the channels', totals against runs."""
+"""Predicted counts: frame sizes against the kernels, packing against the channels, totals against runs."""
 
 from __future__ import annotations
 

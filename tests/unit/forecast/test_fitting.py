@@ -1,4 +1,4 @@
-"""Timing fitted on runs: what simulated runs were made with is found again."""
+"""Fitting of timing to runs: the timing of simulated runs is recovered."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def test_what_cannot_be_fitted_is_said() -> None:
     report = simulate(scenario(3, 3)).report()
     with pytest.raises(SettingError, match="runs of at least 2 workers over queue or object"):
         fit_services([replace(report, channel="local")])
-    with pytest.raises(SettingError, match="give some"):
+    with pytest.raises(SettingError, match="give at least one"):
         fit_host([])
-    with pytest.raises(FileFormatError, match="no rank says what it did when"):
+    with pytest.raises(FileFormatError, match="the report must have the activities of its ranks"):
         fit_services([replace(report, ranks=[])])
     for silent in (replace(report.ranks[2], started=None), replace(report.ranks[2], ended=None)):
         ranks = [*report.ranks[:2], silent]

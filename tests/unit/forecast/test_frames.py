@@ -1,4 +1,4 @@
-"""Frames and requests of a step in arrays, beside the same told frame by frame."""
+"""Vectorised frames and requests of a step, compared with the frame-by-frame oracle."""
 
 from __future__ import annotations
 

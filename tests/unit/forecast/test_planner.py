@@ -1,4 +1,4 @@
-"""The planner: options beside a plain search, limits, memory, and what is kept of long plans."""
+"""The planner: its options compared with exhaustive search, limits, memory, and cached plans."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_questions_that_make_no_sense(wrong: dict[str, object], said: str) -> No
 
 
 def test_the_network_as_one_function_runs_it_is_needed() -> None:
-    with pytest.raises(SettingError, match="one function"):
+    with pytest.raises(SettingError, match="add a cut for 1 worker"):
         asked({2: CUTS[2]})
 
 

@@ -1,4 +1,4 @@
-"""A day's queries: traces, draws, warm environments, waiting for a server, and `fsd study`."""
+"""The study of a day's queries: traces, random generation, warm environments, queueing for a server, `fsd study`."""
 
 from __future__ import annotations
 
@@ -152,10 +152,10 @@ def test_traces_of_spreadsheets(text: str) -> None:
         ("", "line 1: must be 'seconds,samples'"),
         ("seconds,samples\n5\n", "line 2: must be seconds and samples"),
         ("seconds,samples\n5,x\n", "line 2: must be seconds and samples"),
-        ("seconds,samples\n5,0\n", "line 2: a query has 1 to 1,000,000,000 samples"),
-        ("seconds,samples\n1,1\nnan,4\n", "line 3: seconds must be 0 to 86400"),
+        ("seconds,samples\n5,0\n", "line 2: samples must be 1 to 1,000,000,000"),
+        ("seconds,samples\n1,1\nnan,4\n", "line 3: seconds since midnight must be at least 0 and below 86400"),
         ("seconds,samples\n1,\u0664\n", "line 2: must be seconds and samples"),
-        ("seconds,samples\n86400,4\n", "line 2: seconds must be"),
+        ("seconds,samples\n86400,4\n", "line 2: seconds since midnight must be"),
     ],
 )
 def test_traces_that_make_no_sense(text: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""The time model: beside what can be reckoned, and beside the simulator."""
+"""The time model, compared with results computed by hand and with the simulator."""
 
 from __future__ import annotations
 

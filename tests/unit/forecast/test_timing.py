@@ -1,4 +1,4 @@
-"""Timing: the package's sets, users' files, latencies; kernel rates and functions' speeds."""
+"""Timing files: the package's sets, users' files, latencies, kernel rates and function speeds."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def test_a_file_changes_what_it_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": "x"}, "not a file of timing"),
-        ({"version": 9}, "timing of version 9 is not known"),
+        ({"format": "x"}, "not a timing file"),
+        ({"version": 9}, "timing files of version 9 are not supported"),
         ({"base": "mars"}, "'base' must be aws or emulator, not 'mars'"),
         ({"values": {"get.median_s": {"value": -1, "unit": "s", "source": "x"}}}, "must be a number of s"),
         ({"values": {"get.median_s": {"value": 1, "unit": "ms", "source": "x"}}}, "unit' must be 's', not 'ms'"),
-        ({"values": {"get.mean_s": {"value": 1, "unit": "s", "source": "x"}}}, "'get.mean_s' is not a value of timing"),
+        ({"values": {"get.mean_s": {"value": 1, "unit": "s", "source": "x"}}}, "'get.mean_s' is not a timing value"),
         ({"values": {"core.factor": {"value": 0, "unit": "factor", "source": "x"}}}, "must be more than 0"),
-        ({"values": {"kernel.0.1": {"value": 1, "unit": "Gedge/s", "source": "x"}}}, "is not a value of timing"),
-        ({"more": 1}, "'more' is not known here"),
+        ({"values": {"kernel.0.1": {"value": 1, "unit": "Gedge/s", "source": "x"}}}, "is not a timing value"),
+        ({"more": 1}, "'more' is an unknown field"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:

@@ -1,4 +1,4 @@
-"""The digest of the code differs where any of its files does, and nowhere else."""
+"""The code digest changes if and only if one of the code's files changes."""
 
 from __future__ import annotations
 

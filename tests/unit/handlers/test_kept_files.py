@@ -1,4 +1,4 @@
-"""Copies of objects on a function's disk: read once, bounded, never half-written."""
+"""The cache of objects on a function's disk: read once, bounded in size, never partially written."""
 
 from __future__ import annotations
 

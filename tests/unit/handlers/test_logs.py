@@ -1,4 +1,4 @@
-"""Log lines and metrics: one JSON object a line, whole once written."""
+"""Log lines and metrics of functions: one JSON object a line, each written completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the functions import: what is locked for them, and nothing of the command line or the partitioners."""
+"""Imports of the functions: only locked libraries, and neither the command line nor the partitioners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zips for Lambda: the same bytes for the same files, whole or not at all, refused beyond Lambda's limit."""
+"""Zip files for Lambda: reproducible, written atomically, and rejected beyond Lambda's size limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a function's zip consists of: the lock, our package for the right machine, and pip's refusals in one line."""
+"""Contents of a function's zip: locked libraries, the package for the target, and one-line errors from pip."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_every_locked_library_has_hashes() -> None:
     [
         ("riscv64", "3.13", "architecture must be one of x86_64, arm64"),
         ("x86_64", "3.10", "at least 3.11"),
-        ("x86_64", "3.13.1", "must be like 3.13"),
-        ("x86_64", "four", "must be like 3.13"),
+        ("x86_64", "3.13.1", "must be of the form 3.13"),
+        ("x86_64", "four", "must be of the form 3.13"),
     ],
 )
 def test_a_target_that_makes_no_sense_is_refused(arch: str, python: str, message: str) -> None:
@@ -87,7 +87,7 @@ def test_an_extension_of_another_machine_is_refused(package: Path, tmp_path: Pat
     content[18:20] = (183).to_bytes(2, "little")
     extension.write_bytes(content)
     add_our_package(tmp_path / "arm", Target("arm64"))
-    with pytest.raises(InputError, match=r"is for aarch64 and Lambda's x86_64 needs x86_64; name a wheel"):
+    with pytest.raises(InputError, match=r"is for aarch64 and Lambda's x86_64 needs x86_64; give a wheel"):
         add_our_package(tmp_path / "x86", Target("x86_64"))
 
 
@@ -123,7 +123,7 @@ def test_a_wheel_that_is_not_there_or_not_for_the_target_is_named(fsd: Fsd, tmp_
     output = tmp_path / "f.zip"
     said = fsd("package", "zip", "-o", output, "--wheel", tmp_path / "no.whl")
     assert said.code == 2
-    assert "no.whl is not there" in said.error()
+    assert "no.whl does not exist" in said.error()
     foreign = tmp_path / "fsd_inference-0.1.0-cp311-abi3-win_amd64.whl"
     foreign.touch()
     said = fsd("package", "zip", "-o", output, "--wheel", foreign)

@@ -1,4 +1,4 @@
-"""What is pruned of installed libraries, and what must stay."""
+"""Pruning of installed libraries: what is removed, and what must stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random networks, partitions and plans to test with, and the slow obvious ways to say what must hold."""
+"""Hypothesis strategies of networks, partitions and plans, and simple reference implementations."""
 
 from __future__ import annotations
 

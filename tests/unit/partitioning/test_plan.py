@@ -1,3 +1,5 @@
+"""Partitions and exchange plans: compared with brute force, balance, merged edges, volumes and digests."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""How much the partitioners save, on the benchmark's networks and on one without structure."""
+"""Communication saved by the partitioners, on the benchmark's networks and on an unstructured one."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The shard files of ranks: contents, round trips, atomic replacement, and errors for corrupt files."""
+
 from __future__ import annotations
 
 import hashlib
@@ -171,7 +173,7 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     network, partition = _small()
     plan = ExchangePlan(3, ((), ()))
-    with pytest.raises(InputError, match="does not bring row"):
+    with pytest.raises(InputError, match="does not send row"):
         write_shards(network, partition, tmp_path / "shards", plan=plan)
     assert list(tmp_path.iterdir()) == []
 
@@ -261,12 +263,12 @@ def test_a_shard_that_cannot_be_is_refused_by_name(
 
 PLAN_CORRUPTIONS: list[tuple[str, Callable[[np.ndarray[Any, Any]], Any], str]] = [
     ("owners", put(0, 3), "owners names a rank"),
-    ("owners", lambda a: a[1:], "one entry a neuron"),
-    ("widths", put(0, 0), "one entry a neuron"),
+    ("owners", lambda a: a[1:], "one entry per neuron"),
+    ("widths", put(0, 0), "one entry per neuron"),
     ("edge_sizes", put((0, 3), 1 << 20), "edge_sizes does not fit"),
-    ("edge_sizes", put((0, 0), 7), "not one of this partition"),
-    ("edge_targets", put(0, 5), "not one of this partition"),
-    ("edge_rows", put(0, 99), "not one of this partition"),
+    ("edge_sizes", put((0, 0), 7), "does not fit the partition"),
+    ("edge_targets", put(0, 5), "does not fit the partition"),
+    ("edge_rows", put(0, 99), "does not fit the partition"),
     ("edge_rows", lambda a: a.astype(np.int64), "edge_rows is missing or not"),
 ]
 

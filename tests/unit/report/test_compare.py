@@ -63,8 +63,8 @@ def test_one_run_is_summed_up(fsd: Fsd, place: Path) -> None:
     assert said.code == 0
     assert "142" not in said.stdout
     assert "40 sns.publish" in said.stdout
-    assert "were its processes functions" in said.stdout
-    assert "were its processes functions" not in fsd("report", "two").stdout
+    assert "if its processes were functions" in said.stdout
+    assert "if its processes were functions" not in fsd("report", "two").stdout
     assert Path("page.html").read_text() == Path("eight/report.html").read_text()
 
 
@@ -91,7 +91,7 @@ def test_runs_of_one_name_are_told_apart(fsd: Fsd, place: Path) -> None:
         ("two two", "a run is given twice"),
         ("two two/report.json", "a run is given twice"),
         ("two -o nowhere/page.html", "nowhere is not a directory"),
-        ("two --region mars-1", "there are no prices of region 'mars-1'"),
+        ("two --region mars-1", "the package has no prices of region 'mars-1'"),
         ("two odd", "odd/report.json: is not a run's report: 'ranks[0].events[0]' must be a name"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What reports say is checked before it is drawn; what older releases did not say may be missing."""
+"""Figures of reports: validated before drawing; fields that earlier releases lack may be missing."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_ranks_are_sampled_evenly() -> None:
         ({"sent_to": [[1, 2]]}, "'ranks[1].sent_to[0]' must be three whole numbers"),
         ({"layers": [5]}, "ranks[1].layers[0] must be a JSON object"),
         ({"layers": [{"bytes": "many"}]}, "'ranks[1].layers[0].bytes' must be a whole number"),
-        ({"rank": 0}, "must be different ones of 2"),
-        ({"rank": 9}, "must be different ones of 2"),
+        ({"rank": 0}, "must have different ranks below 2"),
+        ({"rank": 9}, "must have different ranks below 2"),
         ({"wait_s": -1.0}, "'ranks[1].wait_s' must be a number of seconds"),
         ({"events_left_out": {"wait": 3}}, "'ranks[1].events_left_out.wait' must be a whole number and seconds"),
     ],

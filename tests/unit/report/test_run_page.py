@@ -1,4 +1,4 @@
-"""The page of a run: whole, self-contained, and honest about what it lacks."""
+"""The page of a run: complete, self-contained, and explicit about missing data."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def test_a_page_is_whole_and_loads_nothing(workers: int) -> None:
     html, text = of(made_up(workers, layers=4))
     assert f"{workers:,} worker" in text
     assert html.count("<svg") == (5 if workers > 1 else 4)
-    assert ("are drawn, evenly spread" in text) == (workers > 64)
+    assert ("are drawn, evenly spaced" in text) == (workers > 64)
     assert ("sums of" in text) == (workers > 64)
     assert "Nothing was sent." in text if workers == 1 else "largest pair" in text
-    assert f"The shortest {7 * workers:,} intervals and arrivals of all ranks were not reported one by one" in text
+    assert f"The shortest {7 * workers:,} intervals and arrivals of all ranks were not reported individually" in text
     assert len(html) < 700_000
 
 
 def test_many_events_and_layers_stay_drawable() -> None:
     html, text = of(made_up(64, layers=480))
-    assert "Of each rank the longest 937 intervals are drawn." in text
+    assert "Only the longest 937 intervals of each rank are drawn." in text
     assert "each bar is the mean of 3 layers" in text
     assert len(html) < 3_000_000
 
@@ -108,9 +108,9 @@ def test_a_failed_run_says_why() -> None:
     assert "This run failed no frame from rank 3 type StallError rank 3 layer 1 operation receive" in text
     assert "2 of 4 ranks could still report." in text
     assert "Rank 2: stopped by rank 3" in text
-    assert "2 ranks do not say to whom they sent." in text
+    assert "2 ranks did not report to which ranks they sent." in text
     _, text = of(made_up(4, ranks=[], error={}))
-    assert "It does not say why." in text
+    assert "The report gives no reason." in text
     assert "No rank could report." in text
 
 
@@ -125,10 +125,10 @@ def test_reports_of_older_releases_open_with_a_note(missing: str) -> None:
     ranks = [{name: value for name, value in rank_value(r, 2, 3).items() if name != missing} for r in range(2)]
     _, text = of(made_up(2, layers=3, ranks=ranks))
     said = {
-        "events": "No rank reported what it did when: the run is of an older release",
-        "sent_to": "No rank reported to whom it sent",
+        "events": "No rank reported its intervals: the run is of an older release",
+        "sent_to": "No rank reported to which ranks it sent",
         "layers": "No rank reported its layers",
-        "started": "The cost cannot be told: a rank of the report does not say when it started and ended.",
+        "started": "The cost is unknown: a rank of the report does not say when it started and ended.",
     }
     assert said.get(missing, "Timeline") in text
 

@@ -1,4 +1,4 @@
-"""The trace is one that Perfetto reads: every track named, times in order, slices of a track nested or apart."""
+"""Traces in Perfetto's format: named tracks, ordered times, and slices that nest or do not overlap."""
 
 from __future__ import annotations
 

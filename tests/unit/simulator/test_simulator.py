@@ -1,4 +1,4 @@
-"""The simulator: against what can be reckoned, against the virtual-time harness, and what must hold for any run."""
+"""The simulator, compared with results computed by hand and the virtual-time harness, and properties of any run."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def test_nonsense_is_refused() -> None:
         replace(it, channel="pigeon")
     with pytest.raises(SettingError, match="predicted for another plan"):
         replace(it, payloads=scenario(3, 4).payloads)
-    with pytest.raises(SettingError, match="a share of 0 to 1"):
+    with pytest.raises(SettingError, match="a fraction of 0 to 1"):
         Chances(stragglers=2.0)
     assert np.isfinite(simulate(it).wall_s)
 

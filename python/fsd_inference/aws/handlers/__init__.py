@@ -1,1 +1,1 @@
-"""What Lambda calls: `coordinator.handle` for a run, `worker.handle` for each of its ranks."""
+"""The handlers of the Lambda functions: `coordinator.handle` for each run, `worker.handle` for each of its ranks."""

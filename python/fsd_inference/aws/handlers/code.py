@@ -1,4 +1,4 @@
-"""Which code runs: a digest of this package's files, the same wherever they are installed."""
+"""A digest of this package's code, independent of where it is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KINDS = frozenset({".py", ".so", ".json", ".txt"})
 
 @cache
 def code_digest(root: Path = Path(__file__).parents[2]) -> str:
-    """Return 32 hexadecimal digits that differ where any file of the package in the folder `root` does."""
+    """Return a digest (32 hexadecimal digits) of the names and contents of all package files in the folder `root`."""
     files = sorted(path for path in root.rglob("*") if path.suffix in _KINDS and path.is_file())
     digest = hashlib.sha256()
     for path in files:

@@ -1,4 +1,4 @@
-"""The coordinator function: one attempt at a run."""
+"""The handler of the coordinator function, which carries out one attempt at a run."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from fsd_inference.store.base import Store
 
 
 def handle(event: object, context: Context) -> dict[str, Any]:
-    """Carry out the attempt that an event asks for.
+    """Carry out the attempt that an event requests.
 
     Parameters
     ----------
     event : dict
-        See `RunEvent`.
+        JSON value of a `RunEvent`.
     context : Context
-        Lambda's.
+        Lambda's context of the invocation.
 
     Returns
     -------
     dict
-        The run's status (`RunStatus.to_json`), as it is also stored; ``{"duplicate": true}`` if another invocation
-        carries this attempt out.
+        The run's status (`RunStatus.to_json`), which is also stored; ``{"duplicate": true}`` if another invocation
+        carries out this attempt.
     """
     ends = time.time() + context.get_remaining_time_in_millis() / 1000
     warm = environment()
     before = warm.meter.snapshot()
     opened = warm.open()
     try:
-        asked = RunEvent.from_json(event)
+        run_event = RunEvent.from_json(event)
     except InputError as error:
         return _refuse(opened.store, event, error).to_json()
-    log = Log(run=asked.spec.run, attempt=asked.spec.attempt, request=context.aws_request_id)
-    log.line("run begins", channel=asked.channel, workers=asked.spec.settings.workers, plan=asked.spec.plan)
+    log = Log(run=run_event.spec.run, attempt=run_event.spec.attempt, request=context.aws_request_id)
+    log.line("run begins", channel=run_event.channel, workers=run_event.spec.settings.workers, plan=run_event.spec.plan)
     resources = Resources(
         warm.clients, opened.stack, opened.digest, opened.runs, warm.meter, warm.plan_reader(opened), warm.code
     )
-    status = Coordination(resources, asked, ends, before).carry_out()
+    status = Coordination(resources, run_event, ends, before).carry_out()
     if status is None:
         log.line("another invocation has this attempt", level="WARNING")
         return {"duplicate": True}
@@ -59,14 +59,14 @@ def handle(event: object, context: Context) -> dict[str, Any]:
 
 
 def _refuse(store: Store, event: object, error: InputError) -> RunStatus:
-    """Return the status of a run whose event says nothing of use, and store it where the run can be told."""
-    said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
-    run = str(said.get("run") or "unknown")
+    """Return a failed status for an invalid event, and store it if the event names a valid run id."""
+    fields: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
+    run = str(fields.get("run") or "unknown")
     status = RunStatus(
         run=run,
-        attempt=said["attempt"] if isinstance(said.get("attempt"), int) else 0,
-        plan=str(said.get("plan") or "unknown"),
-        channel=str(said.get("channel") or "unknown"),
+        attempt=fields["attempt"] if isinstance(fields.get("attempt"), int) else 0,
+        plan=str(fields.get("plan") or "unknown"),
+        channel=str(fields.get("channel") or "unknown"),
         workers=0,
         samples=0,
         state="failed",
@@ -82,4 +82,4 @@ def _refuse(store: Store, event: object, error: InputError) -> RunStatus:
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     logs.start(as_json=True)
-    environment()  # while Lambda gives the start-up its own time
+    environment()  # during Lambda's init phase, whose time does not count against the invocation's timeout

@@ -1,6 +1,6 @@
-"""What a function keeps between the runs it serves: the stack's description, clients and open buckets, and a shard.
+"""State that a function's execution environment keeps between runs: stack description, clients, buckets, a shard.
 
-Nothing of a run is among it. What ranks count is told apart by what the meter said before.
+It keeps no state of a run. The meter adds up over all runs; the usage of one is a difference between two readings.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CONNECTIONS = 64
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A stack's description with its digest, its buckets of runs, and that of its networks."""
+    """An opened stack: the digest of its description, the description, its run buckets and its network bucket."""
 
     digest: str
     stack: StackSpec
@@ -46,7 +46,7 @@ class Opened:
 
     @property
     def store(self) -> Store:
-        """The bucket of inputs, claims, results and statuses."""
+        """The store of inputs, claims, results and statuses: the first run bucket."""
         return self.runs[0]
 
     def close(self) -> None:
@@ -56,17 +56,19 @@ class Opened:
 
 
 class Environment:
-    """One execution environment of a function; see the module.
+    """The execution environment of a function: an instance that serves invocations one after the other.
 
     Attributes
     ----------
     code : str
-        Digest of the code.
-    memory_mb, threads : int
-        Memory of the function, and kernel threads that follow from it.
+        Digest of the deployed code.
+    memory_mb : int
+        Memory of the function in MB.
+    threads : int
+        Number of kernel threads: one per vCPU that Lambda grants for this memory.
     clients : Clients
     meter : UsageMeter
-        Counts the requests of all stores, and of launches.
+        Counts the requests of all stores, and the invocations that start ranks.
     """
 
     def __init__(self) -> None:
@@ -76,24 +78,25 @@ class Environment:
         self.meter = UsageMeter()
         self.clients = Clients.of_function(connections=_CONNECTIONS)
         folder = Path(tempfile.gettempdir())
-        # Spilled frames and the shards kept share the disk.
+        # Spilled frames and cached shards share the disk.
         self._files = KeptFiles(folder / "fsd-plans", disk_usage(folder).free // 2)
         self._opened: Opened | None = None
         self._shard: tuple[tuple[str, int], WarmShard] | None = None
 
     def open(self, digest: str | None = None) -> Opened:
-        """Return the stack that the functions belong to, its buckets open.
+        """Return the stack that the function belongs to, with open buckets.
 
         Parameters
         ----------
         digest : str, optional
-            Of the description that whoever started this rank has read; the last one read here serves if it is that. A
-            coordinator gives none: it reads the description for each run, which may have changed since.
+            Expected digest of the stack's description: the one that the sender of a rank's event has read. If the
+            cached description has it, nothing is read. A coordinator passes None and reads the current description for
+            each run.
 
         Raises
         ------
         StackUpdatedError
-            The description is not that one (any more).
+            The current description has another digest.
         """
         if self._opened is None or self._opened.digest != digest:
             opened = self._read()
@@ -108,15 +111,15 @@ class Environment:
         return self._opened
 
     def shard(self, opened: Opened, spec: RunSpec, rank: int) -> WarmShard:
-        """Return a rank's shard: the one of the last run if it is that, from the disk or from the store otherwise."""
+        """Return a rank's shard: from memory if the last run used it, and else from the disk cache or the store."""
         key = (spec.plan, rank)
         if self._shard is None or self._shard[0] != key:
-            self._shard = None  # two may not fit at a time
+            self._shard = None  # memory may not hold two shards at a time
             self._shard = (key, load_shard(self.plan_reader(opened), spec, rank))
         return self._shard[1]
 
     def plan_reader(self, opened: Opened) -> Callable[[str], bytes | None]:
-        """Return what reads objects of plans, which never change under their keys: from the disk the second time."""
+        """Return a function that reads plan objects, which are immutable, through the disk cache."""
         return self._files.reader(opened.plans.get)
 
     def _read(self) -> Opened:
@@ -138,5 +141,5 @@ class Environment:
 
 @cache
 def environment() -> Environment:
-    """Return this process's environment, which is made once."""
+    """Return this process's environment, creating it on the first call."""
     return Environment()

@@ -1,4 +1,4 @@
-"""Objects that never change, kept on a function's own disk between runs."""
+"""A cache of immutable objects on a function's local disk, which outlives single runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from uuid import uuid4
 
 
 class KeptFiles:
-    """Copies of objects in a directory, the longest unused removed first.
+    """An LRU cache of objects, as files in a directory.
 
     Parameters
     ----------
     directory : Path
-        Made if need be.
+        The directory; created when the first object is cached.
     most_bytes : int
-        What all copies may take together; an object that is larger is not kept.
+        Maximum size of all cached files together, in bytes; larger objects are not cached.
     """
 
     def __init__(self, directory: Path, most_bytes: int) -> None:
@@ -25,7 +25,7 @@ class KeptFiles:
         self._most_bytes = most_bytes
 
     def reader(self, get: Callable[[str], bytes | None]) -> Callable[[str], bytes | None]:
-        """Return `get` for keys under which there is always the same: what has been read once comes from the disk."""
+        """Return a cached version of `get`, for keys whose objects never change."""
 
         def read(key: str) -> bytes | None:
             path = self._directory / hashlib.sha256(key.encode()).hexdigest()
@@ -35,7 +35,7 @@ class KeptFiles:
                 return data
             found = get(key)
             if found is not None and len(found) <= self._most_bytes:
-                with suppress(OSError):  # a full disk makes the next run slower, not this one fail
+                with suppress(OSError):  # a full disk should make the next run slower, not this one fail
                     self._keep(path, found)
             return found
 
@@ -50,9 +50,9 @@ class KeptFiles:
                 break
             file.unlink(missing_ok=True)
             total -= stat.st_size
-        beside = self._directory / f".{uuid4().hex}"
+        temporary = self._directory / f".{uuid4().hex}"
         try:
-            beside.write_bytes(data)
-            beside.replace(path)
+            temporary.write_bytes(data)
+            temporary.replace(path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Log lines as JSON, and one record of metrics a rank (CloudWatch's embedded metric format).
+"""The functions' logs: JSON lines, and one metrics record per rank in CloudWatch's embedded metric format.
 
-The dimensions of the metrics are the stack and the channel alone: each value of a dimension is a metric that is billed,
-so run ids are properties of the record, which Logs Insights can ask for.
+The only dimensions of the metrics are stack and channel: CloudWatch bills each combination of dimension values as a
+metric of its own. Run ids are plain properties of the record, which Logs Insights can query.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ _METRICS = {
 
 
 class Log:
-    """Writes lines to standard output, where Lambda takes them from; each is whole once `line` returns.
+    """A logger that writes JSON lines to standard output, from where Lambda sends them to CloudWatch.
 
     Parameters
     ----------
     **fields
-        What every line says: run, attempt, rank.
+        Fields of every line, such as run, attempt and rank.
     """
 
     def __init__(self, **fields: object) -> None:
         self._fields = fields
 
     def line(self, message: str, *, level: str = "INFO", **more: object) -> None:
-        """Write a line; `more` are its own fields."""
+        """Write and flush a line, with the additional fields `more`."""
         head = {"time": round(time.time(), 3), "level": level, "message": message}
         _write({**head, **self._fields, "trace": _trace_id(), **more})
 
     def rank_metrics(self, stack: str, channel: str, report: RankReport) -> None:
-        """Write the metrics of a rank from its report."""
+        """Write the metrics record of a rank, from its report."""
         values = {
             "RankSeconds": report.lived_s,
             "ComputeSeconds": report.compute_s,
@@ -66,10 +66,10 @@ class Log:
 
 
 def _write(value: Mapping[str, object]) -> None:
-    print(json.dumps(value, default=str), flush=True)  # noqa: T201 - Lambda logs standard output
+    print(json.dumps(value, default=str), flush=True)  # noqa: T201 - Lambda captures standard output as the log
 
 
 def _trace_id() -> str | None:
-    """Return the root of the trace that the invocation is part of, as X-Ray names it."""
+    """Return the X-Ray trace id of the invocation, or None if it has none."""
     parts = os.environ.get("_X_AMZN_TRACE_ID", "").split(";")
     return next((part.removeprefix("Root=") for part in parts if part.startswith("Root=")), None)

@@ -1,4 +1,4 @@
-"""The worker function: one rank of one attempt."""
+"""The handler of the worker functions, which runs one rank of one attempt."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
 
 _END_S = 10.0
-"""Seconds before Lambda's time limit at which a rank gives up, so that it can still tell the others."""
+"""Seconds before Lambda's timeout at which a rank gives up, so that it can still send an abort to the others."""
 
 
 class Context(Protocol):
-    """What Lambda hands to a handler beside the event, as far as it is used here."""
+    """Lambda's context argument of a handler, as far as it is used here."""
 
     aws_request_id: str
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return the milliseconds until Lambda ends the invocation."""
+        """Return the milliseconds left before Lambda ends the invocation."""
 
 
 def handle(event: object, context: Context) -> dict[str, Any]:
@@ -43,77 +43,83 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     Parameters
     ----------
     event : dict
-        See `RankEvent`.
+        JSON value of a `RankEvent`.
     context : Context
-        Lambda's.
+        Lambda's context of the invocation.
 
     Returns
     -------
     dict
-        ``{"rank": r, "result": "done" | "failed" | "duplicate" | "late"}``. How a run ended is in its status.
+        ``{"rank": r, "result": "done" | "failed" | "duplicate" | "late"}``. The outcome of the run is in its status.
 
     Raises
     ------
     FsdError
-        The rank could not begin; the coordinator hears of it from Lambda.
+        The rank could not start; Lambda sends a failure record to the queue that the coordinator reads.
     """
     started = time.time()
-    asked = RankEvent.from_json(event)
-    spec = asked.spec
-    log = Log(run=spec.run, attempt=spec.attempt, rank=asked.rank, request=context.aws_request_id)
+    rank_event = RankEvent.from_json(event)
+    spec = rank_event.spec
+    log = Log(run=spec.run, attempt=spec.attempt, rank=rank_event.rank, request=context.aws_request_id)
     try:
         warm = environment()
-        result = _run(warm, asked, started, context.get_remaining_time_in_millis() / 1000, log)
+        result = _run(warm, rank_event, started, context.get_remaining_time_in_millis() / 1000, log)
     except FsdError as error:
         log.line(str(error), level="ERROR", kind=type(error).__name__)
         raise
-    return {"rank": asked.rank, "result": result}
+    return {"rank": rank_event.rank, "result": result}
 
 
-def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log: Log) -> str:
-    if started >= asked.spec.deadline:
-        log.line("this event came after the run's deadline", level="WARNING")
+def _run(warm: Environment, rank_event: RankEvent, started: float, left_s: float, log: Log) -> str:
+    if started >= rank_event.spec.deadline:
+        log.line("this event arrived after the run's deadline", level="WARNING")
         return "late"
-    if asked.code != warm.code:
+    if rank_event.code != warm.code:
         raise StackUpdatedError(
-            f"rank {asked.rank} has other code than the rank that started it: the stack is being updated; try again",
-            rank=asked.rank,
+            f"rank {rank_event.rank} has different code than its starter: the stack is being updated; try again",
+            rank=rank_event.rank,
             operation="start",
         )
     before = warm.meter.snapshot()
-    opened = warm.open(asked.stack)
+    opened = warm.open(rank_event.stack)
     functions = opened.stack.functions
-    function = None if functions is None else functions.worker(asked.memory_mb)
+    function = None if functions is None else functions.worker(rank_event.memory_mb)
     if function is None:
-        raise SettingError(f"stack {opened.stack.name} has no workers of {asked.memory_mb} MB")
+        raise SettingError(f"stack {opened.stack.name} has no workers of {rank_event.memory_mb} MB")
     spec = replace(
-        asked.spec,
-        deadline=min(asked.spec.deadline, started + left_s - _END_S),
-        settings=replace(asked.spec.settings, threads=warm.threads),
+        rank_event.spec,
+        deadline=min(rank_event.spec.deadline, started + left_s - _END_S),
+        settings=replace(rank_event.spec.settings, threads=warm.threads),
     )
     channel = open_channel(
-        warm.clients, opened.stack, opened.runs, asked.channel, spec=spec, rank=asked.rank, lane=asked.lane
+        warm.clients,
+        opened.stack,
+        opened.runs,
+        rank_event.channel,
+        spec=spec,
+        rank=rank_event.rank,
+        lane=rank_event.lane,
     )
     backends = Backends(opened.plans, opened.store, channel, before=before)
-    log.line("rank begins", starter=asked.starter, channel=asked.channel, workers=spec.settings.workers)
+    log.line("rank begins", starter=rank_event.starter, channel=rank_event.channel, workers=spec.settings.workers)
     try:
         with TemporaryFolder("spill") as spill, ThreadPool(1, thread_name_prefix="progress") as notes:
             ended = run_rank(
                 spec=spec,
-                rank=asked.rank,
-                starter=asked.starter,
+                rank=rank_event.rank,
+                starter=rank_event.starter,
                 started=started,
-                load=lambda: load_rank(opened.store, spec, warm.shard(opened, spec, asked.rank), str(spill)),
+                load=lambda: load_rank(opened.store, spec, warm.shard(opened, spec, rank_event.rank), str(spill)),
                 backends=backends,
-                launcher=LambdaLauncher(warm.clients.functions, function.arn, asked, warm.meter),
-                on_layer=_progress(opened.store, asked, notes) if asked.rank == 0 else (lambda _: None),
+                launcher=LambdaLauncher(warm.clients.functions, function.arn, rank_event, warm.meter),
+                on_layer=_progress(opened.store, rank_event, notes) if rank_event.rank == 0 else (lambda _: None),
             )
     finally:
         backends.close()
     if ended is None:
         log.line("another invocation has this rank", level="WARNING")
         return "duplicate"
-    log.rank_metrics(opened.stack.name, asked.channel, ended.report)
+    log.rank_metrics(opened.stack.name, rank_event.channel, ended.report)
     if ended.error is not None:
         error = ended.error
         log.line(str(error), level="ERROR", kind=type(error).__name__, step=error.layer, operation=error.operation)
@@ -122,13 +128,13 @@ def _run(warm: Environment, asked: RankEvent, started: float, left_s: float, log
     return "done"
 
 
-def _progress(store: Store, asked: RankEvent, notes: ThreadPool) -> Callable[[int], None]:
-    """Return what notes in the store how many layers are done, beside the computing and not too often."""
+def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callable[[int], None]:
+    """Return an `on_layer` callback that stores the number of completed layers, in the background and rate-limited."""
     due = time.monotonic() + PROGRESS_S
 
     def write(layers: int) -> None:
-        with suppress(FsdError):  # whoever reads it can do without
-            store.put(progress_key(asked.spec.prefix), str(layers).encode())
+        with suppress(FsdError):  # progress is optional for its readers
+            store.put(progress_key(rank_event.spec.prefix), str(layers).encode())
 
     def on_layer(layers: int) -> None:
         nonlocal due
@@ -141,4 +147,4 @@ def _progress(store: Store, asked: RankEvent, notes: ThreadPool) -> Callable[[in
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     logs.start(as_json=True)
-    environment()  # while Lambda gives the start-up its own time
+    environment()  # during Lambda's init phase, whose time does not count against the invocation's timeout

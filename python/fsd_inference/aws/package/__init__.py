@@ -1,7 +1,7 @@
-"""What a Lambda function is made of, the same for the image and the zip.
+"""The deployment package of the Lambda functions, with the same content as a container image and as a zip.
 
-`requirements.txt` pins the libraries by hash (`make lock` writes it); `prune` takes away what they do not need there;
-`contents` puts them into a directory; `archive` makes that directory a zip.
+`requirements.txt` pins the libraries by hash (`make lock` writes it); `contents` installs them into a directory;
+`prune` removes the parts that the functions do not need; `archive` zips the directory.
 """
 
 from fsd_inference.aws.package.archive import ZipFacts, write_zip

@@ -1,4 +1,4 @@
-"""Zip archives that Lambda takes: the same files give the same bytes."""
+"""Reproducible zip archives for Lambda: the same files give the same bytes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fsd_inference.aws.package.prune import is_elf
 from fsd_inference.errors import FsdError
 
 UNPACKED_LIMIT = 262_144_000
-"""Bytes that a function's zip may have unpacked, layers included (250 MiB; AWS's Lambda quotas, 2026-11)."""
+"""Maximum unpacked size in bytes of a function's zip, layers included (250 MiB; AWS's Lambda quotas, 2026-11)."""
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can name
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can represent
 
 
 @dataclass(frozen=True, slots=True)
 class ZipFacts:
-    """A zip that was written: its size and that of its files in bytes, and its SHA-256 in hexadecimal."""
+    """A zip file that was written: path, zipped and unpacked size in bytes, number of files, hexadecimal SHA-256."""
 
     path: Path
     zipped_bytes: int
@@ -29,14 +29,14 @@ class ZipFacts:
 
 
 def write_zip(directory: Path, output: Path) -> ZipFacts:
-    """Zip all files under `directory` to `output`, in order of name, without times or owners.
+    """Zip all files under `directory` to `output`, sorted by name, without modification times or owners.
 
-    Libraries, and a file called ``bootstrap`` at the top, are executable; all files can be read by everyone.
+    Shared libraries and a top-level file named ``bootstrap`` are executable; everyone may read all files.
 
     Raises
     ------
     FsdError
-        If Lambda would refuse the zip for its size.
+        If the zip exceeds Lambda's size limit.
     InputError, OutputError
         If `output` cannot be written.
     """
@@ -44,19 +44,19 @@ def write_zip(directory: Path, output: Path) -> ZipFacts:
     unpacked = sum(path.stat().st_size for path in files)
     if unpacked > UNPACKED_LIMIT:
         raise FsdError(
-            f"the zip would have {unpacked / 1e6:.0f} MB unpacked and Lambda takes {UNPACKED_LIMIT / 1e6:.0f} MB;"
+            f"the zip would have {unpacked / 1e6:.0f} MB unpacked, more than Lambda's {UNPACKED_LIMIT / 1e6:.0f} MB;"
             " deploy an image instead (docker/Dockerfile)"
         )
-    with atomic_file(output) as beside:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic_file(output) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in files:
                 name = path.relative_to(directory).as_posix()
                 entry = zipfile.ZipInfo(name, _EPOCH)
                 entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.create_system = 3  # Unix, so that the mode counts
+                entry.create_system = 3  # Unix, so that the file mode is used
                 entry.external_attr = (0o100755 if name == "bootstrap" or is_elf(path) else 0o100644) << 16
                 archive.writestr(entry, path.read_bytes())
-        with beside.open("rb") as file:
+        with temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        zipped = beside.stat().st_size
+        zipped = temporary.stat().st_size
     return ZipFacts(output, zipped, unpacked, len(files), digest)

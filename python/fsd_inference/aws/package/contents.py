@@ -1,4 +1,4 @@
-"""The files of a function: libraries at their locked versions, and our own package."""
+"""The files of the deployment package: libraries at locked versions, and this package."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from fsd_inference.errors import FsdError, InputError, SettingError
 from fsd_inference.temporary import TemporaryFolder
 
 LOCK = Path(__file__).with_name("requirements.txt")
-"""The libraries, pinned by hash for every architecture and Python that we support."""
+"""Lock file of the libraries, pinned by hash for every supported architecture and Python version."""
 
 _PACKAGE = Path(__file__).parents[2]
 _MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine in an ELF header
-_ARCHITECTURES = {"x86_64": "x86_64", "arm64": "aarch64"}  # Lambda's names, and those of wheels
-_GLIBC = 34  # 2.34 is Amazon Linux 2023's, on which Lambda runs Python 3.12 and newer
+_ARCHITECTURES = {"x86_64": "x86_64", "arm64": "aarch64"}  # Lambda's name -> name in wheel tags
+_GLIBC = 34  # glibc 2.34 of Amazon Linux 2023, on which Lambda runs Python 3.12 and newer
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a function will run: Lambda's name of the architecture, and the version of Python."""
+    """The target of a deployment package: architecture by Lambda's name, and Python version."""
 
     arch: str = "x86_64"
     python: str = "3.13"
@@ -36,16 +36,18 @@ class Target:
             raise SettingError(f"the architecture must be one of {', '.join(_ARCHITECTURES)}, not {self.arch!r}")
         version = re.fullmatch(r"3\.(\d{1,2})", self.python)
         if version is None or int(version[1]) < 11:
-            raise SettingError(f"the version of Python must be like 3.13, and at least 3.11, not {self.python!r}")
+            raise SettingError(
+                f"the version of Python must be of the form 3.13, and at least 3.11, not {self.python!r}"
+            )
 
     @property
     def machine(self) -> str:
-        """The architecture as wheels and compilers call it."""
+        """The architecture's name in wheel tags and ELF tools: x86_64 or aarch64."""
         return _ARCHITECTURES[self.arch]
 
     @property
     def pip_options(self) -> list[str]:
-        """What makes pip take wheels of this target, whatever machine it runs on."""
+        """Options that make pip install wheels for this target, independent of the machine it runs on."""
         platforms = [f"manylinux_2_{minor}_{self.machine}" for minor in range(_GLIBC, 16, -1)]
         platforms.append(f"manylinux2014_{self.machine}")
         return [
@@ -63,28 +65,28 @@ def build_zip(
     wheel: Path | None = None,
     on_library: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> ZipFacts:
-    """Write the functions' zip: what the image has, for Lambda's own Python runtimes.
+    """Write the functions' zip file, with the same content as the image, for Lambda's own Python runtimes.
 
     Parameters
     ----------
     output : Path
-        The zip to write; it appears whole or not at all.
+        The zip file to write; it is written completely or not at all.
     target : Target
-        Where it will run.
+        Architecture and Python version of the functions.
     wheel : Path, optional
-        A wheel of ours for the target; the package that is running, if not given.
+        A wheel of this package for the target; the running package if not given.
     on_library : callable
-        Is told how many libraries of how many were found.
+        Called with the number of libraries collected so far, and in total.
 
     Raises
     ------
     FsdError
-        If a library cannot be downloaded, our package is not made for the target, or Lambda would refuse the size.
+        If a library cannot be downloaded, this package is not built for the target, or the zip exceeds Lambda's limit.
     """
     with TemporaryFolder("package") as folder:
         directory = folder / "files"
         directory.mkdir()
-        add_our_package(directory, target, wheel)  # first: what is wrong with it is known without a download
+        add_our_package(directory, target, wheel)  # first, to detect problems with it before any download
         add_libraries(directory, target, on_library)
         prune(directory)
         return write_zip(directory, output)
@@ -93,12 +95,12 @@ def build_zip(
 def add_libraries(
     directory: Path, target: Target, on_library: Callable[[int, int], None] = lambda _done, _all: None
 ) -> None:
-    """Install the locked libraries into `directory`; pip's own settings say where they come from.
+    """Install the locked libraries into `directory` with pip, from the index that pip is configured for.
 
     Raises
     ------
     FsdError
-        If pip cannot get one of them, in pip's words.
+        If pip cannot install one of them; the message quotes pip's error.
     """
     total = len(re.findall(r"^\w\S*==", LOCK.read_text(), flags=re.MULTILINE))
     options = ["--require-hashes", "--no-compile", "--progress-bar=off", *target.pip_options]
@@ -110,16 +112,18 @@ def add_libraries(
 
 
 def add_our_package(directory: Path, target: Target, wheel: Path | None = None) -> None:
-    """Put our package into `directory`, from a wheel or as it is running.
+    """Install this package into `directory`, from a wheel or as a copy of the running one.
 
     Raises
     ------
+    FsdError
+        If pip cannot install the wheel.
     InputError
-        If its compiled extension cannot be loaded by the target.
+        If there is no such wheel, or the compiled extension does not fit the target.
     """
     if wheel is not None:
         if not wheel.is_file():
-            raise InputError(f"{wheel} is not there; `make wheel` builds one for this machine")
+            raise InputError(f"{wheel} does not exist; `make wheel` builds one for this machine")
         for _ in _pip("--target", str(directory), "--no-compile", *target.pip_options, str(wheel)):
             pass
     else:
@@ -134,7 +138,7 @@ def _check_extension(package: Path, target: Target) -> None:
         raise InputError(f"{package.name} has {len(libraries)} compiled extensions instead of one; build it again")
     content = libraries[0].read_bytes()
     machine = _MACHINES.get(int.from_bytes(content[18:20], "little"), "another")
-    hint = "name a wheel that is made for it with --wheel (docker/Dockerfile's stage `wheel` builds it)"
+    hint = "give a wheel built for it with --wheel (docker/Dockerfile's stage `wheel` builds one)"
     if machine != target.machine:
         raise InputError(
             f"the compiled extension is for {machine} and Lambda's {target.arch} needs {target.machine}; {hint}"
@@ -145,12 +149,12 @@ def _check_extension(package: Path, target: Target) -> None:
 
 
 def _pip(*arguments: str) -> Iterator[str]:
-    """Run pip and yield what it says, line by line.
+    """Run ``pip install`` and yield its output line by line.
 
     Raises
     ------
     FsdError
-        If it fails, with its last error.
+        If pip fails; the message quotes its last error.
     """
     command = [
         sys.executable,
@@ -162,7 +166,7 @@ def _pip(*arguments: str) -> Iterator[str]:
         "--no-deps",
         *arguments,
     ]
-    reason = "it did not say why"
+    reason = "it gave no reason"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # noqa: S603 - pip
         try:
             for line in process.stdout or ():

@@ -1,6 +1,6 @@
-"""Take away what the functions do not need of the installed libraries: ``python prune.py DIRECTORY``.
+"""Removal of the parts of installed libraries that the functions do not need: ``python prune.py DIRECTORY``.
 
-Nothing but the standard library is imported, so that an image's build runs this file as it is.
+The module imports only the standard library, so that an image build can run it as a script.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SERVICES = frozenset({"lambda", "s3", "sns", "sqs", "sts"})
-"""The services whose descriptions stay; botocore brings those of four hundred."""
+"""AWS services whose botocore data files are kept; botocore ships those of 400 services."""
 
 _FOLDERS = (
     "**/__pycache__",
@@ -34,7 +34,7 @@ def prune(directory: Path) -> None:
     Parameters
     ----------
     directory : Path
-        Where the libraries were installed (`pip install --target`).
+        The directory into which the libraries were installed (`pip install --target`).
     """
     for folder in [*_found(directory, _FOLDERS), *_unused_services(directory)]:
         shutil.rmtree(folder, ignore_errors=True)
@@ -45,7 +45,7 @@ def prune(directory: Path) -> None:
 
 
 def is_elf(path: Path) -> bool:
-    """Return whether the file is a compiled program or library."""
+    """Return whether the file is an ELF binary: a compiled program or shared library."""
     with path.open("rb") as file:
         return file.read(len(_ELF)) == _ELF
 
@@ -62,7 +62,7 @@ def _unused_services(directory: Path) -> Iterator[Path]:
 
 
 def _strip(library: Path) -> None:
-    """Strip debug information, where binutils are at hand and know the architecture; a wheel made to ship has none."""
+    """Strip debug information if binutils are installed and support the architecture; release wheels have none."""
     program = shutil.which("strip")
     if program is not None:
         command = [program, "--strip-debug", str(library)]

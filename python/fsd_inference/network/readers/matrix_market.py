@@ -1,4 +1,4 @@
-"""Inputs in a Matrix Market file. SciPy's parser is not used: damaged files end the process in its compiled code."""
+"""Inputs in Matrix Market files. SciPy's parser is not used, because some damaged files make it crash the process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MIRRORED = {"general": None, "symmetric": 1, "hermitian": 1, "skew-symmetric": 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What a file says before its entries; `mirrored`: the sign of what stands above the diagonal, if it is implied."""
+    """The header of a file; `mirrored` is the sign of the implied entries above the diagonal, None if there are none."""
 
     form: str
     field: str
@@ -39,32 +39,32 @@ class _Header:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What a line of an entry has."""
+        """Names of the numbers in the line of an entry."""
         if self.form == "array":
             return ("value",)
         return ("row", "column") if self.field == "pattern" else ("row", "column", "value")
 
     @property
     def least_below(self) -> float:
-        """How many rows below the diagonal an entry must lie, since those above are implied."""
+        """Minimum of row - column of an entry, as entries above the diagonal are implied."""
         return -math.inf if self.mirrored is None else (1 - self.mirrored) // 2
 
 
 def read_matrix_market(file: Path, features: int | None) -> sparse.csr_array:
-    """Return the inputs in a Matrix Market file, plain or gzip: rows are samples.
+    """Read the inputs in a Matrix Market file, plain or gzip; rows are samples.
 
     Raises
     ------
     FileFormatError
-        If it is damaged; the message has the line.
+        If it is damaged; the message names the line.
     InputError
-        If its numbers are complex, or there are not `features` columns.
+        If its numbers are complex, or the number of columns is not `features`.
     """
     with open_text(file) as stream:
         header = _header(file, stream, features)
         first = next((line for line in stream if not _is_passed_over(line)), None)
         numbers = np.empty((0, len(header.names)))
-        if first is not None:  # of nothing at all, loadtxt would warn
+        if first is not None:  # loadtxt warns of empty input
             try:
                 numbers = np.loadtxt(chain([first], stream), np.float64, "%", ndmin=2)
             except ValueError:
@@ -72,7 +72,7 @@ def read_matrix_market(file: Path, features: int | None) -> sparse.csr_array:
     if numbers.shape[1] != len(header.names) or not _are_right(numbers, header):
         raise _first_wrong_entry(file, header)
     if len(numbers) != header.entries:
-        raise FileFormatError(f"{file} has {len(numbers)} entries, but says that there are {header.entries}")
+        raise FileFormatError(f"{file} has {len(numbers)} entries, but its header says {header.entries}")
     if header.form == "array":
         return as_inputs(_from_columns(numbers[:, 0], header), features, what=str(file))
     return inputs_from_parts(_from_places(numbers, header), features, str(file))
@@ -84,7 +84,7 @@ def _header(file: Path, stream: TextIO, features: int | None) -> _Header:
     is_known = len(words) == 5 and words[:2] == ["%%matrixmarket", "matrix"]
     if not (is_known and words[2] in _FORMS and words[3] in _FIELDS and words[4] in _MIRRORED):
         usual = "%%MatrixMarket matrix coordinate real general"
-        raise FileFormatError(f"{file}, line 1: {shown(banner.strip())} is no banner such as {usual!r}")
+        raise FileFormatError(f"{file}, line 1: {shown(banner.strip())} is not a header such as {usual!r}")
     form, field, mirrored = words[2], words[3], _MIRRORED[words[4]]
     if field == "complex":
         raise not_real(str(file), field)
@@ -134,7 +134,7 @@ def _from_places(numbers: NDArray[np.float64], header: _Header) -> SparseParts:
 
 
 def _from_columns(values: NDArray[np.float64], header: _Header) -> NDArray[np.float64]:
-    """Return the matrix whose values follow each other column by column, perhaps without those above the diagonal."""
+    """Return the matrix of `array` values, which are stored column by column."""
     if header.mirrored is None:
         return values.reshape(header.columns, header.rows).T
     dense = np.zeros((header.rows, header.columns))
@@ -145,9 +145,9 @@ def _from_columns(values: NDArray[np.float64], header: _Header) -> NDArray[np.fl
 
 
 def _entries(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield each line of an entry and before it where it is."""
+    """Yield location and text of the line of each entry."""
     lines = ((where, line) for where, line in numbered_lines(file) if not line.startswith("%"))
-    return islice(lines, 1, None)  # the first has the sizes
+    return islice(lines, 1, None)  # the first line holds the sizes
 
 
 def _first_wrong_entry(file: Path, header: _Header) -> FileFormatError:
@@ -161,7 +161,7 @@ def _first_wrong_entry(file: Path, header: _Header) -> FileFormatError:
             if not (number.is_integer() and 1 <= number <= most):
                 return FileFormatError(f"{where}: {name} {number:.17g} is not a whole number in 1 to {most}")
         if header.form == "coordinate" and numbers[0] - numbers[1] < header.least_below:
-            return FileFormatError(f"{where}: an entry that the banner's symmetry implies must not be there")
+            return FileFormatError(f"{where}: the symmetry in the header implies this entry; remove it")
         if header.names[-1] == "value" and not np.isfinite(as_float32(np.array(numbers[-1]))):
             return FileFormatError(f"{where}: value {fields[-1]} is not a finite float32 number")
     return FileFormatError(f"{file} is not a Matrix Market file")

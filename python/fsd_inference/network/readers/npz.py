@@ -1,4 +1,4 @@
-"""Inputs in an .npz file: packed bits, or a sparse array as SciPy or PyData's sparse saves it."""
+"""Inputs in an .npz file: packed bits, or a sparse array saved by SciPy or PyData sparse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def read_npz_inputs(file: Path, features: int | None) -> sparse.csr_array:
-    """Return the inputs in an .npz file; the names of its arrays say what they are."""
+    """Read the inputs in an .npz file; its member names identify the kind."""
     arrays, what = read_npz(file), str(file)
     if "bits" in arrays:
         return _from_bits(arrays["bits"], features, what)
@@ -35,22 +35,22 @@ def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.cs
         raise FileFormatError(f"{what}: the array 'bits' must be uint8, samples x bytes, and not empty")
     width = 8 * bits.shape[1] if features is None else features
     if not 8 * (bits.shape[1] - 1) < width <= 8 * bits.shape[1]:
-        raise InputError(f"{what} has {8 * bits.shape[1]} bits a sample, but the network takes {width} features")
+        raise InputError(f"{what} has {8 * bits.shape[1]} bits per sample, but the network takes {width} features")
     step = max(1, BLOCK_ENTRIES // width)
     blocks = (np.unpackbits(bits[start : start + step], axis=1, count=width) for start in range(0, len(bits), step))
     return inputs_from_blocks(blocks, width, features, what)
 
 
 def _scipy_parts(arrays: Arrays, what: str) -> SparseParts:
-    """Return the parts of the sparse array that `scipy.sparse.save_npz` wrote, of any release."""
+    """Return the parts of a sparse array written by `scipy.sparse.save_npz` of any release."""
     if "format" not in arrays:
         raise FileFormatError(
-            f"{what} holds no sparse array, but {', '.join(map(repr, arrays))}; "
+            f"{what} does not hold a sparse array but {', '.join(map(repr, arrays))}; "
             "save a sparse one with scipy.sparse.save_npz, a dense one with numpy.save"
         )
     kind = _text(arrays["format"])
     if kind not in INDEX_ARRAYS:
-        raise FileFormatError(f"{what} holds a sparse array of no known format; they are {', '.join(INDEX_ARRAYS)}")
+        raise FileFormatError(f"{what} holds a sparse array of unknown format; use one of {', '.join(INDEX_ARRAYS)}")
     shape, data = _shape(arrays["shape"], what), arrays["data"]
     if kind == "coo" and "coords" in arrays:
         index = _coordinates(arrays["coords"], what)
@@ -60,10 +60,10 @@ def _scipy_parts(arrays: Arrays, what: str) -> SparseParts:
 
 
 def _pydata_parts(arrays: Arrays, what: str) -> SparseParts:
-    """Return the parts of the COO or GCXS array that `sparse.save_npz` wrote, of releases with and without a format."""
+    """Return the parts of a COO or GCXS array written by `sparse.save_npz`, with or without the member ``format``."""
     fill_value = arrays["fill_value"]
     if fill_value.size != 1 or fill_value.dtype.kind not in "biufc" or fill_value.item() != 0:
-        raise FileFormatError(f"{what}: the array 'fill_value' must be 0, so that what is not stored is 0")
+        raise FileFormatError(f"{what}: the array 'fill_value' must be 0, as entries that are not stored are 0")
     shape, data = _shape(arrays["shape"], what), arrays["data"]
     if "coords" in arrays:
         return SparseParts("coo", shape, data, _coordinates(arrays["coords"], what), FileFormatError)
@@ -76,7 +76,7 @@ def _pydata_parts(arrays: Arrays, what: str) -> SparseParts:
 
 def _shape(shape: NDArray[Any], what: str) -> tuple[int, int]:
     if shape.dtype.kind not in "iu" or shape.ndim != 1:
-        raise FileFormatError(f"{what} is not a valid sparse array: its shape is no list of whole numbers")
+        raise FileFormatError(f"{what} is not a valid sparse array: its shape is not a list of whole numbers")
     if shape.size != 2:
         raise FileFormatError(f"{what} holds a {shape.size}-D sparse array; inputs are 2-D, samples x features")
     rows, columns = shape.tolist()

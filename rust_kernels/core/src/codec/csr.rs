@@ -1,10 +1,10 @@
-//! Blocks from and to CSR, as Python holds sparse matrices.
+//! Conversion between blocks and CSR, the format of Python's sparse matrices.
 
 use super::*;
 use crate::csr::check_indptr;
 use crate::errors::Invalid;
 
-/// Pack a CSR block, rows x `samples`; columns must ascend strictly within a row.
+/// Encodes a CSR matrix, rows x `samples`, as a block; column indices must ascend strictly within a row.
 pub fn encode_csr(indptr: &[i64], indices: &[i32], data: &[f32], samples: usize) -> Result<Vec<u8>, Invalid> {
     check_indptr(indptr, indices.len())?;
     let rows = indptr.len() - 1;
@@ -43,11 +43,11 @@ pub fn encode_csr(indptr: &[i64], indices: &[i32], data: &[f32], samples: usize)
     }))
 }
 
-/// indptr, indices, data.
+/// The CSR arrays (indptr, indices, data).
 pub type Csr = (Vec<i64>, Vec<i32>, Vec<f32>);
 
 impl Block {
-    /// The block as CSR, without stored zeros.
+    /// Returns the block as CSR, without stored zeros.
     pub fn csr(&self) -> Result<Csr, BadBlock> {
         const LARGE: BadBlock = BadBlock("it is too large for this memory, or for 32-bit indices");
         let (rows, samples) = self.shape();

@@ -1,4 +1,4 @@
-//! The way out of a block.
+//! The decoder of blocks.
 
 use std::cell::RefCell;
 
@@ -7,7 +7,7 @@ use zstd::bulk::Decompressor;
 use super::*;
 use crate::varint;
 
-/// A Zstandard block takes at least 4 bytes and gives at most 128 KiB.
+/// Sizes of a Zstandard block: at least 4 bytes compressed, at most 128 KiB decompressed.
 const ZSTD_BLOCK: (usize, usize) = (4, 128 << 10);
 
 thread_local! {
@@ -15,16 +15,16 @@ thread_local! {
         RefCell::new(Decompressor::new().expect("Zstandard needs no dictionary"));
 }
 
-/// A checked block, whose rows can be expanded in any order.
+/// A validated block, whose rows can be expanded in any order.
 pub struct Block {
     rows: usize,
     samples: usize,
     live: Vec<u32>,
     body: Vec<u8>,
-    /// The distinct row of each row; empty if all are distinct.
+    /// The number of the distinct row that each row equals; empty if all rows are distinct.
     kinds: Vec<u32>,
     bitmaps: usize,
-    /// Where the nonzeros of each distinct row begin, and where the last ones end.
+    /// Start of each distinct row's nonzeros, and the end of the last ones.
     starts: Vec<usize>,
     values: Values,
 }
@@ -36,12 +36,12 @@ enum Values {
 }
 
 impl Block {
-    /// Check and unpack a block of a known shape.
+    /// Validates and decompresses a block of a known shape.
     pub fn decode(block: &[u8], rows: usize, samples: usize) -> Result<Self, BadBlock> {
         Self::decode_if(block, |shape| shape == (rows, samples))
     }
 
-    /// Check and unpack a block of any shape.
+    /// Validates and decompresses a block of any shape.
     pub fn decode_any(block: &[u8]) -> Result<Self, BadBlock> {
         Self::decode_if(block, |_| true)
     }
@@ -100,23 +100,23 @@ impl Block {
         Ok(Self { rows, samples, live, kinds, bitmaps, starts, values, body })
     }
 
-    /// The body, unpacked.
+    /// Returns the decompressed body.
     #[cfg(test)]
     pub(super) fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// Rows and samples.
+    /// Returns the numbers of rows and samples.
     pub fn shape(&self) -> (usize, usize) {
         (self.rows, self.samples)
     }
 
-    /// The samples that have nonzeros, ascending.
+    /// Returns the samples that have nonzeros, ascending.
     pub fn live(&self) -> &[u32] {
         &self.live
     }
 
-    /// The number of nonzeros of a row.
+    /// Returns the number of nonzeros in a row.
     pub fn nonzeros(&self, row: usize) -> usize {
         if self.live.is_empty() {
             return 0;
@@ -129,7 +129,7 @@ impl Block {
         if self.kinds.is_empty() { row } else { self.kinds[row] as usize }
     }
 
-    /// Write a row's value for each live sample.
+    /// Writes a row to `out`: one value for each live sample.
     pub fn expand(&self, row: usize, out: &mut [f32]) {
         assert!(
             row < self.rows && out.len() == self.live.len(),
@@ -140,7 +140,7 @@ impl Block {
         }
         let kind = self.kind(row);
         let (start, end) = (self.starts[kind], self.starts[kind + 1]);
-        // The nonzeros are put at the end first; spreading them then never overtakes what is still to be read.
+        // The nonzeros are first copied to the end of `out`, so that spreading them never overwrites unread ones.
         let first = out.len() - (end - start);
         self.copy_values(start, end, &mut out[first..]);
         if first == 0 {
@@ -160,7 +160,7 @@ impl Block {
         }
     }
 
-    /// Copy the nonzeros `start..end`.
+    /// Copies the nonzeros `start..end` to `out`.
     fn copy_values(&self, start: usize, end: usize, out: &mut [f32]) {
         match &self.values {
             Values::One(value) => out.fill(*value),
@@ -224,7 +224,7 @@ fn take_kinds(rest: &mut &[u8], rows: usize, distinct: usize) -> Option<Vec<u32>
     (seen as usize == distinct).then_some(kinds)
 }
 
-/// Where the nonzeros of each row begin, if no bit lies beyond the columns.
+/// Returns the start of each row's nonzeros, or `None` if a bit lies beyond the columns.
 fn count(bitmaps: &[u8], stride: usize, columns: usize) -> Option<Vec<usize>> {
     let mut starts = vec![0];
     let mut total = 0;
@@ -241,7 +241,7 @@ fn count(bitmaps: &[u8], stride: usize, columns: usize) -> Option<Vec<usize>> {
     Some(starts)
 }
 
-/// Check that the values are exactly the rest of a body of `end` bytes, and read what is needed to find them.
+/// Checks that the values fill exactly the rest of a body of `end` bytes, and returns their encoding and position.
 fn take_values(rest: &[u8], how: u8, nonzeros: usize, end: usize) -> Option<Values> {
     let float = |bytes: &[u8; 4]| f32::from_bits(u32::from_le_bytes(*bytes));
     match how {

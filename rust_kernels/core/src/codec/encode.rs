@@ -1,4 +1,4 @@
-//! The way into a block.
+//! The encoder of blocks.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use super::*;
 use crate::varint;
 
 const LEVEL: i32 = 1;
-/// A piece smaller than this is not worth a compression of its own.
+/// Minimum bytes of a piece that is compressed separately.
 const SMALL: usize = 200;
 
 thread_local! {
@@ -18,8 +18,8 @@ thread_local! {
         RefCell::new(Compressor::new(LEVEL).expect("Zstandard has this level"));
 }
 
-/// Pack `rows` rows. `live` are the samples (ascending, below `samples`) that can have nonzeros, and `fill(row, out)`
-/// writes a row's value for each of them.
+/// Encodes `rows` rows as a block. `live` are the samples (ascending, below `samples`) that may have nonzeros, and
+/// `fill(row, out)` writes a row's value for each of them.
 pub fn encode(rows: usize, samples: usize, live: &[u32], fill: impl Fn(usize, &mut [f32])) -> Vec<u8> {
     assert!(rows <= MAX_ROWS && u32::try_from(samples).is_ok(), "a block has at most 2^24 rows and 2^32 - 1 samples");
     let survey = Survey::of(rows, live.len(), &fill);
@@ -38,13 +38,13 @@ pub fn encode(rows: usize, samples: usize, live: &[u32], fill: impl Fn(usize, &m
     pack(rows, samples, &body, &ends)
 }
 
-/// What a first look at the rows tells.
+/// The result of a first pass over the rows: live samples and repeated rows.
 struct Survey {
-    /// Positions (among the samples the caller calls live) of the samples that really are.
+    /// Positions, among the samples that may have nonzeros, of those that do.
     kept: Vec<u32>,
-    /// The first row of each kind.
+    /// The first row of each group of equal rows.
     distinct: Vec<usize>,
-    /// For each row 0 if it is the first of its kind, else 1 + its kind.
+    /// For each row 0 if it is the first of its group, else 1 + the number of its group.
     repeats: Vec<u32>,
 }
 
@@ -74,7 +74,7 @@ impl Survey {
 }
 
 fn bytes_of(row: &[f32]) -> &[u8] {
-    // SAFETY: every byte of a float is initialised, bytes need no alignment, and the borrow is the same.
+    // SAFETY: every byte of a float is initialized, bytes need no alignment, and the borrow is the same.
     unsafe { std::slice::from_raw_parts(row.as_ptr().cast(), size_of_val(row)) }
 }
 
@@ -101,7 +101,7 @@ fn put_live(body: &mut Vec<u8>, samples: usize, live: impl ExactSizeIterator<Ite
     LIVE_BITMAP
 }
 
-/// Append the bitmaps of the distinct rows and return their nonzeros.
+/// Appends the bitmaps of the distinct rows and returns their nonzeros.
 fn put_bitmaps(body: &mut Vec<u8>, columns: usize, survey: &Survey, fill: &impl Fn(usize, &mut [f32])) -> Vec<f32> {
     let kept = &survey.kept;
     let mut row = vec![0.0; columns];
@@ -130,7 +130,7 @@ fn put_bitmaps(body: &mut Vec<u8>, columns: usize, survey: &Survey, fill: &impl 
     nonzeros
 }
 
-/// Append the nonzeros, and to `ends` where each kind of bytes ends.
+/// Appends the nonzeros to the body, and the end of each kind of bytes to `ends`.
 fn put_values(body: &mut Vec<u8>, nonzeros: &[f32], ends: &mut Vec<usize>) -> u8 {
     let flags = match tabulate(nonzeros) {
         Some((table, _)) if table.len() <= 1 => {
@@ -156,7 +156,7 @@ fn put_values(body: &mut Vec<u8>, nonzeros: &[f32], ends: &mut Vec<usize>) -> u8
     flags
 }
 
-/// The distinct values (as bits) and the code of each, if they are few enough.
+/// Returns the distinct values (as bits) and each value's code, or `None` if there are too many for a table.
 fn tabulate(values: &[f32]) -> Option<(Vec<u32>, Vec<u8>)> {
     const SLOTS: usize = 4 * TABLE;
     let mut slots = [0u16; SLOTS];
@@ -181,14 +181,14 @@ fn tabulate(values: &[f32]) -> Option<(Vec<u32>, Vec<u8>)> {
     Some((table, codes))
 }
 
-/// Compress what lies between the ends piece by piece: bytes of one kind have statistics of their own.
+/// Compresses the kinds of bytes, which `ends` separates, piece by piece, as each kind has its own statistics.
 fn pack(rows: usize, samples: usize, body: &[u8], ends: &[usize]) -> Vec<u8> {
     let mut block = Vec::new();
     varint::put(&mut block, rows as u32);
     varint::put(&mut block, samples as u32);
     let mut start = 0;
     for &end in ends {
-        // Small pieces wait for the next one: each costs some bytes.
+        // A small piece is merged with the next one, as each piece has some bytes of overhead.
         if end - start < SMALL && end < body.len() {
             continue;
         }

@@ -2,7 +2,7 @@ use super::*;
 use crate::varint;
 use proptest::prelude::*;
 
-/// Rows of bits, some equal, with samples that are zero throughout; values few, one, or any.
+/// Rows of float bits, some of them equal, with samples that are all zero; few distinct values, one, or any.
 fn rows() -> impl Strategy<Value = (usize, Vec<Vec<u32>>)> {
     let value = prop_oneof![
         Just(prop_oneof![Just(0u32), Just(32f32.to_bits())].boxed()),
@@ -88,7 +88,7 @@ proptest! {
     ) {
         let mut block = encoded(samples, &rows);
         if store {
-            // As if it had not been compressed, so that the changes reach the body.
+            // Stored uncompressed, so that the changes reach the body.
             let whole = Block::decode_any(&block).unwrap();
             block.clear();
             varint::put(&mut block, rows.len() as u32);

@@ -1,8 +1,8 @@
-//! A pass through consecutive layers, panel by panel, so that a panel stays in the cache.
+//! The pipeline of consecutive layers, which processes one panel at a time so that the panel stays in the cache.
 //!
-//! Samples wait before each layer in a panel that is being filled; when it is full it runs through the layer, and the
-//! samples still alive go on to the next. Where few have died the panel goes on as it is. So panels stay full though
-//! most samples may die, and only a panel a layer is held.
+//! Before each layer samples are collected in a panel; once it is full the layer is applied to it, and the samples that
+//! are still live go on to the next layer. If few have died, the panel goes on unchanged. So panels stay full even if
+//! most samples die, and only one panel per layer is held.
 
 use crate::activations::{Panels, copy_lanes, stride};
 use crate::aligned::Aligned;
@@ -14,8 +14,8 @@ use crate::spmm::spmm_panel;
 
 use super::source::Source;
 
-/// Pushes the samples `live` of `source` through `layers`; returns those alive at the end, or the lowest layer and row
-/// that is not finite.
+/// Applies `layers` to the samples `live` of `source`; returns the samples that are live at the end, or the lowest
+/// layer and row with a pre-activation that is not finite.
 pub fn run(
     source: &impl Source,
     live: &[u32],
@@ -47,14 +47,14 @@ pub fn run(
     }
 }
 
-/// One panel with the ids of its samples; padding is zero unless it is being filled.
+/// One panel and the ids of its samples; its padding is zero unless it is being filled.
 struct Batch {
     ids: Vec<u32>,
     stride: usize,
     data: Aligned,
 }
 
-/// What waits before a layer.
+/// The panels that wait for a layer.
 #[derive(Default)]
 struct Queue {
     ready: Vec<Batch>,
@@ -63,7 +63,7 @@ struct Queue {
 
 struct Pass<'a> {
     layers: &'a [&'a Layer],
-    /// For each layer whether dead samples may be dropped before it.
+    /// For each layer, whether dead samples may be dropped before it.
     may_drop: Vec<bool>,
     width: usize,
     path: Path,
@@ -77,7 +77,7 @@ struct Pass<'a> {
 impl<'a> Pass<'a> {
     fn new(layers: &'a [&'a Layer], width: usize, path: Path) -> Self {
         let widest = layers.iter().map(|layer| layer.rows().max(layer.columns())).max().unwrap_or(0);
-        // Once dropped a sample is gone, so all layers to come must keep zeros.
+        // A dropped sample cannot come back, so all later layers must be zero-preserving.
         let last_needing_all = layers.iter().rposition(|layer| !layer.zero_preserving());
         Self {
             layers,
@@ -92,7 +92,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Pushes so many samples as a panel has through as many layers as they can go for now.
+    /// Loads the samples of one panel and applies all layers that it can go through now.
     fn begin(&mut self, source: &impl Source, ids: &[u32]) {
         let stride = if ids.len() == self.width { self.width } else { stride(ids.len(), self.width) };
         for ids in ids.chunks(stride) {
@@ -105,7 +105,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Pushes on what waits, and returns all that came out alive.
+    /// Processes the samples that still wait, and returns all that are live at the end.
     fn finish(mut self) -> Result<Vec<Batch>, (usize, NonFinite)> {
         for index in 0..self.layers.len() {
             if let Some(batch) = self.queues[index].filling.take() {
@@ -116,7 +116,7 @@ impl<'a> Pass<'a> {
         self.failure.map_or(Ok(self.done), Err)
     }
 
-    /// Runs what is ready, the deepest first, at layer `from` and below.
+    /// Processes all panels that are ready at layer `from` or later, the latest layer first.
     fn drain(&mut self, from: usize) {
         let mut index = from;
         loop {
@@ -131,7 +131,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Runs a batch through a layer and puts what is alive before the next.
+    /// Applies a layer to a batch and queues the live samples for the next layer.
     fn step(&mut self, index: usize, batch: Batch) {
         let layer = self.layers[index];
         let Batch { mut ids, stride, data } = batch;
@@ -160,7 +160,7 @@ impl<'a> Pass<'a> {
         self.spare.push(output);
     }
 
-    /// Puts samples, which are these lanes of a panel, into the panel that is being filled before a layer.
+    /// Copies samples, given by their lanes of a panel, into the panel that is being filled for a layer.
     fn fill(&mut self, index: usize, mut ids: &[u32], mut lanes: &[u32], (panel, stride): (&[f32], usize)) {
         while !ids.is_empty() {
             let mut batch = match self.queues[index].filling.take() {
@@ -178,7 +178,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Makes a panel that will not be filled any more ready, as panels no wider than they need be.
+    /// Moves a partly filled panel to the ready ones, split into panels no wider than necessary.
     fn split(&mut self, index: usize, batch: Batch) {
         let rows = self.layers[index].columns();
         let mut first = 0;
@@ -207,10 +207,10 @@ fn mask(lanes: usize) -> u128 {
     if lanes >= 128 { ALL } else { (1 << lanes) - 1 }
 }
 
-/// A bit for each of the first `count` lanes that have any value that is not zero.
+/// Returns a bit for each of the first `count` lanes, set if the lane has a value that is not zero.
 fn alive_lanes(panel: &[f32], stride: usize, count: usize) -> u128 {
     let mut found = 0;
-    // Where all are alive a few rows show it.
+    // If all are live, a few rows usually show it.
     for rows in panel.chunks(64 * stride) {
         let mut bits = [0_u32; 128];
         for row in rows.chunks_exact(stride) {
@@ -228,7 +228,7 @@ fn alive_lanes(panel: &[f32], stride: usize, count: usize) -> u128 {
     found
 }
 
-/// The samples of all batches that are alive, as panels.
+/// Returns the live samples of all batches as panels.
 fn collect(rows: usize, batches: Vec<Batch>, width: usize) -> Panels {
     let mut live = Vec::new();
     for batch in &batches {

@@ -1,23 +1,24 @@
-//! Where a pass takes its samples from: the user's input or the panels of the pass before.
+//! The sources of a pass's samples: the user's input, or the panels of the previous pass.
 
 use crate::activations::{Panels, copy_lanes, shared};
 use crate::buffer::Buffer;
 use crate::csr::{check_finite, check_indptr};
 use crate::errors::Invalid;
 
-/// Samples that a pass begins with.
+/// The samples with which a pass starts.
 pub trait Source: Sync {
-    /// Ids of the samples that are not all zero, as far as is known without much work; ascending.
+    /// Returns, in ascending order, the ids of all samples that may be live; those that are cheaply known to be all
+    /// zero are left out.
     fn live(&self) -> Vec<u32>;
 
-    /// Writes these samples (ids ascending) into a zeroed panel, rows x `stride`, one after the other.
+    /// Writes samples (ids ascending) into consecutive lanes of a zeroed panel, rows x `stride`.
     fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]);
 
-    /// These samples as panels.
+    /// Returns these samples as panels.
     fn panels(&self, ids: Vec<u32>, width: usize) -> Panels;
 }
 
-/// The input of a run: CSR, samples x features, finite, features ascending strictly within a sample.
+/// The input of a run as CSR, samples x features: values are finite, and features ascend strictly within a sample.
 pub struct Samples {
     features: usize,
     indptr: Buffer<i64>,
@@ -65,7 +66,7 @@ impl Samples {
         (&self.indices[range.clone()], &self.data[range])
     }
 
-    /// The input as it is, but for stored zeros.
+    /// Returns the input as CSR arrays (indptr, indices, data) without stored zeros.
     pub fn without_zeros(&self) -> (Vec<i64>, Vec<i32>, Vec<f32>) {
         let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
         for id in 0..self.len() {

@@ -1,11 +1,11 @@
-//! The path for x86 with AVX2 and FMA: 8 lanes, and fewer for narrow panels.
+//! The kernel path for x86 with AVX2 and FMA: 8 lanes, or fewer for narrow panels.
 
 use std::arch::x86_64::*;
 
 use super::body::{Job, Lanes, product};
 use crate::csr::Index;
 
-/// Defines a vector of floats by the names of its instructions.
+/// Defines a vector type of floats from the names of its intrinsics.
 macro_rules! lanes {
     ($name:ident, $vector:ty, $count:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $min:ident) => {
         #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ lanes!(
 /// # Safety
 /// As `product`; the processor has AVX2 and FMA.
 pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         match stride {
             1 => width::<X1, I, 1, 1, 6, 8>(job),
@@ -86,8 +86,8 @@ pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
     }
 }
 
-/// As many rows in flight as keep the adders busy and need no more addresses than there are registers: `R`, or `ONE`
-/// where weights need none.
+/// Processes `R` rows at once, as many as keep the adders busy without needing more addresses than there are registers;
+/// or `ONE` rows for a one-value layer, whose weights need no address.
 ///
 /// # Safety
 /// As `run`.
@@ -95,7 +95,7 @@ pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
 unsafe fn width<S: Lanes, I: Index, const STRIDE: usize, const V: usize, const R: usize, const ONE: usize>(
     job: &Job<'_, I>,
 ) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         if job.one_value() {
             product::<S, I, true, STRIDE, V, ONE>(job)

@@ -1,4 +1,4 @@
-//! The path for x86 with AVX-512: 16 lanes; narrow panels go the way of AVX2.
+//! The kernel path for x86 with AVX-512: 16 lanes; narrow panels use the AVX2 path.
 
 use std::arch::x86_64::*;
 
@@ -22,7 +22,7 @@ lanes!(
 /// # Safety
 /// As `product`; the processor has AVX-512F, AVX2 and FMA.
 pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         match stride {
             16 => width::<I, 16, 1, 4>(job),
@@ -38,7 +38,7 @@ pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
 /// As `run`.
 #[target_feature(enable = "avx512f,avx2,fma")]
 unsafe fn width<I: Index, const STRIDE: usize, const V: usize, const R: usize>(job: &Job<'_, I>) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         if job.one_value() {
             product::<X16, I, true, STRIDE, V, R>(job)

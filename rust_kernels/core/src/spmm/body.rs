@@ -1,4 +1,4 @@
-//! The one loop that all paths share, written over lanes of floats.
+//! The loop that all kernel paths share, generic over vectors of floats.
 
 use std::ops::Range;
 
@@ -6,25 +6,25 @@ use super::Rows;
 use crate::csr::Index;
 use crate::layer::Layer;
 
-/// A vector of floats. All operations round once, to nearest, lane by lane.
+/// A vector of floats. All operations work lane by lane and round once, to nearest.
 ///
 /// # Safety
-/// Methods need the instructions of the path that the type belongs to; pointers must reach `LANES` floats.
+/// The processor must support the type's instruction set, and pointers must be valid for `LANES` floats.
 pub(super) trait Lanes: Copy {
     const LANES: usize;
 
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
-    /// self * x + acc
+    /// Returns self * x + acc.
     unsafe fn fma(self, x: Self, acc: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
-    /// The larger; `other` where both are zero.
+    /// Returns the larger value; `other` if both are zero.
     unsafe fn max(self, other: Self) -> Self;
     unsafe fn min(self, other: Self) -> Self;
 }
 
-/// Rows of a layer to be computed over one panel.
+/// The rows of a layer to compute for one panel.
 pub(super) struct Job<'a, I> {
     indptr: &'a [i64],
     indices: &'a [I],
@@ -64,8 +64,8 @@ impl<'a, I: Index> Job<'a, I> {
     }
 }
 
-/// Computes a job whose panel is `STRIDE` floats wide, with `R` rows of `V` vectors in flight; false if a
-/// pre-activation is not finite. `ONE` says that one value stands for all weights.
+/// Computes a job whose panel is `STRIDE` floats wide, `R` rows of `V` vectors at once; returns false if a
+/// pre-activation is not finite. `ONE` says that all weights have the same value.
 ///
 /// # Safety
 /// The panels must have the layer's columns and rows, and `S` must be supported.
@@ -81,7 +81,7 @@ pub(super) unsafe fn product<
     job: &Job<'_, I>,
 ) -> bool {
     const { assert!(STRIDE.is_multiple_of(V * S::LANES)) };
-    // SAFETY: handed on to the caller; passes cover each row's stride.
+    // SAFETY: the caller upholds the same conditions; passes cover each row's stride.
     unsafe {
         let mut errors = S::splat(0.0);
         for pass in (0..STRIDE).step_by(V * S::LANES) {
@@ -101,7 +101,8 @@ pub(super) unsafe fn product<
     }
 }
 
-/// Computes `R` rows from position `at`, `V` vectors from float `pass` of each; `errors` becomes NaN if one is not finite.
+/// Computes `R` rows from position `at`, in each `V` vectors from float `pass`; sets `errors` to NaN if a
+/// pre-activation is not finite.
 ///
 /// # Safety
 /// As `product`.
@@ -154,7 +155,7 @@ unsafe fn rows<S: Lanes, I: Index, const ONE: bool, const STRIDE: usize, const V
             for (v, acc) in acc[r].iter().enumerate() {
                 let z = acc.add(bias);
                 errors = z.fma(zero, errors);
-                // Adding +0 makes -0 a +0.
+                // Adding +0 turns -0 into +0.
                 z.max(low).min(high).add(zero).store(to.add(v * S::LANES));
             }
         }

@@ -1,4 +1,4 @@
-//! The path for any processor: plain floats and `f32::mul_add`.
+//! The kernel path for any processor: plain floats and `f32::mul_add`.
 
 use super::body::{Job, Lanes, product};
 use crate::csr::Index;
@@ -13,7 +13,7 @@ impl<const N: usize> Lanes for [f32; N] {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: handed on to the caller; an array of floats is aligned like a float.
+        // SAFETY: the caller upholds the same conditions; an array of floats is aligned like a float.
         unsafe { from.cast::<Self>().read() }
     }
 
@@ -47,7 +47,7 @@ impl<const N: usize> Lanes for [f32; N] {
 /// # Safety
 /// As `product`.
 pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         match stride {
             1 => width::<1, I, 1, 1, 4>(job),
@@ -66,7 +66,7 @@ pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
 unsafe fn width<const N: usize, I: Index, const STRIDE: usize, const V: usize, const R: usize>(
     job: &Job<'_, I>,
 ) -> bool {
-    // SAFETY: handed on to the caller.
+    // SAFETY: the caller upholds the same conditions.
     unsafe {
         if job.one_value() {
             product::<[f32; N], I, true, STRIDE, V, R>(job)

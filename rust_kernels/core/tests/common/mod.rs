@@ -1,4 +1,4 @@
-//! Random layers, and the slow obvious way to compute them.
+//! Random layers and a naive implementation of them, the oracle of the tests.
 
 use fsd_core::buffer::Buffer;
 use fsd_core::csr::{Csr, Indices};
@@ -37,7 +37,7 @@ impl Plain {
         Layer::new(weights, Buffer::from(self.bias.clone()), self.activation, self.zero_preserving).unwrap()
     }
 
-    /// One row for one sample, or None if it is not finite.
+    /// Returns one row for one sample, or None if it is not finite.
     pub fn value(&self, row: usize, sample: &[f32]) -> Option<f32> {
         let mut acc = 0.0_f32;
         for &(column, weight) in &self.rows[row] {
@@ -52,13 +52,13 @@ impl Plain {
         z.is_finite().then_some(if y == 0.0 { 0.0 } else { y })
     }
 
-    /// One sample through the layer, or the lowest row that is not finite.
+    /// Returns the layer's output for one sample, or the lowest row that is not finite.
     pub fn apply(&self, sample: &[f32]) -> Result<Vec<f32>, usize> {
         (0..self.rows.len()).map(|row| self.value(row, sample).ok_or(row)).collect()
     }
 }
 
-/// Values that matter: zeros of both signs, small integers, anything, subnormals, and (rarely) huge ones.
+/// Generates relevant values: zeros of both signs, small integers, any floats, subnormals, and (rarely) huge ones.
 pub fn value(huge: bool) -> impl Strategy<Value = f32> {
     prop_oneof![
         3 => prop::sample::select(vec![0.0, -0.0, 1.0, -1.0, 0.0625]),
@@ -68,7 +68,7 @@ pub fn value(huge: bool) -> impl Strategy<Value = f32> {
     ]
 }
 
-/// A layer with so many columns.
+/// Generates a layer with these numbers of columns and rows.
 pub fn plain(columns: usize, rows: usize, huge: bool) -> impl Strategy<Value = Plain> {
     let row = prop::collection::btree_map(0..columns.max(1) as u32, value(huge), 0..=columns.min(40));
     let activation = prop_oneof![
