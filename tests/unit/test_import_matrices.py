@@ -205,7 +205,7 @@ HEAD = b"%%MatrixMarket matrix coordinate real general\n"
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("layer-1.mtx", b"", "layer-1.mtx, line 1: '' is not a banner such as '%%MatrixMarket matrix"),
+        ("layer-1.mtx", b"", "layer-1.mtx, line 1: '' is not a header such as '%%MatrixMarket matrix"),
         ("layer-1.mtx", HEAD.replace(b"matrix", b"vector"), "line 1: '%%MatrixMarket vector coordinate real general'"),
         (
             "layer-1.mtx",
@@ -215,7 +215,7 @@ HEAD = b"%%MatrixMarket matrix coordinate real general\n"
         ("layer-1.mtx", HEAD.replace(b"real", b"complex") + b"1 1 1\n1 1 1 1\n", "complex"),
         ("layer-1.mtx", HEAD + b"% about\n\n2 2\n", "line 4: '2 2' is not the number of rows, columns and entries"),
         ("layer-1.mtx", HEAD + b"2 -2 1\n", "line 2: '2 -2 1' is not the number of rows, columns and entries"),
-        ("layer-1.mtx", HEAD + b"9 9 9999999999999999999\n", "has 0 entries, but declares 9999999999999999999"),
+        ("layer-1.mtx", HEAD + b"9 9 9999999999999999999\n", "has 0 entries, but its header says 9999999999999999999"),
         ("layer-1.mtx", HEAD, "line 2: '' is not the number of rows, columns and entries"),
         (
             "layer-1.mtx",
@@ -228,17 +228,17 @@ HEAD = b"%%MatrixMarket matrix coordinate real general\n"
         (
             "layer-1.mtx",
             HEAD.replace(b"general", b"symmetric") + b"2 2 1\n1 2 1\n",
-            "line 3: an entry that the banner's symmetry implies",
+            "line 3: the symmetry in the header implies",
         ),
         (
             "layer-1.mtx",
             HEAD.replace(b"general", b"skew-symmetric") + b"2 2 1\n1 1 1\n",
-            "line 3: an entry that the banner's symmetry implies",
+            "line 3: the symmetry in the header implies",
         ),
         ("layer-1.mtx", HEAD + b"2 2 1\n\n% about\n1 1 x\n", "line 5: '1 1 x' is not row, column, value"),
         ("layer-1.mtx", HEAD + b"2 2 1\n1 1\n", "line 3: '1 1' is not row, column, value"),
-        ("layer-1.mtx", HEAD + b"2 2 3\n1 1 1\n1 1 1\n", "layer-1.mtx has 2 entries, but declares 3"),
-        ("layer-1.mtx", HEAD + b"9 9 99999999999\n", "layer-1.mtx has 0 entries, but declares 99999999999"),
+        ("layer-1.mtx", HEAD + b"2 2 3\n1 1 1\n1 1 1\n", "layer-1.mtx has 2 entries, but its header says 3"),
+        ("layer-1.mtx", HEAD + b"9 9 99999999999\n", "layer-1.mtx has 0 entries, but its header says 99999999999"),
         ("layer-1.mtx", HEAD + b"2 2 1\n2 1 nan\n", "line 3: value nan is not a finite float32 number"),
         ("layer-1.mtx", HEAD + b"2000000000 9 1\n1 1 1\n", "has 2000000000 rows or columns, but only 1 weights"),
         ("layer-1.mtx.gz", gzip.compress(HEAD + b"2 2 1\n1 1 1\n")[:-12], "layer-1.mtx.gz is truncated or damaged"),

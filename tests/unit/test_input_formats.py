@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import io, sparse
+from scipy import sparse
 
 from fsd_inference.errors import FileFormatError, InputError, SettingError
 from fsd_inference.network import load_inputs
-from fsd_inference.network.readers import delimited, svmlight, tables
+from fsd_inference.network.readers import tables
 from tests.support.batches import BATCH, assert_is_batch
 
 
@@ -29,211 +28,6 @@ def refused(file: Path, features: int | None = 4) -> str:
         load_inputs(file, features)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-HEAD = "%%MatrixMarket matrix coordinate real general\n"
-ENTRIES = "3 4 4\n1 2 1\n3 1 3\n1 4 2.5\n3 4 -1\n"
-SQUARE = np.array([[1, 2, 0], [2, 0, 3], [0, 3, 0]], np.float32)
-SKEW = np.array([[0, -2, 0], [2, 0, -3], [0, 3, 0]], np.float32)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (HEAD + ENTRIES, BATCH),
-        (HEAD.upper().replace("MARKET", "Market").replace("ATRIXM", "atrixM") + ENTRIES, BATCH),
-        (HEAD + "% said\n\n  % more\n" + ENTRIES.replace("\n", " % why\n\n").replace("4 4 % why", "4 4"), BATCH),
-        (HEAD.replace("real", "integer") + ENTRIES.replace(" 2.5", " 2").replace("3 1 3", "3 1 3"), np.trunc(BATCH)),
-        (HEAD.replace("real", "pattern") + "2 2 3\n1 1\n2 1\n2 1\n", [[1, 0], [2, 0]]),
-        (HEAD.replace("general", "symmetric") + "3 3 3\n1 1 1\n2 1 2\n3 2 3\n", SQUARE),
-        (HEAD.replace("general", "hermitian") + "3 3 3\n1 1 1\n2 1 2\n3 2 3\n", SQUARE),
-        (HEAD.replace("general", "skew-symmetric") + "3 3 2\n2 1 2\n3 2 3\n", SKEW),
-        (HEAD.replace("coordinate", "array") + "2 3\n1\n4\n2\n5\n3\n6\n", [[1, 2, 3], [4, 5, 6]]),
-        ("%%MatrixMarket matrix array integer symmetric\n3 3\n1\n2\n0\n0\n3\n0\n", SQUARE),
-        ("%%MatrixMarket matrix array real skew-symmetric\n3 3\n2\n0\n3\n", SKEW),
-        (HEAD + "2 3 0\n", np.zeros((2, 3))),
-    ],
-)
-def test_matrix_market_is_read_as_scipy_reads_it(text: str, expected: Any, tmp_path: Path) -> None:
-    (tmp_path / "x.mtx").write_text(text)
-    (tmp_path / "packed.mtx.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
-    (tmp_path / "nameless").write_text(text)
-    assert_is_batch(load_inputs(tmp_path / "x.mtx"), np.array(expected))
-    assert_is_batch(load_inputs(tmp_path / "packed.mtx.gz"), np.array(expected))
-    if text.startswith("%%MatrixMarket"):
-        assert_is_batch(load_inputs(tmp_path / "nameless"), np.array(expected))
-    if "% why" not in text:
-        found: Any = io.mmread(tmp_path / "x.mtx")
-        np.testing.assert_array_equal(found if isinstance(found, np.ndarray) else found.toarray(), expected)
-
-
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "u8", "?"])
-@pytest.mark.parametrize("form", ["coo", "dense"])
-def test_what_scipy_writes_as_matrix_market_is_read(dtype: str, form: str, tmp_path: Path) -> None:
-    batch = np.abs(BATCH).astype(dtype)
-    io.mmwrite(tmp_path / "x.mtx", sparse.coo_array(batch) if form == "coo" else batch.astype("f8"))
-    assert_is_batch(load_inputs(tmp_path / "x.mtx", 4), batch)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("3 4 4\n", "line 1: '3 4 4' is not a banner such as '%%MatrixMarket matrix coordinate real general'"),
-        (HEAD.replace("real", "complex") + "1 4 1\n1 1 1 2\n", "must be real numbers, not values of type complex"),
-        (HEAD.replace("matrix ", "vector "), "line 1: .* is not a banner"),
-        ("%%MatrixMarket matrix array pattern general\n2 4\n", "line 1: an array cannot be a pattern"),
-        (HEAD + "%\n3 4\n", "line 3: '3 4' is not the number of rows, columns and entries"),
-        (HEAD, "line 2: '' is not the number of rows, columns and entries"),
-        (HEAD + "3 -4 1\n", "line 2: '3 -4 1' is not the number"),
-        (HEAD + "3 5 1\n1 1 1\n", "has 5 features per sample, but the network takes 4"),
-        (HEAD + f"{10**30} 4 1\n1 1 1\n", "must have 1 to .* samples and features"),
-        (HEAD + f"{2**31 - 1} 4 1\n1 1 1\n", "2147483647 samples, but only 1 values"),
-        (HEAD.replace("general", "symmetric") + "3 4 1\n1 1 1\n", "line 2: a symmetric matrix cannot be 3 x 4"),
-        (HEAD + "3 4 9\n1 1 1\n", "has 1 entries, but declares 9"),
-        (HEAD + "3 4 0\n1 1 1\n", "has 1 entries, but declares 0"),
-        (HEAD + "3 4 2\n1 1 1\n\n%\n1 5 1\n", "line 6: column 5 is not a whole number in 1 to 4"),
-        (HEAD + "3 4 2\n1 1 1\n0 1 1\n", "line 4: row 0 is not a whole number in 1 to 3"),
-        (HEAD + "3 4 2\n1 1 1\n1.5 1 1\n", "line 4: row 1.5 is not a whole number"),
-        (HEAD + "3 4 2\n1 1 1\n1 1\n", "line 4: '1 1' is not row, column, value"),
-        (HEAD + "3 4 2\n1 1 1\n1 1 x\n", "line 4: '1 1 x' is not row, column, value"),
-        (HEAD + "3 4 1\n1 1 1 0\n", "line 3: '1 1 1 0' is not row, column, value"),
-        (HEAD + "3 4 1\n1 1 nan\n", "line 3: value nan is not a finite float32 number"),
-        (
-            HEAD.replace("general", "symmetric") + "4 4 1\n1 2 1\n",
-            "line 3: an entry that the banner's symmetry implies",
-        ),
-        (HEAD.replace("general", "skew-symmetric") + "4 4 1\n2 2 1\n", "line 3: an entry that the banner's symmetry"),
-        ("%%MatrixMarket matrix array real general\n3 4\n1\n1 2\n", "line 4: '1 2' is not value"),
-        ("%%MatrixMarket matrix array real general\n3 4\n1\n", "has 1 entries, but declares 12"),
-    ],
-)
-def test_wrong_matrix_market_is_refused(text: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "x.mtx").write_text(text)
-    with pytest.raises(InputError, match=rf"x\.mtx.*{says}") as caught:
-        load_inputs(tmp_path / "x.mtx", 4)
-    assert "\n" not in str(caught.value)
-
-
-SVM = "1 2:1 4:2.5 # a comment, 1:2\n\n# nothing\n-1 qid:3\n+2,3 qid:1 4:-1 1:3e0\n"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        SVM,
-        SVM.replace("\n", "\r\n"),
-        "\ufeff" + SVM.rstrip("\n"),
-        "1 1:1 3:2.5 2:0\n0\n0 0:3 3:-1\n",
-    ],
-)
-def test_svmlight_may_count_from_0_or_1(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(svmlight, "_LINES", 1)
-    for suffix in ("svm", "svmlight", "libsvm"):
-        (tmp_path / f"x.{suffix}").write_text(text, encoding="utf-8")
-        assert_is_batch(load_inputs(tmp_path / f"x.{suffix}", 4), BATCH)
-    (tmp_path / "x.svm.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
-    assert_is_batch(load_inputs(tmp_path / "x.svm.gz"), BATCH)
-
-
-def test_svmlight_has_as_many_features_as_the_network(tmp_path: Path) -> None:
-    (tmp_path / "x.svm").write_text(SVM)
-    assert_is_batch(load_inputs(tmp_path / "x.svm", 6), np.pad(BATCH, ((0, 0), (0, 2))))
-
-
-def test_in_parts_one_feature_0_says_how_all_are_counted(tmp_path: Path) -> None:
-    for number, text in enumerate(("1 1:1 3:2.5\n0\n", "0 0:3 3:-1\n")):
-        (tmp_path / f"part-{number}.libsvm").write_text(text)
-    assert_is_batch(load_inputs(tmp_path, 4), BATCH)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "is empty"),
-        ("# nothing\n", "is empty"),
-        ("1 1:1\n0 5:1\n", "line 2: feature 5 is not in 1 to 4"),
-        ("1 0:1\n\n0 4:1\n", "line 3: feature 4 is not in 0 to 3, as there is a feature 0"),
-        ("1 1:1\n0 2:1 2:2\n", "line 2: feature 2 is there for the second time"),
-        ("1 1:1\n0 3:1 2:2 1:4 3:1\n", "line 2: feature 3 is there for the second time"),
-        ("1 1:1\n1:1 2:2\n", "line 2: '1:1' is there where a label must be"),
-        ("1 1:1\n0 2\n", "line 2: '2' is not FEATURE:VALUE"),
-        ("1 1:1:2 2\n", "line 1: '1:1:2' is not FEATURE:VALUE"),
-        ("1 1:\n", "line 1: '1:' is not FEATURE:VALUE"),
-        ("1 x:1\n", "line 1: 'x:1' is not FEATURE:VALUE"),
-        ("1 1:1 qid:2\n", "line 1: 'qid:2' is not FEATURE:VALUE"),
-        ("1 -1:1\n", "line 1: feature -1 is not a whole number in 0 to"),
-        ("1 1.5:1\n", "line 1: feature 1.5 is not a whole number"),
-        ("1 99999999999:1\n", "line 1: feature 99999999999 is not a whole number"),
-        ("1 1:1\n1 1:1e39\n", "line 2: value 1e39 is not a finite float32 number"),
-    ],
-)
-def test_wrong_svmlight_is_refused(text: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "x.svm").write_text(text)
-    with pytest.raises(FileFormatError, match=rf"x\.svm.*{says}"):
-        load_inputs(tmp_path / "x.svm", 4)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "0,1,0,2.5\n0,0,0,0\n3,0,0,-1\n",
-        "a,b,c,d\n0,1,0,2.5\n0,0,0,0\n3,0,0,-1",
-        '"a, or b",b,c,d\r\n"0", 1 ,+0,25e-1\r\n\r\n0,0,0,-0.0\r\n3.,0,0,-1\r\n',
-        "\ufeff# a,b,c,d\n0,1,0,2.5\n0,0,0,0\n3,0,0,-1\n",
-    ],
-)
-@pytest.mark.parametrize("separator", [",", "\t"])
-def test_dense_text_is_numbers_below_names(
-    text: str, separator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK_ENTRIES", 8)
-    name = {",": "x.csv", "\t": "x.tsv"}[separator]
-    content = text.replace(",", separator).encode()
-    (tmp_path / name).write_bytes(content)
-    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
-    for file in (tmp_path / name, tmp_path / f"{name}.gz"):
-        assert_is_batch(load_inputs(file, 4), BATCH)
-        assert_is_batch(load_inputs(file), BATCH)
-
-
-def test_one_column_is_one_feature(tmp_path: Path) -> None:
-    for name in ("x.csv", "x.tsv"):
-        (tmp_path / name).write_text("1\n0\n2\n")
-        assert_is_batch(load_inputs(tmp_path / name, 1), np.array([[1], [0], [2]]))
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("\n\n", "is empty"),
-        ("a,b,c,d\n", "must have 1 to .* not 0 x 4"),
-        ("1,2,3\n", "has 3 features per sample, but the network takes 4"),
-        ("1;2;3;4\n", "has 1 features per sample, but the network takes 4"),
-        ("1,2,3,4\n\n1,2,3\n", "line 3: 3 columns, but lines before it have 4"),
-        ("1,2,3,4\n1,2,3,4,5\n", "line 2: 5 columns, but lines before it have 4"),
-        ("a,b,c,d\n1,2,3,4\n1,,3,4\n", "line 3, column 2: '' is not a number"),
-        ("1,2,x,4\n", "line 1, column 3: 'x' is not a number"),
-        ("1,2,3,4\n1,2,3,0x1\n", "line 2, column 4: '0x1' is not a number"),
-        ("1,2,3,4\n1,1_0,3,4\n", "line 2, column 2: '1_0' is not a number"),
-        ("1,2,3,4\n1,NaN,3,4\n", "line 2, column 2: NaN is not a finite float32 number"),
-        ("1,2,3,-1e39\n", "line 1, column 4: -1e39 is not a finite float32 number"),
-        (",a,b,c\n0,1,2,3\n", "line 1: column 1 has no name, as an index has none; save the file without it"),
-        ("a,b,c,d\n1,2,3,4\na,b,c,d\n", "line 3, column 1: 'a' is not a number"),
-    ],
-)
-def test_wrong_dense_text_is_refused(text: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(InputError, match=rf"x\.csv.*{says}"):
-        load_inputs(tmp_path / "x.csv", 4)
-
-
-def test_three_columns_are_the_graph_challenges(tmp_path: Path) -> None:
-    (tmp_path / "x.tsv").write_text("1\t2\t1\n")
-    assert_is_batch(load_inputs(tmp_path / "x.tsv", 3), np.array([[0, 1, 0]]))
-    (tmp_path / "x.tsv").write_text("1\t2\t1\t0\t0\n")
-    assert "line 1: 5 columns; a line has sample, feature and value, or the network's 4 features" in refused(
-        tmp_path / "x.tsv"
-    )
 
 
 Save = Callable[[ModuleType, Any, Path], object]
@@ -275,7 +69,7 @@ def test_tables_have_a_column_a_feature(name: str, dtype: str, tmp_path: Path, m
     ("column", "says"),
     [
         ([True, False, True], None),
-        ([1.0, None, 2.0], r"row 1, column 'last': there is no value; fill it first"),
+        ([1.0, None, 2.0], r"row 1, column 'last': the value is null; fill it first"),
         ([1.0, 2.0, float("nan")], r"row 2, column 'last' is not a finite float32 number"),
         ([1e300, 2.0, 1.0], r"row 0, column 'last' is not a finite float32 number"),
         (["a", "b", "c"], r"column 'last' must be real numbers, not values of type string"),
@@ -299,7 +93,7 @@ def test_wrong_tables_are_refused(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     save = TABLES[name]
     save(arrow, arrow.table({"a": [1.0], "__index_level_0__": [1]}), file)
-    assert "column '__index_level_0__': it is an index; save the table without it" in refused(file, None)
+    assert "column '__index_level_0__': this is an index; save the table without the index" in refused(file, None)
     save(arrow, arrow.table({"a": arrow.array([], "f4")}), file)
     assert "not 0 x 1" in refused(file, None)
     save(arrow, arrow.table({"a": np.arange(1000.0)}), file)
@@ -352,7 +146,7 @@ def test_wrong_annotated_data_is_refused(tmp_path: Path) -> None:
     changes: list[tuple[Callable[[Any], object], str]] = [
         (lambda x: x.attrs.__delitem__("shape"), "is damaged or of another format"),
         (lambda x: x.attrs.__setitem__("shape", [3.0, 4.0]), "the shape of X is not two whole numbers"),
-        (lambda x: x.attrs.__setitem__("shape", [5, 4]), "do not have the sizes that its shape needs"),
+        (lambda x: x.attrs.__setitem__("shape", [5, 4]), "do not have the sizes that its shape requires"),
         (lambda x: x.attrs.__setitem__("shape", [2**31 - 1, 4]), "2147483647 samples, but only 4 values"),
         (lambda x: x.__delitem__("indices"), "is damaged or of another format"),
         (lambda x: x["indices"].__setitem__(0, 9), "is not a valid sparse array"),
@@ -396,7 +190,7 @@ def test_pydata_sparse_files_are_read(form: str, tmp_path: Path) -> None:
     pydata.save_npz(tmp_path / "x.npz", pydata.COO.from_numpy(np.ones((2, 2, 2))))
     assert "holds a 3-D sparse array; inputs are 2-D" in refused(tmp_path / "x.npz")
     pydata.save_npz(tmp_path / "x.npz", pydata.COO.from_numpy(BATCH, fill_value=1))
-    assert "'fill_value' must be 0, so that what is not stored is 0" in refused(tmp_path / "x.npz")
+    assert "'fill_value' must be 0, as entries that are not stored are 0" in refused(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
@@ -449,12 +243,14 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
 
     three, four = np.ones((1, 3)), np.ones((1, 4))
     assert told(a_npy=four, b_npy=three).endswith(f"b.npy has 3 features per sample, but {tmp_path / 'a.npy'} has 4")
-    assert told(a_npy=four, b_csv="1,2,3,4\n").endswith("a.npy; keep one format a directory")
-    assert told(a_npy=four, b_txt="read me").startswith(f"{tmp_path / 'b.txt'} is of no known format")
+    assert told(a_npy=four, b_csv="1,2,3,4\n").endswith("a.npy; use one format per directory")
+    assert told(a_npy=four, b_txt="read me").startswith(f"{tmp_path / 'b.txt'} is of an unknown format")
     assert told(a_npy=four, b_npy=np.full((1, 4), np.nan)).startswith(f"{tmp_path / 'b.npy'}, row 0, column 0")
-    assert told(a_tsv="1\t2\t1\n", b_tsv="1\t2\t1\n").startswith(f"{tmp_path / 'a.tsv'} is not dense; only dense .tsv")
+    assert told(a_tsv="1\t2\t1\n", b_tsv="1\t2\t1\n").startswith(
+        f"{tmp_path / 'a.tsv'} is not dense; a directory may hold"
+    )
     (tmp_path / "c").mkdir()
-    assert "c is a directory; the files of a batch must lie in" in refused(tmp_path)
+    assert "c is a directory; put all input files directly into" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -476,5 +272,5 @@ def test_a_missing_library_is_named(
     with pytest.raises(SettingError) as caught:
         load_inputs(tmp_path / name, 4)
     assert str(caught.value) == (
-        f"{tmp_path / name} needs {module}, which cannot be imported: pip install 'fsd-inference[{extra}]'"
+        f"{tmp_path / name} needs {module}, which is not installed: pip install 'fsd-inference[{extra}]'"
     )

@@ -28,7 +28,7 @@ LIMITS = np.finfo(np.float32)
 ODD = [0.1, 1 / 3, 16777217, -1e-7, 1e21, LIMITS.max, LIMITS.min, LIMITS.tiny, LIMITS.smallest_subnormal, 0, 0, 5]
 OUTPUTS = np.array(ODD, np.float32).reshape(4, 3)
 LABELS = np.array([2, 0, 70000], np.int32)
-OTHER = "end its name in .npz, .npy, .csv, .parquet"
+OTHER = "use one of .npz, .npy, .csv, .parquet"
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_other_suffixes_are_refused(name: str, tmp_path: Path) -> None:
     for save, what in saves:
         with pytest.raises(SettingError) as caught:
             save(tmp_path / name, what)
-        assert str(caught.value) == f"{tmp_path / name} says no format of outputs; {OTHER}"
+        assert str(caught.value) == f"{tmp_path / name} has no suffix of an output format; {OTHER}"
     assert not entries(tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_the_command_refuses_other_suffixes_before_it_runs(
         ("dataset", "digits", "--neurons", 1000, "--samples", 3, "-o", "y.txt"),
     ):
         said = fsd(*arguments)
-        assert (said.code, said.error()) == (2, f"y.txt says no format of outputs; {OTHER}")
+        assert (said.code, said.error()) == (2, f"y.txt has no suffix of an output format; {OTHER}")
     assert entries(tmp_path) == {"net"}
 
 
@@ -167,6 +167,6 @@ def test_help_names_every_format(fsd: Fsd) -> None:
 
 
 def test_formats_are_in_the_guide() -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "formats.md").read_text(encoding="utf-8")
     known = [suffix for form in INPUT_FORMATS for suffix in form.suffixes if not suffix.endswith(".gz")]
     assert [suffix for suffix in (*known, *OUTPUT_SUFFIXES) if f"`{suffix}`" not in guide] == []

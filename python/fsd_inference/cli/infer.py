@@ -44,9 +44,9 @@ def infer(
     batch: Annotated[
         Path,
         typer.Argument(
-            help="Samples x features, a file or a directory of them: .npz (sparse), .npy, .mtx, .svm, .svmlight, "
-            ".libsvm, .csv, .tsv (also the Graph Challenge's), .parquet, .arrow, .feather, .h5ad; text also .gz. "
-            "docs/formats.md says more.",
+            help="Inputs, samples x features: SciPy sparse or PyData sparse .npz, dense .npy, .mtx, .svm, .svmlight, "
+            ".libsvm, .csv, .tsv (dense or Graph Challenge), .parquet, .arrow, .feather, .h5ad; text also .gz; or a "
+            "directory of such files.",
             metavar="INPUT",
         ),
     ],
@@ -55,12 +55,12 @@ def infer(
         typer.Option(
             "--output",
             "-o",
-            help="File to write, samples x outputs: .npz (SciPy's CSR), or dense .npy, .csv, .parquet.",
+            help="File to write, samples x outputs: SciPy's sparse .npz, or dense .npy, .csv or .parquet.",
         ),
     ],
     argmax: Annotated[
         bool,
-        typer.Option("--argmax", help="Write one label a sample instead: the number of its largest output, from 0."),
+        typer.Option("--argmax", help="Write one label per sample instead: the index of its largest output, from 0."),
     ] = False,
     channel: Annotated[
         str | None,

@@ -20,11 +20,11 @@ def rounded_float32(array: NDArray[Any], what: str, first_row: int = 0) -> NDArr
     Parameters
     ----------
     array : ndarray
-        A number, one row, or rows x columns.
+        At most 2-D.
     what : str
-        What it is, as errors name it.
+        Name of the array in error messages.
     first_row : int, optional
-        The number of its first row in what it is a part of.
+        Row number of the first row, if the array is a block of a larger one.
 
     Raises
     ------
@@ -41,13 +41,13 @@ def rounded_float32(array: NDArray[Any], what: str, first_row: int = 0) -> NDArr
 
 
 def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
-    """Return real numbers rounded to float32; those that are too large become infinite."""
+    """Return real numbers rounded to float32; values that are too large become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return array.astype(np.float32, copy=False)
 
 
 def not_finite(what: str, *place: int) -> InputError:
-    """Return the error of an entry that is NaN, infinite or too large, at a place counted from 0."""
+    """Return the error for an entry that is NaN, infinite or too large; `place` is its index."""
     names = ("row", "column") if len(place) == 2 else ("entry",)
     where = "".join(f", {name} {number}" for name, number in zip(names, place, strict=False))
     return InputError(f"{what}{where}{' (from 0)' if place else ''} is not a finite float32 number")
@@ -60,7 +60,7 @@ def check_real(dtype: np.dtype[Any], what: str) -> None:
 
 
 def not_real(what: str, kind: object) -> InputError:
-    """Return the error of what holds values of another type than numbers or truth values."""
+    """Return the error for values of a type other than real numbers and booleans."""
     return InputError(f"{what} must be real numbers, not values of type {kind}")
 
 

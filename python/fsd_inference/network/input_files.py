@@ -1,4 +1,4 @@
-"""Which reader takes a file of inputs, by how the file begins and by its name."""
+"""Reading of input files: the format is chosen by the first bytes of a file, or by its suffix."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class InputFormat:
     Attributes
     ----------
     suffixes : tuple of str
-        How the names of its files end, in lower case.
+        Suffixes of its files, in lower case.
     read : callable
-        Takes files and the number of features, and returns their samples.
+        Reads files, given the number of features or None, and returns their samples.
     magic : bytes, optional
-        How its files begin, whatever they are called.
+        First bytes of its files, which take precedence over the suffix.
     """
 
     suffixes: tuple[str, ...]
@@ -71,22 +71,21 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
     Parameters
     ----------
     path : path-like
-        A file, or a directory of files of one format, whose samples follow each other in natural order of the names.
-        docs/formats.md says what each format holds:
+        A file, or a directory of files of one format, read in natural order of their names. Formats by suffix:
 
-        - ``.npz``: a sparse array of SciPy or of PyData's sparse; or the key ``bits``: uint8, each bit a feature of 0
-          or 1, as of ``np.packbits(x, axis=1)``;
+        - ``.npz``: a sparse array saved by SciPy or PyData sparse; or the key ``bits``: uint8, each bit a feature of
+          0 or 1, from ``np.packbits(x, axis=1)``;
         - ``.npy``, ``.csv``, ``.tsv``, ``.parquet``, ``.arrow``, ``.feather``: dense;
         - ``.mtx``: Matrix Market;
-        - ``.svm``, ``.svmlight``, ``.libsvm``: lines of a label and of FEATURE:VALUE pairs;
-        - ``.h5ad``: X of AnnData;
-        - ``.tsv`` of three columns: the Graph Challenge's lines of sample, feature and value, the first two counted
-          from 1. There are as many samples as the largest sample number says.
+        - ``.svm``, ``.svmlight``, ``.libsvm``: lines of a label and FEATURE:VALUE pairs;
+        - ``.h5ad``: the matrix X of an AnnData file;
+        - ``.tsv`` with three columns: the Graph Challenge's lines of sample, feature and value, the first two counted
+          from 1. The largest sample number is the number of samples.
 
-        Text may be packed with gzip, its name then ending in ``.gz``.
+        Text files may be compressed with gzip (``.gz``).
     features : int, optional
-        What the network takes; a batch of another width is refused, and padding bits are cut off. Where the file does
-        not say how many there are, it is the largest feature number if this is not given.
+        Number of features that the network takes: a batch of another width is an error, and padding bits are cut off.
+        If not given, the largest feature number of a svmlight or Graph Challenge file is its number of features.
 
     Returns
     -------
@@ -96,18 +95,18 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
     Raises
     ------
     FileFormatError
-        If a file is missing, truncated, damaged or of another kind.
+        If a file is missing, truncated, damaged or of an unknown format.
     InputError
-        If its values are not finite as float32, or there are not `features` of them a sample.
+        If its values are not finite in float32, or a sample does not have `features` features.
     SettingError
-        If the library is not installed that the format needs.
+        If the library that the format needs is not installed.
     """
     place = Path(path)
     files = files_in(place) if place.is_dir() else [place]
     form = _format_of(files[0])
     for file in files[1:]:
         if _format_of(file) is not form:
-            raise FileFormatError(f"{file} is of another format than {files[0]}; keep one format a directory")
+            raise FileFormatError(f"{file} is not of the format of {files[0]}; use one format per directory")
     try:
         return form.read(files, features)
     except MemoryError as error:
@@ -129,4 +128,4 @@ def _format_of(file: Path) -> InputFormat:
         if file.name.lower().endswith(form.suffixes):
             return form
     known = ", ".join(suffix for form in INPUT_FORMATS for suffix in form.suffixes if not suffix.endswith(".gz"))
-    raise FileFormatError(f"{file} is of no known format; inputs are named {known}, text that is packed also .gz")
+    raise FileFormatError(f"{file} is of an unknown format; inputs are {known} files, text files also with .gz")

@@ -1,4 +1,4 @@
-"""Conversion of input batches, samples x features: arrays of any form to the CSR that sessions take."""
+"""Conversion of input batches, arrays of samples x features, to the CSR form that sessions take."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -
 
 
 def inputs_from_parts(parts: SparseParts, features: int | None, what: str) -> sparse.csr_array:
-    """Return a sparse array that has been taken apart as `as_inputs` does."""
+    """Convert the parts of a sparse array to the form of `load_inputs`; errors are those of `as_inputs`."""
     check_shape(parts.shape, features, what)
     check_real(parts.data.dtype, what)
     check_samples(parts.shape[0], parts.data.size, what)
@@ -46,7 +46,7 @@ def inputs_from_parts(parts: SparseParts, features: int | None, what: str) -> sp
 
 
 def inputs_from_blocks(blocks: Iterable[NDArray[Any]], width: int, features: int | None, what: str) -> sparse.csr_array:
-    """Return dense blocks of samples x `width`, one after the other, as `as_inputs` does."""
+    """Convert consecutive dense blocks of samples x `width` to the form of `load_inputs`; errors as of `as_inputs`."""
     check_shape((1, width), features, what)
     csr = csr_from_blocks(blocks, width, what)
     check_shape((csr.shape[0], width), features, what)
@@ -54,12 +54,12 @@ def inputs_from_blocks(blocks: Iterable[NDArray[Any]], width: int, features: int
 
 
 def inputs_from_csr(csr: sparse.csr_array, what: str) -> sparse.csr_array:
-    """Return float32 CSR without stored zeros, its indices int32 and ascending; `csr` may be changed.
+    """Return float32 CSR without stored zeros, with ascending int32 indices; `csr` may be changed in place.
 
     Raises
     ------
     InputError
-        If there are more values than int32 counts.
+        If it has more values than int32 indices can address.
     """
     csr.eliminate_zeros()
     if csr.nnz > MAX_WIDTH:
@@ -70,7 +70,7 @@ def inputs_from_csr(csr: sparse.csr_array, what: str) -> sparse.csr_array:
 
 
 def check_shape(shape: tuple[int, ...], features: int | None, what: str) -> None:
-    """Raise InputError unless samples x features are countable, and `features` are what the network takes."""
+    """Raise InputError unless both sizes fit int32 and there are as many features as the network takes."""
     samples, width = shape
     if not (1 <= samples <= MAX_WIDTH and 1 <= width <= MAX_WIDTH):
         raise InputError(f"{what} must have 1 to {MAX_WIDTH} samples and features, not {samples} x {width}")

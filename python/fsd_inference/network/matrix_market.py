@@ -85,7 +85,7 @@ def read_matrix_market(file: Path) -> SparseParts | NDArray[np.float64]:
     if numbers.shape[1] != len(header.names) or not _are_right(numbers, header):
         raise _first_wrong_entry(file, header)
     if len(numbers) != header.entries:
-        raise FileFormatError(f"{file} has {len(numbers)} entries, but declares {header.entries}")
+        raise FileFormatError(f"{file} has {len(numbers)} entries, but its header says {header.entries}")
     return _from_columns(numbers[:, 0], header) if header.form == "array" else _from_places(numbers, header)
 
 
@@ -96,7 +96,7 @@ def _header(file: Path, stream: TextIO) -> _Header:
     is_known = len(words) == 5 and words[:2] == ["%%matrixmarket", "matrix"]
     if not (is_known and words[2] in _FORMS and words[3] in _FIELDS and words[4] in _MIRRORED):
         usual = "%%MatrixMarket matrix coordinate real general"
-        raise FileFormatError(f"{file}, line 1: {shown(banner.strip())} is not a banner such as {usual!r}")
+        raise FileFormatError(f"{file}, line 1: {shown(banner.strip())} is not a header such as {usual!r}")
     form, field, mirrored = words[2], words[3], _MIRRORED[words[4]]
     if field == "complex":
         raise not_real(str(file), field)
@@ -145,7 +145,7 @@ def _from_places(numbers: NDArray[np.float64], header: _Header) -> SparseParts:
 
 
 def _from_columns(values: NDArray[np.float64], header: _Header) -> NDArray[np.float64]:
-    """Return the matrix whose values follow each other column by column, perhaps without those above the diagonal."""
+    """Return the matrix of `array` values, which are stored column by column."""
     if header.mirrored is None:
         return values.reshape(header.columns, header.rows).T
     dense = np.zeros((header.rows, header.columns))
@@ -156,9 +156,9 @@ def _from_columns(values: NDArray[np.float64], header: _Header) -> NDArray[np.fl
 
 
 def _entries(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield each line of an entry and before it where it is."""
+    """Yield location and text of the line of each entry."""
     lines = ((where, line) for where, line in numbered_lines(file) if not line.startswith("%"))
-    return islice(lines, 1, None)  # the first has the sizes
+    return islice(lines, 1, None)  # the first line holds the sizes
 
 
 def _first_wrong_entry(file: Path, header: _Header) -> FileFormatError:
@@ -172,7 +172,7 @@ def _first_wrong_entry(file: Path, header: _Header) -> FileFormatError:
             if not (number.is_integer() and 1 <= number <= most):
                 return FileFormatError(f"{where}: {name} {number:.17g} is not a whole number in 1 to {most}")
         if header.form == "coordinate" and numbers[0] - numbers[1] < header.least_below:
-            return FileFormatError(f"{where}: an entry that the banner's symmetry implies must not be there")
+            return FileFormatError(f"{where}: the symmetry in the header implies this entry; remove it")
         if header.names[-1] == "value" and not np.isfinite(as_float32(np.array(numbers[-1]))):
             return FileFormatError(f"{where}: value {fields[-1]} is not a finite float32 number")
     return FileFormatError(f"{file} is not a Matrix Market file")

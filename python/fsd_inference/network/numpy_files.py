@@ -60,7 +60,10 @@ def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
                 f"{file} has {size} bytes, but its array of shape {header.shape} needs {header.offset + header.nbytes}"
             )
         if not header.nbytes:  # which cannot be mapped
-            return np.empty(header.shape, header.dtype)
+            try:
+                return np.empty(header.shape, header.dtype)
+            except ValueError as error:
+                raise FileFormatError(f"{file} claims the shape {header.shape}, which no array can have") from error
         mapped: NDArray[Any] = np.memmap(
             file, header.dtype, mode="r", offset=header.offset, shape=header.shape, order=header.order
         )

@@ -1,4 +1,4 @@
-"""Files of outputs, samples x neurons or a label a sample, in the format that the name's suffix says."""
+"""Writing of outputs, samples x neurons or one label per sample, in the format of the file's suffix."""
 
 from __future__ import annotations
 
@@ -21,40 +21,42 @@ StrPath = str | os.PathLike[str]
 
 OUTPUT_SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
 
+_FLOAT32 = "%.9g"  # nine significant digits restore every float32 exactly
+
 
 def check_output_format(path: StrPath) -> None:
-    """Raise SettingError unless outputs can be saved under that name: a known suffix, and the library that it needs."""
+    """Raise SettingError unless the suffix of `path` is a known format whose library is installed."""
     _suffix(path)
 
 
 def save_outputs(path: StrPath, outputs: sparse.csr_array, *, suffix: str | None = None) -> int:
-    """Write a CSR array; the file appears when it is complete.
+    """Write a CSR array to a file; the write is atomic.
 
     Parameters
     ----------
     path : path-like
-        Where to write. The suffix says what:
+        File to write. Its suffix is the format:
 
         - ``.npz``: CSR, for `scipy.sparse.load_npz`;
         - ``.npy``: dense, for `numpy.load`;
-        - ``.csv``: dense, a line a sample, no line of names;
-        - ``.parquet``: dense, a column a neuron, named by its number from 0.
+        - ``.csv``: dense, one line per sample, without column names;
+        - ``.parquet``: dense, one column per neuron, named by its index from 0.
     outputs : csr_array of float32, shape (samples, neurons)
-        What to write.
+        Outputs to write.
     suffix : str, optional
-        The suffix that counts, if it is not that of `path`.
+        Format to use instead of the suffix of `path`.
 
     Returns
     -------
     int
-        Bytes that were written.
+        Size of the file in bytes.
 
     Raises
     ------
     SettingError
-        If there is no such format, or no library for it.
+        If the format is unknown, or its library is not installed.
     InputError, OutputError
-        If the place cannot be written.
+        If `path` cannot be written.
     """
     kind = _suffix(path if suffix is None else suffix)
     with atomic_file(path) as beside, beside.open("wb") as stream:
@@ -67,7 +69,7 @@ def save_outputs(path: StrPath, outputs: sparse.csr_array, *, suffix: str | None
                 stream.write(block.astype("<f4", copy=False).tobytes())
         elif kind == ".csv":
             for block in _blocks(outputs):
-                _write_lines(stream, block)
+                _write_lines(stream, block, _FLOAT32)
         else:
             names = [str(neuron) for neuron in range(outputs.shape[1])]
             _write_parquet(stream, names, np.dtype(np.float32), _blocks(outputs))
@@ -75,7 +77,7 @@ def save_outputs(path: StrPath, outputs: sparse.csr_array, *, suffix: str | None
 
 
 def save_labels(path: StrPath, labels: Labels, *, suffix: str | None = None) -> int:
-    """Write a label a sample, int32: the array ``labels`` of an .npz, an .npy, lines of a .csv, a column of a .parquet.
+    """Write one int32 label per sample: the array ``labels`` of an .npz, an .npy, a .csv, or a column of a .parquet.
 
     Parameters, result and errors are those of `save_outputs`.
     """
@@ -86,7 +88,7 @@ def save_labels(path: StrPath, labels: Labels, *, suffix: str | None = None) -> 
         elif kind == ".npy":
             np.lib.format.write_array(stream, labels, allow_pickle=False)
         elif kind == ".csv":
-            _write_lines(stream, labels[:, np.newaxis])
+            _write_lines(stream, labels[:, np.newaxis], "%d")
         else:
             _write_parquet(stream, ["label"], labels.dtype, [labels[:, np.newaxis]])
         return stream.tell()
@@ -96,7 +98,9 @@ def _suffix(path: StrPath) -> str:
     name = os.fspath(path).lower()
     found = next((suffix for suffix in OUTPUT_SUFFIXES if name.endswith(suffix)), None)
     if found is None:
-        raise SettingError(f"{os.fspath(path)} says no format of outputs; end its name in {', '.join(OUTPUT_SUFFIXES)}")
+        raise SettingError(
+            f"{os.fspath(path)} has no suffix of an output format; use one of {', '.join(OUTPUT_SUFFIXES)}"
+        )
     if found == ".parquet":
         library("pyarrow.parquet", os.fspath(path))
     return found
@@ -123,16 +127,16 @@ def _write_csr(stream: IO[bytes], outputs: sparse.csr_array) -> None:
 
 
 def _write_archive(stream: IO[bytes], members: Mapping[str, NDArray[Any]]) -> None:
-    # The fastest level: activations have many equal values, and a slower one gains little.
+    # The fastest level: activations have many equal values, so slower levels gain little.
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in members.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _write_lines(stream: IO[bytes], block: NDArray[Any]) -> None:
-    # As text, a float32 has no more digits than tell it from its neighbours.
-    stream.writelines(f"{','.join(row)}\n".encode() for row in block.astype(np.str_).tolist())
+def _write_lines(stream: IO[bytes], block: NDArray[Any], number: str) -> None:
+    line = f"{','.join([number] * block.shape[1])}\n"
+    stream.writelines((line % tuple(row)).encode() for row in block.tolist())
 
 
 def _write_parquet(stream: IO[bytes], names: list[str], dtype: np.dtype[Any], blocks: Any) -> None:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ class Entries:
             try:
                 with open_text(path) as stream:
                     # NumPy is faster on files that it opens itself, but tells compressed ones by their name.
-                    source = stream if path.suffix == ".gz" or is_gzip(path) else str(path.absolute())
+                    source = stream if path.suffix == ".gz" or _is_gzip(path) else str(path.absolute())
                     lines = np.loadtxt(source, dtype, comments=None, ndmin=1, encoding="utf-8-sig")
             except ValueError:
                 continue
@@ -152,24 +152,18 @@ def open_text(path: Path) -> Iterator[TextIO]:
     FileFormatError
         If the file cannot be read, or reading it in the block shows that it is damaged.
     """
-    with open_unpacked(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", "backslashreplace") as stream:
-        yield stream
-
-
-@contextmanager
-def open_unpacked(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, plain or gzip, whatever its name; errors as of `open_text`."""
     try:
         with path.open("rb") as raw:
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=raw) if is_gzip(path) else raw)
+            unpacked = gzip.GzipFile(fileobj=raw) if _is_gzip(path) else raw
+            with io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="backslashreplace") as stream:
+                yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileFormatError(f"{path} is truncated or damaged: {error}") from error
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def is_gzip(path: Path) -> bool:
-    """Return whether a file is packed with gzip, whatever its name."""
+def _is_gzip(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 

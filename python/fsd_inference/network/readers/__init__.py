@@ -1,1 +1,1 @@
-"""Readers of input files, one format a module: files in, float32 CSR of samples x features out."""
+"""Readers of input files, one module per format; each returns float32 CSR of samples x features."""

@@ -1,4 +1,4 @@
-"""Dense inputs in text: a line of numbers a sample, separated by commas or tabs, below an optional line of names."""
+"""Dense inputs in CSV and TSV files: one line of numbers per sample, below an optional line of column names."""
 
 from __future__ import annotations
 
@@ -18,44 +18,42 @@ from fsd_inference.network.readers.graph_challenge import read_graph_challenge
 from fsd_inference.network.readers.parts import stacked
 from fsd_inference.network.tsv import numbered_lines, parse_number
 
-_BLOCK_ENTRIES = 1 << 20  # that are parsed at once: as text they are several times as large
+_BLOCK_ENTRIES = 1 << 20  # parsed at once; as text they take several times as much memory
 _TRIPLET = 3
 
 Line = tuple[str, str]
-"""Where a line is, and what it says."""
+"""Location and text of a line."""
 
 
 def read_csv(file: Path, features: int | None) -> sparse.csr_array:
-    """Return the inputs in a .csv file, plain or gzip.
+    """Read the inputs in a .csv file, plain or gzip.
 
     Raises
     ------
     FileFormatError
-        If something is no number, or lines differ in length; the message has line and column, counted from 1.
+        If a field is not a number, or lines differ in length; the message names line and column, counted from 1.
     InputError
-        If there are not `features` columns.
+        If the number of columns is not `features`.
     """
     return _read(file, features, ",")
 
 
 def read_tsv(files: Sequence[Path], features: int | None) -> sparse.csr_array:
-    """Return the inputs in .tsv files, plain or gzip: dense, or the Graph Challenge's if the first line has 3 columns.
+    """Read the inputs in .tsv files, plain or gzip: dense, or in the Graph Challenge's format if they have 3 columns.
 
     Raises
     ------
     FileFormatError
-        If a line is wrong, as `read_csv` has it; or if there are several files and not all are dense: where one's
-        samples end, if the last have no values, it does not say.
+        As `read_csv`; or if one of several files is in the Graph Challenge's format, which does not store how many
+        samples a file has.
     InputError
-        If there are not `features` columns.
+        If the number of columns is not `features`.
     """
     dense = [_is_dense(file, features) for file in files]
     if len(files) == 1 and not dense[0]:
         return read_graph_challenge(files[0], features)
     if not all(dense):
-        raise FileFormatError(
-            f"{files[dense.index(False)]} is not dense; only dense .tsv files can follow each other in a directory"
-        )
+        raise FileFormatError(f"{files[dense.index(False)]} is not dense; a directory may hold only dense .tsv files")
     return stacked((file, _read(file, features, "\t")) for file in files)
 
 
@@ -65,9 +63,7 @@ def _is_dense(file: Path, features: int | None) -> bool:
     if _TRIPLET in (columns, len(line.split())):
         return False
     if features is not None and columns > _TRIPLET and columns != features:
-        raise FileFormatError(
-            f"{where}: {columns} columns; a line has sample, feature and value, or the network's {features} features"
-        )
+        raise FileFormatError(f"{where}: {columns} columns; expected sample, feature and value, or {features} features")
     return columns > _TRIPLET or columns == features
 
 
@@ -78,7 +74,7 @@ def _read(file: Path, features: int | None, separator: str) -> sparse.csr_array:
     lines = numbered_lines(file)
     if all(parse_number(name) is None for name in names):
         if not names[0]:
-            raise FileFormatError(f"{where}: column 1 has no name, as an index has none; save the file without it")
+            raise FileFormatError(f"{where}: column 1 has no name, so it is an index; save the file without the index")
         next(lines)
     return inputs_from_blocks(_blocks(lines, len(names), separator), len(names), features, str(file))
 
@@ -112,7 +108,7 @@ def _first_wrong_line(lines: list[Line], width: int, separator: str) -> FileForm
                 return FileFormatError(f"{where}, column {column}: {shown(field)} is not a number")
             if not np.isfinite(as_float32(np.array(number))):
                 return FileFormatError(f"{where}, column {column}: {field} is not a finite float32 number")
-    return FileFormatError(f"{lines[0][0]}: from here on are other things than numbers")
+    return FileFormatError(f"{lines[0][0]}: a line from here on does not hold numbers")
 
 
 def _fields(where: str, line: str, separator: str) -> list[str]:

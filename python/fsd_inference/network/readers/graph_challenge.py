@@ -1,4 +1,4 @@
-"""The Graph Challenge's inputs: lines of sample, feature and value."""
+"""Inputs in the Graph Challenge's format: lines of sample, feature and value, counted from 1."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fsd_inference.network.tsv import Entries
 
 
 def read_graph_challenge(file: Path, features: int | None) -> sparse.csr_array:
-    """Return the inputs in a file of lines of sample, feature and value, plain or gzip.
+    """Read the inputs in a file of the Graph Challenge, plain or gzip.
 
     Raises
     ------
     FileFormatError
-        If a line is wrong; the message has its number.
+        If a line is invalid; the message names it.
     """
     limits = (MAX_WIDTH, MAX_WIDTH if features is None else features)
     entries = Entries(file, ("sample", "feature", "value"), limits)

@@ -1,6 +1,6 @@
 """Inputs in an AnnData file (.h5ad): its matrix X, read with h5py.
 
-HDF5's own library trusts what it reads: some damaged files end the process in it.
+The HDF5 library itself crashes on some damaged files, so read only files from sources that you trust.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from fsd_inference.network.inputs import check_samples, check_shape, inputs_from
 from fsd_inference.network.readers.libraries import library
 from fsd_inference.network.sparse_arrays import BLOCK_ENTRIES, INDEX_ARRAYS, SparseParts
 
-_SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}  # the short ones before AnnData 0.7
+_SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}  # the last two: before AnnData 0.7
 
 
 def read_h5ad(file: Path, features: int | None) -> sparse.csr_array:
-    """Return X, cells x genes, of an .h5ad file: dense, CSR or CSC.
+    """Read X, cells x genes, of an .h5ad file: dense, CSR or CSC.
 
     Raises
     ------
     FileFormatError
-        If it is damaged, or there is no such X.
+        If it is damaged, or has no X of these encodings.
     InputError
-        If a value is not a finite float32, or there are not `features` a cell.
+        If a value is not finite in float32, or a cell does not have `features` features.
     SettingError
-        If there is no h5py.
+        If h5py is not installed.
     """
     h5py = library("h5py", str(file))
     try:
         with h5py.File(file, "r") as opened:
             if "X" not in opened:
-                raise FileFormatError(f"{file} has no X; save the matrix that is meant as X of an AnnData object")
+                raise FileFormatError(f"{file} has no X; store the inputs as X of an AnnData object")
             x = opened["X"]
             if isinstance(x, h5py.Group):
                 return inputs_from_parts(_parts(x, features, file), features, str(file))
@@ -76,6 +76,6 @@ def _parts(x: Any, features: int | None, file: Path) -> SparseParts:
     check_samples(rows, x["data"].size, str(file))
     major = rows if kind == "csr" else columns
     if x["indptr"].shape != (major + 1,) or x["indices"].shape != x["data"].shape:
-        raise FileFormatError(f"{file}: the arrays of X do not have the sizes that its shape needs")
+        raise FileFormatError(f"{file}: the arrays of X do not have the sizes that its shape requires")
     index = {name: x[name][...] for name in INDEX_ARRAYS[kind]}
     return SparseParts(kind, (rows, columns), x["data"][...], index, FileFormatError)

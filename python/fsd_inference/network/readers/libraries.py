@@ -1,4 +1,4 @@
-"""Libraries that only some formats need, and that come with extras."""
+"""Import of optional libraries, which only some formats need."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _EXTRAS = {"pyarrow": "tables", "h5py": "h5"}
 
 
 def library(name: str, what: str) -> Any:
-    """Import a module of an optional library.
+    """Import and return a module of an optional library.
 
     Parameters
     ----------
     name : str
-        The module.
+        Full name of the module.
     what : str
-        What it is needed for, as the error names it.
+        What needs it, for the error message.
 
     Raises
     ------
     SettingError
-        If the library is not installed, or cannot be imported.
+        If the library cannot be imported.
     """
     package = name.partition(".")[0]
     try:
         return import_module(name)
     except ImportError as error:
         raise SettingError(
-            f"{what} needs {package}, which cannot be imported: pip install 'fsd-inference[{_EXTRAS[package]}]'"
+            f"{what} needs {package}, which is not installed: pip install 'fsd-inference[{_EXTRAS[package]}]'"
         ) from error

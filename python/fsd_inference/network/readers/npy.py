@@ -11,5 +11,5 @@ from fsd_inference.network.numpy_files import map_npy
 
 
 def read_npy(file: Path, features: int | None) -> sparse.csr_array:
-    """Return the inputs in an .npy file, which is mapped and converted block by block."""
+    """Read the inputs in an .npy file, which is memory-mapped and converted block by block."""
     return as_inputs(map_npy(file), features, what=str(file))

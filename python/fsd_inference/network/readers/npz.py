@@ -1,4 +1,4 @@
-"""Inputs in an .npz file: packed bits, or a sparse array as SciPy or PyData's sparse saves it."""
+"""Inputs in an .npz file: packed bits, or a sparse array saved by SciPy or PyData sparse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def read_npz_inputs(file: Path, features: int | None) -> sparse.csr_array:
-    """Return the inputs in an .npz file; the names of its arrays say what they are."""
+    """Read the inputs in an .npz file; its member names identify the kind."""
     arrays, what = read_npz(file), str(file)
     if "bits" in arrays:
         return _from_bits(arrays["bits"], features, what)
@@ -52,7 +52,7 @@ def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.cs
 
 
 def _scipy_parts(arrays: Arrays, what: str) -> SparseParts:
-    """Return the parts of the sparse array that `scipy.sparse.save_npz` wrote, of any release."""
+    """Return the parts of a sparse array written by `scipy.sparse.save_npz` of any release."""
     if "format" not in arrays:
         raise FileFormatError(
             f"{what} does not hold a sparse array but {', '.join(map(repr, arrays))}; "
@@ -70,10 +70,10 @@ def _scipy_parts(arrays: Arrays, what: str) -> SparseParts:
 
 
 def _pydata_parts(arrays: Arrays, what: str) -> SparseParts:
-    """Return the parts of the COO or GCXS array that `sparse.save_npz` wrote, of releases with and without a format."""
+    """Return the parts of a COO or GCXS array written by `sparse.save_npz`, with or without the member ``format``."""
     fill_value = arrays["fill_value"]
     if fill_value.size != 1 or fill_value.dtype.kind not in "biufc" or fill_value.item() != 0:
-        raise FileFormatError(f"{what}: the array 'fill_value' must be 0, so that what is not stored is 0")
+        raise FileFormatError(f"{what}: the array 'fill_value' must be 0, as entries that are not stored are 0")
     shape, data = _shape(arrays["shape"], what), arrays["data"]
     if "coords" in arrays:
         return SparseParts("coo", shape, data, _coordinates(arrays["coords"], what), FileFormatError)

@@ -1,4 +1,4 @@
-"""Files that hold the samples of one batch together."""
+"""Batches that are stored as several files in a directory."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from fsd_inference.network.inputs import check_shape, inputs_from_csr
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the files in a directory in natural order: part-2 before part-10; those of other tools are passed over.
+    """Return the files in a directory in natural order, part-2 before part-10.
 
-    Those are the ones whose names begin with ``.`` or ``_``, such as ``_SUCCESS``.
+    Names that start with ``.`` or ``_``, such as ``_SUCCESS``, are ignored: they are other tools' bookkeeping.
 
     Raises
     ------
     FileFormatError
-        If there are none, or there is a directory among them.
+        If it has no such files, or contains a directory.
     """
     try:
         found = sorted((entry for entry in folder.iterdir() if entry.name[0] not in "._"), key=_natural)
     except OSError as error:
         raise FileFormatError(f"{folder} cannot be read: {error.strerror or error}") from error
     if not found:
-        raise FileFormatError(f"{folder} is a directory without files of inputs")
+        raise FileFormatError(f"{folder} is a directory without input files")
     for entry in found:
         if entry.is_dir():
-            raise FileFormatError(f"{entry} is a directory; the files of a batch must lie in {folder} itself")
+            raise FileFormatError(f"{entry} is a directory; put all input files directly into {folder}")
     return found
 
 
 def stacked(parts: Iterable[tuple[Path, sparse.csr_array]]) -> sparse.csr_array:
-    """Return the samples of all files, one after the other.
+    """Concatenate the samples of several files.
 
     Raises
     ------
     InputError
-        If they have different numbers of features, or are too many.
+        If the numbers of features differ, or there are too many values.
     """
     held: list[sparse.csr_array] = []
     first, values = Path(), 0

@@ -1,4 +1,4 @@
-"""Inputs as svmlight and LIBSVM write them: lines of a label and of FEATURE:VALUE pairs."""
+"""Inputs in svmlight (LIBSVM) files: lines of a label and FEATURE:VALUE pairs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from fsd_inference.network.readers.parts import stacked
 from fsd_inference.network.sparse_arrays import ascends_strictly
 from fsd_inference.network.tsv import numbered_lines, parse_number
 
-_LINES = 1 << 14  # that are parsed at once
+_LINES = 1 << 14  # parsed at once
 
 Line = tuple[str, list[str]]
-"""Where a line is, and its pairs."""
+"""Location and pairs of a line."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """The samples of a file: `indices` are feature numbers as the file has them, which may begin with 0 or with 1."""
+    """The samples of a file; `indices` are its feature numbers, counted from 0 or from 1."""
 
     file: Path
     indptr: NDArray[np.int64]
@@ -34,7 +34,7 @@ class _Samples:
     values: NDArray[np.float32]
 
     def wrong(self, entry: int, says: str) -> FileFormatError:
-        """Return the error of one entry, whose line is looked up."""
+        """Return an error that names the line of an entry."""
         sample = int(np.searchsorted(self.indptr, entry, "right")) - 1
         where, _ = next(islice(_lines(self.file), sample, None))
         return FileFormatError(f"{where}: {says}")
@@ -52,20 +52,20 @@ class _Samples:
         again = again[~np.isin(again, csr.indptr)]
         if again.size:
             entry = int(again[0])
-            raise self.wrong(entry, f"feature {int(csr.indices[entry]) + first} is there for the second time")
+            raise self.wrong(entry, f"feature {int(csr.indices[entry]) + first} occurs for the second time")
         return csr
 
 
 def read_svmlight(files: Sequence[Path], features: int | None) -> sparse.csr_array:
-    """Return the inputs in files of LABEL FEATURE:VALUE..., plain or gzip; labels, qid and comments are passed over.
+    """Read the inputs in svmlight files, plain or gzip; labels, qid and comments are ignored.
 
-    Features are counted from 1, or from 0 if one of the files has a feature 0. There are `features` of them, or as
-    many as the largest number says.
+    Features are counted from 1, or from 0 if any of the files has a feature 0. If `features` is None, the largest
+    feature number determines how many there are.
 
     Raises
     ------
     FileFormatError
-        If a line is wrong; the message has its number.
+        If a line is invalid; the message names it.
     """
     parts = [_read(file) for file in files]
     first = 0 if any((part.indices == 0).any() for part in parts) else 1
@@ -94,18 +94,20 @@ def _read(file: Path) -> _Samples:
 
 
 def _lines(file: Path) -> Iterator[Line]:
-    """Yield each line that has a sample: where it is, and its pairs."""
+    """Yield location and pairs of each line that holds a sample."""
     for where, line in numbered_lines(file):
         label, *pairs = line.partition("#")[0].split() or [""]
         if not label:
             continue
         if ":" in label:
-            raise FileFormatError(f"{where}: {shown(label)} is there where a label must be, such as 0")
+            raise FileFormatError(
+                f"{where}: the line starts with {shown(label)}, but must start with a label, such as 0"
+            )
         yield where, pairs[1:] if pairs and pairs[0].startswith("qid:") else pairs
 
 
 def _parsed(lines: list[Line]) -> NDArray[np.float64]:
-    """Return features and values of all pairs, (pairs, 2)."""
+    """Return feature and value of all pairs, shape (pairs, 2)."""
     pairs = [pair for _, pairs in lines for pair in pairs]
     if not pairs:
         return np.empty((0, 2))

@@ -1,4 +1,4 @@
-"""Inputs in tables, Parquet and Arrow: a row a sample, a column a feature, read with pyarrow."""
+"""Inputs in Parquet and Arrow files: one row per sample, one column per feature, read with pyarrow."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ARROW_MAGIC = b"ARROW1"
 
 
 def read_parquet(file: Path, features: int | None) -> sparse.csr_array:
-    """Return the inputs in a Parquet file, read by row groups.
+    """Read the inputs in a Parquet file, by row groups.
 
     Raises
     ------
     FileFormatError
         If it is damaged.
     InputError
-        If a column is not one of numbers, an entry is missing or not finite as float32 (the message has row, counted
-        from 0, and column), or there are not `features` columns.
+        If a column does not hold numbers, an entry is null or not finite in float32 (the message names the row,
+        counted from 0, and the column), or the number of columns is not `features`.
     SettingError
-        If there is no pyarrow.
+        If pyarrow is not installed.
     """
     parquet = library("pyarrow.parquet", str(file))
     with _damaged(file), parquet.ParquetFile(file) as table:
@@ -41,7 +41,7 @@ def read_parquet(file: Path, features: int | None) -> sparse.csr_array:
 
 
 def read_arrow(file: Path, features: int | None) -> sparse.csr_array:
-    """Return the inputs in an Arrow file (Feather version 2) or stream, read batch by batch; errors as of Parquet."""
+    """Read the inputs in an Arrow file (Feather version 2) or stream; errors are those of `read_parquet`."""
     ipc = library("pyarrow.ipc", str(file))
     with _damaged(file), file.open("rb") as stream:
         is_file = stream.read(len(ARROW_MAGIC)) == ARROW_MAGIC
@@ -53,11 +53,11 @@ def read_arrow(file: Path, features: int | None) -> sparse.csr_array:
 
 
 def _width(schema: Any, features: int | None, file: Path) -> int:
-    """Return the number of columns, all of which must be numbers."""
+    """Return the number of columns, all of which must hold numbers."""
     types = library("pyarrow.types", str(file))
     for column in schema:
         if column.name.startswith("__index_level_"):
-            raise InputError(f"{file}, column {shown(column.name)}: it is an index; save the table without it")
+            raise InputError(f"{file}, column {shown(column.name)}: this is an index; save the table without the index")
         kind = column.type
         if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)):
             raise not_real(f"{file}, column {shown(column.name)}", kind)
@@ -79,7 +79,7 @@ def _blocks(batches: Iterable[Any], file: Path) -> Iterator[NDArray[np.float32]]
         for k, column in enumerate(batch.columns):
             if column.null_count:
                 row = above + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-                raise InputError(f"{file}, row {row}, column {_name(batch, k)}: there is no value; fill it first")
+                raise InputError(f"{file}, row {row}, column {_name(batch, k)}: the value is null; fill it first")
             block[:, k] = as_float32(column.to_numpy(zero_copy_only=False))
         finite = np.isfinite(block)
         if not finite.all():
