@@ -28,7 +28,7 @@ _MIRRORED = {"general": None, "symmetric": 1, "hermitian": 1, "skew-symmetric": 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The header of a file; `mirrored` is the sign of the implied entries above the diagonal, None if there are none."""
+    """The header of a file; `mirrored` is the sign of the implied entries above the diagonal, None if none are."""
 
     form: str
     field: str
