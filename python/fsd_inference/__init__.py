@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     )
     from fsd_inference.forecast.advising import advise
     from fsd_inference.forecast.options import Advice, Question
-    from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
+    from fsd_inference.network import (
+        Activation,
+        Layer,
+        Network,
+        digits,
+        graph_challenge,
+        import_network,
+        random_network,
+    )
     from fsd_inference.partitioning import Partition, partition
     from fsd_inference.prediction import Prediction
     from fsd_inference.report import Report
@@ -90,6 +98,7 @@ _ROOMS = {
     "advise": "forecast.advising",
     "digits": "network",
     "graph_challenge": "network",
+    "import_network": "network",
     "partition": "partitioning",
     "push": "session",
     "random_network": "network",
@@ -140,6 +149,7 @@ __all__ = [
     "advise",
     "digits",
     "graph_challenge",
+    "import_network",
     "partition",
     "push",
     "random_network",

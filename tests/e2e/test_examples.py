@@ -43,8 +43,20 @@ def test_report_and_cost(tmp_path: Path) -> None:
     assert float(last.split()[1]) == pytest.approx(sum(costs.values()), rel=0.01)
 
 
+def test_sklearn_digits(tmp_path: Path) -> None:
+    found = [
+        re.fullmatch(r"(\w[\w ,-]*): ([\d.]+)% of 360 digits are right", line)
+        for line in lines_of("sklearn_digits.py", tmp_path)[1:]
+    ]
+    accuracy = {match[1]: float(match[2]) for match in found if match}
+    assert accuracy.keys() == {"trained", "pruned, scikit-learn", "pruned, 3 workers"}
+    assert accuracy["trained"] > 90
+    assert accuracy["pruned, scikit-learn"] == accuracy["pruned, 3 workers"] > 80
+
+
 def test_every_example_is_tried() -> None:
     assert {file.name for file in EXAMPLES.iterdir() if file.suffix == ".py"} == {
         "report_and_cost.py",
+        "sklearn_digits.py",
         "three_channels.py",
     }

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from scipy import sparse
 
-from fsd_inference.network import Network, digits, graph_challenge, random_network
+from fsd_inference.network import Activation, Network, digits, graph_challenge, random_network
 from fsd_inference.partitioning import exchange_plan, load_plan, share_rows, volumes
 from tests.support.cli import Fsd, entries, fsd_in
 
@@ -74,6 +75,43 @@ def test_a_broken_import_leaves_nothing(fsd: Fsd, tmp_path: Path) -> None:
     assert said.code == 2
     assert "n1024-l2.tsv, line 1: weight nan" in said.error()
     assert entries(tmp_path) == {"neuron1024"}
+
+
+def test_import_reads_matrices(fsd: Fsd, tmp_path: Path) -> None:
+    first, second = np.eye(3, 4), np.ones((2, 3))
+    for k, matrix in enumerate((first, second), 1):
+        np.save(tmp_path / f"layer-{k}.npy", matrix.T)
+    files = sorted(tmp_path.glob("layer-*.npy"))
+    expected = Network.from_matrices([first, second], activations=[Activation("clipped_relu", 6), "identity"])
+    flags = ("--transpose", "--activation", "clipped_relu:6,identity", "-o", tmp_path / "net", "--json")
+    for source in ([tmp_path], files):
+        said = fsd("network", "import", *source, *flags)
+        assert (said.code, said.stderr) == (0, "")
+        assert said.json()["digest"] == expected.digest.hex()
+        assert said.json()["origin"] == f"matrices in {tmp_path.name}"
+        assert said.json()["labels"] is None
+    same = fsd("network", "import", *files, "-o", tmp_path / "other", "--transpose", "--activation", "relu", "--json")
+    assert same.json()["digest"] == Network.from_matrices([first, second], activations="relu").digest.hex()
+
+
+def test_import_reads_safetensors_once_the_layers_are_named(fsd: Fsd, tmp_path: Path) -> None:
+    weights = {"fc2.weight": np.ones((2, 3), np.float32), "fc1.weight": np.eye(3, 4, dtype=np.float32)}
+    save_file(weights | {"fc1.bias": np.arange(3, dtype=np.float32)}, tmp_path / "model.safetensors")
+    command = ("network", "import", tmp_path / "model.safetensors", "-o", tmp_path / "net")
+    refused = fsd(*command)
+    assert refused.code == 2
+    assert "such as --layers fc1,fc2, whose widths match" in refused.error()
+    assert entries(tmp_path) == {"model.safetensors"}
+    said = fsd(*command, "--layers", "fc1,fc2")
+    assert "safetensors model.safetensors, layers fc1, fc2" in said.stdout
+    expected = Network.from_matrices([weights["fc1.weight"], weights["fc2.weight"]], [np.arange(3), None])
+    assert Network.load(tmp_path / "net").digest == expected.digest
+
+
+def test_info_shows_labels(fsd: Fsd, tmp_path: Path) -> None:
+    Network.from_matrices([np.eye(3)], labels=["cat", "dog", "eel"]).save(tmp_path / "net")
+    assert "cat, dog, eel" in fsd("network", "info", tmp_path / "net").stdout
+    assert fsd("network", "info", tmp_path / "net", "--json").json()["labels"] == ["cat", "dog", "eel"]
 
 
 def test_info_tells_and_checks(fsd: Fsd, tmp_path: Path) -> None:

@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections import Counter
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
-from fsd_inference.errors import SettingError
+from fsd_inference.errors import InputError, SettingError
 from fsd_inference.units import bytes_text
 
 if TYPE_CHECKING:
-    from fsd_inference.network import Layer, Network
+    from fsd_inference.network import Activation, Layer, Network
+    from fsd_inference.network.layer import ActivationKind
 
 app = typer.Typer(name="network", help="Generate, import and inspect networks.")
 
 _GENERATE_EXAMPLES = examples(
     "fsd network generate radixnet --neurons 1024 --layers 120 -o net",
     "fsd network generate random --widths 784,500,300,10 --seed 1 -o net",
+)
+
+_IMPORT_EXAMPLES = examples(
+    "fsd network import matrices -o net --activation relu",
+    "fsd network import layer-1.mtx layer-2.mtx -o net --transpose",
+    "fsd network import model.safetensors --layers fc1,fc2,fc3 -o net",
+    "fsd network import neuron1024 -o net",
 )
 
 _CONNECTIONS = 32  # of the Graph Challenge's networks
@@ -79,27 +87,59 @@ def generate(
     _save(out, network, output)
 
 
-@app.command("import", epilog=examples("fsd network import neuron1024 -o net"))
+@app.command("import", epilog=_IMPORT_EXAMPLES)
 def import_(
-    folder: Annotated[
-        Path,
+    source: Annotated[
+        list[Path],
         typer.Argument(
-            help="Folder of Graph Challenge files: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.", metavar="FOLDER"
+            help="Folder of matrices, one file per layer: layer-1.npz (SciPy), .npy, .mtx or .mtx.gz, layer-2.npz..., "
+            "and layer-1.bias.npy if it has a bias; or such files. Safetensors file of a state dict, or its "
+            "model.safetensors.index.json. Graph Challenge folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.",
+            metavar="SOURCE",
         ),
     ],
     output: Target,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            help="Safetensors: names of the layers in order, separated by commas; fc1 means the tensors fc1.weight "
+            "and fc1.bias. Without it, the tensors are listed.",
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            "--activation",
+            help="Matrices and safetensors: relu, identity or clipped_relu:CLIP, one for all layers, or one per layer "
+            "separated by commas. Default: relu, with identity for the last layer.",
+        ),
+    ] = None,
+    transpose: Annotated[
+        bool, typer.Option("--transpose", help="Matrices: rows are inputs. Default: rows are outputs.")
+    ] = False,
     bias: Annotated[
         float | None,
-        typer.Option("--bias", help="Bias of all neurons. Default: that of the Graph Challenge, for official sizes."),
+        typer.Option(
+            "--bias", help="Graph Challenge: bias of all neurons. Default: the official one, for official sizes."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Import a network from the Graph Challenge's TSV files, layer by layer."""
-    from fsd_inference.network import graph_challenge_folder  # noqa: PLC0415
+    """Import a network from files; their kind is detected."""
+    from fsd_inference.network import import_network  # noqa: PLC0415
 
     out = Output(as_json)
-    check_distinct(FOLDER=folder, output=output)
-    _save(out, graph_challenge_folder(folder, bias), output)
+    for path in source:
+        check_distinct(SOURCE=path, output=output)
+    network = import_network(
+        source[0] if len(source) == 1 else source,
+        layers=None if layers is None else layers.split(","),
+        activations=None if activation is None else _activations(activation),
+        transpose=transpose,
+        bias=bias,
+    )
+    _save(out, network, output)
 
 
 @app.command(epilog=examples("fsd network info net"))
@@ -156,6 +196,22 @@ def _widths(neurons: int | None, layers: int | None, widths: str | None) -> list
     return list(islice(cycle(given), layers + 1))
 
 
+def _activations(text: str) -> Activation | list[Activation]:
+    """Parse --activation: one activation, or one per layer."""
+    from fsd_inference.network import Activation  # noqa: PLC0415
+
+    parsed = []
+    for given in text.split(","):
+        kind, _, clip = given.partition(":")
+        try:
+            parsed.append(Activation(cast("ActivationKind", kind), float(clip or 0)))
+        except ValueError:
+            raise SettingError(f"--activation {given}: {clip!r} is not a number; write clipped_relu:32") from None
+        except InputError as error:
+            raise SettingError(f"--activation {given}: {error}") from None
+    return parsed[0] if len(parsed) == 1 else parsed
+
+
 def _save(out: Output, network: Network, output: Path) -> None:
     check_output(output, directory=True)
     with out.progress() as tasks:
@@ -174,18 +230,27 @@ def _record(network: Network, path: Path) -> dict[str, Any]:
         "connections": network.connections,
         "bytes": _size(path),
         "digest": network.digest.hex(),
+        "origin": network.origin,
+        "labels": None if network.labels is None else network.labels.tolist(),
     }
 
 
 def _rows(network: Network, path: Path) -> list[tuple[str, object]]:
+    from fsd_inference.network.importing.problems import listed  # noqa: PLC0415
+
     low, high = min(network.widths), max(network.widths)
     width = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    return [
+    rows: list[tuple[str, object]] = [
         ("network", f"{path} ({network.name}, {bytes_text(_size(path))})"),
         ("layers", f"{len(network):,}, {width} wide; {network.widths[0]:,} features, {network.widths[-1]:,} outputs"),
         ("connections", f"{network.connections:,}"),
         ("digest", network.digest.hex()),
     ]
+    if network.origin is not None:
+        rows.append(("origin", network.origin))
+    if network.labels is not None:
+        rows.append(("labels", listed(list(map(str, network.labels)))))
+    return rows
 
 
 def _size(path: Path) -> int:

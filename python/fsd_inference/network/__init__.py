@@ -4,6 +4,7 @@ from fsd_inference.network.categories import read_categories, write_categories
 from fsd_inference.network.datasets import digits
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importers import graph_challenge_folder
+from fsd_inference.network.importing.files import import_network
 from fsd_inference.network.input_files import load_inputs
 from fsd_inference.network.inputs import as_inputs
 from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
@@ -24,6 +25,7 @@ __all__ = [
     "digits",
     "graph_challenge",
     "graph_challenge_folder",
+    "import_network",
     "load_inputs",
     "random_network",
     "read_categories",

@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 
 from fsd_inference.atomic import atomic_directory
 from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import Activation, Layer, index_dtype
 from fsd_inference.network.source import LayerSource, network_digest
 
@@ -59,6 +60,9 @@ def write_network(
     name: str,
     layers: Iterable[Layer],
     progress: Callable[[int], object] | None = None,
+    *,
+    origin: str | None = None,
+    labels: NDArray[Any] | None = None,
 ) -> None:
     """Write layers into a new directory, one at a time; the directory appears once it is complete.
 
@@ -72,6 +76,10 @@ def write_network(
         Layers of matching widths; the next one is requested only after the previous one is written.
     progress : callable, optional
         Called after each layer with the number of layers written.
+    origin : str, optional
+        What the network was imported from.
+    labels : ndarray, optional
+        What each output stands for.
 
     Raises
     ------
@@ -110,6 +118,10 @@ def write_network(
             "group_bytes": sizes,
             "layers": records,
         }
+        if origin is not None:
+            manifest["origin"] = origin
+        if labels is not None:
+            manifest["labels"] = labels.tolist()
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -125,6 +137,10 @@ class LayersInFiles(LayerSource):
     ----------
     name : str
         Display name of the network.
+    origin : str or None
+        What the network was imported from.
+    labels : ndarray or None, shape (n_out,)
+        What each output of the last layer stands for.
 
     Raises
     ------
@@ -160,6 +176,13 @@ class LayersInFiles(LayerSource):
         for group, size in enumerate(sizes):
             _check_size(folder / _group_name(group), size)
         self.widths = (self._records[0].inputs, *(record.outputs for record in self._records))
+        self.origin: str | None = fields.get("origin", (str, type(None)))
+        self.labels: NDArray[Any] | None = None
+        if (labels := fields.get("labels", (list, type(None)))) is not None:
+            try:
+                self.labels = checked_labels(labels, self.widths[-1])
+            except InputError:
+                raise fields.wrong("labels") from None
 
     def layer(self, index: int) -> Layer:
         """Read layer `index` and verify its digest."""

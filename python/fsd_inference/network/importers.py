@@ -53,7 +53,13 @@ def graph_challenge_folder(folder: str | os.PathLike[str], bias: float | None = 
     if bias is None:
         raise InputError(f"{place} has layers of {neurons} neurons, which is not an official size; set their bias")
     source = _TsvLayers([file.absolute() for *_, file in files], neurons, bias)
-    return Network.from_source(source, name=f"n{neurons}-l{len(files)}")
+    name, origin = f"n{neurons}-l{len(files)}", f"Graph Challenge folder {place.absolute().name}"
+    return Network.from_source(source, name=name, origin=origin)
+
+
+def is_graph_challenge_file(path: Path) -> bool:
+    """Return whether a file is named as a layer of the Graph Challenge."""
+    return _FILE_NAME.fullmatch(path.name) is not None
 
 
 def _layer_files(place: Path) -> list[tuple[int, int, Path]]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from scipy import sparse
 
 from fsd_inference.errors import FileFormatError
+from fsd_inference.network.matrix_market import MATRIX_MARKET_MAGIC
 from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC
 from fsd_inference.network.readers.delimited import read_csv, read_tsv
 from fsd_inference.network.readers.h5ad import read_h5ad
-from fsd_inference.network.readers.matrix_market import MATRIX_MARKET_MAGIC, read_matrix_market
+from fsd_inference.network.readers.matrix_market import read_matrix_market_inputs
 from fsd_inference.network.readers.npy import read_npy
 from fsd_inference.network.readers.npz import read_npz_inputs
 from fsd_inference.network.readers.parts import files_in, stacked
@@ -53,7 +54,7 @@ def _text(*suffixes: str) -> tuple[str, ...]:
 INPUT_FORMATS = (
     InputFormat((".npz",), _each(read_npz_inputs), ZIP_MAGIC),
     InputFormat((".npy",), _each(read_npy), NPY_MAGIC),
-    InputFormat(_text(".mtx"), _each(read_matrix_market), MATRIX_MARKET_MAGIC),
+    InputFormat(_text(".mtx"), _each(read_matrix_market_inputs), MATRIX_MARKET_MAGIC),
     InputFormat(_text(".svm", ".svmlight", ".libsvm"), read_svmlight),
     InputFormat(_text(".csv"), _each(read_csv)),
     InputFormat(_text(".tsv"), read_tsv),

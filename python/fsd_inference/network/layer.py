@@ -173,7 +173,7 @@ class Layer:
         bias: NDArray[np.float32],
         activation: Activation | Literal["identity", "relu"],
     ) -> None:
-        activation = _as_activation(activation)
+        activation = as_activation(activation)
         columns = whole_number(columns, "the number of a layer's inputs")
         outputs = np.size(indptr) - 1
         if not (1 <= columns <= MAX_WIDTH and 1 <= outputs <= MAX_WIDTH):
@@ -305,7 +305,14 @@ def _as_csr(weights: Any) -> sparse.csr_array:
     return csr_from_dense(weights, what)
 
 
-def _as_activation(activation: object) -> Activation:
+def as_activation(activation: object) -> Activation:
+    """Return an activation that is given as itself or by a name that needs no number.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
     if isinstance(activation, Activation):
         return activation
     if not isinstance(activation, str):

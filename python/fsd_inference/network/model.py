@@ -6,10 +6,16 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
 
 from fsd_inference.errors import InputError
 from fsd_inference.network.checks import shown
 from fsd_inference.network.file_format import LayersInFiles, write_network
+from fsd_inference.network.importing.layers import Activations, layers_from_matrices
+from fsd_inference.network.importing.sklearn import layers_from_estimator
+from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
 from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
 
@@ -27,6 +33,8 @@ class Network:
         At least one layer; each takes as many inputs as the previous one has outputs.
     name : str, optional
         Display name; not part of `digest`.
+    labels : array_like, shape (n_out,), optional
+        What each output of the last layer stands for: strings, numbers or booleans; not part of `digest`.
 
     Raises
     ------
@@ -43,7 +51,7 @@ class Network:
     (3, 2, 1)
     """
 
-    def __init__(self, layers: Iterable[Layer], *, name: str = "network") -> None:
+    def __init__(self, layers: Iterable[Layer], *, name: str = "network", labels: ArrayLike | None = None) -> None:
         if not isinstance(layers, Iterable):
             raise InputError(f"a network is made of layers, such as Network([layer]), not of {shown(layers)}")
         held = tuple(layers)
@@ -61,15 +69,102 @@ class Network:
                 )
         self._source: LayerSource = LayersInMemory(held)
         self._name = name
+        self._origin: str | None = None
+        self._labels = None if labels is None else checked_labels(labels, self.widths[-1])
 
     @classmethod
-    def from_source(cls, source: LayerSource, *, name: str = "network") -> Network:
+    def from_matrices(
+        cls,
+        weights: Iterable[Any],
+        biases: Iterable[ArrayLike | None] | None = None,
+        activations: Activations = None,
+        *,
+        name: str = "network",
+        labels: ArrayLike | None = None,
+    ) -> Network:
+        """Build a network from one weight matrix per layer.
+
+        Parameters
+        ----------
+        weights : iterable of sparse arrays or array_likes, shape (n_out, n_in)
+            Rows are outputs, columns are inputs: layer k computes ``activation(weights[k] @ x + biases[k])``. Values
+            are treated as by `Layer`: rounded to float32, duplicates summed; explicit zeros of a sparse array remain
+            connections.
+        biases : iterable of array_like or None, optional
+            One per layer, of shape (n_out,), (1,) or (); None means 0.
+        activations : Activation, "identity", "relu" or sequence of them, optional
+            One for all layers, or one per layer; defaults to relu, with identity for the last layer.
+        name : str, optional
+            Display name.
+        labels : array_like, shape (n_out,), optional
+            What each output of the last layer stands for.
+
+        Raises
+        ------
+        InputError
+            If the widths of consecutive layers differ, or a matrix cannot be a layer; lists all problems, with output
+            and input of a value that is not finite.
+
+        Examples
+        --------
+        >>> import fsd_inference as fsd
+        >>> network = fsd.Network.from_matrices([[[1, 0, 2], [0, -1, 0]], [[1, 1]]], biases=[None, [0.5]])
+        >>> list(network)
+        [Layer(2 x 3, 3 connections, relu), Layer(1 x 2, 2 connections, identity)]
+        """
+        return cls(layers_from_matrices(weights, biases, activations), name=name, labels=labels)
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any, *, name: str = "network") -> Network:
+        """Build a network from a fitted multilayer perceptron of scikit-learn.
+
+        The output activation (softmax or logistic) is left out; it does not change what is predicted:
+
+        - A classifier predicts ``network.labels[outputs.argmax(axis=1)]``; `labels` are its ``classes_``. The softmax
+          of the outputs is ``predict_proba``. With two classes the estimator has one output; the network has a second
+          one in front of it, which is always 0.
+        - A multilabel classifier predicts the labels whose outputs are positive.
+        - A regressor predicts the outputs; `labels` is None.
+
+        Weights are rounded to float32, so predictions can differ where two outputs are almost equal.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            Fitted, with the activation "relu" or "identity". Zero weights are dropped. Pickled estimators are not read
+            from files, because loading a pickle can run any code.
+        name : str, optional
+            Display name.
+
+        Raises
+        ------
+        InputError
+            For any other estimator, or one that is not fitted or has another activation.
+
+        Examples
+        --------
+        >>> import fsd_inference as fsd
+        >>> from sklearn.neural_network import MLPClassifier
+        >>> estimator = MLPClassifier((4,), solver="lbfgs", random_state=0)
+        >>> estimator = estimator.fit([[0, 0], [0, 1], [4, 0], [4, 1]], ["low", "low", "high", "high"])
+        >>> fsd.Network.from_sklearn(estimator).labels
+        array(['high', 'low'], dtype='<U4')
+        """
+        layers, labels = layers_from_estimator(estimator)
+        network = cls(layers, name=name, labels=labels)
+        network._origin = f"scikit-learn {type(estimator).__name__}"
+        return network
+
+    @classmethod
+    def from_source(cls, source: LayerSource, *, name: str = "network", origin: str | None = None) -> Network:
         """Return a network that gets its layers from `source` on each access, and does not cache them."""
         if not isinstance(source, LayerSource):
             raise InputError(f"the source of a network must be a LayerSource, not {shown(source)}")
         network = cls.__new__(cls)
         network._source = source
         network._name = name
+        network._origin = origin
+        network._labels = None
         return network
 
     @classmethod
@@ -87,7 +182,9 @@ class Network:
             If the network is missing, truncated or damaged; damage within a layer is found when that layer is read.
         """
         source = LayersInFiles(path)
-        return cls.from_source(source, name=source.name)
+        network = cls.from_source(source, name=source.name, origin=source.origin)
+        network._labels = source.labels
+        return network
 
     def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:
         """Write the network to a directory, layer by layer; the directory appears once it is complete.
@@ -104,12 +201,22 @@ class Network:
         InputError
             If `path` holds anything but a network, or cannot be written.
         """
-        write_network(path, self._name, self, progress)
+        write_network(path, self._name, self, progress, origin=self._origin, labels=self._labels)
 
     @property
     def name(self) -> str:
         """Display name."""
         return self._name
+
+    @property
+    def origin(self) -> str | None:
+        """What the network was imported from; None if it was not imported."""
+        return self._origin
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """What each output of the last layer stands for, shape (n_out,), read-only; None if unknown."""
+        return self._labels
 
     @property
     def widths(self) -> tuple[int, ...]:

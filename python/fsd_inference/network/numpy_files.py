@@ -6,6 +6,7 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -71,8 +72,8 @@ def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     return mapped
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an .npz file, by name.
+def read_npz(path: str | os.PathLike[str], only: Container[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an .npz file by name: all, or those that are in `only`.
 
     Raises
     ------
@@ -84,6 +85,9 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                if only is not None and name not in only:
+                    continue
                 where = f"{file}, member {member.filename}"
                 if member.file_size > _MAX_DEFLATE_RATIO * (member.compress_size + 1):
                     raise FileFormatError(f"{where}: declares more data than its compressed size can hold")
@@ -92,7 +96,6 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
                     if member.file_size != header.offset + header.nbytes:
                         raise FileFormatError(f"{where}: its size does not fit its array of shape {header.shape}")
                     data = stream.read()  # to the end, where zipfile verifies the checksum
-                name = member.filename.removesuffix(".npy")
                 arrays[name] = np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
     except _ZIP_ERRORS as error:
         raise FileFormatError(f"{file} is damaged or cannot be read: {error}") from error

@@ -23,11 +23,21 @@ def read_npz_inputs(file: Path, features: int | None) -> sparse.csr_array:
     arrays, what = read_npz(file), str(file)
     if "bits" in arrays:
         return _from_bits(arrays["bits"], features, what)
+    return inputs_from_parts(saved_parts(arrays, what), features, what)
+
+
+def saved_parts(arrays: Arrays, what: str) -> SparseParts:
+    """Return the parts of the sparse array in a file, as SciPy or PyData's sparse saved it.
+
+    Raises
+    ------
+    FileFormatError
+        If the file, called `what`, holds anything else.
+    """
     try:
-        parts = _pydata_parts(arrays, what) if "fill_value" in arrays else _scipy_parts(arrays, what)
+        return _pydata_parts(arrays, what) if "fill_value" in arrays else _scipy_parts(arrays, what)
     except KeyError as error:
         raise FileFormatError(f"{what} is not a complete sparse array: it has no array {error}") from error
-    return inputs_from_parts(parts, features, what)
 
 
 def _from_bits(bits: NDArray[Any], features: int | None, what: str) -> sparse.csr_array:

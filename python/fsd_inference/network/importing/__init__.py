@@ -1,0 +1,1 @@
+"""Import of networks from matrices, safetensors files and scikit-learn models."""
