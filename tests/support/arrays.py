@@ -1,4 +1,4 @@
-"""Arrays of every type, layout and sparse format, for tests that hand them in."""
+"""Arrays of every type, memory layout and sparse format, as test inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All ways for an array into a run: the same bits through each, or the same sentence but for where it says it was."""
+"""Test that every way to pass in an array gives the same bits, or the same error apart from the place it names."""
 
 from __future__ import annotations
 

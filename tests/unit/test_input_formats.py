@@ -1,4 +1,4 @@
-"""Inputs in other tools' files: each gives the batch that the tool wrote, or one line that says what is wrong."""
+"""Tests of readers of binary formats and directories: what other tools write is read, invalid files are errors."""
 
 from __future__ import annotations
 
@@ -147,7 +147,8 @@ def test_wrong_annotated_data_is_refused(tmp_path: Path) -> None:
         (lambda x: x.attrs.__delitem__("shape"), "is damaged or of another format"),
         (lambda x: x.attrs.__setitem__("shape", [3.0, 4.0]), "the shape of X is not two whole numbers"),
         (lambda x: x.attrs.__setitem__("shape", [5, 4]), "do not have the sizes that its shape requires"),
-        (lambda x: x.attrs.__setitem__("shape", [2**31 - 1, 4]), "2147483647 samples, but only 4 values"),
+        (lambda x: x.attrs.__setitem__("shape", [2**31 - 1, 4]), "do not have the sizes that its shape requires"),
+        (lambda x: (x.__delitem__("data"), x.create_group("data")), "do not have the sizes that its shape requires"),
         (lambda x: x.__delitem__("indices"), "is damaged or of another format"),
         (lambda x: x["indices"].__setitem__(0, 9), "is not a valid sparse array"),
         (lambda x: x["data"].__setitem__(3, np.nan), r"row 2, column 3 (from 0) is not a finite float32 number"),
@@ -169,6 +170,14 @@ def test_wrong_annotated_data_is_refused(tmp_path: Path) -> None:
     with h5py.File(file, "w") as opened:
         opened.create_dataset("obs", data=[1])
     assert "has no X" in refused(file)
+    with h5py.File(file, "w") as opened:
+        opened["X"] = np.dtype("f4")
+    assert "X is neither an array nor a group of arrays" in refused(file)
+    save_h5ad(file, CSC)
+    with h5py.File(file, "a") as opened:
+        opened["X"].attrs["shape"] = [2**31 - 1, 4]
+    assert "2147483647 samples, but only 4 values" in refused(file)
+    save_h5ad(file, BATCH)
     file.write_bytes(file.read_bytes()[:-100])
     assert "is damaged or of another format" in refused(file)
 

@@ -1,4 +1,4 @@
-"""Inputs in text of other tools: each gives the batch that the tool wrote, or one line that says what is wrong."""
+"""Tests of readers of text formats: what other tools write is read, and every invalid file is a one-line error."""
 
 from __future__ import annotations
 
@@ -119,6 +119,12 @@ def test_svmlight_may_count_from_0_or_1(text: str, tmp_path: Path, monkeypatch: 
     assert_is_batch(load_inputs(tmp_path / "x.svm.gz"), BATCH)
 
 
+def test_svmlight_features_are_countable(tmp_path: Path) -> None:
+    (tmp_path / "x.svm").write_text("1 0:1 2147483647:1\n")
+    with pytest.raises(InputError, match=r"x\.svm must have 1 to 2147483647 samples and features, not 1 x 2147483648"):
+        load_inputs(tmp_path / "x.svm")
+
+
 def test_svmlight_has_as_many_features_as_the_network(tmp_path: Path) -> None:
     (tmp_path / "x.svm").write_text(SVM)
     assert_is_batch(load_inputs(tmp_path / "x.svm", 6), np.pad(BATCH, ((0, 0), (0, 2))))
@@ -139,13 +145,14 @@ def test_in_parts_one_feature_0_says_how_all_are_counted(tmp_path: Path) -> None
         ("1 0:1\n\n0 4:1\n", "line 3: feature 4 is not in 0 to 3, as there is a feature 0"),
         ("1 1:1\n0 2:1 2:2\n", "line 2: feature 2 occurs for the second time"),
         ("1 1:1\n0 3:1 2:2 1:4 3:1\n", "line 2: feature 3 occurs for the second time"),
-        ("1 1:1\n1:1 2:2\n", "line 2: the line starts with '1:1', but must start with a label"),
+        ("1 1:1\n1:1 2:2\n", "line 2: the line starts with '1:1', not with a label such as 0"),
         ("1 1:1\n0 2\n", "line 2: '2' is not FEATURE:VALUE"),
         ("1 1:1:2 2\n", "line 1: '1:1:2' is not FEATURE:VALUE"),
         ("1 1:\n", "line 1: '1:' is not FEATURE:VALUE"),
         ("1 x:1\n", "line 1: 'x:1' is not FEATURE:VALUE"),
         ("1 1:1 qid:2\n", "line 1: 'qid:2' is not FEATURE:VALUE"),
         ("1 -1:1\n", "line 1: feature -1 is not a whole number in 0 to"),
+        ("1 0:1 2147483647:1\n", "line 1: feature 2147483647 is not in 0 to 3"),
         ("1 1.5:1\n", "line 1: feature 1.5 is not a whole number"),
         ("1 99999999999:1\n", "line 1: feature 99999999999 is not a whole number"),
         ("1 1:1\n1 1:1e39\n", "line 2: value 1e39 is not a finite float32 number"),

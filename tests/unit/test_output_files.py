@@ -1,4 +1,4 @@
-"""Outputs by the suffix of their file: what other tools read there, bit for bit, and what is refused before a run."""
+"""Tests of output formats: other tools read the same bits, and unknown suffixes are errors before a run starts."""
 
 from __future__ import annotations
 

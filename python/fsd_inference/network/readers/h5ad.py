@@ -15,7 +15,7 @@ from scipy import sparse
 
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network.checks import check_real, shown
-from fsd_inference.network.inputs import check_samples, check_shape, inputs_from_blocks, inputs_from_parts
+from fsd_inference.network.inputs import check_shape, inputs_from_blocks, inputs_from_parts
 from fsd_inference.network.readers.libraries import library
 from fsd_inference.network.sparse_arrays import BLOCK_ENTRIES, INDEX_ARRAYS, SparseParts
 
@@ -42,6 +42,8 @@ def read_h5ad(file: Path, features: int | None) -> sparse.csr_array:
             x = opened["X"]
             if isinstance(x, h5py.Group):
                 return inputs_from_parts(_parts(x, features, file), features, str(file))
+            if not isinstance(x, h5py.Dataset):
+                raise FileFormatError(f"{file}: X is neither an array nor a group of arrays")
             return _dense(x, features, str(file))
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise FileFormatError(f"{file} is damaged or of another format: {' '.join(str(error).split())}") from error
@@ -73,9 +75,9 @@ def _parts(x: Any, features: int | None, file: Path) -> SparseParts:
         raise FileFormatError(f"{file}: the shape of X is not two whole numbers")
     rows, columns = shape.tolist()
     check_shape((rows, columns), features, str(file))
-    check_samples(rows, x["data"].size, str(file))
     major = rows if kind == "csr" else columns
-    if x["indptr"].shape != (major + 1,) or x["indices"].shape != x["data"].shape:
+    data, indices, indptr = (getattr(x[name], "shape", None) for name in ("data", "indices", "indptr"))
+    if data is None or len(data) != 1 or indices != data or indptr != (major + 1,):
         raise FileFormatError(f"{file}: the arrays of X do not have the sizes that its shape requires")
     index = {name: x[name][...] for name in INDEX_ARRAYS[kind]}
     return SparseParts(kind, (rows, columns), x["data"][...], index, FileFormatError)

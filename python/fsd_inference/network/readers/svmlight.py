@@ -13,7 +13,7 @@ from scipy import sparse
 
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network.checks import MAX_WIDTH, as_float32, shown
-from fsd_inference.network.inputs import inputs_from_csr
+from fsd_inference.network.inputs import check_shape, inputs_from_csr
 from fsd_inference.network.readers.parts import stacked
 from fsd_inference.network.sparse_arrays import ascends_strictly
 from fsd_inference.network.tsv import numbered_lines, parse_number
@@ -71,6 +71,7 @@ def read_svmlight(files: Sequence[Path], features: int | None) -> sparse.csr_arr
     first = 0 if any((part.indices == 0).any() for part in parts) else 1
     largest = max((int(part.indices.max()) for part in parts if part.indices.size), default=first)
     width = largest + 1 - first if features is None else features
+    check_shape((1, width), None, str(files[0]))
     if largest > width - 1 + first:
         part = next(part for part in parts if (part.indices > width - 1 + first).any())
         entry = int(np.argmax(part.indices > width - 1 + first))
@@ -100,9 +101,7 @@ def _lines(file: Path) -> Iterator[Line]:
         if not label:
             continue
         if ":" in label:
-            raise FileFormatError(
-                f"{where}: the line starts with {shown(label)}, but must start with a label, such as 0"
-            )
+            raise FileFormatError(f"{where}: the line starts with {shown(label)}, not with a label such as 0")
         yield where, pairs[1:] if pairs and pairs[0].startswith("qid:") else pairs
 
 
