@@ -26,9 +26,9 @@ from fsd_inference.network.readers.npz import saved_parts
 from fsd_inference.network.sparse_arrays import SparseParts
 
 _WEIGHTS = re.compile(r"layer-(\d{1,9})\.(?:mtx|mtx\.gz|npz|npy)", re.ASCII)
-_MAX_EMPTY = 1 << 24  # rows or columns, even if there are fewer weights
 _BIAS = re.compile(r"layer-(\d{1,9})\.bias\.npy", re.ASCII)
 _LOOKS_LIKE_A_LAYER = re.compile(r"[\W_]*layer.*\.(?:mtx|mtx\.\w+|npz|npy)", re.IGNORECASE)
+_MAX_EMPTY = 1 << 24  # rows or columns, even if there are fewer weights
 
 
 @dataclass(frozen=True, slots=True)
