@@ -240,10 +240,10 @@ def test_limits_are_announced_and_enforced(open_channels: Open) -> None:
     assert limits.frame_bytes >= FRAME_BYTES
     assert limits.batch_frames >= 1
     assert limits.batch_bytes >= limits.frame_bytes
-    with pytest.raises(LimitError, match=f"takes {limits.frame_bytes}") as caught:
+    with pytest.raises(LimitError, match=f"accepts {limits.frame_bytes} at most") as caught:
         channels[0].send([data(bytes(limits.frame_bytes + 1), 1)])
     assert not caught.value.retryable
-    with pytest.raises(LimitError, match=f"takes {limits.frame_bytes}"):
+    with pytest.raises(LimitError, match=f"accepts {limits.frame_bytes} at most"):
         channels[0].abort(Frame(Kind.ABORT, 0, 0, (0, 1), bytes(limits.frame_bytes + 1)))
     largest = os.urandom(limits.frame_bytes)
     channels[0].send([data(largest, 1)]).result(30)

@@ -241,7 +241,7 @@ def test_a_rank_that_never_starts(calls: Caller, pushed: Pushed, inputs: sparse.
     [
         ({"version": 2}, "the event has version 2, and these functions read version 1"),
         ({"plan": "0" * 32}, f"plan {'0' * 32} is not on stack"),
-        ({"features": 7}, "the plan takes 1024 features a sample, not 7"),
+        ({"features": 7}, "the plan takes 1024 features per sample, not 7"),
         ({"memory_mb": 640}, "has no workers of 640 MB; it has 512"),
         ({"channel": "queue", "workers": 60}, "has queues for 6 workers, not 60"),
         ({"workers": 40, "branching": 1}, "is 40 levels deep"),

@@ -197,7 +197,7 @@ BAD: dict[str, tuple[Callable[[], object], str, str]] = {
     "inputs too wide": (_save("bad.npy", np.ones((2, FEATURES + 1), np.float32)), "net bad.npy", "25 features"),
     "inputs have one dimension": (_save("bad.npy", np.ones(FEATURES, np.float32)), "net bad.npy", "2-D"),
     "inputs have three dimensions": (_save("bad.npy", np.ones((2, 3, 4), np.float32)), "net bad.npy", "2-D"),
-    "inputs without samples": (_save("bad.npy", np.ones((0, FEATURES), np.float32)), "net bad.npy", "empty"),
+    "inputs without samples": (_save("bad.npy", np.ones((0, FEATURES), np.float32)), "net bad.npy", "not 0 x"),
     "sparse inputs without samples": (_empty_batch, "net bad.npz", "bad.npz"),
     "sparse inputs that point outside": (_bad_sparse, "net bad.npz", "bad.npz"),
     "network missing": (lambda: None, "nowhere x.npz", "nowhere is not a network"),

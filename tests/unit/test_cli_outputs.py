@@ -33,9 +33,10 @@ from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.reports import made_up
 
 FILES = {
-    "answer": "infer net x.npy -o OUT",
+    "answer": "infer net x.npy -o OUT.npz",
+    "labels": "infer net x.npy -o OUT.npy --argmax",
     "categories": "infer net x.npy -o y.npz --categories OUT",
-    "inputs": "dataset digits --neurons 64 --samples 3 -o OUT",
+    "inputs": "dataset digits --neurons 64 --samples 3 -o OUT.csv",
     "page": "report run -o OUT",
     "timing": "calibrate -o OUT",
     "prices": "prices update --region us-east-1 -o OUT",
@@ -90,8 +91,9 @@ def split(command: str, name: str = "out") -> tuple[list[str], Path]:
     """Return a command's arguments, and the path that it writes to."""
     if command.startswith(("advise", "infer")):
         pytest.importorskip("matplotlib", reason="no matplotlib: pip install 'fsd-inference[report]' to draw plots")
-    name += ".png" if "OUT.png" in command else ""
-    return [name if word.startswith("OUT") else word for word in command.split()], Path(name)
+    place = next(word for word in command.split() if word.startswith("OUT"))
+    name += place.removeprefix("OUT")
+    return [name if word == place else word for word in command.split()], Path(name)
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
@@ -243,12 +245,14 @@ def test_shards_replace_nothing_else(fsd: Fsd, place: Path, there: set[str], mon
         ("calibrate --runs run -o hard", "runs and output are both run/report.json and hard"),
         ("package zip --wheel x.npy -o x.npy", "wheel and output are both x.npy"),
         ("partition net --workers 2 -o link", "NETWORK and output are both net and link"),
+        ("infer net far -o x.npy", "INPUT and output are both far/part.npy and x.npy"),
         ("infer net x.npy -o link/../x.npy", "INPUT and output are both x.npy and link/../x.npy"),
     ],
 )
 def test_no_command_writes_over_what_it_reads(fsd: Fsd, place: Path, arguments: str, said: str) -> None:
     Path("hard").hardlink_to("run/report.json")
     Path("link").symlink_to("net")
+    Path("far/part.npy").hardlink_to("x.npy")
     told = fsd(*arguments.split())
     assert told.code == 2
     assert said in told.error()

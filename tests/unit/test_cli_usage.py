@@ -129,7 +129,7 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("network import full -o out --activation clipped_relu:x", "'x' is not a number; write clipped_relu:32"),
         ("network import full -o out --activation relu,", "--activation : an activation is one of"),
         ("network info nowhere", "nowhere is not a network"),
-        ("dataset digits --neurons 1000 --samples 5 -o out", "square"),
+        ("dataset digits --neurons 1000 --samples 5 -o out.npz", "square"),
         ("dataset digits --neurons 1024 --samples 0 -o out", "--samples"),
         ("dataset digits --neurons 1024 --samples 5 -o nowhere/out", "nowhere is not a directory"),
         ("dataset digits --neurons 1024 --samples 5 -o full", "full is a directory"),

@@ -156,11 +156,12 @@ def saved(x: Any) -> bytes:
     ("content", "says"),
     [
         (b"", "is empty"),
-        (b"hello world", "neither"),
+        (b"hello world", "an unknown format; inputs are .npz, .npy, .*, .h5ad files, text files also with .gz"),
         (npy(np.array([{}], object)), "Python objects"),
-        (npy(np.zeros((0, 3), np.float32)), "empty array"),
+        (npy(np.zeros((0, 3), np.float32)), "must have 1 to .* samples and features, not 0 x 3"),
         (npy_claiming("(1000000000000, 1000000000)"), "needs"),
         (npy_claiming("(1, 2)", b"1234"), "needs"),
+        (npy_claiming("(0, 999999999999999999, 999999999999999999)"), "no array can have"),
         (npy_claiming("(1, 1)", b"123456"), "needs"),
         (npy_claiming("(-1, 1)", b"1234"), "plain numbers"),
         (npy_claiming("(1, 1)", b"1234", "<i3"), "unknown type of numbers"),
@@ -174,7 +175,7 @@ def saved(x: Any) -> bytes:
         (zipped(data=npy_claiming("(1000000000000,)")), "size does not fit"),
         (npz(data=np.ones(3), mask=np.ones(3)), "hold a sparse array but 'data', 'mask'; save a sparse one with scipy"),
         (npz(np.ones((2, 3))), "hold a sparse array but 'arr_0'; .* a dense one with numpy.save"),
-        (npz(), "neither"),
+        (npz(), "unknown format"),
         (npz(bits=np.ones((2, 2), np.float32)), "uint8"),
         (npz(bits=np.ones(2, np.uint8)), "samples x bytes"),
         (csr(format=b"lil"), "unknown format; use one of csr, csc, bsr, coo, dia"),
@@ -286,9 +287,9 @@ def test_damaged_files_are_refused_or_read(content: bytes, tmp_path: Path) -> No
             assert "\n" not in str(error).replace(str(file), "")  # noqa: PT017 - either end is good
 
 
-def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:
-    for place in (tmp_path / "absent.npz", tmp_path):
-        with pytest.raises(FileFormatError, match="cannot be read"):
+def test_a_missing_file_and_an_empty_directory_are_refused(tmp_path: Path) -> None:
+    for place, says in ((tmp_path / "absent.npz", "cannot be read"), (tmp_path, "a directory without input files")):
+        with pytest.raises(FileFormatError, match=says):
             load_inputs(place)
 
 
@@ -319,8 +320,9 @@ def test_no_half_written_file_appears(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(RuntimeError, match="broke"):
         save_outputs(tmp_path / "y.npz", sparse.csr_array(BATCH))
     assert not list(tmp_path.iterdir())
+    (tmp_path / "d.npz").mkdir()
     with pytest.raises(InputError, match="is a directory"):
-        save_outputs(tmp_path, sparse.csr_array(BATCH))
+        save_outputs(tmp_path / "d.npz", sparse.csr_array(BATCH))
     with pytest.raises(InputError, match="cannot be written"):
         save_outputs(tmp_path / "no" / "y.npz", sparse.csr_array(BATCH))
 

@@ -141,7 +141,7 @@ class Coordination:
                 f"plan {event.spec.plan} is not on stack {stack.name} ({error}): push it first"
             ) from error
         if manifest.features != event.spec.features:
-            raise SettingError(f"the plan takes {manifest.features} features a sample, not {event.spec.features}")
+            raise SettingError(f"the plan takes {manifest.features} features per sample, not {event.spec.features}")
         self._status = replace(self._status, layers=manifest.layers)
         assert stack.functions is not None  # noqa: S101 - checked by `check_fit`
         return stack.functions

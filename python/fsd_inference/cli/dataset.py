@@ -24,7 +24,7 @@ def digits(
         int, typer.Option("--samples", min=1, help="Number of samples; those after the first 1,797 are shifted copies.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: SciPy's sparse .npz, samples x features.")
+        Path, typer.Option("--output", "-o", help="File to write, samples x features: .npz, .npy, .csv or .parquet.")
     ],
     as_json: Json = False,
 ) -> None:
@@ -33,6 +33,7 @@ def digits(
 
     out = Output(as_json)
     check_output(output)
+    network.check_output_format(output)
     batch = network.digits(neurons, samples)
     size = network.save_outputs(output, batch)
     out.result(

@@ -29,6 +29,7 @@ EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --categories categories.tsv",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --report run",
     "fsd infer net digits.npz -o out.npz --replicas 2",
+    "fsd infer net samples.csv -o labels.csv --argmax",
     "fsd infer net-p8 digits.npz -o out.npz --channel local --micro-batches 2",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
     "fsd infer net digits.npz -o out.npz --plan auto --deadline 30s",
@@ -43,13 +44,24 @@ def infer(
     batch: Annotated[
         Path,
         typer.Argument(
-            help="Inputs, samples x features: SciPy sparse .npz, dense .npy, or Graph Challenge .tsv or .tsv.gz.",
+            help="Inputs, samples x features: SciPy sparse or PyData sparse .npz, dense .npy, .mtx, .svm, .svmlight, "
+            ".libsvm, .csv, .tsv (dense or Graph Challenge), .parquet, .arrow, .feather, .h5ad; text also .gz; or a "
+            "directory of such files.",
             metavar="INPUT",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: SciPy's sparse .npz, samples x outputs.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write, samples x outputs: SciPy's sparse .npz, or dense .npy, .csv or .parquet.",
+        ),
     ],
+    argmax: Annotated[
+        bool,
+        typer.Option("--argmax", help="Write one label per sample instead: the index of its largest output, from 0."),
+    ] = False,
     channel: Annotated[
         str | None,
         typer.Option(
@@ -165,11 +177,13 @@ def infer(
     out = Output(as_json)
     use_profile(profile)
     _check_outputs(output, categories, report, plots)
-    check_distinct(NETWORK=network, INPUT=batch, output=output, categories=categories, report=report, stack=stack)
+    for read in (batch, *(batch.iterdir() if batch.is_dir() else ())):
+        check_distinct(NETWORK=network, INPUT=read, output=output, categories=categories, report=report, stack=stack)
     described = _check_before(network, method, stack)
-    from fsd_inference.network import load_inputs  # noqa: PLC0415
+    from fsd_inference.network import check_output_format, load_inputs  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
+    check_output_format(output)
     choice = RunChoice(channel or "serial", workers, replicas, branching, micro_batches, memory_mb)
     if plan is not None:
         given = channel is not None or workers is not None or method is not None
@@ -190,6 +204,7 @@ def infer(
             replicas=choice.replicas,
             stack=stack,
             partition=method,
+            output="argmax" if argmax else "rows",
             tuning=Tuning(
                 branching=choice.branching,
                 micro_batches=choice.micro_batches,
@@ -262,11 +277,13 @@ def _check_outputs(output: Path, categories: Path | None, report: Path | None, p
 
 def _write(inference: Inference, output: Path, categories: Path | None, report: Path | None, plots: bool) -> None:
     """Write all output files; none appears at its path before all are complete."""
-    from fsd_inference.network import save_outputs, write_categories  # noqa: PLC0415
+    from fsd_inference.network import save_labels, save_outputs, write_categories  # noqa: PLC0415
 
-    assert inference.outputs is not None  # noqa: S101 - rows were asked for
     with atomic_files() as place:
-        save_outputs(place(output), inference.outputs)
+        if inference.outputs is not None:
+            save_outputs(place(output), inference.outputs, suffix=output.suffix)
+        elif inference.argmax is not None:
+            save_labels(place(output), inference.argmax, suffix=output.suffix)
         if categories is not None:
             import numpy as np  # noqa: PLC0415
 
@@ -282,11 +299,13 @@ def _summary(inference: Inference, output: Path, report: Path | None) -> str:
     from fsd_inference.report.pricing import price  # noqa: PLC0415
     from fsd_inference.report.summary import summary  # noqa: PLC0415
 
-    outputs = inference.outputs
-    assert outputs is not None  # noqa: S101 - rows were asked for
-    samples, width = outputs.shape
+    outputs, samples = inference.outputs, inference.report.samples
+    if outputs is None:
+        written = f"{samples:,} labels"
+    else:
+        written = f"{samples:,} samples x {outputs.shape[1]:,} outputs, {outputs.nnz:,} not zero"
     rows = [
-        ("output", f"{output}: {samples:,} samples x {width:,} outputs, {outputs.nnz:,} not zero"),
+        ("output", f"{output}: {written}"),
         ("alive", f"{inference.alive().size:,} of {samples:,} samples have an output > 0"),
         *summary(run_figures(inference.report), price(inference.report)),
     ]

@@ -76,8 +76,6 @@ UNITS = {
 }
 """The unit of each value except ``kernel.NEURONS.SAMPLES``, the kernel rate of a core for NEURONS inputs of a layer and
 SAMPLES samples, in 10^9 connections x samples per second."""
-MEANINGS = {name: said for name, (_, said) in _OTHERS.items()}
-"""A description of each value that is not a latency."""
 SETS = ("aws", "emulator")
 """Names of the package's own sets."""
 _FORMAT, _VERSION = "fsd-timing", 1

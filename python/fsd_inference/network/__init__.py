@@ -5,8 +5,10 @@ from fsd_inference.network.datasets import digits
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importing.files import import_network
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder
-from fsd_inference.network.inputs import as_inputs, load_inputs, save_outputs
+from fsd_inference.network.input_files import load_inputs
+from fsd_inference.network.inputs import as_inputs
 from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
+from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
 from fsd_inference.network.random_network import random_network
 from fsd_inference.network.source import LayerSource
 
@@ -19,6 +21,7 @@ __all__ = [
     "LayerSource",
     "Network",
     "as_inputs",
+    "check_output_format",
     "digits",
     "graph_challenge",
     "graph_challenge_folder",
@@ -26,6 +29,7 @@ __all__ = [
     "load_inputs",
     "random_network",
     "read_categories",
+    "save_labels",
     "save_outputs",
     "write_categories",
 ]

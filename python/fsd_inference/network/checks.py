@@ -14,8 +14,17 @@ from fsd_inference.errors import InputError
 MAX_WIDTH = 2**31 - 1  # SciPy arrays that users pass in or get back have int32 indices
 
 
-def rounded_float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:
+def rounded_float32(array: NDArray[Any], what: str, first_row: int = 0) -> NDArray[np.float32]:
     """Return `array` rounded to float32; float32 arrays are returned as they are.
+
+    Parameters
+    ----------
+    array : ndarray
+        At most 2-D.
+    what : str
+        Name of the array in error messages.
+    first_row : int, optional
+        Row number of the first row, if the array is a block of a larger one.
 
     Raises
     ------
@@ -23,17 +32,36 @@ def rounded_float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:
         If it does not hold real numbers, or one of them is not finite in float32.
     """
     check_real(array.dtype, what)
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = array.astype(np.float32, copy=False)
-    if not np.isfinite(rounded).all():
-        raise InputError(f"{what} must be finite float32 numbers, but one is NaN, infinite or too large")
+    rounded = as_float32(array)
+    finite = np.isfinite(rounded)
+    if not finite.all():
+        at = [int(number) for number in np.argwhere(~finite)[0]]
+        raise not_finite(what, first_row + at[0], at[1]) if len(at) == 2 else not_finite(what, *at)
     return rounded
+
+
+def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Return real numbers rounded to float32; values that are too large become infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(np.float32, copy=False)
+
+
+def not_finite(what: str, *place: int) -> InputError:
+    """Return the error for an entry that is NaN, infinite or too large; `place` is its index."""
+    names = ("row", "column") if len(place) == 2 else ("entry",)
+    where = "".join(f", {name} {number}" for name, number in zip(names, place, strict=False))
+    return InputError(f"{what}{where}{' (from 0)' if place else ''} is not a finite float32 number")
 
 
 def check_real(dtype: np.dtype[Any], what: str) -> None:
     """Raise InputError unless `dtype` is a type of real numbers or booleans."""
     if dtype.kind not in "biuf":
-        raise InputError(f"{what} must be real numbers, not values of type {dtype}")
+        raise not_real(what, dtype)
+
+
+def not_real(what: str, kind: object) -> InputError:
+    """Return the error for values of a type other than real numbers and booleans."""
+    return InputError(f"{what} must be real numbers, not values of type {kind}")
 
 
 def dense_array(x: Any, what: str) -> NDArray[Any]:

@@ -48,7 +48,7 @@ def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     Raises
     ------
     FileFormatError
-        If it is not an .npy file of plain numbers, is empty, or is truncated.
+        If it is not an .npy file of plain numbers, or is truncated.
     """
     file = Path(path)
     try:
@@ -59,8 +59,11 @@ def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
             raise FileFormatError(
                 f"{file} has {size} bytes, but its array of shape {header.shape} needs {header.offset + header.nbytes}"
             )
-        if not header.nbytes:
-            raise FileFormatError(f"{file} holds an empty array of shape {header.shape}")
+        if not header.nbytes:  # which cannot be mapped
+            try:
+                return np.empty(header.shape, header.dtype)
+            except ValueError as error:
+                raise FileFormatError(f"{file} claims the shape {header.shape}, which no array can have") from error
         mapped: NDArray[Any] = np.memmap(
             file, header.dtype, mode="r", offset=header.offset, shape=header.shape, order=header.order
         )

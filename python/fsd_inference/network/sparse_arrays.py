@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
-from fsd_inference.network.checks import check_real, check_unmasked, rounded_float32
+from fsd_inference.network.checks import as_float32, check_real, check_unmasked, not_finite, rounded_float32
 
 # Names of the index arrays by sparse format, both as attributes of SciPy arrays and as members of SciPy files.
 INDEX_ARRAYS: dict[str, tuple[str, ...]] = {
@@ -91,7 +91,7 @@ class SparseParts:
             raise self.wrong(f"{what} is not a valid sparse array: {error}") from error
         # Without duplicates, rounding first gives the same result in half of the memory.
         has_single = self.format in {"csr", "csc"} and ascends_strictly(index["indptr"], index["indices"])
-        values = rounded_float32(data, what) if has_single else data.astype(_summing_type(data.dtype))
+        values = as_float32(data) if has_single else data.astype(_summing_type(data.dtype))
         if self.format == "coo":
             csr = sparse.coo_array((values, (index["row"], index["col"])), shape=self.shape).tocsr()
         elif self.format == "dia":
@@ -100,7 +100,11 @@ class SparseParts:
             form = {"csr": sparse.csr_array, "csc": sparse.csc_array, "bsr": sparse.bsr_array}[self.format]
             csr = form((values, index["indices"], index["indptr"]), shape=self.shape, copy=True).tocsr()
         csr.sum_duplicates()
-        csr.data = rounded_float32(csr.data, what)
+        csr.data = as_float32(csr.data)
+        finite = np.isfinite(csr.data)
+        if not finite.all():
+            entry = int(np.argmin(finite))
+            raise not_finite(what, int(np.searchsorted(csr.indptr, entry, "right")) - 1, int(csr.indices[entry]))
         return csr
 
     def _checked(self) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
@@ -155,8 +159,10 @@ def csr_from_blocks(blocks: Iterable[NDArray[Any]], columns: int, what: str) -> 
         If a value is not a finite float32.
     """
     counts, places, values = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    rows = 0
     for block in blocks:
-        rounded = rounded_float32(block, what)
+        rounded = rounded_float32(block, what, rows)
+        rows += len(block)
         mask = rounded != 0
         count = np.count_nonzero(mask, axis=1)
         place = np.flatnonzero(mask)

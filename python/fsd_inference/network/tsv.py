@@ -95,7 +95,7 @@ class Entries:
         return None
 
     def _first_wrong_line(self) -> FileFormatError:
-        for where, line in _numbered(self._path):
+        for where, line in numbered_lines(self._path):
             fields = line.split()
             numbers = [parsed for field in fields if (parsed := parse_number(field)) is not None]
             if len(fields) != 3 or len(numbers) != 3:
@@ -114,7 +114,7 @@ class Entries:
         order = np.lexsort((self.second, self.first))  # stable, so equal entries stay in the order of the file
         first, second = self.first[order], self.second[order]
         again = int(order[1:][(first[1:] == first[:-1]) & (second[1:] == second[:-1])].min())
-        where = next(where for k, (where, _) in enumerate(_numbered(self._path)) if k == again)
+        where = next(where for k, (where, _) in enumerate(numbered_lines(self._path)) if k == again)
         one, two, _ = self._names
         return FileFormatError(
             f"{where}: {one} {self.first[again] + 1} and {two} {self.second[again] + 1} occur for the second time"
@@ -129,7 +129,7 @@ def read_numbers(path: Path) -> Iterator[tuple[str, str, float | None]]:
     FileFormatError
         If the file is missing or damaged.
     """
-    for where, line in _numbered(path):
+    for where, line in numbered_lines(path):
         yield where, line, parse_number(line)
 
 
@@ -168,7 +168,7 @@ def _is_gzip(path: Path) -> bool:
         return stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
-def _numbered(path: Path) -> Iterator[tuple[str, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (location, text) of each line that is not blank, with surrounding white space stripped."""
     with open_text(path) as stream:
         for number, line in enumerate(stream, 1):

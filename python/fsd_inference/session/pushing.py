@@ -53,7 +53,7 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The outcome of a push.
+    """A network that `push` has uploaded to a stack: its manifest, and how many bytes were sent or already there.
 
     Attributes
     ----------

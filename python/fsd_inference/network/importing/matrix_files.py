@@ -18,11 +18,11 @@ from fsd_inference.network.importing.layers import (
     imported_layer,
     width_problems,
 )
-from fsd_inference.network.importing.matrix_market import matrix_market_shape, read_matrix_market
 from fsd_inference.network.importing.problems import listed, refuse
-from fsd_inference.network.inputs import saved_parts
 from fsd_inference.network.layer import Layer
+from fsd_inference.network.matrix_market import matrix_market_shape, read_matrix_market
 from fsd_inference.network.numpy_files import map_npy, read_npz
+from fsd_inference.network.readers.npz import saved_parts
 from fsd_inference.network.sparse_arrays import SparseParts
 
 _WEIGHTS = re.compile(r"layer-(\d{1,9})\.(?:mtx|mtx\.gz|npz|npy)", re.ASCII)
