@@ -241,7 +241,11 @@ HEAD = b"%%MatrixMarket matrix coordinate real general\n"
         ("layer-1.mtx", HEAD + b"9 9 99999999999\n", "layer-1.mtx has 0 entries, but its header says 99999999999"),
         ("layer-1.mtx", HEAD + b"2 2 1\n2 1 nan\n", "line 3: value nan is not a finite float32 number"),
         ("layer-1.mtx", HEAD + b"2000000000 9 1\n1 1 1\n", "has 2000000000 rows or columns, but only 1 weights"),
-        ("layer-1.mtx.gz", gzip.compress(HEAD + b"2 2 1\n1 1 1\n", mtime=0)[:-12], "layer-1.mtx.gz is truncated or damaged"),
+        (
+            "layer-1.mtx.gz",
+            gzip.compress(HEAD + b"2 2 1\n1 1 1\n", mtime=0)[:-12],
+            "layer-1.mtx.gz is truncated or damaged",
+        ),
         ("layer-1.npy", b"\x93NUMPY", "layer-1.npy: not an"),
         ("layer-1.npz", b"PK\x03\x04", "layer-1.npz is damaged"),
         ("layer-1.bias.npy", b"", "the weights of its layer are missing"),
