@@ -171,7 +171,7 @@ def test_a_status_keeps_its_error() -> None:
     [
         (b"[]", "status/x: a run's status must be a JSON object"),
         (b"{", "status/x is not a run's status"),
-        (b'{"version": 9}', "of version 9, and this program reads 1"),
+        (b'{"version": 9}', "has version 9, and this program reads version 1"),
     ],
 )
 def test_a_wrong_status(data: bytes, message: str) -> None:
