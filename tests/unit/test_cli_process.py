@@ -71,12 +71,19 @@ def start(place: Path) -> Iterator[Started]:
 
     def call(program: str, *arguments: str, **more: Any) -> subprocess.Popen[str]:
         streams = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        before = more.pop("preexec_fn", lambda: None)
+
+        def prepare() -> None:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+            before()
+
         process = subprocess.Popen(
             [sys.executable, "-c", program, *arguments],
             cwd=place,
             env=os.environ | {"TMPDIR": str(place / "temporary")},
             text=True,
             start_new_session=True,
+            preexec_fn=prepare,  # noqa: PLW1509 - no other thread of a test holds a lock then
             **(streams | more),
         )
         started.append(process)
