@@ -28,7 +28,7 @@ _MAGIC = b"\x08"  # the field of the IR version, the first one
 _SECOND_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
 _ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
 _CASTS = {"FLOAT": np.float32, "FLOAT16": np.float16, "DOUBLE": np.float64, "INT32": np.int32, "INT64": np.int64}
-_MOST_VALUES = 1 << 28  # of a constant that broadcasting makes from smaller ones
+_MOST_VALUES = 1 << 26  # of a constant that broadcasting makes from smaller ones
 
 
 class UnsupportedError(Exception):
@@ -37,8 +37,9 @@ class UnsupportedError(Exception):
 
 def is_onnx(path: Path, head: bytes) -> bool:
     """Return whether a file with these first bytes is an ONNX model, by its content or its name."""
-    starts = len(head) > 2 and head.startswith(_MAGIC) and 0 < head[1] < 0x80 and head[2] in _SECOND_FIELDS
-    return starts or path.suffix.lower() == ".onnx"
+    starts = len(head) > 8 and head.startswith(_MAGIC) and 0 < head[1] < 0x80 and head[2] in _SECOND_FIELDS
+    is_safetensors = head[8:9] == b"{"  # its length can look like these fields
+    return (starts and not is_safetensors) or path.suffix.lower() == ".onnx"
 
 
 class OnnxModel:
