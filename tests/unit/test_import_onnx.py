@@ -284,6 +284,7 @@ SCALAR = np.array(1, np.float32)
         ([LINEAR, node("Sigmoid", "h")], "node 'y_Sigmoid' (Sigmoid) is not supported; leave it out and apply it"),
         ([LINEAR, node("Tanh", "h")], "node 'y_Tanh' (Tanh) is not supported; export the model as a chain"),
         ([LINEAR, node("Softmax", "h", out="s"), node("Relu", "s")], "(Relu) follows Softmax, which is supported at"),
+        ([LINEAR, node("ArgMax", "h", out="s", axis=1), node("Softmax", "s")], "(Softmax) follows ArgMax"),
         ([LINEAR, node("Softmax", "h", axis=0)], "(Softmax) is not over the outputs of each sample"),
         ([LINEAR, node("Add", "h", "h")], "(Add) combines two tensors that depend on the input"),
         ([LINEAR, node("MatMul", "x", "w")], "(MatMul) takes 'x', which another node has taken already"),
@@ -325,14 +326,16 @@ def test_all_problems_are_listed_at_once(tmp_path: Path, capsys: pytest.CaptureF
         node("Conv", "x", "w", out=f"t{k}") if k == 0 else node("Tanh", f"t{k - 1}", out=f"t{k}") for k in range(14)
     ]
     nodes += [node("Clip", "t13", "one", out="a"), node("MatMul", "a", "w", out="b"), node("Add", "b", "four")]
-    path = saved(tmp_path, model(nodes, W | {"one": SCALAR, "four": np.ones(4, np.float32)}))
+    proto = model(nodes, W | {"one": SCALAR, "four": np.ones(4, np.float32)})
+    proto.graph.output.add(name="t3")
+    path = saved(tmp_path, proto)
     said = fsd_in(capsys)("network", "import", path, "-o", tmp_path / "net")
     text = said.error()
     assert said.code == 2
     assert all(
         f"'{made.output[0]}_{made.op_type}' ({made.op_type})" in text for made in nodes if made.name != "b_MatMul"
     )
-    assert "3 problems" in text
+    assert "4 problems" in text
     assert not (tmp_path / "net").exists()
 
 

@@ -83,14 +83,15 @@ class _Chain:
         self.attributes: dict[str, Any] = {}
         self._start()
         self.made = {self.current}
-        self._refuse_now()
 
     def _start(self) -> None:
         graph = self.model.graph
         inputs = [value for value in graph.input if not self.model.is_initializer(value.name)]
         if len(inputs) != 1 or len(graph.output) != 1:
             self._problem("the model", f"has {len(inputs)} inputs and {len(graph.output)} outputs, not one; {_SAME}")
-            return
+        if len(inputs) != 1 or not inputs[0].name:
+            self._problem("the model", "does not have one input with a name; export the model again")
+            self._refuse_now()
         tensor = inputs[0].type.tensor_type
         kind = self.model.type_name(tensor.elem_type)
         where = f"its input {shown(inputs[0].name)}"
@@ -107,7 +108,7 @@ class _Chain:
 
     def add(self, node: Any, label: str) -> None:
         """Append a node, or note why it cannot be."""
-        self.where = f"{label} ({node.op_type})"
+        self.where = f"{label} ({shown(node.op_type)[1:-1]})"
         moving = [name for name in node.input if name in self.made]
         try:
             self._check_names(node)
@@ -147,8 +148,8 @@ class _Chain:
 
     def finish(self) -> None:
         """Raise FileFormatError with all problems, also of the whole chain."""
-        output = self.model.graph.output[0].name
         if not self.problems:
+            output = self.model.graph.output[0].name
             if self.current != output:
                 self._problem(
                     "the model", f"ends with {shown(self.current)}, but its output is {shown(output)}; {_SAME}"
@@ -189,7 +190,8 @@ class _Chain:
             raise UnsupportedError(f"combines two tensors that depend on the input; {_SAME}")
         if moving[0] != self.current:
             raise UnsupportedError(f"takes {shown(moving[0])}, which another node has taken already; {_SAME}")
-        if self.left_out and kind not in (*_LEFT_OUT, "Identity", "Cast"):
+        last = "ArgMax" in self.left_out
+        if self.left_out and kind not in {"Identity", "Cast"} and (last or kind not in _LEFT_OUT):
             raise UnsupportedError(f"follows {self.left_out[-1]}, which is supported at the end only; {_SAME}")
         if any(name in self.constants and self.constants[name] is None for name in node.input):
             self.features = None  # depends on a constant that is a problem of its own
@@ -214,8 +216,9 @@ class _Chain:
 
     def keep(self, node: Any) -> None:
         """Append a node that changes nothing at inference."""
-        if node.op_type == "Cast" and self.model.type_name(self.attributes["to"]) not in FLOATS and not self.left_out:
-            raise UnsupportedError(f"casts to another type than {', '.join(FLOATS)}; leave it out")
+        kinds = (*FLOATS, "INT32", "INT64") if "ArgMax" in self.left_out else FLOATS
+        if node.op_type == "Cast" and self.model.type_name(self.attributes["to"]) not in kinds:
+            raise UnsupportedError(f"casts to another type than {', '.join(kinds)}; leave it out")
         if node.op_type == "Dropout":
             training = self._input(node, 2)
             if node.input[0] != self.current or (training is not None and training.any()):
@@ -229,7 +232,8 @@ class _Chain:
         elif self.model.opset < 11:
             bounds = [self.attributes.get(name) for name in ("min", "max")]
         else:
-            bounds = [None if value is None else float(value) for value in (self._input(node, 1), self._input(node, 2))]
+            inputs = (self._input(node, 1), self._input(node, 2))
+            bounds = [None if value is None else float(np.float32(value.item())) for value in inputs]
         low, high = bounds
         if node.input[0] != self.current or low != 0 or (high is not None and not high > 0):
             raise UnsupportedError("is supported with the minimum 0 and a positive maximum only; train it as a relu")
@@ -243,8 +247,8 @@ class _Chain:
         if node.input[0] != self.current:
             raise UnsupportedError("has the constant matrix on the left; put it on the right, transposed")
         matrix = self._constant(node.input[1])
-        if matrix is None or matrix.ndim != 2 or 0 in matrix.shape:
-            raise UnsupportedError("does not have a matrix on the right; export the layer as MatMul or Gemm")
+        if matrix is None or matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind != "f":
+            raise UnsupportedError("does not have a matrix of floats on the right; export the layer as MatMul or Gemm")
         gemm, attributes = node.op_type == "Gemm", self.attributes
         if gemm and attributes.get("transA", 0):
             raise UnsupportedError("transposes its samples (transA); export it without")
