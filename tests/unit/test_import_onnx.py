@@ -244,6 +244,9 @@ def test_sparse_initializers(tmp_path: Path, coordinates: bool) -> None:
     tensor = helper.make_sparse_tensor(values, numpy_helper.from_array(places.astype(np.int64), "i"), [4, 3])
     network = import_network(saved(tmp_path, model([LINEAR], sparse_initializer=[tensor])))
     assert np.array_equal(network.layer(0).weights.toarray(), dense.T)
+    turned = [node("Transpose", "w", out="t"), node("Gemm", "x", "t", transB=1, alpha=2.0)]
+    network = import_network(saved(tmp_path, model(turned, sparse_initializer=[tensor])))
+    assert np.array_equal(network.layer(0).weights.toarray(), 2 * dense.T)
     tensor.dims[0] = 3 if coordinates else 1
     assert "has indices that do not match" in refused(tmp_path, model([LINEAR], sparse_initializer=[tensor]))
     tensor.dims[0] = 2**40
@@ -289,6 +292,7 @@ SCALAR = np.array(1, np.float32)
         ([LINEAR, node("Add", "h", "h")], "(Add) combines two tensors that depend on the input"),
         ([LINEAR, node("MatMul", "x", "w")], "(MatMul) takes 'x', which another node has taken already"),
         ([node("MatMul", "w", "x")], "(MatMul) has the constant matrix on the left"),
+        ([node("Gemm", "x", "w", transC=1)], "(Gemm) has the attribute 'transC', which opset 21 does not define"),
         ([node("Gemm", "x", "w", transA=1)], "(Gemm) transposes its samples (transA)"),
         ([LINEAR, node("MatMul", "h", "w")], "(MatMul) takes 4 features, but the node before it makes 3"),
         ([LINEAR, node("Div", "c", "h")], "(Div) divides a constant by the samples"),

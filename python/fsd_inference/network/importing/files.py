@@ -50,7 +50,7 @@ def import_network(
         - a folder of matrices, or its files: ``layer-1.npz`` (of ``scipy.sparse.save_npz``), ``.npy``, ``.mtx`` or
           ``.mtx.gz``, ``layer-2.npz``..., numbered from 0 or 1, outputs x inputs; and ``layer-1.bias.npy`` for
           layers with a bias;
-        - an ONNX model that is a chain of fully connected layers (needs the extra ``onnx``);
+        - an ONNX model that is a chain of fully connected layers, held in memory (needs the extra ``onnx``);
         - a safetensors file of a state dict, or the index (``*.safetensors.index.json``) of a sharded one;
         - a folder of the Graph Challenge: ``n1024-l1.tsv``, ``n1024-l2.tsv``..., or ``.tsv.gz``.
     layers : sequence of str, optional

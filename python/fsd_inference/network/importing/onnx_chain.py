@@ -112,9 +112,7 @@ class _Chain:
         moving = [name for name in node.input if name in self.made]
         try:
             self._check_names(node)
-            self.attributes = {
-                attribute.name: self.model.onnx.helper.get_attribute_value(attribute) for attribute in node.attribute
-            }
+            self.attributes = self.model.attributes(node)
             with np.errstate(all="ignore"):  # a layer refuses what is not finite, with its position
                 if moving:
                     self._apply(node, moving)

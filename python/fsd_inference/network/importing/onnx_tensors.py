@@ -112,6 +112,21 @@ class OnnxModel:
         """Read an initializer; raise UnsupportedError if it cannot be read."""
         return self.sparse(self._sparse[name]) if name in self._sparse else self.dense(self._dense[name])
 
+    def attributes(self, node: Any) -> dict[str, Any]:
+        """Return the attributes of a node by name; raise UnsupportedError for one that its operator does not have."""
+        defs = self.onnx.defs
+        found = {attribute.name: self.onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        try:
+            unknown = [name for name in found if name not in defs.get_schema(node.op_type, self.opset).attributes]
+        except defs.SchemaError as error:
+            raise UnsupportedError(f"is not an operator of opset {self.opset}; export the model again") from error
+        if unknown:
+            raise UnsupportedError(
+                f"has the attribute {shown(unknown[0])}, which opset {self.opset} does not define; export the model "
+                "again"
+            )
+        return found
+
     def type_name(self, number: int) -> str:
         """Return the name of a type of tensors, such as "FLOAT"."""
         names = {value: key for key, value in self.onnx.TensorProto.DataType.items()}
