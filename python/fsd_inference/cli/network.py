@@ -30,6 +30,7 @@ _IMPORT_EXAMPLES = examples(
     "fsd network import matrices -o net --activation relu",
     "fsd network import layer-1.mtx layer-2.mtx -o net --transpose",
     "fsd network import model.safetensors --layers fc1,fc2,fc3 -o net",
+    "fsd network import model.onnx -o net",
     "fsd network import neuron1024 -o net",
 )
 
@@ -94,7 +95,8 @@ def import_(
         typer.Argument(
             help="Folder of matrices, one file per layer: layer-1.npz (SciPy), .npy, .mtx or .mtx.gz, layer-2.npz..., "
             "and layer-1.bias.npy if it has a bias; or such files. Safetensors file of a state dict, or its "
-            "model.safetensors.index.json. Graph Challenge folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.",
+            "model.safetensors.index.json. ONNX model that is a chain of fully connected layers. Graph Challenge "
+            "folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.",
             metavar="SOURCE",
         ),
     ],

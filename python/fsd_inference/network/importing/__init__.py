@@ -1,1 +1,1 @@
-"""Import of networks from the Graph Challenge, matrices, safetensors files and scikit-learn models."""
+"""Import of networks from the Graph Challenge, matrices, safetensors files, ONNX models and scikit-learn models."""

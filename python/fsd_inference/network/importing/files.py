@@ -13,11 +13,14 @@ from fsd_inference.network.file_format import MANIFEST
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder, is_graph_challenge_file
 from fsd_inference.network.importing.layers import Activations
 from fsd_inference.network.importing.matrix_files import is_layer_file, matrix_layers
+from fsd_inference.network.importing.onnx_chain import onnx_layers
+from fsd_inference.network.importing.onnx_tensors import is_onnx
 from fsd_inference.network.importing.problems import listed, refuse
 from fsd_inference.network.importing.state_dict import state_dict_layers
 from fsd_inference.network.importing.tensor_files import INDEX_SUFFIX
 from fsd_inference.network.model import Network
 from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC
+from fsd_inference.network.source import LayersInMemory
 
 _PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")
 _PICKLE_MAGICS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -47,6 +50,7 @@ def import_network(
         - a folder of matrices, or its files: ``layer-1.npz`` (of ``scipy.sparse.save_npz``), ``.npy``, ``.mtx`` or
           ``.mtx.gz``, ``layer-2.npz``..., numbered from 0 or 1, outputs x inputs; and ``layer-1.bias.npy`` for
           layers with a bias;
+        - an ONNX model that is a chain of fully connected layers, held in memory (needs the extra ``onnx``);
         - a safetensors file of a state dict, or the index (``*.safetensors.index.json``) of a sharded one;
         - a folder of the Graph Challenge: ``n1024-l1.tsv``, ``n1024-l2.tsv``..., or ``.tsv.gz``.
     layers : sequence of str, optional
@@ -63,7 +67,8 @@ def import_network(
     Returns
     -------
     Network
-        Its `origin` names the tensors of a state dict that were left out.
+        Its `origin` names what was left out: other tensors of a state dict, or a softmax or argmax at the end of an
+        ONNX model.
 
     Raises
     ------
@@ -93,7 +98,12 @@ def import_network(
         return _from_folder(path, given)
     if is_layer_file(path):
         return _from_matrices([path], given)
-    _check_safetensors(path)
+    head = _head(path)
+    if is_onnx(path, head):
+        _check_given(path, "an ONNX model", given)
+        held, origin = onnx_layers(path)
+        return Network.from_source(LayersInMemory(held), name=path.stem, origin=origin)
+    _check_safetensors(path, head)
     _check_given(path, "safetensors", given, "layers", "activations")
     source_layers, others = state_dict_layers(path, layers, activations)
     origin = f"safetensors {path.name}, layers {', '.join(layers or ())}"
@@ -150,15 +160,19 @@ def _check_given(path: Path, kind: str, given: Mapping[str, Any], *allowed: str)
             raise SettingError(f"{name} cannot be set for {path}, which is {kind}; leave it out")
 
 
-def _check_safetensors(path: Path) -> None:
-    """Raise FileFormatError for a file that is neither safetensors nor an index of them; name its kind."""
+def _head(path: Path) -> bytes:
+    """Read the first bytes of a file, by which kinds are told apart."""
     try:
         if path.exists() and not path.is_file():  # opening a named pipe would block
             raise FileFormatError(f"{path} is neither a file nor a folder")
         with path.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
+            return stream.read(_HEAD_BYTES)
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _check_safetensors(path: Path, head: bytes) -> None:
+    """Raise FileFormatError for a file that is neither safetensors nor an index of them; name its kind."""
     if path.suffix == ".json" or head[_HEADER_START : _HEADER_START + 1] == b"{":
         return
     if path.suffix.lower() in _PICKLES or head.startswith(_PICKLE_MAGICS) or _PICKLE_IN_ZIP in head:
@@ -171,6 +185,6 @@ def _check_safetensors(path: Path) -> None:
     if head.startswith(_MATRIX_MAGICS):
         raise FileFormatError(f"{path} holds a matrix; to import it, name it like layer-1.npz, .npy or .mtx")
     raise FileFormatError(
-        f"{path} cannot be imported; import a safetensors file or its index, matrix files named like layer-1.npz, or a "
-        "folder of matrices or of the Graph Challenge's TSV files"
+        f"{path} cannot be imported; import an ONNX model, a safetensors file or its index, matrix files named like "
+        "layer-1.npz, or a folder of matrices or of the Graph Challenge's TSV files"
     )
