@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
-from fsd_inference.errors import FileFormatError
+from fsd_inference.errors import FileFormatError, InputError
 
 T = TypeVar("T")
+
+
+def read_text(file: Path, kind: str = "JSON") -> str:
+    """Read a user's text file; raise FileFormatError if it cannot be read, or is not UTF-8 and so not of its kind."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileFormatError(f"{file}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{file}: is not {kind}") from error
+
+
+def parse_json(text: str, what: str, parse: Callable[[object], T]) -> T:
+    """Parse the JSON text of the file named `what`, whose name every error of it gets.
+
+    Raises
+    ------
+    FileFormatError
+        The text is not JSON, or `parse` rejects its value with an InputError.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{what}: is not JSON") from error
+    try:
+        return parse(value)
+    except InputError as error:
+        raise FileFormatError(f"{what}: {error}") from error
 
 
 class Fields:

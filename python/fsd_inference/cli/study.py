@@ -23,7 +23,8 @@ from fsd_inference.cli.advise import (
 from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
-from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.errors import SettingError
+from fsd_inference.fields import read_text
 from fsd_inference.limits import ACCOUNT_CONCURRENCY, LARGEST_FUNCTION_MB
 from fsd_inference.units import seconds_text, usd_text
 
@@ -151,12 +152,7 @@ def _queries(
     if pattern is not None:
         return drawn_trace(pattern, queries_per_day, batch, seed)
     assert trace is not None  # noqa: S101 - checked above
-    try:
-        return parse_trace(trace.read_text(encoding="utf-8"), str(trace))
-    except OSError as error:
-        raise FileFormatError(f"{trace}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{trace}: is not text") from error
+    return parse_trace(read_text(trace, "text"), str(trace))
 
 
 def _no_day(days: Sequence[Day]) -> str:

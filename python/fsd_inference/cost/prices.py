@@ -6,7 +6,6 @@ list of monthly tiers. The free tier is left out, because it belongs to the acco
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fsd_inference.errors import FileFormatError, InputError, SettingError
-from fsd_inference.fields import Fields
+from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.fields import Fields, parse_json, read_text
 
 UNITS = {
     "lambda.x86_64.gb_second": "GB-second",
@@ -146,13 +145,7 @@ def load_prices(region: str = "us-east-1", file: Path | None = None) -> PriceTab
         The file cannot be read, is not a price file, or has an invalid price.
     """
     if file is not None:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise FileFormatError(f"{file}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise FileFormatError(f"{file}: is not JSON") from error
-        return parse_prices(text, str(file))
+        return parse_prices(read_text(file), str(file))
     found = _DATA / "prices" / f"{region}.json"
     if _NAME.fullmatch(region) is None or not found.is_file():
         known = ", ".join(regions())
@@ -187,14 +180,7 @@ def parse_prices(text: str, what: str) -> PriceTable:
     FileFormatError
         The text is not a price file, or a field is missing or wrong; the message names the field.
     """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{what}: is not JSON") from error
-    try:
-        return _table(value)
-    except InputError as error:
-        raise FileFormatError(f"{what}: {error}") from error
+    return parse_json(text, what, _table)
 
 
 def _table(value: object) -> PriceTable:

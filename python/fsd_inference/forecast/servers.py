@@ -63,9 +63,7 @@ def server_times(work: Work, payloads: Payloads, timing: Timing, instance: str) 
     SettingError
         The instance type is not one of `INSTANCES`.
     """
-    if instance not in INSTANCES:
-        raise SettingError(f"instance must be one of {', '.join(INSTANCES)}, not {instance!r}")
-    cores, _ = INSTANCES[instance]
+    cores = _cores(instance)
     whole = Work(work.connections.sum(axis=1, keepdims=True), work.inputs, work.shard_bytes.sum(keepdims=True))
     speed = Speed(timing, cores, cores)
     return ServerTimes(
@@ -106,9 +104,7 @@ def cluster_times(
     SettingError
         The instance type is not one of `INSTANCES`.
     """
-    if instance not in INSTANCES:
-        raise SettingError(f"instance must be one of {', '.join(INSTANCES)}, not {instance!r}")
-    cores, _ = INSTANCES[instance]
+    cores = _cores(instance)
     speed = Speed(timing, cores, cores)
     settings = RunSettings(workers=plan.workers, threads=cores)
     totals = totals or ExchangeTotals(plan, payloads)
@@ -116,6 +112,12 @@ def cluster_times(
     load = _server_load_s(float(work.shard_bytes.max()), timing, cores)
     whole = sum(weight * period for weight, period in zip(weights or (1.0,) * len(periods), periods, strict=True))
     return ServerTimes(instance, timing["boot.s"], load, whole)
+
+
+def _cores(instance: str) -> int:
+    if instance not in INSTANCES:
+        raise SettingError(f"instance must be one of {', '.join(INSTANCES)}, not {instance!r}")
+    return INSTANCES[instance][0]
 
 
 def _server_load_s(size: float, timing: Timing, cores: int) -> float:

@@ -6,7 +6,6 @@ based on, and has the values that differ from it; `fsd calibrate` writes such fi
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fsd_inference.errors import FileFormatError, InputError, SettingError
-from fsd_inference.fields import Fields
+from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.fields import Fields, parse_json, read_text
 
 SECONDS, BYTES_A_SECOND, COUNT, A_SECOND, RATE, FACTOR = "s", "bytes/s", "count", "1/s", "Gedge/s", "factor"
 LATENCIES = {
@@ -206,14 +205,7 @@ def load_timing(name: str = "aws", *files: Path) -> Timing:
     FileFormatError
         A file cannot be read, is not a timing file, or has an invalid value.
     """
-    parsed = []
-    for file in files:
-        try:
-            parsed.append(parse_timing(file.read_text(encoding="utf-8"), str(file)))
-        except OSError as error:
-            raise FileFormatError(f"{file}: cannot be read ({error.strerror})") from error
-        except UnicodeDecodeError as error:
-            raise FileFormatError(f"{file}: is not JSON") from error
+    parsed = [parse_timing(read_text(file), str(file)) for file in files]
     bases = sorted({base for base, _ in parsed})
     if len(bases) > 1:
         raise SettingError(f"the timing files are based on different sets ({', '.join(bases)}); pass files of one set")
@@ -238,12 +230,7 @@ def parse_timing(text: str, what: str) -> tuple[str, Timing]:
     FileFormatError
         The text is not a timing file, or a field is missing or wrong; the message names the field.
     """
-    try:
-        return _parsed(json.loads(text))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise FileFormatError(f"{what}: is not JSON") from error
-    except InputError as error:
-        raise FileFormatError(f"{what}: {error}") from error
+    return parse_json(text, what, _parsed)
 
 
 def unit_of(name: str) -> str:
