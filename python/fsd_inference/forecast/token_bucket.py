@@ -21,18 +21,13 @@ class TokenBucket:
     per_s: float
     burst: float
     _full_at: float = -math.inf  # when the bucket will be full again if nothing more is taken
-    _windows: dict[float, float] = field(default_factory=dict)  # tokens taken by window, see `admits_any`
+    _windows: dict[float, float] = field(default_factory=dict)  # tokens taken by window, see `admits`
 
-    def admits(self, now: float, count: float = 1.0) -> bool:
-        """Take `count` tokens and return True, or return False if the bucket is empty; `now` must not decrease."""
-        level = max(self._full_at, now)
-        if level - now > self.burst / self.per_s:
-            return False
-        self._full_at = level + count / self.per_s
-        return True
+    def admits(self, time: float, count: float = 1.0) -> bool:
+        """Take `count` tokens and return True, or return False if none is left.
 
-    def admits_any(self, time: float, count: float = 1.0) -> bool:
-        """Like `admits`, for times in any order, by fixed windows: `burst` tokens in each burst / per_s seconds."""
+        Times may come in any order: each window of burst / per_s seconds has `burst` tokens.
+        """
         windows, window = self._windows, time * self.per_s // self.burst
         admitted = windows.get(window, 0.0)
         if admitted >= self.burst:

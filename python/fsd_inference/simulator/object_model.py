@@ -78,7 +78,7 @@ class ObjectModel(StepModel):
         rate = rates[place * 7 % len(rates)]
         services.usage.requests[kind] += 1
         services.usage.billed_units[kind] += 1
-        while not rate.admits_any(start):
+        while not rate.admits(start):
             pause_s = services.pause_s(tried)
             if pause_s is None:
                 return None
@@ -153,7 +153,7 @@ class ObjectModel(StepModel):
         for source, latency in zip(sources, services.draws.latencies("get", len(sources)), strict=True):
             now = readers[0]
             exists = visible[source] <= now
-            if is_cut or not gets[(source + layer) * 7 % prefixes].admits_any(now):
+            if is_cut or not gets[(source + layer) * 7 % prefixes].admits(now):
                 not_inlined += 1
                 found = self._read(rank, objects, source, now)
                 if found is None:

@@ -39,7 +39,7 @@ class QueueModel(StepModel):
         last = now
         for batch in sent.batches:
             start, deliveries = max(now, senders[0]), batch.last - batch.first
-            if not self._topics[batch.topic].admits_any(start, batch.messages):
+            if not self._topics[batch.topic].admits(start, batch.messages):
                 admitted = self._when_admitted(batch, start)
                 if admitted is None:
                     self.refused(rank, "SNS refused a publish")
@@ -65,7 +65,7 @@ class QueueModel(StepModel):
             start, tried = start + pause_s, tried + 1
             services.count("sns.publish", batch.units, repeat=True)
             services.usage.billed_units[_EACH] += batch.message_units
-            if self._topics[batch.topic].admits_any(start, batch.messages):
+            if self._topics[batch.topic].admits(start, batch.messages):
                 return start
         return None
 

@@ -8,10 +8,10 @@ from typing import Any
 from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.errors import ChannelError
 from fsd_inference.forecast.frames import Outgoing, Reader
-from fsd_inference.forecast.token_bucket import TokenBucket
 from fsd_inference.limits import ABORT_EVERY_S, HASH_FOLDERS
 from fsd_inference.simulator.scenario import Scenario
 from tests.support.one_by_one.listener import EventListener
+from tests.support.one_by_one.ordered_bucket import OrderedBucket
 from tests.support.one_by_one.rank import EventRank
 from tests.support.one_by_one.services import EventServices
 
@@ -26,8 +26,8 @@ class ObjectModel:
         self._services, self._ranks, self._listener = services, ranks, listener
         puts, gets, burst_s = timing["prefix.puts_per_s"], timing["prefix.gets_per_s"], timing["throttle.burst_s"]
         prefixes = range(len(HASH_FOLDERS) * scenario.buckets)
-        self._puts = [TokenBucket(puts, puts * burst_s) for _ in prefixes]
-        self._gets = [TokenBucket(gets, gets * burst_s) for _ in prefixes]
+        self._puts = [OrderedBucket(puts, puts * burst_s) for _ in prefixes]
+        self._gets = [OrderedBucket(gets, gets * burst_s) for _ in prefixes]
 
     def send(self, rank: EventRank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
         """See `ChannelModel`."""
@@ -46,7 +46,7 @@ class ObjectModel:
         self,
         rank: EventRank,
         verb: str,
-        rates: list[TokenBucket],
+        rates: list[OrderedBucket],
         key: Expected,
         up: float,
         down: float,

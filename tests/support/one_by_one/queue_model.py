@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from fsd_inference.channels.base import Expected
 from fsd_inference.errors import ChannelError
 from fsd_inference.forecast.frames import Batch, Outgoing, units
-from fsd_inference.forecast.token_bucket import TokenBucket
 from fsd_inference.limits import BATCH_ENTRIES
 from fsd_inference.simulator.scenario import Scenario
 from fsd_inference.usage import EACH_MESSAGE
 from tests.support.one_by_one.listener import EventListener
+from tests.support.one_by_one.ordered_bucket import OrderedBucket
 from tests.support.one_by_one.rank import EventRank, Message
 from tests.support.one_by_one.services import EventServices, HostServices
 
@@ -44,7 +44,7 @@ class QueueModel:
         rate = timing["topic.messages_per_s"]
         self._services, self._ranks, self._listener = services, ranks, listener
         self._topics = [
-            TokenBucket(rate, rate * timing["throttle.burst_s"])
+            OrderedBucket(rate, rate * timing["throttle.burst_s"])
             for _ in range(math.ceil(len(ranks) / scenario.limits.ranks_a_topic))
         ]
         self._poll_s = scenario.limits.poll_s
