@@ -49,8 +49,10 @@ def windows(
     found = np.empty((*x.shape[:2], *sizes, *kernel))
     for place in itertools.product(*map(range, sizes)):
         for tap in itertools.product(*map(range, kernel)):
-            at = tuple(p * s + t * d for p, s, t, d in zip(place, strides, tap, dilations, strict=True))
-            found[:, :, *place, *tap] = padded[:, :, *at]
+            at = [p * s + t * d for p, s, t, d in zip(place, strides, tap, dilations, strict=True)]
+            target: tuple[Any, ...] = (..., *place, *tap)
+            source: tuple[Any, ...] = (..., *at)
+            found[target] = padded[source]
     return found
 
 

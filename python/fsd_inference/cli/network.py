@@ -95,8 +95,8 @@ def import_(
         typer.Argument(
             help="Folder of matrices, one file per layer: layer-1.npz (SciPy), .npy, .mtx or .mtx.gz, layer-2.npz..., "
             "and layer-1.bias.npy if it has a bias; or such files. Safetensors file of a state dict, or its "
-            "model.safetensors.index.json. ONNX model that is a chain of fully connected layers. Graph Challenge "
-            "folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.",
+            "model.safetensors.index.json. ONNX model that is a feed-forward graph of supported operators. Graph "
+            "Challenge folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.",
             metavar="SOURCE",
         ),
     ],
@@ -126,6 +126,15 @@ def import_(
             "--bias", help="Graph Challenge: bias of all neurons. Default: the official one, for official sizes."
         ),
     ] = None,
+    most_connections: Annotated[
+        int | None,
+        typer.Option(
+            "--most-connections",
+            min=1,
+            help="ONNX: how many connections the network may have, one for each weight and position of a convolution. "
+            "Default: 100 million.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Import a network from files; their kind is detected."""
@@ -140,6 +149,8 @@ def import_(
         activations=None if activation is None else _activations(activation),
         transpose=transpose,
         bias=bias,
+        most_connections=most_connections,
+        notice=out.note,
     )
     _save(out, network, output)
 

@@ -104,13 +104,13 @@ class _Composition:
             sources.append(part.sources)
             nodes = (*first.nodes, *nodes)
             self._read_less(first, rows, np.bincount(factors.indices, minlength=rows.size))
-        matrix, distinct = over_sources(
-            sparse.csr_array(sparse.hstack(matrices, format="csr")), np.concatenate(sources)
-        )
-        absorbed = replace(block, matrix=matrix, sources=distinct, bias=bias, nodes=tuple(dict.fromkeys(nodes)))
         for refs, made in zip(sources[1:], matrices[1:], strict=True):
             self.uses[refs] += np.bincount(made.indices, minlength=refs.size)
-        return absorbed
+        if not sources[0].size:
+            del matrices[0], sources[0]
+        combined = sparse.hstack(matrices, format="csr") if len(matrices) > 1 else matrices[0]
+        matrix, distinct = over_sources(sparse.csr_array(combined), np.concatenate(sources))
+        return replace(block, matrix=matrix, sources=distinct, bias=bias, nodes=tuple(dict.fromkeys(nodes)))
 
     def _is_absorbable(self, block: Block, number: int, owners: NDArray[Any]) -> bool:
         first = self.blocks[number]

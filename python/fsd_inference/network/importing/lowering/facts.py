@@ -54,6 +54,17 @@ class Facts:
         """Connections that carry values."""
         return sum(carried.connections for carried in self.carried)
 
+    def sentences(self) -> list[str]:
+        """Return what a user should know: where most connections are, and the warning, if there is one."""
+        largest = sorted(self.connections, key=lambda block: -block[1])[:_NAMED]
+        parts = [f"{count:,} of {named(nodes)}" for nodes, count in largest]
+        said = f"becomes {self.total:,} connections: {', '.join(parts)}"
+        said += (
+            f", {self.total - sum(count for _, count in largest):,} others" if len(self.connections) > _NAMED else ""
+        )
+        warning = self.warning()
+        return [said] if warning is None else [said, warning]
+
     def warning(self) -> str | None:
         """Return a sentence if more than a tenth of the connections carry values; otherwise None."""
         if self.carrying * 10 <= self.total:

@@ -41,7 +41,7 @@ class Graph:
     count : int
         Number of input features and neurons.
     connections : int
-        Connections of all blocks.
+        Connections of all blocks that are not elementwise.
     """
 
     def __init__(self, features: int, *, most_connections: int = MOST_CONNECTIONS) -> None:
@@ -87,7 +87,7 @@ class Graph:
         """
         is_sparse = bool(sparse.issparse(matrix))
         self.reserve(int(matrix.count_nonzero() if is_sparse else np.count_nonzero(matrix)))
-        return self._sum(sparse.csr_array(matrix), refs, bias, node)
+        return self._counted(self._sum(sparse.csr_array(matrix), refs, bias, node))
 
     def product(self, weights: Any, refs: Refs, bias: ArrayLike, node: str) -> Refs:
         """Add neurons that compute weights @ x + bias for each vector x along the last axis.
@@ -180,10 +180,11 @@ class Graph:
         if not fits or outputs % groups or refs.shape[0] != weights.shape[1] * groups:
             raise UnsupportedError("has filters that do not fit its input; export the model again")
         positions = windows.outputs(refs.shape[1:])
+        self.reserve(math.prod(positions) * math.prod(windows.kernel))
         self.reserve(convolution_connections(weights, refs.shape, windows))
         matrix = convolution(weights, refs.shape, windows, groups)
         each = np.repeat(np.broadcast_to(np.asarray(bias, np.float64), (outputs,)), math.prod(positions))
-        return self._sum(matrix, refs, each, node).reshape(outputs, *positions)
+        return self._counted(self._sum(matrix, refs, each, node)).reshape(outputs, *positions)
 
     def pool(
         self, refs: Refs, windows: Windows, kind: Literal["max", "mean"], node: str, *, count_padding: bool = False
@@ -211,7 +212,7 @@ class Graph:
         self.reserve(refs.shape[0] * math.prod(positions) * math.prod(windows.kernel))
         matrix = pooling(refs.shape, windows, mean=kind == "mean", count_padding=count_padding)
         made = self._max(matrix, refs, node) if kind == "max" else self._sum(matrix, refs, 0.0, node)
-        return made.reshape(refs.shape[0], *positions)
+        return self._counted(made).reshape(refs.shape[0], *positions)
 
     def reduce(self, refs: Refs, axes: Sequence[int], kind: Literal["max", "mean", "sum"], node: str) -> Refs:
         """Add neurons that compute the largest value, the mean or the sum over axes, which remain with size 1."""
@@ -221,7 +222,7 @@ class Graph:
         self.reserve(refs.size)
         matrix = regular(np.arange(refs.size).reshape(-1, taps), 1 / taps if kind == "mean" else 1.0, refs.size)
         made = self._max(matrix, moved, node) if kind == "max" else self._sum(matrix, moved, 0.0, node)
-        return made.reshape(shape)
+        return self._counted(made).reshape(shape)
 
     def maximum(self, tensors: Sequence[Refs], node: str) -> Refs:
         """Add neurons that compute the largest of several tensors elementwise; tensors are broadcast."""
@@ -233,8 +234,9 @@ class Graph:
         """Raise UnsupportedError if the graph would have too many connections, before memory is taken for them."""
         if self.connections + connections > self.most_connections:
             raise UnsupportedError(
-                f"becomes {connections:,} connections, and all operators together may have {self.most_connections:,}; "
-                "raise that number (--most-connections), or import a smaller model"
+                f"becomes {connections:,} connections, {self.connections + connections:,} with the nodes before it, "
+                f"but a network may have {self.most_connections:,}; raise that number (--most-connections), or import "
+                "a smaller model"
             )
 
     def _sum(self, matrix: sparse.csr_array, refs: Refs, bias: ArrayLike, node: str) -> Refs:
@@ -278,5 +280,9 @@ class Graph:
         refs = np.arange(self.count, self.count + matrix.shape[0])
         self.blocks.append(Block(refs, matrix, sources, bias, (node,), IDENTITY, None, kind))
         self.count += refs.size
-        self.connections += matrix.nnz
+        return refs
+
+    def _counted(self, refs: Refs) -> Refs:
+        """Count the connections of the last block; elementwise blocks are not: most become part of others."""
+        self.connections += self.blocks[-1].matrix.nnz
         return refs
