@@ -55,7 +55,8 @@ def infer(
         typer.Option(
             "--output",
             "-o",
-            help="File to write, samples x outputs: SciPy's sparse .npz, or dense .npy, .csv or .parquet.",
+            help="File to write, samples x outputs: SciPy's sparse .npz, or dense .npy, .csv or .parquet. Of a network "
+            "whose output function is argmax or top_k: the indices of the largest outputs.",
         ),
     ],
     argmax: Annotated[
@@ -280,10 +281,11 @@ def _write(inference: Inference, output: Path, categories: Path | None, report: 
     from fsd_inference.network import save_labels, save_outputs, write_categories  # noqa: PLC0415
 
     with atomic_files() as place:
-        if inference.outputs is not None:
+        labels = inference.labels()
+        if labels is not None:
+            save_labels(place(output), labels, suffix=output.suffix)
+        elif inference.outputs is not None:
             save_outputs(place(output), inference.outputs, suffix=output.suffix)
-        elif inference.argmax is not None:
-            save_labels(place(output), inference.argmax, suffix=output.suffix)
         if categories is not None:
             import numpy as np  # noqa: PLC0415
 
@@ -302,6 +304,8 @@ def _summary(inference: Inference, output: Path, report: Path | None) -> str:
     outputs, samples = inference.outputs, inference.report.samples
     if outputs is None:
         written = f"{samples:,} labels"
+    elif inference.top is not None:
+        written = f"{samples:,} samples x {inference.top.shape[1]:,} labels"
     else:
         written = f"{samples:,} samples x {outputs.shape[1]:,} outputs, {outputs.nnz:,} not zero"
     rows = [

@@ -234,6 +234,7 @@ def _record(network: Network, path: Path) -> dict[str, Any]:
         "digest": network.digest.hex(),
         "origin": network.origin,
         "labels": None if network.labels is None else network.labels.tolist(),
+        "output": None if network.output is None else network.output.to_json(),
     }
 
 
@@ -252,6 +253,8 @@ def _rows(network: Network, path: Path) -> list[tuple[str, object]]:
         rows.append(("origin", network.origin))
     if network.labels is not None:
         rows.append(("labels", listed(list(map(str, network.labels)))))
+    if network.output is not None:
+        rows.append(("output", network.output.kind + ("" if network.output.k is None else f" of {network.output.k}")))
     return rows
 
 
