@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from fsd_inference.prediction import Prediction
     from fsd_inference.report import Report
     from fsd_inference.run_report import RunReport
-    from fsd_inference.session import Inference, Progress, Push, Session, push
+    from fsd_inference.session import Estimator, Inference, Progress, Push, Session, push
     from fsd_inference.usage import Usage
 
     __version__: str
@@ -63,6 +63,7 @@ _ROOMS = {
     "ChannelError": "errors",
     "Clocks": "config",
     "DeadlineError": "errors",
+    "Estimator": "session",
     "FailurePolicy": "config",
     "FileFormatError": "errors",
     "FsdError": "errors",
@@ -114,6 +115,7 @@ __all__ = [
     "ChannelError",
     "Clocks",
     "DeadlineError",
+    "Estimator",
     "FailurePolicy",
     "FileFormatError",
     "FsdError",
