@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
@@ -29,7 +30,7 @@ EXAMPLES = examples(
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SHOWN_OF_A_VARIANT = 3
 
-Network = Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")]
+Network = Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK", autocompletion=networks)]
 Batch = Annotated[int, typer.Option("--batch", help="Number of samples in a query.")]
 Input = Annotated[
     Path | None,

@@ -11,6 +11,7 @@ from fsd_inference.atomic import atomic_files
 from fsd_inference.channel_names import CHANNELS
 from fsd_inference.cli.advise import seconds_of
 from fsd_inference.cli.auto_plan import RunChoice, auto_plan
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
@@ -39,7 +40,11 @@ EXAMPLES = examples(
 def infer(
     network: Annotated[
         Path,
-        typer.Argument(help="Directory of a network, or of shards written by `fsd partition`.", metavar="NETWORK|DIR"),
+        typer.Argument(
+            help="Directory of a network, or of shards written by `fsd partition`.",
+            metavar="NETWORK|DIR",
+            autocompletion=networks,
+        ),
     ],
     batch: Annotated[
         Path,
@@ -67,7 +72,9 @@ def infer(
         str | None,
         typer.Option(
             "--channel",
+            envvar="FSD_CHANNEL",
             parser=channel_name,
+            autocompletion=lambda: list(CHANNELS),
             metavar=f"[{'|'.join(CHANNELS)}]",
             help="How workers communicate. serial: one worker (default). local: processes on this machine over "
             "sockets. queue: SNS and SQS. object: S3.",
@@ -129,6 +136,7 @@ def infer(
         Path | None,
         typer.Option(
             "--stack",
+            envvar="FSD_STACK",
             help="The stack.json of a stack. If it has functions, they are the workers and the network must have "
             "been pushed; otherwise workers are local processes. Default: a temporary emulated stack.",
         ),
@@ -190,7 +198,8 @@ def infer(
         given = channel is not None or workers is not None or method is not None
         if given or (replicas, micro_batches, branching) != (1, 1, 4):
             raise SettingError(
-                "--plan auto chooses channel, workers, replicas, partition, micro-batches, branching: give none"
+                "--plan auto chooses channel, workers, replicas, partition, micro-batches, branching: "
+                "give none, nor FSD_CHANNEL"
             )
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
         choice = auto_plan(network, batch, deadline_s, budget, described, out)

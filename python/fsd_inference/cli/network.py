@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
@@ -146,7 +147,9 @@ def import_(
 
 @app.command(epilog=examples("fsd network info net"))
 def info(
-    network: Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")],
+    network: Annotated[
+        Path, typer.Argument(help="Directory of a network.", metavar="NETWORK", autocompletion=networks)
+    ],
     as_json: Json = False,
 ) -> None:
     """Show the properties of a network, after verifying the checksums of all its files."""
