@@ -306,22 +306,8 @@ def _write(inference: Inference, output: Path, categories: Path | None, report: 
 
 
 def _summary(inference: Inference, output: Path, report: Path | None) -> str:
-    from fsd_inference.report.figures import run_figures  # noqa: PLC0415
-    from fsd_inference.report.pricing import price  # noqa: PLC0415
-    from fsd_inference.report.summary import summary  # noqa: PLC0415
-
-    outputs, samples = inference.outputs, inference.report.samples
-    if outputs is None:
-        written = f"{samples:,} labels"
-    elif inference.top is not None:
-        written = f"{samples:,} samples x {inference.top.shape[1]:,} labels"
-    else:
-        written = f"{samples:,} samples x {outputs.shape[1]:,} outputs, {outputs.nnz:,} not zero"
-    rows = [
-        ("output", f"{output}: {written}"),
-        ("alive", f"{inference.alive().size:,} of {samples:,} samples have an output > 0"),
-        *summary(run_figures(inference.report), price(inference.report)),
-    ]
+    (_, written), *rows = inference.summary()
+    rows.insert(0, ("output", f"{output}: {written}"))
     if report is not None:
         rows.append(("report", f"{report / 'report.html'}, with report.json and trace.json"))
     return facts(rows)

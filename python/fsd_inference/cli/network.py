@@ -257,7 +257,7 @@ def _rows(network: Network, path: Path) -> list[tuple[str, object]]:
     if network.labels is not None:
         rows.append(("labels", listed(list(map(str, network.labels)))))
     if network.output is not None:
-        rows.append(("output", network.output.kind + ("" if network.output.k is None else f" of {network.output.k}")))
+        rows.append(("output", str(network.output)))
     return rows
 
 

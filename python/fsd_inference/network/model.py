@@ -11,9 +11,11 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from fsd_inference.errors import InputError
+from fsd_inference.markup import facts_table
 from fsd_inference.network.checks import shown
 from fsd_inference.network.file_format import LayersInFiles, write_network
 from fsd_inference.network.importing.layers import Activations, layers_from_matrices
+from fsd_inference.network.importing.problems import listed
 from fsd_inference.network.importing.sklearn import layers_from_estimator
 from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
@@ -272,6 +274,17 @@ class Network:
 
     def __iter__(self) -> Iterator[Layer]:
         return (self._source.layer(k) for k in range(len(self)))
+
+    def _repr_html_(self) -> str:
+        low, high = min(self.widths), max(self.widths)
+        width = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        rows = [
+            ("layers", f"{len(self):,}, {width} wide; {self.widths[0]:,} features, {self.widths[-1]:,} outputs"),
+            ("output function", "" if self.output is None else str(self.output)),
+            ("labels", "" if self.labels is None else listed([str(label) for label in self.labels])),
+            ("origin", self.origin or ""),
+        ]
+        return facts_table(f"Network: {self.name}", [row for row in rows if row[1]])
 
     def __repr__(self) -> str:
         return f"Network({self.name!r}, {len(self)} layers, widths {min(self.widths)} to {max(self.widths)})"

@@ -107,6 +107,9 @@ class OutputFunction:
             values.append(np.take_along_axis(block, order, axis=1))
         return np.concatenate(indices), np.concatenate(values)
 
+    def __str__(self) -> str:
+        return self.kind if self.k is None else f"{self.kind} of {self.k}"
+
     def to_json(self) -> dict[str, Any]:
         """Return its form in JSON files."""
         return {"kind": self.kind} if self.k is None else {"kind": self.kind, "k": self.k}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fsd_inference.markup import facts_table
 from fsd_inference.network.output_function import OutputFunction
 from fsd_inference.report import Report
 
@@ -64,6 +66,21 @@ class Inference:
         if self.top is None:
             return self.argmax
         return (self.top[:, 0] if self.top.shape[1] == 1 else self.top).astype(np.int32)
+
+    def summary(self) -> Sequence[tuple[str, str]]:
+        """Return the (name, text) rows that summarize answer and run; the first says what the output is."""
+        samples = self.report.samples
+        if self.outputs is None:
+            output = f"{samples:,} labels"
+        elif self.top is not None:
+            output = f"{samples:,} samples x {self.top.shape[1]:,} labels"
+        else:
+            output = f"{samples:,} samples x {self.outputs.shape[1]:,} outputs, {self.outputs.nnz:,} not zero"
+        alive = f"{self.alive().size:,} of {samples:,} samples have an output > 0"
+        return [("output", output), ("alive", alive), *self.report.summary()]
+
+    def _repr_html_(self) -> str:
+        return facts_table("Inference", self.summary())
 
     def alive(self) -> NDArray[np.int64]:
         """Return the indices of the samples with any output above 0, in ascending order."""
