@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Activation,
         Layer,
         Network,
+        OutputFunction,
         digits,
         graph_challenge,
         import_network,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from fsd_inference.prediction import Prediction
     from fsd_inference.report import Report
     from fsd_inference.run_report import RunReport
-    from fsd_inference.session import Inference, Progress, Push, Session, push
+    from fsd_inference.session import Estimator, Inference, Progress, Push, Session, push
     from fsd_inference.usage import Usage
 
     __version__: str
@@ -62,6 +63,7 @@ _ROOMS = {
     "ChannelError": "errors",
     "Clocks": "config",
     "DeadlineError": "errors",
+    "Estimator": "session",
     "FailurePolicy": "config",
     "FileFormatError": "errors",
     "FsdError": "errors",
@@ -75,6 +77,7 @@ _ROOMS = {
     "NotAllowedError": "errors",
     "NumericError": "errors",
     "OutputError": "errors",
+    "OutputFunction": "network",
     "Partition": "partitioning",
     "PeerGoneError": "errors",
     "Prediction": "prediction",
@@ -112,6 +115,7 @@ __all__ = [
     "ChannelError",
     "Clocks",
     "DeadlineError",
+    "Estimator",
     "FailurePolicy",
     "FileFormatError",
     "FsdError",
@@ -125,6 +129,7 @@ __all__ = [
     "NotAllowedError",
     "NumericError",
     "OutputError",
+    "OutputFunction",
     "Partition",
     "PeerGoneError",
     "Prediction",

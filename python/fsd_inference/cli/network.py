@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
@@ -157,7 +158,9 @@ def import_(
 
 @app.command(epilog=examples("fsd network info net"))
 def info(
-    network: Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")],
+    network: Annotated[
+        Path, typer.Argument(help="Directory of a network.", metavar="NETWORK", autocompletion=networks)
+    ],
     as_json: Json = False,
 ) -> None:
     """Show the properties of a network, after verifying the checksums of all its files."""
@@ -245,6 +248,7 @@ def _record(network: Network, path: Path) -> dict[str, Any]:
         "digest": network.digest.hex(),
         "origin": network.origin,
         "labels": None if network.labels is None else network.labels.tolist(),
+        "output": None if network.output is None else network.output.to_json(),
     }
 
 
@@ -263,6 +267,8 @@ def _rows(network: Network, path: Path) -> list[tuple[str, object]]:
         rows.append(("origin", network.origin))
     if network.labels is not None:
         rows.append(("labels", listed(list(map(str, network.labels)))))
+    if network.output is not None:
+        rows.append(("output", str(network.output)))
     return rows
 
 

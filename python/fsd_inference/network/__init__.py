@@ -9,6 +9,7 @@ from fsd_inference.network.input_files import load_inputs
 from fsd_inference.network.inputs import as_inputs
 from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
 from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
+from fsd_inference.network.output_function import OutputFunction
 from fsd_inference.network.random_network import random_network
 from fsd_inference.network.source import LayerSource
 
@@ -20,6 +21,7 @@ __all__ = [
     "Layer",
     "LayerSource",
     "Network",
+    "OutputFunction",
     "as_inputs",
     "check_output_format",
     "digits",

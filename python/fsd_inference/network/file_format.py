@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,10 @@ from fsd_inference.atomic import atomic_directory
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import Activation, Layer, index_dtype
+from fsd_inference.network.output_function import OutputFunction, checked_output
 from fsd_inference.network.source import LayerSource, network_digest
+
+T = TypeVar("T")
 
 MANIFEST = "network.json"
 FORMAT = "fsd-network"
@@ -63,6 +66,7 @@ def write_network(
     *,
     origin: str | None = None,
     labels: NDArray[Any] | None = None,
+    output: OutputFunction | None = None,
 ) -> None:
     """Write layers into a new directory, one at a time; the directory appears once it is complete.
 
@@ -80,6 +84,8 @@ def write_network(
         What the network was imported from.
     labels : ndarray, optional
         What each output stands for.
+    output : OutputFunction, optional
+        Function of the scores of each sample.
 
     Raises
     ------
@@ -122,6 +128,8 @@ def write_network(
             manifest["origin"] = origin
         if labels is not None:
             manifest["labels"] = labels.tolist()
+        if output is not None:
+            manifest["output"] = output.to_json()
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -141,6 +149,8 @@ class LayersInFiles(LayerSource):
         What the network was imported from.
     labels : ndarray or None, shape (n_out,)
         What each output of the last layer stands for.
+    output : OutputFunction or None
+        Function of the scores of each sample.
 
     Raises
     ------
@@ -177,12 +187,11 @@ class LayersInFiles(LayerSource):
             _check_size(folder / _group_name(group), size)
         self.widths = (self._records[0].inputs, *(record.outputs for record in self._records))
         self.origin: str | None = fields.get("origin", (str, type(None)))
-        self.labels: NDArray[Any] | None = None
-        if (labels := fields.get("labels", (list, type(None)))) is not None:
-            try:
-                self.labels = checked_labels(labels, self.widths[-1])
-            except InputError:
-                raise fields.wrong("labels") from None
+        outputs = self.widths[-1]
+        self.labels: NDArray[Any] | None = fields.parsed("labels", lambda value: checked_labels(value, outputs))
+        self.output: OutputFunction | None = fields.parsed(
+            "output", lambda value: checked_output(OutputFunction.from_json(value), outputs)
+        )
 
     def layer(self, index: int) -> Layer:
         """Read layer `index` and verify its digest."""
@@ -303,6 +312,16 @@ class _Fields:
         if not least <= value < 2**63:
             raise self.wrong(key)
         return int(value)
+
+    def parsed(self, key: str, parse: Callable[[Any], T]) -> T | None:
+        """Return what `parse` makes of an optional field; it rejects a value by an InputError."""
+        value = self._value.get(key)
+        if value is None:
+            return None
+        try:
+            return parse(value)
+        except InputError:
+            raise self.wrong(key) from None
 
     def wrong(self, key: str) -> FileFormatError:
         return FileFormatError(f"{self._file}: {self._what}: the field {key!r} is missing or invalid")

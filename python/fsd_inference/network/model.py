@@ -11,12 +11,15 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from fsd_inference.errors import InputError
+from fsd_inference.markup import facts_table
 from fsd_inference.network.checks import shown
 from fsd_inference.network.file_format import LayersInFiles, write_network
 from fsd_inference.network.importing.layers import Activations, layers_from_matrices
+from fsd_inference.network.importing.problems import listed
 from fsd_inference.network.importing.sklearn import layers_from_estimator
 from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
+from fsd_inference.network.output_function import OutputFunction, checked_output
 from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
 
 __all__ = ["IDENTITY", "RELU", "Activation", "KernelArrays", "Layer", "Network"]
@@ -35,11 +38,14 @@ class Network:
         Display name; not part of `digest`.
     labels : array_like, shape (n_out,), optional
         What each output of the last layer stands for: strings, numbers or booleans; not part of `digest`.
+    output : OutputFunction, optional
+        Function of the scores of each sample, the outputs of the last layer; not part of `digest`.
 
     Raises
     ------
     InputError
-        If there is no layer, an item is not a layer, or two consecutive layers do not fit.
+        If there is no layer, an item is not a layer, two consecutive layers do not fit, or labels or output function
+        do not fit the last layer.
 
     Examples
     --------
@@ -51,7 +57,14 @@ class Network:
     (3, 2, 1)
     """
 
-    def __init__(self, layers: Iterable[Layer], *, name: str = "network", labels: ArrayLike | None = None) -> None:
+    def __init__(
+        self,
+        layers: Iterable[Layer],
+        *,
+        name: str = "network",
+        labels: ArrayLike | None = None,
+        output: OutputFunction | None = None,
+    ) -> None:
         if not isinstance(layers, Iterable):
             raise InputError(f"a network is made of layers, such as Network([layer]), not of {shown(layers)}")
         held = tuple(layers)
@@ -71,6 +84,7 @@ class Network:
         self._name = name
         self._origin: str | None = None
         self._labels = None if labels is None else checked_labels(labels, self.widths[-1])
+        self._output = checked_output(output, self.widths[-1])
 
     @classmethod
     def from_matrices(
@@ -81,6 +95,7 @@ class Network:
         *,
         name: str = "network",
         labels: ArrayLike | None = None,
+        output: OutputFunction | None = None,
     ) -> Network:
         """Build a network from one weight matrix per layer.
 
@@ -98,6 +113,8 @@ class Network:
             Display name.
         labels : array_like, shape (n_out,), optional
             What each output of the last layer stands for.
+        output : OutputFunction, optional
+            Function of the scores of each sample, the outputs of the last layer.
 
         Raises
         ------
@@ -112,18 +129,17 @@ class Network:
         >>> list(network)
         [Layer(2 x 3, 3 connections, relu), Layer(1 x 2, 2 connections, identity)]
         """
-        return cls(layers_from_matrices(weights, biases, activations), name=name, labels=labels)
+        return cls(layers_from_matrices(weights, biases, activations), name=name, labels=labels, output=output)
 
     @classmethod
     def from_sklearn(cls, estimator: Any, *, name: str = "network") -> Network:
         """Build a network from a fitted multilayer perceptron of scikit-learn.
 
-        The output activation (softmax or logistic) is left out; it does not change what is predicted:
-
-        - A classifier predicts ``network.labels[outputs.argmax(axis=1)]``; `labels` are its ``classes_``. The softmax
-          of the outputs is ``predict_proba``. With two classes the estimator has one output; the network has a second
-          one in front of it, which is always 0.
-        - A multilabel classifier predicts the labels whose outputs are positive.
+        - A classifier predicts ``network.labels[outputs.argmax(axis=1)]``; `labels` are its ``classes_``. Its output
+          function is softmax, so that the outputs are ``predict_proba``. With two classes the estimator has one score;
+          the network has a second one in front of it, which is always 0.
+        - A multilabel classifier predicts the labels whose outputs are positive; its logistic function, which keeps
+          the signs apart, is left out.
         - A regressor predicts the outputs; `labels` is None.
 
         Weights are rounded to float32, so predictions can differ where two outputs are almost equal.
@@ -150,8 +166,8 @@ class Network:
         >>> fsd.Network.from_sklearn(estimator).labels
         array(['high', 'low'], dtype='<U4')
         """
-        layers, labels = layers_from_estimator(estimator)
-        network = cls(layers, name=name, labels=labels)
+        layers, labels, output = layers_from_estimator(estimator)
+        network = cls(layers, name=name, labels=labels, output=output)
         network._origin = f"scikit-learn {type(estimator).__name__}"
         return network
 
@@ -165,6 +181,7 @@ class Network:
         network._name = name
         network._origin = origin
         network._labels = None
+        network._output = None
         return network
 
     @classmethod
@@ -184,6 +201,7 @@ class Network:
         source = LayersInFiles(path)
         network = cls.from_source(source, name=source.name, origin=source.origin)
         network._labels = source.labels
+        network._output = source.output
         return network
 
     def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:
@@ -201,7 +219,7 @@ class Network:
         InputError
             If `path` holds anything but a network, or cannot be written.
         """
-        write_network(path, self._name, self, progress, origin=self._origin, labels=self._labels)
+        write_network(path, self._name, self, progress, origin=self._origin, labels=self._labels, output=self._output)
 
     @property
     def name(self) -> str:
@@ -217,6 +235,11 @@ class Network:
     def labels(self) -> NDArray[Any] | None:
         """What each output of the last layer stands for, shape (n_out,), read-only; None if unknown."""
         return self._labels
+
+    @property
+    def output(self) -> OutputFunction | None:
+        """Function of the scores of each sample, the outputs of the last layer; None if the scores are the answer."""
+        return self._output
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -251,6 +274,17 @@ class Network:
 
     def __iter__(self) -> Iterator[Layer]:
         return (self._source.layer(k) for k in range(len(self)))
+
+    def _repr_html_(self) -> str:
+        low, high = min(self.widths), max(self.widths)
+        width = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        rows = [
+            ("layers", f"{len(self):,}, {width} wide; {self.widths[0]:,} features, {self.widths[-1]:,} outputs"),
+            ("output function", "" if self.output is None else str(self.output)),
+            ("labels", "" if self.labels is None else listed([str(label) for label in self.labels])),
+            ("origin", self.origin or ""),
+        ]
+        return facts_table(f"Network: {self.name}", [row for row in rows if row[1]])
 
     def __repr__(self) -> str:
         return f"Network({self.name!r}, {len(self)} layers, widths {min(self.widths)} to {max(self.widths)})"
