@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import fsd_inference as fsd
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network import Activation, import_network
+from fsd_inference.network.output_function import OutputFunction, OutputKind
 from tests.support.onnx_models import (
     LINEAR,
     PER_OUTPUT,
@@ -24,7 +26,6 @@ from tests.support.onnx_models import (
     model,
     node,
     numpy_helper,
-    outputs,
     reference,
     saved,
 )
@@ -294,15 +295,29 @@ def test_attributes_of_old_opsets(tmp_path: Path) -> None:
     agrees(tmp_path, model(nodes, W, opset=10))
 
 
-@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
-def test_a_softmax_at_the_end_is_left_out(tmp_path: Path, kind: str) -> None:
-    proto = model([LINEAR, node(kind, "h", out="p"), node("ArgMax", "p", axis=1)], W)
+@pytest.mark.parametrize(("kind", "name"), [("Softmax", "softmax"), ("LogSoftmax", "log_softmax")])
+def test_a_softmax_at_the_end_is_the_output_function(tmp_path: Path, kind: str, name: OutputKind) -> None:
+    network = agrees(tmp_path, model([LINEAR, node(kind, "h", out="p"), node("Identity", "p")], W))
+    assert network.output == OutputFunction(name)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("ArgMax", "h", axis=1)],
+        [node("Softmax", "h", out="p"), node("ArgMax", "p", axis=-1, keepdims=0)],
+        [helper.make_node("TopK", ["h", "two"], ["values", "y"], name="top")],
+    ],
+)
+def test_a_choice_of_outputs_is_the_output_function(tmp_path: Path, nodes: list[Any]) -> None:
+    proto = model([LINEAR, *nodes], W | {"two": np.array([2])})
+    proto.graph.output[0].name = "y"
     network = import_network(saved(tmp_path, proto))
     x = np.random.default_rng(2).standard_normal((9, 4)).astype(np.float32)
+    with fsd.Session(network, channel="serial") as session:
+        found = session.infer(x).top
     expected = reference.ReferenceEvaluator(proto).run(None, {"x": x})[0]
-    assert np.array_equal(outputs(network, x).argmax(axis=1), expected.ravel())
-    assert network.origin is not None
-    assert network.origin.endswith(f"; left out: {kind}, ArgMax")
+    assert np.array_equal(found, expected.reshape(9, -1))
 
 
 def test_constants_are_folded(tmp_path: Path) -> None:

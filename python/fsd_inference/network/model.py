@@ -172,7 +172,14 @@ class Network:
         return network
 
     @classmethod
-    def from_source(cls, source: LayerSource, *, name: str = "network", origin: str | None = None) -> Network:
+    def from_source(
+        cls,
+        source: LayerSource,
+        *,
+        name: str = "network",
+        origin: str | None = None,
+        output: OutputFunction | None = None,
+    ) -> Network:
         """Return a network that gets its layers from `source` on each access, and does not cache them."""
         if not isinstance(source, LayerSource):
             raise InputError(f"the source of a network must be a LayerSource, not {shown(source)}")
@@ -181,7 +188,7 @@ class Network:
         network._name = name
         network._origin = origin
         network._labels = None
-        network._output = None
+        network._output = output
         return network
 
     @classmethod
@@ -199,9 +206,8 @@ class Network:
             If the network is missing, truncated or damaged; damage within a layer is found when that layer is read.
         """
         source = LayersInFiles(path)
-        network = cls.from_source(source, name=source.name, origin=source.origin)
+        network = cls.from_source(source, name=source.name, origin=source.origin, output=source.output)
         network._labels = source.labels
-        network._output = source.output
         return network
 
     def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:

@@ -77,8 +77,8 @@ def import_network(
     Returns
     -------
     Network
-        Its `origin` names what was left out: other tensors of a state dict, or a softmax or argmax at the end of an
-        ONNX model.
+        Its `origin` names what was left out of a state dict. A softmax, argmax or top-k at the end of an ONNX model is
+        its `output`.
 
     Raises
     ------
@@ -116,7 +116,8 @@ def import_network(
         if notice is not None:
             for sentence in imported.facts.sentences():
                 notice(sentence)
-        return Network.from_source(LayersInMemory(imported.layers), name=path.stem, origin=imported.origin)
+        held = LayersInMemory(imported.layers)
+        return Network.from_source(held, name=path.stem, origin=imported.origin, output=imported.output)
     _check_safetensors(path, head)
     _check_given(path, "safetensors", given, "layers", "activations")
     source_layers, others = state_dict_layers(path, layers, activations)

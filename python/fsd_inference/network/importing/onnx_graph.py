@@ -22,6 +22,7 @@ from fsd_inference.network.importing.onnx_tensors import FLOATS, MAX_FEATURES, O
 from fsd_inference.network.importing.problems import UnsupportedError, listed
 from fsd_inference.network.importing.tensor_files import shape_text
 from fsd_inference.network.layer import Layer
+from fsd_inference.network.output_function import OutputFunction, OutputKind
 
 _SAME = "replace it by operators that are, before exporting"
 _KINDS = ELEMENTWISE | SUMS | SHAPES
@@ -43,21 +44,6 @@ OPERATORS = (*_KINDS, *_ENDS)
 _AFTER_ENDS = ("Identity", "Cast")
 
 
-class Ending(NamedTuple):
-    """A function that is applied to the outputs of each sample.
-
-    Attributes
-    ----------
-    kind : {"softmax", "log_softmax", "argmax", "top_k"}
-        The function.
-    parameters : tuple of int
-        k of "top_k".
-    """
-
-    kind: str
-    parameters: tuple[int, ...] = ()
-
-
 class Imported(NamedTuple):
     """An imported model.
 
@@ -65,8 +51,8 @@ class Imported(NamedTuple):
     ----------
     layers : list of Layer
         Its layers.
-    ending : Ending or None
-        What it applies to its outputs.
+    output : OutputFunction or None
+        The function of all outputs at its end.
     origin : str
         What `Network.origin` says of it.
     facts : Facts
@@ -74,7 +60,7 @@ class Imported(NamedTuple):
     """
 
     layers: list[Layer]
-    ending: Ending | None
+    output: OutputFunction | None
     origin: str
     facts: Facts
 
@@ -84,7 +70,7 @@ class _Ended:
     """The output of a function that may only end a graph."""
 
     tensor: Tensor
-    ending: Ending
+    function: OutputFunction
 
 
 def onnx_network(path: Path, *, most_connections: int = MOST_CONNECTIONS) -> Imported:
@@ -108,14 +94,14 @@ def onnx_network(path: Path, *, most_connections: int = MOST_CONNECTIONS) -> Imp
     walk = _Walk(model, most_connections)
     for index, node in enumerate(model.graph.node):
         walk.add(node, f"node {shown(node.name) if node.name else index} ({shown(node.op_type)[1:-1]})")
-    tensor, ending = walk.finish()
+    tensor, function = walk.finish()
     origin = f"ONNX {path.name}, opset {model.opset}, producer {model.producer or 'unknown'}"
     graph, outputs = walk.graph, read(tensor)
     if outputs.ndim > 1:
         origin += f"; outputs {shape_text(outputs.shape)}"
     del model, walk  # their constants, before the layers are made
     layers, facts = lower(graph, outputs, str(path))
-    return Imported(layers, ending, origin, facts)
+    return Imported(layers, function, origin, facts)
 
 
 class _Walk:
@@ -206,7 +192,7 @@ class _Walk:
         ended = next((value for value in inputs if isinstance(value, _Ended)), None)
         if ended is not None and kind not in _ENDS:
             if kind not in _AFTER_ENDS:
-                raise UnsupportedError(f"follows {ended.ending.kind}, which is supported at the end only; {_SAME}")
+                raise UnsupportedError(f"follows {ended.function.kind}, which is supported at the end only; {_SAME}")
             return [ended]
         given = [value.tensor if isinstance(value, _Ended) else value for value in inputs]
         outputs = len(list(filter(None, node.output)))
@@ -215,7 +201,7 @@ class _Walk:
             return [_ended(use, ended)] * len(node.output)
         return [_shape(use)] if kind == "Shape" else _KINDS[kind](use)
 
-    def finish(self) -> tuple[Tensor, Ending | None]:
+    def finish(self) -> tuple[Tensor, OutputFunction | None]:
         """Return the output; raise FileFormatError with all problems, also of the whole graph."""
         found = [self.values.get(value.name) for value in self.model.graph.output]
         result = found[0] if found else None
@@ -224,7 +210,7 @@ class _Walk:
         elif result is None and not self.problems:
             name = self.model.graph.output[0].name
             self._problem("the model", f"has the output {shown(name)}, which no node makes; export the model again")
-        tensor, ending = (result.tensor, result.ending) if isinstance(result, _Ended) else (result, None)
+        tensor, function = (result.tensor, result.function) if isinstance(result, _Ended) else (result, None)
         if isinstance(tensor, Tensor) and tensor.refs is None:
             self._problem(*tensor.unsupported)
         elif result is not None and not isinstance(tensor, Tensor):
@@ -234,7 +220,7 @@ class _Walk:
             count = f"{len(parts)} problems: " if len(parts) > 1 else ""
             raise FileFormatError(f"{self.model.path}: {count}{listed(parts, '; ', most=len(parts))}")
         assert isinstance(tensor, Tensor)  # noqa: S101 - otherwise there is a problem
-        return tensor, ending
+        return tensor, function
 
     def _problem(self, where: str, problem: str) -> None:
         places = self.problems.setdefault(problem, [])
@@ -256,9 +242,9 @@ def _ended(node: Node, before: _Ended | None) -> _Ended:
     position = axis % (refs.ndim + 1)
     if not flat and (position == 0 or refs.shape[position - 1] != refs.size):
         raise UnsupportedError("is not over all outputs of each sample; flatten them first")
-    if before is not None and (node.kind != "ArgMax" or before.ending.kind not in {"softmax", "log_softmax"}):
+    if before is not None and (node.kind != "ArgMax" or before.function.kind not in {"softmax", "log_softmax"}):
         raise UnsupportedError(
-            f"follows {before.ending.kind}, which is supported at the end only; leave one of them out"
+            f"follows {before.function.kind}, which is supported at the end only; leave one of them out"
         )
     if node.attributes.get("select_last_index", 0) or not node.attributes.get("largest", 1):
         raise UnsupportedError("does not choose the first of the largest outputs; leave it out")
@@ -266,6 +252,6 @@ def _ended(node: Node, before: _Ended | None) -> _Ended:
         counts = [node.attributes["k"]] if node.opset < 10 else node.whole_numbers(1) or []
         if len(counts) != 1 or not 0 < counts[0] <= refs.size or not node.attributes.get("sorted", 1):
             raise UnsupportedError(f"does not choose 1 to {refs.size:,} outputs in descending order; {AGAIN}")
-        return _Ended(node.tensor(), Ending("top_k", (counts[0],)))
-    names = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "ArgMax": "argmax"}
-    return _Ended(node.tensor(), Ending(names[node.kind]))
+        return _Ended(node.tensor(), OutputFunction("top_k", counts[0]))
+    kinds: dict[str, OutputKind] = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "ArgMax": "argmax"}
+    return _Ended(node.tensor(), OutputFunction(kinds[node.kind]))

@@ -78,7 +78,7 @@ def _matrix(node: Node, index: int) -> sparse.csr_array:
         value = value.astype(np.float32)
     if isinstance(value, sparse.csr_array):
         return value
-    node.graph.reserve(np.count_nonzero(value))
+    node.graph.reserve(int(np.count_nonzero(value)))
     step = max(1, BLOCK_ENTRIES // value.shape[1])  # rows at a time, as SciPy makes index arrays of int64 first
     rows = [sparse.csr_array(value[start : start + step]) for start in range(0, len(value), step)]
     return sparse.csr_array(sparse.vstack(rows, format="csr"))
