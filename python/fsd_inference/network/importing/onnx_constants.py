@@ -45,6 +45,9 @@ _SIZES: dict[str, Callable[[Sequence[NDArray[Any]]], float]] = {
     **dict.fromkeys((*_MOVING, *_REDUCING), lambda x: sum(one.size for one in x)),
 }
 
+FOLDED = (*_SIZES, "Cast", "Constant", "DequantizeLinear", "Identity", "Reshape")
+"""The operators that are computed if all inputs are constants."""
+
 
 def folded(
     model: OnnxModel, node: Any, attributes: dict[str, Any], inputs: Sequence[Constant | None]
@@ -68,6 +71,8 @@ def folded(
         If the operator or the form in which it is used is not supported.
     """
     kind = node.op_type
+    if kind not in FOLDED:
+        raise UnsupportedError("is not supported on constants; fold the constants before exporting")
     if kind == "Constant":
         return [_constant(model, attributes)]
     if kind == "Cast":
@@ -76,8 +81,6 @@ def folded(
         return [_dequantized([None if value is None else dense(value) for value in inputs], attributes)]
     if kind in {"Identity", "Transpose", "Reshape"}:
         return [_moved(kind, inputs, attributes)]
-    if kind not in _SIZES:
-        raise UnsupportedError("is not supported on constants; fold the constants before exporting")
     arrays = [dense(value) for value in inputs if value is not None]
     if _SIZES[kind](arrays) > _MOST_VALUES:
         raise UnsupportedError(f"makes a constant of more than {_MOST_VALUES:,} values; fold it before exporting")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network.checks import shown
 from fsd_inference.network.importing.lowering import MOST_CONNECTIONS, Facts, Graph, lower
-from fsd_inference.network.importing.onnx_constants import folded
+from fsd_inference.network.importing.onnx_constants import FOLDED, folded
 from fsd_inference.network.importing.onnx_elementwise import ELEMENTWISE
 from fsd_inference.network.importing.onnx_node import AGAIN, Node, NoLayerError, Tensor, Value, read
 from fsd_inference.network.importing.onnx_shapes import SHAPES
@@ -111,6 +112,7 @@ class _Walk:
         self.model = model
         self.problems: dict[str, list[str]] = {}  # the nodes that have each of them
         self.values: dict[str, Value | _Ended] = {}
+        self.readers = Counter(name for node in model.graph.node for name in node.input)
         self.batch: int | None = None
         self.graph = Graph(0, most_connections=most_connections)
         self._start()
@@ -121,8 +123,9 @@ class _Walk:
         if len(inputs) != 1:
             self._problem("the model", f"has {len(inputs)} inputs, not one; {AGAIN} with one")
             self.values |= {value.name: None for value in inputs}
-        if len(inputs) != 1 or not inputs[0].name:
-            self._problem("the model", "does not have one input with a name; export the model again")
+            return
+        if not inputs[0].name:
+            self._problem("the model", "has an input without a name; export the model again")
             return
         tensor = inputs[0].type.tensor_type
         kind = self.model.type_name(tensor.elem_type)
@@ -157,6 +160,10 @@ class _Walk:
         for index, name in enumerate(node.output):
             if name and not self._exists(name):
                 self.values[name] = made[index] if index < len(made) else None
+        self.readers.subtract(node.input)
+        for name in node.input:
+            if name in self.values and not self.readers[name] and not isinstance(self.values[name], Tensor | _Ended):
+                self.values[name] = None  # a constant, which can be large
 
     def _check_names(self, node: Any) -> None:
         if not is_standard(node.domain):
@@ -183,7 +190,7 @@ class _Walk:
         moving = unknown or any(isinstance(value, Tensor | _Ended) for value in inputs)
         if not moving:
             return folded(self.model, node, attributes, [v for v in inputs if not isinstance(v, Tensor | _Ended)])
-        if kind not in OPERATORS and kind != "Shape":
+        if kind not in OPERATORS and kind != "Shape" and not (unknown and kind in FOLDED):
             raise UnsupportedError(_REASONS.get(kind, f"is not supported; {_SAME}"))
         if unknown:
             return ()
@@ -215,11 +222,10 @@ class _Walk:
             self._problem(*tensor.unsupported)
         elif result is not None and not isinstance(tensor, Tensor):
             self._problem("the model", f"has an output that does not depend on its input; {AGAIN}")
-        if self.problems:
+        if self.problems or not isinstance(tensor, Tensor):
             parts = [f"{', '.join(places)} {problem}" for problem, places in self.problems.items()]
             count = f"{len(parts)} problems: " if len(parts) > 1 else ""
             raise FileFormatError(f"{self.model.path}: {count}{listed(parts, '; ', most=len(parts))}")
-        assert isinstance(tensor, Tensor)  # noqa: S101 - otherwise there is a problem
         return tensor, function
 
     def _problem(self, where: str, problem: str) -> None:
