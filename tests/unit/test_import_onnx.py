@@ -14,6 +14,7 @@ import fsd_inference as fsd
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network import Activation, import_network
 from fsd_inference.network.output_function import OutputFunction, OutputKind
+from tests.support.cli import fsd_in
 from tests.support.onnx_models import (
     LINEAR,
     PER_OUTPUT,
@@ -287,6 +288,15 @@ def test_connections_are_limited(tmp_path: Path) -> None:
     assert import_network(path, most_connections=288).connections == 288
     with pytest.raises(FileFormatError, match=r"\(Conv\) becomes 288 connections, .* may have 287"):
         import_network(path, most_connections=287)
+
+
+def test_the_command_says_what_a_graph_becomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proto = model([node("Conv", "x", "f")], {"f": np.ones((2, 1, 3, 3), np.float32)}, ("N", 1, 6, 6))
+    command = ("network", "import", saved(tmp_path, proto), "-o", tmp_path / "net", "--most-connections")
+    assert fsd_in(capsys)(*command, 287).code == 2
+    said = fsd_in(capsys)(*command, 288)
+    assert said.code == 0
+    assert "becomes 288 connections: 288 of node 'y_Conv' (Conv)" in said.stderr
 
 
 def test_attributes_of_old_opsets(tmp_path: Path) -> None:
