@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network.checks import shown
-from fsd_inference.network.importing.lowering import MOST_CONNECTIONS, Facts, Graph, lower
+from fsd_inference.network.importing.imported import Imported
+from fsd_inference.network.importing.lowering import MOST_CONNECTIONS, Graph, lower
 from fsd_inference.network.importing.onnx_constants import FOLDED, folded
 from fsd_inference.network.importing.onnx_elementwise import ELEMENTWISE
 from fsd_inference.network.importing.onnx_node import AGAIN, Node, NoLayerError, Tensor, Value, read
@@ -22,7 +23,7 @@ from fsd_inference.network.importing.onnx_sums import SUMS
 from fsd_inference.network.importing.onnx_tensors import FLOATS, MAX_FEATURES, OnnxModel, is_standard
 from fsd_inference.network.importing.problems import UnsupportedError, listed
 from fsd_inference.network.importing.tensor_files import shape_text
-from fsd_inference.network.layer import Layer
+from fsd_inference.network.importing.tracing import NamedRefs, traced
 from fsd_inference.network.output_function import OutputFunction, OutputKind
 
 _SAME = "replace it by operators that are, before exporting"
@@ -43,27 +44,6 @@ _ENDS = ("Softmax", "LogSoftmax", "ArgMax", "TopK")
 OPERATORS = (*_KINDS, *_ENDS)
 """The operators that are supported on values that depend on the input."""
 _AFTER_ENDS = ("Identity", "Cast")
-
-
-class Imported(NamedTuple):
-    """An imported model.
-
-    Attributes
-    ----------
-    layers : list of Layer
-        Its layers.
-    output : OutputFunction or None
-        The function of all outputs at its end.
-    origin : str
-        What `Network.origin` says of it.
-    facts : Facts
-        Its sizes.
-    """
-
-    layers: list[Layer]
-    output: OutputFunction | None
-    origin: str
-    facts: Facts
 
 
 @dataclass(eq=False)
@@ -97,12 +77,12 @@ def onnx_network(path: Path, *, most_connections: int = MOST_CONNECTIONS) -> Imp
         walk.add(node, f"node {shown(node.name) if node.name else index} ({shown(node.op_type)[1:-1]})")
     tensor, function = walk.finish()
     origin = f"ONNX {path.name}, opset {model.opset}, producer {model.producer or 'unknown'}"
-    graph, outputs = walk.graph, read(tensor)
+    graph, outputs, tensors = walk.graph, read(tensor), walk.tensors
     if outputs.ndim > 1:
         origin += f"; outputs {shape_text(outputs.shape)}"
     del model, walk  # their constants, before the layers are made
     layers, facts = lower(graph, outputs, str(path))
-    return Imported(layers, function, origin, facts)
+    return Imported(layers, function, origin, facts, traced(facts.neurons, tensors))
 
 
 class _Walk:
@@ -112,6 +92,7 @@ class _Walk:
         self.model = model
         self.problems: dict[str, list[str]] = {}  # the nodes that have each of them
         self.values: dict[str, Value | _Ended] = {}
+        self.tensors: list[NamedRefs] = []
         self.readers = Counter(name for node in model.graph.node for name in node.input)
         self.batch: int | None = None
         self.graph = Graph(0, most_connections=most_connections)
@@ -159,7 +140,10 @@ class _Walk:
             self._problem(label, "has inputs or attributes that do not fit the operator; export the model again")
         for index, name in enumerate(node.output):
             if name and not self._exists(name):
-                self.values[name] = made[index] if index < len(made) else None
+                value = made[index] if index < len(made) else None
+                self.values[name] = value
+                if isinstance(value, Tensor) and value.refs is not None:
+                    self.tensors.append(NamedRefs(name, label, value.refs))
         self.readers.subtract(node.input)
         for name in node.input:
             if name in self.values and not self.readers[name] and not isinstance(self.values[name], Tensor | _Ended):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fsd_inference.network.importing.lowering.blocks import Refs
 from fsd_inference.network.importing.problems import listed
 
 _NAMED = 3
@@ -43,11 +44,14 @@ class Facts:
         The values that are carried, those with the most connections first.
     total : int
         Connections of all layers.
+    neurons : tuple of (ndarray of int64)
+        References to the neurons of each layer, in their order.
     """
 
     connections: tuple[tuple[tuple[str, ...], int], ...]
     carried: tuple[Carried, ...]
     total: int
+    neurons: tuple[Refs, ...] = ()
 
     @property
     def carrying(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -52,7 +53,8 @@ def lower(graph: Graph, outputs: Refs, where: str) -> tuple[list[Layer], Facts]:
             f"{where}: becomes {facts.total:,} connections, {facts.carrying:,} of which carry values past layers, and "
             f"may have {graph.most_connections:,}; raise that number (--most-connections), or import a smaller model"
         )
-    return schedule.layers(), facts
+    layers = schedule.layers()
+    return layers, replace(facts, neurons=tuple(schedule.neurons))
 
 
 class _Part(NamedTuple):
@@ -98,6 +100,7 @@ class _Schedule:
         self.levels = levels
         self.outputs = outputs
         self.features = features
+        self.neurons: list[Refs] = []
         self.depth = max(1, int(levels[outputs].max()))
         self.last = np.zeros(levels.size, np.int64)
         self.last[outputs] = self.depth + 1
@@ -126,7 +129,7 @@ class _Schedule:
         return Facts(connections, tuple(carried), total)
 
     def layers(self) -> list[Layer]:
-        """Return the layers."""
+        """Return the layers, and note the references to the neurons of each."""
         layers = []
         before = np.arange(self.features)
         places = np.full(self.levels.size, -1, np.int32)
@@ -141,6 +144,7 @@ class _Schedule:
                 ascending = np.argsort(refs)
                 order = ascending[np.searchsorted(refs[ascending], self.outputs)]
             layers.append(_layer(parts, order))
+            self.neurons.append(refs if order is None else refs[order])
             before = refs
         return layers
 
