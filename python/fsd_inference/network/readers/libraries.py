@@ -7,7 +7,7 @@ from typing import Any
 
 from fsd_inference.errors import SettingError
 
-_EXTRAS = {"pyarrow": "tables", "h5py": "h5", "onnx": "onnx"}
+_EXTRAS = {"pyarrow": "tables", "h5py": "h5", "onnx": "onnx", "torch": "torch"}
 
 
 def library(name: str, what: str) -> Any:
