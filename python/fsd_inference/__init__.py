@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fsd_inference.forecast.options import Advice, Question
     from fsd_inference.network import (
         Activation,
+        Check,
         Layer,
         Network,
         OutputFunction,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from fsd_inference.prediction import Prediction
     from fsd_inference.report import Report
     from fsd_inference.run_report import RunReport
-    from fsd_inference.session import Estimator, Inference, Progress, Push, Session, push
+    from fsd_inference.session import Estimator, Inference, Progress, Push, Session, check, push
     from fsd_inference.usage import Usage
 
     __version__: str
@@ -61,6 +62,7 @@ _ROOMS = {
     "Activation": "network",
     "Advice": "forecast.options",
     "ChannelError": "errors",
+    "Check": "network",
     "Clocks": "config",
     "DeadlineError": "errors",
     "Estimator": "session",
@@ -99,6 +101,7 @@ _ROOMS = {
     "Usage": "usage",
     "WorkerDiedError": "errors",
     "advise": "forecast.advising",
+    "check": "session",
     "digits": "network",
     "graph_challenge": "network",
     "import_network": "network",
@@ -113,6 +116,7 @@ __all__ = [
     "Activation",
     "Advice",
     "ChannelError",
+    "Check",
     "Clocks",
     "DeadlineError",
     "Estimator",
@@ -152,6 +156,7 @@ __all__ = [
     "WorkerDiedError",
     "__version__",
     "advise",
+    "check",
     "digits",
     "graph_challenge",
     "import_network",

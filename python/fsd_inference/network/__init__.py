@@ -2,6 +2,7 @@
 
 from fsd_inference.network.categories import read_categories, write_categories
 from fsd_inference.network.datasets import digits
+from fsd_inference.network.fidelity import Check
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importing.files import import_network
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder
@@ -17,6 +18,7 @@ __all__ = [
     "IDENTITY",
     "RELU",
     "Activation",
+    "Check",
     "KernelArrays",
     "Layer",
     "LayerSource",

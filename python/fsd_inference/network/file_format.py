@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 
 from fsd_inference.atomic import atomic_directory
 from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.network.fidelity import Check
 from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import Activation, Layer, index_dtype
 from fsd_inference.network.output_function import OutputFunction, checked_output
@@ -65,6 +66,7 @@ def write_network(
     progress: Callable[[int], object] | None = None,
     *,
     origin: str | None = None,
+    check: Check | None = None,
     labels: NDArray[Any] | None = None,
     output: OutputFunction | None = None,
 ) -> None:
@@ -82,6 +84,8 @@ def write_network(
         Called after each layer with the number of layers written.
     origin : str, optional
         What the network was imported from.
+    check : Check, optional
+        How it was compared with that.
     labels : ndarray, optional
         What each output stands for.
     output : OutputFunction, optional
@@ -124,12 +128,13 @@ def write_network(
             "group_bytes": sizes,
             "layers": records,
         }
-        if origin is not None:
-            manifest["origin"] = origin
-        if labels is not None:
-            manifest["labels"] = labels.tolist()
-        if output is not None:
-            manifest["output"] = output.to_json()
+        optional = {
+            "origin": origin,
+            "check": check and check.to_json(),
+            "labels": None if labels is None else labels.tolist(),
+            "output": output and output.to_json(),
+        }
+        manifest |= {key: value for key, value in optional.items() if value is not None}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -147,6 +152,8 @@ class LayersInFiles(LayerSource):
         Display name of the network.
     origin : str or None
         What the network was imported from.
+    check : Check or None
+        How it was compared with that.
     labels : ndarray or None, shape (n_out,)
         What each output of the last layer stands for.
     output : OutputFunction or None
@@ -187,6 +194,7 @@ class LayersInFiles(LayerSource):
             _check_size(folder / _group_name(group), size)
         self.widths = (self._records[0].inputs, *(record.outputs for record in self._records))
         self.origin: str | None = fields.get("origin", (str, type(None)))
+        self.check: Check | None = fields.parsed("check", Check.from_json)
         outputs = self.widths[-1]
         self.labels: NDArray[Any] | None = fields.parsed("labels", lambda value: checked_labels(value, outputs))
         self.output: OutputFunction | None = fields.parsed(

@@ -13,10 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from fsd_inference.errors import InputError
 from fsd_inference.markup import facts_table
 from fsd_inference.network.checks import shown
+from fsd_inference.network.fidelity import Check
 from fsd_inference.network.file_format import LayersInFiles, write_network
 from fsd_inference.network.importing.layers import Activations, layers_from_matrices
+from fsd_inference.network.importing.lowering import MOST_CONNECTIONS
 from fsd_inference.network.importing.problems import listed
 from fsd_inference.network.importing.sklearn import layers_from_estimator
+from fsd_inference.network.importing.torch_import import torch_module
 from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
 from fsd_inference.network.output_function import OutputFunction, checked_output
@@ -83,6 +86,7 @@ class Network:
         self._source: LayerSource = LayersInMemory(held)
         self._name = name
         self._origin: str | None = None
+        self._checked: Check | None = None
         self._labels = None if labels is None else checked_labels(labels, self.widths[-1])
         self._output = checked_output(output, self.widths[-1])
 
@@ -172,6 +176,38 @@ class Network:
         return network
 
     @classmethod
+    def from_torch(
+        cls, module: Any, example: Any, *, name: str = "network", most_connections: int = MOST_CONNECTIONS
+    ) -> Network:
+        """Build a network from a PyTorch module, through ``torch.export``.
+
+        A softmax, log-softmax, argmax or top-k over all outputs at the end becomes `output`. Weights of any type are
+        rounded to float32, in which samples are computed. Weights that pruning has set to zero cost nothing.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            In evaluation mode, with one tensor as its input.
+        example : torch.Tensor or tuple of one
+            Samples of the shape that the module takes, at least two: with one, the module must not depend on there
+            being one.
+        name : str, optional
+            Display name.
+        most_connections : int, optional
+            How many connections the network may have; convolutions have one for each weight and position.
+
+        Raises
+        ------
+        SettingError
+            If PyTorch is not installed.
+        InputError
+            If PyTorch cannot export the module, or it has operators that cannot be imported; lists all of them.
+        """
+        found = torch_module(module, example, most_connections)
+        held = LayersInMemory(found.layers)
+        return cls.from_source(held, name=name, origin=found.origin, output=found.output)
+
+    @classmethod
     def from_source(
         cls,
         source: LayerSource,
@@ -187,6 +223,7 @@ class Network:
         network._source = source
         network._name = name
         network._origin = origin
+        network._checked = None
         network._labels = None
         network._output = output
         return network
@@ -207,10 +244,17 @@ class Network:
         """
         source = LayersInFiles(path)
         network = cls.from_source(source, name=source.name, origin=source.origin, output=source.output)
+        network._checked = source.check
         network._labels = source.labels
         return network
 
-    def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        progress: Callable[[int], object] | None = None,
+        *,
+        check: Check | None = None,
+    ) -> None:
         """Write the network to a directory, layer by layer; the directory appears once it is complete.
 
         Parameters
@@ -219,13 +263,24 @@ class Network:
             The directory to create; a network that is already there is replaced.
         progress : callable, optional
             Called after each layer with the number of layers written.
+        check : Check, optional
+            The result of comparing the network with the model that it was imported from, to be stored with it.
 
         Raises
         ------
         InputError
             If `path` holds anything but a network, or cannot be written.
         """
-        write_network(path, self._name, self, progress, origin=self._origin, labels=self._labels, output=self._output)
+        write_network(
+            path,
+            self._name,
+            self,
+            progress,
+            origin=self._origin,
+            check=check or self._checked,
+            labels=self._labels,
+            output=self._output,
+        )
 
     @property
     def name(self) -> str:
@@ -236,6 +291,11 @@ class Network:
     def origin(self) -> str | None:
         """What the network was imported from; None if it was not imported."""
         return self._origin
+
+    @property
+    def checked(self) -> Check | None:
+        """How the network was compared with the model that it was imported from; None if that is not stored."""
+        return self._checked
 
     @property
     def labels(self) -> NDArray[Any] | None:
