@@ -181,6 +181,15 @@ def test_import_compares_records_and_can_be_told_not_to(run: Fsd, tmp_path: Path
     assert matrices.json()["check"] is None
 
 
+def test_import_says_why_there_is_no_comparison(run: Fsd, tmp_path: Path) -> None:
+    path = small_onnx(tmp_path / "model.onnx", dtype="BFLOAT16")
+    said = run("network", "import", path, "-o", tmp_path / "net")
+    assert said.code == 0
+    assert "not compared with the model: " in said.stderr
+    assert "one input of FLOAT, FLOAT16, DOUBLE" in said.stderr
+    assert Network.load(tmp_path / "net").checked is None
+
+
 def test_the_command(run: Fsd, tmp_path: Path) -> None:
     path = small_onnx(tmp_path / "model.onnx")
     fsd.import_network(path).save(tmp_path / "net")
@@ -200,6 +209,14 @@ def test_the_command(run: Fsd, tmp_path: Path) -> None:
     assert len(record.json()["worst"]) == 5
     assert run(*command, other, "--tolerance", "9").code == 0
     assert "neither an ONNX model" in run(*command, tmp_path / "x.npy").error()
+
+
+def test_a_library_that_cannot_be_loaded(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with pytest.raises(fsd.SettingError, match=r"needs torch, which cannot be loaded: libcudart.*; install it again"):
+        Network.from_torch(None, None)
 
 
 def test_without_the_library_the_extra_is_named(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,17 @@ class OnnxOriginal(Original):
             )
         self._path, self._input, self._dtype = path, inputs[0].name, dtype
         self.batch, self.shape, self.in_16_bits = sizes[0] or None, tuple(sizes[1:]), dtype == np.float16
-        runner = "onnxruntime" if find_spec("onnxruntime") else "onnx"
-        self.name = f"{path.name} ({runner} {library(runner, str(path)).__version__})"
-        self._run = self._runtime(None) if runner == "onnxruntime" else self._reference(None)
-        self._is_runtime = runner == "onnxruntime"
+        try:
+            self._runtime: Any = import_module("onnxruntime")
+        except ImportError:
+            self._runtime = None
+        runner = self._runtime or self._model.onnx
+        self.name = f"{path.name} ({runner.__name__} {runner.__version__})"
+        self._run = self._runner(None)
 
     def run(self, x: Array, names: Sequence[str] | None = None) -> list[Array]:
         """Return the outputs, or the named tensors."""
-        run = self._run
-        if names is not None:
-            run = self._runtime(names) if self._is_runtime else self._reference(names)
+        run = self._run if names is None else self._runner(names)
         return run({self._input: x.astype(self._dtype)})
 
     def trace(self) -> tuple[Sequence[int], Sequence[Traced]] | None:
@@ -76,18 +77,16 @@ class OnnxOriginal(Original):
             model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
         return model
 
-    def _runtime(self, names: Sequence[str] | None) -> Callable[[dict[str, Array]], list[Array]]:
-        runtime = library("onnxruntime", str(self._path))
-        options = runtime.SessionOptions()
+    def _runner(self, names: Sequence[str] | None) -> Callable[[dict[str, Array]], list[Array]]:
+        if self._runtime is None:
+            evaluator = library("onnx.reference", str(self._path)).ReferenceEvaluator(self._proto(names))
+            return lambda inputs: list(evaluator.run(None, inputs))
+        options = self._runtime.SessionOptions()
         options.log_severity_level = 4  # what matters is raised
         given = str(self._path) if names is None else self._proto(names).SerializeToString()
         try:
-            session = runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+            session = self._runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # it raises kinds of its own
             text = " ".join(str(error).split())[:200]
             raise InputError(f"ONNX Runtime cannot run {self._path}: {text}") from error
         return lambda inputs: list(session.run(None, inputs))
-
-    def _reference(self, names: Sequence[str] | None) -> Callable[[dict[str, Array]], list[Array]]:
-        evaluator = library("onnx.reference", str(self._path)).ReferenceEvaluator(self._proto(names))
-        return lambda inputs: list(evaluator.run(None, inputs))

@@ -32,3 +32,5 @@ def library(name: str, what: str) -> Any:
         raise SettingError(
             f"{what} needs {package}, which is not installed: pip install 'fsd-inference[{_EXTRAS[package]}]'"
         ) from error
+    except (OSError, ValueError) as error:  # a shared library that it needs is missing
+        raise SettingError(f"{what} needs {package}, which cannot be loaded: {error}; install it again") from error
