@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust package check terraform image e2e bench figures docs wheel screenshot constraints lock clean
+.PHONY: help venv demo test lint types rust package check terraform image e2e bench figures onnx docs wheel screenshot constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -47,9 +47,10 @@ help:
 	@echo "make package  the wheel, installed alone into an environment of its own"
 	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
-	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS; and long tests"
+	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS; PyTorch; and long tests"
 	@echo "make bench    benchmarks: kernel, memory, overlap, partition, predictions, runs, services, simulation (BENCH=runs for one)"
 	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes over an hour)"
+	@echo "make onnx     docs/onnx-operators.md: the ONNX operators that are imported, tried on the test cases of onnx"
 	@echo "make docs     the documentation site in .work/site, each page tried in a browser (needs npm and chromium)"
 	@echo "make wheel    dist/*.whl"
 	@echo "make screenshot  docs/report.png: the page of a run made here (needs chromium)"
@@ -92,7 +93,7 @@ demo: $(VENV)/.local
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
-	  -m "not image and not functions and not deploys and not long" $(ARGS)
+	  -m "not image and not functions and not deploys and not frameworks and not long" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -144,8 +145,15 @@ terraform: .work/checkov/.created
 image: wheel
 	docker/build dist
 
-e2e: terraform image $(VENV)/.test
+# PyTorch, with CUDA's libraries, takes 5 GB; functions and ranks must not find it.
+.work/frameworks/.created: tests/e2e/frameworks.txt $(VENV)/.tools
+	rm -rf .work/frameworks
+	$(BIN)/$(INSTALL) --python $(BIN)/python --target .work/frameworks --constraint constraints.txt --requirement $<
+	touch $@
+
+e2e: terraform image $(VENV)/.test .work/frameworks/.created
 	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -n 2 --dist loadfile -m "image or functions or deploys or long" $(ARGS)
+	PYTHONPATH=.work/frameworks $(BIN)/python -m pytest -n 2 --dist loadfile -m frameworks $(ARGS)
 
 # --- documentation ----------------------------------------------------------------------------------------------------
 
@@ -172,6 +180,9 @@ bench: $(VENV)/.test
 
 figures: $(VENV)/.test
 	$(BIN)/python -m tests.bench.comparisons $(ARGS)
+
+onnx: $(VENV)/.test
+	$(BIN)/python -m tests.conformance.onnx_operators $(ARGS)
 
 # A run over the emulated AWS, and its page as a browser shows it, in few colours.
 screenshot: $(VENV)/.test

@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from fsd_inference.forecast.options import Advice, Question
     from fsd_inference.network import (
         Activation,
+        Check,
         Layer,
         Network,
+        OutputFunction,
         RowGroup,
         digits,
         graph_challenge,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from fsd_inference.prediction import Prediction
     from fsd_inference.report import Report
     from fsd_inference.run_report import RunReport
-    from fsd_inference.session import Inference, Progress, Push, Session, push
+    from fsd_inference.session import Estimator, Inference, Progress, Push, Session, check, push
     from fsd_inference.usage import Usage
 
     __version__: str
@@ -61,8 +63,10 @@ _ROOMS = {
     "Activation": "network",
     "Advice": "forecast.options",
     "ChannelError": "errors",
+    "Check": "network",
     "Clocks": "config",
     "DeadlineError": "errors",
+    "Estimator": "session",
     "FailurePolicy": "config",
     "FileFormatError": "errors",
     "FsdError": "errors",
@@ -76,6 +80,7 @@ _ROOMS = {
     "NotAllowedError": "errors",
     "NumericError": "errors",
     "OutputError": "errors",
+    "OutputFunction": "network",
     "Partition": "partitioning",
     "PeerGoneError": "errors",
     "Prediction": "prediction",
@@ -98,6 +103,7 @@ _ROOMS = {
     "Usage": "usage",
     "WorkerDiedError": "errors",
     "advise": "forecast.advising",
+    "check": "session",
     "digits": "network",
     "graph_challenge": "network",
     "import_network": "network",
@@ -112,8 +118,10 @@ __all__ = [
     "Activation",
     "Advice",
     "ChannelError",
+    "Check",
     "Clocks",
     "DeadlineError",
+    "Estimator",
     "FailurePolicy",
     "FileFormatError",
     "FsdError",
@@ -127,6 +135,7 @@ __all__ = [
     "NotAllowedError",
     "NumericError",
     "OutputError",
+    "OutputFunction",
     "Partition",
     "PeerGoneError",
     "Prediction",
@@ -150,6 +159,7 @@ __all__ = [
     "WorkerDiedError",
     "__version__",
     "advise",
+    "check",
     "digits",
     "graph_challenge",
     "import_network",

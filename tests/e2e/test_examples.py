@@ -54,8 +54,24 @@ def test_sklearn_digits(tmp_path: Path) -> None:
     assert accuracy["pruned, scikit-learn"] == accuracy["pruned, 3 workers"] > 80
 
 
+@pytest.mark.frameworks
+def test_cnn_pruned(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="no torch: pip install 'fsd-inference[torch]' to import PyTorch modules")
+    *steps, check, workers, plot = lines_of("cnn_pruned.py", tmp_path)
+    found = [re.fullmatch(r"(\d+)% of the weights, ([\d,]+) connections: ([\d.]+)% are right", line) for line in steps]
+    kept = [(int(match[1]), int(match[2].replace(",", "")), float(match[3])) for match in found if match]
+    assert [share for share, _, _ in kept] == [100, 50, 25, 10]
+    assert sorted((count for _, count, _ in kept), reverse=True) == [count for _, count, _ in kept]
+    assert min(accuracy for _, _, accuracy in kept) > 90
+    assert check.startswith("the network agrees with Sequential")
+    assert workers == f"3 workers: {kept[-1][2]:.1f}% of 360 digits are right"
+    assert plot == "plot: cnn_pruned.png"
+    assert (tmp_path / "cnn_pruned.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_tried() -> None:
     assert {file.name for file in EXAMPLES.iterdir() if file.suffix == ".py"} == {
+        "cnn_pruned.py",
         "report_and_cost.py",
         "sklearn_digits.py",
         "three_channels.py",

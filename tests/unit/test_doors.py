@@ -19,7 +19,7 @@ from scipy import sparse
 
 from fsd_inference.errors import InputError
 from fsd_inference.network import IDENTITY, Layer, Network, as_inputs, load_inputs
-from fsd_inference.session import Session
+from fsd_inference.session import Estimator, Session
 from tests.support.arrays import FORMATS, SAVED, dense_arrays, laid_out, made
 from tests.support.batches import BATCH
 
@@ -160,11 +160,18 @@ def answered(x: Any) -> NDArray[np.float32]:
     return outputs.toarray()
 
 
+def estimated(x: Any) -> NDArray[np.float32]:
+    """Return what a network that passes its inputs on transforms them to as an estimator."""
+    with Estimator(Network([Layer(sparse.eye_array(x.shape[1]), 0, IDENTITY)])) as estimator:
+        return estimator.fit(x).transform(x)
+
+
 def doors(x: Array, folder: Path) -> Iterator[tuple[str, Door]]:
     for name, form in forms(x):
         yield f"{name} input", partial(as_batch, form)
         yield f"{name} weights", partial(as_weights, form)
         yield f"{name} run", partial(answered, form)
+        yield f"{name} estimator", partial(estimated, form)
     for file in files(x, folder):
         yield file.name, partial(loaded, file, x.shape[1])
 

@@ -1,5 +1,7 @@
 """Layers and networks in memory: validation and derived properties."""
 
+import copy
+import pickle
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
+from fsd_inference.kernels import LayerKernel
 from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network, digits, graph_challenge, random_network
 
 CLIPPED = Activation("clipped_relu", 32)
@@ -79,6 +82,15 @@ def test_the_users_arrays_stay_their_own() -> None:
     bias[:] = 7
     assert layer.one_value == 1.0
     assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("copied", [lambda layer: pickle.loads(pickle.dumps(layer)), copy.deepcopy])
+def test_copies_are_as_immutable(copied: Any) -> None:
+    layer = Layer([[1, 0], [2, 3]], [0, 1])
+    again = copied(layer)
+    assert again == layer
+    assert not any(array.flags.writeable for array in again.kernel_arrays()[:3])
+    LayerKernel(*again.kernel_arrays())
 
 
 def test_columns_are_sorted_and_duplicates_summed() -> None:
@@ -165,7 +177,7 @@ ONE = np.ones(1, np.float32)
         (lambda: Activation(np.ones((9, 9))), "identity, relu, clipped_relu"),  # type: ignore[arg-type]
         (lambda: Layer([[1]], 0, "cosine"), "identity, relu, clipped_relu"),  # type: ignore[arg-type]
         (lambda: Layer([[1]], 0, "ReLU"), "identity, relu, clipped_relu"),  # type: ignore[arg-type]
-        (lambda: Layer([[1]], 0, "clipped_relu"), "takes its upper"),  # type: ignore[arg-type]
+        (lambda: Layer([[1]], 0, "clipped_relu"), "takes its upper"),
         (lambda: Layer([[1]], 0, None), "must be an Activation"),  # type: ignore[arg-type]
         (lambda: Layer([[1]], 0, Activation), "must be an Activation"),  # type: ignore[arg-type]
         (lambda: Layer([[1]], 0, np.maximum), "must be an Activation"),  # type: ignore[arg-type]

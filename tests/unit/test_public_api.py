@@ -16,7 +16,7 @@ import pytest
 import fsd_inference as fsd
 from fsd_inference import errors
 
-MADE_BY_THE_PROGRAM = {"Advice", "Partition", "Prediction", "Progress", "Push", "Report", "RunReport"}
+MADE_BY_THE_PROGRAM = {"Advice", "Check", "Partition", "Prediction", "Progress", "Push", "Report", "RunReport"}
 """What users get and seldom make: it needs no example of its own."""
 
 PUBLIC = {name: getattr(fsd, name) for name in fsd.__all__ if name != "__version__"}

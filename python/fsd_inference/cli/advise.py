@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, PricesFile, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
@@ -29,7 +30,7 @@ EXAMPLES = examples(
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SHOWN_OF_A_VARIANT = 3
 
-Network = Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")]
+Network = Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK", autocompletion=networks)]
 Batch = Annotated[int, typer.Option("--batch", help="Number of samples in a query.")]
 Input = Annotated[
     Path | None,
@@ -155,12 +156,11 @@ def check_network(path: Path) -> None:
 
 
 def _shown(advice: Advice, every: bool, inputs: Path | None) -> list[RenderableType]:
-    question, best = advice.question, advice.best
+    from fsd_inference.forecast.options import OPTION_COLUMNS  # noqa: PLC0415
+
+    best = advice.best
     rows = advice.options if every else _few(advice)
-    title = f"{question.rule}, {question.samples:,} samples; {advice.prices}; {advice.timing}"
-    drawn = table(
-        title, ("option", "MB", "b", "M", "time", "USD a query", "", "why"), (_row(option) for option in rows)
-    )
+    drawn = table(advice.title, OPTION_COLUMNS, (option.row() for option in rows))
     said: list[tuple[str, object]] = [
         ("best", f"{best.name}: {seconds_text(best.wall_s)}, USD {usd_text(best.usd or 0.0)} a query"),
         ("reason", best.reason),
@@ -191,20 +191,6 @@ def _few(advice: Advice) -> list[Option]:
         if counts[option.variant] <= _SHOWN_OF_A_VARIANT or is_new:
             rows.append(option)
     return rows
-
-
-def _row(option: Option) -> tuple[str, ...]:
-    is_spread = option.workers > 1
-    return (
-        option.name,
-        "" if option.memory_mb is None else f"{option.memory_mb:,}",
-        str(option.branching) if is_spread else "",
-        str(option.micro_batches) if is_spread else "",
-        seconds_text(option.wall_s),
-        "" if option.usd is None else usd_text(option.usd),
-        f"{'~' if option.is_estimated else ''}{'*' if option.is_pareto else ''}",
-        option.problem or option.reason,
-    )
 
 
 def _compared(best: Option, other: Option) -> str:

@@ -11,6 +11,7 @@ from fsd_inference.atomic import atomic_files
 from fsd_inference.channel_names import CHANNELS
 from fsd_inference.cli.advise import seconds_of
 from fsd_inference.cli.auto_plan import RunChoice, auto_plan
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
@@ -39,7 +40,11 @@ EXAMPLES = examples(
 def infer(
     network: Annotated[
         Path,
-        typer.Argument(help="Directory of a network, or of shards written by `fsd partition`.", metavar="NETWORK|DIR"),
+        typer.Argument(
+            help="Directory of a network, or of shards written by `fsd partition`.",
+            metavar="NETWORK|DIR",
+            autocompletion=networks,
+        ),
     ],
     batch: Annotated[
         Path,
@@ -55,7 +60,8 @@ def infer(
         typer.Option(
             "--output",
             "-o",
-            help="File to write, samples x outputs: SciPy's sparse .npz, or dense .npy, .csv or .parquet.",
+            help="File to write, samples x outputs: SciPy's sparse .npz, or dense .npy, .csv or .parquet. Of a network "
+            "whose output function is argmax or top_k: the indices of the largest outputs.",
         ),
     ],
     argmax: Annotated[
@@ -66,7 +72,9 @@ def infer(
         str | None,
         typer.Option(
             "--channel",
+            envvar="FSD_CHANNEL",
             parser=channel_name,
+            autocompletion=lambda: list(CHANNELS),
             metavar=f"[{'|'.join(CHANNELS)}]",
             help="How workers communicate. serial: one worker (default). local: processes on this machine over "
             "sockets. queue: SNS and SQS. object: S3.",
@@ -128,6 +136,7 @@ def infer(
         Path | None,
         typer.Option(
             "--stack",
+            envvar="FSD_STACK",
             help="The stack.json of a stack. If it has functions, they are the workers and the network must have "
             "been pushed; otherwise workers are local processes. Default: a temporary emulated stack.",
         ),
@@ -189,7 +198,8 @@ def infer(
         given = channel is not None or workers is not None or method is not None
         if given or (replicas, micro_batches, branching) != (1, 1, 4):
             raise SettingError(
-                "--plan auto chooses channel, workers, replicas, partition, micro-batches, branching: give none"
+                "--plan auto chooses channel, workers, replicas, partition, micro-batches, branching: "
+                "give none, nor FSD_CHANNEL"
             )
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
         choice = auto_plan(network, batch, deadline_s, budget, described, out)
@@ -280,10 +290,11 @@ def _write(inference: Inference, output: Path, categories: Path | None, report: 
     from fsd_inference.network import save_labels, save_outputs, write_categories  # noqa: PLC0415
 
     with atomic_files() as place:
-        if inference.outputs is not None:
+        labels = inference.labels()
+        if labels is not None:
+            save_labels(place(output), labels, suffix=output.suffix)
+        elif inference.outputs is not None:
             save_outputs(place(output), inference.outputs, suffix=output.suffix)
-        elif inference.argmax is not None:
-            save_labels(place(output), inference.argmax, suffix=output.suffix)
         if categories is not None:
             import numpy as np  # noqa: PLC0415
 
@@ -295,20 +306,8 @@ def _write(inference: Inference, output: Path, categories: Path | None, report: 
 
 
 def _summary(inference: Inference, output: Path, report: Path | None) -> str:
-    from fsd_inference.report.figures import run_figures  # noqa: PLC0415
-    from fsd_inference.report.pricing import price  # noqa: PLC0415
-    from fsd_inference.report.summary import summary  # noqa: PLC0415
-
-    outputs, samples = inference.outputs, inference.report.samples
-    if outputs is None:
-        written = f"{samples:,} labels"
-    else:
-        written = f"{samples:,} samples x {outputs.shape[1]:,} outputs, {outputs.nnz:,} not zero"
-    rows = [
-        ("output", f"{output}: {written}"),
-        ("alive", f"{inference.alive().size:,} of {samples:,} samples have an output > 0"),
-        *summary(run_figures(inference.report), price(inference.report)),
-    ]
+    (_, written), *rows = inference.summary()
+    rows.insert(0, ("output", f"{output}: {written}"))
     if report is not None:
         rows.append(("report", f"{report / 'report.html'}, with report.json and trace.json"))
     return facts(rows)

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, NoReturn
 
@@ -37,7 +38,8 @@ from fsd_inference.cli import (
 from fsd_inference.cli.console import print_error, print_json
 from fsd_inference.cli.ending import undo_when_ended
 from fsd_inference.cli.failures import EXPLAINED, INTERRUPTED, explain
-from fsd_inference.cli.options import examples
+from fsd_inference.cli.options import examples, variable_of
+from fsd_inference.errors import InputError
 from fsd_inference.streams import open_streams
 
 app = typer.Typer(
@@ -49,7 +51,6 @@ app = typer.Typer(
         "fsd dataset digits --neurons 1024 --samples 10000 -o digits.npz",
         "fsd infer net digits.npz -o out.npz --channel local --workers 4",
     ),
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -127,6 +128,9 @@ def run(arguments: Sequence[str]) -> int:
         code = _program()(args=list(arguments), prog_name="fsd", standalone_mode=False)
     except EXPLAINED as error:
         failure = explain(error)
+        variable = variable_of(failure.text, arguments) if isinstance(error, InputError) else None
+        if variable is not None:
+            failure = replace(failure, text=f"{failure.text} ({variable} is {os.environ[variable]})")
     else:
         if code != INTERRUPTED.code:  # which typer returns on Ctrl-C
             return code if isinstance(code, int) else 0

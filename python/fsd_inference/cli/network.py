@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
+from fsd_inference.cli.network_check import check, checked_import
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import InputError, SettingError
@@ -17,8 +19,10 @@ from fsd_inference.units import bytes_text
 
 if TYPE_CHECKING:
     from fsd_inference.network import Activation, Network
+    from fsd_inference.network.fidelity import Check
 
-app = typer.Typer(name="network", help="Generate, import and inspect networks.")
+app = typer.Typer(name="network", help="Generate, import, inspect and check networks.")
+app.command(epilog=examples("fsd network check net --against model.onnx --input x.npz"))(check)
 
 _GENERATE_EXAMPLES = examples(
     "fsd network generate radixnet --neurons 1024 --layers 120 -o net",
@@ -30,6 +34,7 @@ _IMPORT_EXAMPLES = examples(
     "fsd network import layer-1.mtx layer-2.mtx -o net --transpose",
     "fsd network import model.safetensors --layers fc1,fc2,fc3 -o net",
     "fsd network import model.onnx -o net",
+    "fsd network import model.pt2 -o net",
     "fsd network import neuron1024 -o net",
 )
 
@@ -94,8 +99,9 @@ def import_(
         typer.Argument(
             help="Folder of matrices, one file per layer: layer-1.npz (SciPy), .npy, .mtx or .mtx.gz, layer-2.npz..., "
             "and layer-1.bias.npy if it has a bias; or such files. Safetensors file of a state dict, or its "
-            "model.safetensors.index.json. ONNX model that is a chain of fully connected layers. Graph Challenge "
-            "folder: n1024-l1.tsv, n1024-l2.tsv..., or .tsv.gz.",
+            "model.safetensors.index.json. ONNX model that is a feed-forward graph of supported operators. "
+            "Program of PyTorch, as torch.export.save writes it (.pt2). Graph Challenge folder: n1024-l1.tsv, "
+            "n1024-l2.tsv..., or .tsv.gz.",
             metavar="SOURCE",
         ),
     ],
@@ -125,6 +131,19 @@ def import_(
             "--bias", help="Graph Challenge: bias of all neurons. Default: the official one, for official sizes."
         ),
     ] = None,
+    most_connections: Annotated[
+        int | None,
+        typer.Option(
+            "--most-connections",
+            min=1,
+            help="ONNX and .pt2: how many connections the network may have, one for each weight and position of a "
+            "convolution. Default: 100 million.",
+        ),
+    ] = None,
+    no_check: Annotated[
+        bool,
+        typer.Option("--no-check", help="ONNX and .pt2: do not compare the network with the model on random samples."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Import a network from files; their kind is detected."""
@@ -139,13 +158,18 @@ def import_(
         activations=None if activation is None else _activations(activation),
         transpose=transpose,
         bias=bias,
+        most_connections=most_connections,
+        notice=out.note,
     )
-    _save(out, network, output)
+    check = None if no_check or len(source) > 1 else checked_import(out, network, source[0])
+    _save(out, network, output, check)
 
 
 @app.command(epilog=examples("fsd network info net"))
 def info(
-    network: Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")],
+    network: Annotated[
+        Path, typer.Argument(help="Directory of a network.", metavar="NETWORK", autocompletion=networks)
+    ],
     as_json: Json = False,
 ) -> None:
     """Show the properties of a network, after verifying the checksums of all its files."""
@@ -210,11 +234,11 @@ def _activations(text: str) -> Activation | list[Activation]:
     return parsed[0] if len(parsed) == 1 else parsed
 
 
-def _save(out: Output, network: Network, output: Path) -> None:
+def _save(out: Output, network: Network, output: Path, check: Check | None = None) -> None:
     check_output(output, directory=True)
     with out.progress() as tasks:
         tasks.begin("writing layers", len(network))
-        network.save(output, lambda done: tasks.advance("writing layers", done))
+        network.save(output, lambda done: tasks.advance("writing layers", done), check=check)
     saved = type(network).load(output)
     out.result(_record(saved, output), facts(_rows(saved, output)))
 
@@ -229,7 +253,9 @@ def _record(network: Network, path: Path) -> dict[str, Any]:
         "bytes": _size(path),
         "digest": network.digest.hex(),
         "origin": network.origin,
+        "check": network.checked and network.checked.to_json(),
         "labels": None if network.labels is None else network.labels.tolist(),
+        "output": None if network.output is None else network.output.to_json(),
     }
 
 
@@ -246,8 +272,12 @@ def _rows(network: Network, path: Path) -> list[tuple[str, object]]:
     ]
     if network.origin is not None:
         rows.append(("origin", network.origin))
+    if network.checked is not None:
+        rows.append(("check", network.checked))
     if network.labels is not None:
         rows.append(("labels", listed(list(map(str, network.labels)))))
+    if network.output is not None:
+        rows.append(("output", str(network.output)))
     return rows
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +15,9 @@ from fsd_inference.cli.console import print_warning
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Method = Literal["block", "random", "graph", "hypergraph"]
-Stack = Annotated[Path, typer.Option("--stack", help="The stack.json of the stack.", metavar="STACK")]
+Stack = Annotated[
+    Path, typer.Option("--stack", envvar="FSD_STACK", help="The stack.json of the stack.", metavar="STACK")
+]
 
 
 Profile = Annotated[
@@ -25,12 +29,31 @@ Profile = Annotated[
 
 
 Region = Annotated[
-    str, typer.Option("--region", help="AWS region whose prices apply; the package includes some regions.")
+    str,
+    typer.Option(
+        "--region", envvar="FSD_REGION", help="AWS region whose prices apply; the package includes some regions."
+    ),
 ]
 PricesFile = Annotated[
     Path | None,
-    typer.Option("--prices", help="File of prices, as written by `fsd prices update`, instead of --region."),
+    typer.Option(
+        "--prices", envvar="FSD_PRICES", help="File of prices, as written by `fsd prices update`, instead of --region."
+    ),
 ]
+
+
+SETTINGS = {"FSD_STACK": "--stack", "FSD_CHANNEL": "--channel", "FSD_REGION": "--region", "FSD_PRICES": "--prices"}
+"""Environment variables that set options, and the options."""
+
+
+def variable_of(message: str, arguments: Sequence[str]) -> str | None:
+    """Return the environment variable whose value an error message names, if no argument overrides it; else None."""
+    for variable, option in SETTINGS.items():
+        value = os.environ.get(variable)
+        is_given = any(argument.partition("=")[0] == option for argument in arguments)
+        if value and not is_given and re.search(rf"(?<![\w./-]){re.escape(value)}(?![\w/-])", message):
+            return variable
+    return None
 
 
 def channel_name(given: str) -> str:

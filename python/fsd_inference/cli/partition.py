@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, table
 from fsd_inference.cli.options import Json, Method, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
@@ -22,7 +23,9 @@ _MOST_EXCHANGES = 8
 
 
 def partition(
-    network: Annotated[Path, typer.Argument(help="Directory of a network.", metavar="NETWORK")],
+    network: Annotated[
+        Path, typer.Argument(help="Directory of a network.", metavar="NETWORK", autocompletion=networks)
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write the shards to.")],
     workers: Annotated[int, typer.Option("--workers", min=1, help="Number of workers (P).")],
     method: Annotated[

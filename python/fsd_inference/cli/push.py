@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.options import Json, Method, Profile, Stack, examples, use_profile
 from fsd_inference.units import bytes_text, seconds_text
@@ -20,7 +21,11 @@ EXAMPLES = examples(
 def push(
     network: Annotated[
         Path,
-        typer.Argument(help="Directory of a network, or of shards written by `fsd partition`.", metavar="NETWORK|DIR"),
+        typer.Argument(
+            help="Directory of a network, or of shards written by `fsd partition`.",
+            metavar="NETWORK|DIR",
+            autocompletion=networks,
+        ),
     ],
     stack: Stack,
     workers: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, requests_text, table
 from fsd_inference.cli.options import Json, Method, PricesFile, Region, TimingFiles, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
@@ -31,7 +32,9 @@ def simulate(
     network: Annotated[
         Path | None,
         typer.Argument(
-            help="Directory of a network, or of shards written by `fsd partition`.", metavar="[NETWORK|DIR]"
+            help="Directory of a network, or of shards written by `fsd partition`.",
+            metavar="[NETWORK|DIR]",
+            autocompletion=networks,
         ),
     ] = None,
     batch: Annotated[

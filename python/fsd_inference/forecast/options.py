@@ -8,6 +8,7 @@ from typing import Any
 
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import ACCOUNT_CONCURRENCY, LARGEST_FUNCTION_MB
+from fsd_inference.markup import records_table
 from fsd_inference.prediction import ARCHITECTURES
 from fsd_inference.units import seconds_text, usd_text
 
@@ -18,6 +19,9 @@ VARIANTS = (
 )  # fmt: skip
 """`express` is `object` over S3 Express One Zone. A cluster is several servers that exchange rows by MPI. Servers and
 clusters are only modelled: this package does not run them."""
+OPTION_COLUMNS = ("option", "MB", "b", "M", "time", "USD a query", "", "why")
+"""Headers of a table of options, whose cells `Option.row` returns."""
+_SHOWN = 15  # options that a notebook shows
 LIMITS = ("memory", "invocation", "deadline", "budget", "rate")
 """Limits that rule options out: memory of a function or server, duration of an invocation, deadline and budget of the
 question, and queries a day that a server can answer."""
@@ -172,6 +176,20 @@ class Option:
         """Whether the option uses servers instead of functions."""
         return self.instance is not None
 
+    def row(self) -> tuple[str, ...]:
+        """Return the option as a row of a table with `OPTION_COLUMNS`."""
+        is_spread = self.workers > 1
+        return (
+            self.name,
+            "" if self.memory_mb is None else f"{self.memory_mb:,}",
+            str(self.branching) if is_spread else "",
+            str(self.micro_batches) if is_spread else "",
+            seconds_text(self.wall_s),
+            "" if self.usd is None else usd_text(self.usd),
+            f"{'~' if self.is_estimated else ''}{'*' if self.is_pareto else ''}",
+            self.problem or self.reason,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the option as plain JSON values."""
         return {"name": self.name, **asdict(self)}
@@ -225,6 +243,17 @@ class Advice:
     break_even: BreakEven | None
     prices: str
     timing: str
+
+    @property
+    def title(self) -> str:
+        """The question, and where prices and times are from."""
+        return f"{self.question.rule}, {self.question.samples:,} samples; {self.prices}; {self.timing}"
+
+    def _repr_html_(self) -> str:
+        shown = [option.row() for option in self.options[:_SHOWN]]
+        left = len(self.options) - len(shown)
+        more = [(f"and {left:,} more", *[""] * (len(OPTION_COLUMNS) - 1))] if left else []
+        return records_table(self.title, OPTION_COLUMNS, [*shown, *more])
 
     @property
     def best(self) -> Option:

@@ -3,6 +3,7 @@
 from fsd_inference.network.activation import IDENTITY, RELU, Activation, RowGroup
 from fsd_inference.network.categories import read_categories, write_categories
 from fsd_inference.network.datasets import digits
+from fsd_inference.network.fidelity import Check
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importing.files import import_network
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder
@@ -11,6 +12,7 @@ from fsd_inference.network.inputs import as_inputs
 from fsd_inference.network.layer import KernelArrays, Layer
 from fsd_inference.network.model import Network
 from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
+from fsd_inference.network.output_function import OutputFunction
 from fsd_inference.network.random_network import random_network
 from fsd_inference.network.source import LayerSource
 
@@ -18,10 +20,12 @@ __all__ = [
     "IDENTITY",
     "RELU",
     "Activation",
+    "Check",
     "KernelArrays",
     "Layer",
     "LayerSource",
     "Network",
+    "OutputFunction",
     "RowGroup",
     "as_inputs",
     "check_output_format",

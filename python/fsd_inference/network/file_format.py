@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,13 @@ from safetensors.numpy import save_file
 from fsd_inference.atomic import atomic_directory
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.activation import Activation, RowGroup, row_groups
+from fsd_inference.network.fidelity import Check
 from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import Layer, index_dtype
+from fsd_inference.network.output_function import OutputFunction, checked_output
 from fsd_inference.network.source import LayerSource, network_digest
+
+T = TypeVar("T")
 
 MANIFEST = "network.json"
 FORMAT = "fsd-network"
@@ -64,7 +68,9 @@ def write_network(
     progress: Callable[[int], object] | None = None,
     *,
     origin: str | None = None,
+    check: Check | None = None,
     labels: NDArray[Any] | None = None,
+    output: OutputFunction | None = None,
 ) -> None:
     """Write layers into a new directory, one at a time; the directory appears once it is complete.
 
@@ -80,8 +86,12 @@ def write_network(
         Called after each layer with the number of layers written.
     origin : str, optional
         What the network was imported from.
+    check : Check, optional
+        How it was compared with that.
     labels : ndarray, optional
         What each output stands for.
+    output : OutputFunction, optional
+        Function of the scores of each sample.
 
     Raises
     ------
@@ -120,10 +130,13 @@ def write_network(
             "group_bytes": sizes,
             "layers": records,
         }
-        if origin is not None:
-            manifest["origin"] = origin
-        if labels is not None:
-            manifest["labels"] = labels.tolist()
+        optional = {
+            "origin": origin,
+            "check": check and check.to_json(),
+            "labels": None if labels is None else labels.tolist(),
+            "output": output and output.to_json(),
+        }
+        manifest |= {key: value for key, value in optional.items() if value is not None}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -141,8 +154,12 @@ class LayersInFiles(LayerSource):
         Display name of the network.
     origin : str or None
         What the network was imported from.
+    check : Check or None
+        How it was compared with that.
     labels : ndarray or None, shape (n_out,)
         What each output of the last layer stands for.
+    output : OutputFunction or None
+        Function of the scores of each sample.
 
     Raises
     ------
@@ -180,12 +197,12 @@ class LayersInFiles(LayerSource):
             _check_size(folder / _group_name(group), size)
         self.widths = (self._records[0].inputs, *(record.outputs for record in self._records))
         self.origin: str | None = fields.get("origin", (str, type(None)))
-        self.labels: NDArray[Any] | None = None
-        if (labels := fields.get("labels", (list, type(None)))) is not None:
-            try:
-                self.labels = checked_labels(labels, self.widths[-1])
-            except InputError:
-                raise fields.wrong("labels") from None
+        self.check: Check | None = fields.parsed("check", Check.from_json)
+        outputs = self.widths[-1]
+        self.labels: NDArray[Any] | None = fields.parsed("labels", lambda value: checked_labels(value, outputs))
+        self.output: OutputFunction | None = fields.parsed(
+            "output", lambda value: checked_output(OutputFunction.from_json(value), outputs)
+        )
 
     def layer(self, index: int) -> Layer:
         """Read layer `index` and verify its digest."""
@@ -309,6 +326,16 @@ class _Fields:
         if not least <= value < 2**63:
             raise self.wrong(key)
         return int(value)
+
+    def parsed(self, key: str, parse: Callable[[Any], T]) -> T | None:
+        """Return what `parse` makes of an optional field; it rejects a value by an InputError."""
+        value = self._value.get(key)
+        if value is None:
+            return None
+        try:
+            return parse(value)
+        except InputError:
+            raise self.wrong(key) from None
 
     def wrong(self, key: str) -> FileFormatError:
         return FileFormatError(f"{self._file}: {self._what}: the field {key!r} is missing or invalid")

@@ -293,6 +293,12 @@ class Layer:
             hashed.update(array.data)
         return hashed.digest()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)  # which copies and pickles of arrays lose
+
     def __eq__(self, other: object) -> bool:
         return self.digest == other.digest if isinstance(other, Layer) else NotImplemented
 

@@ -11,12 +11,18 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from fsd_inference.errors import InputError
+from fsd_inference.markup import facts_table
 from fsd_inference.network.checks import shown
+from fsd_inference.network.fidelity import Check
 from fsd_inference.network.file_format import LayersInFiles, write_network
 from fsd_inference.network.importing.layers import Activations, layers_from_matrices
+from fsd_inference.network.importing.lowering import MOST_CONNECTIONS
+from fsd_inference.network.importing.problems import listed
 from fsd_inference.network.importing.sklearn import layers_from_estimator
+from fsd_inference.network.importing.torch_import import torch_module
 from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import Layer
+from fsd_inference.network.output_function import OutputFunction, checked_output
 from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
 
 
@@ -33,11 +39,14 @@ class Network:
         Display name; not part of `digest`.
     labels : array_like, shape (n_out,), optional
         What each output of the last layer stands for: strings, numbers or booleans; not part of `digest`.
+    output : OutputFunction, optional
+        Function of the scores of each sample, the outputs of the last layer; not part of `digest`.
 
     Raises
     ------
     InputError
-        If there is no layer, an item is not a layer, or two consecutive layers do not fit.
+        If there is no layer, an item is not a layer, two consecutive layers do not fit, or labels or output function
+        do not fit the last layer.
 
     Examples
     --------
@@ -49,7 +58,14 @@ class Network:
     (3, 2, 1)
     """
 
-    def __init__(self, layers: Iterable[Layer], *, name: str = "network", labels: ArrayLike | None = None) -> None:
+    def __init__(
+        self,
+        layers: Iterable[Layer],
+        *,
+        name: str = "network",
+        labels: ArrayLike | None = None,
+        output: OutputFunction | None = None,
+    ) -> None:
         if not isinstance(layers, Iterable):
             raise InputError(f"a network is made of layers, such as Network([layer]), not of {shown(layers)}")
         held = tuple(layers)
@@ -68,7 +84,9 @@ class Network:
         self._source: LayerSource = LayersInMemory(held)
         self._name = name
         self._origin: str | None = None
+        self._checked: Check | None = None
         self._labels = None if labels is None else checked_labels(labels, self.widths[-1])
+        self._output = checked_output(output, self.widths[-1])
 
     @classmethod
     def from_matrices(
@@ -79,6 +97,7 @@ class Network:
         *,
         name: str = "network",
         labels: ArrayLike | None = None,
+        output: OutputFunction | None = None,
     ) -> Network:
         """Build a network from one weight matrix per layer.
 
@@ -96,6 +115,8 @@ class Network:
             Display name.
         labels : array_like, shape (n_out,), optional
             What each output of the last layer stands for.
+        output : OutputFunction, optional
+            Function of the scores of each sample, the outputs of the last layer.
 
         Raises
         ------
@@ -110,18 +131,17 @@ class Network:
         >>> list(network)
         [Layer(2 x 3, 3 connections, relu), Layer(1 x 2, 2 connections, identity)]
         """
-        return cls(layers_from_matrices(weights, biases, activations), name=name, labels=labels)
+        return cls(layers_from_matrices(weights, biases, activations), name=name, labels=labels, output=output)
 
     @classmethod
     def from_sklearn(cls, estimator: Any, *, name: str = "network") -> Network:
         """Build a network from a fitted multilayer perceptron of scikit-learn.
 
-        The output activation (softmax or logistic) is left out; it does not change what is predicted:
-
-        - A classifier predicts ``network.labels[outputs.argmax(axis=1)]``; `labels` are its ``classes_``. The softmax
-          of the outputs is ``predict_proba``. With two classes the estimator has one output; the network has a second
-          one in front of it, which is always 0.
-        - A multilabel classifier predicts the labels whose outputs are positive.
+        - A classifier predicts ``network.labels[outputs.argmax(axis=1)]``; `labels` are its ``classes_``. Its output
+          function is softmax, so that the outputs are ``predict_proba``. With two classes the estimator has one score;
+          the network has a second one in front of it, which is always 0.
+        - A multilabel classifier predicts the labels whose outputs are positive; its logistic function, which keeps
+          the signs apart, is left out.
         - A regressor predicts the outputs; `labels` is None.
 
         Weights are rounded to float32, so predictions can differ where two outputs are almost equal.
@@ -148,13 +168,52 @@ class Network:
         >>> fsd.Network.from_sklearn(estimator).labels
         array(['high', 'low'], dtype='<U4')
         """
-        layers, labels = layers_from_estimator(estimator)
-        network = cls(layers, name=name, labels=labels)
+        layers, labels, output = layers_from_estimator(estimator)
+        network = cls(layers, name=name, labels=labels, output=output)
         network._origin = f"scikit-learn {type(estimator).__name__}"
         return network
 
     @classmethod
-    def from_source(cls, source: LayerSource, *, name: str = "network", origin: str | None = None) -> Network:
+    def from_torch(
+        cls, module: Any, example: Any, *, name: str = "network", most_connections: int = MOST_CONNECTIONS
+    ) -> Network:
+        """Build a network from a PyTorch module, through ``torch.export``.
+
+        A softmax, log-softmax, argmax or top-k over all outputs at the end becomes `output`. Weights of any type are
+        rounded to float32, in which samples are computed. Weights that pruning has set to zero cost nothing.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            In evaluation mode, with one tensor as its input.
+        example : torch.Tensor or tuple of one
+            Samples of the shape that the module takes, at least two: with one, the module must not depend on there
+            being one.
+        name : str, optional
+            Display name.
+        most_connections : int, optional
+            How many connections the network may have; convolutions have one for each weight and position.
+
+        Raises
+        ------
+        SettingError
+            If PyTorch is not installed.
+        InputError
+            If PyTorch cannot export the module, or it has operators that cannot be imported; lists all of them.
+        """
+        found = torch_module(module, example, most_connections)
+        held = LayersInMemory(found.layers)
+        return cls.from_source(held, name=name, origin=found.origin, output=found.output)
+
+    @classmethod
+    def from_source(
+        cls,
+        source: LayerSource,
+        *,
+        name: str = "network",
+        origin: str | None = None,
+        output: OutputFunction | None = None,
+    ) -> Network:
         """Return a network that gets its layers from `source` on each access, and does not cache them."""
         if not isinstance(source, LayerSource):
             raise InputError(f"the source of a network must be a LayerSource, not {shown(source)}")
@@ -162,7 +221,9 @@ class Network:
         network._source = source
         network._name = name
         network._origin = origin
+        network._checked = None
         network._labels = None
+        network._output = output
         return network
 
     @classmethod
@@ -180,11 +241,18 @@ class Network:
             If the network is missing, truncated or damaged; damage within a layer is found when that layer is read.
         """
         source = LayersInFiles(path)
-        network = cls.from_source(source, name=source.name, origin=source.origin)
+        network = cls.from_source(source, name=source.name, origin=source.origin, output=source.output)
+        network._checked = source.check
         network._labels = source.labels
         return network
 
-    def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        progress: Callable[[int], object] | None = None,
+        *,
+        check: Check | None = None,
+    ) -> None:
         """Write the network to a directory, layer by layer; the directory appears once it is complete.
 
         Parameters
@@ -193,13 +261,24 @@ class Network:
             The directory to create; a network that is already there is replaced.
         progress : callable, optional
             Called after each layer with the number of layers written.
+        check : Check, optional
+            The result of comparing the network with the model that it was imported from, to be stored with it.
 
         Raises
         ------
         InputError
             If `path` holds anything but a network, or cannot be written.
         """
-        write_network(path, self._name, self, progress, origin=self._origin, labels=self._labels)
+        write_network(
+            path,
+            self._name,
+            self,
+            progress,
+            origin=self._origin,
+            check=check or self._checked,
+            labels=self._labels,
+            output=self._output,
+        )
 
     @property
     def name(self) -> str:
@@ -212,9 +291,19 @@ class Network:
         return self._origin
 
     @property
+    def checked(self) -> Check | None:
+        """How the network was compared with the model that it was imported from; None if that is not stored."""
+        return self._checked
+
+    @property
     def labels(self) -> NDArray[Any] | None:
         """What each output of the last layer stands for, shape (n_out,), read-only; None if unknown."""
         return self._labels
+
+    @property
+    def output(self) -> OutputFunction | None:
+        """Function of the scores of each sample, the outputs of the last layer; None if the scores are the answer."""
+        return self._output
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -249,6 +338,17 @@ class Network:
 
     def __iter__(self) -> Iterator[Layer]:
         return (self._source.layer(k) for k in range(len(self)))
+
+    def _repr_html_(self) -> str:
+        low, high = min(self.widths), max(self.widths)
+        width = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        rows = [
+            ("layers", f"{len(self):,}, {width} wide; {self.widths[0]:,} features, {self.widths[-1]:,} outputs"),
+            ("output function", "" if self.output is None else str(self.output)),
+            ("labels", "" if self.labels is None else listed([str(label) for label in self.labels])),
+            ("origin", self.origin or ""),
+        ]
+        return facts_table(f"Network: {self.name}", [row for row in rows if row[1]])
 
     def __repr__(self) -> str:
         return f"Network({self.name!r}, {len(self)} layers, widths {min(self.widths)} to {max(self.widths)})"

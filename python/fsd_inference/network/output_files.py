@@ -1,4 +1,4 @@
-"""Writing of outputs, samples x neurons or one label per sample, in the format of the file's suffix."""
+"""Writing of outputs, samples x neurons or labels of each sample, in the format of the file's suffix."""
 
 from __future__ import annotations
 
@@ -77,9 +77,10 @@ def save_outputs(path: StrPath, outputs: sparse.csr_array, *, suffix: str | None
 
 
 def save_labels(path: StrPath, labels: Labels, *, suffix: str | None = None) -> int:
-    """Write one int32 label per sample: the array ``labels`` of an .npz, an .npy, a .csv, or a column of a .parquet.
+    """Write int32 labels, one per sample or k: the array ``labels`` of an .npz, an .npy, a .csv or a .parquet.
 
-    Parameters, result and errors are those of `save_outputs`.
+    Parameters, result and errors are those of `save_outputs`. The column of a .parquet is ``label``; of k labels, the
+    columns are ``label_0`` to ``label_{k-1}``.
     """
     kind = _suffix(path if suffix is None else suffix)
     with atomic_file(path) as beside, beside.open("wb") as stream:
@@ -88,9 +89,10 @@ def save_labels(path: StrPath, labels: Labels, *, suffix: str | None = None) -> 
         elif kind == ".npy":
             np.lib.format.write_array(stream, labels, allow_pickle=False)
         elif kind == ".csv":
-            _write_lines(stream, labels[:, np.newaxis], "%d")
+            _write_lines(stream, labels.reshape(len(labels), -1), "%d")
         else:
-            _write_parquet(stream, ["label"], labels.dtype, [labels[:, np.newaxis]])
+            names = ["label"] if labels.ndim == 1 else [f"label_{place}" for place in range(labels.shape[1])]
+            _write_parquet(stream, names, labels.dtype, [labels.reshape(len(labels), -1)])
         return stream.tell()
 
 

@@ -60,6 +60,8 @@ class Manifest:
         The file with partition and exchange plan, without weights.
     shards : tuple of FileEntry
         The shard files, one per rank.
+    output : dict or None
+        JSON form of `Network.output`, for sessions that are given the shards; workers, which have no SciPy, ignore it.
     """
 
     workers: int
@@ -72,6 +74,7 @@ class Manifest:
     volumes: PlanVolumes
     plan: FileEntry
     shards: tuple[FileEntry, ...]
+    output: Mapping[str, Any] | None = None
 
     @property
     def features(self) -> int:
@@ -88,6 +91,8 @@ class Manifest:
         value = asdict(self)
         value["network_digest"] = self.network_digest.hex()
         value["plan_digest"] = self.plan_digest.hex()
+        if self.output is None:
+            del value["output"]
         head = {"format": _FORMAT, "version": _VERSION, "features": self.features, "layers": self.layers}
         return (json.dumps(head | value, indent=1) + "\n").encode()
 
@@ -126,6 +131,9 @@ class Manifest:
     @classmethod
     def _from_json(cls, value: Mapping[str, Any]) -> Manifest:
         volumes = value["volumes"]
+        output = value.get("output")
+        if not isinstance(output, dict | None):
+            raise TypeError(output)
         return cls(
             workers=int(value["workers"]),
             method=str(value["method"]),
@@ -143,6 +151,7 @@ class Manifest:
             ),
             plan=_file_entry(value["plan"]),
             shards=tuple(_file_entry(entry) for entry in value["shards"]),
+            output=output,
         )
 
     def shard(self, rank: int) -> FileEntry:

@@ -148,11 +148,13 @@ class _PartReader:
 
     def _groups(self, written: tuple[_Group, ...], rows: int) -> tuple[KernelGroup, ...]:
         """Return the groups of rows; the kernels check what they compute."""
-        groups = tuple((rows if count is None else count, *rest) for count, *rest in written)
-        counts = [count for count, *_ in groups]
+        groups = tuple(
+            (rows if count is None else count, reduce, kind, parameters) for count, reduce, kind, parameters in written
+        )
+        counts = [group[0] for group in groups]
         if min(counts, default=0) < 0 or sum(counts) != rows:
             raise FileFormatError(f"{self._what}: layer {self._layer}: its groups do not have its {rows} rows")
-        return tuple((count, reduce, kind, parameters) for count, reduce, kind, parameters in groups)
+        return groups
 
     def _slopes(self, rows: int) -> NDArray[Any]:
         if f"layers.{self._layer:05d}.slopes" not in self._tensors:

@@ -76,6 +76,7 @@ def write_shards(
             volumes=volumes(network, partition, plan, seconds),
             plan=files[0],
             shards=files[1:],
+            output=None if network.output is None else network.output.to_json(),
         )
         (folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
         return manifest

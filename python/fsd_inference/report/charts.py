@@ -7,10 +7,10 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from fsd_inference.markup import Markup, coordinate, join, tag
 from fsd_inference.rank_report import Interval, LayerReport
 from fsd_inference.report.axes import axis_end, figure, ticks
 from fsd_inference.report.figures import RunFigures
-from fsd_inference.report.markup import Markup, coordinate, join, tag
 from fsd_inference.report.matrix import Matrix
 from fsd_inference.report.tracks import SENDS, activity, main_track
 from fsd_inference.units import bytes_text

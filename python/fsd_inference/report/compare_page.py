@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fsd_inference.markup import Markup, coordinate, join, tag
 from fsd_inference.report.axes import ticks
 from fsd_inference.report.charts import WIDTH, drawing
-from fsd_inference.report.markup import Markup, coordinate, join, tag
 from fsd_inference.report.page import legend, notes, page, table
 from fsd_inference.report.summary import COLUMNS, Compared, row
 from fsd_inference.units import bytes_text, seconds_text, usd_text

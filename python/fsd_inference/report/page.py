@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-from fsd_inference.report.markup import Markup, join, tag
+from fsd_inference.markup import Markup, join, tag
 
 _FILES = resources.files("fsd_inference.report")
 # Pages load no external resources; the policy makes browsers enforce it.

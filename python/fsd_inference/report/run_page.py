@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from operator import attrgetter
 
 from fsd_inference.cost.model import Cost
+from fsd_inference.markup import Markup, tag
 from fsd_inference.rank_report import LayerReport, RankReport
 from fsd_inference.report.charts import DRAWN_RANKS, bars, heat_map, timeline
 from fsd_inference.report.figures import RunFigures
-from fsd_inference.report.markup import Markup, tag
 from fsd_inference.report.matrix import matrix
 from fsd_inference.report.page import facts, legend, notes, page, table, tiles
 from fsd_inference.report.pricing import Priced
+from fsd_inference.run_report import RunReport
 from fsd_inference.units import bytes_text, seconds_text, usd_text
 from fsd_inference.usage import Usage
 
@@ -30,13 +31,18 @@ _TIMELINE = (
 _STACKED = ("compute", "unpack", "pack", "wait")
 
 
-def run_page(figures: RunFigures, priced: Priced) -> str:
-    """Return the page of a run as a complete HTML document."""
-    report = figures.report
+def run_title(report: RunReport) -> str:
+    """Return the channel of a run, and its numbers of workers and samples."""
     size = f"{report.workers:,} {'worker' if report.workers == 1 else 'workers'}"
     if report.replicas > 1:
         size = f"{report.replicas:,} replicas"
-    title = f"{report.channel}, {size}, {report.samples:,} samples"
+    return f"{report.channel}, {size}, {report.samples:,} samples"
+
+
+def run_page(figures: RunFigures, priced: Priced) -> str:
+    """Return the page of a run as a complete HTML document."""
+    report = figures.report
+    title = run_title(report)
     return page(
         f"Run: {title}",
         _header(figures, title),

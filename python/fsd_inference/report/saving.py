@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from fsd_inference.atomic import atomic_files, filled_directory
+from fsd_inference.markup import facts_table
 from fsd_inference.report.figures import run_figures
 from fsd_inference.report.plots import check_plots, draw_plots
 from fsd_inference.report.pricing import price
-from fsd_inference.report.run_page import run_page
+from fsd_inference.report.run_page import run_page, run_title
+from fsd_inference.report.summary import summary
 from fsd_inference.report.trace import trace
 from fsd_inference.run_report import REPORT_FILE, RunReport
 
@@ -22,6 +25,13 @@ class Report(RunReport):
     """The figures of one run (see `RunReport`), which can be saved with a page, a trace and plots."""
 
     __slots__ = ()
+
+    def summary(self) -> Sequence[tuple[str, str]]:
+        """Return the (name, text) rows that summarize the run."""
+        return summary(run_figures(self), price(self))
+
+    def _repr_html_(self) -> str:
+        return facts_table(f"Run: {run_title(self)}", self.summary())
 
     def save(self, directory: str | os.PathLike[str], *, plots: bool = False) -> Path:
         """Write the report into a directory, which is created if necessary.

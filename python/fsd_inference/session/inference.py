@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fsd_inference.markup import facts_table
+from fsd_inference.network.output_function import OutputFunction
 from fsd_inference.report import Report
 
 
@@ -18,13 +21,19 @@ class Inference:
     Attributes
     ----------
     outputs : csr_array of float32, samples x outputs, or None
-        Output activations without stored zeros; None if the session's output is "argmax" or "any".
+        Output activations without stored zeros, or what the network's output function "softmax" or "log_softmax" makes
+        of them; None if the session's output is "argmax" or "any".
     values : ndarray of float32, shape (samples,), or None
         Largest output of each sample; None if the session's output is "rows".
     argmax : ndarray of int32, shape (samples,), or None
         Lowest-numbered neuron with the largest output of each sample; None if the session's output is "rows".
     report : Report
         Figures of the run; `Report.save` writes them as report files.
+    top : ndarray of int64, shape (samples, k), or None
+        Outputs of each sample with the largest values, in descending order, if the network's output function is
+        "argmax" (k is 1) or "top_k", and the session's output is "rows".
+    top_values : ndarray of float32, shape (samples, k), or None
+        Their values.
 
     Examples
     --------
@@ -40,6 +49,38 @@ class Inference:
     values: NDArray[np.float32] | None
     argmax: NDArray[np.int32] | None
     report: Report
+    top: NDArray[np.int64] | None = None
+    top_values: NDArray[np.float32] | None = None
+
+    def applied(self, function: OutputFunction | None) -> Inference:
+        """Return the answer with an output function applied to its outputs, if there are both."""
+        if function is None or self.outputs is None:
+            return self
+        if not function.selects:
+            return replace(self, outputs=function.transformed(self.outputs))
+        top, top_values = function.top(self.outputs)
+        return replace(self, top=top, top_values=top_values)
+
+    def labels(self) -> NDArray[np.int32] | None:
+        """Return the indices of the largest outputs, one per sample or, shape (samples, k), for "top_k"; else None."""
+        if self.top is None:
+            return self.argmax
+        return (self.top[:, 0] if self.top.shape[1] == 1 else self.top).astype(np.int32)
+
+    def summary(self) -> Sequence[tuple[str, str]]:
+        """Return the (name, text) rows that summarize answer and run; the first says what the output is."""
+        samples = self.report.samples
+        if self.outputs is None:
+            output = f"{samples:,} labels"
+        elif self.top is not None:
+            output = f"{samples:,} samples x {self.top.shape[1]:,} labels"
+        else:
+            output = f"{samples:,} samples x {self.outputs.shape[1]:,} outputs, {self.outputs.nnz:,} not zero"
+        alive = f"{self.alive().size:,} of {samples:,} samples have an output > 0"
+        return [("output", output), ("alive", alive), *self.report.summary()]
+
+    def _repr_html_(self) -> str:
+        return facts_table("Inference", self.summary())
 
     def alive(self) -> NDArray[np.int64]:
         """Return the indices of the samples with any output above 0, in ascending order."""

@@ -60,7 +60,8 @@ class Session:
         Partitioner of a network that is not partitioned yet: "graph" (the default) is quick; "hypergraph" may take
         minutes to save a few more row transfers, which pays off if a network is partitioned once and used often.
     output : {"rows", "argmax", "any"}
-        All output activations ("rows"), or only the largest output of each sample and its neuron.
+        All output activations ("rows"), to which the output function of the network is applied; or only the largest
+        output of each sample and its neuron, without the output function.
     tuning : Tuning, optional
         How the workers divide their work.
     functions : FunctionSettings, optional
@@ -173,7 +174,11 @@ class Session:
         return self._engine.predict(self._network.network, as_inputs(x, self.features), known)
 
     def infer(
-        self, x: ArrayLike | sparse.sparray | sparse.spmatrix, *, predicted: Prediction | None = None
+        self,
+        x: ArrayLike | sparse.sparray | sparse.spmatrix,
+        *,
+        predicted: Prediction | None = None,
+        scores: bool = False,
     ) -> Inference:
         """Run inference on a batch.
 
@@ -183,6 +188,8 @@ class Session:
             Finite numbers; converted to float32.
         predicted : Prediction, optional
             The result of `predict` for this batch, to be shown in the report.
+        scores : bool
+            Whether to leave out the network's output function, and return the scores that it is applied to.
 
         Raises
         ------
@@ -191,7 +198,8 @@ class Session:
         RunError
             The run failed; names rank, layer and operation, and whether a retry can help.
         """
-        return self._engine.infer(as_inputs(x, self.features), predicted)
+        answer = self._engine.infer(as_inputs(x, self.features), predicted)
+        return answer if scores else answer.applied(self._network.output)
 
     def prepare(self) -> None:
         """Partition the network and upload its shards, unless that is done already; `infer` calls this too.

@@ -7,8 +7,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsd_inference.errors import SettingError
+from fsd_inference.errors import FileFormatError, InputError, SettingError
 from fsd_inference.network import Network
+from fsd_inference.network.output_function import OutputFunction, checked_output
 from fsd_inference.partitioning import ExchangePlan, Manifest, Partition, load_plan, partition, read_manifest
 from fsd_inference.partitioning.manifest import MANIFEST_FILE
 from fsd_inference.partitioning.methods import DEFAULT_METHOD
@@ -65,6 +66,7 @@ class ShardedNetwork:
         else:
             self.network = Network.load(given)
         self.workers = 1 if workers is None else workers
+        self.output = self._output()
 
     @property
     def features(self) -> int:
@@ -116,6 +118,17 @@ class ShardedNetwork:
         if self._own is not None:
             self._own.close()
             self.folder, self._own = None, None
+
+    def _output(self) -> OutputFunction | None:
+        """Return the output function of what was given; a plan on a stack is shared by networks with others."""
+        if self.manifest is None:
+            return None if self.network is None else self.network.output
+        if self.manifest.output is None:
+            return None
+        try:
+            return checked_output(OutputFunction.from_json(self.manifest.output), self.manifest.widths[-1])
+        except InputError as error:
+            raise FileFormatError(f"{self.folder}: the output function in {MANIFEST_FILE}: {error}") from error
 
     def _push_command(self, stack: Path) -> str:
         """Return the command that pushes this network."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from fsd_inference.markup import Markup, coordinate, tag
 from fsd_inference.prediction import FunctionTime, Prediction
 from fsd_inference.report.figures import run_figures
-from fsd_inference.report.markup import Markup, coordinate, tag
 from fsd_inference.report.pricing import price
 from fsd_inference.report.run_page import run_page
 from fsd_inference.report.tracks import activity

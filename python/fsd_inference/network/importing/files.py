@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,17 @@ from fsd_inference.errors import FileFormatError, InputError, SettingError
 from fsd_inference.network.checks import shown
 from fsd_inference.network.file_format import MANIFEST
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder, is_graph_challenge_file
+from fsd_inference.network.importing.imported import Imported
 from fsd_inference.network.importing.layers import Activations
+from fsd_inference.network.importing.lowering import MOST_CONNECTIONS
 from fsd_inference.network.importing.matrix_files import is_layer_file, matrix_layers
-from fsd_inference.network.importing.onnx_chain import onnx_layers
+from fsd_inference.network.importing.onnx_graph import onnx_network
 from fsd_inference.network.importing.onnx_tensors import is_onnx
 from fsd_inference.network.importing.problems import listed, refuse
 from fsd_inference.network.importing.state_dict import state_dict_layers
 from fsd_inference.network.importing.tensor_files import INDEX_SUFFIX
+from fsd_inference.network.importing.torch_archive import is_pt2
+from fsd_inference.network.importing.torch_import import torch_file
 from fsd_inference.network.model import Network
 from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC
 from fsd_inference.network.source import LayersInMemory
@@ -39,6 +43,8 @@ def import_network(
     activations: Activations = None,
     transpose: bool = False,
     bias: float | None = None,
+    most_connections: int | None = None,
+    notice: Callable[[str], object] | None = None,
 ) -> Network:
     """Open a network stored in another format; each layer is read on access.
 
@@ -50,7 +56,9 @@ def import_network(
         - a folder of matrices, or its files: ``layer-1.npz`` (of ``scipy.sparse.save_npz``), ``.npy``, ``.mtx`` or
           ``.mtx.gz``, ``layer-2.npz``..., numbered from 0 or 1, outputs x inputs; and ``layer-1.bias.npy`` for
           layers with a bias;
-        - an ONNX model that is a chain of fully connected layers, held in memory (needs the extra ``onnx``);
+        - an ONNX model that is a feed-forward graph, held in memory (needs the extra ``onnx``);
+        - a PyTorch program that ``torch.export.save`` has written (``.pt2``), held in memory (needs the extra
+          ``torch``);
         - a safetensors file of a state dict, or the index (``*.safetensors.index.json``) of a sharded one;
         - a folder of the Graph Challenge: ``n1024-l1.tsv``, ``n1024-l2.tsv``..., or ``.tsv.gz``.
     layers : sequence of str, optional
@@ -64,11 +72,18 @@ def import_network(
     bias : float, optional
         For the Graph Challenge: bias of all neurons; defaults to its own for networks of an official size.
 
+    most_connections : int, optional
+        For ONNX and ``.pt2``: how many connections the network may have, 100 million by default; convolutions have one
+        for each weight and position.
+    notice : callable, optional
+        For ONNX and ``.pt2``: called with sentences on where most connections are, and whether many of them only carry
+        values past layers.
+
     Returns
     -------
     Network
-        Its `origin` names what was left out: other tensors of a state dict, or a softmax or argmax at the end of an
-        ONNX model.
+        Its `origin` names what was left out of a state dict. A softmax, argmax or top-k at the end of an ONNX model is
+        its `output`.
 
     Raises
     ------
@@ -91,6 +106,7 @@ def import_network(
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, such as {layers.split(',')}, not {shown(layers)}")
     given = {"layers": layers, "activations": activations, "transpose": transpose or None, "bias": bias}
+    given["most_connections"] = most_connections
     if not isinstance(source, str | os.PathLike):
         return _from_matrices([Path(path) for path in source], given)
     path = Path(source)
@@ -99,10 +115,12 @@ def import_network(
     if is_layer_file(path):
         return _from_matrices([path], given)
     head = _head(path)
+    if is_pt2(head, path):
+        _check_given(path, "an exported program of PyTorch", given, "most_connections")
+        return _graph(torch_file(path, most_connections or MOST_CONNECTIONS), path, notice)
     if is_onnx(path, head):
-        _check_given(path, "an ONNX model", given)
-        held, origin = onnx_layers(path)
-        return Network.from_source(LayersInMemory(held), name=path.stem, origin=origin)
+        _check_given(path, "an ONNX model", given, "most_connections")
+        return _graph(onnx_network(path, most_connections=most_connections or MOST_CONNECTIONS), path, notice)
     _check_safetensors(path, head)
     _check_given(path, "safetensors", given, "layers", "activations")
     source_layers, others = state_dict_layers(path, layers, activations)
@@ -111,6 +129,14 @@ def import_network(
         origin += f"; left out: {listed(others)}"
     name = path.name.removesuffix(INDEX_SUFFIX).removesuffix(".safetensors")
     return Network.from_source(source_layers, name=name, origin=origin)
+
+
+def _graph(imported: Imported, path: Path, notice: Callable[[str], object] | None) -> Network:
+    if notice is not None:
+        for sentence in imported.facts.sentences():
+            notice(sentence)
+    held = LayersInMemory(imported.layers)
+    return Network.from_source(held, name=path.stem, origin=imported.origin, output=imported.output)
 
 
 def _from_folder(folder: Path, given: Mapping[str, Any]) -> Network:
@@ -185,6 +211,6 @@ def _check_safetensors(path: Path, head: bytes) -> None:
     if head.startswith(_MATRIX_MAGICS):
         raise FileFormatError(f"{path} holds a matrix; to import it, name it like layer-1.npz, .npy or .mtx")
     raise FileFormatError(
-        f"{path} cannot be imported; import an ONNX model, a safetensors file or its index, matrix files named like "
-        "layer-1.npz, or a folder of matrices or of the Graph Challenge's TSV files"
+        f"{path} cannot be imported; import an ONNX model, a .pt2 file, a safetensors file or its index, matrix files "
+        "named like layer-1.npz, or a folder of matrices or of the Graph Challenge's TSV files"
     )

@@ -13,14 +13,15 @@ from fsd_inference.network.checks import shown
 from fsd_inference.network.importing.layers import imported_layer
 from fsd_inference.network.importing.problems import refuse
 from fsd_inference.network.layer import Layer
+from fsd_inference.network.output_function import OutputFunction
 
 _ESTIMATORS = ("MLPClassifier", "MLPRegressor")
 _HIDDEN = {"identity": IDENTITY, "relu": RELU}
 _OUTPUT = ("identity", "softmax", "logistic")  # can be left out: the largest output stays the largest
 
 
-def layers_from_estimator(estimator: Any) -> tuple[list[Layer], NDArray[Any] | None]:
-    """Build the layers and labels of `Network.from_sklearn`, which documents them.
+def layers_from_estimator(estimator: Any) -> tuple[list[Layer], NDArray[Any] | None, OutputFunction | None]:
+    """Build the layers, labels and output function of `Network.from_sklearn`, which documents them.
 
     Raises
     ------
@@ -38,11 +39,14 @@ def layers_from_estimator(estimator: Any) -> tuple[list[Layer], NDArray[Any] | N
         raise InputError(f"this {kind} is not fitted; call its fit first")
     _check_activations(kind, estimator.activation, estimator.out_activation_)
     coefs, intercepts = list(estimator.coefs_), list(estimator.intercepts_)
+    output = OutputFunction("softmax") if estimator.out_activation_ == "softmax" else None
     labels = np.asarray(estimator.classes_) if kind == "MLPClassifier" else None
     if labels is not None and len(labels) == 2 and coefs[-1].shape[1] == 1:
-        # Two classes share one output, positive for the second; the first gets one that is always zero.
+        # Two classes share one output, positive for the second; the first gets one that is always zero. The logistic
+        # function of the one is the softmax of both.
         coefs[-1] = np.hstack([np.zeros_like(coefs[-1]), coefs[-1]])
         intercepts[-1] = np.array([0.0, *intercepts[-1]])
+        output = OutputFunction("softmax")
     layers: list[Layer] = []
     problems: list[str] = []
     for k, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
@@ -52,7 +56,7 @@ def layers_from_estimator(estimator: Any) -> tuple[list[Layer], NDArray[Any] | N
         except InputError as error:
             problems.append(str(error))
     refuse(problems)
-    return layers, labels
+    return layers, labels, output
 
 
 def _check_activations(kind: str, hidden: str, output: str) -> None:

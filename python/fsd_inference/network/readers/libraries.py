@@ -7,7 +7,7 @@ from typing import Any
 
 from fsd_inference.errors import SettingError
 
-_EXTRAS = {"pyarrow": "tables", "h5py": "h5", "onnx": "onnx"}
+_EXTRAS = {"pyarrow": "tables", "h5py": "h5", "onnx": "onnx", "torch": "torch"}
 
 
 def library(name: str, what: str) -> Any:
@@ -32,3 +32,5 @@ def library(name: str, what: str) -> Any:
         raise SettingError(
             f"{what} needs {package}, which is not installed: pip install 'fsd-inference[{_EXTRAS[package]}]'"
         ) from error
+    except (OSError, ValueError) as error:  # a shared library that it needs is missing
+        raise SettingError(f"{what} needs {package}, which cannot be loaded: {error}; install it again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from html import escape
 
 
@@ -42,3 +43,22 @@ def coordinate(value: float) -> str:
     """Format a coordinate with at most two decimals."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
+
+
+def facts_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
+    """Return a titled table of names and values, as notebooks show it."""
+    return tag(
+        "table",
+        tag("caption", title, style="text-align: left"),
+        *(tag("tr", tag("th", name), tag("td", value, style="text-align: left")) for name, value in rows),
+    )
+
+
+def records_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a titled table with names of its columns, as notebooks show it."""
+    return tag(
+        "table",
+        tag("caption", title, style="text-align: left"),
+        tag("tr", *(tag("th", column) for column in columns)),
+        *(tag("tr", *(tag("td", cell) for cell in row)) for row in rows),
+    )

@@ -1,0 +1,1 @@
+"""The models that networks are imported from, run by the frameworks that they were made with."""

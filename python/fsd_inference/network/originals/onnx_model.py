@@ -1,0 +1,92 @@
+"""ONNX models, run by ONNX Runtime, or by ONNX's reference evaluator where that is not installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.network.importing.onnx_graph import onnx_network
+from fsd_inference.network.importing.onnx_tensors import OnnxModel
+from fsd_inference.network.importing.tracing import Traced
+from fsd_inference.network.originals.original import Array, Original
+from fsd_inference.network.readers.libraries import library
+
+_DTYPES = {"FLOAT": np.float32, "FLOAT16": np.float16, "DOUBLE": np.float64}
+
+
+class OnnxOriginal(Original):
+    """The model of an ONNX file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    SettingError
+        If onnx is not installed.
+    FileFormatError
+        If the file is not a model of one input of floats and of known shape.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._model = OnnxModel(path)
+        graph = self._model.graph
+        inputs = [value for value in graph.input if not self._model.is_initializer(value.name)]
+        tensor = inputs[0].type.tensor_type if len(inputs) == 1 else None
+        dtype = None if tensor is None else _DTYPES.get(self._model.type_name(tensor.elem_type))
+        sizes = [] if tensor is None else [axis.dim_value for axis in tensor.shape.dim]
+        if dtype is None or len(sizes) < 2 or min(sizes[1:]) < 1:
+            raise FileFormatError(
+                f"{path} cannot be run: it must have one input of {', '.join(_DTYPES)}, of samples x features with "
+                "fixed features"
+            )
+        self._path, self._input, self._dtype = path, inputs[0].name, dtype
+        self.batch, self.shape, self.in_16_bits = sizes[0] or None, tuple(sizes[1:]), dtype == np.float16
+        try:
+            self._runtime: Any = import_module("onnxruntime")
+        except ImportError:
+            self._runtime = None
+        runner = self._runtime or self._model.onnx
+        self.name = f"{path.name} ({runner.__name__} {runner.__version__})"
+        self._run = self._runner(None)
+
+    def run(self, x: Array, names: Sequence[str] | None = None) -> list[Array]:
+        """Return the outputs, or the named tensors."""
+        run = self._run if names is None else self._runner(names)
+        return run({self._input: x.astype(self._dtype)})
+
+    def trace(self) -> tuple[Sequence[int], Sequence[Traced]] | None:
+        """See `Original.trace`."""
+        found = onnx_network(self._path, most_connections=sys.maxsize)
+        return [layer.shape[0] for layer in found.layers], found.trace
+
+    def _proto(self, names: Sequence[str] | None) -> Any:
+        """Return the model with the named tensors as its outputs."""
+        onnx = self._model.onnx
+        model = onnx.load(str(self._path))
+        if names is not None:
+            del model.graph.output[:]
+            model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+        return model
+
+    def _runner(self, names: Sequence[str] | None) -> Callable[[dict[str, Array]], list[Array]]:
+        if self._runtime is None:
+            evaluator = library("onnx.reference", str(self._path)).ReferenceEvaluator(self._proto(names))
+            return lambda inputs: list(evaluator.run(None, inputs))
+        options = self._runtime.SessionOptions()
+        options.log_severity_level = 4  # what matters is raised
+        given = str(self._path) if names is None else self._proto(names).SerializeToString()
+        try:
+            session = self._runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # it raises kinds of its own
+            text = " ".join(str(error).split())[:200]
+            raise InputError(f"ONNX Runtime cannot run {self._path}: {text}") from error
+        return lambda inputs: list(session.run(None, inputs))

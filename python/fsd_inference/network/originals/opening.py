@@ -1,0 +1,71 @@
+"""Choice of what runs a model that a network is compared with, by what is given."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.network.checks import shown
+from fsd_inference.network.importing.onnx_tensors import is_onnx
+from fsd_inference.network.importing.torch_archive import is_pt2
+from fsd_inference.network.importing.torch_program import loaded
+from fsd_inference.network.originals.onnx_model import OnnxOriginal
+from fsd_inference.network.originals.original import Function, Original
+from fsd_inference.network.originals.torch_module import TorchModule, TorchProgram
+
+_HEAD_BYTES = 512
+
+
+def original(against: Any) -> Original:
+    """Return a model that can be run.
+
+    Parameters
+    ----------
+    against : path-like, torch.nn.Module or callable
+        An ONNX file or a ``.pt2`` file; a module in evaluation mode; or a function from a float32 array of samples to
+        an array of outputs.
+
+    Raises
+    ------
+    InputError
+        If it is something else, or cannot be read.
+    SettingError
+        If what runs it is not installed.
+    """
+    torch = sys.modules.get("torch")  # a module of a library that is not loaded does not exist
+    if torch is not None and isinstance(against, torch.nn.Module):
+        return TorchModule(against)
+    if callable(against):
+        return Function(against)
+    if not isinstance(against, str | os.PathLike):
+        raise InputError(f"a network is compared with a file, a module or a function, not with {shown(against)}")
+    path = Path(against)
+    kind = model_kind(path)
+    if kind == "torch":
+        return TorchProgram(loaded(path), path.name)
+    if kind == "onnx":
+        return OnnxOriginal(path)
+    raise FileFormatError(f"{path} is neither an ONNX model nor an exported program of PyTorch (.pt2)")
+
+
+def model_kind(path: Path) -> Literal["onnx", "torch"] | None:
+    """Return what runs the model in a file; None if the file is a folder, or holds no model that can be run.
+
+    Raises
+    ------
+    FileFormatError
+        If the file cannot be read.
+    """
+    if path.is_dir():
+        return None
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    if is_pt2(head, path):
+        return "torch"
+    return "onnx" if is_onnx(path, head) else None
