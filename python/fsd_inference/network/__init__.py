@@ -5,7 +5,7 @@ from fsd_inference.network.datasets import digits
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importing.files import import_network
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder
-from fsd_inference.network.input_files import load_inputs
+from fsd_inference.network.input_files import load_inputs, load_parts
 from fsd_inference.network.inputs import as_inputs
 from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
 from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
@@ -29,6 +29,7 @@ __all__ = [
     "graph_challenge_folder",
     "import_network",
     "load_inputs",
+    "load_parts",
     "random_network",
     "read_categories",
     "save_labels",
