@@ -91,6 +91,7 @@ def test_svmlight_parts_agree_on_the_first_feature(feature: int, place: Path) ->
         ("out/other.txt", ["parts", "-o", "out/"], "out holds other.txt, which is no output of parts"),
         ("parts/part-1.csv", ["parts", "-o", "out/"], "would both become out/part-1.npz; rename one of them"),
         ("", ["parts", "-o", "parts/"], "INPUT and output are both parts"),
+        ("", ["parts", "-o", "parts"], "parts is a directory; write parts/ to get a file in it for each input file"),
         ("", ["parts", "-o", "net/parts/part/"], "net/parts is not a directory"),
         ("", ["parts", "-o", "out/", "--format", "doc"], "--format"),
         ("parts/part-2.npy", ["parts", "-o", "out/"], "parts/part-2.npy: not an .npy array"),

@@ -309,6 +309,8 @@ def _check_outputs(output: Path, is_in_parts: bool, categories: Path | None, rep
     from fsd_inference.report.plots import check_plots  # noqa: PLC0415
     from fsd_inference.report.saving import FILES  # noqa: PLC0415
 
+    if output.is_dir() and not is_in_parts:
+        raise SettingError(f"{output} is a directory; write {output}{os.sep} to get a file in it for each input file")
     check_output(output, directory=is_in_parts, filled=is_in_parts)
     if categories is not None:
         check_output(categories)
