@@ -18,11 +18,9 @@ from fsd_inference.network.importing.layers import Activations, layers_from_matr
 from fsd_inference.network.importing.problems import listed
 from fsd_inference.network.importing.sklearn import layers_from_estimator
 from fsd_inference.network.labels import checked_labels
-from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
+from fsd_inference.network.layer import Layer
 from fsd_inference.network.output_function import OutputFunction, checked_output
 from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
-
-__all__ = ["IDENTITY", "RELU", "Activation", "KernelArrays", "Layer", "Network"]
 
 
 class Network:
@@ -107,7 +105,7 @@ class Network:
             connections.
         biases : iterable of array_like or None, optional
             One per layer, of shape (n_out,), (1,) or (); None means 0.
-        activations : Activation, "identity", "relu" or sequence of them, optional
+        activations : Activation, str or sequence of them, optional
             One for all layers, or one per layer; defaults to relu, with identity for the last layer.
         name : str, optional
             Display name.
@@ -172,7 +170,14 @@ class Network:
         return network
 
     @classmethod
-    def from_source(cls, source: LayerSource, *, name: str = "network", origin: str | None = None) -> Network:
+    def from_source(
+        cls,
+        source: LayerSource,
+        *,
+        name: str = "network",
+        origin: str | None = None,
+        output: OutputFunction | None = None,
+    ) -> Network:
         """Return a network that gets its layers from `source` on each access, and does not cache them."""
         if not isinstance(source, LayerSource):
             raise InputError(f"the source of a network must be a LayerSource, not {shown(source)}")
@@ -181,7 +186,7 @@ class Network:
         network._name = name
         network._origin = origin
         network._labels = None
-        network._output = None
+        network._output = output
         return network
 
     @classmethod
@@ -199,9 +204,8 @@ class Network:
             If the network is missing, truncated or damaged; damage within a layer is found when that layer is read.
         """
         source = LayersInFiles(path)
-        network = cls.from_source(source, name=source.name, origin=source.origin)
+        network = cls.from_source(source, name=source.name, origin=source.origin, output=source.output)
         network._labels = source.labels
-        network._output = source.output
         return network
 
     def save(self, path: str | os.PathLike[str], progress: Callable[[int], object] | None = None) -> None:

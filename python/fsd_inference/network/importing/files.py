@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from fsd_inference.network.checks import shown
 from fsd_inference.network.file_format import MANIFEST
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder, is_graph_challenge_file
 from fsd_inference.network.importing.layers import Activations
+from fsd_inference.network.importing.lowering import MOST_CONNECTIONS
 from fsd_inference.network.importing.matrix_files import is_layer_file, matrix_layers
-from fsd_inference.network.importing.onnx_chain import onnx_layers
+from fsd_inference.network.importing.onnx_graph import onnx_network
 from fsd_inference.network.importing.onnx_tensors import is_onnx
 from fsd_inference.network.importing.problems import listed, refuse
 from fsd_inference.network.importing.state_dict import state_dict_layers
@@ -39,6 +40,8 @@ def import_network(
     activations: Activations = None,
     transpose: bool = False,
     bias: float | None = None,
+    most_connections: int | None = None,
+    notice: Callable[[str], object] | None = None,
 ) -> Network:
     """Open a network stored in another format; each layer is read on access.
 
@@ -50,7 +53,7 @@ def import_network(
         - a folder of matrices, or its files: ``layer-1.npz`` (of ``scipy.sparse.save_npz``), ``.npy``, ``.mtx`` or
           ``.mtx.gz``, ``layer-2.npz``..., numbered from 0 or 1, outputs x inputs; and ``layer-1.bias.npy`` for
           layers with a bias;
-        - an ONNX model that is a chain of fully connected layers, held in memory (needs the extra ``onnx``);
+        - an ONNX model that is a feed-forward graph, held in memory (needs the extra ``onnx``);
         - a safetensors file of a state dict, or the index (``*.safetensors.index.json``) of a sharded one;
         - a folder of the Graph Challenge: ``n1024-l1.tsv``, ``n1024-l2.tsv``..., or ``.tsv.gz``.
     layers : sequence of str, optional
@@ -64,11 +67,18 @@ def import_network(
     bias : float, optional
         For the Graph Challenge: bias of all neurons; defaults to its own for networks of an official size.
 
+    most_connections : int, optional
+        For ONNX: how many connections the network may have, 100 million by default; convolutions have one for each
+        weight and position.
+    notice : callable, optional
+        For ONNX: called with sentences on where most connections are, and whether many of them only carry values past
+        layers.
+
     Returns
     -------
     Network
-        Its `origin` names what was left out: other tensors of a state dict, or a softmax or argmax at the end of an
-        ONNX model.
+        Its `origin` names what was left out of a state dict. A softmax, argmax or top-k at the end of an ONNX model is
+        its `output`.
 
     Raises
     ------
@@ -91,6 +101,7 @@ def import_network(
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, such as {layers.split(',')}, not {shown(layers)}")
     given = {"layers": layers, "activations": activations, "transpose": transpose or None, "bias": bias}
+    given["most_connections"] = most_connections
     if not isinstance(source, str | os.PathLike):
         return _from_matrices([Path(path) for path in source], given)
     path = Path(source)
@@ -100,9 +111,13 @@ def import_network(
         return _from_matrices([path], given)
     head = _head(path)
     if is_onnx(path, head):
-        _check_given(path, "an ONNX model", given)
-        held, origin = onnx_layers(path)
-        return Network.from_source(LayersInMemory(held), name=path.stem, origin=origin)
+        _check_given(path, "an ONNX model", given, "most_connections")
+        imported = onnx_network(path, most_connections=most_connections or MOST_CONNECTIONS)
+        if notice is not None:
+            for sentence in imported.facts.sentences():
+                notice(sentence)
+        held = LayersInMemory(imported.layers)
+        return Network.from_source(held, name=path.stem, origin=imported.origin, output=imported.output)
     _check_safetensors(path, head)
     _check_given(path, "safetensors", given, "layers", "activations")
     source_layers, others = state_dict_layers(path, layers, activations)

@@ -1,9 +1,8 @@
-"""Reader of ONNX files: the model, its constant tensors, and the nodes that depend on constants alone."""
+"""Reader of ONNX files: the model, its constant tensors, and the attributes of its nodes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +12,8 @@ from scipy import sparse
 
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network.checks import shown
+from fsd_inference.network.importing.onnx_file import Place, without_values
+from fsd_inference.network.importing.problems import UnsupportedError
 from fsd_inference.network.importing.tensor_files import shape_text
 from fsd_inference.network.readers.libraries import library
 
@@ -26,13 +27,6 @@ _FILE_BYTES = (1 << 31) - 1  # the most that Protocol Buffers can hold
 _OLDEST_OPSET = 7  # before, operators broadcast by attributes
 _MAGIC = b"\x08"  # the field of the IR version, the first one
 _SECOND_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
-_ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
-_CASTS = {"FLOAT": np.float32, "FLOAT16": np.float16, "DOUBLE": np.float64, "INT32": np.int32, "INT64": np.int64}
-_MOST_VALUES = 1 << 26  # of a constant that broadcasting makes from smaller ones
-
-
-class UnsupportedError(Exception):
-    """A node or tensor that cannot be imported; the message is the reason."""
 
 
 def is_onnx(path: Path, head: bytes) -> bool:
@@ -87,7 +81,9 @@ class OnnxModel:
             )
         self.opset = int(opsets[0])
         self.producer = " ".join(f"{model.producer_name} {model.producer_version}".split())[:60]
-        self._dense = {tensor.name: tensor for tensor in self.graph.initializer}
+        self._dense = {
+            tensor.name: (tensor, place) for tensor, place in zip(self.graph.initializer, self._places, strict=True)
+        }
         self._sparse = {tensor.values.name: tensor for tensor in self.graph.sparse_initializer}
 
     def _parsed(self) -> Any:
@@ -95,7 +91,9 @@ class OnnxModel:
         try:
             if self.path.stat().st_size > _FILE_BYTES:
                 raise FileFormatError(f"{self.path} is larger than any ONNX file; it is something else")
-            model = self.onnx.ModelProto.FromString(self.path.read_bytes())
+            with self.path.open("rb") as stream:
+                small, self._places = without_values(stream, self.path.stat().st_size)
+            model = self.onnx.ModelProto.FromString(small)
         except OSError as error:
             raise FileFormatError(f"{self.path} cannot be read: {error.strerror or error}") from error
         except (error_kind, ValueError) as error:
@@ -110,41 +108,57 @@ class OnnxModel:
 
     def initializer(self, name: str) -> Constant:
         """Read an initializer; raise UnsupportedError if it cannot be read."""
-        return self.sparse(self._sparse[name]) if name in self._sparse else self.dense(self._dense[name])
+        return self.sparse(self._sparse[name]) if name in self._sparse else self.dense(*self._dense[name])
 
     def attributes(self, node: Any) -> dict[str, Any]:
-        """Return the attributes of a node by name; raise UnsupportedError for one that its operator does not have."""
-        defs = self.onnx.defs
-        found = {attribute.name: self.onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        """Return the attributes of a node and their defaults by name; UnsupportedError for an unknown one."""
+        defs, value_of = self.onnx.defs, self.onnx.helper.get_attribute_value
+        found = {attribute.name: value_of(attribute) for attribute in node.attribute}
         try:
-            unknown = [name for name in found if name not in defs.get_schema(node.op_type, self.opset).attributes]
+            known = defs.get_schema(node.op_type, self.opset).attributes
         except defs.SchemaError as error:
             raise UnsupportedError(f"is not an operator of opset {self.opset}; export the model again") from error
+        unknown = [name for name in found if name not in known]
         if unknown:
             raise UnsupportedError(
                 f"has the attribute {shown(unknown[0])}, which opset {self.opset} does not define; export the model "
                 "again"
             )
-        return found
+        defaults = {name: entry.default_value for name, entry in known.items() if entry.default_value.name}
+        return {name: value_of(value) for name, value in defaults.items()} | found
 
     def type_name(self, number: int) -> str:
         """Return the name of a type of tensors, such as "FLOAT"."""
         names = {value: key for key, value in self.onnx.TensorProto.DataType.items()}
         return str(names.get(number, number))
 
-    def dense(self, tensor: Any) -> NDArray[Any]:
-        """Read a TensorProto; bfloat16, which NumPy lacks, is converted to float32, which is exact."""
+    def dense(self, tensor: Any, place: Place | None = None) -> NDArray[Any]:
+        """Read a TensorProto; bfloat16, which NumPy lacks, is converted to float32, which is exact.
+
+        Parameters
+        ----------
+        tensor : onnx.TensorProto
+            The tensor.
+        place : Place, optional
+            Where its values are in the model's file, if the tensor does not have them.
+        """
         what = f"the constant {shown(tensor.name)}"
         kind = self.type_name(tensor.data_type)
         if kind not in _TYPES:
             raise UnsupportedError(f"{what} is of type {kind}, but only {', '.join(_TYPES)} are read; convert it")
         if min(tensor.dims, default=1) < 0:
             raise UnsupportedError(f"{what} has a negative dimension; export the model again")
-        if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
-            raw = self._external(tensor, what)
-            tensor = self.onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=raw)
+        dtype = self.onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         try:
-            array: NDArray[Any] = self.onnx.numpy_helper.to_array(tensor)
+            if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
+                array = self._external(tensor, dtype, what)
+            elif place is not None:
+                if place.length != math.prod(tensor.dims) * dtype.itemsize:
+                    raise ValueError
+                array = np.fromfile(self.path, dtype, math.prod(tensor.dims), offset=place.offset)
+            else:
+                array = self.onnx.numpy_helper.to_array(tensor)
+            array = array.reshape(tuple(tensor.dims))
         except (TypeError, ValueError, OverflowError) as error:
             raise UnsupportedError(
                 f"the stored values of {what} do not fill its shape, {shape_text(tuple(tensor.dims))}; the file is "
@@ -152,16 +166,16 @@ class OnnxModel:
             ) from error
         return array.astype(np.float32) if kind == "BFLOAT16" else array
 
-    def _external(self, tensor: Any, what: str) -> bytes:
-        """Read the bytes of a tensor from the file beside the model that holds it."""
+    def _external(self, tensor: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+        """Read the values of a tensor from the file beside the model that holds it."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         folder = self.path.absolute().parent.resolve()
         try:
             file = (folder / location).resolve()
             offset, length = int(entries.get("offset", 0)), entries.get("length")
-            dtype = self.onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-            wanted: int = math.prod(tensor.dims) * int(dtype.itemsize)
+            count = math.prod(tensor.dims)
+            wanted = count * dtype.itemsize
             if not file.is_relative_to(folder):
                 raise UnsupportedError(
                     f"{what} is in {shown(location)}, outside the model's folder; move it into that folder"
@@ -175,10 +189,7 @@ class OnnxModel:
                     f"{what} needs {wanted:,} bytes at {offset:,} in {shown(location)}, which does not hold them; "
                     "export the model again"
                 )
-            with file.open("rb") as stream:
-                stream.seek(offset)
-                data: bytes = stream.read(wanted)
-                return data
+            return np.fromfile(file, dtype, count, offset=offset)
         except (OSError, ValueError, RuntimeError) as error:
             raise UnsupportedError(f"{what} cannot be read from {shown(location)}: {error}") from error
 
@@ -212,115 +223,8 @@ def is_standard(domain: str) -> bool:
     return domain in {"", "ai.onnx"}
 
 
-def folded(model: OnnxModel, node: Any, attributes: dict[str, Any], inputs: Sequence[Constant | None]) -> Constant:
-    """Return the output of a node whose inputs are constants; arithmetic is in float64.
-
-    Parameters
-    ----------
-    model : OnnxModel
-        Reads the tensors of Constant nodes.
-    node : onnx.NodeProto
-        The node.
-    attributes : dict
-        Its attributes, by name.
-    inputs : sequence of ndarray, sparse matrix or None
-        Its inputs; None for an optional one that is left out.
-
-    Raises
-    ------
-    UnsupportedError
-        If the operator or the form in which it is used is not supported.
-    """
-    kind = node.op_type
-    if kind == "Constant":
-        return _constant(model, attributes)
-    if kind == "Cast":
-        return _cast(_given(inputs, 0), model.type_name(attributes["to"]))
-    if kind == "DequantizeLinear":
-        return _dequantized([None if value is None else dense(value) for value in inputs], attributes)
-    if kind in _ARITHMETIC:
-        return _arithmetic(kind, dense(_given(inputs, 0)), dense(_given(inputs, 1)))
-    if kind in {"Identity", "Transpose", "Reshape"}:
-        return _moved(kind, inputs, attributes)
-    raise UnsupportedError("is not supported on constants; fold the constants before exporting")
-
-
 def dense(value: Constant) -> NDArray[Any]:
     """Return a constant that must be dense."""
     if isinstance(value, sparse.csr_array):
         raise UnsupportedError("has a sparse constant, which can only be the matrix of Gemm or MatMul; store it dense")
     return value
-
-
-def _given(inputs: Sequence[Constant | None], index: int) -> Constant:
-    value = inputs[index] if index < len(inputs) else None
-    if value is None:
-        raise UnsupportedError(f"has no input {index}; export the model again")
-    return value
-
-
-def _moved(kind: str, inputs: Sequence[Constant | None], attributes: dict[str, Any]) -> Constant:
-    value = _given(inputs, 0)
-    if kind == "Transpose":
-        order = attributes.get("perm")
-        if not isinstance(value, sparse.csr_array):
-            return np.transpose(value, order)
-        return value if order == [0, 1] else sparse.csr_array(value.T)
-    if kind == "Reshape":
-        array = dense(value)
-        sizes = [int(size) for size in dense(_given(inputs, 1))]
-        if not attributes.get("allowzero", 0):
-            sizes = [array.shape[k] if size == 0 else size for k, size in enumerate(sizes)]
-        return array.reshape(sizes)
-    return value
-
-
-def _constant(model: OnnxModel, attributes: dict[str, Any]) -> Constant:
-    for name, value in attributes.items():
-        if name == "value":
-            return model.dense(value)
-        if name == "sparse_value":
-            return model.sparse(value)
-        if name in {"value_float", "value_floats"}:
-            return np.asarray(value, np.float32)
-        if name in {"value_int", "value_ints"}:
-            return np.asarray(value, np.int64)
-    raise UnsupportedError("does not hold numbers; export the model with constants as tensors")
-
-
-def _cast(value: Constant, target: str) -> Constant:
-    if target not in _CASTS:
-        raise UnsupportedError(
-            f"casts a constant to {target}, but only {', '.join(_CASTS)} are supported; store it in that type"
-        )
-    if isinstance(value, sparse.csr_array):
-        converted = value.copy()
-        converted.data = value.data.astype(_CASTS[target]).astype(np.float64)
-        return converted
-    return value.astype(_CASTS[target])
-
-
-def _dequantized(inputs: Sequence[NDArray[Any] | None], attributes: dict[str, Any]) -> NDArray[Any]:
-    values, scale, *zero = inputs
-    if values is None or scale is None:
-        raise UnsupportedError("has no values or no scale; export the model again")
-    offset = zero[0] if zero and zero[0] is not None else np.zeros_like(scale)
-    if attributes.get("block_size", 0) or scale.ndim > 1 or offset.shape != scale.shape:
-        raise UnsupportedError("has neither one scale nor one for each index of an axis; store the weights dequantized")
-    if scale.ndim == 1 and (scale.size > 1 or values.ndim > 1):
-        sizes = [1] * values.ndim
-        sizes[attributes.get("axis", 1)] = scale.size
-        scale, offset = scale.reshape(sizes), offset.reshape(sizes)
-        if np.broadcast_shapes(values.shape, scale.shape) != values.shape:
-            raise UnsupportedError("has scales that do not match the axis of its values; export the model again")
-    return (values.astype(np.float64) - offset.astype(np.float64)) * scale.astype(np.float64)
-
-
-def _arithmetic(kind: str, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-    if left.dtype.kind != "f" or right.dtype.kind != "f":
-        raise UnsupportedError("has constants that are not floats; fold the constants before exporting")
-    shape = np.broadcast_shapes(left.shape, right.shape)
-    if math.prod(shape) > _MOST_VALUES:
-        raise UnsupportedError(f"makes a constant of more than {_MOST_VALUES:,} values; fold it before exporting")
-    result: NDArray[Any] = _ARITHMETIC[kind](left.astype(np.float64), right.astype(np.float64))
-    return result

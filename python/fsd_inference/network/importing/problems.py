@@ -9,6 +9,10 @@ from fsd_inference.errors import InputError
 _LISTED = 10
 
 
+class UnsupportedError(Exception):
+    """An operator or tensor that cannot be imported; the message is the reason, and what to do."""
+
+
 def refuse(problems: Sequence[str], kind: type[InputError] = InputError) -> None:
     """Raise one error that lists all problems, if there are any.
 

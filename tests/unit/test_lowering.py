@@ -1,0 +1,330 @@
+"""Graphs lowered to layers, compared with the same operators in float64; and how few neurons and layers they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import fsd_inference as fsd
+from fsd_inference.errors import FileFormatError
+from fsd_inference.network import Activation, Layer, Network
+from fsd_inference.network.importing.lowering import Graph, Windows, lower
+from fsd_inference.network.importing.problems import UnsupportedError
+from tests.support import graph_oracle as oracle
+
+Array = NDArray[Any]
+
+RELU = Activation("relu")
+SAMPLES = 3
+
+
+def run(layers: list[Layer], x: Array, **settings_: Any) -> Array:
+    with fsd.Session(Network(layers, name="lowered"), **({"channel": "serial"} | settings_)) as session:
+        rows = session.infer(x.reshape(len(x), -1).astype(np.float32)).outputs
+    assert rows is not None
+    return np.asarray(rows.toarray())
+
+
+@dataclass
+class Twin:
+    """A graph, and the values of its tensors for a batch."""
+
+    shape: tuple[int, ...]
+    random: np.random.Generator
+    graph: Graph = field(init=False)
+    tensors: list[tuple[Array, Array]] = field(init=False)  # references, and values with samples first
+    x: Array = field(init=False)
+    nodes: int = 0
+
+    def __post_init__(self) -> None:
+        self.graph = Graph(int(np.prod(self.shape)))
+        self.x = self.random.standard_normal((SAMPLES, *self.shape)).astype(np.float32).astype(np.float64)
+        self.tensors = [(self.graph.inputs(self.shape), self.x)]
+
+    def numbers(self, *shape: int) -> Array:
+        """Return weights of which about a third is 0, exact in float32."""
+        kept = self.random.random(shape) < 0.7
+        return np.asarray(self.random.uniform(-1, 1, shape) * kept, np.float32).astype(np.float64)
+
+    def add(self, refs: Array, values: Array) -> None:
+        assert refs.shape == values.shape[1:]
+        self.tensors.append((refs, values))
+
+    def node(self) -> str:
+        self.nodes += 1
+        return f"node {self.nodes}"
+
+    def compare(self, **settings_: Any) -> None:
+        refs, expected = self.tensors[-1]
+        layers, facts = lower(self.graph, refs, "a model")
+        assert facts.total == sum(layer.connections for layer in layers)
+        got = run(layers, self.x, **settings_)
+        # Rounding: weights, sums and activations are rounded to float32 in each of at most 12 layers.
+        scale = max(1.0, *(float(np.abs(values).max()) for _, values in self.tensors))
+        np.testing.assert_allclose(got, expected.reshape(SAMPLES, -1), rtol=2e-5, atol=2e-5 * scale)
+
+
+def linear(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    weights, bias = twin.numbers(draw(st.integers(1, 5)), refs.shape[-1]), twin.numbers(1)
+    twin.add(twin.graph.product(weights, refs, bias, twin.node()), values @ weights.T + bias)
+
+
+def activation(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    kind = draw(st.sampled_from([*oracle.ACTIVATIONS, "prelu"]))
+    if kind == "prelu":
+        slopes = twin.numbers(*refs.shape)
+        made = twin.graph.activate(refs, Activation("prelu"), twin.node(), slopes=slopes)
+        twin.add(made, np.where(values < 0, slopes * values, values))
+        return
+    parameters = {
+        "clipped_relu": (0.75,),
+        "clip": (-0.5, 0.25),
+        "leaky_relu": (0.125,),
+        "hard_sigmoid": (0.25, 0.5),
+        "elu": (0.5,),
+    }.get(kind, ())
+    made = twin.graph.activate(refs, Activation(kind, *parameters), twin.node())
+    twin.add(made, oracle.ACTIVATIONS[kind](values, *parameters))
+
+
+def scaling(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    factor, shift = twin.numbers(*refs.shape), twin.numbers(*refs.shape[1:])
+    twin.add(twin.graph.scale(refs, factor, shift, twin.node()), factor * values + shift)
+
+
+def addition(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    other, others = draw(st.sampled_from([one for one in twin.tensors if one[0].shape == refs.shape]))
+    if draw(st.booleans()):
+        twin.add(twin.graph.combine([(1.0, refs), (-0.5, other)], twin.node()), values - 0.5 * others)
+    else:
+        twin.add(twin.graph.maximum([refs, other], twin.node()), np.maximum(values, others))
+
+
+def concatenation(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    same = [one for one in twin.tensors if one[0].shape[1:] == refs.shape[1:] and one[0].size < 64]
+    other, others = draw(st.sampled_from(same or [(refs, values)]))
+    constant = twin.numbers(1, *refs.shape[1:])
+    parts = [np.broadcast_to(constant, (SAMPLES, *constant.shape)), others, values]
+    twin.add(
+        np.concatenate([twin.graph.constant(constant), other, refs]),
+        np.concatenate(parts, axis=1),
+    )
+
+
+def padding(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    pads = [(0, 0)] * (refs.ndim - 1) + [draw(st.tuples(st.integers(0, 2), st.integers(0, 1)))]
+    fill = int(twin.graph.constant(-0.25))
+    twin.add(np.pad(refs, pads, constant_values=fill), np.pad(values, [(0, 0), *pads], constant_values=-0.25))
+
+
+def moving(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    if draw(st.booleans()):
+        twin.add(refs.reshape(-1), values.reshape(SAMPLES, -1))
+    elif draw(st.booleans()):
+        twin.add(refs.T, np.moveaxis(values, range(1, values.ndim), range(values.ndim - 1, 0, -1)))
+    else:
+        twin.add(refs[..., ::2], values[..., ::2])
+
+
+def convolution(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    if refs.ndim < 2 or 0 in refs.shape:
+        return
+    groups = draw(st.sampled_from([1, refs.shape[0]]))
+    outputs = groups * draw(st.integers(1, 2))
+    kernel = tuple(draw(st.integers(1, min(3, size))) for size in refs.shape[1:])
+    strides = tuple(draw(st.integers(1, 2)) for _ in kernel)
+    pads = tuple(draw(st.tuples(st.integers(0, 1), st.integers(0, 2))) for _ in kernel)
+    dilations = tuple(2 if size > 2 * width else 1 for size, width in zip(refs.shape[1:], kernel, strict=True))
+    weights, bias = twin.numbers(outputs, refs.shape[0] // groups, *kernel), twin.numbers(outputs)
+    windows = Windows.of(kernel, strides, pads, dilations)
+    made = twin.graph.convolve(refs, weights, bias, windows, twin.node(), groups=groups)
+    twin.add(made, oracle.convolution(values, weights, bias, strides, dilations, pads, groups))
+
+
+def pooling(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    if refs.ndim < 2:
+        return
+    kind = draw(st.sampled_from(["max", "mean"]))
+    kernel = tuple(draw(st.integers(1, min(3, size))) for size in refs.shape[1:])
+    strides = tuple(draw(st.integers(1, 2)) for _ in kernel)
+    pads = tuple((width // 2, 0) for width in kernel)
+    made = twin.graph.pool(refs, Windows.of(kernel, strides, pads), kind, twin.node())
+    twin.add(made, oracle.pooling(values, kernel, strides, pads, mean=kind == "mean"))
+
+
+def reduction(draw: Callable[[Any], Any], twin: Twin, refs: Array, values: Array) -> None:
+    kind = draw(st.sampled_from(["max", "mean", "sum"]))
+    axis = draw(st.integers(0, refs.ndim - 1))
+    expected = getattr(np, kind)(values, axis=axis + 1, keepdims=True)
+    twin.add(twin.graph.reduce(refs, (axis,), kind, twin.node()), expected)
+
+
+OPERATORS = [linear, activation, activation, scaling, addition, addition, concatenation, padding, moving]
+OPERATORS += [convolution, convolution, pooling, reduction]
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Twin:
+    """Draw a graph in which operators read any tensor before them, more often the last."""
+    shape = draw(st.sampled_from([(4,), (2, 5), (2, 4, 3)]))
+    twin = Twin(shape, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
+    for operator in draw(st.lists(st.sampled_from(OPERATORS), min_size=1, max_size=10)):
+        small = [one for one in twin.tensors if one[0].size < 150]
+        chosen = small[-1] if draw(st.integers(0, 2)) else draw(st.sampled_from(small))
+        operator(draw, twin, *chosen)
+    return twin
+
+
+@given(graphs())
+@settings(max_examples=150, deadline=None)
+def test_graphs_compute_what_their_operators_compute(twin: Twin) -> None:
+    twin.compare()
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).uniform(0.1, 1, shape)
+
+
+def kinds(layer: Layer) -> list[tuple[int, str, str]]:
+    return [(group.rows, group.activation.kind, group.reduce) for group in layer.groups]
+
+
+def test_scaling_and_activations_are_part_of_the_layer_before() -> None:
+    graph = Graph(2 * 5 * 5)
+    made = graph.convolve(graph.inputs((2, 5, 5)), random(3, 2, 3, 3), 0.0, Windows.of((3, 3)), "conv")
+    made = graph.scale(made, random(3, 1, 1), random(3, 1, 1, seed=1), "norm")
+    made = graph.activate(made, RELU, "relu")
+    made = graph.scale(made, 2.0, 1.0, "scale")
+    made = graph.affine(random(4, 27), made, 0.5, "dense")
+    layers, facts = lower(graph, made, "a model")
+    assert [layer.shape for layer in layers] == [(27, 50), (4, 27)]
+    assert facts.connections == ((("conv", "norm", "relu"), 27 * 18), (("scale", "dense"), 4 * 27))
+    assert kinds(layers[0]) == [(27, "relu", "sum")]
+    assert facts.carried == ()
+    assert facts.warning() is None
+
+
+def test_a_residual_addition_takes_no_layer_of_its_own() -> None:
+    graph = Graph(6)
+    x = graph.inputs((6,))
+    hidden = graph.activate(graph.affine(random(6, 6), x, 0.0, "a"), RELU, "relu")
+    added = graph.combine([(1.0, graph.affine(random(6, 6), hidden, 0.0, "b")), (1.0, x)], "add")
+    layers, facts = lower(graph, graph.activate(added, RELU, "relu 2"), "a model")
+    assert [layer.shape for layer in layers] == [(12, 6), (6, 12)]
+    assert kinds(layers[0]) == [(6, "relu", "sum"), (6, "identity", "sum")]
+    assert kinds(layers[1]) == [(6, "relu", "sum")]
+    assert facts.total == 36 + 6 + 36 + 6
+    (carried,) = facts.carried
+    assert (carried.nodes, carried.values, carried.layers, carried.connections) == ((), 6, 1, 6)
+
+
+def test_values_are_carried_only_as_far_as_they_are_read() -> None:
+    graph = Graph(3)
+    x = graph.inputs((3,))
+    tensors = [x]
+    for k in range(6):
+        tensors.append(graph.activate(graph.affine(random(3, 3, seed=k), tensors[-1], 0.0, f"dense {k}"), RELU, "relu"))
+    late = graph.combine([(1.0, tensors[-1]), (1.0, tensors[2])], "add")
+    layers, facts = lower(graph, late, "a model")
+    assert [layer.shape[0] for layer in layers] == [3, 3, 6, 6, 6, 6, 3]
+    (carried,) = facts.carried
+    assert carried.nodes == ("dense 1", "relu")
+    assert (carried.values, carried.layers, carried.connections) == (3, 4, 12)
+    warning = facts.warning()
+    assert warning is not None
+    assert "12 of 72 connections carry values" in warning
+    assert "the output of dense 1, relu (3 values over 4 layers)" in warning
+
+
+def test_neurons_that_nothing_reads_are_left_out() -> None:
+    graph = Graph(4)
+    hidden = graph.activate(graph.affine(random(5, 4), graph.inputs((4,)), 0.0, "a"), RELU, "relu")
+    graph.affine(random(2, 5), hidden, 0.0, "unread")
+    layers, facts = lower(graph, graph.affine(random(2, 3), hidden[1:4], 0.0, "b"), "a model")
+    assert [layer.shape for layer in layers] == [(3, 4), (2, 3)]
+    assert facts.total == 12 + 6
+
+
+def test_sums_are_composed_as_a_whole_or_not_at_all() -> None:
+    """A hidden neuron that is read once is not computed by its reader if others remain: its inputs would be carried."""
+    graph = Graph(20)
+    hidden = graph.affine(random(3, 20), graph.inputs((20,)), 0.0, "a")
+    read_once = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    layers, facts = lower(graph, graph.affine(read_once, hidden, 0.0, "b"), "a model")
+    assert [layer.shape for layer in layers] == [(3, 20), (2, 3)]
+    assert facts.carried == ()
+
+
+def test_limits_in_turn_become_one() -> None:
+    graph = Graph(4)
+    made = graph.activate(graph.scale(graph.inputs((4,)), 2.0, 0.0, "scale"), RELU, "relu")
+    made = graph.activate(made, Activation("clip", -1.0, 6.0), "clip")
+    (layer,), _ = lower(graph, made, "a model")
+    assert layer.activation == Activation("clipped_relu", 6.0)
+
+
+def test_padding_of_a_maximum_is_a_neuron_without_inputs() -> None:
+    graph = Graph(3)
+    padded = np.pad(graph.inputs((1, 3)), [(0, 0), (1, 1)], constant_values=int(graph.constant(0.25)))
+    layers, _ = lower(graph, graph.pool(padded, Windows.of((3,)), "max", "pool"), "a model")
+    assert [layer.shape for layer in layers] == [(5, 3), (3, 5)]
+    assert kinds(layers[1]) == [(1, "identity", "max"), (1, "identity", "sum"), (1, "identity", "max")]
+    x = np.array([[-1.0, -2.0, 0.0]])
+    assert run(layers, x).tolist() == [[0.25, 0.0, 0.25]]
+
+
+def test_outputs_are_in_their_order_even_if_they_are_inputs_or_constants() -> None:
+    graph = Graph(3)
+    x = graph.inputs((3,))
+    outputs = np.concatenate([x[::-1], graph.constant([2.5]), x[:1]])
+    layers, _ = lower(graph, outputs, "a model")
+    assert run(layers, np.array([[1.0, 2.0, 3.0]])).tolist() == [[3.0, 2.0, 1.0, 2.5, 1.0]]
+
+
+def test_more_connections_than_allowed_are_refused_before_they_are_made() -> None:
+    graph = Graph(1 << 20, most_connections=1000)
+    with pytest.raises(UnsupportedError, match=r"becomes 9,400,356 connections, .* may have 1,000; raise that"):
+        graph.convolve(graph.inputs((1, 1024, 1024)), np.ones((1, 1, 3, 3)), 0.0, Windows.of((3, 3)), "conv")
+    assert graph.connections == 0
+
+
+def test_carried_values_count_as_connections() -> None:
+    graph = Graph(3, most_connections=40)
+    x = graph.inputs((3,))
+    hidden = x
+    for k in range(3):
+        hidden = graph.activate(graph.affine(random(3, 3, seed=k), hidden, 0.0, f"dense {k}"), RELU, "relu")
+    with pytest.raises(FileFormatError, match=r"a model: becomes 42 connections, 9 of which carry values past layers"):
+        lower(graph, graph.combine([(1.0, hidden), (1.0, x)], "add"), "a model")
+
+
+def test_weights_that_are_not_finite_are_listed() -> None:
+    graph = Graph(2)
+    made = graph.affine([[1.0, np.nan], [0.0, 1.0]], graph.inputs((2,)), 0.0, "a")
+    made = graph.affine(random(2, 2), graph.activate(made, RELU, "relu"), [0.0, 1e39], "b")
+    with pytest.raises(FileFormatError) as caught:
+        lower(graph, made, "a model")
+    text = str(caught.value)
+    assert "a, relu: the weight of output 0 and input 1 (counted from 0) is NaN, infinite or too large" in text
+    assert "b: the bias of output 1" in text
+
+
+@pytest.mark.parametrize("workers", [2, 3, 6])
+def test_cuts_give_the_same_bits(workers: int) -> None:
+    graph = Graph(2 * 4 * 4)
+    x = graph.inputs((2, 4, 4))
+    made = graph.convolve(x, random(2, 2, 3, 3), -1.0, Windows.of((3, 3), pads=[(1, 1)] * 2), "conv")
+    made = graph.activate(graph.combine([(1.0, made), (1.0, x)], "add"), Activation("silu"), "silu")
+    made = graph.pool(np.concatenate([made, x]), Windows.of((2, 2), (2, 2)), "max", "pool")
+    made = graph.affine(random(5, 16) - 0.5, made, 0.0, "dense")
+    layers, _ = lower(graph, made, "a model")
+    samples = np.random.default_rng(1).standard_normal((4, 32))
+    serial = run(layers, samples)
+    assert np.array_equal(run(layers, samples, channel="local", workers=workers), serial)
