@@ -7,7 +7,7 @@ from fsd_inference.network.fidelity import Check
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importing.files import import_network
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder
-from fsd_inference.network.input_files import load_inputs
+from fsd_inference.network.input_files import load_inputs, load_parts
 from fsd_inference.network.inputs import as_inputs
 from fsd_inference.network.layer import KernelArrays, Layer
 from fsd_inference.network.model import Network
@@ -34,6 +34,7 @@ __all__ = [
     "graph_challenge_folder",
     "import_network",
     "load_inputs",
+    "load_parts",
     "random_network",
     "read_categories",
     "save_labels",

@@ -140,8 +140,7 @@ class Network:
         - A classifier predicts ``network.labels[outputs.argmax(axis=1)]``; `labels` are its ``classes_``. Its output
           function is softmax, so that the outputs are ``predict_proba``. With two classes the estimator has one score;
           the network has a second one in front of it, which is always 0.
-        - A multilabel classifier predicts the labels whose outputs are positive; its logistic function, which keeps
-          the signs apart, is left out.
+        - A multilabel classifier predicts the labels whose outputs, which are ``predict_proba``, are above 0.5.
         - A regressor predicts the outputs; `labels` is None.
 
         Weights are rounded to float32, so predictions can differ where two outputs are almost equal.
@@ -149,15 +148,15 @@ class Network:
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            Fitted, with the activation "relu" or "identity". Zero weights are dropped. Pickled estimators are not read
-            from files, because loading a pickle can run any code.
+            Fitted. Zero weights are dropped. Pickled estimators are not read from files, because loading a pickle can
+            run any code.
         name : str, optional
             Display name.
 
         Raises
         ------
         InputError
-            For any other estimator, or one that is not fitted or has another activation.
+            For any other estimator, or one that is not fitted, or has another output activation, such as exp.
 
         Examples
         --------
