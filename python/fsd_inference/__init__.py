@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         digits,
         graph_challenge,
         import_network,
+        prune,
         random_network,
     )
     from fsd_inference.partitioning import Partition, partition
@@ -100,6 +101,7 @@ _ROOMS = {
     "graph_challenge": "network",
     "import_network": "network",
     "partition": "partitioning",
+    "prune": "network",
     "push": "session",
     "random_network": "network",
 }
@@ -151,6 +153,7 @@ __all__ = [
     "graph_challenge",
     "import_network",
     "partition",
+    "prune",
     "push",
     "random_network",
 ]

@@ -9,6 +9,7 @@ from fsd_inference.network.input_files import load_inputs
 from fsd_inference.network.inputs import as_inputs
 from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
 from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
+from fsd_inference.network.pruning import prune
 from fsd_inference.network.random_network import random_network
 from fsd_inference.network.source import LayerSource
 
@@ -27,6 +28,7 @@ __all__ = [
     "graph_challenge_folder",
     "import_network",
     "load_inputs",
+    "prune",
     "random_network",
     "read_categories",
     "save_labels",

@@ -203,6 +203,20 @@ class Network:
         """
         write_network(path, self._name, self, progress, origin=self._origin, labels=self._labels)
 
+    def with_layers(self, layers: Iterable[Layer], note: str) -> Network:
+        """Return a network of other layers with the name and labels of this one.
+
+        Parameters
+        ----------
+        layers : iterable of Layer
+            As many outputs as this network has.
+        note : str
+            What was done, which `origin` tells after what the network was imported from.
+        """
+        network = Network(layers, name=self._name, labels=self._labels)
+        network._origin = "; ".join(filter(None, [self._origin, note]))
+        return network
+
     @property
     def name(self) -> str:
         """Display name."""
@@ -210,7 +224,7 @@ class Network:
 
     @property
     def origin(self) -> str | None:
-        """What the network was imported from; None if it was not imported."""
+        """What the network was imported from and how it was pruned; None if neither."""
         return self._origin
 
     @property
