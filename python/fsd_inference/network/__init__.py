@@ -1,6 +1,7 @@
 """Networks and their inputs: data model, file formats, importers, generators and data sets."""
 
 from fsd_inference.network.categories import read_categories, write_categories
+from fsd_inference.network.classes import accuracy, load_classes
 from fsd_inference.network.datasets import digits
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importing.files import import_network
@@ -21,12 +22,14 @@ __all__ = [
     "Layer",
     "LayerSource",
     "Network",
+    "accuracy",
     "as_inputs",
     "check_output_format",
     "digits",
     "graph_challenge",
     "graph_challenge_folder",
     "import_network",
+    "load_classes",
     "load_inputs",
     "prune",
     "random_network",
