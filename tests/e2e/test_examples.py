@@ -54,8 +54,26 @@ def test_sklearn_digits(tmp_path: Path) -> None:
     assert accuracy["pruned, scikit-learn"] == accuracy["pruned, 3 workers"] > 80
 
 
+def test_prune_digits(tmp_path: Path) -> None:
+    *networks, same, drawn = lines_of("prune_digits.py", tmp_path)
+    found = [
+        re.fullmatch(r"(\w[\w, ]*): ([\d,]+) connections, ([\d.]+)% of 360 digits are right", line) for line in networks
+    ]
+    right = {match[1]: (int(match[2].replace(",", "")), float(match[3])) for match in found if match}
+    assert list(right) == ["dense", "magnitude, by layer", "calibrated, by layer", "calibrated, globally"]
+    assert right["dense"][0] == 50432
+    assert {connections for connections, _ in list(right.values())[1:]} == {5043}
+    assert right["dense"][1] > 95
+    assert right["magnitude, by layer"][1] < 50
+    assert min(right["calibrated, by layer"][1], right["calibrated, globally"][1]) > 90
+    assert same == "calibrated, globally: all bits of serial and queue are equal"
+    assert drawn.startswith("pruned.png")
+    assert (tmp_path / "pruned.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_tried() -> None:
     assert {file.name for file in EXAMPLES.iterdir() if file.suffix == ".py"} == {
+        "prune_digits.py",
         "report_and_cost.py",
         "sklearn_digits.py",
         "three_channels.py",

@@ -93,13 +93,16 @@ def test_the_curve_as_table_and_plot(fsd: Fsd, place: Path) -> None:
     said = fsd("network", "prune", "net", "-o", "out", *flags, "--plot", "curve.png")
     assert (said.code, said.stderr) == (0, "")
     rows = [line.split()[1] for line in said.stdout.splitlines() if "serial" in line]
-    assert rows == ["as", "50%", "70%", "80%", "90%", "95%", "98%"]
-    assert "outputs compared on 200 samples" in " ".join(said.stdout.split())
+    assert rows == ["given", "50%", "70%", "80%", "90%", "95%", "98%"]
+    assert "outputs for 200 samples" in " ".join(said.stdout.split())
     assert "pruned to 70% by layer" in said.stdout
+    assert "accuracy" in said.stdout
     assert Network.load(place / "out").digest == prune(network(), 0.7).digest
     assert (place / "curve.png").read_bytes().startswith(b"\x89PNG")
+    plain = fsd("network", "prune", "net", "-o", "out", "--sparsity", "0.9")
+    assert not any(word in plain.stdout for word in ("error", "accuracy", "outputs for"))
     again = fsd("network", "prune", "net", "-o", "out", "--sparsity", "0.9", "--curve", "--json").json()
-    assert [point["name"] for point in again["points"]] == ["as given", "50%", "80%", "90%", "95%", "98%"]
+    assert [point["name"] for point in again["points"]] == ["given", "50%", "80%", "90%", "95%", "98%"]
 
 
 def test_a_network_too_large_for_functions_is_said_to_be(

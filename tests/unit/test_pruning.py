@@ -131,6 +131,7 @@ def test_name_labels_and_origin_stay() -> None:
     assert (once.name, once.origin) == ("eye", "pruned to 90% by layer")
     assert once.labels is not None
     assert once.labels.tolist() == ["a", "b", "c", "d"]
+    assert prune(once, 0.999, by="global").origin == "pruned to 90% by layer; pruned to 99.9% globally"
     twice = prune(once, by="2:4", x=np.ones((1000, 4)))
     assert twice.origin == "pruned to 90% by layer; pruned by 2:4, calibrated on 1,000 samples"
 
@@ -155,6 +156,7 @@ def test_progress_is_told_by_layer() -> None:
         ({"by": "global"}, "by global needs a sparsity"),
         ({"sparsity": 0.5, "by": "row"}, "by layer, global or n:m such as 2:4, not by 'row'"),
         ({"sparsity": 0.5, "by": None}, "not by None"),
+        ({"sparsity": 0.5, "by": [2, 4]}, "not by \\[2, 4\\]"),
         ({"by": "4:2"}, "would keep 4 of every 2 inputs"),
         ({"by": "0:2"}, "not by '0:2'"),
         ({"by": "2:4", "sparsity": 0.5}, "omit sparsity"),

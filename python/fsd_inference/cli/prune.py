@@ -33,6 +33,7 @@ EXAMPLES = examples(
 
 _CURVE = (0.5, 0.8, 0.9, 0.95, 0.98)
 _HELD_OUT = 5  # every fifth sample measures a calibrated network, and does not calibrate it
+_ABSENT = "-"
 _CUTTING_S = 2.0  # seconds for partitioning each network of the table
 
 
@@ -124,7 +125,7 @@ def prune(
 
         result = pruned_to(sparsity)
         compared = _Compared(given, *comparing, batch, tasks)
-        points = [compared.point("as given", given), compared.point(_name(by, sparsity), result)]
+        points = [compared.point("given", given), compared.point(_name(by, sparsity), result)]
         points += [
             compared.point(_name(by, share), pruned_to(share)) for share in _CURVE if curve and share != sparsity
         ]
@@ -133,7 +134,7 @@ def prune(
     if plot is not None:
         from fsd_inference.report.pruning_plot import plot_pruning  # noqa: PLC0415
 
-        plot_pruning(points, f"{given.name}, pruned by {by}, {method}", plot)
+        plot_pruning(points, f"{given.name}: {method} pruning, by {by}", plot)
     record = network_record(saved, output) | {"points": [asdict(point) for point in points]}
     samples = 0 if comparing[0] is None else int(comparing[0].shape[0])
     out.result(record, _table(points, samples, batch), facts(network_rows(saved, output)))
@@ -251,25 +252,22 @@ def _relative(outputs: sparse.csr_array, expected: sparse.csr_array) -> float | 
 
 
 def _table(points: list[PrunedPoint], samples: int, batch: int) -> RenderableType:
-    compared = f"outputs compared on {samples:,} samples; " if samples else ""
-    title = f"{compared}predictions for {batch:,} samples a query, prices of us-east-1"
-    columns = ["pruned", "connections", "of dense", "size", "error", "accuracy", "option", "time", "USD a query"]
-    rows = [
-        [
-            point.name,
-            f"{point.connections:,}",
-            f"{point.density:.1%}",
-            bytes_text(point.size),
-            _text(point.error, "{:.1%}".format),
-            _text(point.accuracy, "{:.1%}".format),
-            point.option,
-            _text(point.wall_s, seconds_text),
-            _text(point.usd, usd_text),
-        ]
-        for point in points
-    ]
-    return table(title, columns, rows)
+    """Return the table of all points, without the columns that no point has."""
+    compared = f"outputs for {samples:,} samples; " if samples else ""
+    title = f"{compared}predicted for a query of {batch:,} samples, in USD of us-east-1"
+    columns: dict[str, list[str]] = {
+        "pruned": [point.name for point in points],
+        "weights": [f"{point.connections:,}" for point in points],
+        "size": [bytes_text(point.size) for point in points],
+        "error": [_text(point.error, "{:.1%}".format) for point in points],
+        "accuracy": [_text(point.accuracy, "{:.1%}".format) for point in points],
+        "option": [point.option for point in points],
+        "time": [_text(point.wall_s, seconds_text) for point in points],
+        "USD": [_text(point.usd, usd_text) for point in points],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cell != _ABSENT for cell in cells)}
+    return table(title, shown, zip(*shown.values(), strict=True))
 
 
 def _text(value: float | None, write: Callable[[float], str]) -> str:
-    return "-" if value is None else write(value)
+    return _ABSENT if value is None else write(value)

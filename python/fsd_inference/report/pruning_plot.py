@@ -21,7 +21,7 @@ class PrunedPoint:
     Attributes
     ----------
     name : str
-        How it was pruned: "90%" or "2:4"; "as given" for the network itself.
+        How it was pruned: "90%" or "2:4"; "given" for the network itself.
     connections : int
         Connections that are left.
     density : float
@@ -65,24 +65,22 @@ def plot_pruning(points: Sequence[PrunedPoint], title: str, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.ticker import NullLocator  # noqa: PLC0415
 
-    figure = Figure(figsize=(7, 5.6), layout="constrained")
-    quality, price = figure.subplots(nrows=2, sharex=True)
+    figure = Figure(figsize=(7, 6.5), layout="constrained")
+    quality, seconds, dollars = figure.subplots(nrows=3, sharex=True, height_ratios=(2, 1, 1))
     quality.set_title(title, loc="left", fontsize=10)
     points = sorted(points, key=lambda point: -point.density)
     at = [100 * point.density for point in points]
     _line(quality, at, [_percent(point.error) for point in points], _RED, "error of the outputs")
     _line(quality, at, [_percent(point.accuracy) for point in points], _BLUE, "accuracy")
-    quality.set(ylabel="%", ylim=(0, None))
+    quality.set(ylabel="%")
     quality.legend(frameon=False, fontsize=8)
-    _line(price, at, [point.wall_s for point in points], _GREEN, "seconds a query")
-    price.set(ylabel="seconds a query", ylim=(0, None), xscale="log", xlabel="connections left, % of dense layers")
-    dollars = price.twinx()
-    _line(dollars, at, [point.usd for point in points], _RED, "USD a query")
-    dollars.set(ylabel="USD a query", ylim=(0, None))
-    price.legend(handles=[*price.get_lines(), *dollars.get_lines()], frameon=False, fontsize=8)
-    price.invert_xaxis()
-    price.xaxis.set_minor_locator(NullLocator())
-    price.set_xticks(at, [f"{value:.3g}" for value in at])
+    _line(seconds, at, [point.wall_s for point in points], _GREEN, "")
+    seconds.set(ylabel="seconds a query")
+    _line(dollars, at, [point.usd for point in points], _GREEN, "")
+    dollars.set(ylabel="USD a query", xscale="log", xlabel="connections left, % of dense layers")
+    dollars.invert_xaxis()
+    dollars.xaxis.set_minor_locator(NullLocator())
+    dollars.set_xticks(at, [f"{value:.3g}" for value in at])
     with atomic_file(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:], dpi=150)
 
@@ -91,6 +89,7 @@ def _line(axes: Any, x: list[float], y: list[float | None], colour: str, label: 
     known = [(at, value) for at, value in zip(x, y, strict=True) if value is not None]
     if known:
         axes.plot(*zip(*known, strict=True), marker="o", markersize=4, color=colour, label=label)
+        axes.set_ylim(0, 1.1 * max(axes.dataLim.y1, 1e-12))
 
 
 def _percent(value: float | None) -> float | None:

@@ -94,14 +94,17 @@ def _rules(network: Network, sparsity: float | None, by: str) -> tuple[Sequence[
         if sparsity is not None:
             raise SettingError(f"pruning by {by} sets the sparsity; omit sparsity, or prune by layer or global")
         return [OfEvery(kept, group)] * len(network), f"pruned by {by}"
-    if by not in {"layer", "global"}:
+    if by not in ("layer", "global"):  # a tuple, as what is given need not be hashable
         raise SettingError(f"pruning is by layer, global or n:m such as 2:4, not by {shown(by)}")
     if sparsity is None:
         raise SettingError(f"pruning by {by} needs a sparsity, such as 0.9")
     if isinstance(sparsity, bool) or not isinstance(sparsity, numbers.Real) or not 0 <= sparsity < 1:
         raise SettingError(f"the sparsity must be a number from 0 to below 1, not {shown(sparsity)}")
-    counts = _global_counts(network, sparsity) if by == "global" else _layer_counts(network, sparsity)
-    return [Largest(count) for count in counts], f"pruned to {100 * float(sparsity):.6g}% by {by}"
+    if by == "global":
+        counts, where = _global_counts(network, sparsity), "globally"
+    else:
+        counts, where = _layer_counts(network, sparsity), "by layer"
+    return [Largest(count) for count in counts], f"pruned to {100 * float(sparsity):.6g}% {where}"
 
 
 def _layer_counts(network: Network, sparsity: float) -> list[int]:
