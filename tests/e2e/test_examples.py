@@ -71,9 +71,26 @@ def test_prune_digits(tmp_path: Path) -> None:
     assert (tmp_path / "pruned.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_recommender(tmp_path: Path) -> None:
+    popular, fitted, pruned, same, *users, _ = lines_of("recommender.py", tmp_path)
+    text = r"{}: ([\d.]+)% of ten recommended items were bought"
+    bought = [
+        re.match(text.format(name), line)
+        for name, line in (("most popular", popular), ("fitted", fitted), ("pruned", pruned))
+    ]
+    most_popular, by_fitted, by_pruned = (float(match[1]) for match in bought if match)
+    assert most_popular < 3
+    assert min(by_fitted, by_pruned) > 15
+    connections = [int(line.split()[-2].replace(",", "")) for line in (fitted, pruned)]
+    assert connections[1] < connections[0] / 5
+    assert same == "object, 4 workers: all bits are those of the serial run"
+    assert [re.fullmatch(r"user \d: items (\d+\*?, ){4}\d+\*?", line) is not None for line in users] == [True] * 3
+
+
 def test_every_example_is_tried() -> None:
     assert {file.name for file in EXAMPLES.iterdir() if file.suffix == ".py"} == {
         "prune_digits.py",
+        "recommender.py",
         "report_and_cost.py",
         "sklearn_digits.py",
         "three_channels.py",

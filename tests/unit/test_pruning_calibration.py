@@ -127,7 +127,7 @@ def test_counts_are_exact(inputs: int, outputs: int, samples: int, sparsity: flo
         assert len(set(groups)) == len(groups)
 
 
-@pytest.mark.parametrize("block", [512, 16])
+@pytest.mark.parametrize("block", [256, 16])
 @pytest.mark.parametrize("how", [{"sparsity": 0.8}, {"sparsity": 0.8, "by": "global"}, {"by": "1:4"}])
 def test_outputs_stay_closer_than_by_magnitude(how: Any, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "BLOCK", block)

@@ -22,10 +22,10 @@ from fsd_inference.network.pruning.rules import Rule
 
 Array = NDArray[np.float64]
 
-BLOCK = 512
+BLOCK = 256
 """Inputs whose weights are solved together. Wider layers are solved block by block, each block making up also for what
 the blocks before it lost: H then needs BLOCK x n_in numbers, and time is proportional to the number of weights."""
-_ROUNDS = 8
+_ROUNDS = 6
 _DAMPING = 0.01  # relative to the mean diagonal of X'X
 
 
@@ -128,6 +128,7 @@ def _solved(hessian: Array, gradient: Array, columns: NDArray[Any], starts: NDAr
     for rows in alike.values():
         first = columns[starts[rows[0]] : starts[rows[0] + 1]]
         entries = starts[rows][:, np.newaxis] + np.arange(first.size)
-        system = hessian[np.ix_(first, first)]
-        change[entries] = linalg.solve(system, gradient[entries].T, assume_a="pos", check_finite=False).T
+        system = hessian.take(first, 0).take(first, 1).T  # symmetric; in LAPACK's order, so that it is not copied
+        factor = linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+        change[entries] = linalg.cho_solve(factor, gradient[entries].T, check_finite=False).T
     return change

@@ -28,7 +28,10 @@ class Rule(Protocol):
         """
 
     def steps(self, connections: int, rounds: int) -> Sequence[Rule]:
-        """Return rules that lead from a number of connections to this rule, each cutting about the same share."""
+        """Return `rounds` rules, or fewer, that lead from a number of connections to this one.
+
+        The first ones cut most: little is lost as long as many are left.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Largest:
 
     def steps(self, connections: int, rounds: int) -> Sequence[Rule]:
         """Return `rounds` rules; see `Rule`."""
-        share = self.count / max(1, connections)
-        return [Largest(round(connections * share ** (k / rounds))) for k in range(1, rounds)] + [self]
+        shares = _shares(self.count / max(1, connections), rounds)
+        return [*(Largest(round(connections * share)) for share in shares), self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,7 @@ class OfEvery:
 
     def steps(self, connections: int, rounds: int) -> Sequence[Rule]:  # noqa: ARG002 - the rule's interface
         """Return a rule for each number of kept inputs on the way, at most `rounds`; see `Rule`."""
-        share = self.kept / self.group
-        kept = {max(self.kept, round(self.group * share ** (k / rounds))) for k in range(1, rounds)} | {self.kept}
+        kept = {round(self.group * share) for share in _shares(self.kept / self.group, rounds)} | {self.kept}
         return [OfEvery(count, self.group) for count in sorted(kept, reverse=True)]
 
 
@@ -81,3 +83,8 @@ def largest(values: NDArray[Any], count: int) -> Mask:
     mask: Mask = values > least
     mask[np.flatnonzero(values == least)[: count - np.count_nonzero(mask)]] = True
     return mask
+
+
+def _shares(last: float, rounds: int) -> list[float]:
+    """Return the shares of connections that are left after each round but the last, which leaves `last`."""
+    return [last ** (k / rounds) ** 0.5 for k in range(1, rounds)]
