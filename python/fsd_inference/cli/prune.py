@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -149,7 +149,7 @@ def _check_flags(
         raise SettingError("--labels are the classes of the samples of --input: give --input FILE as well")
     if plot is not None and inputs is None:
         raise SettingError("--plot draws the error of the outputs for --input: give --input FILE as well")
-    if curve and by not in {"layer", "global"}:
+    if curve and ":" in by:
         raise SettingError(f"--by {by} has one sparsity only; omit --curve, or prune by layer or global")
 
 
@@ -202,9 +202,7 @@ class _Compared:
         tasks: Tasks,
     ) -> None:
         self._x, self._classes, self._batch, self._tasks = x, classes, batch, tasks
-        self._dense = sum(
-            inputs * outputs for inputs, outputs in zip(network.widths[:-1], network.widths[1:], strict=True)
-        )
+        self._dense = sum(inputs * outputs for inputs, outputs in pairwise(network.widths))
         self._expected = None if x is None else _outputs(network, x)
 
     def point(self, name: str, network: Network) -> PrunedPoint:
@@ -247,8 +245,11 @@ def _outputs(network: Network, x: sparse.csr_array) -> sparse.csr_array:
 
 def _relative(outputs: sparse.csr_array, expected: sparse.csr_array) -> float | None:
     """Return the norm of the difference relative to that of the expected outputs; None if these are all zero."""
-    norm = math.sqrt(expected.power(2).sum())
-    return math.sqrt((outputs - expected).power(2).sum()) / norm if norm else None
+    import numpy as np  # noqa: PLC0415
+    from scipy.sparse import linalg  # noqa: PLC0415
+
+    norm, changed = (linalg.norm(rows.astype(np.float64)) for rows in (expected, outputs - expected))
+    return float(changed / norm) if norm else None
 
 
 def _table(points: list[PrunedPoint], samples: int, batch: int) -> RenderableType:

@@ -58,7 +58,9 @@ class LeastSquares:
         self._precision = np.maximum(precision - self._damping, 0)
         self._missing = np.zeros((x.shape[0], weights.shape[0]))  # T - X W'
         if dense_x is not x:
-            self._missing += (self.original @ (dense_x - x).astype(np.float64).toarray().T).T
+            changed = (dense_x - x).astype(np.float64).tocsc()
+            for block in self._blocks:
+                self._missing += _sums(changed[:, block], self.original[:, block])
             self.solve()
 
     @property
@@ -71,7 +73,7 @@ class LeastSquares:
         """Keep only the connections in `mask`, and adjust their weights."""
         cut = kept_only(self.weights, ~mask)
         for block in self._blocks:
-            self._missing += self._sums(block, cut[:, block])
+            self._missing += _sums(self._x[:, block], cut[:, block])
         self.weights, self.original = kept_only(self.weights, mask), kept_only(self.original, mask)
         self.solve()
 
@@ -81,27 +83,18 @@ class LeastSquares:
             entries = np.flatnonzero((self.weights.indices >= block.start) & (self.weights.indices < block.stop))
             starts = np.searchsorted(entries, self.weights.indptr)
             columns = self.weights.indices[entries] - block.start
-            gradient = (self._missing.T @ self._inputs(block))[_rows_of(starts), columns]
+            gradient = (self._missing.T @ self._x[:, block].toarray())[_rows_of(starts), columns]
             gradient += self._damping * (self.original.data[entries] - self.weights.data[entries])
             change = _solved(hessian, gradient, columns, starts)
             self.weights.data[entries] += change
             shape = self.weights.shape[0], len(hessian)
-            self._missing -= self._sums(block, sparse.csr_array((change, columns, starts), shape=shape))
-
-    def _inputs(self, block: slice) -> Array:
-        x: Array = self._x[:, block].toarray()
-        return x
+            self._missing -= _sums(self._x[:, block], sparse.csr_array((change, columns, starts), shape=shape))
 
     def _hessian(self, block: slice) -> Array:
-        x = self._inputs(block)
+        x = self._x[:, block].toarray()
         found: Array = x.T @ x
         found[np.diag_indices_from(found)] += self._damping
         return found
-
-    def _sums(self, block: slice, weights: sparse.csr_array) -> Array:
-        """Return the weighted sums of a block's inputs, samples x n_out."""
-        sums: Array = (weights @ self._inputs(block).T).T
-        return sums
 
 
 def calibrated(
@@ -112,6 +105,12 @@ def calibrated(
     for step in rule.steps(weights.nnz, _ROUNDS):
         problem.cut(step.keep(problem.saliency, problem.weights))
     return problem.weights
+
+
+def _sums(x: sparse.csc_array, weights: sparse.csr_array) -> Array:
+    """Return weighted sums, samples x n_out."""
+    sums: Array = (weights @ x.toarray().T).T
+    return sums
 
 
 def _rows_of(starts: NDArray[Any]) -> NDArray[np.int64]:
