@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError, SettingError
-from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network, prune
+from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network, RowGroup, prune
 
 Matrix = NDArray[np.float32]
 
@@ -173,3 +173,28 @@ def test_wrong_inputs() -> None:
         prune(network, 0.5, x=np.ones((2, 4)))
     with pytest.raises(InputError, match="layer 0 overflows float32 on the calibration input \\(neuron 0\\)"):
         prune(network, 0.05, x=np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("x", [None, np.random.default_rng(1).random((20, 6))])
+def test_maxima_slopes_and_groups_of_activations_stay(x: Any) -> None:
+    rng = np.random.default_rng(2)
+    weights = rng.standard_normal((7, 6)).astype(np.float32)
+    weights[2:4] = [[1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]]
+    weights[4] = [0, 0, 1, 0, 0, 0]
+    groups = [
+        RowGroup(2, Activation("prelu")),
+        RowGroup(2, IDENTITY, "max"),
+        RowGroup(2, IDENTITY),
+        RowGroup(1, Activation("tanh")),
+    ]
+    bias = np.array([0.1, 0.2, 0.3, 0, 0, 0.5, 0.6], np.float32)
+    layer = Layer(weights, bias, groups, slopes=np.arange(7) / 10)
+    network = Network([layer, Layer(rng.standard_normal((3, 7)), 0.0)])
+    left = prune(network, 0.75, x=x).layer(0)
+    assert left.groups == layer.groups
+    assert left.slopes is not None
+    assert layer.slopes is not None
+    assert left.slopes.tobytes() == layer.slopes.tobytes()
+    kept = left.weights.toarray()
+    assert kept[2:5].tobytes() == weights[2:5].tobytes()
+    assert np.count_nonzero(np.delete(kept, [2, 3, 4], axis=0)) == 24 - round(0.75 * 24)

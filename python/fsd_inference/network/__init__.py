@@ -1,5 +1,6 @@
 """Networks and their inputs: data model, file formats, importers, generators and data sets."""
 
+from fsd_inference.network.activation import IDENTITY, RELU, Activation, RowGroup
 from fsd_inference.network.categories import read_categories, write_categories
 from fsd_inference.network.classes import accuracy, load_classes
 from fsd_inference.network.datasets import digits
@@ -8,7 +9,8 @@ from fsd_inference.network.importing.files import import_network
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder
 from fsd_inference.network.input_files import load_inputs
 from fsd_inference.network.inputs import as_inputs
-from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
+from fsd_inference.network.layer import KernelArrays, Layer
+from fsd_inference.network.model import Network
 from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
 from fsd_inference.network.pruning import prune
 from fsd_inference.network.random_network import random_network
@@ -22,6 +24,7 @@ __all__ = [
     "Layer",
     "LayerSource",
     "Network",
+    "RowGroup",
     "accuracy",
     "as_inputs",
     "check_output_format",

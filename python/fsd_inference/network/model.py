@@ -16,10 +16,8 @@ from fsd_inference.network.file_format import LayersInFiles, write_network
 from fsd_inference.network.importing.layers import Activations, layers_from_matrices
 from fsd_inference.network.importing.sklearn import layers_from_estimator
 from fsd_inference.network.labels import checked_labels
-from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
+from fsd_inference.network.layer import Layer
 from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
-
-__all__ = ["IDENTITY", "RELU", "Activation", "KernelArrays", "Layer", "Network"]
 
 
 class Network:
@@ -92,7 +90,7 @@ class Network:
             connections.
         biases : iterable of array_like or None, optional
             One per layer, of shape (n_out,), (1,) or (); None means 0.
-        activations : Activation, "identity", "relu" or sequence of them, optional
+        activations : Activation, str or sequence of them, optional
             One for all layers, or one per layer; defaults to relu, with identity for the last layer.
         name : str, optional
             Display name.

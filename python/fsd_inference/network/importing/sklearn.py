@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
+from fsd_inference.network.activation import IDENTITY, RELU
 from fsd_inference.network.checks import shown
 from fsd_inference.network.importing.layers import imported_layer
 from fsd_inference.network.importing.problems import refuse
-from fsd_inference.network.layer import IDENTITY, RELU, Layer
+from fsd_inference.network.layer import Layer
 
 _ESTIMATORS = ("MLPClassifier", "MLPRegressor")
 _HIDDEN = {"identity": IDENTITY, "relu": RELU}

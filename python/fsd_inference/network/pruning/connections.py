@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fsd_inference.network.activation import IDENTITY
 from fsd_inference.network.checks import as_float32
-from fsd_inference.network.layer import IDENTITY, Layer, index_dtype
+from fsd_inference.network.layer import Layer, index_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Prunable:
     Attributes
     ----------
     rows : ndarray of int64, ascending
-        Their numbers. Rows that only carry a value on, unchanged, are not among them.
+        Their numbers. Rows that only carry a value on, unchanged, and maxima are not among them.
     weights : csr_array of float32, shape (rows, n_in)
         Their connections.
     """
@@ -31,7 +32,7 @@ class Prunable:
     def of(cls, layer: Layer) -> Prunable:
         """Return the prunable rows of a layer."""
         weights = layer.weights
-        rows = np.flatnonzero(~_carried(layer, weights))
+        rows = np.flatnonzero(~_fixed(layer, weights))
         return cls(rows, weights if rows.size == weights.shape[0] else weights[rows])
 
     @property
@@ -53,7 +54,7 @@ def kept_only(weights: sparse.csr_array, mask: NDArray[np.bool_]) -> sparse.csr_
 
 
 def with_weights(layer: Layer, rows: NDArray[np.int64], weights: sparse.csr_array) -> Layer:
-    """Return a layer with other weights in some rows; bias and activation stay.
+    """Return a layer with other weights in some rows; bias and activations stay.
 
     Parameters
     ----------
@@ -73,15 +74,18 @@ def with_weights(layer: Layer, rows: NDArray[np.int64], weights: sparse.csr_arra
         as_float32(weights.data),
         inputs,
         bias=layer.bias,
-        activation=layer.activation,
+        activation=layer.groups,
+        slopes=layer.slopes,
     )
 
 
-def _carried(layer: Layer, weights: sparse.csr_array) -> NDArray[np.bool_]:
-    """Return which rows have the output of one input, unchanged."""
-    if layer.activation != IDENTITY:
-        return np.zeros(weights.shape[0], bool)
+def _fixed(layer: Layer, weights: sparse.csr_array) -> NDArray[np.bool_]:
+    """Return which rows have the output of one input, unchanged, or the largest of their inputs."""
     single = np.diff(weights.indptr) == 1
-    carried: NDArray[np.bool_] = single & (layer.bias == 0)
+    carried = single & (layer.bias == 0)
     carried[single] &= weights.data[weights.indptr[:-1][single]] == 1
-    return carried
+    rows = [group.rows for group in layer.groups]
+    is_maximum = np.repeat([group.reduce == "max" for group in layer.groups], rows)
+    is_identity = np.repeat([group.activation == IDENTITY for group in layer.groups], rows)
+    fixed: NDArray[np.bool_] = is_maximum | (is_identity & carried)
+    return fixed

@@ -37,7 +37,8 @@ def prune(
     those are kept whose loss would change the layer's weighted sums most, and their weights are adjusted by least
     squares, so that these sums stay close to those of the original network.
 
-    Biases stay, and so do neurons that only carry an input on: one connection of weight 1, bias 0, identity.
+    Biases stay, and so do neurons that are the largest of their inputs, or only carry an input on: one connection of
+    weight 1, bias 0, identity.
 
     Parameters
     ----------
