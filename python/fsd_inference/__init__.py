@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         digits,
         graph_challenge,
         import_network,
+        prune,
         random_network,
     )
     from fsd_inference.partitioning import Partition, partition
@@ -108,6 +109,7 @@ _ROOMS = {
     "graph_challenge": "network",
     "import_network": "network",
     "partition": "partitioning",
+    "prune": "network",
     "push": "session",
     "random_network": "network",
 }
@@ -164,6 +166,7 @@ __all__ = [
     "graph_challenge",
     "import_network",
     "partition",
+    "prune",
     "push",
     "random_network",
 ]

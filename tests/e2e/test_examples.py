@@ -69,9 +69,44 @@ def test_cnn_pruned(tmp_path: Path) -> None:
     assert (tmp_path / "cnn_pruned.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_prune_digits(tmp_path: Path) -> None:
+    *networks, same, drawn = lines_of("prune_digits.py", tmp_path)
+    found = [
+        re.fullmatch(r"(\w[\w, ]*): ([\d,]+) connections, ([\d.]+)% of 360 digits are right", line) for line in networks
+    ]
+    right = {match[1]: (int(match[2].replace(",", "")), float(match[3])) for match in found if match}
+    assert list(right) == ["dense", "magnitude, by layer", "calibrated, by layer", "calibrated, globally"]
+    assert right["dense"][0] == 50432
+    assert {connections for connections, _ in list(right.values())[1:]} == {5043}
+    assert right["dense"][1] > 95
+    assert right["magnitude, by layer"][1] < 50
+    assert min(right["calibrated, by layer"][1], right["calibrated, globally"][1]) > 90
+    assert same == "calibrated, globally: all bits of serial and queue are equal"
+    assert drawn.startswith("pruned.png")
+    assert (tmp_path / "pruned.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_recommender(tmp_path: Path) -> None:
+    popular, fitted, pruned, same, *users, _ = lines_of("recommender.py", tmp_path)
+    text = r"{}: ([\d.]+)% of ten recommended items were bought"
+    bought = [
+        re.match(text.format(name), line)
+        for name, line in (("most popular", popular), ("fitted", fitted), ("pruned", pruned))
+    ]
+    most_popular, by_fitted, by_pruned = (float(match[1]) for match in bought if match)
+    assert most_popular < 3
+    assert min(by_fitted, by_pruned) > 15
+    connections = [int(line.split()[-2].replace(",", "")) for line in (fitted, pruned)]
+    assert connections[1] < connections[0] / 5
+    assert same == "object, 4 workers: all bits are those of the serial run"
+    assert [re.fullmatch(r"user \d: items (\d+\*?, ){4}\d+\*?", line) is not None for line in users] == [True] * 3
+
+
 def test_every_example_is_tried() -> None:
     assert {file.name for file in EXAMPLES.iterdir() if file.suffix == ".py"} == {
         "cnn_pruned.py",
+        "prune_digits.py",
+        "recommender.py",
         "report_and_cost.py",
         "sklearn_digits.py",
         "three_channels.py",

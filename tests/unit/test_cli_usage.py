@@ -27,6 +27,7 @@ COMMANDS = (
     "network generate",
     "network import",
     "network info",
+    "network prune",
     "dataset digits",
     "stack up",
     "stack down",

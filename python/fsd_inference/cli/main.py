@@ -28,6 +28,7 @@ from fsd_inference.cli import (
     package,
     partition,
     prices,
+    prune,
     push,
     report,
     runs,
@@ -70,6 +71,7 @@ app.command("simulate", epilog=simulate.EXAMPLES, short_help="Simulate the time 
 app.command(
     "calibrate", epilog=calibrate.EXAMPLES, short_help="Measure this machine, or fit service latencies to runs."
 )(calibrate.calibrate)
+network.app.command("prune", epilog=prune.EXAMPLES)(prune.prune)
 app.add_typer(network.app)
 app.add_typer(dataset.app)
 app.add_typer(stack.app)

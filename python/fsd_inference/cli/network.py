@@ -1,4 +1,4 @@
-"""`fsd network`: generate, import and inspect networks."""
+"""`fsd network`: generate, import and inspect networks; `fsd network prune` is in `cli/prune.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fsd_inference.network import Activation, Network
     from fsd_inference.network.fidelity import Check
 
-app = typer.Typer(name="network", help="Generate, import, inspect and check networks.")
+app = typer.Typer(name="network", help="Generate, import, prune, inspect and check networks.")
 app.command(epilog=examples("fsd network check net --against model.onnx --input x.npz"))(check)
 
 _GENERATE_EXAMPLES = examples(
@@ -186,13 +186,13 @@ def info(
             one_value += layer.one_value is not None
             zero_preserving += layer.zero_preserving
             tasks.advance("reading layers", k + 1)
-    record = _record(loaded, network) | {
+    record = network_record(loaded, network) | {
         "activations": dict(activations),
         "one_value_layers": one_value,
         "zero_preserving_layers": zero_preserving,
     }
     rows = [
-        *_rows(loaded, network),
+        *network_rows(loaded, network),
         ("activations", ", ".join(f"{name} ({count} layers)" for name, count in activations.items())),
         ("one value", f"{one_value} layers whose weights are all equal"),
         ("zero-preserving", f"{zero_preserving} layers that map an all-zero sample to zeros"),
@@ -236,14 +236,20 @@ def _activations(text: str) -> Activation | list[Activation]:
 
 def _save(out: Output, network: Network, output: Path, check: Check | None = None) -> None:
     check_output(output, directory=True)
+    saved = save_network(out, network, output, check)
+    out.result(network_record(saved, output), facts(network_rows(saved, output)))
+
+
+def save_network(out: Output, network: Network, output: Path, check: Check | None = None) -> Network:
+    """Write a network, with a progress bar, and return what was stored."""
     with out.progress() as tasks:
         tasks.begin("writing layers", len(network))
         network.save(output, lambda done: tasks.advance("writing layers", done), check=check)
-    saved = type(network).load(output)
-    out.result(_record(saved, output), facts(_rows(saved, output)))
+    return type(network).load(output)
 
 
-def _record(network: Network, path: Path) -> dict[str, Any]:
+def network_record(network: Network, path: Path) -> dict[str, Any]:
+    """Return what `--json` says of a stored network."""
     return {
         "path": str(path),
         "name": network.name,
@@ -259,7 +265,8 @@ def _record(network: Network, path: Path) -> dict[str, Any]:
     }
 
 
-def _rows(network: Network, path: Path) -> list[tuple[str, object]]:
+def network_rows(network: Network, path: Path) -> list[tuple[str, object]]:
+    """Return what people are shown of a stored network, as (name, value)."""
     from fsd_inference.network.importing.problems import listed  # noqa: PLC0415
 
     low, high = min(network.widths), max(network.widths)

@@ -2,6 +2,7 @@
 
 from fsd_inference.network.activation import IDENTITY, RELU, Activation, RowGroup
 from fsd_inference.network.categories import read_categories, write_categories
+from fsd_inference.network.classes import accuracy, load_classes
 from fsd_inference.network.datasets import digits
 from fsd_inference.network.fidelity import Check
 from fsd_inference.network.graph_challenge import graph_challenge
@@ -13,6 +14,7 @@ from fsd_inference.network.layer import KernelArrays, Layer
 from fsd_inference.network.model import Network
 from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
 from fsd_inference.network.output_function import OutputFunction
+from fsd_inference.network.pruning import prune
 from fsd_inference.network.random_network import random_network
 from fsd_inference.network.source import LayerSource
 
@@ -27,14 +29,17 @@ __all__ = [
     "Network",
     "OutputFunction",
     "RowGroup",
+    "accuracy",
     "as_inputs",
     "check_output_format",
     "digits",
     "graph_challenge",
     "graph_challenge_folder",
     "import_network",
+    "load_classes",
     "load_inputs",
     "load_parts",
+    "prune",
     "random_network",
     "read_categories",
     "save_labels",

@@ -279,6 +279,20 @@ class Network:
             output=self._output,
         )
 
+    def with_layers(self, layers: Iterable[Layer], note: str) -> Network:
+        """Return a network of other layers with the name, labels and output function of this one.
+
+        Parameters
+        ----------
+        layers : iterable of Layer
+            As many outputs as this network has.
+        note : str
+            What was done, which `origin` tells after what the network was imported from.
+        """
+        network = Network(layers, name=self._name, labels=self._labels, output=self._output)
+        network._origin = "; ".join(filter(None, [self._origin, note]))
+        return network
+
     @property
     def name(self) -> str:
         """Display name."""
@@ -286,7 +300,7 @@ class Network:
 
     @property
     def origin(self) -> str | None:
-        """What the network was imported from; None if it was not imported."""
+        """What the network was imported from and how it was pruned; None if neither."""
         return self._origin
 
     @property
