@@ -14,6 +14,7 @@ __all__ = [
     "SerialState",
     "Shard",
     "ShardLayer",
+    "activate",
     "decode_block",
     "encode_block",
     "seal",
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 class NonFiniteError(ArithmeticError):
-    """A pre-activation is not finite; its args are (message, layer, local row)."""
+    """A neuron is not finite, before or after its activation; its args are (message, layer, local row)."""
 
 def simd_path() -> Literal["portable", "avx2", "avx512"]:
     """Return the kernel path in use; FSD_KERNEL forces one, and an unknown or unsupported one raises ValueError."""
@@ -30,9 +31,17 @@ def simd_path() -> Literal["portable", "avx2", "avx512"]:
 def simd_paths() -> list[str]:
     """Return the names of the kernel paths that this processor supports."""
 
+def activate(
+    kind: str, parameters: Sequence[float], values: NDArray[np.float32], slope: float = 0.0, path: str | None = None
+) -> NDArray[np.float32]:
+    """Return the activations of 1-D pre-activations on a kernel path, by default the one in use.
+
+    `slope` is used by "prelu" only. An unknown kind, wrong parameters or an unsupported path raise ValueError.
+    """
+
 @final
 class LayerKernel:
-    """One layer's weights (rows x columns, CSR), bias and activation, validated; NumPy buffers are borrowed."""
+    """One layer's weights (rows x columns, CSR), bias and activations, validated; NumPy buffers are borrowed."""
 
     def __new__(
         cls,
@@ -41,17 +50,19 @@ class LayerKernel:
         values: NDArray[np.float32],
         columns: int,
         bias: NDArray[np.float32],
-        activation: Literal["identity", "relu", "clipped_relu"],
-        clip: float,
+        groups: Sequence[tuple[int, str, str, Sequence[float]]],
+        slopes: NDArray[np.float32],
         zero_preserving: bool,
     ) -> LayerKernel:
         """Validate and borrow a layer.
 
         `indptr` has rows + 1 entries; column indices ascend strictly within a row and are < `columns`; `values` has
         one entry per connection, or a single entry that is the weight of every connection (a one-value layer).
-        `bias` has `rows` entries or one. `clip` is used by "clipped_relu" only. `zero_preserving` says whether the
-        whole layer maps an all-zero sample to an all-zero sample, which its part alone does not show. Arrays must be
-        contiguous and not writeable, and are kept alive. Invalid arguments raise ValueError.
+        `bias` has `rows` entries or one. `groups` are, in order of rows, the number of rows, "sum" or "max", and kind
+        and parameters of the activation; `slopes` has `rows` entries if any kind is "prelu", otherwise none.
+        `zero_preserving` says whether the whole layer maps an all-zero sample to an all-zero sample, which its part
+        alone does not show. Arrays must be contiguous and not writeable, and are kept alive. Invalid arguments raise
+        ValueError.
         """
 
     @property

@@ -1,5 +1,6 @@
 """The names of the Rust extension; no other module imports it directly."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from fsd_inference._kernels import (
     SerialState,
     Shard,
     ShardLayer,
+    activate,
     decode_block,
     encode_block,
     seal,
@@ -20,17 +22,37 @@ from fsd_inference._kernels import (
 )
 
 Array = TypeVar("Array", bound=NDArray[Any])
-ActivationName = Literal["identity", "relu", "clipped_relu"]
+ActivationName = Literal[
+    "identity",
+    "relu",
+    "clipped_relu",
+    "clip",
+    "leaky_relu",
+    "prelu",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "hard_swish",
+    "hard_sigmoid",
+    "elu",
+    "softplus",
+]
+KernelGroup = tuple[int, str, str, Sequence[float]]
+"""Consecutive rows of a layer: their number, "sum" or "max", and kind and parameters of their activation."""
 
 __all__ = [
     "Accepted",
     "ActivationName",
+    "KernelGroup",
     "LayerKernel",
     "NonFiniteError",
     "RankState",
     "SerialState",
     "Shard",
     "ShardLayer",
+    "activate",
     "decode_block",
     "encode_block",
     "read_only",

@@ -91,7 +91,8 @@ def measure_scipy(case: dict[str, Any]) -> float:
             z = matrix @ z
             z += layer.bias.reshape(-1, 1)
             np.maximum(z, 0, out=z)
-            np.minimum(z, layer.activation.clip or np.inf, out=z)
+            if layer.activation and layer.activation.parameters:  # clipped_relu
+                np.minimum(z, layer.activation.parameters[0], out=z)
         best = max(best, edges / (time.perf_counter() - started) / 1e9)
     return best
 

@@ -46,7 +46,7 @@ def local_network(neurons: int, layers: int) -> fsd.Network:
         columns = np.sort(picks, axis=1) + near[:, None]
         shape = (neurons, neurons)
         weights = sparse.csr_array((layer.weights.data, columns.reshape(-1), layer.weights.indptr), shape=shape)
-        made.append(fsd.Layer(weights, layer.bias, layer.activation))
+        made.append(fsd.Layer(weights, layer.bias, layer.groups))
     return fsd.Network(made)
 
 

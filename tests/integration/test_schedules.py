@@ -25,9 +25,10 @@ from fsd_inference.network import Activation, Layer, Network
 from fsd_inference.partitioning import Partition, RankShard, exchange_plan, layer_parts
 from fsd_inference.partitioning.kernel_shard import kernel_shard
 from fsd_inference.store.memory import MemoryStore
+from tests.support.reference import layer_output
 from tests.support.virtual import Faults, Inputs, Rank, VirtualRun
 
-ACTIVATIONS = (Activation("relu"), Activation("identity"), Activation("clipped_relu", 1.5))
+ACTIVATIONS = (Activation("relu"), Activation("identity"), Activation("clipped_relu", 1.5), Activation("gelu"))
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,7 @@ class Case:
     def scipy(self) -> NDArray[np.float64]:
         y = self.x.astype(np.float64).T
         for layer in self.network:
-            z = layer.weights.astype(np.float64) @ y + layer.bias.astype(np.float64)[:, None]
-            kind, clip = layer.activation.kind, layer.activation.clip
-            y = z if kind == "identity" else np.clip(z, 0, clip if kind == "clipped_relu" else None)
+            y = layer_output(layer, y)
         return y.T
 
 

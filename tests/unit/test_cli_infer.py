@@ -18,6 +18,7 @@ from fsd_inference.network import Activation, Layer, Network, random_network, re
 from fsd_inference.report import Report
 from fsd_inference.session import Session
 from tests.support.cli import Fsd, entries, fsd_in
+from tests.support.reference import layer_output
 
 FEATURES, SAMPLES = 24, 10
 FLAT_KEYS = {
@@ -60,7 +61,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def oracle(place: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
     y: Any = np.load(place / "x.npy").T
     for layer in Network.load(place / "net"):
-        y = layer.activation.apply((layer.weights @ y + layer.bias[:, None]).astype(np.float32))
+        y = layer_output(layer, y).astype(np.float32)
     return np.asarray(y.T)
 
 

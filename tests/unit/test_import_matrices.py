@@ -87,7 +87,7 @@ MIXED: Any = ["a", 1, True, 2.0]
         (lambda: Network.from_matrices(FIRST), "layer 0: a layer's weights must be 2-D"),
         (lambda: Network.from_matrices([FIRST], [0, 0]), "2 biases are given for 1 layers"),
         (lambda: Network.from_matrices([FIRST], [[1, 2]]), "layer 0: a layer of 5 neurons needs 5 biases or one"),
-        (lambda: Network.from_matrices([FIRST], activations="tanh"), "identity, relu, clipped_relu, not 'tanh'"),  # type: ignore[arg-type]
+        (lambda: Network.from_matrices([FIRST], activations="cosine"), "softplus, not 'cosine'"),  # type: ignore[arg-type]
         (lambda: Network.from_matrices([FIRST], activations=5), "must be an Activation"),  # type: ignore[arg-type]
         (lambda: Network.from_matrices([FIRST], activations=["relu"] * 2), "2 activations are given for 1 layers"),
         (lambda: Network.from_matrices([FIRST * 1j]), "layer 0: a layer's weights must be real"),

@@ -327,6 +327,7 @@ def test_a_choice_of_outputs_is_the_output_function(tmp_path: Path, nodes: list[
     with fsd.Session(network, channel="serial") as session:
         found = session.infer(x).top
     expected = reference.ReferenceEvaluator(proto).run(None, {"x": x})[0]
+    assert found is not None
     assert np.array_equal(found, expected.reshape(9, -1))
 
 

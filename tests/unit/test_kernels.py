@@ -46,8 +46,8 @@ def kernel(
         frozen(values, np.float32),
         weights.shape[1],
         frozen(bias, np.float32),
-        kind,
-        clip,
+        [(weights.shape[0], "sum", kind, [clip] if kind == "clipped_relu" else [])],
+        frozen([], np.float32),
         keeps_zeros,
     )
 
@@ -198,7 +198,7 @@ def test_a_value_that_is_not_finite_names_layer_and_row_and_changes_nothing() ->
         serial.apply([kernel(EYE, [0.0]), huge])
     message, layer, row = raised.value.args
     assert (layer, row) == (2, 1)
-    assert message == "layer 2: the pre-activation of row 1 is not finite"
+    assert message == "layer 2: row 1 is not finite"
     for old, new in zip(before, serial.result(), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -211,8 +211,8 @@ def arguments(**changes: Any) -> list[Any]:
         "values": frozen([1, 2, 3], np.float32),
         "columns": 3,
         "bias": frozen([0, -1], np.float32),
-        "activation": "relu",
-        "clip": 0.0,
+        "groups": [(2, "sum", "relu", [])],
+        "slopes": frozen([], np.float32),
         "zero_preserving": True,
     }
     return list({**good, **changes}.values())
@@ -240,9 +240,18 @@ def test_a_good_layer_says_its_size() -> None:
         ({"bias": frozen([1, 2, 3], np.float32)}, "3 biases for 2 rows"),
         ({"bias": frozen([0, np.inf], np.float32)}, "bias 1 is inf"),
         ({"bias": frozen([-1, 0.5], np.float32)}, "said to keep zeros"),
-        ({"activation": "tanh"}, "identity, relu or clipped_relu"),
-        ({"activation": "clipped_relu", "clip": 0.0}, "must be positive"),
-        ({"activation": "clipped_relu", "clip": float("nan")}, "must be positive"),
+        ({"groups": [(2, "sum", "cosine", [])]}, 'no activation "cosine"'),
+        ({"groups": [(2, "sum", "clipped_relu", [0.0])]}, "with parameters"),
+        ({"groups": [(2, "sum", "clipped_relu", [float("nan")])]}, "with parameters"),
+        ({"groups": [(2, "sum", "elu", [float("inf")])]}, "must be finite"),
+        ({"groups": [(2, "mean", "relu", [])]}, 'not "mean"'),
+        ({"groups": [(1, "sum", "relu", [])]}, "do not add up to 2 rows"),
+        ({"groups": [(2**63, "sum", "relu", []), (2**63 + 2, "sum", "relu", [])]}, "do not add up to 2 rows"),
+        ({"groups": [(2, "max", "relu", [])]}, "all of weight 1"),
+        ({"groups": [(2, "sum", "prelu", [])]}, "0 slopes for 2 rows"),
+        ({"slopes": frozen([1], np.float32)}, "1 slopes for 2 rows"),
+        ({"slopes": frozen([1, np.nan], np.float32)}, "slope 1 is NaN"),
+        ({"groups": [(2, "sum", "sigmoid", [])]}, "said to keep zeros"),
     ],
 )
 def test_a_bad_layer_says_what_is_wrong(changes: dict[str, Any], words: str) -> None:

@@ -64,8 +64,8 @@ class Dense:
             frozen(part.data, np.float32),
             columns.size,
             frozen(bias, np.float32),
-            self.activation,
-            self.clip,
+            [(rows.size, "sum", self.activation, [self.clip] if self.activation == "clipped_relu" else [])],
+            frozen(np.empty(0), np.float32),
             keeps_zeros,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ from fsd_inference.cli.advise import seconds_of
 from fsd_inference.cli.auto_plan import RunChoice, auto_plan
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
+from fsd_inference.cli.infer_parts import OutputFormat, infer_parts, part_outputs
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.config import FunctionSettings, Tuning
@@ -31,6 +33,7 @@ EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --report run",
     "fsd infer net digits.npz -o out.npz --replicas 2",
     "fsd infer net samples.csv -o labels.csv --argmax",
+    "fsd infer net parts -o outputs/ --format parquet",
     "fsd infer net-p8 digits.npz -o out.npz --channel local --micro-batches 2",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
     "fsd infer net digits.npz -o out.npz --plan auto --deadline 30s",
@@ -55,15 +58,21 @@ def infer(
             metavar="INPUT",
         ),
     ],
-    output: Annotated[
-        Path,
+    output_path: Annotated[
+        str,
         typer.Option(
             "--output",
             "-o",
             help="File to write, samples x outputs: SciPy's sparse .npz, or dense .npy, .csv or .parquet. Of a network "
-            "whose output function is argmax or top_k: the indices of the largest outputs.",
+            "whose output function is argmax or top_k: the indices of the largest outputs. DIR/, which ends with a "
+            "slash: directory for one file per file of INPUT, which are then read one after the other.",
+            metavar="FILE|DIR/",
         ),
     ],
+    output_format: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", help="With --output DIR/: format of the files. Default: npz."),
+    ] = None,
     argmax: Annotated[
         bool,
         typer.Option("--argmax", help="Write one label per sample instead: the index of its largest output, from 0."),
@@ -185,24 +194,26 @@ def infer(
     """Run inference of a batch; outputs are identical bit for bit on every channel and for any number of workers."""
     out = Output(as_json)
     use_profile(profile)
-    _check_outputs(output, categories, report, plots)
+    output = Path(output_path)
+    is_in_parts = output_path.endswith(os.sep)
+    if not is_in_parts:
+        _check_no_format(output_format)
+    _check_outputs(output, is_in_parts, categories, report, plots)
     for read in (batch, *(batch.iterdir() if batch.is_dir() else ())):
         check_distinct(NETWORK=network, INPUT=read, output=output, categories=categories, report=report, stack=stack)
     described = _check_before(network, method, stack)
     from fsd_inference.network import check_output_format, load_inputs  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
-    check_output_format(output)
+    check_output_format(f".{output_format or 'npz'}" if is_in_parts else output)
+    outputs = part_outputs(batch, output, output_format or "npz") if is_in_parts else None
     choice = RunChoice(channel or "serial", workers, replicas, branching, micro_batches, memory_mb)
     if plan is not None:
-        given = channel is not None or workers is not None or method is not None
-        if given or (replicas, micro_batches, branching) != (1, 1, 4):
-            raise SettingError(
-                "--plan auto chooses channel, workers, replicas, partition, micro-batches, branching: "
-                "give none, nor FSD_CHANNEL"
-            )
+        _check_unplanned(choice, (channel, workers, method))
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
-        choice = auto_plan(network, batch, deadline_s, budget, described, out)
+        choice = auto_plan(
+            network, batch if outputs is None else next(iter(outputs)), deadline_s, budget, described, out
+        )
     elif (deadline, budget) != (None, None):
         raise SettingError("--deadline and --budget need --plan auto")
     with (
@@ -225,16 +236,42 @@ def infer(
             progress=tasks,
         ) as session,
     ):
-        samples = load_inputs(batch, session.features)
-        predicted = _predicted(session, samples, choice.known, out) if predict or plan is not None else None
-        try:
-            inference = session.infer(samples, predicted=predicted)
-        except RunError:
-            if report is not None:
-                _save_report(session, report, plots, out)
-            raise
+
+        def run(samples: csr_array, report: Path | None) -> Inference:
+            predicted = _predicted(session, samples, choice.known, out) if predict or plan is not None else None
+            try:
+                return session.infer(samples, predicted=predicted)
+            except RunError:
+                if report is not None:
+                    _save_report(session, report, plots, out)
+                raise
+
+        if outputs is None:
+            inference = run(load_inputs(batch, session.features), report)
+        else:
+            totals = infer_parts(
+                outputs, batch, session.features, run, tasks, categories=categories, report=report, plots=plots
+            )
+    if outputs is not None:
+        out.result(totals.record(), facts(totals.rows(output, report)))
+        return
     _write(inference, output, categories, report, plots)
     out.result(inference.report.to_json(), _summary(inference, output, report))
+
+
+def _check_no_format(output_format: OutputFormat | None) -> None:
+    if output_format is not None:
+        raise SettingError("--format is for --output DIR/: of a file, the suffix is the format")
+
+
+def _check_unplanned(choice: RunChoice, optional: tuple[object, ...]) -> None:
+    """Reject what is given by hand although --plan auto chooses it; `optional` has options without a default."""
+    given = any(option is not None for option in optional)
+    if given or (choice.replicas, choice.micro_batches, choice.branching) != (1, 1, 4):
+        raise SettingError(
+            "--plan auto chooses channel, workers, replicas, partition, micro-batches, branching: "
+            "give none, nor FSD_CHANNEL"
+        )
 
 
 def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Output) -> Prediction | None:
@@ -268,13 +305,15 @@ def _check_before(network: Path, method: Method | None, stack: Path | None) -> S
     return None if stack is None else load_stack(stack)
 
 
-def _check_outputs(output: Path, categories: Path | None, report: Path | None, plots: bool) -> None:
+def _check_outputs(output: Path, is_in_parts: bool, categories: Path | None, report: Path | None, plots: bool) -> None:
     from fsd_inference.report.plots import check_plots  # noqa: PLC0415
     from fsd_inference.report.saving import FILES  # noqa: PLC0415
 
-    for path in (output, categories):
-        if path is not None:
-            check_output(path)
+    if output.is_dir() and not is_in_parts:
+        raise SettingError(f"{output} is a directory; write {output}{os.sep} to get a file in it for each input file")
+    check_output(output, directory=is_in_parts, filled=is_in_parts)
+    if categories is not None:
+        check_output(categories)
     if report is not None:
         check_output(report, directory=True, filled=True)
         for name in FILES:
@@ -287,14 +326,10 @@ def _check_outputs(output: Path, categories: Path | None, report: Path | None, p
 
 def _write(inference: Inference, output: Path, categories: Path | None, report: Path | None, plots: bool) -> None:
     """Write all output files; none appears at its path before all are complete."""
-    from fsd_inference.network import save_labels, save_outputs, write_categories  # noqa: PLC0415
+    from fsd_inference.network import write_categories  # noqa: PLC0415
 
     with atomic_files() as place:
-        labels = inference.labels()
-        if labels is not None:
-            save_labels(place(output), labels, suffix=output.suffix)
-        elif inference.outputs is not None:
-            save_outputs(place(output), inference.outputs, suffix=output.suffix)
+        inference.save(place(output), suffix=output.suffix)
         if categories is not None:
             import numpy as np  # noqa: PLC0415
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,9 +18,8 @@ from fsd_inference.errors import InputError, SettingError
 from fsd_inference.units import bytes_text
 
 if TYPE_CHECKING:
-    from fsd_inference.network import Activation, Layer, Network
+    from fsd_inference.network import Activation, Network
     from fsd_inference.network.fidelity import Check
-    from fsd_inference.network.layer import ActivationKind
 
 app = typer.Typer(name="network", help="Generate, import, inspect and check networks.")
 app.command(epilog=examples("fsd network check net --against model.onnx --input x.npz"))(check)
@@ -119,8 +118,8 @@ def import_(
         str | None,
         typer.Option(
             "--activation",
-            help="Matrices and safetensors: relu, identity or clipped_relu:CLIP, one for all layers, or one per layer "
-            "separated by commas. Default: relu, with identity for the last layer.",
+            help="Matrices and safetensors: relu, tanh, clipped_relu:32 and so on (kind:parameters), one for all "
+            "layers, or one per layer separated by commas. Default: relu, with identity for the last layer.",
         ),
     ] = None,
     transpose: Annotated[
@@ -183,7 +182,7 @@ def info(
     with out.progress() as tasks:
         tasks.begin("reading layers", len(loaded))
         for k, layer in enumerate(loaded):
-            activations[_activation_text(layer)] += 1
+            activations[layer.described_activations] += 1
             one_value += layer.one_value is not None
             zero_preserving += layer.zero_preserving
             tasks.advance("reading layers", k + 1)
@@ -224,15 +223,12 @@ def _widths(neurons: int | None, layers: int | None, widths: str | None) -> list
 
 def _activations(text: str) -> Activation | list[Activation]:
     """Parse --activation: one activation, or one per layer."""
-    from fsd_inference.network import Activation  # noqa: PLC0415
+    from fsd_inference.network.activation import parsed_activation  # noqa: PLC0415
 
     parsed = []
     for given in text.split(","):
-        kind, _, clip = given.partition(":")
         try:
-            parsed.append(Activation(cast("ActivationKind", kind), float(clip or 0)))
-        except ValueError:
-            raise SettingError(f"--activation {given}: {clip!r} is not a number; write clipped_relu:32") from None
+            parsed.append(parsed_activation(given))
         except InputError as error:
             raise SettingError(f"--activation {given}: {error}") from None
     return parsed[0] if len(parsed) == 1 else parsed
@@ -288,8 +284,3 @@ def _rows(network: Network, path: Path) -> list[tuple[str, object]]:
 def _size(path: Path) -> int:
     folder = path if path.is_dir() else path.parent
     return sum(file.stat().st_size for file in folder.iterdir())
-
-
-def _activation_text(layer: Layer) -> str:
-    activation = layer.activation
-    return f"{activation.kind} at {activation.clip:g}" if activation.kind == "clipped_relu" else activation.kind

@@ -1,14 +1,16 @@
 """Networks and their inputs: data model, file formats, importers, generators and data sets."""
 
+from fsd_inference.network.activation import IDENTITY, RELU, Activation, RowGroup
 from fsd_inference.network.categories import read_categories, write_categories
 from fsd_inference.network.datasets import digits
 from fsd_inference.network.fidelity import Check
 from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importing.files import import_network
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder
-from fsd_inference.network.input_files import load_inputs
+from fsd_inference.network.input_files import load_inputs, load_parts
 from fsd_inference.network.inputs import as_inputs
-from fsd_inference.network.model import IDENTITY, RELU, Activation, KernelArrays, Layer, Network
+from fsd_inference.network.layer import KernelArrays, Layer
+from fsd_inference.network.model import Network
 from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
 from fsd_inference.network.output_function import OutputFunction
 from fsd_inference.network.random_network import random_network
@@ -24,6 +26,7 @@ __all__ = [
     "LayerSource",
     "Network",
     "OutputFunction",
+    "RowGroup",
     "as_inputs",
     "check_output_format",
     "digits",
@@ -31,6 +34,7 @@ __all__ = [
     "graph_challenge_folder",
     "import_network",
     "load_inputs",
+    "load_parts",
     "random_network",
     "read_categories",
     "save_labels",

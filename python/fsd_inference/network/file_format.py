@@ -3,8 +3,8 @@
 ::
 
     NAME/network.json              manifest: description, file and SHA-256 digest of each layer
-    NAME/layers-00000.safetensors  per layer k the tensors "k.indices", "k.values", "k.bias" and, if rows have
-    NAME/layers-00001.safetensors  different numbers of connections, "k.indptr"
+    NAME/layers-00000.safetensors  per layer k the tensors "k.indices", "k.values", "k.bias"; "k.indptr" if rows have
+    NAME/layers-00001.safetensors  different numbers of connections; "k.slopes" if any activation is "prelu"
 
 Layers are written and read one by one, so neither side holds more than a group in memory. Files are not trusted: sizes
 are checked before memory is allocated, and the content of a layer is compared with its digest when it is read.
@@ -29,9 +29,10 @@ from safetensors.numpy import save_file
 
 from fsd_inference.atomic import atomic_directory
 from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.network.activation import Activation, RowGroup, row_groups
 from fsd_inference.network.fidelity import Check
 from fsd_inference.network.labels import checked_labels
-from fsd_inference.network.layer import Activation, Layer, index_dtype
+from fsd_inference.network.layer import Layer, index_dtype
 from fsd_inference.network.output_function import OutputFunction, checked_output
 from fsd_inference.network.source import LayerSource, network_digest
 
@@ -39,7 +40,8 @@ T = TypeVar("T")
 
 MANIFEST = "network.json"
 FORMAT = "fsd-network"
-VERSION = 1
+VERSION = 2
+_READS = (1, 2)
 
 _GROUP_BYTES = 32 << 20  # few files for a network of 8 GB, yet little memory in addition to one layer
 _MANIFEST_BYTES = 64 << 20
@@ -54,7 +56,7 @@ class _LayerRecord:
     outputs: int
     connections: int
     degree: int | None
-    activation: Activation
+    groups: tuple[RowGroup, ...]
     group: int
     digest: bytes
 
@@ -173,12 +175,13 @@ class LayersInFiles(LayerSource):
         self._folder = folder.absolute()  # the process may change its working directory
         file = folder / MANIFEST
         fields = _Fields(file, "the network", _read_json(file))
-        if fields.get("format", str) != FORMAT or fields.get("version", int) != VERSION:
-            raise FileFormatError(f"{file} is not a network of format {FORMAT} version {VERSION}")
+        if fields.get("format", str) != FORMAT or (version := fields.get("version", int)) not in _READS:
+            known = " or ".join(map(str, _READS))
+            raise FileFormatError(f"{file} is not a network of format {FORMAT} version {known}")
         self.name: str = fields.get("name", str)
         sizes = fields.get("group_bytes", list)
         self._records = [
-            _read_record(_Fields(file, f"layer {k}", value), len(sizes))
+            _read_record(_Fields(file, f"layer {k}", value), version, len(sizes))
             for k, value in enumerate(fields.get("layers", list))
         ]
         if not self._records:
@@ -254,13 +257,14 @@ def _pack(layer: Layer) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         "outputs": layer.shape[0],
         "connections": layer.connections,
         "degree": degree,
-        "activation": arrays.activation,
-        "clip": arrays.clip,
+        "row_groups": arrays.groups,
         "digest": layer.digest.hex(),
     }
     tensors: dict[str, NDArray[Any]] = {"indices": arrays.indices, "values": arrays.values, "bias": arrays.bias}
     if degree is None:
         tensors["indptr"] = arrays.indptr
+    if arrays.slopes.size:
+        tensors["slopes"] = arrays.slopes
     return record, tensors
 
 
@@ -298,7 +302,9 @@ def _read_layer(file: Path, index: int, record: _LayerRecord) -> Layer:
             indptr = read("indptr", np.int64, record.outputs + 1)
         else:  # degree >= 1, so indptr is no larger than indices, whose size has been checked
             indptr = np.arange(0, record.connections + 1, record.degree, dtype=np.int64)
-    return Layer.from_arrays(indptr, indices, values, record.inputs, bias=bias, activation=record.activation)
+        has_slopes = any(group.activation.kind == "prelu" for group in record.groups)
+        slopes = read("slopes", np.float32, record.outputs) if has_slopes else None
+    return Layer.from_arrays(indptr, indices, values, record.inputs, bias=bias, activation=record.groups, slopes=slopes)
 
 
 class _Fields:
@@ -335,23 +341,34 @@ class _Fields:
         return FileFormatError(f"{self._file}: {self._what}: the field {key!r} is missing or invalid")
 
 
-def _read_record(fields: _Fields, groups: int) -> _LayerRecord:
+def _read_record(fields: _Fields, version: int, files: int) -> _LayerRecord:
     inputs, outputs = fields.count("inputs", 1), fields.count("outputs", 1)
     connections, group = fields.count("connections"), fields.count("group")
     degree = None if fields.get("degree", (int, type(None))) is None else fields.count("degree", 1)
     if degree is not None and degree * outputs != connections:
         raise fields.wrong("degree")
-    if group >= groups:
+    if group >= files:
         raise fields.wrong("group")
     try:
         digest = bytes.fromhex(fields.get("digest", str))
     except ValueError:
         raise fields.wrong("digest") from None
     try:
-        activation = Activation(fields.get("activation", str), float(fields.get("clip", (int, float))))
-    except (InputError, OverflowError):
-        raise fields.wrong("activation") from None
-    return _LayerRecord(inputs, outputs, connections, degree, activation, group, digest)
+        groups = _read_groups(fields, version, outputs)
+    except (InputError, OverflowError, TypeError, ValueError):
+        raise fields.wrong("activation" if version == 1 else "row_groups") from None
+    return _LayerRecord(inputs, outputs, connections, degree, groups, group, digest)
+
+
+def _read_groups(fields: _Fields, version: int, outputs: int) -> tuple[RowGroup, ...]:
+    if version == 1:
+        kind, clip = fields.get("activation", str), float(fields.get("clip", (int, float)))
+        return row_groups(Activation(kind, *([clip] if kind == "clipped_relu" or clip else [])), outputs)
+    given = [
+        RowGroup(rows, Activation(kind, *parameters), reduce)
+        for rows, reduce, kind, parameters in fields.get("row_groups", list)
+    ]
+    return row_groups(given, outputs)
 
 
 def _check_size(file: Path, size: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +12,17 @@ from scipy import sparse
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network.matrix_market import MATRIX_MARKET_MAGIC
 from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC
-from fsd_inference.network.readers.delimited import read_csv, read_tsv
+from fsd_inference.network.readers.delimited import read_csv, tsv_parts
 from fsd_inference.network.readers.h5ad import read_h5ad
 from fsd_inference.network.readers.matrix_market import read_matrix_market_inputs
 from fsd_inference.network.readers.npy import read_npy
 from fsd_inference.network.readers.npz import read_npz_inputs
-from fsd_inference.network.readers.parts import files_in, stacked
-from fsd_inference.network.readers.svmlight import read_svmlight
+from fsd_inference.network.readers.parts import Part, files_in, stacked
+from fsd_inference.network.readers.svmlight import read_svmlight, svmlight_parts
 from fsd_inference.network.readers.tables import ARROW_MAGIC, read_arrow, read_parquet
 
-Read = Callable[[Sequence[Path], int | None], sparse.csr_array]
+ReadParts = Callable[[Sequence[Path], int | None], Iterator[Part]]
+ReadTogether = Callable[[Sequence[Path], int | None], sparse.csr_array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,22 @@ class InputFormat:
     ----------
     suffixes : tuple of str
         Suffixes of its files, in lower case.
-    read : callable
-        Reads files, given the number of features or None, and returns their samples.
+    parts : callable
+        Reads files one by one, given the number of features or None, and yields each with its samples.
     magic : bytes, optional
         First bytes of its files, which take precedence over the suffix.
+    together : callable, optional
+        Reads files at once, where that is quicker than one by one, and returns the samples of all.
     """
 
     suffixes: tuple[str, ...]
-    read: Read
+    parts: ReadParts
     magic: bytes | None = None
+    together: ReadTogether | None = None
 
 
-def _each(read: Callable[[Path, int | None], sparse.csr_array]) -> Read:
-    return lambda files, features: stacked((file, read(file, features)) for file in files)
+def _each(read: Callable[[Path, int | None], sparse.csr_array]) -> ReadParts:
+    return lambda files, features: ((file, read(file, features)) for file in files)
 
 
 def _text(*suffixes: str) -> tuple[str, ...]:
@@ -55,9 +59,9 @@ INPUT_FORMATS = (
     InputFormat((".npz",), _each(read_npz_inputs), ZIP_MAGIC),
     InputFormat((".npy",), _each(read_npy), NPY_MAGIC),
     InputFormat(_text(".mtx"), _each(read_matrix_market_inputs), MATRIX_MARKET_MAGIC),
-    InputFormat(_text(".svm", ".svmlight", ".libsvm"), read_svmlight),
+    InputFormat(_text(".svm", ".svmlight", ".libsvm"), svmlight_parts, together=read_svmlight),
     InputFormat(_text(".csv"), _each(read_csv)),
-    InputFormat(_text(".tsv"), read_tsv),
+    InputFormat(_text(".tsv"), tsv_parts),
     InputFormat((".parquet",), _each(read_parquet), b"PAR1"),
     InputFormat((".arrow", ".feather"), _each(read_arrow), ARROW_MAGIC),
     InputFormat((".h5ad",), _each(read_h5ad), b"\x89HDF\r\n\x1a\n"),
@@ -101,16 +105,46 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
     SettingError
         If the library that the format needs is not installed.
     """
-    place = Path(path)
+    form, files = _files_of(Path(path))
+    try:
+        return stacked(form.parts(files, features)) if form.together is None else form.together(files, features)
+    except MemoryError as error:
+        raise FileFormatError(f"{path} holds more than fits in memory") from error
+
+
+def load_parts(path: str | os.PathLike[str], features: int) -> Iterator[Part]:
+    """Read the files of a directory one after the other, so that all of them may be larger than memory.
+
+    Parameters
+    ----------
+    path : path-like
+        A directory or a file, as for `load_inputs`.
+    features : int
+        Number of features that the network takes.
+
+    Yields
+    ------
+    file : Path
+    samples : csr_array of float32, shape (samples, features)
+        Together they are what `load_inputs` returns.
+
+    Raises
+    ------
+    InputError
+        As `load_inputs`; of a file's content when it is read.
+    """
+    form, files = _files_of(Path(path))
+    yield from form.parts(files, features)
+
+
+def _files_of(place: Path) -> tuple[InputFormat, list[Path]]:
+    """Return the files of a batch and their format."""
     files = files_in(place) if place.is_dir() else [place]
     form = _format_of(files[0])
     for file in files[1:]:
         if _format_of(file) is not form:
             raise FileFormatError(f"{file} is not of the format of {files[0]}; use one format per directory")
-    try:
-        return form.read(files, features)
-    except MemoryError as error:
-        raise FileFormatError(f"{place} holds more than fits in memory") from error
+    return form, files
 
 
 def _format_of(file: Path) -> InputFormat:

@@ -1,90 +1,44 @@
-"""One layer of a network: sparse weights, bias and activation, validated on creation and immutable."""
+"""One layer of a network: sparse weights, bias and activations, validated on creation and immutable."""
 
 from __future__ import annotations
 
 import hashlib
-import math
+import json
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
+from fsd_inference.kernels import ActivationName, KernelGroup
+from fsd_inference.network.activation import RELU, Activation, RowGroup, kernel_groups, row_groups
 from fsd_inference.network.checks import (
     MAX_WIDTH,
     check_real,
     check_unmasked,
     dense_array,
-    nearest_float32,
     rounded_float32,
     shown,
     whole_number,
 )
 from fsd_inference.network.sparse_arrays import SparseParts, ascends_strictly, csr_from_dense
 
-ActivationKind = Literal["identity", "relu", "clipped_relu"]
-ACTIVATION_KINDS: tuple[ActivationKind, ...] = get_args(ActivationKind)
+Activations: TypeAlias = Activation | ActivationName | Sequence[RowGroup]
 
 _U16_INPUTS = 2**16
-
-
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """The activation function of a layer, applied to the pre-activation z of each neuron.
-
-    Attributes
-    ----------
-    kind : {"identity", "relu", "clipped_relu"}
-        z, max(z, 0) or min(max(z, 0), clip), respectively.
-    clip : float
-        The upper bound of "clipped_relu", rounded to float32; 0 for the other kinds.
-
-    Raises
-    ------
-    InputError
-        If the kind is unknown, or the clip is not finite and positive (for "clipped_relu") or not 0 (for the others).
-
-    Examples
-    --------
-    >>> import fsd_inference as fsd
-    >>> fsd.Activation("clipped_relu", 32.0)
-    Activation(kind='clipped_relu', clip=32.0)
-    """
-
-    kind: ActivationKind
-    clip: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.kind, str) or self.kind not in ACTIVATION_KINDS:
-            raise InputError(f"an activation is one of {', '.join(ACTIVATION_KINDS)}, not {shown(self.kind)}")
-        clip = nearest_float32(self.clip, "the clip of an activation")
-        if self.kind != "clipped_relu" and clip != 0:
-            raise InputError(f"the activation {self.kind} takes no clip, but {shown(self.clip)} is given")
-        if self.kind == "clipped_relu" and not (math.isfinite(clip) and clip > 0):
-            raise InputError(f"the clip of clipped_relu must be finite and positive in float32, not {shown(self.clip)}")
-        object.__setattr__(self, "kind", str(self.kind))
-        object.__setattr__(self, "clip", clip)
-
-    def apply(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply the activation to `z` elementwise, turning -0 into +0; a simple reference for the kernels."""
-        if self.kind == "identity":
-            return z + np.float32(0)
-        positive = np.maximum(z, np.float32(0)) + np.float32(0)
-        return np.minimum(positive, np.float32(self.clip)) if self.kind == "clipped_relu" else positive
-
-
-IDENTITY = Activation("identity")
-RELU = Activation("relu")
+_SLOPES = "a layer's slopes"
+_FIRST_KINDS = ("identity", "relu", "clipped_relu")
 
 
 class KernelArrays(NamedTuple):
     """A layer in the form of the parameters of `kernels.LayerKernel`; arrays are contiguous and read-only.
 
-    `values` has one entry per connection, or a single entry if all connections have the same weight.
+    `values` has one entry per connection, or a single entry if all connections have the same weight; `slopes` is empty
+    unless rows are "prelu".
     """
 
     indptr: NDArray[np.int64]
@@ -92,8 +46,8 @@ class KernelArrays(NamedTuple):
     values: NDArray[np.float32]
     columns: int
     bias: NDArray[np.float32]
-    activation: ActivationKind
-    clip: float
+    groups: tuple[KernelGroup, ...]
+    slopes: NDArray[np.float32]
     zero_preserving: bool
 
 
@@ -110,14 +64,17 @@ class Layer:
         stored zeros of a sparse array remain connections.
     bias : array_like, shape (n_out,), (1,) or ()
         One bias per neuron, or one for all neurons.
-    activation : Activation or {"identity", "relu"}, optional
-        Activation function, relu by default.
+    activation : Activation, str or sequence of RowGroup, optional
+        Activation function of all rows (a name if it takes no parameters), relu by default; or groups of rows that
+        together have all rows.
+    slopes : array_like, shape (n_out,), optional
+        The slope of each neuron whose activation is "prelu"; ignored for others.
 
     Raises
     ------
     InputError
-        If shapes do not match, a dimension is empty, a value is masked or not a finite float32, or the activation is
-        unknown.
+        If shapes do not match, a dimension is empty, a value is masked or not a finite float32, the activation is
+        unknown, or a row is a maximum but has a weight other than 1.
 
     Examples
     --------
@@ -127,7 +84,7 @@ class Layer:
     """
 
     def __init__(
-        self, weights: Any, bias: ArrayLike, activation: Activation | Literal["identity", "relu"] = RELU
+        self, weights: Any, bias: ArrayLike, activation: Activations = RELU, *, slopes: ArrayLike | None = None
     ) -> None:
         csr = _as_csr(weights)
         inputs = csr.shape[1]
@@ -139,6 +96,7 @@ class Layer:
             inputs,
             bias=rounded_float32(np.array(biases, ndmin=1), "a layer's bias"),
             activation=activation,
+            slopes=None if slopes is None else rounded_float32(dense_array(slopes, _SLOPES), _SLOPES),
         )
 
     @classmethod
@@ -150,7 +108,8 @@ class Layer:
         columns: int,
         *,
         bias: NDArray[np.float32],
-        activation: Activation | Literal["identity", "relu"] = RELU,
+        activation: Activations = RELU,
+        slopes: NDArray[np.float32] | None = None,
     ) -> Layer:
         """Create a layer from arrays in the form of `KernelArrays`, without a copy; the arrays become read-only.
 
@@ -160,7 +119,7 @@ class Layer:
             If a type, shape or order differs from `KernelArrays`, or a value is not finite.
         """
         layer = cls.__new__(cls)
-        layer._take(indptr, indices, values, columns, bias=bias, activation=activation)
+        layer._take(indptr, indices, values, columns, bias=bias, activation=activation, slopes=slopes)
         return layer
 
     def _take(
@@ -171,9 +130,9 @@ class Layer:
         columns: int,
         *,
         bias: NDArray[np.float32],
-        activation: Activation | Literal["identity", "relu"],
+        activation: Activations,
+        slopes: NDArray[np.float32] | None,
     ) -> None:
-        activation = as_activation(activation)
         columns = whole_number(columns, "the number of a layer's inputs")
         outputs = np.size(indptr) - 1
         if not (1 <= columns <= MAX_WIDTH and 1 <= outputs <= MAX_WIDTH):
@@ -202,7 +161,9 @@ class Layer:
             _frozen(array) for array in (indptr, indices, values, bias)
         )
         self._columns = columns
-        self._activation = activation
+        self._groups = row_groups(activation, outputs)
+        self._slopes = self._checked_slopes(slopes)
+        self._check_maxima()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -234,9 +195,20 @@ class Layer:
         return self._bias
 
     @property
-    def activation(self) -> Activation:
-        """Activation function."""
-        return self._activation
+    def activation(self) -> Activation | None:
+        """Activation function of all neurons; None if they differ, or if any is a maximum of its inputs."""
+        first = self._groups[0]
+        return first.activation if len(self._groups) == 1 and first.reduce == "sum" else None
+
+    @property
+    def groups(self) -> tuple[RowGroup, ...]:
+        """Groups of consecutive rows that compute alike; neighbours differ."""
+        return self._groups
+
+    @property
+    def slopes(self) -> NDArray[np.float32] | None:
+        """Slope of each neuron, shape (n_out,), read-only; 0 where it is not "prelu", None if none is."""
+        return self._slopes if self._slopes.size else None
 
     @property
     def one_value(self) -> float | None:
@@ -246,7 +218,51 @@ class Layer:
     @cached_property
     def zero_preserving(self) -> bool:
         """Whether an all-zero sample stays all-zero: activation(bias) is 0 for every neuron."""
-        return not self._activation.apply(self._bias).any()
+        bias = np.broadcast_to(self._bias, self.shape[0])
+        for rows, group in self._ranges():
+            activation = group.activation
+            if activation.kind == "prelu":  # 0 for 0 only, unless a negative product is rounded to 0
+                of_bias = np.where(bias[rows] < 0, bias[rows] * self._slopes[rows], bias[rows])
+            else:
+                of_bias = activation.apply(bias[rows][:1] if self._bias.size == 1 else bias[rows])
+            if of_bias.any():
+                return False
+        return True
+
+    def _ranges(self) -> Iterator[tuple[slice, RowGroup]]:
+        start = 0
+        for group in self._groups:
+            yield slice(start, start + group.rows), group
+            start += group.rows
+
+    def _checked_slopes(self, slopes: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Return the slopes of "prelu" rows, 0 for others; empty if there are none."""
+        kinds = [(rows, group) for rows, group in self._ranges() if group.activation.kind == "prelu"]
+        if not kinds:
+            return _frozen(np.empty(0, np.float32))
+        if slopes is None:
+            raise InputError("a layer with the activation prelu needs slopes, one a neuron")
+        _check_types(("slopes", slopes, np.dtype(np.float32)))
+        if slopes.size != self.shape[0]:
+            raise InputError(f"a layer of {self.shape[0]} neurons needs as many slopes, not {slopes.size}")
+        if not np.isfinite(slopes).all():
+            raise InputError("a slope is not finite; slopes must be finite float32 numbers")
+        used = np.zeros_like(slopes)
+        for rows, _ in kinds:
+            used[rows] = slopes[rows]
+        return _frozen(used)
+
+    def _check_maxima(self) -> None:
+        for rows, group in self._ranges():
+            if group.reduce == "sum":
+                continue
+            starts = self._indptr[rows.start : rows.stop + 1]
+            if (np.diff(starts) == 0).any():
+                row = rows.start + int(np.argmax(np.diff(starts) == 0))
+                raise InputError(f"neuron {row} is the largest of its inputs but has none; connect it, or sum")
+            weights = self._values if self._values.size == 1 else self._values[starts[0] : starts[-1]]
+            if (weights != 1).any():
+                raise InputError("the weights of a neuron that is the largest of its inputs must all be 1")
 
     def kernel_arrays(self) -> KernelArrays:
         """Return the arrays that kernels borrow, without a copy: ``LayerKernel(*layer.kernel_arrays())``."""
@@ -256,18 +272,23 @@ class Layer:
             self._values,
             self._columns,
             self._bias,
-            self._activation.kind,
-            self._activation.clip,
+            kernel_groups(self._groups),
+            self._slopes,
             self.zero_preserving,
         )
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 (32 bytes) over shape, connections, weights, bias and activation."""
-        hashed = hashlib.sha256(b"fsd-layer-1")
+        """SHA-256 (32 bytes) over shape, connections, weights, bias and activations."""
         sizes = (*self.shape, self.connections, self._values.size, self._bias.size)
-        kind = ACTIVATION_KINDS.index(self._activation.kind)
-        hashed.update(struct.pack("<5QBf", *sizes, kind, self._activation.clip))
+        if self.activation is not None and self.activation.kind in _FIRST_KINDS:  # as before there were others
+            clip = self.activation.parameters[0] if self.activation.parameters else 0.0
+            head = struct.pack("<5QBf", *sizes, _FIRST_KINDS.index(self.activation.kind), clip)
+            hashed = hashlib.sha256(b"fsd-layer-1" + head)
+        else:
+            groups = json.dumps(kernel_groups(self._groups)).encode()
+            hashed = hashlib.sha256(b"fsd-layer-2" + struct.pack("<6Q", *sizes, len(groups)) + groups)
+            hashed.update(self._slopes.data)
         for array in (self._indptr, self._indices, self._values, self._bias):
             hashed.update(array.data)
         return hashed.digest()
@@ -286,7 +307,16 @@ class Layer:
 
     def __repr__(self) -> str:
         outputs, inputs = self.shape
-        return f"Layer({outputs} x {inputs}, {self.connections} connections, {self._activation.kind})"
+        return f"Layer({outputs} x {inputs}, {self.connections} connections, {self.described_activations})"
+
+    @property
+    def described_activations(self) -> str:
+        """The activations of the layer as text, such as "relu" or "3 tanh, 5 max identity"."""
+        if self.activation is not None:
+            return str(self.activation)
+        return ", ".join(
+            f"{group.rows} {'max ' if group.reduce == 'max' else ''}{group.activation}" for group in self._groups
+        )
 
 
 def index_dtype(inputs: int) -> np.dtype[Any]:
@@ -309,23 +339,6 @@ def _as_csr(weights: Any) -> sparse.csr_array:
         return SparseParts.of(weights, what).to_csr(what)
     check_real(weights.dtype, what)
     return csr_from_dense(weights, what)
-
-
-def as_activation(activation: object) -> Activation:
-    """Return an activation that is given as itself or by a name that needs no number.
-
-    Raises
-    ------
-    InputError
-        If it is neither.
-    """
-    if isinstance(activation, Activation):
-        return activation
-    if not isinstance(activation, str):
-        raise InputError(f'a layer\'s activation must be an Activation, "identity" or "relu", not {shown(activation)}')
-    if activation == "clipped_relu":
-        raise InputError('clipped_relu needs its clip, such as Activation("clipped_relu", 32)')
-    return Activation(cast("ActivationKind", activation))  # checks the name
 
 
 def _check_types(*named: tuple[str, object, np.dtype[Any]]) -> None:

@@ -21,11 +21,9 @@ from fsd_inference.network.importing.problems import listed
 from fsd_inference.network.importing.sklearn import layers_from_estimator
 from fsd_inference.network.importing.torch_import import torch_module
 from fsd_inference.network.labels import checked_labels
-from fsd_inference.network.layer import IDENTITY, RELU, Activation, KernelArrays, Layer
+from fsd_inference.network.layer import Layer
 from fsd_inference.network.output_function import OutputFunction, checked_output
 from fsd_inference.network.source import LayersInMemory, LayerSource, network_digest
-
-__all__ = ["IDENTITY", "RELU", "Activation", "KernelArrays", "Layer", "Network"]
 
 
 class Network:
@@ -111,7 +109,7 @@ class Network:
             connections.
         biases : iterable of array_like or None, optional
             One per layer, of shape (n_out,), (1,) or (); None means 0.
-        activations : Activation, "identity", "relu" or sequence of them, optional
+        activations : Activation, str or sequence of them, optional
             One for all layers, or one per layer; defaults to relu, with identity for the last layer.
         name : str, optional
             Display name.
@@ -142,8 +140,7 @@ class Network:
         - A classifier predicts ``network.labels[outputs.argmax(axis=1)]``; `labels` are its ``classes_``. Its output
           function is softmax, so that the outputs are ``predict_proba``. With two classes the estimator has one score;
           the network has a second one in front of it, which is always 0.
-        - A multilabel classifier predicts the labels whose outputs are positive; its logistic function, which keeps
-          the signs apart, is left out.
+        - A multilabel classifier predicts the labels whose outputs, which are ``predict_proba``, are above 0.5.
         - A regressor predicts the outputs; `labels` is None.
 
         Weights are rounded to float32, so predictions can differ where two outputs are almost equal.
@@ -151,15 +148,15 @@ class Network:
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            Fitted, with the activation "relu" or "identity". Zero weights are dropped. Pickled estimators are not read
-            from files, because loading a pickle can run any code.
+            Fitted. Zero weights are dropped. Pickled estimators are not read from files, because loading a pickle can
+            run any code.
         name : str, optional
             Display name.
 
         Raises
         ------
         InputError
-            For any other estimator, or one that is not fitted or has another activation.
+            For any other estimator, or one that is not fitted, or has another output activation, such as exp.
 
         Examples
         --------

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
+from fsd_inference.network.activation import RELU
 from fsd_inference.network.checks import MAX_WIDTH, whole_number
-from fsd_inference.network.layer import RELU, Layer, index_dtype
+from fsd_inference.network.layer import Layer, index_dtype
 from fsd_inference.network.model import Network
 from fsd_inference.network.source import LayerSource
 

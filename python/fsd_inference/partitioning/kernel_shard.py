@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from fsd_inference.errors import FileFormatError
-from fsd_inference.kernels import ActivationName, LayerKernel, Shard, ShardLayer, read_only
+from fsd_inference.kernels import LayerKernel, Shard, ShardLayer, read_only
 from fsd_inference.partitioning.shard import RankShard
 
 
@@ -26,8 +24,8 @@ def kernel_shard(shard: RankShard) -> Shard:
                 read_only(part.values),
                 part.columns,
                 read_only(part.bias),
-                cast("ActivationName", part.activation),
-                part.clip,
+                part.groups,
+                read_only(part.slopes),
                 part.zero_preserving,
             )
             layers.append(

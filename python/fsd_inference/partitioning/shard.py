@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
+from fsd_inference.kernels import KernelGroup
 from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition, RankPlan
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ class ShardPart:
         Number of local columns: inputs to which any row of this rank is connected.
     bias : ndarray of float32
         One entry per row, or one for all rows.
-    activation : str
-        "identity", "relu" or "clipped_relu".
-    clip : float
-        Upper bound of "clipped_relu".
+    groups : tuple of (int, str, str, tuple of float)
+        Consecutive rows that compute alike: their number, "sum" or "max", and kind and parameters of their activation.
+    slopes : ndarray of float32
+        Slopes of the "prelu" activation, one per row; empty if no row of the whole layer has it.
     zero_preserving : bool
         Whether the whole layer keeps all-zero samples all-zero (see `Layer.zero_preserving`).
     column_source, column_row : ndarray of uint32
@@ -56,8 +57,8 @@ class ShardPart:
     values: NDArray[np.float32]
     columns: int
     bias: NDArray[np.float32]
-    activation: str
-    clip: float
+    groups: tuple[KernelGroup, ...]
+    slopes: NDArray[np.float32]
     zero_preserving: bool
     column_source: NDArray[np.uint32]
     column_row: NDArray[np.uint32]
@@ -129,14 +130,21 @@ def _rank_part(
         values=arrays.values if arrays.values.size == 1 else arrays.values[picked],
         columns=columns.size,
         bias=arrays.bias if arrays.bias.size == 1 else arrays.bias[rows],
-        activation=arrays.activation,
-        clip=arrays.clip,
+        groups=_groups_of(arrays.groups, rows),
+        slopes=arrays.slopes[rows] if arrays.slopes.size else arrays.slopes,
         zero_preserving=arrays.zero_preserving,
         column_source=source,
         column_row=row,
         receives=tuple((edge.source, number, edge.rows.size) for edge, number in incoming),
         sends=tuple((edge.targets, np.searchsorted(rows, edge.rows).astype(np.uint32)) for edge in outgoing),
     )
+
+
+def _groups_of(groups: Sequence[KernelGroup], rows: NDArray[np.int64]) -> tuple[KernelGroup, ...]:
+    """Return the groups of a selection of ascending rows of a layer."""
+    ends = np.searchsorted(rows, np.cumsum([count for count, *_ in groups]))
+    counts = np.diff(ends, prepend=0)
+    return tuple((int(count), *group[1:]) for count, group in zip(counts, groups, strict=True) if count)
 
 
 def _suppliers(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fsd_inference.errors import FileFormatError
+from fsd_inference.kernels import KernelGroup
 from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition
 from fsd_inference.partitioning.shard import U16_COLUMNS, RankShard, ShardPart
 from fsd_inference.partitioning.tensors import read_tensors
 
-ACTIVATIONS = ("identity", "relu", "clipped_relu")
+_VERSION, _READS = 2, (1, 2)
+_Group: TypeAlias = tuple[int | None, str, str, tuple[float, ...]]
 
 
 def part_tensors(layer: int, part: ShardPart) -> dict[str, NDArray[Any]]:
@@ -25,6 +27,7 @@ def part_tensors(layer: int, part: ShardPart) -> dict[str, NDArray[Any]]:
         "indices": part.indices,
         "values": part.values,
         "bias": part.bias,
+        **({"slopes": part.slopes} if part.slopes.size else {}),
         "column_source": part.column_source,
         "column_row": part.column_row,
         "receives": np.array(part.receives, np.uint32).reshape(-1, 3),
@@ -37,14 +40,13 @@ def part_tensors(layer: int, part: ShardPart) -> dict[str, NDArray[Any]]:
 
 def part_metadata(part: ShardPart) -> dict[str, Any]:
     """Return the scalars of the part of one layer, as JSON values."""
-    return {"activation": part.activation, "clip": part.clip, "zero_preserving": part.zero_preserving}
+    return {"groups": part.groups, "zero_preserving": part.zero_preserving}
 
 
 def shard_metadata(rank: int, workers: int, features: int, parts: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Return the metadata of a shard file, given the `part_metadata` of each layer."""
-    return {
-        "fsd_shard": json.dumps({"version": 1, "rank": rank, "workers": workers, "features": features, "layers": parts})
-    }
+    head = {"version": _VERSION, "rank": rank, "workers": workers, "features": features, "layers": parts}
+    return {"fsd_shard": json.dumps(head)}
 
 
 def parse_shard(data: bytes, what: str) -> RankShard:
@@ -60,13 +62,11 @@ def parse_shard(data: bytes, what: str) -> RankShard:
         head = json.loads(metadata["fsd_shard"])
         version = head["version"]
         rank, workers, features = (int(head[name]) for name in ("rank", "workers", "features"))
-        scalars = [
-            (str(layer["activation"]), float(layer["clip"]), bool(layer["zero_preserving"])) for layer in head["layers"]
-        ]
+        scalars = [(_first_groups(layer, version), bool(layer["zero_preserving"])) for layer in head["layers"]]
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise FileFormatError(f"{what}: not a shard of a network") from error
-    if version != 1:
-        raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1")
+    if version not in _READS:
+        raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1 and 2")
     if not (0 <= rank < workers and features >= 1 and scalars):
         raise FileFormatError(
             f"{what}: rank {rank} of {workers}, {features} features, {len(scalars)} layers are not a valid shard"
@@ -77,6 +77,17 @@ def parse_shard(data: bytes, what: str) -> RankShard:
         last = k == len(scalars) - 1
         parts.append(_PartReader(tensors, what, k).read(scalar, rank=rank, workers=workers, own=own, last=last))
     return RankShard(rank, workers, features, tuple(parts))
+
+
+def _first_groups(layer: dict[str, Any], version: object) -> tuple[_Group, ...]:
+    """Return the groups of rows of a layer as written; the number of rows is None for all, as in version 1."""
+    if version == 1:
+        kind = str(layer["activation"])
+        return ((None, "sum", kind, (float(layer["clip"]),) if kind == "clipped_relu" else ()),)
+    return tuple(
+        (int(rows), str(reduce), str(kind), tuple(map(float, parameters)))
+        for rows, reduce, kind, parameters in layer["groups"]
+    )
 
 
 class _PartReader:
@@ -98,12 +109,12 @@ class _PartReader:
             raise self._fail(name, f"has shape {array.shape}, which does not fit")
         return array
 
-    def read(self, scalar: tuple[str, float, bool], *, rank: int, workers: int, own: int, last: bool) -> ShardPart:
-        activation, clip, zero_preserving = scalar
-        if activation not in ACTIVATIONS or not np.isfinite(clip) or (clip > 0) != (activation == "clipped_relu"):
-            raise FileFormatError(f"{self._what}: layer {self._layer}: activation {activation} with clip {clip}")
+    def read(
+        self, scalar: tuple[tuple[_Group, ...], bool], *, rank: int, workers: int, own: int, last: bool
+    ) -> ShardPart:
         rows = self._take("rows", np.uint32, None)
         self._ascending("rows", rows)
+        groups = self._groups(scalar[0], rows.size)
         receives = self._receives(rank, workers)
         source = self._take("column_source", np.uint32, None)
         row = self._take("column_row", np.uint32, source.size)
@@ -126,14 +137,29 @@ class _PartReader:
             values=values,
             columns=source.size,
             bias=bias,
-            activation=activation,
-            clip=clip,
-            zero_preserving=zero_preserving,
+            groups=groups,
+            slopes=self._slopes(rows.size),
+            zero_preserving=scalar[1],
             column_source=source,
             column_row=row,
             receives=receives,
             sends=self._sends(rank, workers, rows.size, last=last),
         )
+
+    def _groups(self, written: tuple[_Group, ...], rows: int) -> tuple[KernelGroup, ...]:
+        """Return the groups of rows; the kernels check what they compute."""
+        groups = tuple(
+            (rows if count is None else count, reduce, kind, parameters) for count, reduce, kind, parameters in written
+        )
+        counts = [group[0] for group in groups]
+        if min(counts, default=0) < 0 or sum(counts) != rows:
+            raise FileFormatError(f"{self._what}: layer {self._layer}: its groups do not have its {rows} rows")
+        return groups
+
+    def _slopes(self, rows: int) -> NDArray[Any]:
+        if f"layers.{self._layer:05d}.slopes" not in self._tensors:
+            return np.empty(0, np.float32)
+        return self._take("slopes", np.float32, rows)
 
     def _ascending(self, name: str, array: NDArray[Any]) -> None:
         if (array[1:] <= array[:-1]).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.markup import facts_table
+from fsd_inference.network.output_files import save_labels, save_outputs
 from fsd_inference.network.output_function import OutputFunction
 from fsd_inference.report import Report
 
@@ -60,6 +62,34 @@ class Inference:
             return replace(self, outputs=function.transformed(self.outputs))
         top, top_values = function.top(self.outputs)
         return replace(self, top=top, top_values=top_values)
+
+    def save(self, path: str | os.PathLike[str], *, suffix: str | None = None) -> int:
+        """Write labels, if there are any, or outputs to a file in the format of its suffix; see `save_outputs`.
+
+        Parameters
+        ----------
+        path : path-like
+            File to write; the write is atomic.
+        suffix : str, optional
+            Format to use instead of the suffix of `path`: .npz, .npy, .csv or .parquet.
+
+        Returns
+        -------
+        int
+            Size of the file in bytes.
+
+        Raises
+        ------
+        SettingError
+            The format is unknown, or its library is not installed.
+        InputError, OutputError
+            `path` cannot be written.
+        """
+        labels = self.labels()
+        if labels is not None:
+            return save_labels(path, labels, suffix=suffix)
+        assert self.outputs is not None  # noqa: S101 - there are labels otherwise
+        return save_outputs(path, self.outputs, suffix=suffix)
 
     def labels(self) -> NDArray[np.int32] | None:
         """Return the indices of the largest outputs, one per sample or, shape (samples, k), for "top_k"; else None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from fsd_inference import logs
 from fsd_inference.channel_names import CHANNELS, current_name, renamed
 from fsd_inference.config import FailurePolicy, FunctionSettings, RunSettings, Tuning
 from fsd_inference.errors import SettingError
-from fsd_inference.network import Network, as_inputs
+from fsd_inference.network import Network, as_inputs, load_parts
 from fsd_inference.partitioning import METHODS
 from fsd_inference.progress import Progress, Silent
 from fsd_inference.report import Report
@@ -200,6 +201,33 @@ class Session:
         """
         answer = self._engine.infer(as_inputs(x, self.features), predicted)
         return answer if scores else answer.applied(self._network.output)
+
+    def infer_parts(
+        self, parts: str | os.PathLike[str] | Iterable[ArrayLike | sparse.sparray | sparse.spmatrix]
+    ) -> Iterator[Inference]:
+        """Run inference on one part of a batch after the other, so that the batch may be larger than memory.
+
+        Parameters
+        ----------
+        parts : path or iterable of arrays or sparse matrices, samples x features
+            A directory of input files, or parts that are taken when the answer to the part before has been used.
+
+        Yields
+        ------
+        Inference
+            The answer to each part, with the report of its run; do not keep all of them.
+
+        Raises
+        ------
+        InputError
+            A part does not fit the network, or a file cannot be read.
+        RunError
+            A run failed; the answers before it are given.
+        """
+        if isinstance(parts, str | os.PathLike):
+            parts = (samples for _, samples in load_parts(parts, self.features))
+        for part in parts:
+            yield self.infer(part)
 
     def prepare(self) -> None:
         """Partition the network and upload its shards, unless that is done already; `infer` calls this too.

@@ -1,11 +1,12 @@
 //! Benchmark of one layer applied to one panel, for every kernel path and width: `cargo bench -p fsd-core`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fsd_core::activation::Activation;
 use fsd_core::activations::{Panels, WIDTHS};
 use fsd_core::compute::Compute;
 use fsd_core::csr::{Csr, Indices};
 use fsd_core::isa::Path;
-use fsd_core::layer::{Activation, Layer};
+use fsd_core::layer::{Group, Layer, Reduce};
 use fsd_core::spmm::{Rows, spmm};
 
 const NEURONS: usize = 1024;
@@ -24,7 +25,9 @@ fn layer() -> Layer {
     let indptr: Vec<i64> = (0..=NEURONS).map(|row| (row * CONNECTIONS) as i64).collect();
     let values = vec![1.0 / 16.0; NEURONS * CONNECTIONS];
     let weights = Csr::new(indptr.into(), Indices::U16(indices.into()), values.into(), NEURONS).unwrap();
-    Layer::new(weights, vec![-0.3].into(), Activation::ClippedRelu(32.0), true).unwrap()
+    let activation = Activation::Clip { lower: 0.0, upper: 32.0 };
+    let groups = vec![Group { rows: NEURONS, reduce: Reduce::Sum, activation }];
+    Layer::new(weights, vec![-0.3].into(), Vec::new().into(), groups, true).unwrap()
 }
 
 fn products(criterion: &mut Criterion) {

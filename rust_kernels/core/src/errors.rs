@@ -7,9 +7,9 @@ use thiserror::Error;
 #[error("{0}")]
 pub struct Invalid(pub String);
 
-/// A pre-activation is not finite; `row` is the lowest such row, in the layer's own numbering.
+/// A neuron is not finite, before or after its activation; `row` is the lowest such row, in the layer's own numbering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
-#[error("the pre-activation of row {row} is not finite")]
+#[error("row {row} is not finite")]
 pub struct NonFinite {
     pub row: usize,
 }

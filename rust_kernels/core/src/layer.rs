@@ -1,27 +1,27 @@
-//! A layer: weights, bias and activation.
+//! A layer: weights, bias, and what its rows compute from their sums.
 
+use std::ops::Range;
+
+use crate::activation::Activation;
 use crate::buffer::Buffer;
 use crate::csr::{Csr, check_finite};
 use crate::errors::Invalid;
 
-/// The activation function.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Activation {
-    Identity,
-    Relu,
-    /// ReLU, clipped at this positive upper bound.
-    ClippedRelu(f32),
+/// What a row makes of its weighted inputs, before the bias is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduce {
+    /// Their sum.
+    Sum,
+    /// The largest; all weights are 1, and there is at least one.
+    Max,
 }
 
-impl Activation {
-    /// Returns the (lower, upper) bounds to which the activation clamps; infinite if there is none.
-    pub(crate) fn bounds(self) -> (f32, f32) {
-        match self {
-            Self::Identity => (f32::NEG_INFINITY, f32::INFINITY),
-            Self::Relu => (0.0, f32::INFINITY),
-            Self::ClippedRelu(clip) => (0.0, clip),
-        }
-    }
+/// Consecutive rows that compute alike.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Group {
+    pub rows: usize,
+    pub reduce: Reduce,
+    pub activation: Activation,
 }
 
 /// A validated layer, or a subset of its rows.
@@ -29,42 +29,94 @@ impl Activation {
 pub struct Layer {
     weights: Csr,
     bias: Buffer<f32>,
-    activation: Activation,
+    slopes: Buffer<f32>,
+    groups: Vec<Group>,
     zero_preserving: bool,
 }
 
 impl Layer {
-    /// Validates a layer. `bias` has one entry per row or one for all; `zero_preserving` says whether the whole layer,
-    /// of which this may be a subset of rows, maps an all-zero sample to an all-zero sample.
+    /// Validates a layer. `bias` has one entry per row or one for all; `slopes`, for `Activation::Prelu`, has one per
+    /// row or is empty; `groups` together have all rows. `zero_preserving` says whether the whole layer, of which this
+    /// may be a subset of rows, maps an all-zero sample to an all-zero sample.
     pub fn new(
         weights: Csr,
         bias: Buffer<f32>,
-        activation: Activation,
+        slopes: Buffer<f32>,
+        groups: Vec<Group>,
         zero_preserving: bool,
     ) -> Result<Self, Invalid> {
-        if bias.len() != weights.rows() && bias.len() != 1 {
-            return Err(Invalid(format!(
-                "{} biases for {} rows; give one a row, or one for all",
-                bias.len(),
-                weights.rows()
-            )));
+        let rows = weights.rows();
+        if bias.len() != rows && bias.len() != 1 {
+            return Err(Invalid(format!("{} biases for {rows} rows; give one a row, or one for all", bias.len())));
         }
         check_finite("bias", &bias)?;
-        if let Activation::ClippedRelu(clip) = activation
-            && !(clip.is_finite() && clip > 0.0)
-        {
-            return Err(Invalid(format!("the clip is {clip}; it must be positive and finite")));
+        check_finite("slope", &slopes)?;
+        let needs_slopes = groups.iter().any(|group| group.activation == Activation::Prelu);
+        if slopes.len() != rows && (needs_slopes || !slopes.is_empty()) {
+            return Err(Invalid(format!("{} slopes for {rows} rows; give one a row", slopes.len())));
         }
-        if zero_preserving {
-            let keeps = |bias: &f32| *bias == 0.0 || (*bias < 0.0 && activation != Activation::Identity);
-            if let Some(row) = bias.iter().position(|bias| !keeps(bias)) {
+        let layer = Self { weights, bias, slopes, groups, zero_preserving };
+        let grouped = layer.groups.iter().try_fold(0_usize, |sum, group| sum.checked_add(group.rows));
+        if grouped != Some(rows) {
+            return Err(Invalid(format!("the groups of rows do not add up to {rows} rows")));
+        }
+        for (range, group) in layer.ranges() {
+            if group.reduce == Reduce::Max {
+                layer.check_max(range.clone())?;
+            }
+            let alike = layer.bias.len() == 1 && group.activation != Activation::Prelu;
+            let tried = if alike { range.start..range.end.min(range.start + 1) } else { range.clone() };
+            let breaks = |row: &usize| group.activation.value(layer.row_bias(*row), layer.slope(*row)) != 0.0;
+            if zero_preserving && let Some(row) = tried.into_iter().find(breaks) {
                 return Err(Invalid(format!(
-                    "the layer is said to keep zeros, but bias {row} is {} and the activation {activation:?}",
-                    bias[row]
+                    "the layer is said to keep zeros, but bias {row} is {} and the activation {:?}",
+                    layer.row_bias(row),
+                    group.activation
                 )));
             }
         }
-        Ok(Self { weights, bias, activation, zero_preserving })
+        Ok(layer)
+    }
+
+    fn check_max(&self, rows: Range<usize>) -> Result<(), Invalid> {
+        let (indptr, values) = (self.weights.indptr(), self.weights.values());
+        for row in rows {
+            let connections = indptr[row] as usize..indptr[row + 1] as usize;
+            let weights = if values.len() == 1 { values } else { &values[connections.clone()] };
+            if connections.is_empty() || weights.iter().any(|weight| *weight != 1.0) {
+                return Err(Invalid(format!("row {row} is a maximum: it needs connections, all of weight 1")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the groups with their rows.
+    fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Group)> {
+        self.groups.iter().scan(0, |next, group| {
+            let first = *next;
+            *next += group.rows;
+            Some((first..*next, *group))
+        })
+    }
+
+    /// Cuts the positions `block` of selected rows, where `row_at` ascends, at the ends of groups.
+    pub(crate) fn grouped(
+        &self,
+        block: Range<usize>,
+        row_at: impl Fn(usize) -> usize,
+    ) -> impl Iterator<Item = (Range<usize>, Group)> {
+        let mut at = block.start;
+        self.ranges().filter_map(move |(rows, group)| {
+            let start = at;
+            // A binary search for the first position whose row is beyond the group.
+            let (mut low, mut high) = (at, block.end);
+            while low < high {
+                let middle = low.midpoint(high);
+                if row_at(middle) < rows.end { low = middle + 1 } else { high = middle }
+            }
+            at = low;
+            (start < at).then_some((start..at, group))
+        })
     }
 
     pub fn weights(&self) -> &Csr {
@@ -76,8 +128,13 @@ impl Layer {
         &self.bias
     }
 
-    pub fn activation(&self) -> Activation {
-        self.activation
+    fn row_bias(&self, row: usize) -> f32 {
+        self.bias[if self.bias.len() == 1 { 0 } else { row }]
+    }
+
+    /// Returns the slope of a row, which `Activation::Prelu` uses.
+    pub(crate) fn slope(&self, row: usize) -> f32 {
+        self.slopes.get(row).copied().unwrap_or(0.0)
     }
 
     pub fn zero_preserving(&self) -> bool {

@@ -2,12 +2,14 @@
 //! thread count and panel width; the codec, frames and inbox that carry activations between ranks; and the state of
 //! one rank in a run.
 
+pub mod activation;
 pub mod activations;
 mod aligned;
 pub mod buffer;
 pub mod codec;
 pub mod compute;
 pub mod csr;
+mod elementary;
 pub mod errors;
 pub mod frame;
 pub mod inbox;

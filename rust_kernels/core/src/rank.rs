@@ -23,7 +23,7 @@ use crate::unpack::{Supply, unpack};
 pub enum RankError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error("layer {layer}, local row {row}: the pre-activation is not finite")]
+    #[error("layer {layer}, local row {row} is not finite")]
     NonFinite { layer: usize, row: usize },
     /// A step was requested out of order.
     #[error("layer {layer}, micro-batch {micro_batch}: {why}")]

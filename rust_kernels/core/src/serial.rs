@@ -12,9 +12,9 @@ use crate::layer::Layer;
 use crate::spmm::{Rows, spmm};
 pub use source::Samples;
 
-/// A pre-activation is not finite; `layer` counts from the first layer applied.
+/// A neuron is not finite; `layer` counts from the first layer applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
-#[error("layer {layer}: the pre-activation of row {row} is not finite")]
+#[error("layer {layer}: row {row} is not finite")]
 pub struct Overflow {
     pub layer: usize,
     pub row: usize,

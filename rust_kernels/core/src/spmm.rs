@@ -1,7 +1,7 @@
 //! The fused product of a sparse layer and panels of activations.
 //!
 //! For every row and sample: acc = +0; acc = fma(w, x, acc) over the row's connections in ascending column order;
-//! z = acc + bias; y = activation(z), with -0 stored as +0. The order is fixed and every step rounds once, so panels,
+//! z = acc + bias; y = activation(z), with -0 stored as +0. A row that is a maximum takes the largest x as acc. The order is fixed and every step rounds once, so panels,
 //! threads, lanes and the number of rows processed at once do not change the result.
 
 #[cfg(target_arch = "x86_64")]
@@ -13,6 +13,7 @@ mod portable;
 
 use std::ops::Range;
 
+use crate::activation::Activation;
 use crate::activations::{Panels, Span, WIDTHS};
 use crate::compute::Compute;
 use crate::csr::Indices;
@@ -139,26 +140,56 @@ impl Panel {
         Self { input: input.panel(index).as_ptr(), output: output.panel_mut(index).as_mut_ptr(), stride, count }
     }
 
-    /// Computes the rows at positions `block` of `rows`; false if any pre-activation is not finite.
+    /// Computes the rows at positions `block` of `rows`; false if any is not finite.
     ///
     /// # Safety
     /// The panels must have the layer's columns and rows, the path be supported, and nothing else access these rows.
     unsafe fn product(&self, layer: &Layer, rows: Rows<'_>, block: Range<usize>, path: Path) -> bool {
-        // SAFETY: the caller upholds the same conditions.
-        unsafe {
-            let finite = match layer.weights().indices() {
-                Indices::U16(indices) => {
-                    run(&Job::new(layer, indices, rows, block.clone(), self.input, self.output), self.stride, path)
+        let mut finite = true;
+        for (part, group) in layer.grouped(block.clone(), |at| rows.get(at)) {
+            // SAFETY: the caller upholds the same conditions; each part is within the block.
+            unsafe {
+                finite &= match layer.weights().indices() {
+                    Indices::U16(indices) => {
+                        let job = Job::new(layer, group, indices, (rows, part.clone()), self.input, self.output);
+                        run(&job, self.stride, path)
+                    }
+                    Indices::U32(indices) => {
+                        let job = Job::new(layer, group, indices, (rows, part.clone()), self.input, self.output);
+                        run(&job, self.stride, path)
+                    }
+                };
+                if group.activation.bounds().is_none() {
+                    finite &= self.activate(layer, group.activation, rows, part, path);
                 }
-                Indices::U32(indices) => {
-                    run(&Job::new(layer, indices, rows, block.clone(), self.input, self.output), self.stride, path)
-                }
-            };
-            if self.count < self.stride && !layer.zero_preserving() {
-                self.clear_padding(rows, block);
             }
-            finite
         }
+        if self.count < self.stride && !layer.zero_preserving() {
+            // SAFETY: the caller upholds the same conditions.
+            unsafe { self.clear_padding(rows, block) };
+        }
+        finite
+    }
+
+    /// Replaces pre-activations by activations in the rows at positions `block`; false if a sample's is not finite.
+    ///
+    /// # Safety
+    /// As `product`.
+    unsafe fn activate(
+        &self,
+        layer: &Layer,
+        activation: Activation,
+        rows: Rows<'_>,
+        block: Range<usize>,
+        path: Path,
+    ) -> bool {
+        block.into_iter().fold(true, |finite, at| {
+            let row = rows.get(at);
+            // SAFETY: the caller upholds the same conditions, so this thread alone has the row.
+            let values = unsafe { std::slice::from_raw_parts_mut(self.output.add(row * self.stride), self.stride) };
+            activation.apply(values, layer.slope(row), path);
+            finite & values[..self.count].iter().all(|value| value.is_finite())
+        })
     }
 
     /// Sets the padding of these rows to zero again: a bias would turn it into an extra sample, whose values might grow

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Plain, bits, plain, value};
+use common::{Plain, bits, plain, relu, value};
 use fsd_core::compute::Compute;
 use fsd_core::isa::Path;
 use fsd_core::layer::Layer;
@@ -110,7 +110,8 @@ fn layers_must_follow_each_other() {
         columns,
         rows: vec![vec![]; rows],
         bias: vec![0.0],
-        activation: fsd_core::layer::Activation::Relu,
+        slopes: vec![],
+        groups: relu(rows),
         zero_preserving: true,
         one_value: false,
         wide: false,

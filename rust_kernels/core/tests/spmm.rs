@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Plain, bits, plain, value};
+use common::{Plain, bits, plain, relu, value};
 use fsd_core::activations::{Panels, WIDTHS};
 use fsd_core::compute::Compute;
 use fsd_core::errors::NonFinite;
@@ -91,7 +91,8 @@ fn large_layers_are_cut_into_row_blocks() {
         columns: 400,
         rows,
         bias: vec![0.125],
-        activation: fsd_core::layer::Activation::Relu,
+        slopes: vec![],
+        groups: relu(2000),
         zero_preserving: false,
         one_value: false,
         wide: false,

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use fsd_core::activation::Activation;
 use fsd_core::csr::{Csr, Indices};
 use fsd_core::errors::Invalid;
-use fsd_core::isa::Path;
-use fsd_core::layer::{Activation, Layer};
-use numpy::PyArray1;
+use fsd_core::isa::{FloatState, Path};
+use fsd_core::layer::{Group, Layer, Reduce};
+use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::{PyArithmeticError, PyValueError};
 use pyo3::prelude::*;
 
@@ -16,13 +17,14 @@ pyo3::create_exception!(
     fsd_inference._kernels,
     NonFiniteError,
     PyArithmeticError,
-    "A pre-activation is not finite: args are (message, layer, local row)."
+    "A neuron is not finite: args are (message, layer, local row)."
 );
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("NonFiniteError", m.py().get_type::<NonFiniteError>())?;
     m.add_function(wrap_pyfunction!(simd_path, m)?)?;
     m.add_function(wrap_pyfunction!(simd_paths, m)?)?;
+    m.add_function(wrap_pyfunction!(activate, m)?)?;
     m.add_class::<LayerKernel>()
 }
 
@@ -31,7 +33,7 @@ pub fn value_error(error: Invalid) -> PyErr {
 }
 
 pub fn non_finite(layer: usize, row: usize) -> PyErr {
-    let message = format!("layer {layer}: the pre-activation of row {row} is not finite");
+    let message = format!("layer {layer}: row {row} is not finite");
     NonFiniteError::new_err((message, layer, row))
 }
 
@@ -47,7 +49,41 @@ fn simd_paths() -> Vec<&'static str> {
     Path::available().into_iter().map(Path::name).collect()
 }
 
-/// One layer's weights (rows x columns, CSR), bias and activation, validated; NumPy buffers are borrowed.
+/// Return the activations of pre-activations on a kernel path, the one in use by default.
+#[pyfunction]
+#[pyo3(signature = (kind, parameters, values, slope=0.0, path=None))]
+fn activate<'py>(
+    py: Python<'py>,
+    kind: &str,
+    parameters: Vec<f32>,
+    values: PyReadonlyArray1<'py, f32>,
+    slope: f32,
+    path: Option<&str>,
+) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    let activation = Activation::named(kind, &parameters).map_err(value_error)?;
+    let path = path.map_or_else(Path::current, str::parse).map_err(value_error)?;
+    if !path.supported() {
+        return Err(PyValueError::new_err(format!("this processor does not support the kernel path {path}")));
+    }
+    let mut values = values.as_array().to_vec();
+    let _state = FloatState::standard();
+    activation.apply(&mut values, slope, path);
+    Ok(PyArray1::from_vec(py, values))
+}
+
+/// Consecutive rows of a layer: their number, "sum" or "max", and name and parameters of their activation.
+type RowGroup = (usize, String, String, Vec<f32>);
+
+fn group((rows, reduce, kind, parameters): RowGroup) -> Result<Group, Invalid> {
+    let reduce = match reduce.as_str() {
+        "sum" => Reduce::Sum,
+        "max" => Reduce::Max,
+        other => return Err(Invalid(format!("rows reduce by sum or max, not \"{other}\""))),
+    };
+    Ok(Group { rows, reduce, activation: Activation::named(&kind, &parameters)? })
+}
+
+/// One layer's weights (rows x columns, CSR), bias and activations, validated; NumPy buffers are borrowed.
 #[pyclass(frozen, module = "fsd_inference._kernels")]
 pub struct LayerKernel {
     pub layer: Arc<Layer>,
@@ -70,20 +106,11 @@ impl LayerKernel {
         values: Bound<'_, PyArray1<f32>>,
         columns: usize,
         bias: Bound<'_, PyArray1<f32>>,
-        activation: &str,
-        clip: f32,
+        groups: Vec<RowGroup>,
+        slopes: Bound<'_, PyArray1<f32>>,
         zero_preserving: bool,
     ) -> PyResult<Self> {
-        let activation = match activation {
-            "identity" => Activation::Identity,
-            "relu" => Activation::Relu,
-            "clipped_relu" => Activation::ClippedRelu(clip),
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "the activation is \"{other}\"; it must be identity, relu or clipped_relu"
-                )));
-            }
-        };
+        let groups = groups.into_iter().map(group).collect::<Result<Vec<_>, _>>().map_err(value_error)?;
         let indptr = borrow("indptr", &indptr)?;
         let indices = match indices {
             ColumnIndices::U16(indices) => Indices::U16(borrow("indices", &indices)?),
@@ -91,9 +118,10 @@ impl LayerKernel {
         };
         let values = borrow("values", &values)?;
         let bias = borrow("bias", &bias)?;
+        let slopes = borrow("slopes", &slopes)?;
         let layer = py.detach(|| {
             let weights = Csr::new(indptr, indices, values, columns)?;
-            Layer::new(weights, bias, activation, zero_preserving)
+            Layer::new(weights, bias, slopes, groups, zero_preserving)
         });
         Ok(Self { layer: Arc::new(layer.map_err(value_error)?) })
     }

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
-from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network
+from fsd_inference.kernels import KernelGroup
+from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network, RowGroup
 from fsd_inference.partitioning import Edge, ExchangePlan, Partition, RankShard, ShardPart
 
 
@@ -20,10 +21,21 @@ def make_network(widths: list[int], *, seed: int, density: float = 0.3, one_valu
     for k, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
         mask = random.random((outputs, inputs)) < density
         values = np.full(mask.shape, 0.5) if one_value else random.standard_normal(mask.shape)
+        slopes = random.standard_normal(outputs).astype(np.float32)
         bias = random.standard_normal(outputs if k % 2 else 1).astype(np.float32)
-        kind = (RELU, IDENTITY, Activation("clipped_relu", 3.0))[k % 3]
-        layers.append(Layer(sparse.csr_array((mask * values).astype(np.float32)), bias, kind))
+        layers.append(
+            Layer(sparse.csr_array((mask * values).astype(np.float32)), bias, _groups(k, outputs), slopes=slopes)
+        )
     return Network(layers)
+
+
+def _groups(k: int, outputs: int) -> list[RowGroup]:
+    """Return one group, or one for each of several activations."""
+    kinds = (RELU, IDENTITY, Activation("clipped_relu", 3.0), Activation("prelu"), Activation("tanh"))
+    if k % 2:
+        return [RowGroup(outputs, kinds[k % 3])]
+    cuts = sorted({0, outputs, *(outputs * cut // 5 for cut in range(1, 5))})
+    return [RowGroup(stop - start, kinds[at]) for at, (start, stop) in enumerate(itertools.pairwise(cuts))]
 
 
 @st.composite
@@ -56,10 +68,27 @@ def merged(plan: ExchangePlan) -> ExchangePlan:
     return ExchangePlan(plan.workers, tuple(exchanges))
 
 
+def activated(
+    groups: tuple[KernelGroup, ...], slopes: NDArray[np.float32], z: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Apply the activations of groups of rows to pre-activations, rows x samples."""
+    y, start = np.empty_like(z), 0
+    for rows, reduce, kind, parameters in groups:
+        assert reduce == "sum"
+        for row in range(start, start + rows):
+            slope = float(slopes[row]) if slopes.size else 0.0
+            y[row] = Activation(kind, *parameters).apply(z[row], slope)  # type: ignore[arg-type]
+        start += rows
+    assert start == len(z)
+    return y
+
+
 def serial(network: Network, x: NDArray[Any]) -> NDArray[Any]:
     """Compute the network with SciPy, features x samples."""
     for layer in network:
-        x = layer.activation.apply((layer.weights @ x + layer.bias.reshape(-1, 1)).astype(np.float32))
+        z = layer.weights @ x + layer.bias.reshape(-1, 1)
+        arrays = layer.kernel_arrays()
+        x = activated(arrays.groups, arrays.slopes, z.astype(np.float32))
     return x
 
 
@@ -77,7 +106,7 @@ def distributed(shards: list[RankShard], x: NDArray[Any], width: int) -> NDArray
             for column, (supplier, row) in enumerate(zip(part.column_source, part.column_row, strict=True)):
                 columns[column] = suppliers[supplier][row]
             y = local_weights(part) @ columns + (part.bias.reshape(-1, 1) if part.rows.size else np.float32(0))
-            y = Activation(part.activation, part.clip).apply(y.astype(np.float32))  # type: ignore[arg-type]
+            y = activated(part.groups, part.slopes, y.astype(np.float32))
             for edge, (targets, rows) in enumerate(part.sends):
                 following.update({(shard.rank, edge, target): y[rows] for target in targets})
             outputs.append(y)

@@ -75,7 +75,10 @@ def test_shards_hold_every_connection_once(cut: tuple[Network, Partition], merge
             columns = np.array([suppliers[s][r] for s, r in placed], np.int64)
             assert (np.diff(columns) > 0).all()
             assert part.columns == columns.size == np.unique(part.indices).size
-            assert (part.activation, part.clip, part.zero_preserving) == whole[-3:]
+            kinds = [group[1:] for group in whole.groups for _ in range(group[0])]
+            assert [group[1:] for group in part.groups for _ in range(group[0])] == [kinds[row] for row in part.rows]
+            assert part.zero_preserving == whole.zero_preserving
+            np.testing.assert_array_equal(part.slopes, whole.slopes[part.rows] if whole.slopes.size else [])
             assert part.indices.dtype == np.uint16
             values = part.values if part.values.size == part.indices.size else np.repeat(part.values, part.indices.size)
             assert (whole.values.size == 1) <= (part.values.size == 1)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
+from fsd_inference.kernels import ActivationName
+from fsd_inference.network.activation import IDENTITY, RELU, Activation, as_activation
 from fsd_inference.network.checks import dense_array, shown
 from fsd_inference.network.importing.problems import refuse, sentence
-from fsd_inference.network.layer import IDENTITY, RELU, Activation, Layer, as_activation
+from fsd_inference.network.layer import Layer
 from fsd_inference.network.source import LayerSource
 from fsd_inference.network.sparse_arrays import BLOCK_ENTRIES, SparseParts
 
-ActivationLike: TypeAlias = Activation | Literal["identity", "relu"]
+ActivationLike: TypeAlias = Activation | ActivationName
 Activations: TypeAlias = ActivationLike | Sequence[ActivationLike] | None
 
 

@@ -15,15 +15,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from fsd_inference.kernels import ActivationName
+from fsd_inference.network.activation import Activation
 from fsd_inference.network.importing.lowering import Refs, clamp
 from fsd_inference.network.importing.onnx_node import AGAIN, POINTS, Curve, Node, Tensor, read
 from fsd_inference.network.importing.problems import UnsupportedError
-from fsd_inference.network.layer import Activation
 
 _CLOSE = 2e-5  # of values in float32 up to about 10
 _MOST_CURVES = 8
 _DIGITS = 6
-_RECOGNIZED = ("gelu", "gelu_tanh", "silu", "hard_swish", "sigmoid")
+_PLAIN: dict[str, ActivationName] = {
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Softplus": "softplus",
+    "HardSwish": "hard_swish",
+}
+_RECOGNIZED: tuple[ActivationName, ...] = ("gelu", "gelu_tanh", "silu", "hard_swish", "sigmoid")
 
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "Add": np.add,
@@ -52,8 +60,7 @@ def _of_attributes(kind: str, attributes: dict[str, Any]) -> Activation:
         return Activation("elu", attributes["alpha"])
     if kind == "HardSigmoid":
         return Activation("hard_sigmoid", attributes["alpha"], attributes["beta"])
-    names = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus", "HardSwish": "hard_swish"}
-    return Activation(names[kind])
+    return Activation(_PLAIN[kind])
 
 
 def activate(node: Node) -> list[Tensor]:

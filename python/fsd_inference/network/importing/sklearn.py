@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
+from fsd_inference.network.activation import IDENTITY, RELU, Activation
 from fsd_inference.network.checks import shown
 from fsd_inference.network.importing.layers import imported_layer
 from fsd_inference.network.importing.problems import refuse
-from fsd_inference.network.layer import IDENTITY, RELU, Layer
+from fsd_inference.network.layer import Layer
 from fsd_inference.network.output_function import OutputFunction
 
 _ESTIMATORS = ("MLPClassifier", "MLPRegressor")
-_HIDDEN = {"identity": IDENTITY, "relu": RELU}
-_OUTPUT = ("identity", "softmax", "logistic")  # can be left out: the largest output stays the largest
+_SIGMOID = Activation("sigmoid")
+_HIDDEN = {"identity": IDENTITY, "relu": RELU, "tanh": Activation("tanh"), "logistic": _SIGMOID}
+_OUTPUT = {"identity": IDENTITY, "logistic": _SIGMOID, "softmax": IDENTITY}  # softmax is an output function
 
 
 def layers_from_estimator(estimator: Any) -> tuple[list[Layer], NDArray[Any] | None, OutputFunction | None]:
@@ -39,17 +41,18 @@ def layers_from_estimator(estimator: Any) -> tuple[list[Layer], NDArray[Any] | N
     _check_activations(kind, estimator.activation, estimator.out_activation_)
     coefs, intercepts = list(estimator.coefs_), list(estimator.intercepts_)
     output = OutputFunction("softmax") if estimator.out_activation_ == "softmax" else None
+    last = _OUTPUT[estimator.out_activation_]
     labels = np.asarray(estimator.classes_) if kind == "MLPClassifier" else None
     if labels is not None and len(labels) == 2 and coefs[-1].shape[1] == 1:
         # Two classes share one output, positive for the second; the first gets one that is always zero. The logistic
         # function of the one is the softmax of both.
         coefs[-1] = np.hstack([np.zeros_like(coefs[-1]), coefs[-1]])
         intercepts[-1] = np.array([0.0, *intercepts[-1]])
-        output = OutputFunction("softmax")
+        last, output = IDENTITY, OutputFunction("softmax")
     layers: list[Layer] = []
     problems: list[str] = []
     for k, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
-        activation = IDENTITY if k == len(coefs) - 1 else _HIDDEN[estimator.activation]
+        activation = last if k == len(coefs) - 1 else _HIDDEN[estimator.activation]
         try:
             layers.append(imported_layer(f"coefs_[{k}] of this {kind}", coef, intercept, activation, transposed=True))
         except InputError as error:

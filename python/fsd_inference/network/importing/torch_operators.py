@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fsd_inference.network.activation import Activation
 from fsd_inference.network.importing.lowering import Refs, Windows
 from fsd_inference.network.importing.lowering.compose import clamp
 from fsd_inference.network.importing.problems import UnsupportedError
 from fsd_inference.network.importing.torch_call import MIXES, UNEQUAL, Call, as_array
 from fsd_inference.network.importing.torch_moves import MOVES
-from fsd_inference.network.layer import Activation
 
 Result: TypeAlias = "Refs | tuple[Refs, ...]"
 

@@ -15,7 +15,7 @@ from fsd_inference.errors import FileFormatError
 from fsd_inference.network.checks import as_float32, shown
 from fsd_inference.network.inputs import check_shape, inputs_from_blocks
 from fsd_inference.network.readers.graph_challenge import read_graph_challenge
-from fsd_inference.network.readers.parts import stacked
+from fsd_inference.network.readers.parts import Part
 from fsd_inference.network.tsv import numbered_lines, parse_number
 
 _BLOCK_ENTRIES = 1 << 20  # parsed at once; as text they take several times as much memory
@@ -38,8 +38,8 @@ def read_csv(file: Path, features: int | None) -> sparse.csr_array:
     return _read(file, features, ",")
 
 
-def read_tsv(files: Sequence[Path], features: int | None) -> sparse.csr_array:
-    """Read the inputs in .tsv files, plain or gzip: dense, or in the Graph Challenge's format if they have 3 columns.
+def tsv_parts(files: Sequence[Path], features: int | None) -> Iterator[Part]:
+    """Yield the inputs in .tsv files, plain or gzip: dense, or in the Graph Challenge's format if they have 3 columns.
 
     Raises
     ------
@@ -51,10 +51,12 @@ def read_tsv(files: Sequence[Path], features: int | None) -> sparse.csr_array:
     """
     dense = [_is_dense(file, features) for file in files]
     if len(files) == 1 and not dense[0]:
-        return read_graph_challenge(files[0], features)
+        yield files[0], read_graph_challenge(files[0], features)
+        return
     if not all(dense):
         raise FileFormatError(f"{files[dense.index(False)]} is not dense; a directory may hold only dense .tsv files")
-    return stacked((file, _read(file, features, "\t")) for file in files)
+    for file in files:
+        yield file, _read(file, features, "\t")
 
 
 def _is_dense(file: Path, features: int | None) -> bool:

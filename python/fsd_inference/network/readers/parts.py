@@ -12,6 +12,9 @@ from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.checks import MAX_WIDTH
 from fsd_inference.network.inputs import check_shape, inputs_from_csr
 
+Part = tuple[Path, sparse.csr_array]
+"""A file and its samples."""
+
 
 def files_in(folder: Path) -> list[Path]:
     """Return the files in a directory in natural order, part-2 before part-10.
@@ -35,7 +38,7 @@ def files_in(folder: Path) -> list[Path]:
     return found
 
 
-def stacked(parts: Iterable[tuple[Path, sparse.csr_array]]) -> sparse.csr_array:
+def stacked(parts: Iterable[Part]) -> sparse.csr_array:
     """Concatenate the samples of several files.
 
     Raises

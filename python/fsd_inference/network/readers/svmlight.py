@@ -14,7 +14,7 @@ from scipy import sparse
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network.checks import MAX_WIDTH, as_float32, shown
 from fsd_inference.network.inputs import check_shape, inputs_from_csr
-from fsd_inference.network.readers.parts import stacked
+from fsd_inference.network.readers.parts import Part, stacked
 from fsd_inference.network.sparse_arrays import ascends_strictly
 from fsd_inference.network.tsv import numbered_lines, parse_number
 
@@ -38,6 +38,16 @@ class _Samples:
         sample = int(np.searchsorted(self.indptr, entry, "right")) - 1
         where, _ = next(islice(_lines(self.file), sample, None))
         return FileFormatError(f"{where}: {says}")
+
+    def inputs(self, first: int, width: int) -> sparse.csr_array:
+        """Return the samples in the form of `load_inputs`; raise FileFormatError for a feature beyond `width`."""
+        beyond = self.indices > width - 1 + first
+        if beyond.any():
+            entry = int(np.argmax(beyond))
+            counted = "" if first else ", as there is a feature 0"
+            says = f"feature {int(self.indices[entry])} is not in {first} to {width - 1 + first}{counted}"
+            raise self.wrong(entry, says)
+        return inputs_from_csr(self.to_csr(first, width), str(self.file))
 
     def to_csr(self, first: int, width: int) -> sparse.csr_array:
         """Return the samples with features counted from `first`."""
@@ -68,17 +78,32 @@ def read_svmlight(files: Sequence[Path], features: int | None) -> sparse.csr_arr
         If a line is invalid; the message names it.
     """
     parts = [_read(file) for file in files]
-    first = 0 if any((part.indices == 0).any() for part in parts) else 1
-    largest = max((int(part.indices.max()) for part in parts if part.indices.size), default=first)
-    width = largest + 1 - first if features is None else features
-    check_shape((1, width), None, str(files[0]))
-    if largest > width - 1 + first:
-        part = next(part for part in parts if (part.indices > width - 1 + first).any())
-        entry = int(np.argmax(part.indices > width - 1 + first))
-        counted = "" if first else ", as there is a feature 0"
-        says = f"feature {int(part.indices[entry])} is not in {first} to {width - 1 + first}{counted}"
-        raise part.wrong(entry, says)
-    return stacked((part.file, inputs_from_csr(part.to_csr(first, width), str(part.file))) for part in parts)
+    first, width = _counting(parts, features, str(files[0]))
+    return stacked((part.file, part.inputs(first, width)) for part in parts)
+
+
+def svmlight_parts(files: Sequence[Path], features: int | None) -> Iterator[Part]:
+    """Yield the inputs of svmlight files one by one as `read_svmlight` reads them, which needs each file twice.
+
+    Raises
+    ------
+    FileFormatError
+        If a line is invalid; the message names it.
+    """
+    first, width = _counting((_read(file) for file in files), features, str(files[0]))
+    for file in files:
+        yield file, _read(file).inputs(first, width)
+
+
+def _counting(parts: Iterable[_Samples], features: int | None, what: str) -> tuple[int, int]:
+    """Return the number of the first feature, and how many features there are."""
+    first, largest = 1, 0
+    for part in parts:
+        if part.indices.size:
+            first, largest = min(first, int(part.indices.min())), max(largest, int(part.indices.max()))
+    width = max(largest + 1 - first, 1) if features is None else features
+    check_shape((1, width), None, what)
+    return first, width
 
 
 def _read(file: Path) -> _Samples:

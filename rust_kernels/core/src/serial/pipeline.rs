@@ -15,7 +15,7 @@ use crate::spmm::spmm_panel;
 use super::source::Source;
 
 /// Applies `layers` to the samples `live` of `source`; returns the samples that are live at the end, or the lowest
-/// layer and row with a pre-activation that is not finite.
+/// layer and row that is not finite.
 pub fn run(
     source: &impl Source,
     live: &[u32],

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Rows;
 use crate::csr::Index;
-use crate::layer::Layer;
+use crate::layer::{Group, Layer, Reduce};
 
 /// A vector of floats. All operations work lane by lane and round once, to nearest.
 ///
@@ -30,6 +30,8 @@ pub(super) struct Job<'a, I> {
     indices: &'a [I],
     values: &'a [f32],
     bias: &'a [f32],
+    /// Whether rows are the largest of their inputs.
+    max: bool,
     bounds: (f32, f32),
     rows: Rows<'a>,
     block: Range<usize>,
@@ -38,11 +40,12 @@ pub(super) struct Job<'a, I> {
 }
 
 impl<'a, I: Index> Job<'a, I> {
+    /// Describes rows of one group; functions that are not clamps are left to be applied afterwards.
     pub fn new(
         layer: &'a Layer,
+        group: Group,
         indices: &'a [I],
-        rows: Rows<'a>,
-        block: Range<usize>,
+        (rows, block): (Rows<'a>, Range<usize>),
         input: *const f32,
         output: *mut f32,
     ) -> Self {
@@ -51,7 +54,8 @@ impl<'a, I: Index> Job<'a, I> {
             indices,
             values: layer.weights().values(),
             bias: layer.bias(),
-            bounds: layer.activation().bounds(),
+            max: group.reduce == Reduce::Max,
+            bounds: group.activation.bounds().unwrap_or((f32::NEG_INFINITY, f32::INFINITY)),
             rows,
             block,
             input,
@@ -86,6 +90,12 @@ pub(super) unsafe fn product<
         let mut errors = S::splat(0.0);
         for pass in (0..STRIDE).step_by(V * S::LANES) {
             let Range { start: mut at, end } = job.block;
+            if job.max {
+                for at in at..end {
+                    errors = largest::<S, I, STRIDE, V>(job, at, pass, errors);
+                }
+                continue;
+            }
             while at + R <= end {
                 errors = rows::<S, I, ONE, STRIDE, V, R>(job, at, pass, errors);
                 at += R;
@@ -148,16 +158,62 @@ unsafe fn rows<S: Lanes, I: Index, const ONE: bool, const STRIDE: usize, const V
                 }
             }
         }
-        let (zero, low, high) = (S::splat(0.0), S::splat(job.bounds.0), S::splat(job.bounds.1));
         for r in 0..R {
-            let bias = S::splat(if job.bias.len() == 1 { job.bias[0] } else { *job.bias.get_unchecked(row[r]) });
-            let to = job.output.add(row[r] * STRIDE + pass);
-            for (v, acc) in acc[r].iter().enumerate() {
-                let z = acc.add(bias);
-                errors = z.fma(zero, errors);
-                // Adding +0 turns -0 into +0.
-                z.max(low).min(high).add(zero).store(to.add(v * S::LANES));
+            errors = finish(job, row[r], STRIDE, pass, acc[r], errors);
+        }
+        errors
+    }
+}
+
+/// Computes one row that is the largest of its inputs, as `rows` does sums.
+///
+/// # Safety
+/// As `product`.
+#[inline(always)]
+unsafe fn largest<S: Lanes, I: Index, const STRIDE: usize, const V: usize>(
+    job: &Job<'_, I>,
+    at: usize,
+    pass: usize,
+    errors: S,
+) -> S {
+    // SAFETY: as in `rows`; such a row has at least one connection.
+    unsafe {
+        let row = job.rows.get(at);
+        let connections = *job.indptr.get_unchecked(row) as usize..*job.indptr.get_unchecked(row + 1) as usize;
+        let mut acc = [S::splat(f32::NEG_INFINITY); V];
+        for at in connections {
+            let from = job.input.add(job.indices.get_unchecked(at).get() * STRIDE + pass);
+            for (v, acc) in acc.iter_mut().enumerate() {
+                *acc = S::load(from.add(v * S::LANES)).max(*acc);
             }
+        }
+        finish(job, row, STRIDE, pass, acc, errors)
+    }
+}
+
+/// Adds the bias to a row, clamps it and stores it.
+///
+/// # Safety
+/// As `product`.
+#[inline(always)]
+unsafe fn finish<S: Lanes, I: Index, const V: usize>(
+    job: &Job<'_, I>,
+    row: usize,
+    stride: usize,
+    pass: usize,
+    acc: [S; V],
+    mut errors: S,
+) -> S {
+    // SAFETY: the caller upholds the same conditions.
+    unsafe {
+        let (zero, low, high) = (S::splat(0.0), S::splat(job.bounds.0), S::splat(job.bounds.1));
+        let bias = S::splat(if job.bias.len() == 1 { job.bias[0] } else { *job.bias.get_unchecked(row) });
+        let to = job.output.add(row * stride + pass);
+        for (v, acc) in acc.iter().enumerate() {
+            let z = acc.add(bias);
+            errors = z.fma(zero, errors);
+            // Adding +0 turns -0 into +0.
+            z.max(low).min(high).add(zero).store(to.add(v * S::LANES));
         }
         errors
     }

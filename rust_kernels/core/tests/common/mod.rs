@@ -1,8 +1,9 @@
 //! Random layers and a naive implementation of them, the oracle of the tests.
 
+use fsd_core::activation::Activation;
 use fsd_core::buffer::Buffer;
 use fsd_core::csr::{Csr, Indices};
-use fsd_core::layer::{Activation, Layer};
+use fsd_core::layer::{Group, Layer, Reduce};
 use proptest::prelude::*;
 
 /// A layer as plain vectors.
@@ -11,7 +12,8 @@ pub struct Plain {
     pub columns: usize,
     pub rows: Vec<Vec<(u32, f32)>>,
     pub bias: Vec<f32>,
-    pub activation: Activation,
+    pub slopes: Vec<f32>,
+    pub groups: Vec<Group>,
     pub zero_preserving: bool,
     pub one_value: bool,
     pub wide: bool,
@@ -34,22 +36,49 @@ impl Plain {
             values.truncate(1);
         }
         let weights = Csr::new(indptr.into(), indices, values.into(), self.columns).unwrap();
-        Layer::new(weights, Buffer::from(self.bias.clone()), self.activation, self.zero_preserving).unwrap()
+        let (bias, slopes) = (Buffer::from(self.bias.clone()), Buffer::from(self.slopes.clone()));
+        Layer::new(weights, bias, slopes, self.groups.clone(), self.zero_preserving).unwrap()
+    }
+
+    fn group(&self, row: usize) -> Group {
+        let mut end = 0;
+        let holds = |group: &&Group| {
+            end += group.rows;
+            row < end
+        };
+        *self.groups.iter().find(holds).unwrap()
     }
 
     /// Returns one row for one sample, or None if it is not finite.
     pub fn value(&self, row: usize, sample: &[f32]) -> Option<f32> {
-        let mut acc = 0.0_f32;
+        let group = self.group(row);
+        let mut acc = if group.reduce == Reduce::Max { f32::NEG_INFINITY } else { 0.0_f32 };
         for &(column, weight) in &self.rows[row] {
-            acc = weight.mul_add(sample[column as usize], acc);
+            let x = sample[column as usize];
+            acc = if group.reduce == Reduce::Max { acc.max(x) } else { weight.mul_add(x, acc) };
         }
         let z = acc + self.bias[if self.bias.len() == 1 { 0 } else { row }];
-        let y = match self.activation {
+        let y = match group.activation {
             Activation::Identity => z,
             Activation::Relu => z.max(0.0),
-            Activation::ClippedRelu(clip) => z.max(0.0).min(clip),
+            Activation::Clip { lower, upper } => z.max(lower).min(upper),
+            Activation::LeakyRelu { slope } => {
+                if z < 0.0 {
+                    slope * z
+                } else {
+                    z
+                }
+            }
+            Activation::Prelu => {
+                if z < 0.0 {
+                    self.slopes[row] * z
+                } else {
+                    z
+                }
+            }
+            other => other.value(z, 0.0), // its accuracy is tested elsewhere
         };
-        z.is_finite().then_some(if y == 0.0 { 0.0 } else { y })
+        (z.is_finite() && y.is_finite()).then_some(if y == 0.0 { 0.0 } else { y })
     }
 
     /// Returns the layer's output for one sample, or the lowest row that is not finite.
@@ -68,20 +97,45 @@ pub fn value(huge: bool) -> impl Strategy<Value = f32> {
     ]
 }
 
-/// Generates a layer with these numbers of columns and rows.
+fn activation() -> impl Strategy<Value = Activation> {
+    prop::sample::select(vec![
+        Activation::Identity,
+        Activation::Relu,
+        Activation::Clip { lower: 0.0, upper: 1.5 },
+        Activation::Clip { lower: 0.0, upper: f32::MIN_POSITIVE / 2.0 },
+        Activation::Clip { lower: -1.0, upper: f32::MAX },
+        Activation::LeakyRelu { slope: 0.01 },
+        Activation::Prelu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+        Activation::HardSwish,
+        Activation::HardSigmoid { alpha: 0.2, beta: 0.5 },
+        Activation::Elu { alpha: 1.0 },
+        Activation::Softplus,
+    ])
+}
+
+/// Returns the activation, or one like it that is 0 for any bias that is not positive.
+fn keeping(activation: Activation) -> Activation {
+    match activation {
+        Activation::Relu | Activation::Clip { lower: 0.0, .. } => activation,
+        _ => Activation::Relu,
+    }
+}
+
+/// Generates a layer with these numbers of columns and rows, one activation for all rows or groups of them.
 pub fn plain(columns: usize, rows: usize, huge: bool) -> impl Strategy<Value = Plain> {
     let row = prop::collection::btree_map(0..columns.max(1) as u32, value(huge), 0..=columns.min(40));
-    let activation = prop_oneof![
-        Just(Activation::Identity),
-        Just(Activation::Relu),
-        Just(Activation::ClippedRelu(1.5)),
-        Just(Activation::ClippedRelu(f32::MIN_POSITIVE / 2.0)),
-    ];
-    let rows = prop::collection::vec(row, rows);
-    let bias = (any::<bool>(), any::<bool>(), value(false));
-    (rows, activation, bias, any::<bool>(), any::<bool>(), value(huge)).prop_flat_map(
-        move |(rows, activation, (one_bias, preserve, bias), one_value, wide, weight)| {
-            let mut rows: Vec<Vec<(u32, f32)>> = rows.into_iter().map(|row| row.into_iter().collect()).collect();
+    let groups = prop::collection::vec((0..=rows, any::<bool>(), activation()), 0..4);
+    let weights = (prop::collection::vec(row, rows), any::<bool>(), any::<bool>(), value(huge));
+    let bias = (any::<bool>(), prop::collection::vec(value(false), rows.max(1)));
+    let slopes = prop::collection::vec(value(false), rows);
+    (weights, groups, activation(), any::<bool>(), bias, slopes).prop_map(
+        move |((connections, one_value, wide, weight), drawn, last, preserve, (one_bias, bias), slopes)| {
+            let mut rows: Vec<Vec<(u32, f32)>> = connections.into_iter().map(|row| row.into_iter().collect()).collect();
             if columns == 0 {
                 rows.iter_mut().for_each(Vec::clear);
             }
@@ -89,22 +143,32 @@ pub fn plain(columns: usize, rows: usize, huge: bool) -> impl Strategy<Value = P
             if one_value {
                 rows.iter_mut().flatten().for_each(|connection| connection.1 = weight);
             }
-            let biases = if one_bias { 1 } else { rows.len() };
-            prop::collection::vec(value(false), biases).prop_map(move |biases| {
-                let sign = |bias: f32| if activation == Activation::Identity { 0.0 } else { -bias.abs() };
-                let biases = if one_bias { vec![bias] } else { biases };
-                Plain {
-                    columns,
-                    rows: rows.clone(),
-                    bias: if preserve { biases.into_iter().map(sign).collect() } else { biases },
-                    activation,
-                    zero_preserving: preserve,
-                    one_value,
-                    wide,
+            let mut groups: Vec<Group> = Vec::new();
+            let mut left = rows.len();
+            for (count, max, activation) in drawn.into_iter().chain([(usize::MAX, false, last)]) {
+                let start = rows.len() - left;
+                let count = count.min(left);
+                left -= count;
+                let filled = rows[start..start + count].iter().all(|row| !row.is_empty());
+                let reduce = if max && filled && !one_value { Reduce::Max } else { Reduce::Sum };
+                if reduce == Reduce::Max {
+                    rows[start..start + count].iter_mut().flatten().for_each(|connection| connection.1 = 1.0);
                 }
-            })
+                let activation = if preserve { keeping(activation) } else { activation };
+                groups.push(Group { rows: count, reduce, activation });
+            }
+            let mut bias = if one_bias { bias[..1].to_vec() } else { bias[..rows.len()].to_vec() };
+            if preserve {
+                bias.iter_mut().for_each(|bias| *bias = -bias.abs());
+            }
+            let slopes = if groups.iter().any(|group| group.activation == Activation::Prelu) { slopes } else { vec![] };
+            Plain { columns, rows, bias, slopes, groups, zero_preserving: preserve, one_value, wide }
         },
     )
+}
+
+pub fn relu(rows: usize) -> Vec<Group> {
+    vec![Group { rows, reduce: Reduce::Sum, activation: Activation::Relu }]
 }
 
 pub fn bits(values: &[f32]) -> Vec<u32> {

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from fsd_inference.network.layer import IDENTITY, Activation
+from fsd_inference.network.activation import IDENTITY, Activation
 
 Refs: TypeAlias = NDArray[np.int64]
 

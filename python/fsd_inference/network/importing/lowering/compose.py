@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fsd_inference.network.activation import IDENTITY, Activation
 from fsd_inference.network.importing.lowering.blocks import Block, Refs, over_sources
-from fsd_inference.network.layer import IDENTITY, Activation
 
 
 def composed(blocks: list[Block], outputs: Refs, count: int) -> tuple[list[Block], NDArray[np.int64]]:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from fsd_inference.network.activation import IDENTITY, Activation
 from fsd_inference.network.importing.lowering.blocks import Block, Refs, over_sources, regular
 from fsd_inference.network.importing.lowering.windows import Windows, convolution, convolution_connections, pooling
 from fsd_inference.network.importing.problems import UnsupportedError
-from fsd_inference.network.layer import IDENTITY, Activation
 
 MOST_CONNECTIONS = 100_000_000
 

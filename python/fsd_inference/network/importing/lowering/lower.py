@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import FileFormatError
+from fsd_inference.network.activation import IDENTITY, Activation, RowGroup
 from fsd_inference.network.importing.lowering.blocks import Block, Refs
 from fsd_inference.network.importing.lowering.compose import composed
 from fsd_inference.network.importing.lowering.facts import Carried, Facts
 from fsd_inference.network.importing.lowering.graph import Graph
 from fsd_inference.network.importing.problems import refuse
-from fsd_inference.network.layer import IDENTITY, Activation, Layer, RowGroup, index_dtype
+from fsd_inference.network.layer import Layer, index_dtype
 
 _Key: TypeAlias = "tuple[Activation, Literal['sum', 'max']]"
 

@@ -1,0 +1,54 @@
+"""Layers computed with SciPy, the slow and obvious way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from fsd_inference.network import Layer, RowGroup
+
+Function = Callable[..., NDArray[np.float64]]
+
+FUNCTIONS: dict[str, Function] = {
+    "identity": lambda z: z,
+    "relu": lambda z: np.maximum(z, 0),
+    "clipped_relu": lambda z, upper: np.clip(z, 0, upper),
+    "clip": np.clip,
+    "leaky_relu": lambda z, slope: np.where(z < 0, slope * z, z),
+    "sigmoid": special.expit,
+    "tanh": np.tanh,
+    "gelu": lambda z: z * special.ndtr(z),
+    "gelu_tanh": lambda z: z * special.expit(2 * np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)),
+    "silu": lambda z: z * special.expit(z),
+    "hard_swish": lambda z: z * np.clip(z + 3, 0, 6) / 6,
+    "hard_sigmoid": lambda z, alpha, beta: np.clip(alpha * z + beta, 0, 1),
+    "elu": lambda z, alpha: np.where(z < 0, alpha * np.expm1(np.minimum(z, 0)), z),
+    "softplus": lambda z: np.logaddexp(0, z),
+}
+"""Each activation but "prelu" in 64-bit."""
+
+
+def layer_output(layer: Layer, x: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the outputs of a layer in 64-bit; `x` is inputs x samples."""
+    parts = []
+    weights, bias, start = layer.weights.astype(np.float64), np.broadcast_to(layer.bias, layer.shape[0]), 0
+    for group in layer.groups:
+        rows = slice(start, start + group.rows)
+        start = rows.stop
+        if group.reduce == "max":
+            inputs = [x[weights[[row]].indices].max(axis=0) for row in range(rows.start, rows.stop)]
+            acc = np.array(inputs, np.float64).reshape(group.rows, x.shape[1])
+        else:
+            acc = weights[rows] @ x
+        z = acc + bias[rows, None].astype(np.float64)
+        parts.append(_activated(layer, group, rows, z))
+    return np.concatenate(parts)
+
+
+def _activated(layer: Layer, group: RowGroup, rows: slice, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    if group.activation.kind == "prelu":
+        assert layer.slopes is not None
+        return np.where(z < 0, layer.slopes[rows, None] * z, z)
+    return FUNCTIONS[group.activation.kind](z, *group.activation.parameters)
