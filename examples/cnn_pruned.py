@@ -58,6 +58,7 @@ def prune_to(module: nn.Sequential, kept: float) -> None:
 def main(plot: Path) -> None:
     """Train, prune, import and run the network, and compare the accuracy at each step."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # several would wait for each other: the layers are small
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 1, 8, 8).astype(np.float32) / 16
     train_x, test_x, train_y, test_y = train_test_split(images, labels, test_size=360, random_state=0)
@@ -91,7 +92,7 @@ def draw(sizes: dict[str, list[int]], plot: Path) -> None:
     for number, (label, connections) in enumerate(sizes.items()):
         axes.bar([layer + number * width for layer in range(len(connections))], connections, width, label=label)
     axes.set(xlabel="layer", ylabel="connections", xticks=range(len(connections)))
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2, fontsize="small")
     figure.savefig(plot, dpi=120)
 
 
