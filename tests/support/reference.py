@@ -52,3 +52,10 @@ def _activated(layer: Layer, group: RowGroup, rows: slice, z: NDArray[np.float64
         assert layer.slopes is not None
         return np.where(z < 0, layer.slopes[rows, None] * z, z)
     return FUNCTIONS[group.activation.kind](z, *group.activation.parameters)
+
+
+def ulps(found: NDArray[np.float32], expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the errors of float32 values in units in the last place of what was expected."""
+    with np.errstate(over="ignore"):
+        unit = np.spacing(np.abs(expected).astype(np.float32)).astype(np.float64)
+    return np.abs(found.astype(np.float64) - expected) / unit

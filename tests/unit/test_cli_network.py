@@ -118,7 +118,7 @@ def test_info_tells_and_checks(fsd: Fsd, tmp_path: Path) -> None:
     graph_challenge(1024, 2).save(tmp_path / "net")
     said = fsd("network", "info", tmp_path / "net", "--json").json()
     assert said["widths"] == [1024, 1024, 1024]
-    assert said["activations"] == {"clipped_relu at 32": 2}
+    assert said["activations"] == {"clipped_relu:32": 2}
     assert (said["one_value_layers"], said["zero_preserving_layers"]) == (2, 2)
     plain = fsd("network", "info", tmp_path / "net")
     assert "65,536" in plain.stdout

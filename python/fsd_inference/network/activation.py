@@ -60,6 +60,13 @@ class Activation:
     *parameters : float
         Its parameters, in the order above; rounded to float32.
 
+    Attributes
+    ----------
+    kind : str
+        The kind.
+    parameters : tuple of float
+        Its parameters.
+
     Raises
     ------
     InputError
@@ -126,7 +133,7 @@ RELU = Activation("relu")
 class RowGroup(NamedTuple):
     """Consecutive rows of a layer that compute alike.
 
-    Attributes
+    Parameters
     ----------
     rows : int
         Number of rows.
@@ -135,6 +142,13 @@ class RowGroup(NamedTuple):
     reduce : {"sum", "max"}
         Whether a row is the sum of its weighted inputs, or the largest of its inputs (max pooling). The weights of a
         "max" row are all 1, and it has at least one. The bias is added, and the activation applied, after that.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> pooled = fsd.RowGroup(1, fsd.Activation("identity"), "max")
+    >>> fsd.Layer([[1, 1, 0], [0, 2, 1]], 0.0, [pooled, fsd.RowGroup(1, fsd.Activation("tanh"))])
+    Layer(2 x 3, 4 connections, 1 max identity, 1 tanh)
     """
 
     rows: int
