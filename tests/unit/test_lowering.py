@@ -303,6 +303,16 @@ def test_more_connections_than_allowed_are_refused_before_they_are_made() -> Non
     assert graph.connections == 0
 
 
+def test_broadcasting_is_refused_before_memory_is_taken() -> None:
+    graph = Graph(1 << 20)
+    x = graph.inputs((1 << 20,))
+    for make in (graph.maximum, lambda tensors, node: graph.combine([(1.0, refs) for refs in tensors], node)):
+        with pytest.raises(UnsupportedError, match=r"becomes 2,199,023,255,552 connections"):
+            make([x[None], x[:, None]], "pairs")
+    with pytest.raises(UnsupportedError, match=r"becomes 1,048,576,000 connections"):
+        graph.product(np.eye(1000, 1), x[:, None], 0.0, "repeat")
+
+
 def test_carried_values_count_as_connections() -> None:
     graph = Graph(3, most_connections=40)
     x = graph.inputs((3,))
