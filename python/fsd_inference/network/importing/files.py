@@ -71,7 +71,6 @@ def import_network(
         For matrices: whether the files are inputs x outputs.
     bias : float, optional
         For the Graph Challenge: bias of all neurons; defaults to its own for networks of an official size.
-
     most_connections : int, optional
         For ONNX and ``.pt2``: how many connections the network may have, 100 million by default; convolutions have one
         for each weight and position.
