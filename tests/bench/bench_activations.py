@@ -55,7 +55,7 @@ def main() -> None:
                 largest, place = float(errors[worst]), float(z[worst])
             count += z.size
         table.add_row(str(activation), f"{count:,}", f"{largest:.5f}", f"{place:.6g}", f"{count / seconds / 1e6:,.0f}")
-    console = Console()
+    console = Console(emoji=False)
     console.print(f"kernel path {simd_path()}")
     console.print(table)
 

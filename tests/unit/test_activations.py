@@ -22,6 +22,7 @@ PARAMETERS: dict[str, list[float]] = {
     "hard_sigmoid": [0.2, 0.5],
     "elu": [1.5],
 }
+ONE = fsd.Activation("identity")
 BOUND = 0.501
 """Largest error in units in the last place: what rounding once to 32-bit leaves of a 64-bit result."""
 
@@ -35,8 +36,8 @@ def sample() -> NDArray[np.float32]:
     bits = np.arange(0, 2**32, 30_011, dtype=np.uint64).astype(np.uint32)
     everywhere = bits.view(np.float32)
     near = np.linspace(-20, 20, 100_001).astype(np.float32)
-    values = [everywhere[np.isfinite(everywhere)], near, [0.0, -0.0]]
-    return np.concatenate(values).astype(np.float32)
+    zeros = np.array([0.0, -0.0], np.float32)
+    return np.concatenate([everywhere[np.isfinite(everywhere)], near, zeros])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ACTIVATION_KINDS if kind != "prelu"])

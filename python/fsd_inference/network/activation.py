@@ -143,6 +143,11 @@ class RowGroup(NamedTuple):
         Whether a row is the sum of its weighted inputs, or the largest of its inputs (max pooling). The weights of a
         "max" row are all 1, and it has at least one. The bias is added, and the activation applied, after that.
 
+    Raises
+    ------
+    InputError
+        By the `Layer` that is given it, if anything is wrong.
+
     Examples
     --------
     >>> import fsd_inference as fsd
