@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 from scipy import sparse
 
-from fsd_inference.network import Activation, Network, digits, graph_challenge, random_network
+from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
 from fsd_inference.partitioning import exchange_plan, load_plan, share_rows, volumes
 from tests.support.cli import Fsd, entries, fsd_in
 
@@ -181,3 +181,10 @@ def test_partition_takes_no_directory_of_something_else(fsd: Fsd, tmp_path: Path
     assert "cut" in said.error()
     assert entries(tmp_path / "cut") == {"letters"}
     assert entries(tmp_path) == {"net", "cut"}
+
+
+def test_names_are_printed_as_they_are(tmp_path: Path, fsd: Fsd) -> None:
+    Network([Layer([[1]], 0, Activation("clip", -1, 1))]).save(tmp_path / "a:smile:b")
+    said = fsd("network", "info", tmp_path / "a:smile:b").stdout
+    assert "clip:-1:1 (1 layers)" in said
+    assert "a:smile:b" in said
