@@ -76,7 +76,8 @@ def bounded_outputs(
         How far the inputs of the float32 computation are from `x`, at most.
     """
     y = layer_output(layer, x)
-    size = np.abs(layer.weights.astype(np.float64))
+    size = layer.weights.astype(np.float64)
+    size.data = np.abs(size.data)
     terms = np.diff(layer.weights.indptr)[:, None] + 2
     added = size @ (np.abs(x) + bound) + np.abs(np.broadcast_to(layer.bias, layer.shape[0]))[:, None]
     # Each of n products and the bias is added with one rounding; of a maximum, one of the inputs is more than enough.
