@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -124,15 +123,13 @@ def work(job: str, path: Path, cold: bool) -> None:
     sys.stdout.write(json.dumps([seconds, peak]))
 
 
-def measured(job: str, path: Path, *, cold: bool, rounds: int) -> tuple[float, float]:
-    """Return the fewest seconds and bytes of a job over some fresh processes."""
+def measured(job: str, path: Path, *, cold: bool) -> tuple[float, float]:
+    """Return the seconds and bytes of a job in a fresh process."""
     command = [sys.executable, "-m", "tests.bench.bench_import", "--job", job, "--path", str(path)]
     command += ["--cold"] if cold else []
-    done: list[Any] = [
-        json.loads(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout)
-        for _ in range(rounds)
-    ]
-    return min(seconds for seconds, _ in done), min(peak for _, peak in done)
+    done = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    seconds, peak = json.loads(done.stdout)
+    return float(seconds), float(peak)
 
 
 def main() -> None:
@@ -162,13 +159,15 @@ def main() -> None:
         maker.join()
         for form, path in forms(Path(folder)).items():
             size = sum(file.stat().st_size for file in files_of(path))
-            _, bare = measured("none", path, cold=False, rounds=1)
-            cells, peak = [], 0.0
+            _, bare = measured("none", path, cold=False)
+            cells, peaks = [], []
             for cold in (True, False):
-                plain, _ = measured("read", path, cold=cold, rounds=options.rounds)
-                seconds, peak = measured("import", path, cold=cold, rounds=options.rounds)
+                # In turn, so that a busy moment of the machine does not affect only one of them.
+                turns = [[measured(job, path, cold=cold) for job in ("read", "import")] for _ in range(options.rounds)]
+                plain, seconds = (min(second for second, _ in jobs) for jobs in zip(*turns, strict=True))
+                peaks += [peak for _, (_, peak) in turns]
                 cells += [f"{plain:.2f}", f"{seconds:.2f}", f"{seconds / plain:.1f}"]
-            peak -= bare
+            peak = max(peaks) - bare
             table.add_row(form, f"{size / 1e6:.0f}", *cells, f"{peak / 1e6:.0f}", f"{peak / size:.2f}")
     Console(width=130).print(table)
 
