@@ -155,6 +155,7 @@ def test_carried_values_are_copied() -> None:
         (lambda: fsd.Activation("clip", 2, 1), "the bounds of clip must ascend"),
         (lambda: fsd.Activation("elu"), 'takes its alpha, such as Activation("elu", 1)'),
         (lambda: fsd.Activation("elu", 1, 2), "2 are given"),
+        (lambda: fsd.Activation("relu").apply(["a"]), "the pre-activations must be real numbers"),  # type: ignore[list-item]
         (lambda: fsd.Activation("leaky_relu", float("inf")), "the slope of leaky_relu must be finite"),
     ],
 )

@@ -317,6 +317,7 @@ def test_a_softmax_at_the_end_is_the_output_function(tmp_path: Path, kind: str, 
     [
         [node("ArgMax", "h", axis=1)],
         [node("Softmax", "h", out="p"), node("ArgMax", "p", axis=-1, keepdims=0)],
+        [node("ArgMax", "h", axis=1, keepdims=0, out="a"), node("Cast", "a", to=TensorProto.INT32)],
         [helper.make_node("TopK", ["h", "two"], ["values", "y"], name="top")],
     ],
 )

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
 from fsd_inference.kernels import ActivationName, KernelGroup, activate
-from fsd_inference.network.checks import nearest_float32, shown, whole_number
+from fsd_inference.network.checks import (
+    as_float32,
+    check_real,
+    dense_array,
+    nearest_float32,
+    shown,
+    whole_number,
+)
 
 ACTIVATION_KINDS: tuple[ActivationName, ...] = get_args(ActivationName)
 # The names of the parameters, each with the value that error messages give as an example.
@@ -118,12 +125,20 @@ class Activation:
         Parameters
         ----------
         z : array_like
-            Pre-activations of any shape.
+            Pre-activations of any shape, rounded to float32.
         slope : float, optional
             The slope of "prelu".
+
+        Raises
+        ------
+        InputError
+            If they are not real numbers.
         """
-        values = np.asarray(z, np.float32)
-        done = activate(self.kind, list(self.parameters), np.ascontiguousarray(values).ravel(), slope)
+        given = dense_array(z, "the pre-activations")
+        check_real(given.dtype, "the pre-activations")
+        values = as_float32(given)
+        each = nearest_float32(slope, "the slope of prelu")
+        done = activate(self.kind, list(self.parameters), np.ascontiguousarray(values).ravel(), each)
         return done.reshape(values.shape)
 
     def __repr__(self) -> str:
