@@ -78,6 +78,23 @@ def test_activations_are_written_as_text(text: str, expected: fsd.Activation) ->
     assert str(expected) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("elu", "the activation elu takes its alpha, such as elu:1; 0 are given"),
+        ("clip:1", "takes its lower and upper, such as clip:-1:1; 1 are given"),
+        ("tanh:1", "the activation tanh takes no parameters; 1 are given"),
+        ("prelu", "make its layers in Python"),
+        ("elu:x", "'elu:x' is not an activation with numbers"),
+        ("swish:1", "an activation is one of identity, relu"),
+    ],
+)
+def test_texts_that_are_no_activation(text: str, says: str) -> None:
+    with pytest.raises(fsd.InputError) as error:
+        parsed_activation(text)
+    assert says in str(error.value)
+
+
 def test_a_layer_names_its_activations_with_their_rows() -> None:
     groups = [fsd.RowGroup(1, ONE), fsd.RowGroup(1, fsd.Activation("tanh"), "max"), fsd.RowGroup(2, ONE)]
     assert fsd.Layer(np.ones((4, 2)), 0.0, groups).described_activations == "3 identity, 1 max tanh"

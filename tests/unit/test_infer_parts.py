@@ -93,7 +93,7 @@ def test_svmlight_parts_agree_on_the_first_feature(feature: int, place: Path) ->
         ("", ["parts", "-o", "parts/"], "INPUT and output are both parts"),
         ("", ["parts", "-o", "parts"], "parts is a directory; write parts/ to get a file in it for each input file"),
         ("", ["parts", "-o", "net/parts/part/"], "net/parts is not a directory"),
-        ("", ["parts", "-o", "out/", "--format", "doc"], "--format"),
+        ("", ["parts", "-o", "out/", "--format", "doc"], "'--format': 'doc' is not one of"),
         ("parts/part-2.npy", ["parts", "-o", "out/"], "parts/part-2.npy: not an .npy array"),
         ("", ["nowhere", "-o", "out/"], "nowhere cannot be read"),
     ],

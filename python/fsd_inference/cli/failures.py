@@ -68,7 +68,7 @@ def explain(error: BaseException) -> Failure:
     match error:
         case typer.TyperException():
             context = getattr(error, "ctx", None)
-            text = error.format_message().rstrip(".")
+            text = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # pydantic's prefix
             return Failure(text if context is None else f"{text}; see {context.command_path} --help", 2, "UsageError")
         case RunError():
             return Failure(str(error), 1, kind, error.rank, error.layer, error.operation, error.retryable)

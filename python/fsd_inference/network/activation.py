@@ -23,14 +23,23 @@ from fsd_inference.network.checks import (
 )
 
 ACTIVATION_KINDS: tuple[ActivationName, ...] = get_args(ActivationName)
-_PARAMETERS: dict[ActivationName, tuple[str, ...]] = {
-    "clipped_relu": ("upper",),
-    "clip": ("lower", "upper"),
-    "leaky_relu": ("slope",),
-    "hard_sigmoid": ("alpha", "beta"),
-    "elu": ("alpha",),
+# The names of the parameters, each with the value that error messages give as an example.
+_PARAMETERS: dict[str, dict[str, str]] = {
+    "clipped_relu": {"upper": "32"},
+    "clip": {"lower": "-1", "upper": "1"},
+    "leaky_relu": {"slope": "0.01"},
+    "hard_sigmoid": {"alpha": "0.2", "beta": "0.5"},
+    "elu": {"alpha": "1"},
 }
 Reduce = Literal["sum", "max"]
+
+
+def _check_count(kind: str, given: int, example: str) -> None:
+    """Raise InputError if a known kind takes another number of parameters."""
+    names = _PARAMETERS.get(kind, {})
+    if given != len(names) and kind in ACTIVATION_KINDS:
+        wanted = f"its {' and '.join(names)}, such as {example}" if names else "no parameters"
+        raise InputError(f"the activation {kind} takes {wanted}; {given} are given")
 
 
 @dataclass(frozen=True, init=False, slots=True)
@@ -95,10 +104,8 @@ class Activation:
         if not isinstance(kind, str) or kind not in ACTIVATION_KINDS:
             raise InputError(f"an activation is one of {', '.join(ACTIVATION_KINDS)}, not {shown(kind)}")
         kind = cast("ActivationName", str(kind))
-        names = _PARAMETERS.get(kind, ())
-        if len(parameters) != len(names):
-            wanted = f"its {' and '.join(names)}, such as {_example(kind)}" if names else "no parameters"
-            raise InputError(f"the activation {kind} takes {wanted}; {len(parameters)} are given")
+        names = _PARAMETERS.get(kind, {})
+        _check_count(kind, len(parameters), f'Activation("{kind}", {", ".join(names.values())})')
         rounded = tuple(
             nearest_float32(value, f"the {name} of {kind}") for name, value in zip(names, parameters, strict=True)
         )
@@ -197,13 +204,16 @@ def parsed_activation(text: str) -> Activation:
     Raises
     ------
     InputError
-        If it is not an activation.
+        If it is not an activation, or is prelu, whose slopes a text does not give.
     """
     kind, *parameters = text.split(":")
+    if kind == "prelu":
+        raise InputError("prelu has a slope for each neuron: make its layers in Python, with Layer(..., slopes=...)")
     try:
         numbers = [float(parameter) for parameter in parameters]
     except ValueError:
         raise InputError(f"{shown(text)} is not an activation with numbers, such as clipped_relu:32") from None
+    _check_count(kind, len(numbers), ":".join([kind, *_PARAMETERS.get(kind, {}).values()]))
     return Activation(cast("ActivationName", kind), *numbers)
 
 
@@ -241,8 +251,3 @@ def row_groups(activation: object, rows: int) -> tuple[RowGroup, ...]:
 def kernel_groups(groups: Sequence[RowGroup]) -> tuple[KernelGroup, ...]:
     """Return groups of rows in the form of `kernels.LayerKernel`."""
     return tuple((group.rows, group.reduce, group.activation.kind, group.activation.parameters) for group in groups)
-
-
-def _example(kind: ActivationName) -> str:
-    values = {"clipped_relu": "32", "clip": "-1, 1", "leaky_relu": "0.01", "hard_sigmoid": "0.2, 0.5", "elu": "1"}
-    return f'Activation("{kind}", {values[kind]})'
