@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,14 @@ from fsd_inference.network.originals.opening import original
 from fsd_inference.network.originals.original import Original
 
 
-def check(network: Network | str | os.PathLike[str], against: Any, x: Any, *, tolerance: float | None = None) -> Check:
+def check(
+    network: Network | str | os.PathLike[str],
+    against: Any,
+    x: Any,
+    *,
+    outputs: Sequence[str] | None = None,
+    tolerance: float | None = None,
+) -> Check:
     """Compare a network, run in this process, with the model that it was imported from.
 
     Parameters
@@ -34,6 +41,8 @@ def check(network: Network | str | os.PathLike[str], against: Any, x: Any, *, to
         to an array of outputs.
     x : array_like or sparse matrix, shape (samples, features) or (samples, ...)
         Samples in the shape that the model takes; those of a file may also be flattened.
+    outputs : sequence of str, optional
+        For an ONNX file: the tensors that the network was imported with instead of the model's outputs.
     tolerance : float, optional
         The largest difference that is allowed, relative to the largest absolute output of the model, or absolute where
         that is below 1; by default 1e-4, or 0.05 for a model that computes in 16 bits.
@@ -59,7 +68,7 @@ def check(network: Network | str | os.PathLike[str], against: Any, x: Any, *, to
     """
     if not isinstance(network, Network):
         network = Network.load(network)
-    model = original(against)
+    model = original(against, outputs)
     is_sparse = bool(sparse.issparse(x))  # a name, so that x stays Any for the type checker
     given = dense_array(x.toarray() if is_sparse else x, "the input")
     if given.ndim < 2 or not given.size:

@@ -27,6 +27,8 @@ class OnnxOriginal(Original):
     ----------
     path : Path
         The file.
+    outputs : sequence of str, optional
+        Names of the tensors that are its outputs, side by side.
 
     Raises
     ------
@@ -36,8 +38,8 @@ class OnnxOriginal(Original):
         If the file is not a model of one input of floats and of known shape.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._model = OnnxModel(path)
+    def __init__(self, path: Path, outputs: Sequence[str] | None = None) -> None:
+        self._model, self._outputs = OnnxModel(path, outputs), outputs
         graph = self._model.graph
         inputs = [value for value in graph.input if not self._model.is_initializer(value.name)]
         tensor = inputs[0].type.tensor_type if len(inputs) == 1 else None
@@ -56,16 +58,19 @@ class OnnxOriginal(Original):
             self._runtime = None
         runner = self._runtime or self._model.onnx
         self.name = f"{path.name} ({runner.__name__} {runner.__version__})"
-        self._run = self._runner(None)
+        self._run = self._runner(outputs)
 
     def run(self, x: Array, names: Sequence[str] | None = None) -> list[Array]:
         """Return the outputs, or the named tensors."""
         run = self._run if names is None else self._runner(names)
-        return run({self._input: x.astype(self._dtype)})
+        found = run({self._input: x.astype(self._dtype)})
+        if names is not None or self._outputs is None:
+            return found
+        return [np.concatenate([array.reshape(len(x), -1) for array in found], axis=1)]
 
     def trace(self) -> tuple[Sequence[int], Sequence[Traced]] | None:
         """See `Original.trace`."""
-        found = onnx_network(self._path, most_connections=sys.maxsize)
+        found = onnx_network(self._path, outputs=self._outputs, most_connections=sys.maxsize)
         return [layer.shape[0] for layer in found.layers], found.trace
 
     def _proto(self, names: Sequence[str] | None) -> Any:
