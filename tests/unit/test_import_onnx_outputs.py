@@ -43,7 +43,7 @@ def test_the_tensors_are_side_by_side_in_the_order_given(tmp_path: Path, names: 
     chosen = [column for name in names for column in columns[name]]
     np.testing.assert_allclose(outputs(network, X), expected[:, chosen], rtol=1e-4, atol=1e-5)
     assert network.output is None
-    assert network.origin.endswith(f"tensors {', '.join(names)}")
+    assert str(network.origin).endswith(f"tensors {', '.join(names)}")
     assert fsd.check(network, path, X, outputs=names).agrees
     other = import_network(path, outputs=["h" if name == "r" else "r" for name in names])
     assert not fsd.check(other, path, X, outputs=names).agrees

@@ -17,6 +17,7 @@ from fsd_inference.network.importing.tracing import Traced
 from fsd_inference.network.originals.original import Array, Original
 from fsd_inference.network.readers.libraries import library
 
+_MODE_IS_GIVEN = 14  # the first opset whose BatchNormalization says whether it trains
 _DTYPES = {"FLOAT": np.float32, "FLOAT16": np.float16, "DOUBLE": np.float64}
 
 
@@ -84,7 +85,10 @@ class OnnxOriginal(Original):
 
     def _runner(self, names: Sequence[str] | None) -> Callable[[dict[str, Array]], list[Array]]:
         if self._runtime is None:
-            evaluator = library("onnx.reference", str(self._path)).ReferenceEvaluator(self._proto(names))
+            model = self._proto(names)
+            if self._model.opset < _MODE_IS_GIVEN:
+                _normalize_as_stored(model, self._model.onnx.helper)
+            evaluator = library("onnx.reference", str(self._path)).ReferenceEvaluator(model)
             return lambda inputs: list(evaluator.run(None, inputs))
         options = self._runtime.SessionOptions()
         options.log_severity_level = 4  # what matters is raised
@@ -95,3 +99,12 @@ class OnnxOriginal(Original):
             text = " ".join(str(error).split())[:200]
             raise InputError(f"ONNX Runtime cannot run {self._path}: {text}") from error
         return lambda inputs: list(session.run(None, inputs))
+
+
+def _normalize_as_stored(model: Any, helper: Any) -> None:
+    """Keep ONNX's reference evaluator from mixing statistics of the batch, times 1 - momentum, into the stored ones."""
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization":
+            others = [attribute for attribute in node.attribute if attribute.name != "momentum"]
+            del node.attribute[:]
+            node.attribute.extend([*others, helper.make_attribute("momentum", 1.0)])
