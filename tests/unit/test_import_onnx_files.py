@@ -137,6 +137,10 @@ def changed(change: Callable[[Any], object]) -> Any:
         (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 7), "its input 'x' is of type INT64"),
         (lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", 2**40), "more than 16,777,216"),
         (lambda m: m.graph.input[0].type.tensor_type.shape.dim.pop(), "does not have the shape samples x features"),
+        (
+            lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], "dim_param", "W"),
+            "sample open (samples x ?);",
+        ),
     ],
 )
 def test_models_that_cannot_be_read(tmp_path: Path, change: Callable[[Any], object], said: str) -> None:

@@ -121,8 +121,11 @@ class _Walk:
         if kind not in FLOATS:
             self._problem(where, f"is of type {kind}, not {', '.join(FLOATS)}; export the model with float inputs")
         sizes = [axis.dim_value for axis in tensor.shape.dim]
-        if len(sizes) < 2 or min(sizes[1:]) < 1:
+        if len(sizes) < 2:
             self._problem(where, "does not have the shape samples x features; export it with fixed features")
+        elif min(sizes[1:]) < 1:
+            text = " x ".join(["samples", *(str(size) if size > 0 else "?" for size in sizes[1:])])
+            self._problem(where, f"leaves sizes of a sample open ({text}); export it with fixed ones")
         elif math.prod(sizes[1:]) > MAX_FEATURES:
             self._problem(where, f"has more than {MAX_FEATURES:,} features; import a smaller model")
         else:
