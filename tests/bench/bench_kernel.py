@@ -163,7 +163,7 @@ def main() -> None:
     if options.case:
         sys.stdout.write(f"{measure(json.loads(options.case))}\n")
         return
-    console = Console(width=150)
+    console = Console(width=150, emoji=False)
     paths = simd_paths()
     table = Table(title="GEdges/s, and ratios of the fastest path to the others")
     columns = (

@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--micro-batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    console = Console(width=130)
+    console = Console(width=130, emoji=False)
     x = sparse.csr_array(np.random.default_rng(0).standard_normal((options.samples, options.neurons), np.float32))
     networks = {
         "local": local_network(options.neurons, options.layers),

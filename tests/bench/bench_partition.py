@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--random-layers", type=int, default=24)
     parser.add_argument("--workers", type=int, default=8)
     options = parser.parse_args()
-    console = Console(width=130)
+    console = Console(width=130, emoji=False)
     title = f"Graph Challenge, 1024 neurons x {options.layers} layers"
     is_the_papers = (options.layers, options.workers) == (120, 8)
     compare(console, title, fsd.graph_challenge(1024, options.layers), options.workers, with_paper=is_the_papers)

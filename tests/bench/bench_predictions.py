@@ -369,7 +369,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=("radix", "random", "odd"), default=["radix", "random", "odd"])
     parser.add_argument("--runs", type=int, default=1, help="repetitions of each run, whose mean is compared")
     options = parser.parse_args()
-    console, delay_s = Console(width=220), options.delay_ms / 1e3
+    console, delay_s = Console(width=220, emoji=False), options.delay_ms / 1e3
     host = Host(os.cpu_count() or 1, delay_s=delay_s)
     with emulated_stack() as stack:
         timing, host, receiving = fit(console, stack, load_timing("emulator"), host)

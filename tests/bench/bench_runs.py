@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--partition", default="hypergraph", choices=METHODS)
     options = parser.parse_args()
-    console = Console(width=130)
+    console = Console(width=130, emoji=False)
     settings = StackSettings("fsd-bench", ranks=options.workers, purge_settle_s=0.0)
     with tempfile.TemporaryDirectory() as folder, temporary_stack(settings) as made:
         stack = Path(folder, "stack.json")

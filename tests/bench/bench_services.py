@@ -139,7 +139,7 @@ def main() -> None:
         measured = Measured(stack.emulator.pid)
         measure_objects(measured, stack, 5 * count)
         measure_queues(measured, stack, count)
-        Console().print(measured.table)
+        Console(emoji=False).print(measured.table)
 
 
 if __name__ == "__main__":

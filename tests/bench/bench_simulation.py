@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--live", type=float, default=0.03, help="fraction of samples that are alive after each layer")
     parser.add_argument("--buckets", type=int, default=4)
     options = parser.parse_args()
-    console = Console(width=160)
+    console = Console(width=160, emoji=False)
     network = fsd.graph_challenge(options.neurons, options.layers)
     began = time.process_time()
     partition = like_outputs_together(options.neurons, options.layers, options.workers)

@@ -320,6 +320,10 @@ def test_the_layer_that_differs_is_named(tmp_path: Path) -> None:
             ["(add) has a constant with other values for each sample"],
         ),
         (module_of(lambda _, x: x.int().float()), (4,), ["(_to_copy) makes values of type int32"]),
+        (module_of(lambda _, x: x.softmax(1).int()), (4,), ["(_to_copy) converts what softmax makes to int32"]),
+        (module_of(lambda _, x: x.roll(1)), (4,), ["mixes samples"]),
+        (module_of(lambda _, x: x.clamp(5, 3)), (4,), ["(clamp) cannot be imported: the bounds of clip must ascend"]),
+        (nn.CELU(-1.0), (4,), ["scales its inputs by -1, which must be positive"]),
         (module_of(lambda _, x: x.softmax(2).expand(-1, 2, -1)), (1, 4), ["follows softmax"]),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 
 import fsd_inference as fsd
-from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.errors import FileFormatError, InputError, SettingError
 from fsd_inference.network import Network
 from fsd_inference.network.fidelity import Check, compared
 from fsd_inference.network.importing.tracing import NamedRefs, Traced, traced
@@ -78,10 +78,13 @@ def test_models_that_cannot_be_compared(network: Network, tmp_path: Path) -> Non
         (lambda x: x, "has 2 outputs, but the function <lambda> returns 3"),
         (lambda x: x[:1], "an array of 1 x 3 for 40 samples"),
         (lambda x: 1 / 0, "cannot be run on this input of 40 x 3: division by zero"),
+        (lambda x: x.astype(str), "returns values of type <U32; they must be real numbers"),
         (lambda x: x[:, :2] * np.where(np.arange(40) == 7, np.nan, 1)[:, None], "not finite for sample 7"),
     ]:
         with pytest.raises(InputError, match=reason):
             fsd.check(network, against, X)
+    with pytest.raises(SettingError, match="the tolerance must be a number from 0, such as 1e-4, not nan"):
+        fsd.check(network, lambda x: x[:, :2], X, tolerance=np.nan)
     with pytest.raises(InputError, match="must be samples x features"):
         fsd.check(network, lambda x: x, X[0])
     with pytest.raises(InputError, match="4 features per sample"):
@@ -104,6 +107,31 @@ def test_output_functions(kind: Any, k: int | None) -> None:
     found = fsd.check(network, lambda _: other, X)
     assert not found.agrees
     assert found.same_argmax < 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "reason"),
+    [
+        (np.zeros(40, int), "selects 2 outputs, but the function <lambda> returns 1 per sample"),
+        (np.zeros((40, 3), int), "selects 2 outputs, but the function <lambda> returns 3 per sample"),
+        (np.full((40, 2), 2), "selects output 2, but the network has outputs 0 to 1"),
+        (np.full((40, 2), -1), "selects output -1, but the network has outputs 0 to 1"),
+    ],
+)
+def test_selections_of_another_model(chosen: Any, reason: str) -> None:
+    network = Network.from_matrices([WEIGHTS], output=fsd.OutputFunction("top_k", 2))
+    with pytest.raises(InputError, match=reason):
+        fsd.check(network, lambda _: chosen, X)
+
+
+def test_a_model_that_cannot_be_loaded(network: Network, tmp_path: Path) -> None:
+    path = small_onnx(tmp_path / "model.onnx")
+    onnx: Any = pytest.importorskip("onnx")
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "Unknown"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"cannot run .*model\.onnx: .*Unknown"):
+        fsd.check(network, path, X)
 
 
 def test_tensors_are_found_in_the_first_layer_that_holds_them() -> None:

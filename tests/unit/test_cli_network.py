@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 from scipy import sparse
 
-from fsd_inference.network import Activation, Network, digits, graph_challenge, random_network
+from fsd_inference.network import Activation, Layer, Network, digits, graph_challenge, random_network
 from fsd_inference.partitioning import exchange_plan, load_plan, share_rows, volumes
 from tests.support.cli import Fsd, entries, fsd_in
 
@@ -118,7 +118,7 @@ def test_info_tells_and_checks(fsd: Fsd, tmp_path: Path) -> None:
     graph_challenge(1024, 2).save(tmp_path / "net")
     said = fsd("network", "info", tmp_path / "net", "--json").json()
     assert said["widths"] == [1024, 1024, 1024]
-    assert said["activations"] == {"clipped_relu at 32": 2}
+    assert said["activations"] == {"clipped_relu:32": 2}
     assert (said["one_value_layers"], said["zero_preserving_layers"]) == (2, 2)
     plain = fsd("network", "info", tmp_path / "net")
     assert "65,536" in plain.stdout
@@ -181,3 +181,10 @@ def test_partition_takes_no_directory_of_something_else(fsd: Fsd, tmp_path: Path
     assert "cut" in said.error()
     assert entries(tmp_path / "cut") == {"letters"}
     assert entries(tmp_path) == {"net", "cut"}
+
+
+def test_names_are_printed_as_they_are(tmp_path: Path, fsd: Fsd) -> None:
+    Network([Layer([[1]], 0, Activation("clip", -1, 1))]).save(tmp_path / "a:smile:b")
+    said = fsd("network", "info", tmp_path / "a:smile:b").stdout
+    assert "clip:-1:1 (1 layers)" in said
+    assert "a:smile:b" in said

@@ -125,9 +125,18 @@ def test_methods_are_those_of_the_partition_room() -> None:
         ("network import full/other -o out", "full/other cannot be imported"),
         ("network import pipe -o out", "pipe is neither a file nor a folder"),
         ("network import full nowhere -o nowhere", "SOURCE and output are both nowhere"),
-        ("network import full -o out --activation tanh", "--activation tanh: an activation is one of identity, relu"),
-        ("network import full -o out --activation clipped_relu", "--activation clipped_relu: the clip of clipped_relu"),
-        ("network import full -o out --activation clipped_relu:x", "'x' is not a number; write clipped_relu:32"),
+        (
+            "network import full -o out --activation cosine",
+            "cosine: an activation is one of identity, relu",
+        ),
+        (
+            "network import full -o out --activation clipped_relu",
+            "the activation clipped_relu takes its upper",
+        ),
+        (
+            "network import full -o out --activation clipped_relu:x",
+            "'clipped_relu:x' is not an activation with",
+        ),
         ("network import full -o out --activation relu,", "--activation : an activation is one of"),
         ("network info nowhere", "nowhere is not a network"),
         ("dataset digits --neurons 1000 --samples 5 -o out.npz", "square"),

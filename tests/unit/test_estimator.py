@@ -21,6 +21,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -93,6 +94,24 @@ def test_labels_without_softmax_have_scores_and_no_probabilities() -> None:
     assert estimator.decision_function([[0, 2, 1]]).tolist() == [[0, 2, 1]]
     unnamed = fsd.Estimator(fsd.Network([fsd.Layer(np.eye(3), 0)], output=fsd.OutputFunction("argmax")))
     assert (unnamed.predict([[0, 2, 1]]).tolist(), unnamed.classes_.tolist()) == ([1], [0, 1, 2])
+
+
+def test_labels_in_any_order_score_as_in_ascending_order(many: MLPClassifier) -> None:
+    network = fsd.Network.from_sklearn(many)
+    *hidden, last = network
+    backwards = fsd.Layer(last.weights[::-1], last.bias[::-1], "identity")
+    assert network.labels is not None
+    turned = fsd.Network([*hidden, backwards], labels=network.labels[::-1], output=network.output)
+    estimator = fsd.Estimator(turned)
+    assert estimator.classes_.tolist() == many.classes_.tolist()
+    assert (estimator.predict(IMAGES) == many.predict(IMAGES)).all()
+    np.testing.assert_allclose(estimator.predict_proba(IMAGES), many.predict_proba(IMAGES), atol=1e-5)
+    assert (estimator.transform(IMAGES)[:, ::-1] == estimator.predict_proba(IMAGES)).all()
+    for name in ("neg_log_loss", "roc_auc_ovr"):
+        scorer = get_scorer(name)
+        assert scorer(estimator, IMAGES, NAMES) == pytest.approx(scorer(many, IMAGES, NAMES), rel=1e-4)
+    two = fsd.Estimator(fsd.Network([fsd.Layer(np.eye(2), 0)], labels=["b", "a"]))
+    assert two.decision_function([[5, 2]]).tolist() == [3]  # in favor of "b", the second class
 
 
 def test_it_works_in_pipelines_searches_and_validation(many: MLPClassifier) -> None:

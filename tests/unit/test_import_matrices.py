@@ -365,6 +365,6 @@ def test_origin_and_labels_are_stored_with_the_network(tmp_path: Path) -> None:
 def test_a_wrong_manifest_is_refused(tmp_path: Path, field: str, value: str) -> None:
     Network.from_matrices([SECOND]).save(tmp_path / "net")
     manifest = tmp_path / "net" / "network.json"
-    manifest.write_text(manifest.read_text().replace('"version": 1', f'"version": 1, "{field}": {value}'))
+    manifest.write_text(manifest.read_text().replace('"version": 2', f'"version": 2, "{field}": {value}'))
     with pytest.raises(FileFormatError, match=f"the field '{field}' is missing or invalid"):
         Network.load(tmp_path / "net")

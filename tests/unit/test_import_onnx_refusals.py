@@ -54,6 +54,18 @@ SCALAR = np.array(1, np.float32)
         ([LINEAR, node("Add", "h", "x")], "(Add) has inputs whose shapes do not fit each other"),
         ([LINEAR, node("Clip", "h", "one", "one")], "(Clip) makes all values the same"),
         ([LINEAR, node("Cast", "h", to=TensorProto.INT64)], "(Cast) casts to another type than FLOAT, FLOAT16"),
+        (
+            [LINEAR, node("Softmax", "h", out="p"), node("Cast", "p", to=TensorProto.INT64)],
+            "(Cast) casts what softmax m",
+        ),
+        (
+            [LINEAR, node("ArgMax", "h", axis=1, out="a"), node("Cast", "a", to=TensorProto.BOOL)],
+            "(Cast) casts what argmax makes to BOOL, which changes it; leave it out",
+        ),
+        ([LINEAR, node("Celu", "h", alpha=0.0)], "(Celu) has the alpha 0, which must be positive"),
+        ([LINEAR, node("Elu", "h", alpha=np.inf)], "(Elu) cannot be imported: the alpha of elu must be finite"),
+        ([LINEAR, node("Max", "h", "cube")], "(Max) has a constant (1 x 1 x 1, float32) that does not fit floats of"),
+        ([LINEAR, node("Exp", "h", out="e"), node("Add", "e", "cube")], "(Add) has a constant (1 x 1 x 1, float32)"),
         ([LINEAR, node("Dropout", "h", "one", "on")], "(Dropout) is in training mode; export the model for inference"),
         (
             [LINEAR, node("BatchNormalization", "h", *"cccc", training_mode=1)],
@@ -79,7 +91,12 @@ SCALAR = np.array(1, np.float32)
 )
 def test_each_refusal(tmp_path: Path, nodes: list[Any], said: str) -> None:
     constants = W | {"c": PER_OUTPUT, "one": SCALAR, "four": np.ones(4, np.float32), "ten": np.array([10])}
-    constants |= {"flat": np.array([-1]), "on": np.array(True), "most": np.array([2**40])}
+    constants |= {
+        "cube": np.ones((1, 1, 1), np.float32),
+        "flat": np.array([-1]),
+        "on": np.array(True),
+        "most": np.array([2**40]),
+    }
     assert said in refused(tmp_path, model(nodes, constants))
 
 

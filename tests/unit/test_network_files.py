@@ -1,8 +1,10 @@
 """The network file format: round trips, atomic writes, and corruption of every kind."""
 
+import hashlib
 import itertools
 import json
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,19 @@ from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network, graph_challenge
+from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network, RowGroup, graph_challenge
 from fsd_inference.network import file_format as files
+
+
+@st.composite
+def row_groups(draw: st.DrawFn, rows: int) -> list[RowGroup]:
+    kinds = [IDENTITY, RELU, Activation("clipped_relu", 0.3), Activation("prelu"), Activation("elu", 1.5)]
+    groups = []
+    while rows:
+        count = draw(st.integers(1, rows))
+        groups.append(RowGroup(count, draw(st.sampled_from(kinds))))
+        rows -= count
+    return groups
 
 
 @st.composite
@@ -32,7 +45,7 @@ def networks(draw: st.DrawFn) -> Network:
         if draw(st.booleans()):
             weights = np.sign(np.abs(weights)) / 16
         bias = rng.normal(size=draw(st.sampled_from([1, outputs])))
-        layers.append(Layer(weights, bias, draw(st.sampled_from([IDENTITY, RELU, Activation("clipped_relu", 0.3)]))))
+        layers.append(Layer(weights, bias, draw(row_groups(outputs)), slopes=rng.normal(size=outputs)))
     return Network(layers, name=draw(st.text(max_size=5)))
 
 
@@ -51,12 +64,36 @@ def test_what_is_written_is_read(
     assert list(read.sizes()) == list(network.sizes())
     assert read.name == network.name
     for ours, theirs in zip(network, read, strict=True):
+        assert theirs.groups == ours.groups
         for expected, found in zip(ours.kernel_arrays(), theirs.kernel_arrays(), strict=True):
-            np.testing.assert_array_equal(found, expected)
+            if not isinstance(found, tuple):
+                np.testing.assert_array_equal(found, expected)
             if isinstance(found, np.ndarray):
                 assert found.dtype == np.asarray(expected).dtype
                 assert not found.flags.writeable
     assert [entry.name for entry in tmp_path.iterdir()] == ["network"]
+
+
+@pytest.mark.parametrize("kind", ["relu", "identity", "clipped_relu"])
+def test_networks_of_version_1_are_read(tmp_path: Path, kind: str) -> None:
+    activation = Activation(kind, *([0.5] if kind == "clipped_relu" else []))  # type: ignore[arg-type]
+    layer = Layer([[0.5, 0], [1, -2]], [0, -0.25], activation)
+    hashed = hashlib.sha256(b"fsd-layer-1")
+    code = ("identity", "relu", "clipped_relu").index(kind)
+    hashed.update(struct.pack("<5QBf", 2, 2, 3, 3, 2, code, sum(activation.parameters)))
+    hashed.update(np.array([0, 1, 3], np.int64).tobytes() + np.array([0, 0, 1], np.uint16).tobytes())
+    hashed.update(np.array([0.5, 1, -2, 0, -0.25], np.float32).tobytes())
+    assert layer.digest == hashed.digest()
+    Network([layer]).save(tmp_path / "n")
+
+    def as_before(manifest: Any) -> None:
+        manifest["version"] = 1
+        record = manifest["layers"][0]
+        del record["row_groups"]
+        record |= {"activation": kind, "clip": sum(activation.parameters)}
+
+    edit_manifest(tmp_path / "n", as_before)
+    assert Network.load(tmp_path / "n").layer(0) == layer
 
 
 def test_wide_inputs_are_stored_as_u32(tmp_path: Path) -> None:
@@ -190,7 +227,7 @@ def edit_manifest(place: Path, change: Callable[[Any], object]) -> None:
     "change",
     [
         lambda m: m.update(format="other"),
-        lambda m: m.update(version=2),
+        lambda m: m.update(version=3),
         lambda m: m.update(version=True),
         lambda m: m.update(layers=[]),
         lambda m: m.update(layers=3),
@@ -215,13 +252,19 @@ def edit_manifest(place: Path, change: Callable[[Any], object]) -> None:
         lambda m: m["layers"][0].update(group=2),
         lambda m: m["layers"][0].update(group=1),
         lambda m: m["layers"][0].update(digest="xy"),
-        lambda m: m["layers"][0].update(activation="tanh"),
-        lambda m: m["layers"][0].update(activation=[]),
-        lambda m: m["layers"][0].update(clip=1e999),
-        lambda m: m["layers"][0].update(clip=10**400),
-        lambda m: m["layers"][1].update(clip=3),
-        lambda m: m["layers"][1].update(clip=float("nan")),
-        lambda m: m["layers"][2].pop("clip"),
+        lambda m: m["layers"][0].update(row_groups=[[4, "sum", "tanh", []]]),
+        lambda m: m["layers"][0].update(row_groups=[]),
+        lambda m: m["layers"][0].update(row_groups=5),
+        lambda m: m["layers"][0].update(row_groups=[[4, "sum", "relu"]]),
+        lambda m: m["layers"][0].update(row_groups=[[5, "sum", "relu", []]]),
+        lambda m: m["layers"][0].update(row_groups=[[2**80, "sum", "relu", []]]),
+        lambda m: m["layers"][0].update(row_groups=[[4, "max", "relu", []]]),
+        lambda m: m["layers"][0].update(row_groups=[[4, "sum", "prelu", []]]),
+        lambda m: m["layers"][0].update(row_groups=[[4, "sum", ["relu"], []]]),
+        lambda m: m["layers"][1].update(row_groups=[[4, "sum", "clipped_relu", [1e999]]]),
+        lambda m: m["layers"][1].update(row_groups=[[4, "sum", "clipped_relu", [10**400]]]),
+        lambda m: m["layers"][1].update(row_groups=[[4, "sum", "clipped_relu", [3]]]),
+        lambda m: m["layers"][2].pop("row_groups"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(damaged: Path, change: Callable[[Any], object]) -> None:

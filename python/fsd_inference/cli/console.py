@@ -198,4 +198,4 @@ def _console(stream: TextIO | _NeverFailing) -> Console:
     from rich.console import Console  # noqa: PLC0415
 
     # No markup, since file names may contain brackets. Long lines are wrapped by the terminal.
-    return Console(file=cast("TextIO", stream), markup=False, highlight=False, soft_wrap=False)
+    return Console(file=cast("TextIO", stream), markup=False, highlight=False, emoji=False, soft_wrap=False)

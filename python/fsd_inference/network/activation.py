@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from fsd_inference.errors import InputError
 from fsd_inference.kernels import ActivationName, KernelGroup, activate
-from fsd_inference.network.checks import nearest_float32, shown, whole_number
+from fsd_inference.network.checks import (
+    as_float32,
+    check_real,
+    dense_array,
+    nearest_float32,
+    shown,
+    whole_number,
+)
 
 ACTIVATION_KINDS: tuple[ActivationName, ...] = get_args(ActivationName)
 _PARAMETERS: dict[ActivationName, tuple[str, ...]] = {
@@ -60,6 +67,13 @@ class Activation:
     *parameters : float
         Its parameters, in the order above; rounded to float32.
 
+    Attributes
+    ----------
+    kind : str
+        The kind.
+    parameters : tuple of float
+        Its parameters.
+
     Raises
     ------
     InputError
@@ -104,12 +118,20 @@ class Activation:
         Parameters
         ----------
         z : array_like
-            Pre-activations of any shape.
+            Pre-activations of any shape, rounded to float32.
         slope : float, optional
             The slope of "prelu".
+
+        Raises
+        ------
+        InputError
+            If they are not real numbers.
         """
-        values = np.asarray(z, np.float32)
-        done = activate(self.kind, list(self.parameters), np.ascontiguousarray(values).ravel(), slope)
+        given = dense_array(z, "the pre-activations")
+        check_real(given.dtype, "the pre-activations")
+        values = as_float32(given)
+        each = nearest_float32(slope, "the slope of prelu")
+        done = activate(self.kind, list(self.parameters), np.ascontiguousarray(values).ravel(), each)
         return done.reshape(values.shape)
 
     def __repr__(self) -> str:
@@ -126,7 +148,7 @@ RELU = Activation("relu")
 class RowGroup(NamedTuple):
     """Consecutive rows of a layer that compute alike.
 
-    Attributes
+    Parameters
     ----------
     rows : int
         Number of rows.
@@ -135,6 +157,18 @@ class RowGroup(NamedTuple):
     reduce : {"sum", "max"}
         Whether a row is the sum of its weighted inputs, or the largest of its inputs (max pooling). The weights of a
         "max" row are all 1, and it has at least one. The bias is added, and the activation applied, after that.
+
+    Raises
+    ------
+    InputError
+        By the `Layer` that is given it, if anything is wrong.
+
+    Examples
+    --------
+    >>> import fsd_inference as fsd
+    >>> pooled = fsd.RowGroup(1, fsd.Activation("identity"), "max")
+    >>> fsd.Layer([[1, 1, 0], [0, 2, 1]], 0.0, [pooled, fsd.RowGroup(1, fsd.Activation("tanh"))])
+    Layer(2 x 3, 4 connections, 1 max identity, 1 tanh)
     """
 
     rows: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.engine.serial import run_serial
-from fsd_inference.errors import InputError
+from fsd_inference.errors import InputError, SettingError
 from fsd_inference.kernels import LayerKernel
 from fsd_inference.network import Layer, Network, as_inputs
-from fsd_inference.network.checks import dense_array, rounded_float32
+from fsd_inference.network.checks import dense_array, rounded_float32, shown
 from fsd_inference.network.fidelity import TOLERANCE, TOLERANCE_IN_16_BITS, Check, compared
 from fsd_inference.network.originals.opening import original
 from fsd_inference.network.originals.original import Original
@@ -56,7 +57,9 @@ def check(
     Raises
     ------
     InputError
-        If the model cannot be run, has other outputs, or returns values that are not finite.
+        If the model cannot be run, has other outputs, or returns values that are not finite numbers.
+    SettingError
+        If the tolerance is not a number from 0.
 
     Examples
     --------
@@ -66,6 +69,8 @@ def check(
     >>> fsd.check(network, lambda x: x @ weights.T, [[1.0, 2.0], [3.0, 4.0]]).agrees
     True
     """
+    if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance >= 0):
+        raise SettingError(f"the tolerance must be a number from 0, such as 1e-4, not {shown(tolerance)}")
     if not isinstance(network, Network):
         network = Network.load(network)
     model = original(against, outputs)
@@ -94,17 +99,27 @@ def _compared(
         ours = scores if output is None else output.transformed(scores)
         return compared(ours.toarray(), found[0], model.name, tolerance)
     selected, values = output.top(scores)
-    indices = [array for array in found if array.dtype.kind in "iu"]
-    if not indices:
+    indices = next((array for array in found if array.dtype.kind in "iu"), None)
+    if indices is None:
         return compared(values, found[0], model.name, tolerance)
-    same = (selected == indices[0]).all(axis=1)
-    theirs = np.where(same[:, None], values, _selected(scores, indices[0]))
-    return compared(values, theirs, model.name, tolerance, same=same)
+    theirs = _selected(scores, indices, selected.shape[1], model.name)
+    return compared(values, theirs, model.name, tolerance, same=(selected == indices).all(axis=1))
 
 
-def _selected(scores: sparse.csr_array, indices: NDArray[Any]) -> NDArray[np.float32]:
+def _selected(scores: sparse.csr_array, indices: NDArray[Any], count: int, name: str) -> NDArray[np.float32]:
     """Return the scores of the outputs that the model selects: equal ones may be in another order."""
-    return np.take_along_axis(scores.toarray(), indices, axis=1)
+    if indices.shape[1] != count:
+        raise InputError(
+            f"the network selects {count:,} outputs, but {name} returns {indices.shape[1]:,} per sample: it is another "
+            "model"
+        )
+    outputs = scores.shape[1]
+    wrong = indices[(indices < 0) | (indices >= outputs)]
+    if wrong.size:
+        raise InputError(
+            f"{name} selects output {wrong[0]}, but the network has outputs 0 to {outputs - 1}: it is another model"
+        )
+    return np.take_along_axis(scores.toarray(), indices.astype(np.int64), axis=1)
 
 
 def _parts_at(

@@ -124,7 +124,7 @@ class Estimator:
             outputs = self.transform(X)
             return outputs[:, 0] if outputs.shape[1] == 1 else outputs
         best, _ = OutputFunction("argmax").top(self._outputs(X, scores=True))
-        return self.classes_[best[:, 0]]
+        return self._labels()[best[:, 0]]
 
     def transform(self, X: Inputs) -> NDArray[np.float32]:  # noqa: N803
         """Return the outputs, or what the network's softmax or log-softmax makes of them; samples x outputs."""
@@ -151,25 +151,24 @@ class Estimator:
 
     @property
     def predict_proba(self) -> Callable[[Inputs], NDArray[np.float32]]:
-        """Method that returns probabilities, samples x classes; only if the network's output function is softmax."""
+        """Method that returns probabilities, samples x `classes_`; only if the network's output function is softmax."""
         if self._network().output != OutputFunction("softmax"):
             raise AttributeError("predict_proba needs a network whose output function is softmax")
-        return self.transform
+        return self._probabilities
 
     @property
     def decision_function(self) -> Callable[[Inputs], NDArray[np.float32]]:
-        """Method that returns scores, samples x classes, of two classes their difference; only of a classifier."""
+        """Method that returns scores, samples x `classes_`, of two classes their difference; only of a classifier."""
         if not self._is_classifier:
             raise AttributeError("decision_function needs a network with labels or an output function")
         return self._decide
 
     @property
     def classes_(self) -> NDArray[Any]:
-        """Labels of a classifier, shape (outputs,)."""
-        network = self._network()
+        """Labels of a classifier in ascending order, which scikit-learn's scorers rely on; shape (outputs,)."""
         if not self._is_classifier:
             raise AttributeError("classes_ needs a network with labels or an output function")
-        return np.arange(network.widths[-1]) if network.labels is None else network.labels
+        return self._labels()[self._order()]
 
     @property
     def n_features_in_(self) -> int:
@@ -222,8 +221,20 @@ class Estimator:
         network = self._network()
         return network.labels is not None or network.output is not None
 
+    def _labels(self) -> NDArray[Any]:
+        """Return the label of each output."""
+        network = self._network()
+        return np.arange(network.widths[-1]) if network.labels is None else network.labels
+
+    def _order(self) -> NDArray[np.intp]:
+        """Return the output of each class."""
+        return np.argsort(self._labels(), kind="stable")
+
+    def _probabilities(self, X: Inputs) -> NDArray[np.float32]:  # noqa: N803
+        return self.transform(X)[:, self._order()]
+
     def _decide(self, X: Inputs) -> NDArray[np.float32]:  # noqa: N803
-        scores = self._outputs(X, scores=True).toarray()
+        scores = self._outputs(X, scores=True).toarray()[:, self._order()]
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def _network(self) -> Network:

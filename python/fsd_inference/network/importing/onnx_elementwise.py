@@ -90,6 +90,8 @@ def scaled_elu(node: Node) -> list[Tensor]:
     alpha = float(node.attributes["alpha"])
     refs = node.refs()
     if node.kind == "Celu":
+        if alpha <= 0:
+            raise UnsupportedError(f"has the alpha {alpha:g}, which must be positive; replace it by Elu")
         inner = node.graph.scale(refs, 1 / alpha, 0.0, node.label)
         outer, activation = alpha, Activation("elu", 1.0)
     else:
@@ -129,7 +131,7 @@ def arithmetic(node: Node) -> list[Tensor]:
 def _of_constant(node: Node, tensor: Tensor, value: NDArray[Any], *, reverse: bool) -> Tensor:
     kind, compute = node.kind, _ARITHMETIC[node.kind]
     curves: list[tuple[Tensor, Curve]] = []
-    if value.size == 1:
+    if _is_scalar(node, value, tensor):
         number = float(value.item())
         curves = [
             (base, compute(number, values) if reverse else compute(values, number)) for base, values in tensor.views()
@@ -149,6 +151,14 @@ def _of_constant(node: Node, tensor: Tensor, value: NDArray[Any], *, reverse: bo
     refs = np.broadcast_to(tensor.refs, np.broadcast_shapes(tensor.refs.shape, constant.shape))
     same = refs.shape == tensor.refs.shape
     return _made(node, node.graph.scale(refs, factor, shift, node.label), curves if same else [])
+
+
+def _is_scalar(node: Node, value: NDArray[Any], tensor: Tensor) -> bool:
+    """Return whether a constant is one number; UnsupportedError if it would put an axis in front of the samples."""
+    of_samples = tensor if tensor.refs is not None else next((base for base, _ in tensor.views()), None)
+    if value.size == 1 and of_samples is not None:
+        node.broadcast(value, read(of_samples).shape)
+    return value.size == 1
 
 
 def _of_tensors(node: Node, left: Tensor, right: Tensor) -> Tensor:
@@ -228,7 +238,7 @@ def extreme(node: Node) -> list[Tensor]:
     tensors = [value for value in node.inputs if isinstance(value, Tensor)]
     constants = [node.required(k) for k, value in enumerate(node.inputs) if not isinstance(value, Tensor)]
     largest = node.kind == "Max"
-    if len(tensors) == 1 and all(value.size == 1 for value in constants):
+    if len(tensors) == 1 and all(_is_scalar(node, value, tensors[0]) for value in constants):
         bounds = [float(value.item()) for value in constants]
         low, high = (
             (max(bounds, default=-math.inf), math.inf) if largest else (-math.inf, min(bounds, default=math.inf))

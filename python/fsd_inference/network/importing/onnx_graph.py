@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fsd_inference.errors import FileFormatError
+from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.checks import shown
 from fsd_inference.network.importing.imported import Imported
 from fsd_inference.network.importing.lowering import MOST_CONNECTIONS, Graph, lower
@@ -44,6 +44,7 @@ _ENDS = ("Softmax", "LogSoftmax", "ArgMax", "TopK")
 OPERATORS = (*_KINDS, *_ENDS)
 """The operators that are supported on values that depend on the input."""
 _AFTER_ENDS = ("Identity", "Cast")
+_INDICES = ("INT32", "INT64")
 
 
 @dataclass(eq=False)
@@ -145,7 +146,9 @@ class _Walk:
             self._problem(label, str(error))
         except NoLayerError as error:
             self._problem(error.where, error.reason)
-        except (TypeError, ValueError, IndexError, KeyError, OverflowError, AttributeError):
+        except InputError as error:  # of an activation
+            self._problem(label, f"cannot be imported: {error}; replace it")
+        except (TypeError, ValueError, IndexError, KeyError, ArithmeticError, AttributeError):
             self._problem(label, "has inputs or attributes that do not fit the operator; export the model again")
         for index, name in enumerate(node.output):
             if name and not self._exists(name):
@@ -193,6 +196,10 @@ class _Walk:
         if ended is not None and kind not in _ENDS:
             if kind not in _AFTER_ENDS:
                 raise UnsupportedError(f"follows {ended.function.kind}, which is supported at the end only; {_SAME}")
+            if kind == "Cast" and attributes["to"] not in (*FLOATS, *(_INDICES if ended.function.selects else ())):
+                raise UnsupportedError(
+                    f"casts what {ended.function.kind} makes to {attributes['to']}, which changes it; leave it out"
+                )
             return [ended]
         given = [value.tensor if isinstance(value, _Ended) else value for value in inputs]
         outputs = len(list(filter(None, node.output)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fsd_inference.errors import FileFormatError
+from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.importing.lowering import Graph, Refs
 from fsd_inference.network.importing.onnx_tensors import MAX_FEATURES
 from fsd_inference.network.importing.problems import UnsupportedError, refuse
@@ -146,7 +146,9 @@ class _Walk:
             return self._applied(node, name, label, args, kwargs)
         except UnsupportedError as error:
             self.problems.append(f"{label} {error}")
-        except (TypeError, ValueError, IndexError, KeyError, OverflowError, AttributeError, RuntimeError) as error:
+        except InputError as error:  # of an activation
+            self.problems.append(f"{label} cannot be imported: {error}; replace it")
+        except (TypeError, ValueError, IndexError, KeyError, ArithmeticError, AttributeError, RuntimeError) as error:
             text = " ".join(str(error).split())[:80]
             self.problems.append(f"{label} has arguments that cannot be imported ({text}); replace it by another")
         return _after_problem(self._sizes(node))
@@ -157,6 +159,7 @@ class _Walk:
         arguments = arguments_of(node.target._schema, args, kwargs)
         ended = [value for value in _flat(list(arguments.values())) if isinstance(value, _Ended)]
         if ended and name in _SHAPES:
+            _check_type(node.meta["val"].dtype, ended[0].output)
             return ended[0]
         if name in _ENDS:
             return _ended(name, arguments)
@@ -222,6 +225,13 @@ def _ended(name: str, arguments: Mapping[str, Any]) -> _Ended:
     kinds: dict[str, OutputKind] = {"_softmax": "softmax", "_log_softmax": "log_softmax", "argmax": "argmax"}
     made = OutputFunction("top_k", int(arguments["k"])) if name == "topk" else OutputFunction(kinds[name])
     return _Ended(scores, made)
+
+
+def _check_type(dtype: Any, output: OutputFunction) -> None:
+    """Check that a value at the end is not converted to a type that changes it."""
+    name = str(dtype).removeprefix("torch.")
+    if not (dtype.is_floating_point or (output.selects and name in {"int32", "int64"})):
+        raise UnsupportedError(f"converts what {output.kind} makes to {name}, which changes it; leave it out")
 
 
 def _name(node: Any) -> str:

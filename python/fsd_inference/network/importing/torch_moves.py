@@ -85,6 +85,8 @@ def _flip(call: Call) -> Refs:
 
 def _roll(call: Call) -> Refs:
     refs = call.tensor("self")
+    if not call["dims"]:
+        raise UnsupportedError(MIXES)
     rolled: Refs = np.roll(refs, call["shifts"], [call.axis(dim, refs.ndim) for dim in call["dims"]])
     return rolled
 

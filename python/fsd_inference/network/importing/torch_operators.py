@@ -240,6 +240,8 @@ def _elu(call: Call) -> Refs:
         scale, slope = 1.0, 1 / alpha
     else:
         alpha, scale, slope = (float(call[name]) for name in ("alpha", "scale", "input_scale"))
+    if slope <= 0:
+        raise UnsupportedError(f"scales its inputs by {slope:g}, which must be positive; replace it by ELU")
     refs = call.tensor("self")
     if slope != 1:  # elu of slope * x, divided by slope
         refs = call.graph.scale(refs, slope, 0.0, call.where)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -85,20 +86,27 @@ class OnnxOriginal(Original):
 
     def _runner(self, names: Sequence[str] | None) -> Callable[[dict[str, Array]], list[Array]]:
         if self._runtime is None:
-            model = self._proto(names)
-            if self._model.opset < _MODE_IS_GIVEN:
-                _normalize_as_stored(model, self._model.onnx.helper)
-            evaluator = library("onnx.reference", str(self._path)).ReferenceEvaluator(model)
+            runner = library("onnx.reference", str(self._path)).ReferenceEvaluator
+            with self._loading("ONNX's reference evaluator"):
+                model = self._proto(names)
+                if self._model.opset < _MODE_IS_GIVEN:
+                    _normalize_as_stored(model, self._model.onnx.helper)
+                evaluator = runner(model)
             return lambda inputs: list(evaluator.run(None, inputs))
         options = self._runtime.SessionOptions()
         options.log_severity_level = 4  # what matters is raised
-        given = str(self._path) if names is None else self._proto(names).SerializeToString()
-        try:
+        with self._loading("ONNX Runtime"):
+            given = str(self._path) if names is None else self._proto(names).SerializeToString()
             session = self._runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # it raises kinds of its own
-            text = " ".join(str(error).split())[:200]
-            raise InputError(f"ONNX Runtime cannot run {self._path}: {text}") from error
         return lambda inputs: list(session.run(None, inputs))
+
+    @contextmanager
+    def _loading(self, runner: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # both raise kinds of their own
+            text = " ".join(str(error).split())[:200]
+            raise InputError(f"{runner} cannot run {self._path}: {text}") from error
 
 
 def _normalize_as_stored(model: Any, helper: Any) -> None:

@@ -96,7 +96,11 @@ class Original(ABC):
         except Exception as error:  # a model may raise anything
             text = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"{self.name} cannot be run on this input of {_text(x.shape)}: {text}") from error
+        if not found:
+            raise InputError(f"{self.name} returns nothing")
         for array in found:
+            if array.dtype.kind not in "biuf":
+                raise InputError(f"{self.name} returns values of type {array.dtype}; they must be real numbers")
             if not array.ndim or len(array) != len(x):
                 raise InputError(
                     f"{self.name} returns an array of {_text(array.shape)} for {len(x)} samples; the first axis must "

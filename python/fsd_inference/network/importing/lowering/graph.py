@@ -111,7 +111,7 @@ class Graph:
         matrix = weights
         if vectors > 1:
             compact = sparse.csr_array(weights)
-            self.reserve(vectors * int(compact.count_nonzero()))
+            self.reserve(vectors * max(int(compact.count_nonzero()), weights.shape[0]))
             matrix = sparse.csr_array(sparse.kron(sparse.eye_array(vectors), compact, format="csr"))
         outputs = weights.shape[0]
         each = np.broadcast_to(np.asarray(bias, np.float64), (vectors, outputs)).ravel()
@@ -180,7 +180,7 @@ class Graph:
         if not fits or outputs % groups or refs.shape[0] != weights.shape[1] * groups:
             raise UnsupportedError("has filters that do not fit its input; export the model again")
         positions = windows.outputs(refs.shape[1:])
-        self.reserve(math.prod(positions) * math.prod(windows.kernel))
+        self.reserve(math.prod(positions) * max(math.prod(windows.kernel), outputs))
         self.reserve(convolution_connections(weights, refs.shape, windows))
         matrix = convolution(weights, refs.shape, windows, groups)
         each = np.repeat(np.broadcast_to(np.asarray(bias, np.float64), (outputs,)), math.prod(positions))
@@ -226,6 +226,7 @@ class Graph:
 
     def maximum(self, tensors: Sequence[Refs], node: str) -> Refs:
         """Add neurons that compute the largest of several tensors elementwise; tensors are broadcast."""
+        self.reserve(math.prod(np.broadcast_shapes(*(refs.shape for refs in tensors))) * len(tensors))
         stacked = np.stack(np.broadcast_arrays(*tensors))
         reduced: Refs = self.reduce(stacked, (0,), "max", node)[0]
         return reduced
