@@ -195,6 +195,20 @@ def test_an_small_onnx(tmp_path: Path, batch: Any, dtype: str, tolerance: float)
     assert other.parts_at == "layer 0, node 'node_r' (Relu)"
 
 
+@pytest.mark.parametrize("opset", [9, 13, 14, 21])
+def test_models_in_onnx_normalize_by_the_stored_statistics(tmp_path: Path, opset: int) -> None:
+    onnx_models = pytest.importorskip("tests.support.onnx_models")
+    stored = np.array([0.5, -1.0, 2.0], np.float32)
+    constants = {"scale": stored, "shift": stored[::-1], "mean": 3 * stored, "variance": stored**2}
+    proto = onnx_models.model(
+        [onnx_models.node("BatchNormalization", "x", *constants)], constants, shape=("N", 3), opset=opset
+    )
+    network = fsd.import_network(onnx_models.saved(tmp_path, proto))
+    by_hand = (X - 3 * stored) / np.sqrt(stored**2 + 1e-5) * stored + stored[::-1]
+    assert fsd.check(network, lambda _: by_hand, X).agrees
+    assert fsd.check(network, tmp_path / "model.onnx", X).agrees
+
+
 def test_import_compares_records_and_can_be_told_not_to(run: Fsd, tmp_path: Path) -> None:
     path = small_onnx(tmp_path / "model.onnx")
     said = run("network", "import", path, "-o", tmp_path / "net")

@@ -132,11 +132,15 @@ def changed(change: Callable[[Any], object]) -> Any:
         (lambda m: m.graph.initializer[0].dims.__setitem__(0, -4), "has a negative dimension"),
         (lambda m: setattr(m.graph.initializer[0], "data_type", 8), "is of type STRING"),
         (lambda m: m.graph.input.add(name="z"), "the model has 2 inputs, not one"),
-        (lambda m: m.graph.output.add(name="z"), "the model has 2 outputs, not one"),
+        (lambda m: m.graph.output.add(name="z"), "the model has 2 outputs ('h', 'z'), not one"),
         (lambda m: setattr(m.graph.output[0], "name", "z"), "has the output 'z', which no node makes"),
         (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 7), "its input 'x' is of type INT64"),
         (lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", 2**40), "more than 16,777,216"),
         (lambda m: m.graph.input[0].type.tensor_type.shape.dim.pop(), "does not have the shape samples x features"),
+        (
+            lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], "dim_param", "W"),
+            "sample open (samples x ?);",
+        ),
     ],
 )
 def test_models_that_cannot_be_read(tmp_path: Path, change: Callable[[Any], object], said: str) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
-from fsd_inference.cli.network_check import check, checked_import
+from fsd_inference.cli.network_check import Outputs, check, checked_import, chosen
 from fsd_inference.cli.options import Json, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import InputError, SettingError
@@ -34,6 +34,7 @@ _IMPORT_EXAMPLES = examples(
     "fsd network import layer-1.mtx layer-2.mtx -o net --transpose",
     "fsd network import model.safetensors --layers fc1,fc2,fc3 -o net",
     "fsd network import model.onnx -o net",
+    "fsd network import model.onnx --outputs scores,boxes -o net",
     "fsd network import model.pt2 -o net",
     "fsd network import neuron1024 -o net",
 )
@@ -131,6 +132,7 @@ def import_(
             "--bias", help="Graph Challenge: bias of all neurons. Default: the official one, for official sizes."
         ),
     ] = None,
+    outputs: Outputs = None,
     most_connections: Annotated[
         int | None,
         typer.Option(
@@ -158,10 +160,11 @@ def import_(
         activations=None if activation is None else _activations(activation),
         transpose=transpose,
         bias=bias,
+        outputs=chosen(outputs),
         most_connections=most_connections,
         notice=out.note,
     )
-    check = None if no_check or len(source) > 1 else checked_import(out, network, source[0])
+    check = None if no_check or len(source) > 1 else checked_import(out, network, source[0], chosen(outputs))
     _save(out, network, output, check)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from fsd_inference.network import Network
     from fsd_inference.network.fidelity import Check
 
+Outputs = Annotated[
+    str | None,
+    typer.Option(
+        "--outputs",
+        help="ONNX: names of the tensors that the network computes, side by side, instead of the model's outputs; "
+        "separated by commas.",
+    ),
+]
+
 _SAMPLES = 16  # random ones, after an import
 
 
@@ -27,6 +37,7 @@ def check(
         ),
     ],
     samples: Annotated[Path, typer.Option("--input", help="Samples, as for `fsd infer`.", metavar="INPUT")],
+    outputs: Outputs = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -47,13 +58,20 @@ def check(
 
     out = Output(as_json)
     loaded = Network.load(network)
-    found = compare(loaded, against, load_inputs(samples, loaded.widths[0]), tolerance=tolerance)
+    found = compare(
+        loaded, against, load_inputs(samples, loaded.widths[0]), outputs=chosen(outputs), tolerance=tolerance
+    )
     out.result({**found.to_json(), "bound": found.bound, "agrees": found.agrees}, facts(_rows(found)))
     if not found.agrees:
         raise typer.Exit(1)
 
 
-def checked_import(out: Output, network: Network, source: Path) -> Check | None:
+def chosen(outputs: str | None) -> list[str] | None:
+    """Parse --outputs."""
+    return None if outputs is None else outputs.split(",")
+
+
+def checked_import(out: Output, network: Network, source: Path, outputs: Sequence[str] | None) -> Check | None:
     """Compare a network that was imported from a model with it on random samples; None if that is not possible."""
     import numpy as np  # noqa: PLC0415
 
@@ -64,7 +82,7 @@ def checked_import(out: Output, network: Network, source: Path) -> Check | None:
         return None
     x = np.random.default_rng(0).standard_normal((_SAMPLES, network.widths[0]))
     try:
-        return compare(network, source, x)
+        return compare(network, source, x, outputs=outputs)
     except FsdError as error:
         out.note(f"not compared with the model: {error}")
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,14 @@ from fsd_inference.network.originals.opening import original
 from fsd_inference.network.originals.original import Original
 
 
-def check(network: Network | str | os.PathLike[str], against: Any, x: Any, *, tolerance: float | None = None) -> Check:
+def check(
+    network: Network | str | os.PathLike[str],
+    against: Any,
+    x: Any,
+    *,
+    outputs: Sequence[str] | None = None,
+    tolerance: float | None = None,
+) -> Check:
     """Compare a network, run in this process, with the model that it was imported from.
 
     Parameters
@@ -35,6 +42,8 @@ def check(network: Network | str | os.PathLike[str], against: Any, x: Any, *, to
         to an array of outputs.
     x : array_like or sparse matrix, shape (samples, features) or (samples, ...)
         Samples in the shape that the model takes; those of a file may also be flattened.
+    outputs : sequence of str, optional
+        For an ONNX file: the tensors that the network was imported with instead of the model's outputs.
     tolerance : float, optional
         The largest difference that is allowed, relative to the largest absolute output of the model, or absolute where
         that is below 1; by default 1e-4, or 0.05 for a model that computes in 16 bits.
@@ -64,7 +73,7 @@ def check(network: Network | str | os.PathLike[str], against: Any, x: Any, *, to
         raise SettingError(f"the tolerance must be a number from 0, such as 1e-4, not {shown(tolerance)}")
     if not isinstance(network, Network):
         network = Network.load(network)
-    model = original(against)
+    model = original(against, outputs)
     is_sparse = bool(sparse.issparse(x))  # a name, so that x stays Any for the type checker
     given = dense_array(x.toarray() if is_sparse else x, "the input")
     if given.ndim < 2 or not given.size:

@@ -43,6 +43,7 @@ def import_network(
     activations: Activations = None,
     transpose: bool = False,
     bias: float | None = None,
+    outputs: Sequence[str] | None = None,
     most_connections: int | None = None,
     notice: Callable[[str], object] | None = None,
 ) -> Network:
@@ -71,6 +72,9 @@ def import_network(
         For matrices: whether the files are inputs x outputs.
     bias : float, optional
         For the Graph Challenge: bias of all neurons; defaults to its own for networks of an official size.
+    outputs : sequence of str, optional
+        For ONNX: names of the tensors to compute, side by side, instead of the model's outputs. Nodes on which none of
+        them depends are not read.
     most_connections : int, optional
         For ONNX and ``.pt2``: how many connections the network may have, 100 million by default; convolutions have one
         for each weight and position.
@@ -102,10 +106,11 @@ def import_network(
     >>> network.widths
     (3, 2, 1)
     """
-    if isinstance(layers, str):
-        raise InputError(f"layers must be a list of names, such as {layers.split(',')}, not {shown(layers)}")
-    given = {"layers": layers, "activations": activations, "transpose": transpose or None, "bias": bias}
-    given["most_connections"] = most_connections
+    for what, names in (("layers", layers), ("outputs", outputs)):
+        if isinstance(names, str):
+            raise InputError(f"{what} must be a list of names, such as {names.split(',')}, not {shown(names)}")
+    given: dict[str, Any] = {"layers": layers, "activations": activations, "transpose": transpose or None, "bias": bias}
+    given |= {"outputs": outputs, "most_connections": most_connections}
     if not isinstance(source, str | os.PathLike):
         return _from_matrices([Path(path) for path in source], given)
     path = Path(source)
@@ -118,8 +123,9 @@ def import_network(
         _check_given(path, "an exported program of PyTorch", given, "most_connections")
         return _graph(torch_file(path, most_connections or MOST_CONNECTIONS), path, notice)
     if is_onnx(path, head):
-        _check_given(path, "an ONNX model", given, "most_connections")
-        return _graph(onnx_network(path, most_connections=most_connections or MOST_CONNECTIONS), path, notice)
+        _check_given(path, "an ONNX model", given, "outputs", "most_connections")
+        found = onnx_network(path, outputs=outputs, most_connections=most_connections or MOST_CONNECTIONS)
+        return _graph(found, path, notice)
     _check_safetensors(path, head)
     _check_given(path, "safetensors", given, "layers", "activations")
     source_layers, others = state_dict_layers(path, layers, activations)

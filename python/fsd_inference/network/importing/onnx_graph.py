@@ -55,13 +55,17 @@ class _Ended:
     function: OutputFunction
 
 
-def onnx_network(path: Path, *, most_connections: int = MOST_CONNECTIONS) -> Imported:
+def onnx_network(
+    path: Path, *, outputs: Sequence[str] | None = None, most_connections: int = MOST_CONNECTIONS
+) -> Imported:
     """Read an ONNX model that is a feed-forward graph of supported operators.
 
     Parameters
     ----------
     path : Path
         The model. Tensors in other files are read if these are in its folder.
+    outputs : sequence of str, optional
+        Names of the tensors to compute, side by side, instead of the model's outputs.
     most_connections : int, optional
         How many connections it may become.
 
@@ -72,17 +76,19 @@ def onnx_network(path: Path, *, most_connections: int = MOST_CONNECTIONS) -> Imp
     FileFormatError
         If the file cannot be read, or has nodes that are not supported or too many connections; lists all problems.
     """
-    model = OnnxModel(path)
+    model = OnnxModel(path, outputs)
     walk = _Walk(model, most_connections)
-    for index, node in enumerate(model.graph.node):
+    for index, node in model.nodes():
         walk.add(node, f"node {shown(node.name) if node.name else index} ({shown(node.op_type)[1:-1]})")
     tensor, function = walk.finish()
     origin = f"ONNX {path.name}, opset {model.opset}, producer {model.producer or 'unknown'}"
-    graph, outputs, tensors = walk.graph, read(tensor), walk.tensors
-    if outputs.ndim > 1:
-        origin += f"; outputs {shape_text(outputs.shape)}"
+    graph, ends, tensors = walk.graph, read(tensor), walk.tensors
+    if outputs is not None:
+        origin += f"; tensors {', '.join(outputs)}"
+    if ends.ndim > 1:
+        origin += f"; outputs {shape_text(ends.shape)}"
     del model, walk  # their constants, before the layers are made
-    layers, facts = lower(graph, outputs, str(path))
+    layers, facts = lower(graph, ends, str(path))
     return Imported(layers, function, origin, facts, traced(facts.neurons, tensors))
 
 
@@ -116,8 +122,11 @@ class _Walk:
         if kind not in FLOATS:
             self._problem(where, f"is of type {kind}, not {', '.join(FLOATS)}; export the model with float inputs")
         sizes = [axis.dim_value for axis in tensor.shape.dim]
-        if len(sizes) < 2 or min(sizes[1:]) < 1:
+        if len(sizes) < 2:
             self._problem(where, "does not have the shape samples x features; export it with fixed features")
+        elif min(sizes[1:]) < 1:
+            text = " x ".join(["samples", *(str(size) if size > 0 else "?" for size in sizes[1:])])
+            self._problem(where, f"leaves sizes of a sample open ({text}); export it with fixed ones")
         elif math.prod(sizes[1:]) > MAX_FEATURES:
             self._problem(where, f"has more than {MAX_FEATURES:,} features; import a smaller model")
         else:
@@ -201,13 +210,16 @@ class _Walk:
 
     def finish(self) -> tuple[Tensor, OutputFunction | None]:
         """Return the output; raise FileFormatError with all problems, also of the whole graph."""
-        found = [self.values.get(value.name) for value in self.model.graph.output]
+        names = self.model.outputs
+        found = [self.values.get(name) for name in names]
         result = found[0] if found else None
-        if len(found) != 1 and not (isinstance(result, _Ended) and all(value is result for value in found)):
-            self._problem("the model", f"has {len(found)} outputs, not one; export it with one")
+        if self.model.chosen and len(found) > 1:
+            result = self._side_by_side(found)
+        elif len(found) != 1 and not (isinstance(result, _Ended) and all(value is result for value in found)):
+            shown_names = f" ({listed([shown(name) for name in names])})" if names else ""
+            self._problem("the model", f"has {len(found)} outputs{shown_names}, not one; choose some (--outputs)")
         elif result is None and not self.problems:
-            name = self.model.graph.output[0].name
-            self._problem("the model", f"has the output {shown(name)}, which no node makes; export the model again")
+            self._problem("the model", f"has the output {shown(names[0])}, which no node makes; export the model again")
         tensor, function = (result.tensor, result.function) if isinstance(result, _Ended) else (result, None)
         if isinstance(tensor, Tensor) and tensor.refs is None:
             self._problem(*tensor.unsupported)
@@ -218,6 +230,23 @@ class _Walk:
             count = f"{len(parts)} problems: " if len(parts) > 1 else ""
             raise FileFormatError(f"{self.model.path}: {count}{listed(parts, '; ', most=len(parts))}")
         return tensor, function
+
+    def _side_by_side(self, found: Sequence[Value | _Ended]) -> Tensor | None:
+        """Return one tensor of all values of several; None, and note why, if one is not the output of a layer."""
+        parts = []
+        for name, value in zip(self.model.outputs, found, strict=True):
+            if isinstance(value, _Ended):
+                reason = f"comes after {value.function.kind}, which cannot be one of several outputs"
+                self._problem(f"the tensor {shown(name)}", f"{reason}; choose the tensor before it (--outputs)")
+            elif not isinstance(value, Tensor):
+                if value is None and self.problems:
+                    continue  # it depends on one of them
+                self._problem(f"the tensor {shown(name)}", "does not depend on the samples; choose another (--outputs)")
+            elif value.refs is None:
+                self._problem(*value.unsupported)
+            else:
+                parts.append(value.refs.ravel())
+        return Tensor(np.concatenate(parts)) if len(parts) == len(found) else None
 
     def _problem(self, where: str, problem: str) -> None:
         places = self.problems.setdefault(problem, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ from scipy import sparse
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network.checks import shown
 from fsd_inference.network.importing.onnx_file import Place, without_values
-from fsd_inference.network.importing.problems import UnsupportedError
+from fsd_inference.network.importing.problems import UnsupportedError, listed
 from fsd_inference.network.importing.tensor_files import shape_text
 from fsd_inference.network.readers.libraries import library
 
@@ -43,11 +44,17 @@ class OnnxModel:
     ----------
     path : Path
         The file.
+    outputs : sequence of str, optional
+        Names of the tensors that are wanted instead of its outputs.
 
     Attributes
     ----------
     graph : onnx.GraphProto
         Its graph.
+    outputs : list of str
+        Names of its outputs, or of the tensors that are wanted.
+    chosen : bool
+        Whether these were given.
     opset : int
         Version of the standard operators.
     producer : str
@@ -58,10 +65,10 @@ class OnnxModel:
     SettingError
         If onnx is not installed.
     FileFormatError
-        If the file cannot be read, is damaged or of an unknown version.
+        If the file cannot be read, is damaged or of an unknown version, or no node makes a tensor that is wanted.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, outputs: Sequence[str] | None = None) -> None:
         self.path = path
         self.onnx = library("onnx", str(path))
         model = self._parsed()
@@ -84,6 +91,18 @@ class OnnxModel:
         self._dense = {
             tensor.name: (tensor, place) for tensor, place in zip(self.graph.initializer, self._places, strict=True)
         }
+        own = [value.name for value in self.graph.output]
+        self.chosen = outputs is not None
+        self.outputs = own if outputs is None else list(outputs)
+        made = {name for node in self.graph.node for name in node.output if name}
+        missing = [name for name in self.outputs if self.chosen and name not in made]
+        if self.chosen and not self.outputs:
+            raise FileFormatError(f"{path} cannot be imported without outputs; choose at least one tensor")
+        if missing:
+            raise FileFormatError(
+                f"{path} has no tensor {', '.join(map(shown, missing))} that a node makes; choose among its outputs "
+                f"({listed([shown(name) for name in own])}) or the outputs of its nodes"
+            )
         self._sparse = {tensor.values.name: tensor for tensor in self.graph.sparse_initializer}
 
     def _parsed(self) -> Any:
@@ -101,6 +120,18 @@ class OnnxModel:
         if not model.HasField("graph") or not model.graph.node:
             raise FileFormatError(f"{self.path} is truncated or not an ONNX model: it has no graph of nodes")
         return model
+
+    def nodes(self) -> list[tuple[int, Any]]:
+        """Return the nodes and their positions; if tensors were given, only those that these depend on."""
+        every = list(enumerate(self.graph.node))
+        if not self.chosen:
+            return every
+        wanted, kept = set(self.outputs), []
+        for index, node in reversed(every):
+            if not wanted.isdisjoint(filter(None, node.output)):
+                wanted.update(node.input)
+                kept.append((index, node))
+        return kept[::-1]
 
     def is_initializer(self, name: str) -> bool:
         """Return whether the graph has a constant of this name."""

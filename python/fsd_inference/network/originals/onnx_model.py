@@ -18,6 +18,7 @@ from fsd_inference.network.importing.tracing import Traced
 from fsd_inference.network.originals.original import Array, Original
 from fsd_inference.network.readers.libraries import library
 
+_MODE_IS_GIVEN = 14  # the first opset whose BatchNormalization says whether it trains
 _DTYPES = {"FLOAT": np.float32, "FLOAT16": np.float16, "DOUBLE": np.float64}
 
 
@@ -28,6 +29,8 @@ class OnnxOriginal(Original):
     ----------
     path : Path
         The file.
+    outputs : sequence of str, optional
+        Names of the tensors that are its outputs, side by side.
 
     Raises
     ------
@@ -37,8 +40,8 @@ class OnnxOriginal(Original):
         If the file is not a model of one input of floats and of known shape.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._model = OnnxModel(path)
+    def __init__(self, path: Path, outputs: Sequence[str] | None = None) -> None:
+        self._model, self._outputs = OnnxModel(path, outputs), outputs
         graph = self._model.graph
         inputs = [value for value in graph.input if not self._model.is_initializer(value.name)]
         tensor = inputs[0].type.tensor_type if len(inputs) == 1 else None
@@ -57,16 +60,19 @@ class OnnxOriginal(Original):
             self._runtime = None
         runner = self._runtime or self._model.onnx
         self.name = f"{path.name} ({runner.__name__} {runner.__version__})"
-        self._run = self._runner(None)
+        self._run = self._runner(outputs)
 
     def run(self, x: Array, names: Sequence[str] | None = None) -> list[Array]:
         """Return the outputs, or the named tensors."""
         run = self._run if names is None else self._runner(names)
-        return run({self._input: x.astype(self._dtype)})
+        found = run({self._input: x.astype(self._dtype)})
+        if names is not None or self._outputs is None:
+            return found
+        return [np.concatenate([array.reshape(len(x), -1) for array in found], axis=1)]
 
     def trace(self) -> tuple[Sequence[int], Sequence[Traced]] | None:
         """See `Original.trace`."""
-        found = onnx_network(self._path, most_connections=sys.maxsize)
+        found = onnx_network(self._path, outputs=self._outputs, most_connections=sys.maxsize)
         return [layer.shape[0] for layer in found.layers], found.trace
 
     def _proto(self, names: Sequence[str] | None) -> Any:
@@ -82,7 +88,10 @@ class OnnxOriginal(Original):
         if self._runtime is None:
             runner = library("onnx.reference", str(self._path)).ReferenceEvaluator
             with self._loading("ONNX's reference evaluator"):
-                evaluator = runner(self._proto(names))
+                model = self._proto(names)
+                if self._model.opset < _MODE_IS_GIVEN:
+                    _normalize_as_stored(model, self._model.onnx.helper)
+                evaluator = runner(model)
             return lambda inputs: list(evaluator.run(None, inputs))
         options = self._runtime.SessionOptions()
         options.log_severity_level = 4  # what matters is raised
@@ -98,3 +107,12 @@ class OnnxOriginal(Original):
         except Exception as error:  # both raise kinds of their own
             text = " ".join(str(error).split())[:200]
             raise InputError(f"{runner} cannot run {self._path}: {text}") from error
+
+
+def _normalize_as_stored(model: Any, helper: Any) -> None:
+    """Keep ONNX's reference evaluator from mixing statistics of the batch, times 1 - momentum, into the stored ones."""
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization":
+            others = [attribute for attribute in node.attribute if attribute.name != "momentum"]
+            del node.attribute[:]
+            node.attribute.extend([*others, helper.make_attribute("momentum", 1.0)])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.errors import FileFormatError, InputError, SettingError
 from fsd_inference.network.checks import shown
 from fsd_inference.network.importing.onnx_tensors import is_onnx
 from fsd_inference.network.importing.torch_archive import is_pt2
@@ -19,7 +20,7 @@ from fsd_inference.network.originals.torch_module import TorchModule, TorchProgr
 _HEAD_BYTES = 512
 
 
-def original(against: Any) -> Original:
+def original(against: Any, outputs: Sequence[str] | None = None) -> Original:
     """Return a model that can be run.
 
     Parameters
@@ -27,14 +28,19 @@ def original(against: Any) -> Original:
     against : path-like, torch.nn.Module or callable
         An ONNX file or a ``.pt2`` file; a module in evaluation mode; or a function from a float32 array of samples to
         an array of outputs.
+    outputs : sequence of str, optional
+        For an ONNX file: names of the tensors that are its outputs, side by side.
 
     Raises
     ------
     InputError
         If it is something else, or cannot be read.
     SettingError
-        If what runs it is not installed.
+        If what runs it is not installed, or `outputs` is given for something else.
     """
+    kind = model_kind(Path(against)) if isinstance(against, str | os.PathLike) else None
+    if outputs is not None and kind != "onnx":
+        raise SettingError(f"outputs can be chosen for ONNX models only, not for {shown(against)}; leave them out")
     torch = sys.modules.get("torch")  # a module of a library that is not loaded does not exist
     if torch is not None and isinstance(against, torch.nn.Module):
         return TorchModule(against)
@@ -43,11 +49,10 @@ def original(against: Any) -> Original:
     if not isinstance(against, str | os.PathLike):
         raise InputError(f"a network is compared with a file, a module or a function, not with {shown(against)}")
     path = Path(against)
-    kind = model_kind(path)
     if kind == "torch":
         return TorchProgram(loaded(path), path.name)
     if kind == "onnx":
-        return OnnxOriginal(path)
+        return OnnxOriginal(path, outputs)
     raise FileFormatError(f"{path} is neither an ONNX model nor an exported program of PyTorch (.pt2)")
 
 
