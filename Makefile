@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust package check terraform image e2e bench figures onnx docs wheel screenshot constraints lock clean
+.PHONY: help venv demo test lint types rust package check terraform image e2e bench figures onnx models docs wheel screenshot constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -48,9 +48,10 @@ help:
 	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
 	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS; PyTorch; and long tests"
-	@echo "make bench    benchmarks: activations, kernel, memory, overlap, partition, predictions, runs, services, simulation (BENCH=runs for one)"
+	@echo "make bench    benchmarks: activations, import, kernel, memory, overlap, partition, predictions, runs, services, simulation (BENCH=runs for one)"
 	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes over an hour)"
 	@echo "make onnx     docs/onnx-operators.md: the ONNX operators that are imported, tried on the test cases of onnx"
+	@echo "make models   docs/published-models.md: published ONNX models, imported, checked and run over an emulated AWS"
 	@echo "make docs     the documentation site in .work/site, each page tried in a browser (needs npm and chromium)"
 	@echo "make wheel    dist/*.whl"
 	@echo "make screenshot  docs/report.png: the page of a run made here (needs chromium)"
@@ -183,6 +184,9 @@ figures: $(VENV)/.test
 
 onnx: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.onnx_operators $(ARGS)
+
+models: $(VENV)/.test
+	$(BIN)/python -m tests.conformance.published_models $(ARGS)
 
 # A run over the emulated AWS, and its page as a browser shows it, in few colours.
 screenshot: $(VENV)/.test

@@ -1,18 +1,21 @@
 """A small convolutional network, pruned step by step to a tenth of its weights and run by three workers.
 
-Run it with ``python examples/cnn_pruned.py [PLOT]``; the plot goes there, or into ``cnn_pruned.png``. It needs PyTorch
-and the extras ``local`` and ``report``: ``pip install 'fsd-inference[torch,local,report]'``. The workers exchange
-activations over the queues of an emulated AWS on this machine.
+Run it with ``python examples/cnn_pruned.py [--stack STACK] [PLOT]``; the plot goes into PLOT, or ``cnn_pruned.png``. It
+needs PyTorch and the extras ``local`` and ``report``: ``pip install 'fsd-inference[torch,local,report]'``. Without a
+stack the workers are local processes, which exchange activations over the queues of an emulated AWS on this machine.
+With the ``stack.json`` of a stack with functions, the network is pushed to it and the workers are Lambda functions.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
@@ -22,6 +25,7 @@ import fsd_inference as fsd
 
 KEPT = (1.0, 0.5, 0.25, 0.1)  # shares of the weights that each step of pruning keeps
 EPOCHS = 8  # of training, and of fine-tuning after each step
+WORKERS = 3
 
 
 def digits_cnn() -> nn.Sequential:
@@ -55,7 +59,25 @@ def prune_to(module: nn.Sequential, kept: float) -> None:
             prune.l1_unstructured(layer, "weight", 1 - kept)
 
 
-def main(plot: Path) -> None:
+def run(network: fsd.Network, x: NDArray[np.float32], y: NDArray[np.int64], stack: Path | None) -> None:
+    """Classify samples with several workers, and compare their accuracy and bits with those of the serial run."""
+    with fsd.Session(network) as session:
+        expected = session.infer(x).outputs
+    if stack is not None:
+        fsd.push(network, stack=stack, workers=WORKERS)
+    with fsd.Session(network, channel="queue", workers=WORKERS, stack=stack) as session:
+        answer = session.infer(x)
+    outputs: Any = answer.outputs
+    for part in ("indptr", "indices", "data"):
+        if getattr(outputs, part).tobytes() != getattr(expected, part).tobytes():
+            raise SystemExit(f"queue: {part} differs from the serial run's")
+    right = (outputs.toarray().argmax(1) == y).mean()
+    invocations = answer.report.usage.requests["lambda.invoke"]
+    print(f"{WORKERS} workers, {invocations} invocations of functions: {right:.1%} of {len(y)} digits are right")
+    print("all bits are those of the serial run")
+
+
+def main(plot: Path, stack: Path | None) -> None:
     """Train, prune, import and run the network, and compare the accuracy at each step."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # several would wait for each other: the layers are small
@@ -75,9 +97,7 @@ def main(plot: Path) -> None:
         print(f"{kept:.0%} of the weights, {network.connections:,} connections: {accuracy:.1%} are right")
 
     print(f"the network {fsd.check(network, module, test_x)}")
-    with fsd.Session(network, channel="queue", workers=3, output="argmax") as session:
-        best = np.asarray(session.infer(test_x.reshape(len(test_x), -1)).argmax)
-    print(f"3 workers: {(best == test_y).mean():.1%} of {len(test_y)} digits are right")
+    run(network, test_x.reshape(len(test_x), -1), test_y, stack)
     draw(sizes, plot)
     print(f"plot: {plot}")
 
@@ -97,4 +117,7 @@ def draw(sizes: dict[str, list[int]], plot: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "cnn_pruned.png"))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--stack", type=Path, help="the stack.json of a stack with functions, which become the workers")
+    parser.add_argument("plot", type=Path, nargs="?", default="cnn_pruned.png", help="default: %(default)s")
+    main(**vars(parser.parse_args()))

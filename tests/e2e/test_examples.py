@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.functions import functions_stack
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 pytestmark = pytest.mark.emulator
 
 
-def lines_of(script: str, place: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / script], cwd=place, capture_output=True, text=True, check=False
-    )
+def lines_of(script: str, place: Path, *arguments: str) -> list[str]:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -55,16 +56,24 @@ def test_sklearn_digits(tmp_path: Path) -> None:
 
 
 @pytest.mark.frameworks
-def test_cnn_pruned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["processes", "functions"])
+def test_cnn_pruned(place: str, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="no torch: pip install 'fsd-inference[torch]' to import PyTorch modules")
-    *steps, check, workers, plot = lines_of("cnn_pruned.py", tmp_path)
+    if place == "functions":
+        with functions_stack(tmp_path, ranks=3):
+            *steps, check, workers, same, plot = lines_of("cnn_pruned.py", tmp_path, "--stack", "stack.json")
+    else:
+        *steps, check, workers, same, plot = lines_of("cnn_pruned.py", tmp_path)
     found = [re.fullmatch(r"(\d+)% of the weights, ([\d,]+) connections: ([\d.]+)% are right", line) for line in steps]
     kept = [(int(match[1]), int(match[2].replace(",", "")), float(match[3])) for match in found if match]
     assert [share for share, _, _ in kept] == [100, 50, 25, 10]
     assert sorted((count for _, count, _ in kept), reverse=True) == [count for _, count, _ in kept]
     assert min(accuracy for _, _, accuracy in kept) > 90
     assert check.startswith("the network agrees with Sequential")
-    assert workers == f"3 workers: {kept[-1][2]:.1f}% of 360 digits are right"
+    invocations = {"processes": 0, "functions": 4}[place]  # three workers and the coordinator
+    right = f"{kept[-1][2]:.1f}% of 360 digits are right"
+    assert workers == f"3 workers, {invocations} invocations of functions: {right}"
+    assert same == "all bits are those of the serial run"
     assert plot == "plot: cnn_pruned.png"
     assert (tmp_path / "cnn_pruned.png").read_bytes().startswith(b"\x89PNG")
 

@@ -59,3 +59,51 @@ def ulps(found: NDArray[np.float32], expected: NDArray[np.float64]) -> NDArray[n
     with np.errstate(over="ignore"):
         unit = np.spacing(np.abs(expected).astype(np.float32)).astype(np.float64)
     return np.abs(found.astype(np.float64) - expected) / unit
+
+
+UNIT = 2.0**-24
+"""The largest relative error of rounding to float32."""
+
+STEEPEST = {"gelu": 1.13, "gelu_tanh": 1.13, "silu": 1.1, "hard_swish": 1.5}
+"""Largest derivative of activations without parameters, where it is more than 1."""
+
+
+def bounded_outputs(
+    layer: Layer, x: NDArray[Any], bound: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the outputs of a layer in 64-bit, and a bound of how far those that float32 computes are from them.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    x : ndarray, inputs x samples
+        Its exact inputs.
+    bound : ndarray, inputs x samples
+        How far the inputs of the float32 computation are from `x`, at most.
+    """
+    y = layer_output(layer, x)
+    size = layer.weights.astype(np.float64)
+    size.data = np.abs(size.data)
+    terms = np.diff(layer.weights.indptr)[:, None] + 2
+    added = size @ (np.abs(x) + bound) + np.abs(np.broadcast_to(layer.bias, layer.shape[0]))[:, None]
+    # Each of n products and the bias is added with one rounding; of a maximum, one of the inputs is more than enough.
+    moved = (size @ bound + terms * UNIT * added) * _steepest(layer)[:, None]
+    return y, moved + UNIT * (np.abs(y) + moved) + 1e-44
+
+
+def _steepest(layer: Layer) -> NDArray[np.float64]:
+    """Return the largest absolute derivative of the activation of each row."""
+    found, start = np.ones(layer.shape[0]), 0
+    for group in layer.groups:
+        rows = slice(start, start + group.rows)
+        start = rows.stop
+        kind, parameters = group.activation.kind, group.activation.parameters
+        if kind == "prelu":
+            assert layer.slopes is not None
+            found[rows] = np.maximum(1, np.abs(layer.slopes[rows]))
+        elif kind in {"leaky_relu", "elu", "hard_sigmoid"}:
+            found[rows] = max(1.0, abs(parameters[0]))
+        else:
+            found[rows] = STEEPEST.get(kind, 1.0)
+    return found

@@ -78,6 +78,11 @@ def test_activations_are_written_as_text(text: str, expected: fsd.Activation) ->
     assert str(expected) == text
 
 
+def test_a_layer_names_its_activations_with_their_rows() -> None:
+    groups = [fsd.RowGroup(1, ONE), fsd.RowGroup(1, fsd.Activation("tanh"), "max"), fsd.RowGroup(2, ONE)]
+    assert fsd.Layer(np.ones((4, 2)), 0.0, groups).described_activations == "3 identity, 1 max tanh"
+
+
 @st.composite
 def layers(draw: st.DrawFn) -> fsd.Layer:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

@@ -27,6 +27,7 @@ from tests.support.onnx_models import (
     model,
     node,
     numpy_helper,
+    outputs,
     reference,
     saved,
 )
@@ -343,3 +344,27 @@ def test_constants_are_folded(tmp_path: Path) -> None:
         LINEAR,
     ]
     agrees(tmp_path, model(nodes, {"sizes": np.array([3, -1]), "c": PER_OUTPUT}))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shape", "expected"),
+    [
+        ({"kernel_shape": [3], "strides": [3], "ceil_mode": 1}, (7,), [[1, 2, 3], [4, 5, 6], [7]]),
+        ({"kernel_shape": [2], "strides": [3], "auto_pad": "SAME_UPPER"}, (6,), [[1, 2], [4, 5]]),
+        ({"kernel_shape": [2], "strides": [3], "auto_pad": "SAME_UPPER"}, (7,), [[1, 2], [4, 5], [7]]),
+        (
+            {"kernel_shape": [2, 2], "pads": [0, 1, 0, 1]},
+            (3, 2),
+            [[1, 3], [1, 2, 3, 4], [2, 4], [3, 5], [3, 4, 5, 6], [4, 6]],
+        ),
+    ],
+)
+def test_windows_of_pools(
+    tmp_path: Path, attributes: dict[str, Any], shape: tuple[int, ...], expected: list[list[int]]
+) -> None:
+    """Expected by hand: the reference evaluator of onnx 1.23.2 and ONNX Runtime 1.32.0 are wrong or fail for some."""
+    x = np.arange(1, np.prod(shape) + 1, dtype=np.float32).reshape(1, 1, *shape)
+    for operator, reduce in (("MaxPool", np.max), ("AveragePool", np.mean)):
+        proto = model([helper.make_node(operator, ["x"], ["y"], **attributes)], shape=("N", 1, *shape))
+        found = outputs(import_network(saved(tmp_path, proto)), x.reshape(1, -1))[0]
+        np.testing.assert_allclose(found, [reduce(window) for window in expected], rtol=1e-6)

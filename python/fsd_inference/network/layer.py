@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -311,12 +312,13 @@ class Layer:
 
     @property
     def described_activations(self) -> str:
-        """The activations of the layer as text, such as "relu" or "3 tanh, 5 max identity"."""
+        """The activations of the layer as text, such as "relu" or "3 tanh, 5 max identity", with the number of rows."""
         if self.activation is not None:
             return str(self.activation)
-        return ", ".join(
-            f"{group.rows} {'max ' if group.reduce == 'max' else ''}{group.activation}" for group in self._groups
-        )
+        rows: Counter[str] = Counter()
+        for group in self._groups:
+            rows[f"max {group.activation}" if group.reduce == "max" else str(group.activation)] += group.rows
+        return ", ".join(f"{count:,} {name}" for name, count in rows.items())
 
 
 def index_dtype(inputs: int) -> np.dtype[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
-from fsd_inference.network.checks import as_float32, check_real, check_unmasked, not_finite, rounded_float32
+from fsd_inference.network.checks import MAX_WIDTH, as_float32, check_real, check_unmasked, not_finite
 
 # Names of the index arrays by sparse format, both as attributes of SciPy arrays and as members of SciPy files.
 INDEX_ARRAYS: dict[str, tuple[str, ...]] = {
@@ -101,10 +101,7 @@ class SparseParts:
             csr = form((values, index["indices"], index["indptr"]), shape=self.shape, copy=True).tocsr()
         csr.sum_duplicates()
         csr.data = as_float32(csr.data)
-        finite = np.isfinite(csr.data)
-        if not finite.all():
-            entry = int(np.argmin(finite))
-            raise not_finite(what, int(np.searchsorted(csr.indptr, entry, "right")) - 1, int(csr.indices[entry]))
+        _check_finite(csr, what)
         return csr
 
     def _checked(self) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
@@ -158,25 +155,52 @@ def csr_from_blocks(blocks: Iterable[NDArray[Any]], columns: int, what: str) -> 
     InputError
         If a value is not a finite float32.
     """
-    counts, places, values = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    rows = 0
-    for block in blocks:
-        rounded = rounded_float32(block, what, rows)
-        rows += len(block)
-        mask = rounded != 0
-        count = np.count_nonzero(mask, axis=1)
-        place = np.flatnonzero(mask)
-        counts.append(count)
-        places.append((place - np.repeat(np.arange(len(block)) * columns, count)).astype(np.int32))
-        values.append(rounded[mask])
-    indptr = np.cumsum(np.concatenate(counts))
-    return sparse.csr_array((np.concatenate(values), np.concatenate(places), indptr), shape=(indptr.size - 1, columns))
+
+    def rounded(values: NDArray[Any]) -> NDArray[np.float32]:
+        check_real(values.dtype, what)
+        return as_float32(values)
+
+    csr = _stacked(blocks, columns, np.dtype(np.float32), rounded)
+    _check_finite(csr, what)
+    return csr
 
 
 def csr_from_dense(x: NDArray[Any], what: str) -> sparse.csr_array:
     """Convert a dense 2-D array to float32 CSR block by block, which limits the memory for intermediate arrays."""
+    return csr_from_blocks(row_blocks(x), x.shape[1], what)
+
+
+def csr_of_type(x: NDArray[Any]) -> sparse.csr_array:
+    """Convert a dense 2-D array to CSR of the same type block by block."""
+    return _stacked(row_blocks(x), x.shape[1], x.dtype, lambda values: values)
+
+
+def row_blocks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield the rows of a dense 2-D array in blocks of limited size."""
     step = max(1, BLOCK_ENTRIES // x.shape[1])
-    return csr_from_blocks((x[start : start + step] for start in range(0, len(x), step)), x.shape[1], what)
+    return (x[start : start + step] for start in range(0, len(x), step))
+
+
+def _stacked(
+    blocks: Iterable[NDArray[Any]], columns: int, dtype: np.dtype[Any], convert: Callable[[NDArray[Any]], NDArray[Any]]
+) -> sparse.csr_array:
+    """Stack dense blocks into CSR of what `convert` makes of the values that are not zero, where that is not either."""
+    counts, places, values = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, dtype)]
+    for block in blocks:
+        flat = block.reshape(-1)
+        place = np.flatnonzero(flat != 0)  # of the numbers themselves, it takes several times as long
+        kept = convert(flat[place])
+        if not kept.all():
+            place, kept = place[kept != 0], kept[kept != 0]
+        starts = np.arange(len(block) + 1) * columns
+        count = np.diff(np.searchsorted(place, starts))
+        counts.append(count)
+        places.append((place - np.repeat(starts[:-1], count)).astype(np.int32))
+        values.append(kept)
+    indptr = np.cumsum(np.concatenate(counts))
+    if indptr[-1] <= MAX_WIDTH:  # or else SciPy would copy the columns to int64
+        indptr = indptr.astype(np.int32)
+    return sparse.csr_array((np.concatenate(values), np.concatenate(places), indptr), shape=(indptr.size - 1, columns))
 
 
 def ascends_strictly(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
@@ -197,3 +221,10 @@ def _summing_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def _check_range(name: str, array: NDArray[Any], size: int) -> None:
     if array.size and (int(array.min()) < 0 or int(array.max()) >= size):
         raise ValueError(f"{name} has numbers that are not in 0 to {size - 1}")
+
+
+def _check_finite(csr: sparse.csr_array, what: str) -> None:
+    finite = np.isfinite(csr.data)
+    if not finite.all():
+        entry = int(np.argmin(finite))
+        raise not_finite(what, int(np.searchsorted(csr.indptr, entry, "right")) - 1, int(csr.indices[entry]))

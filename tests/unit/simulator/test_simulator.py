@@ -21,10 +21,10 @@ from fsd_inference.forecast.work import rank_work
 from fsd_inference.partitioning import exchange_plan
 from fsd_inference.run_report import RunReport
 from fsd_inference.simulator import Chances, Scenario, simulate, with_seed
-from tests.integration.test_schedules import Case, cases
 from tests.support.frame_by_frame import publish_batches, step_frames
 from tests.support.one_by_one import Host, simulate_one_by_one
 from tests.support.scenarios import latencies, scenario, timing
+from tests.support.schedules import Case, cases
 
 CHANNELS = ("local", "queue", "object", "mpi")
 plans = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(0, 10**6))

@@ -12,7 +12,7 @@ from scipy import sparse
 from fsd_inference.network.importing.lowering import Refs, Windows
 from fsd_inference.network.importing.onnx_node import AGAIN, Node, Tensor, feature_axes
 from fsd_inference.network.importing.problems import UnsupportedError
-from fsd_inference.network.sparse_arrays import BLOCK_ENTRIES
+from fsd_inference.network.sparse_arrays import csr_of_type, row_blocks
 
 _TWO_TENSORS = (
     "multiplies two tensors that depend on the samples, as attention does, which is not a weighted sum; only products "
@@ -78,10 +78,8 @@ def _matrix(node: Node, index: int) -> sparse.csr_array:
         value = value.astype(np.float32)
     if isinstance(value, sparse.csr_array):
         return value
-    node.graph.reserve(int(np.count_nonzero(value)))
-    step = max(1, BLOCK_ENTRIES // value.shape[1])  # rows at a time, as SciPy makes index arrays of int64 first
-    rows = [sparse.csr_array(value[start : start + step]) for start in range(0, len(value), step)]
-    return sparse.csr_array(sparse.vstack(rows, format="csr"))
+    node.graph.reserve(sum(int(np.count_nonzero(block != 0)) for block in row_blocks(value)))
+    return csr_of_type(value)
 
 
 def _check_width(weights: sparse.csr_array, features: int) -> None:

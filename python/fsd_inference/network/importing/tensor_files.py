@@ -20,6 +20,21 @@ INDEX_SUFFIX = ".safetensors.index.json"
 
 _INDEX_BYTES = 64 << 20
 _LENGTH_BYTES = 8  # of the header, before it
+_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "BOOL": "?",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "u1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +59,28 @@ class StoredTensor:
     shape: tuple[int, ...]
 
     def read(self) -> NDArray[Any]:
-        """Read the array; bfloat16, which NumPy lacks, is converted to float32, which is exact.
+        """Map the array; bfloat16, which NumPy lacks, is converted to float32, which is exact.
 
         Raises
         ------
         FileFormatError
-            If the file has changed or cannot be read.
+            If the file has changed, cannot be read, or NumPy lacks the type.
         """
-        with _reading(self.file), safe_open(self.file, framework="numpy") as tensors:
-            if self.dtype != "BF16":
-                array: NDArray[Any] = tensors.get_tensor(self.name)
-                return array
-        halves = self._raw().view("<u2").reshape(self.shape)
-        return (halves.astype(np.uint32) << 16).view(np.float32)
+        if self.dtype not in _TYPES:
+            raise FileFormatError(
+                f"{self.file}: {self.name} is of type {self.dtype}, but only {', '.join(_TYPES)} are read; convert it"
+            )
+        array = self._mapped(np.dtype(_TYPES[self.dtype]))
+        return (array.astype(np.uint32) << 16).view(np.float32) if self.dtype == "BF16" else array
 
-    def _raw(self) -> NDArray[np.uint8]:
-        """Read the bytes of a tensor; safetensors has verified the file's header."""
+    def _mapped(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Map a tensor; safetensors, which always copies tensors, has verified the file's header."""
         with _reading(self.file), self.file.open("rb") as stream:
             length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
             begin, end = json.loads(stream.read(length))[self.name]["data_offsets"]
-            return np.fromfile(stream, np.uint8, end - begin, offset=begin)
+            if begin == end:  # which cannot be mapped
+                return np.empty(self.shape, dtype)
+            return np.memmap(stream, dtype, "r", _LENGTH_BYTES + length + begin, self.shape or (1,)).reshape(self.shape)
 
 
 def tensors_of(path: Path) -> dict[str, StoredTensor]:

@@ -13,6 +13,8 @@ from fsd_inference.network.activation import IDENTITY, Activation
 
 Refs: TypeAlias = NDArray[np.int64]
 
+_INDICES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -78,9 +80,10 @@ class Block:
                 slopes=None if self.slopes is None else self.slopes[chosen],
             )
         read = np.zeros(self.sources.size, bool)
-        read[block.matrix.indices] = True
-        if read.all():
-            return block
+        for start in range(0, block.matrix.indices.size, _INDICES):  # of dense rows, the first few read all sources
+            read[block.matrix.indices[start : start + _INDICES]] = True
+            if read.all():
+                return block
         matrix = _with_columns(block.matrix, (np.cumsum(read) - 1)[block.matrix.indices], int(read.sum()))
         return replace(block, matrix=matrix, sources=self.sources[read])
 

@@ -142,8 +142,11 @@ def _levels(block: Block, levels: NDArray[np.int64]) -> NDArray[np.int64]:
     starts = block.matrix.indptr[:-1]
     filled = block.connections_of_rows() > 0
     if filled.any():
-        read = levels[block.sources][block.matrix.indices]
-        found[filled] += np.maximum.reduceat(read, starts[filled])
+        read = levels[block.sources]
+        if (read == read[0]).all():
+            found[filled] += read[0]
+        else:
+            found[filled] += np.maximum.reduceat(read[block.matrix.indices], starts[filled])
     return found
 
 

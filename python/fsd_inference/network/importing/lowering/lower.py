@@ -70,7 +70,8 @@ class _Part(NamedTuple):
 
 def _layer(parts: Sequence[_Part], order: NDArray[Any] | None) -> Layer:
     """Return the layer of all rows of some parts, or of those that `order` chooses."""
-    matrix = sparse.csr_array(sparse.vstack([part.matrix for part in parts], format="csr"))
+    matrices = [part.matrix for part in parts]
+    matrix = matrices[0] if len(matrices) == 1 else sparse.csr_array(sparse.vstack(matrices, format="csr"))
     bias = np.concatenate([part.bias for part in parts]).astype(np.float32)
     slopes = np.concatenate([np.zeros(part.refs.size) if part.slopes is None else part.slopes for part in parts])
     keys = list(dict.fromkeys(part.key for part in parts))
@@ -107,10 +108,10 @@ class _Schedule:
         self.last[outputs] = self.depth + 1
         first = np.where(self.last > 0, self.last, self.depth + 1)
         for block in blocks:
-            readers = np.repeat(levels[block.refs], block.connections_of_rows())
-            read = block.sources[block.matrix.indices]
-            np.maximum.at(self.last, read, readers)
-            np.minimum.at(first, read, readers)
+            for level in np.unique(levels[block.refs]).tolist():
+                read = block.rows(levels[block.refs] == level).sources
+                self.last[read] = np.maximum(self.last[read], level)
+                first[read] = np.minimum(first[read], level)
         for block in blocks:  # a neuron without inputs need not be carried to where it is read
             single = block.refs[block.connections_of_rows() == 0]
             levels[single] = first[single] - 1
