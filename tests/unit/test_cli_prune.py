@@ -72,6 +72,13 @@ def test_it_writes_what_the_library_prunes(fsd: Fsd, place: Path) -> None:
     assert entries(place) == {"net", "x.npy", "y.txt", "out", "cache"}
 
 
+def test_all_connections_may_go(fsd: Fsd, place: Path) -> None:
+    said = fsd("network", "prune", "net", "-o", "out", "--sparsity", "0.9999")
+    assert (said.code, said.stderr) == (0, "")
+    assert Network.load(place / "out").connections == 0
+    assert fsd("advise", "out", "--batch", "10", "--queries-per-day", "1e9").code == 0
+
+
 @pytest.mark.parametrize("method", ["magnitude", "calibrated"])
 def test_error_and_accuracy_are_measured_on_samples_that_did_not_calibrate(fsd: Fsd, place: Path, method: str) -> None:
     x = samples()

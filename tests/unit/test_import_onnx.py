@@ -333,6 +333,15 @@ def test_a_choice_of_outputs_is_the_output_function(tmp_path: Path, nodes: list[
     assert np.array_equal(found, expected.reshape(9, -1))
 
 
+def test_indices_that_become_floats_are_compared_as_indices(tmp_path: Path) -> None:
+    nodes = [LINEAR, node("ArgMax", "h", axis=1, out="a"), node("Cast", "a", to=TensorProto.FLOAT)]
+    path = saved(tmp_path, model(nodes, W))
+    x = np.random.default_rng(2).standard_normal((9, 4))
+    assert fsd.check(import_network(path), path, x).agrees
+    turned = saved(tmp_path, model(nodes, {"w": W["w"][:, ::-1]}))
+    assert not fsd.check(import_network(turned), saved(tmp_path, model(nodes, W)), x).agrees
+
+
 def test_constants_are_folded(tmp_path: Path) -> None:
     value = numpy_helper.from_array(matrix(12, 1))
     nodes = [

@@ -194,3 +194,13 @@ def test_cuts_of_a_convolutional_network_give_the_same_bits() -> None:
     samples = np.random.default_rng(1).standard_normal((4, 32))
     serial = run(layers, samples)
     assert np.array_equal(run(layers, samples, channel="local", workers=3), serial)
+
+
+def test_weights_in_float32_are_composed_in_float64() -> None:
+    random = np.random.default_rng(5)
+    first, second = (random.standard_normal(shape).astype(np.float32) for shape in ((2000, 4), (1, 2000)))
+    graph = Graph(4)
+    middle = graph.affine(first, graph.inputs((4,)), 0.0, "first")
+    layers, _ = lower(graph, graph.affine(second, middle, 0.0, "second"), "model")
+    expected = (second.astype(np.float64) @ first.astype(np.float64)).astype(np.float32)
+    assert [layer.weights.toarray().tolist() for layer in layers] == [expected.tolist()]

@@ -52,7 +52,7 @@ class ServerTimes:
     @property
     def always_on_s(self) -> float:
         """Seconds to answer on servers that are always on and have the network loaded; all hours are billed."""
-        return self.compute_s
+        return max(self.compute_s, 1e-9)  # not 0, also of a network without connections: times are divided by it
 
 
 def server_times(work: Work, payloads: Payloads, timing: Timing, instance: str) -> ServerTimes:

@@ -63,7 +63,7 @@ def parse_shard(data: bytes, what: str) -> RankShard:
         version = head["version"]
         rank, workers, features = (int(head[name]) for name in ("rank", "workers", "features"))
         scalars = [(_first_groups(layer, version), bool(layer["zero_preserving"])) for layer in head["layers"]]
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise FileFormatError(f"{what}: not a shard of a network") from error
     if version not in _READS:
         raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1 and 2")

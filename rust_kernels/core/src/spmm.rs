@@ -1,8 +1,9 @@
 //! The fused product of a sparse layer and panels of activations.
 //!
 //! For every row and sample: acc = +0; acc = fma(w, x, acc) over the row's connections in ascending column order;
-//! z = acc + bias; y = activation(z), with -0 stored as +0. A row that is a maximum takes the largest x as acc. The order is fixed and every step rounds once, so panels,
-//! threads, lanes and the number of rows processed at once do not change the result.
+//! z = acc + bias; y = activation(z), with -0 stored as +0. A row that is a maximum takes the largest x as acc. The
+//! order is fixed and every step rounds once, so panels, threads, lanes and the number of rows processed at once do not
+//! change the result.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -37,6 +37,7 @@ from fsd_inference.partitioning import (
     volumes,
     write_shards,
 )
+from fsd_inference.partitioning.shard_file import parse_shard
 
 from .networks import cut_networks, distributed, make_network, merged, serial
 
@@ -262,6 +263,20 @@ def test_a_shard_that_cannot_be_is_refused_by_name(
     with pytest.raises(FileFormatError, match=message) as caught:
         read_shard(data, forged_manifest, 1)
     assert entry.file in str(caught.value)
+
+
+@pytest.mark.parametrize("group", [[np.inf, "sum", "relu", []], [3, "sum", "clip", [10**400, 0]], ["relu"], 3])
+def test_groups_of_a_shard_that_cannot_be_are_refused(group: Any) -> None:
+    _, files = written(*_small())
+    data = files["rank-00000.safetensors"]
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    shard = json.loads(header["__metadata__"]["fsd_shard"])
+    shard["layers"][0]["groups"] = [group]
+    header["__metadata__"]["fsd_shard"] = json.dumps(shard)
+    head = json.dumps(header).encode()
+    with pytest.raises(FileFormatError, match=r"^rank 0: not a shard"):
+        parse_shard(struct.pack("<Q", len(head)) + head + data[8 + length :], "rank 0")
 
 
 PLAN_CORRUPTIONS: list[tuple[str, Callable[[np.ndarray[Any, Any]], Any], str]] = [

@@ -97,7 +97,7 @@ class _Composition:
             columns = owners == number
             first = self.blocks[number]
             rows = np.searchsorted(first.refs, block.sources[columns])
-            factors = sparse.csr_array(block.matrix[:, columns])
+            factors = sparse.csr_array(block.matrix[:, columns]).astype(np.float64)  # as products are summed in it
             bias += factors @ first.bias[rows]
             part = first.rows(rows)
             matrices.append(factors @ part.matrix)
