@@ -46,14 +46,15 @@ if TYPE_CHECKING:
         digits,
         graph_challenge,
         import_network,
-        prune,
         random_network,
     )
+    from fsd_inference.network.pruning import prune
     from fsd_inference.partitioning import Partition, partition
     from fsd_inference.prediction import Prediction
     from fsd_inference.report import Report
     from fsd_inference.run_report import RunReport
-    from fsd_inference.session import Estimator, Inference, Progress, Push, Session, check, push
+    from fsd_inference.session import Estimator, Inference, Progress, Push, Session, push
+    from fsd_inference.session.checking import check
     from fsd_inference.usage import Usage
 
     __version__: str
@@ -104,12 +105,12 @@ _ROOMS = {
     "Usage": "usage",
     "WorkerDiedError": "errors",
     "advise": "forecast.advising",
-    "check": "session",
+    "check": "session.checking",
     "digits": "network",
     "graph_challenge": "network",
     "import_network": "network",
     "partition": "partitioning",
-    "prune": "network",
+    "prune": "network.pruning",
     "push": "session",
     "random_network": "network",
 }

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fsd_inference.network import Network, prune
+from fsd_inference.network import Network
+from fsd_inference.network.pruning import prune
 from tests.support.cli import Fsd, entries, fsd_in
 
 Matrix = NDArray[np.float64]

@@ -12,8 +12,8 @@ import pytest
 
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.network import import_network
+from fsd_inference.network.importing.model_files import is_onnx
 from fsd_inference.network.importing.onnx_file import without_values
-from fsd_inference.network.importing.onnx_tensors import is_onnx
 from tests.support.onnx_models import (
     LINEAR,
     PER_OUTPUT,

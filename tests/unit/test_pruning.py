@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError, SettingError
-from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network, RowGroup, prune
+from fsd_inference.network import IDENTITY, RELU, Activation, Layer, Network, RowGroup
+from fsd_inference.network.pruning import prune
 
 Matrix = NDArray[np.float32]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from fsd_inference.network import Layer, Network, prune
-from fsd_inference.network.pruning import calibration
+from fsd_inference.network import Layer, Network
+from fsd_inference.network.pruning import calibration, prune
 from fsd_inference.network.pruning.calibration import LeastSquares
 
 Array = NDArray[np.float64]

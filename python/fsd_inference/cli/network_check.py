@@ -54,7 +54,7 @@ def check(
     The exit code is 1 if they differ by more than is allowed.
     """
     from fsd_inference.network import Network, load_inputs  # noqa: PLC0415
-    from fsd_inference.session import check as compare  # noqa: PLC0415
+    from fsd_inference.session.checking import check as compare  # noqa: PLC0415
 
     out = Output(as_json)
     loaded = Network.load(network)
@@ -75,10 +75,10 @@ def checked_import(out: Output, network: Network, source: Path, outputs: Sequenc
     """Compare a network that was imported from a model with it on random samples; None if that is not possible."""
     import numpy as np  # noqa: PLC0415
 
-    from fsd_inference.network.originals.opening import model_kind  # noqa: PLC0415
-    from fsd_inference.session import check as compare  # noqa: PLC0415
+    from fsd_inference.network.originals.opening import kind_of_file  # noqa: PLC0415
+    from fsd_inference.session.checking import check as compare  # noqa: PLC0415
 
-    if model_kind(source) is None:
+    if kind_of_file(source) is None:
         return None
     x = np.random.default_rng(0).standard_normal((_SAMPLES, network.widths[0]))
     try:

@@ -107,7 +107,7 @@ def prune(
 
         check_plot(plot)
     from fsd_inference.network import Network, load_classes, load_inputs  # noqa: PLC0415
-    from fsd_inference.network import prune as pruned_network  # noqa: PLC0415
+    from fsd_inference.network.pruning import prune as pruned_network  # noqa: PLC0415
 
     given = Network.load(network)
     x = None if inputs is None else load_inputs(inputs, given.widths[0])

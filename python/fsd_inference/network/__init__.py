@@ -14,7 +14,6 @@ from fsd_inference.network.layer import KernelArrays, Layer
 from fsd_inference.network.model import Network
 from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
 from fsd_inference.network.output_function import OutputFunction
-from fsd_inference.network.pruning import prune
 from fsd_inference.network.random_network import random_network
 from fsd_inference.network.source import LayerSource
 
@@ -39,7 +38,6 @@ __all__ = [
     "load_classes",
     "load_inputs",
     "load_parts",
-    "prune",
     "random_network",
     "read_categories",
     "save_labels",

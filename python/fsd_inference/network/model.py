@@ -19,7 +19,6 @@ from fsd_inference.network.importing.layers import Activations, layers_from_matr
 from fsd_inference.network.importing.lowering import MOST_CONNECTIONS
 from fsd_inference.network.importing.problems import listed
 from fsd_inference.network.importing.sklearn import layers_from_estimator
-from fsd_inference.network.importing.torch_import import torch_module
 from fsd_inference.network.labels import checked_labels
 from fsd_inference.network.layer import Layer
 from fsd_inference.network.output_function import OutputFunction, checked_output
@@ -200,6 +199,8 @@ class Network:
         InputError
             If PyTorch cannot export the module, or it has operators that cannot be imported; lists all of them.
         """
+        from fsd_inference.network.importing.torch_import import torch_module  # noqa: PLC0415 - few networks need it
+
         found = torch_module(module, example, most_connections)
         held = LayersInMemory(found.layers)
         return cls.from_source(held, name=name, origin=found.origin, output=found.output)

@@ -15,13 +15,10 @@ from fsd_inference.network.importing.imported import Imported
 from fsd_inference.network.importing.layers import Activations
 from fsd_inference.network.importing.lowering import MOST_CONNECTIONS
 from fsd_inference.network.importing.matrix_files import is_layer_file, matrix_layers
-from fsd_inference.network.importing.onnx_graph import onnx_network
-from fsd_inference.network.importing.onnx_tensors import is_onnx
+from fsd_inference.network.importing.model_files import model_kind, read_head
 from fsd_inference.network.importing.problems import listed, refuse
 from fsd_inference.network.importing.state_dict import state_dict_layers
 from fsd_inference.network.importing.tensor_files import INDEX_SUFFIX
-from fsd_inference.network.importing.torch_archive import is_pt2
-from fsd_inference.network.importing.torch_import import torch_file
 from fsd_inference.network.model import Network
 from fsd_inference.network.numpy_files import NPY_MAGIC, ZIP_MAGIC
 from fsd_inference.network.source import LayersInMemory
@@ -30,7 +27,6 @@ _PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")
 _PICKLE_MAGICS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _MATRIX_MAGICS = (NPY_MAGIC, ZIP_MAGIC, b"%%Matrix")
 _PICKLE_IN_ZIP = b"data.pkl"  # the first member of what torch.save writes
-_HEAD_BYTES = 512
 _HEADER_START = 8  # of safetensors' header, after its length
 
 StrPath = str | os.PathLike[str]
@@ -118,11 +114,16 @@ def import_network(
         return _from_folder(path, given)
     if is_layer_file(path):
         return _from_matrices([path], given)
-    head = _head(path)
-    if is_pt2(head, path):
+    head = read_head(path)
+    kind = model_kind(path, head)
+    if kind == "torch":
+        from fsd_inference.network.importing.torch_import import torch_file  # noqa: PLC0415 - few networks need it
+
         _check_given(path, "an exported program of PyTorch", given, "most_connections")
         return _graph(torch_file(path, most_connections or MOST_CONNECTIONS), path, notice)
-    if is_onnx(path, head):
+    if kind == "onnx":
+        from fsd_inference.network.importing.onnx_graph import onnx_network  # noqa: PLC0415 - as above
+
         _check_given(path, "an ONNX model", given, "outputs", "most_connections")
         found = onnx_network(path, outputs=outputs, most_connections=most_connections or MOST_CONNECTIONS)
         return _graph(found, path, notice)
@@ -189,17 +190,6 @@ def _check_given(path: Path, kind: str, given: Mapping[str, Any], *allowed: str)
     for name, value in given.items():
         if value is not None and name not in allowed:
             raise SettingError(f"{name} cannot be set for {path}, which is {kind}; leave it out")
-
-
-def _head(path: Path) -> bytes:
-    """Read the first bytes of a file, by which kinds are told apart."""
-    try:
-        if path.exists() and not path.is_file():  # opening a named pipe would block
-            raise FileFormatError(f"{path} is neither a file nor a folder")
-        with path.open("rb") as stream:
-            return stream.read(_HEAD_BYTES)
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _check_safetensors(path: Path, head: bytes) -> None:

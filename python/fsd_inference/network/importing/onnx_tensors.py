@@ -26,15 +26,6 @@ MAX_FEATURES = 1 << 24  # arrays of this length are made before the file has sho
 _TYPES = (*FLOATS, "INT8", "UINT8", "INT16", "UINT16", "INT32", "INT64", "BOOL")
 _FILE_BYTES = (1 << 31) - 1  # the most that Protocol Buffers can hold
 _OLDEST_OPSET = 7  # before, operators broadcast by attributes
-_MAGIC = b"\x08"  # the field of the IR version, the first one
-_SECOND_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
-
-
-def is_onnx(path: Path, head: bytes) -> bool:
-    """Return whether a file with these first bytes is an ONNX model, by its content or its name."""
-    starts = len(head) > 8 and head.startswith(_MAGIC) and 0 < head[1] < 0x80 and head[2] in _SECOND_FIELDS
-    is_safetensors = head[8:9] == b"{"  # its length can look like these fields
-    return (starts and not is_safetensors) or path.suffix.lower() == ".onnx"
 
 
 class OnnxModel:

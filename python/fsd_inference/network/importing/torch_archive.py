@@ -39,11 +39,6 @@ _ARITHMETIC = re.compile(
 _HINT = "save the module again with torch.export.save, or import it in Python with Network.from_torch"
 
 
-def is_pt2(head: bytes, path: Path) -> bool:
-    """Return whether a file with these first bytes is named as, or starts like, an exported program."""
-    return path.suffix.lower() == ".pt2" or (head.startswith(b"PK\x03\x04") and b"/data/weights/weight_0" in head)
-
-
 def check_archive(path: Path, torch: Any) -> None:
     """Raise unless a file is an exported program whose loading runs no code of the file's.
 

@@ -10,14 +10,11 @@ from typing import Any, Literal
 
 from fsd_inference.errors import FileFormatError, InputError, SettingError
 from fsd_inference.network.checks import shown
-from fsd_inference.network.importing.onnx_tensors import is_onnx
-from fsd_inference.network.importing.torch_archive import is_pt2
+from fsd_inference.network.importing.model_files import model_kind, read_head
 from fsd_inference.network.importing.torch_program import loaded
 from fsd_inference.network.originals.onnx_model import OnnxOriginal
 from fsd_inference.network.originals.original import Function, Original
 from fsd_inference.network.originals.torch_module import TorchModule, TorchProgram
-
-_HEAD_BYTES = 512
 
 
 def original(against: Any, outputs: Sequence[str] | None = None) -> Original:
@@ -38,7 +35,7 @@ def original(against: Any, outputs: Sequence[str] | None = None) -> Original:
     SettingError
         If what runs it is not installed, or `outputs` is given for something else.
     """
-    kind = model_kind(Path(against)) if isinstance(against, str | os.PathLike) else None
+    kind = kind_of_file(Path(against)) if isinstance(against, str | os.PathLike) else None
     if outputs is not None and kind != "onnx":
         raise SettingError(f"outputs can be chosen for ONNX models only, not for {shown(against)}; leave them out")
     torch = sys.modules.get("torch")  # a module of a library that is not loaded does not exist
@@ -56,7 +53,7 @@ def original(against: Any, outputs: Sequence[str] | None = None) -> Original:
     raise FileFormatError(f"{path} is neither an ONNX model nor an exported program of PyTorch (.pt2)")
 
 
-def model_kind(path: Path) -> Literal["onnx", "torch"] | None:
+def kind_of_file(path: Path) -> Literal["onnx", "torch"] | None:
     """Return what runs the model in a file; None if the file is a folder, or holds no model that can be run.
 
     Raises
@@ -64,13 +61,4 @@ def model_kind(path: Path) -> Literal["onnx", "torch"] | None:
     FileFormatError
         If the file cannot be read.
     """
-    if path.is_dir():
-        return None
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
-    if is_pt2(head, path):
-        return "torch"
-    return "onnx" if is_onnx(path, head) else None
+    return None if path.is_dir() else model_kind(path, read_head(path))
