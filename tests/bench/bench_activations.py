@@ -16,15 +16,8 @@ from rich.table import Table
 from fsd_inference.kernels import activate, simd_path
 from fsd_inference.network import Activation
 from fsd_inference.network.activation import ACTIVATION_KINDS
-from tests.support.reference import FUNCTIONS, ulps
+from tests.support.reference import FUNCTIONS, PARAMETERS, ulps
 
-PARAMETERS: dict[str, list[float]] = {
-    "clipped_relu": [6.0],
-    "clip": [-1.0, 1.0],
-    "leaky_relu": [0.01],
-    "hard_sigmoid": [0.2, 0.5],
-    "elu": [1.0],
-}
 CHUNK = 1 << 22
 
 

@@ -30,6 +30,16 @@ FUNCTIONS: dict[str, Function] = {
 """Each activation but "prelu" in 64-bit."""
 
 
+PARAMETERS: dict[str, list[float]] = {
+    "clipped_relu": [6.0],
+    "clip": [-1.25, 3.5],
+    "leaky_relu": [0.01],
+    "hard_sigmoid": [0.2, 0.5],
+    "elu": [1.5],
+}
+"""Some, for the activations that take any."""
+
+
 def layer_output(layer: Layer, x: NDArray[Any]) -> NDArray[np.float64]:
     """Return the outputs of a layer in 64-bit; `x` is inputs x samples."""
     parts = []

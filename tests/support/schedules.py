@@ -15,23 +15,14 @@ from fsd_inference.engine.gather import decode
 from fsd_inference.engine.inputs import encode_input, read_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.results import output_triplets, pack_blocks
-from fsd_inference.engine.serial import run_serial
+from fsd_inference.engine.serial import serial_outputs
 from fsd_inference.network import Activation, Layer, Network, RowGroup
 from fsd_inference.network.activation import ACTIVATION_KINDS
 from fsd_inference.partitioning import Partition, RankShard, exchange_plan, layer_parts
 from fsd_inference.partitioning.kernel_shard import kernel_shard
 from fsd_inference.store.memory import MemoryStore
-from tests.support.reference import bounded_outputs
+from tests.support.reference import PARAMETERS, bounded_outputs
 from tests.support.virtual import Inputs, Rank, VirtualRun
-
-PARAMETERS = {
-    "clipped_relu": (1.5,),
-    "clip": (-0.5, 0.75),
-    "leaky_relu": (0.125,),
-    "hard_sigmoid": (0.25, 0.5),
-    "elu": (0.5,),
-}
-"""Of the activations that take any."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +72,7 @@ class Case:
         return run
 
     def serial(self) -> NDArray[np.float32]:
-        layers = [kernels.LayerKernel(*layer.kernel_arrays()) for layer in self.network]
-        rows = run_serial(layers, sparse.csr_array(self.x)).rows
-        assert rows is not None
-        return rows.toarray()
+        return serial_outputs(self.network, sparse.csr_array(self.x)).toarray()
 
     def exact(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the outputs in 64-bit, samples x neurons, and how far rounding can take those of float32 from them."""

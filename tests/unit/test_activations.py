@@ -13,15 +13,8 @@ from numpy.typing import NDArray
 import fsd_inference as fsd
 from fsd_inference import kernels
 from fsd_inference.network.activation import ACTIVATION_KINDS, parsed_activation
-from tests.support.reference import FUNCTIONS, layer_output, ulps
+from tests.support.reference import FUNCTIONS, PARAMETERS, layer_output, ulps
 
-PARAMETERS: dict[str, list[float]] = {
-    "clipped_relu": [6.0],
-    "clip": [-1.25, 3.5],
-    "leaky_relu": [0.01],
-    "hard_sigmoid": [0.2, 0.5],
-    "elu": [1.5],
-}
 ONE = fsd.Activation("identity")
 BOUND = 0.501
 """Largest error in units in the last place: what rounding once to 32-bit leaves of a 64-bit result."""

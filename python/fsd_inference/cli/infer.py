@@ -14,7 +14,7 @@ from fsd_inference.cli.advise import seconds_of
 from fsd_inference.cli.auto_plan import RunChoice, auto_plan
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
-from fsd_inference.cli.infer_parts import OutputFormat, infer_parts, part_outputs
+from fsd_inference.cli.infer_parts import OutputFormat, alive_mask, infer_parts, part_outputs
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.config import FunctionSettings, Tuning
@@ -331,11 +331,7 @@ def _write(inference: Inference, output: Path, categories: Path | None, report: 
     with atomic_files() as place:
         inference.save(place(output), suffix=output.suffix)
         if categories is not None:
-            import numpy as np  # noqa: PLC0415
-
-            alive = np.zeros(inference.report.samples, bool)
-            alive[inference.alive()] = True
-            write_categories(place(categories), alive)
+            write_categories(place(categories), alive_mask(inference))
         if report is not None:
             inference.report.save(report, plots=plots)
 

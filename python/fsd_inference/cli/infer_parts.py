@@ -37,16 +37,13 @@ class Totals:
 
     def add(self, file: Path, written: Path, answer: Inference) -> None:
         """Add the answer to a part."""
-        import numpy as np  # noqa: PLC0415
-
         from fsd_inference.report.pricing import price  # noqa: PLC0415
 
         report, cost = answer.report, price(answer.report).metered
         self.parts.append(
             {"input": str(file), "output": str(written), "samples": report.samples, "wall_s": report.wall_s}
         )
-        mask = np.zeros(report.samples, bool)
-        mask[answer.alive()] = True
+        mask = alive_mask(answer)
         self.masks.append(mask)
         self.alive += int(mask.sum())
         self.samples += report.samples
@@ -78,6 +75,15 @@ class Totals:
         if report is not None:
             rows.append(("reports", f"{report}, a directory for each part; `fsd report` compares them"))
         return rows
+
+
+def alive_mask(answer: Inference) -> NDArray[np.bool_]:
+    """Return, for each sample, whether any of its outputs is above 0."""
+    import numpy as np  # noqa: PLC0415
+
+    mask = np.zeros(answer.report.samples, bool)
+    mask[answer.alive()] = True
+    return mask
 
 
 def part_outputs(batch: Path, output: Path, form: OutputFormat) -> dict[Path, Path]:

@@ -272,11 +272,9 @@ def network_rows(network: Network, path: Path) -> list[tuple[str, object]]:
     """Return what people are shown of a stored network, as (name, value)."""
     from fsd_inference.network.importing.problems import listed  # noqa: PLC0415
 
-    low, high = min(network.widths), max(network.widths)
-    width = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     rows: list[tuple[str, object]] = [
         ("network", f"{path} ({network.name}, {bytes_text(_size(path))})"),
-        ("layers", f"{len(network):,}, {width} wide; {network.widths[0]:,} features, {network.widths[-1]:,} outputs"),
+        ("layers", network.described_layers),
         ("connections", f"{network.connections:,}"),
         ("digest", network.digest.hex()),
     ]

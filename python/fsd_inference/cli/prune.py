@@ -201,12 +201,15 @@ class _Compared:
         batch: int,
         tasks: Tasks,
     ) -> None:
+        from fsd_inference.engine.serial import serial_outputs  # noqa: PLC0415
+
         self._x, self._classes, self._batch, self._tasks = x, classes, batch, tasks
         self._dense = sum(inputs * outputs for inputs, outputs in pairwise(network.widths))
-        self._expected = None if x is None else _outputs(network, x)
+        self._expected = None if x is None else serial_outputs(network, x)
 
     def point(self, name: str, network: Network) -> PrunedPoint:
         """Return what a network needs, and how far its outputs are from those of the given one."""
+        from fsd_inference.engine.serial import serial_outputs  # noqa: PLC0415
         from fsd_inference.forecast.advising import advise  # noqa: PLC0415
         from fsd_inference.forecast.options import Question  # noqa: PLC0415
         from fsd_inference.forecast.work import whole_work  # noqa: PLC0415
@@ -215,7 +218,7 @@ class _Compared:
 
         error = right = None
         if self._x is not None and self._expected is not None:
-            outputs = _outputs(network, self._x)
+            outputs = serial_outputs(network, self._x)
             error = _relative(outputs, self._expected)
             if self._classes is not None:
                 right = accuracy(outputs, self._classes, network.labels)
@@ -232,15 +235,6 @@ class _Compared:
             error,
             right,
         )
-
-
-def _outputs(network: Network, x: sparse.csr_array) -> sparse.csr_array:
-    from fsd_inference.engine.serial import run_serial  # noqa: PLC0415
-    from fsd_inference.kernels import LayerKernel  # noqa: PLC0415
-
-    rows = run_serial((LayerKernel(*layer.kernel_arrays()) for layer in network), x).rows
-    assert rows is not None  # noqa: S101 - rows were asked for
-    return rows
 
 
 def _relative(outputs: sparse.csr_array, expected: sparse.csr_array) -> float | None:

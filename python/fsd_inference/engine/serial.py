@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from scipy import sparse
 from fsd_inference.engine.numeric import overflow
 from fsd_inference.errors import InputError
 from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, read_only
+
+if TYPE_CHECKING:
+    from fsd_inference.network import Layer
 
 _GROUP = 16
 """Layers handed to the kernel at once: enough to keep panels in the CPU cache over several layers, few enough to fit
@@ -111,3 +115,10 @@ def _timed(groups: Iterator[list[LayerKernel]]) -> Iterator[tuple[list[LayerKern
         if group is None:
             return
         yield group, time.perf_counter() - started
+
+
+def serial_outputs(layers: Iterable[Layer], x: sparse.csr_array) -> sparse.csr_array:
+    """Return the outputs of layers for a batch, samples x neurons; errors as of `run_serial`."""
+    rows = run_serial((LayerKernel(*layer.kernel_arrays()) for layer in layers), x).rows
+    assert rows is not None  # noqa: S101 - rows are the default
+    return rows

@@ -324,6 +324,13 @@ class Network:
         """Number of features, then the number of neurons of each layer."""
         return self._source.widths
 
+    @property
+    def described_layers(self) -> str:
+        """Number and widths of the layers as text."""
+        low, high = min(self.widths), max(self.widths)
+        width = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        return f"{len(self):,}, {width} wide; {self.widths[0]:,} features, {self.widths[-1]:,} outputs"
+
     @cached_property
     def connections(self) -> int:
         """Number of connections of all layers."""
@@ -354,10 +361,8 @@ class Network:
         return (self._source.layer(k) for k in range(len(self)))
 
     def _repr_html_(self) -> str:
-        low, high = min(self.widths), max(self.widths)
-        width = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         rows = [
-            ("layers", f"{len(self):,}, {width} wide; {self.widths[0]:,} features, {self.widths[-1]:,} outputs"),
+            ("layers", self.described_layers),
             ("output function", "" if self.output is None else str(self.output)),
             ("labels", "" if self.labels is None else listed([str(label) for label in self.labels])),
             ("origin", self.origin or ""),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from fsd_inference.engine.serial import run_serial
+from fsd_inference.engine.serial import serial_outputs
 from fsd_inference.errors import InputError, SettingError
-from fsd_inference.kernels import LayerKernel
-from fsd_inference.network import Layer, Network, as_inputs
+from fsd_inference.network import Network, as_inputs
 from fsd_inference.network.checks import dense_array, rounded_float32, shown
 from fsd_inference.network.fidelity import TOLERANCE, TOLERANCE_IN_16_BITS, Check, compared
 from fsd_inference.network.originals.opening import original
@@ -92,7 +91,7 @@ def check(
 def _compared(
     network: Network, model: Original, batch: sparse.csr_array, samples: NDArray[np.float32], tolerance: float
 ) -> Check:
-    scores = _run(network, batch)
+    scores = serial_outputs(network, batch)
     found = model.outputs(samples)
     output = network.output
     if output is None or not output.selects:
@@ -136,7 +135,7 @@ def _parts_at(
     expected = dict(zip(names, model.outputs(samples, names), strict=True))
     rows = batch
     for number, layer in enumerate(network):
-        rows = _run([layer], rows)
+        rows = serial_outputs([layer], rows)
         values = rows.toarray()
         for one in trace:
             if one.layer == number:
@@ -145,9 +144,3 @@ def _parts_at(
                 if np.abs(values[:, one.neurons] - theirs).max() > bound:
                     return f"layer {number}, {one.label}"
     return None
-
-
-def _run(layers: Iterable[Layer], batch: sparse.csr_array) -> sparse.csr_array:
-    rows = run_serial((LayerKernel(*layer.kernel_arrays()) for layer in layers), batch).rows
-    assert rows is not None  # noqa: S101 - rows are the default
-    return rows

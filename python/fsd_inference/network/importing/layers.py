@@ -14,7 +14,7 @@ from fsd_inference.errors import InputError
 from fsd_inference.kernels import ActivationName
 from fsd_inference.network.activation import IDENTITY, RELU, Activation, as_activation
 from fsd_inference.network.checks import dense_array, shown
-from fsd_inference.network.importing.problems import refuse, sentence
+from fsd_inference.network.importing.problems import NOT_FINITE, refuse, sentence
 from fsd_inference.network.layer import Layer
 from fsd_inference.network.source import LayerSource
 from fsd_inference.network.sparse_arrays import BLOCK_ENTRIES, SparseParts
@@ -176,14 +176,13 @@ def _size(shape: tuple[int, int]) -> str:
 
 def _not_finite(weights: Any, bias: ArrayLike, transposed: bool) -> str | None:
     """Return a message about the first weight or bias that is not finite in float32, or None."""
-    wrong = "is NaN, infinite or too large for float32; replace it before importing"
     try:
         place = _first_weight(weights)
         if place is not None:
             output, input_ = reversed(place) if transposed else place
-            return f"the weight of output {output} and input {input_} (counted from 0) {wrong}"
+            return f"the weight of output {output} and input {input_} (counted from 0) {NOT_FINITE}"
         places = np.flatnonzero(_is_not_finite(dense_array(bias, "a bias")))
-        return f"the bias of output {places[0]} (counted from 0) {wrong}" if places.size else None
+        return f"the bias of output {places[0]} (counted from 0) {NOT_FINITE}" if places.size else None
     except InputError:  # invalid in another way
         return None
 

@@ -14,7 +14,12 @@ from fsd_inference.network.importing.onnx_tensors import Constant, OnnxModel, de
 from fsd_inference.network.importing.problems import UnsupportedError
 from fsd_inference.network.readers.libraries import library
 
-_ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
+ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+}
 _CASTS = {
     "FLOAT": np.float32,
     "FLOAT16": np.float16,
@@ -29,7 +34,7 @@ _MOST_VALUES = 1 << 26  # of a constant that is made from smaller ones
 _ELEMENTWISE = (
     *("Abs", "And", "Ceil", "Clip", "Equal", "Exp", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log"),
     *("Max", "Min", "Mod", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Softplus"),
-    *("Sqrt", "Tanh", "Where", "Xor", *_ARITHMETIC),
+    *("Sqrt", "Tanh", "Where", "Xor", *ARITHMETIC),
 )
 _MOVING = ("Concat", "Flatten", "Shape", "Size", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 _REDUCING = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
@@ -84,9 +89,9 @@ def folded(
     arrays = [dense(value) for value in inputs if value is not None]
     if _SIZES[kind](arrays) > _MOST_VALUES:
         raise UnsupportedError(f"makes a constant of more than {_MOST_VALUES:,} values; fold it before exporting")
-    if kind in _ARITHMETIC and all(value.dtype.kind == "f" for value in arrays):
+    if kind in ARITHMETIC and all(value.dtype.kind == "f" for value in arrays):
         left, right = (value.astype(np.float64) for value in arrays)
-        return [_ARITHMETIC[kind](left, right)]
+        return [ARITHMETIC[kind](left, right)]
     return _evaluated(model, node, [None if value is None else dense(value) for value in inputs])
 
 

@@ -18,6 +18,7 @@ from scipy import special
 from fsd_inference.kernels import ActivationName
 from fsd_inference.network.activation import Activation
 from fsd_inference.network.importing.lowering import Refs, clamp
+from fsd_inference.network.importing.onnx_constants import ARITHMETIC
 from fsd_inference.network.importing.onnx_node import AGAIN, POINTS, Curve, Node, Tensor, read
 from fsd_inference.network.importing.problems import UnsupportedError
 
@@ -33,12 +34,6 @@ _PLAIN: dict[str, ActivationName] = {
 }
 _RECOGNIZED: tuple[ActivationName, ...] = ("gelu", "gelu_tanh", "silu", "hard_swish", "sigmoid")
 
-_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "Add": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "Div": np.divide,
-}
 _UNARY: dict[str, Callable[[Curve], Curve]] = {"Erf": special.erf, "Exp": np.exp}
 
 _NOT_A_SUM = (
@@ -129,7 +124,7 @@ def arithmetic(node: Node) -> list[Tensor]:
 
 
 def _of_constant(node: Node, tensor: Tensor, value: NDArray[Any], *, reverse: bool) -> Tensor:
-    kind, compute = node.kind, _ARITHMETIC[node.kind]
+    kind, compute = node.kind, ARITHMETIC[node.kind]
     curves: list[tuple[Tensor, Curve]] = []
     if _is_scalar(node, value, tensor):
         number = float(value.item())
@@ -162,7 +157,7 @@ def _is_scalar(node: Node, value: NDArray[Any], tensor: Tensor) -> bool:
 
 
 def _of_tensors(node: Node, left: Tensor, right: Tensor) -> Tensor:
-    compute = _ARITHMETIC[node.kind]
+    compute = ARITHMETIC[node.kind]
     curves = [
         (base, compute(values, others))
         for (base, values), (other, others) in product(left.views(), right.views())
@@ -275,7 +270,7 @@ def _terms(node: Node) -> Sequence[Refs]:
 ELEMENTWISE: dict[str, Callable[[Node], list[Tensor]]] = {
     **dict.fromkeys(("Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu"), activate),
     **dict.fromkeys(("Sigmoid", "Softplus", "Swish", "Tanh"), activate),
-    **dict.fromkeys(_ARITHMETIC, arithmetic),
+    **dict.fromkeys(ARITHMETIC, arithmetic),
     **dict.fromkeys((*_UNARY, "Pow"), function),
     **dict.fromkeys(("Celu", "Selu"), scaled_elu),
     **dict.fromkeys(("Max", "Min"), extreme),

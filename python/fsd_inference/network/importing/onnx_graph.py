@@ -14,13 +14,13 @@ import numpy as np
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network.checks import shown
 from fsd_inference.network.importing.imported import Imported
-from fsd_inference.network.importing.lowering import MOST_CONNECTIONS, Graph, lower
+from fsd_inference.network.importing.lowering import MAX_FEATURES, MOST_CONNECTIONS, Graph, lower
 from fsd_inference.network.importing.onnx_constants import FOLDED, folded
 from fsd_inference.network.importing.onnx_elementwise import ELEMENTWISE
 from fsd_inference.network.importing.onnx_node import AGAIN, Node, NoLayerError, Tensor, Value, read
 from fsd_inference.network.importing.onnx_shapes import SHAPES
 from fsd_inference.network.importing.onnx_sums import SUMS
-from fsd_inference.network.importing.onnx_tensors import FLOATS, MAX_FEATURES, OnnxModel, is_standard
+from fsd_inference.network.importing.onnx_tensors import FLOATS, OnnxModel, is_standard
 from fsd_inference.network.importing.problems import UnsupportedError, listed
 from fsd_inference.network.importing.tensor_files import shape_text
 from fsd_inference.network.importing.tracing import NamedRefs, traced

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network.checks import shown
+from fsd_inference.network.importing.lowering import MAX_FEATURES
 from fsd_inference.network.importing.onnx_file import Place, without_values
 from fsd_inference.network.importing.problems import UnsupportedError, listed
 from fsd_inference.network.importing.tensor_files import shape_text
@@ -21,7 +22,6 @@ from fsd_inference.network.readers.libraries import library
 Constant: TypeAlias = "NDArray[Any] | sparse.csr_array"
 
 FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
-MAX_FEATURES = 1 << 24  # arrays of this length are made before the file has shown that it holds as many weights
 
 _TYPES = (*FLOATS, "INT8", "UINT8", "INT16", "UINT16", "INT32", "INT64", "BOOL")
 _FILE_BYTES = (1 << 31) - 1  # the most that Protocol Buffers can hold

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from fsd_inference.errors import InputError
 
 _LISTED = 10
+NOT_FINITE = "is NaN, infinite or too large for float32; replace it before importing"
+"""What is wrong with a weight or bias, after its place."""
 
 
 class UnsupportedError(Exception):

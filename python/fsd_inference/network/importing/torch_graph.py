@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.network.importing.lowering import Graph, Refs
-from fsd_inference.network.importing.onnx_tensors import MAX_FEATURES
+from fsd_inference.network.importing.lowering import MAX_FEATURES, Graph, Refs
 from fsd_inference.network.importing.problems import UnsupportedError, refuse
 from fsd_inference.network.importing.torch_call import MIXES, Call, arguments_of, unknown
 from fsd_inference.network.importing.torch_operators import OPERATORS

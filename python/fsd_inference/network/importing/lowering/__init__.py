@@ -8,8 +8,8 @@ padding, concatenation) is NumPy indexing of that array, and costs no neurons.
 from fsd_inference.network.importing.lowering.blocks import Refs
 from fsd_inference.network.importing.lowering.compose import clamp
 from fsd_inference.network.importing.lowering.facts import Facts
-from fsd_inference.network.importing.lowering.graph import MOST_CONNECTIONS, Graph
+from fsd_inference.network.importing.lowering.graph import MAX_FEATURES, MOST_CONNECTIONS, Graph
 from fsd_inference.network.importing.lowering.lower import lower
 from fsd_inference.network.importing.lowering.windows import Windows
 
-__all__ = ["MOST_CONNECTIONS", "Facts", "Graph", "Refs", "Windows", "clamp", "lower"]
+__all__ = ["MAX_FEATURES", "MOST_CONNECTIONS", "Facts", "Graph", "Refs", "Windows", "clamp", "lower"]

@@ -17,6 +17,8 @@ from fsd_inference.network.importing.lowering.windows import Windows, convolutio
 from fsd_inference.network.importing.problems import UnsupportedError
 
 MOST_CONNECTIONS = 100_000_000
+MAX_FEATURES = 1 << 24
+"""Most input features: arrays of this length are made before a file has shown that it holds as many weights."""
 
 
 class Graph:

@@ -16,7 +16,7 @@ from fsd_inference.network.importing.lowering.blocks import Block, Refs
 from fsd_inference.network.importing.lowering.compose import composed
 from fsd_inference.network.importing.lowering.facts import Carried, Facts
 from fsd_inference.network.importing.lowering.graph import Graph
-from fsd_inference.network.importing.problems import refuse
+from fsd_inference.network.importing.problems import NOT_FINITE, refuse
 from fsd_inference.network.layer import Layer, index_dtype
 
 _Key: TypeAlias = "tuple[Activation, Literal['sum', 'max']]"
@@ -173,7 +173,6 @@ class _Schedule:
 
 def _not_finite(block: Block) -> str | None:
     """Return a message about the first weight or bias that is not finite in float32, or None."""
-    wrong = "is NaN, infinite or too large for float32; replace it before importing"
     with np.errstate(over="ignore", invalid="ignore"):
         weights = np.isfinite(block.matrix.data.astype(np.float32))
         biases = np.isfinite(block.bias.astype(np.float32))
@@ -185,4 +184,4 @@ def _not_finite(block: Block) -> str | None:
         place = f"the bias of output {int(np.argmin(biases))}"
     else:
         return None
-    return f"{', '.join(block.nodes)}: {place} (counted from 0) {wrong}"
+    return f"{', '.join(block.nodes)}: {place} (counted from 0) {NOT_FINITE}"
