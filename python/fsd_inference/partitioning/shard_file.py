@@ -61,12 +61,12 @@ def parse_shard(data: bytes, what: str) -> RankShard:
     try:
         head = json.loads(metadata["fsd_shard"])
         version = head["version"]
+        if version not in _READS:
+            raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1 and 2")
         rank, workers, features = (int(head[name]) for name in ("rank", "workers", "features"))
-        scalars = [(_first_groups(layer, version), bool(layer["zero_preserving"])) for layer in head["layers"]]
+        scalars = [(_written_groups(layer, version), bool(layer["zero_preserving"])) for layer in head["layers"]]
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise FileFormatError(f"{what}: not a shard of a network") from error
-    if version not in _READS:
-        raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1 and 2")
     if not (0 <= rank < workers and features >= 1 and scalars):
         raise FileFormatError(
             f"{what}: rank {rank} of {workers}, {features} features, {len(scalars)} layers are not a valid shard"
@@ -79,7 +79,7 @@ def parse_shard(data: bytes, what: str) -> RankShard:
     return RankShard(rank, workers, features, tuple(parts))
 
 
-def _first_groups(layer: dict[str, Any], version: object) -> tuple[_Group, ...]:
+def _written_groups(layer: dict[str, Any], version: object) -> tuple[_Group, ...]:
     """Return the groups of rows of a layer as written; the number of rows is None for all, as in version 1."""
     if version == 1:
         kind = str(layer["activation"])

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from scipy import sparse
 
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.network import Layer, Network
+from fsd_inference.network import Activation, Layer, Network
 from fsd_inference.partitioning import (
     ExchangePlan,
     Manifest,
@@ -37,6 +37,7 @@ from fsd_inference.partitioning import (
     volumes,
     write_shards,
 )
+from fsd_inference.partitioning.kernel_shard import kernel_shard
 from fsd_inference.partitioning.shard_file import parse_shard
 
 from .networks import cut_networks, distributed, make_network, merged, serial
@@ -265,18 +266,59 @@ def test_a_shard_that_cannot_be_is_refused_by_name(
     assert entry.file in str(caught.value)
 
 
-@pytest.mark.parametrize("group", [[np.inf, "sum", "relu", []], [3, "sum", "clip", [10**400, 0]], ["relu"], 3])
-def test_groups_of_a_shard_that_cannot_be_are_refused(group: Any) -> None:
-    _, files = written(*_small())
-    data = files["rank-00000.safetensors"]
+def with_head(data: bytes, change: Callable[[Any], object]) -> bytes:
+    """Return a shard file with other metadata."""
     length = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + length])
     shard = json.loads(header["__metadata__"]["fsd_shard"])
-    shard["layers"][0]["groups"] = [group]
+    change(shard)
     header["__metadata__"]["fsd_shard"] = json.dumps(shard)
     head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)  # tensors stay aligned
+    return struct.pack("<Q", len(head)) + head + data[8 + length :]
+
+
+@pytest.mark.parametrize("group", [[np.inf, "sum", "relu", []], [3, "sum", "clip", [10**400, 0]], ["relu"], 3])
+def test_groups_of_a_shard_that_cannot_be_are_refused(group: Any) -> None:
+    _, files = written(*_small())
+    data = with_head(files["rank-00000.safetensors"], lambda head: head["layers"][0].update(groups=[group]))
     with pytest.raises(FileFormatError, match=r"^rank 0: not a shard"):
-        parse_shard(struct.pack("<Q", len(head)) + head + data[8 + length :], "rank 0")
+        parse_shard(data, "rank 0")
+
+
+def test_shards_of_version_1_are_read() -> None:
+    kinds = {"identity": 0.0, "relu": 0.0, "clipped_relu": 3.0}
+    layers = [
+        Layer(np.eye(4), -1, Activation(kind, *([clip] if clip else [])))  # type: ignore[arg-type]
+        for kind, clip in kinds.items()
+    ]
+    network = Network(layers)
+    _, files = written(network, partition_network(network, 2, "block"))
+    data = files["rank-00001.safetensors"]
+
+    def as_before(head: dict[str, Any]) -> None:
+        head["version"] = 1
+        for layer, (kind, clip) in zip(head["layers"], kinds.items(), strict=True):
+            del layer["groups"]
+            layer |= {"activation": kind, "clip": clip}
+
+    expected, found = parse_shard(data, "rank 1"), parse_shard(with_head(data, as_before), "rank 1")
+    for ours, theirs in zip(found.parts, expected.parts, strict=True):
+        assert ours.groups == theirs.groups
+        np.testing.assert_array_equal(ours.values, theirs.values)
+    kernel_shard(found)
+
+
+def test_shards_of_later_versions_are_refused_as_such() -> None:
+    _, files = written(*_small())
+
+    def later(head: dict[str, Any]) -> None:
+        head["version"] = 3
+        for layer in head["layers"]:
+            del layer["groups"]
+
+    with pytest.raises(FileFormatError, match="shard format 3 is not known; this release reads 1 and 2"):
+        parse_shard(with_head(files["rank-00000.safetensors"], later), "rank 0")
 
 
 PLAN_CORRUPTIONS: list[tuple[str, Callable[[np.ndarray[Any, Any]], Any], str]] = [
