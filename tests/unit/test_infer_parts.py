@@ -13,7 +13,8 @@ from scipy import sparse
 
 import fsd_inference as fsd
 from fsd_inference.errors import FileFormatError, InputError, NumericError
-from fsd_inference.network import load_inputs, load_parts, read_categories
+from fsd_inference.network import input_files, load_inputs, load_parts, read_categories
+from fsd_inference.network.input_files import InputFormat
 from fsd_inference.report import Report
 from tests.support.cli import Fsd, entries, fsd_in
 
@@ -166,3 +167,14 @@ def test_memory_does_not_grow_with_the_number_of_parts(place: Path, fsd_program:
     few, many = peak(3), peak(9)
     assert few > part.nbytes
     assert many < few + part.nbytes
+
+
+def test_what_does_not_fit_in_memory_is_one_sentence(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> Iterator[Any]:
+        yield place, np.empty(1 << 60, np.uint8)
+
+    monkeypatch.setattr(input_files, "_files_of", lambda folder: (InputFormat((".npz",), too_large), [folder]))
+    with pytest.raises(FileFormatError, match=r"^parts holds more than fits in memory$"):
+        load_inputs("parts")
+    with pytest.raises(FileFormatError, match=r"^a file of parts holds more than fits in memory$"):
+        list(load_parts("parts", 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,10 +107,8 @@ def load_inputs(path: str | os.PathLike[str], features: int | None = None) -> sp
         If the library that the format needs is not installed.
     """
     form, files = _files_of(Path(path))
-    try:
+    with _in_memory(path):
         return stacked(form.parts(files, features)) if form.together is None else form.together(files, features)
-    except MemoryError as error:
-        raise FileFormatError(f"{path} holds more than fits in memory") from error
 
 
 def load_parts(path: str | os.PathLike[str], features: int) -> Iterator[Part]:
@@ -134,7 +133,17 @@ def load_parts(path: str | os.PathLike[str], features: int) -> Iterator[Part]:
         As `load_inputs`; of a file's content when it is read.
     """
     form, files = _files_of(Path(path))
-    yield from form.parts(files, features)
+    with _in_memory(f"a file of {path}"):
+        yield from form.parts(files, features)
+
+
+@contextmanager
+def _in_memory(what: object) -> Iterator[None]:
+    """Say what does not fit in memory, where that is so."""
+    try:
+        yield
+    except MemoryError as error:
+        raise FileFormatError(f"{what} holds more than fits in memory") from error
 
 
 def _files_of(place: Path) -> tuple[InputFormat, list[Path]]:
