@@ -5,19 +5,18 @@
 //! zero.
 
 use crate::aligned::{Aligned, LINE};
-use crate::isa::{Path, core_cache_bytes};
+use crate::isa::Path;
+use crate::layer::Layer;
+use crate::shape::{self, Caches};
 
 /// The allowed panel widths.
 pub const WIDTHS: [usize; 7] = [1, 4, 8, 16, 32, 64, 128];
 
-/// Returns the best panel width: four vectors; with AVX-512 fewer if the widest layer's input would not stay in the
-/// cache of a core (with AVX2 narrower panels were not faster at any size); and not much more than the samples.
-pub fn panel_width(widest: usize, samples: usize, path: Path) -> usize {
-    let (least, most) = if path == Path::Avx512 { (16, 64) } else { (32, 32) };
-    let row_bytes = size_of::<f32>() * widest.max(1);
-    let fits = |width: &&usize| **width <= most && **width * row_bytes <= core_cache_bytes();
-    let cached = WIDTHS.iter().rev().find(fits).copied().unwrap_or(1).max(least);
-    cached.min(stride(samples, most))
+/// Returns the width of panels for `samples` samples that go through these layers: the best for full panels, but not much
+/// more than there are samples.
+pub fn panel_width<'a>(layers: impl Iterator<Item = &'a Layer> + Clone, samples: usize, path: Path) -> usize {
+    let best = shape::best_width(layers.map(Layer::size), path, Caches::here());
+    best.min(stride(samples, best))
 }
 
 /// The position of a panel: it holds the live samples `first .. first + count`, and its rows are `stride` floats apart.

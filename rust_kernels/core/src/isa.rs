@@ -78,25 +78,32 @@ impl FromStr for Path {
     }
 }
 
-/// Returns the size of a core's level-2 cache in bytes, or a typical size if the processor does not report it.
-pub fn core_cache_bytes() -> usize {
-    static BYTES: OnceLock<usize> = OnceLock::new();
-    *BYTES.get_or_init(|| {
-        let kib = l2_kib();
-        (if kib == 0 { 1024 } else { kib }) * 1024
-    })
+/// Returns the bytes of a core's cache for data of a level (1 or 2), or a typical size if the processor does not report it.
+pub fn cache_bytes(level: u32) -> usize {
+    static BYTES: [OnceLock<usize>; 2] = [const { OnceLock::new() }; 2];
+    *BYTES[level as usize - 1].get_or_init(|| reported_cache(level).unwrap_or([32 << 10, 1 << 20][level as usize - 1]))
 }
 
+/// Returns the size of a cache from the leaf for deterministic cache parameters: 4 of Intel, 0x8000001D of AMD.
 #[cfg(target_arch = "x86_64")]
-fn l2_kib() -> usize {
-    use std::arch::x86_64::__cpuid;
-    const L2: u32 = 0x8000_0006;
-    if __cpuid(0x8000_0000).eax < L2 { 0 } else { (__cpuid(L2).ecx >> 16) as usize }
+fn reported_cache(level: u32) -> Option<usize> {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    const AMD: u32 = 0x8000_001D;
+    const INSTRUCTIONS: u32 = 2;
+    let leaf = if __cpuid(0x8000_0000).eax >= AMD && __cpuid_count(AMD, 0).eax & 31 != 0 { AMD } else { 4 };
+    if leaf == 4 && __cpuid(0).eax < 4 {
+        return None;
+    }
+    let caches = (0..16).map(|index| __cpuid_count(leaf, index)).take_while(|cache| cache.eax & 31 != 0);
+    let mut data = caches.filter(|cache| cache.eax & 31 != INSTRUCTIONS && cache.eax >> 5 & 7 == level);
+    let cache = data.next()?;
+    let field = |shift: u32, bits: u32| (cache.ebx >> shift & ((1 << bits) - 1)) as usize + 1;
+    Some(field(22, 10) * field(12, 10) * field(0, 12) * (cache.ecx as usize + 1))
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn l2_kib() -> usize {
-    0
+fn reported_cache(_level: u32) -> Option<usize> {
+    None
 }
 
 /// A guard that makes this thread round to nearest and keep subnormals until it is dropped: other libraries may have
@@ -182,6 +189,12 @@ mod tests {
         assert_eq!("avx2".parse(), Ok(Path::Avx2));
         assert!("sse".parse::<Path>().unwrap_err().to_string().contains("\"sse\""));
         assert!(Path::available().contains(&Path::Portable));
+    }
+
+    #[test]
+    fn caches_grow_with_their_level() {
+        let (l1, l2) = (cache_bytes(1), cache_bytes(2));
+        assert!((8 << 10..=1 << 20).contains(&l1) && l1 < l2 && l2 <= 1 << 28, "{l1} {l2}");
     }
 
     #[cfg(target_arch = "x86_64")]

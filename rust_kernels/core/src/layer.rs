@@ -1,11 +1,16 @@
 //! A layer: weights, bias, and what its rows compute from their sums.
 
 use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::activation::Activation;
+use crate::blocks::Blocked;
 use crate::buffer::Buffer;
+use crate::compute::Compute;
 use crate::csr::{Csr, check_finite};
 use crate::errors::Invalid;
+use crate::shape::{self, Caches, Size};
 
 /// What a row makes of its weighted inputs, before the bias is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +29,20 @@ pub struct Group {
     pub activation: Activation,
 }
 
+/// Number of wide panels after which laying out weights in column blocks has paid for itself.
+const WORTH_BLOCKS: usize = 4;
+
 /// A validated layer, or a subset of its rows.
-#[derive(Clone)]
 pub struct Layer {
     weights: Csr,
     bias: Buffer<f32>,
     slopes: Buffer<f32>,
     groups: Vec<Group>,
     zero_preserving: bool,
+    /// The number of wide panels that the layer was going to be applied to.
+    panels: AtomicUsize,
+    /// The weights in column blocks; None if blocks do not pay.
+    blocked: OnceLock<Option<Blocked>>,
 }
 
 impl Layer {
@@ -55,7 +66,15 @@ impl Layer {
         if slopes.len() != rows && (needs_slopes || !slopes.is_empty()) {
             return Err(Invalid(format!("{} slopes for {rows} rows; give one a row", slopes.len())));
         }
-        let layer = Self { weights, bias, slopes, groups, zero_preserving };
+        let layer = Self {
+            weights,
+            bias,
+            slopes,
+            groups,
+            zero_preserving,
+            panels: AtomicUsize::new(0),
+            blocked: OnceLock::new(),
+        };
         let grouped = layer.groups.iter().try_fold(0_usize, |sum, group| sum.checked_add(group.rows));
         if grouped != Some(rows) {
             return Err(Invalid(format!("the groups of rows do not add up to {rows} rows")));
@@ -117,6 +136,40 @@ impl Layer {
             at = low;
             (start < at).then_some((start..at, group))
         })
+    }
+
+    /// Announces that the layer is going to be applied to a number of wide panels: once it is worth the time, its weights
+    /// are laid out in column blocks, a second copy of them.
+    pub(crate) fn prepare(&self, panels: usize, compute: &Compute) {
+        if self.panels.fetch_add(panels, Ordering::Relaxed).saturating_add(panels) >= WORTH_BLOCKS {
+            self.blocked.get_or_init(|| {
+                let sums = self.groups.iter().all(|group| group.reduce == Reduce::Sum);
+                let columns = shape::block_columns(self.size(), compute.path(), Caches::here()).filter(|_| sums)?;
+                Some(self.in_blocks(columns, compute))
+            });
+        }
+    }
+
+    fn in_blocks(&self, columns: usize, compute: &Compute) -> Blocked {
+        let groups: Vec<(Group, Vec<u32>)> =
+            self.ranges().map(|(rows, group)| (group, (rows.start as u32..rows.end as u32).collect())).collect();
+        Blocked::new(&self.weights, &groups, columns, compute)
+    }
+
+    /// Lays out the weights in blocks of this many columns, whether or not that pays; false if they were laid out before.
+    ///
+    /// # Panics
+    /// If rows are maxima.
+    pub fn lay_out(&self, columns: usize, compute: &Compute) -> bool {
+        self.blocked.set(Some(self.in_blocks(columns, compute))).is_ok()
+    }
+
+    pub(crate) fn blocked(&self) -> Option<&Blocked> {
+        self.blocked.get()?.as_ref()
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        Size { rows: self.rows(), columns: self.columns(), connections: self.weights.connections() }
     }
 
     pub fn weights(&self) -> &Csr {

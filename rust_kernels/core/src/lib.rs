@@ -5,6 +5,7 @@
 pub mod activation;
 pub mod activations;
 mod aligned;
+mod blocks;
 pub mod buffer;
 pub mod codec;
 pub mod compute;
@@ -17,6 +18,7 @@ pub mod isa;
 pub mod layer;
 pub mod rank;
 pub mod serial;
+mod shape;
 pub mod shard;
 pub mod spill;
 pub mod spmm;

@@ -9,7 +9,7 @@ use crate::activations::{Panels, panel_width};
 use crate::compute::Compute;
 use crate::errors::{Invalid, NonFinite};
 use crate::layer::Layer;
-use crate::spmm::{Rows, spmm};
+use crate::spmm::{Rows, prepare, spmm};
 pub use source::Samples;
 
 /// A neuron is not finite; `layer` counts from the first layer applied.
@@ -91,8 +91,8 @@ impl Serial {
     fn pass(&self, source: &impl source::Source, layers: &[&Layer]) -> Result<Panels, (usize, NonFinite)> {
         let all_needed = layers.iter().any(|layer| !layer.zero_preserving());
         let live = if all_needed { (0..self.samples as u32).collect() } else { source.live() };
-        let widest = layers.iter().map(|layer| layer.rows().max(layer.columns())).max().unwrap_or(0);
-        let width = panel_width(widest, live.len(), self.compute.path());
+        let width = panel_width(layers.iter().copied(), live.len(), self.compute.path());
+        prepare(layers, live.len(), width, &self.compute);
         if live.len() <= width && self.compute.threads() > 1 {
             return self.pass_by_rows(source.panels(live, width), layers);
         }

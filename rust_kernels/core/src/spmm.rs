@@ -9,6 +9,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod blocked;
 mod body;
 mod portable;
 
@@ -16,12 +17,14 @@ use std::ops::Range;
 
 use crate::activation::Activation;
 use crate::activations::{Panels, Span, WIDTHS};
+use crate::blocks::Tile;
 use crate::compute::Compute;
 use crate::csr::Indices;
 use crate::errors::NonFinite;
 use crate::isa::Path;
 use crate::layer::Layer;
-use body::Job;
+use blocked::TileJob;
+use body::{Finish, Job, Work};
 
 /// The rows of a layer to compute.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +33,9 @@ pub enum Rows<'a> {
     /// These rows, ascending.
     Selected(&'a [u32]),
 }
+
+/// Minimum width of panels for which column blocks pay.
+const WIDE: usize = 16;
 
 /// Minimum number of fused multiply-adds that make a task worth handing to another thread.
 const SMALLEST_TASK: usize = 1 << 17;
@@ -58,22 +64,37 @@ pub fn spmm(
             rows.len()
         }
     };
-    let blocks = row_blocks(layer, count, input.samples().len(), input.spans().len(), compute.threads());
     let panels: Vec<Panel> = (0..input.spans().len()).map(|index| Panel::new(input, output, index)).collect();
     let product = |panel: &Panel, block| {
-        // SAFETY: rows and columns are within the panels (checked above); blocks and panels are disjoint, so no two
+        // SAFETY: rows and columns are within the panels (checked above); blocks, tiles and panels are disjoint, so no two
         // tasks write the same row of the same panel.
         unsafe { panel.product(layer, rows, block, compute.path()) }
     };
-    let finite = compute.map(panels.len() * blocks.len(), |task| {
-        product(&panels[task / blocks.len()], blocks[task % blocks.len()].clone())
-    });
+    let finite = if let (Rows::All, Some(tiles)) = (rows, layer.blocked()) {
+        let tiles = tiles.tiles();
+        compute.map(panels.len() * tiles.len(), |task| {
+            // SAFETY: as above.
+            unsafe { panels[task / tiles.len()].tile(layer, &tiles[task % tiles.len()], compute.path()) }
+        })
+    } else {
+        let blocks = row_blocks(layer, count, input.samples().len(), input.spans().len(), compute.threads());
+        compute.map(panels.len() * blocks.len(), |task| {
+            product(&panels[task / blocks.len()], blocks[task % blocks.len()].clone())
+        })
+    };
     if finite.into_iter().all(|finite| finite) {
         return Ok(());
     }
     let finite =
         |at: &usize| !compute.map(panels.len(), |index| product(&panels[index], *at..*at + 1)).contains(&false);
     Err(NonFinite { row: rows.get(first_failure(count, finite)) })
+}
+
+/// Announces to layers that they are going to be applied to samples in panels of this width.
+pub(crate) fn prepare(layers: &[&Layer], samples: usize, width: usize, compute: &Compute) {
+    if width >= WIDE {
+        layers.iter().for_each(|layer| layer.prepare(samples.div_ceil(width), compute));
+    }
 }
 
 /// Computes all rows for one panel: `input` is columns x `stride`, `output` is rows x `stride`, and the first `count`
@@ -90,7 +111,14 @@ pub(crate) fn spmm_panel(
     let panel = Panel { input: input.as_ptr(), output: output.as_mut_ptr(), stride, count };
     // SAFETY: checked above, and this thread has both slices.
     let product = |block| unsafe { panel.product(layer, Rows::All, block, path) };
-    if product(0..layer.rows()) {
+    let finite = match layer.blocked().filter(|_| stride >= WIDE) {
+        // SAFETY: as above.
+        Some(tiles) => {
+            tiles.tiles().iter().fold(true, |finite, tile| finite & unsafe { panel.tile(layer, tile, path) })
+        }
+        None => product(0..layer.rows()),
+    };
+    if finite {
         return Ok(());
     }
     Err(NonFinite { row: first_failure(layer.rows(), |row| product(*row..*row + 1)) })
@@ -160,19 +188,54 @@ impl Panel {
                         run(&job, self.stride, path)
                     }
                 };
-                if group.activation.bounds().is_none() {
-                    finite &= self.activate(layer, group.activation, rows, part, path);
-                }
+                finite &= self.complete(layer, group.activation, part.map(|at| rows.get(at)), path);
             }
-        }
-        if self.count < self.stride && !layer.zero_preserving() {
-            // SAFETY: the caller upholds the same conditions.
-            unsafe { self.clear_padding(rows, block) };
         }
         finite
     }
 
-    /// Replaces pre-activations by activations in the rows at positions `block`; false if a sample's is not finite.
+    /// Computes the rows of a tile of the layer; false if any is not finite.
+    ///
+    /// # Safety
+    /// As `product`.
+    unsafe fn tile(&self, layer: &Layer, tile: &Tile, path: Path) -> bool {
+        let one = layer.weights().one_value().then(|| layer.weights().values()[0]);
+        let finish = Finish::new(layer, tile.group);
+        let job = TileJob { tile, one, finish, input: self.input, output: self.output };
+        // SAFETY: the caller upholds the same conditions.
+        unsafe {
+            let finite = run(&job, self.stride, path);
+            let rows = tile.rows.iter().map(|row| *row as usize);
+            finite & self.complete(layer, tile.group.activation, rows, path)
+        }
+    }
+
+    /// Applies what the product has left to do for rows of a group, and sets their padding to zero again; false if a
+    /// sample's activation is not finite.
+    ///
+    /// # Safety
+    /// As `product`.
+    unsafe fn complete(
+        &self,
+        layer: &Layer,
+        activation: Activation,
+        rows: impl Iterator<Item = usize> + Clone,
+        path: Path,
+    ) -> bool {
+        let mut finite = true;
+        // SAFETY: the caller upholds the same conditions.
+        unsafe {
+            if activation.bounds().is_none() {
+                finite = self.activate(layer, activation, rows.clone(), path);
+            }
+            if self.count < self.stride && !layer.zero_preserving() {
+                self.clear_padding(rows);
+            }
+        }
+        finite
+    }
+
+    /// Replaces pre-activations of rows by activations; false if a sample's is not finite.
     ///
     /// # Safety
     /// As `product`.
@@ -180,12 +243,10 @@ impl Panel {
         &self,
         layer: &Layer,
         activation: Activation,
-        rows: Rows<'_>,
-        block: Range<usize>,
+        rows: impl Iterator<Item = usize>,
         path: Path,
     ) -> bool {
-        block.into_iter().fold(true, |finite, at| {
-            let row = rows.get(at);
+        rows.fold(true, |finite, row| {
             // SAFETY: the caller upholds the same conditions, so this thread alone has the row.
             let values = unsafe { std::slice::from_raw_parts_mut(self.output.add(row * self.stride), self.stride) };
             activation.apply(values, layer.slope(row), path);
@@ -198,27 +259,25 @@ impl Panel {
     ///
     /// # Safety
     /// As `product`.
-    unsafe fn clear_padding(&self, rows: Rows<'_>, block: Range<usize>) {
-        for at in block {
+    unsafe fn clear_padding(&self, rows: impl Iterator<Item = usize>) {
+        for row in rows {
             // SAFETY: the caller upholds the same conditions.
-            unsafe {
-                self.output.add(rows.get(at) * self.stride + self.count).write_bytes(0, self.stride - self.count)
-            };
+            unsafe { self.output.add(row * self.stride + self.count).write_bytes(0, self.stride - self.count) };
         }
     }
 }
 
 /// # Safety
 /// As `Panel::product`.
-unsafe fn run<I: crate::csr::Index>(job: &Job<'_, I>, stride: usize, path: Path) -> bool {
+unsafe fn run(work: &impl Work, stride: usize, path: Path) -> bool {
     // SAFETY: the caller upholds the same conditions.
     unsafe {
         match path {
-            Path::Portable => portable::run(job, stride),
+            Path::Portable => portable::run(work, stride),
             #[cfg(target_arch = "x86_64")]
-            Path::Avx2 => avx2::run(job, stride),
+            Path::Avx2 => avx2::run(work, stride),
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 => avx512::run(job, stride),
+            Path::Avx512 => avx512::run(work, stride),
             #[cfg(not(target_arch = "x86_64"))]
             Path::Avx2 | Path::Avx512 => unreachable!("not supported on this processor"),
         }

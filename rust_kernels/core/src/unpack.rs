@@ -51,7 +51,7 @@ pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>], pat
     let live: Vec<u32> = (0..).zip(&present).filter_map(|(sample, &present)| present.then_some(sample)).collect();
     let mut slot_of = vec![ABSENT; samples];
     (0..).zip(&live).for_each(|(slot, &sample)| slot_of[sample as usize] = slot);
-    let width = panel_width(layer.columns().max(layer.rows()), live.len(), path);
+    let width = panel_width([layer].into_iter(), live.len(), path);
     let mut panels = Panels::zeroed(layer.columns(), live, width);
     for supply in supplies {
         place(supply, &slot_of, &mut panels);

@@ -7,6 +7,7 @@ use fsd_core::activations::{Panels, WIDTHS};
 use fsd_core::compute::Compute;
 use fsd_core::errors::NonFinite;
 use fsd_core::isa::Path;
+use fsd_core::layer::Reduce;
 use fsd_core::spmm::{Rows, spmm};
 use proptest::prelude::*;
 
@@ -52,6 +53,40 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn column_blocks_give_the_same_bits((plain, samples) in cases(false), columns in 1..40_usize) {
+        prop_assume!(plain.groups.iter().all(|group| group.reduce == Reduce::Sum));
+        let expected: Vec<Vec<f32>> = samples.iter().map(|sample| plain.apply(sample).unwrap()).collect();
+        for path in Path::available() {
+            for (threads, width) in [(1, 16), (1, 32), (1, 64), (1, 128), (3, 32)] {
+                let compute = Compute::with_path(path, threads).unwrap();
+                let layer = plain.layer();
+                prop_assert!(layer.lay_out(columns, &compute));
+                let input = panels(plain.columns, &samples, width);
+                let mut output = input.like(plain.rows.len());
+                spmm(&layer, Rows::All, &input, &mut output, &compute).unwrap();
+                let mut row = vec![0.0; samples.len()];
+                for r in 0..plain.rows.len() {
+                    output.read_row(r, &mut row);
+                    let expected: Vec<f32> = expected.iter().map(|sample| sample[r]).collect();
+                    prop_assert_eq!(bits(&row), bits(&expected), "{} width {} row {}", path, width, r);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn overflow_in_column_blocks_names_the_lowest_row((plain, samples) in cases(true), columns in 1..40_usize) {
+        prop_assume!(plain.groups.iter().all(|group| group.reduce == Reduce::Sum));
+        let expected = samples.iter().filter_map(|sample| plain.apply(sample).err()).min();
+        let compute = Compute::with_path(*Path::available().last().unwrap(), 2).unwrap();
+        let layer = plain.layer();
+        layer.lay_out(columns, &compute);
+        let input = panels(plain.columns, &samples, 32);
+        let found = spmm(&layer, Rows::All, &input, &mut input.like(plain.rows.len()), &compute).err();
+        prop_assert_eq!(found.map(|error| error.row), expected);
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::body::{Job, Lanes, product};
-use crate::csr::Index;
+use super::body::{Lanes, Work};
 
 /// Defines a vector type of floats from the names of its intrinsics.
 macro_rules! lanes {
@@ -70,18 +69,18 @@ lanes!(
 );
 
 /// # Safety
-/// As `product`; the processor has AVX2 and FMA.
-pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
+/// As `Work::product`; the processor has AVX2 and FMA.
+pub(super) unsafe fn run<W: Work>(work: &W, stride: usize) -> bool {
     // SAFETY: the caller upholds the same conditions.
     unsafe {
         match stride {
-            1 => width::<X1, I, 1, 1, 6, 8>(job),
-            4 => width::<X4, I, 4, 1, 6, 8>(job),
-            8 => width::<X8, I, 8, 1, 6, 8>(job),
-            16 => width::<X8, I, 16, 2, 2, 2>(job),
-            32 => width::<X8, I, 32, 4, 1, 1>(job),
-            64 => width::<X8, I, 64, 8, 1, 1>(job),
-            _ => width::<X8, I, 128, 8, 1, 1>(job),
+            1 => width::<X1, W, 1, 1, 6, 8>(work),
+            4 => width::<X4, W, 4, 1, 6, 8>(work),
+            8 => width::<X8, W, 8, 1, 6, 8>(work),
+            16 => width::<X8, W, 16, 2, 2, 2>(work),
+            32 => width::<X8, W, 32, 4, 1, 1>(work),
+            64 => width::<X8, W, 64, 8, 1, 1>(work),
+            _ => width::<X8, W, 128, 8, 1, 1>(work),
         }
     }
 }
@@ -92,15 +91,15 @@ pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
 /// # Safety
 /// As `run`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn width<S: Lanes, I: Index, const STRIDE: usize, const V: usize, const R: usize, const ONE: usize>(
-    job: &Job<'_, I>,
+unsafe fn width<S: Lanes, W: Work, const STRIDE: usize, const V: usize, const R: usize, const ONE: usize>(
+    work: &W,
 ) -> bool {
     // SAFETY: the caller upholds the same conditions.
     unsafe {
-        if job.one_value() {
-            product::<S, I, true, STRIDE, V, ONE>(job)
+        if work.one_value() {
+            work.product::<S, true, STRIDE, V, ONE>()
         } else {
-            product::<S, I, false, STRIDE, V, R>(job)
+            work.product::<S, false, STRIDE, V, R>()
         }
     }
 }

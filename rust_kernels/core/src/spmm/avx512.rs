@@ -3,8 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::{self, lanes};
-use super::body::{Job, Lanes, product};
-use crate::csr::Index;
+use super::body::{Lanes, Work};
 
 lanes!(
     X16,
@@ -20,16 +19,16 @@ lanes!(
 );
 
 /// # Safety
-/// As `product`; the processor has AVX-512F, AVX2 and FMA.
-pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
+/// As `Work::product`; the processor has AVX-512F, AVX2 and FMA.
+pub(super) unsafe fn run<W: Work>(work: &W, stride: usize) -> bool {
     // SAFETY: the caller upholds the same conditions.
     unsafe {
         match stride {
-            16 => width::<I, 16, 1, 4>(job),
-            32 => width::<I, 32, 2, 2>(job),
-            64 => width::<I, 64, 4, 1>(job),
-            128 => width::<I, 128, 8, 1>(job),
-            _ => avx2::run(job, stride),
+            16 => width::<W, 16, 1, 4>(work),
+            32 => width::<W, 32, 2, 2>(work),
+            64 => width::<W, 64, 4, 1>(work),
+            128 => width::<W, 128, 8, 1>(work),
+            _ => avx2::run(work, stride),
         }
     }
 }
@@ -37,13 +36,13 @@ pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
 /// # Safety
 /// As `run`.
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn width<I: Index, const STRIDE: usize, const V: usize, const R: usize>(job: &Job<'_, I>) -> bool {
+unsafe fn width<W: Work, const STRIDE: usize, const V: usize, const R: usize>(work: &W) -> bool {
     // SAFETY: the caller upholds the same conditions.
     unsafe {
-        if job.one_value() {
-            product::<X16, I, true, STRIDE, V, R>(job)
+        if work.one_value() {
+            work.product::<X16, true, STRIDE, V, R>()
         } else {
-            product::<X16, I, false, STRIDE, V, R>(job)
+            work.product::<X16, false, STRIDE, V, R>()
         }
     }
 }

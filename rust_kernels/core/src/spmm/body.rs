@@ -24,15 +24,73 @@ pub(super) trait Lanes: Copy {
     unsafe fn min(self, other: Self) -> Self;
 }
 
-/// The rows of a layer to compute for one panel.
+/// A product for one panel.
+pub(super) trait Work {
+    /// Returns whether all weights have the same value.
+    fn one_value(&self) -> bool;
+
+    /// Computes panels that are `STRIDE` floats wide, `R` rows of `V` vectors at once; returns false if a pre-activation
+    /// is not finite. `ONE` says that all weights have the same value.
+    ///
+    /// # Safety
+    /// The panels must have the layer's columns and rows, and `S` must be supported.
+    unsafe fn product<S: Lanes, const ONE: bool, const STRIDE: usize, const V: usize, const R: usize>(&self) -> bool;
+}
+
+/// What a row makes of its sum: it adds the bias, and clamps.
+pub(super) struct Finish<'a> {
+    pub bias: &'a [f32],
+    pub bounds: (f32, f32),
+}
+
+impl<'a> Finish<'a> {
+    /// Describes rows of one group; functions that are not clamps are left to be applied afterwards.
+    pub fn new(layer: &'a Layer, group: Group) -> Self {
+        let bounds = group.activation.bounds().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        Self { bias: layer.bias(), bounds }
+    }
+
+    /// Stores the vectors of a row at `to`; sets `errors` to NaN if a pre-activation is not finite.
+    ///
+    /// # Safety
+    /// The layer has this row, and `to` has room for `V` vectors.
+    #[inline(always)]
+    pub unsafe fn store<S: Lanes, const V: usize>(&self, row: usize, acc: [S; V], to: *mut f32, mut errors: S) -> S {
+        // SAFETY: the caller upholds the same conditions.
+        unsafe {
+            let (zero, low, high) = (S::splat(0.0), S::splat(self.bounds.0), S::splat(self.bounds.1));
+            let bias = S::splat(if self.bias.len() == 1 { self.bias[0] } else { *self.bias.get_unchecked(row) });
+            for (v, acc) in acc.iter().enumerate() {
+                let z = acc.add(bias);
+                errors = z.fma(zero, errors);
+                // Adding +0 turns -0 into +0.
+                z.max(low).min(high).add(zero).store(to.add(v * S::LANES));
+            }
+            errors
+        }
+    }
+}
+
+/// Returns whether no lane is NaN.
+///
+/// # Safety
+/// As for `Lanes`.
+#[inline(always)]
+pub(super) unsafe fn all_finite<S: Lanes>(errors: S) -> bool {
+    let mut lanes = [0.0; 16];
+    // SAFETY: no vector has more lanes.
+    unsafe { errors.store(lanes.as_mut_ptr()) };
+    !lanes.iter().any(|error| error.is_nan())
+}
+
+/// The rows of a layer to compute for one panel, in CSR order.
 pub(super) struct Job<'a, I> {
     indptr: &'a [i64],
     indices: &'a [I],
     values: &'a [f32],
-    bias: &'a [f32],
     /// Whether rows are the largest of their inputs.
     max: bool,
-    bounds: (f32, f32),
+    finish: Finish<'a>,
     rows: Rows<'a>,
     block: Range<usize>,
     input: *const f32,
@@ -40,7 +98,7 @@ pub(super) struct Job<'a, I> {
 }
 
 impl<'a, I: Index> Job<'a, I> {
-    /// Describes rows of one group; functions that are not clamps are left to be applied afterwards.
+    /// Describes rows of one group.
     pub fn new(
         layer: &'a Layer,
         group: Group,
@@ -53,61 +111,46 @@ impl<'a, I: Index> Job<'a, I> {
             indptr: layer.weights().indptr(),
             indices,
             values: layer.weights().values(),
-            bias: layer.bias(),
             max: group.reduce == Reduce::Max,
-            bounds: group.activation.bounds().unwrap_or((f32::NEG_INFINITY, f32::INFINITY)),
+            finish: Finish::new(layer, group),
             rows,
             block,
             input,
             output,
         }
     }
-
-    pub fn one_value(&self) -> bool {
-        self.values.len() == 1
-    }
 }
 
-/// Computes a job whose panel is `STRIDE` floats wide, `R` rows of `V` vectors at once; returns false if a
-/// pre-activation is not finite. `ONE` says that all weights have the same value.
-///
-/// # Safety
-/// The panels must have the layer's columns and rows, and `S` must be supported.
-#[inline(always)]
-pub(super) unsafe fn product<
-    S: Lanes,
-    I: Index,
-    const ONE: bool,
-    const STRIDE: usize,
-    const V: usize,
-    const R: usize,
->(
-    job: &Job<'_, I>,
-) -> bool {
-    const { assert!(STRIDE.is_multiple_of(V * S::LANES)) };
-    // SAFETY: the caller upholds the same conditions; passes cover each row's stride.
-    unsafe {
-        let mut errors = S::splat(0.0);
-        for pass in (0..STRIDE).step_by(V * S::LANES) {
-            let Range { start: mut at, end } = job.block;
-            if job.max {
-                for at in at..end {
-                    errors = largest::<S, I, STRIDE, V>(job, at, pass, errors);
+impl<I: Index> Work for Job<'_, I> {
+    fn one_value(&self) -> bool {
+        self.values.len() == 1
+    }
+
+    #[inline(always)]
+    unsafe fn product<S: Lanes, const ONE: bool, const STRIDE: usize, const V: usize, const R: usize>(&self) -> bool {
+        const { assert!(STRIDE.is_multiple_of(V * S::LANES)) };
+        // SAFETY: the caller upholds the same conditions; passes cover each row's stride.
+        unsafe {
+            let mut errors = S::splat(0.0);
+            for pass in (0..STRIDE).step_by(V * S::LANES) {
+                let Range { start: mut at, end } = self.block;
+                if self.max {
+                    for at in at..end {
+                        errors = largest::<S, I, STRIDE, V>(self, at, pass, errors);
+                    }
+                    continue;
                 }
-                continue;
+                while at + R <= end {
+                    errors = rows::<S, I, ONE, STRIDE, V, R>(self, at, pass, errors);
+                    at += R;
+                }
+                while at < end {
+                    errors = rows::<S, I, ONE, STRIDE, V, 1>(self, at, pass, errors);
+                    at += 1;
+                }
             }
-            while at + R <= end {
-                errors = rows::<S, I, ONE, STRIDE, V, R>(job, at, pass, errors);
-                at += R;
-            }
-            while at < end {
-                errors = rows::<S, I, ONE, STRIDE, V, 1>(job, at, pass, errors);
-                at += 1;
-            }
+            all_finite(errors)
         }
-        let mut lanes = [0.0; 16];
-        errors.store(lanes.as_mut_ptr());
-        !lanes.iter().any(|error| error.is_nan())
     }
 }
 
@@ -115,7 +158,7 @@ pub(super) unsafe fn product<
 /// pre-activation is not finite.
 ///
 /// # Safety
-/// As `product`.
+/// As `Work::product`.
 #[inline(always)]
 unsafe fn rows<S: Lanes, I: Index, const ONE: bool, const STRIDE: usize, const V: usize, const R: usize>(
     job: &Job<'_, I>,
@@ -159,7 +202,7 @@ unsafe fn rows<S: Lanes, I: Index, const ONE: bool, const STRIDE: usize, const V
             }
         }
         for r in 0..R {
-            errors = finish(job, row[r], STRIDE, pass, acc[r], errors);
+            errors = job.finish.store(row[r], acc[r], job.output.add(row[r] * STRIDE + pass), errors);
         }
         errors
     }
@@ -168,7 +211,7 @@ unsafe fn rows<S: Lanes, I: Index, const ONE: bool, const STRIDE: usize, const V
 /// Computes one row that is the largest of its inputs, as `rows` does sums.
 ///
 /// # Safety
-/// As `product`.
+/// As `Work::product`.
 #[inline(always)]
 unsafe fn largest<S: Lanes, I: Index, const STRIDE: usize, const V: usize>(
     job: &Job<'_, I>,
@@ -187,34 +230,6 @@ unsafe fn largest<S: Lanes, I: Index, const STRIDE: usize, const V: usize>(
                 *acc = S::load(from.add(v * S::LANES)).max(*acc);
             }
         }
-        finish(job, row, STRIDE, pass, acc, errors)
-    }
-}
-
-/// Adds the bias to a row, clamps it and stores it.
-///
-/// # Safety
-/// As `product`.
-#[inline(always)]
-unsafe fn finish<S: Lanes, I: Index, const V: usize>(
-    job: &Job<'_, I>,
-    row: usize,
-    stride: usize,
-    pass: usize,
-    acc: [S; V],
-    mut errors: S,
-) -> S {
-    // SAFETY: the caller upholds the same conditions.
-    unsafe {
-        let (zero, low, high) = (S::splat(0.0), S::splat(job.bounds.0), S::splat(job.bounds.1));
-        let bias = S::splat(if job.bias.len() == 1 { job.bias[0] } else { *job.bias.get_unchecked(row) });
-        let to = job.output.add(row * stride + pass);
-        for (v, acc) in acc.iter().enumerate() {
-            let z = acc.add(bias);
-            errors = z.fma(zero, errors);
-            // Adding +0 turns -0 into +0.
-            z.max(low).min(high).add(zero).store(to.add(v * S::LANES));
-        }
-        errors
+        job.finish.store(row, acc, job.output.add(row * STRIDE + pass), errors)
     }
 }

@@ -1,7 +1,6 @@
 //! The kernel path for any processor: plain floats and `f32::mul_add`.
 
-use super::body::{Job, Lanes, product};
-use crate::csr::Index;
+use super::body::{Lanes, Work};
 
 impl<const N: usize> Lanes for [f32; N] {
     const LANES: usize = N;
@@ -45,33 +44,31 @@ impl<const N: usize> Lanes for [f32; N] {
 }
 
 /// # Safety
-/// As `product`.
-pub(super) unsafe fn run<I: Index>(job: &Job<'_, I>, stride: usize) -> bool {
+/// As `Work::product`.
+pub(super) unsafe fn run<W: Work>(work: &W, stride: usize) -> bool {
     // SAFETY: the caller upholds the same conditions.
     unsafe {
         match stride {
-            1 => width::<1, I, 1, 1, 4>(job),
-            4 => width::<4, I, 4, 1, 2>(job),
-            8 => width::<8, I, 8, 1, 1>(job),
-            16 => width::<8, I, 16, 2, 1>(job),
-            32 => width::<8, I, 32, 4, 1>(job),
-            64 => width::<8, I, 64, 8, 1>(job),
-            _ => width::<8, I, 128, 8, 1>(job),
+            1 => width::<1, W, 1, 1, 4>(work),
+            4 => width::<4, W, 4, 1, 2>(work),
+            8 => width::<8, W, 8, 1, 1>(work),
+            16 => width::<8, W, 16, 2, 1>(work),
+            32 => width::<8, W, 32, 4, 1>(work),
+            64 => width::<8, W, 64, 8, 1>(work),
+            _ => width::<8, W, 128, 8, 1>(work),
         }
     }
 }
 
 /// # Safety
-/// As `product`.
-unsafe fn width<const N: usize, I: Index, const STRIDE: usize, const V: usize, const R: usize>(
-    job: &Job<'_, I>,
-) -> bool {
+/// As `Work::product`.
+unsafe fn width<const N: usize, W: Work, const STRIDE: usize, const V: usize, const R: usize>(work: &W) -> bool {
     // SAFETY: the caller upholds the same conditions.
     unsafe {
-        if job.one_value() {
-            product::<[f32; N], I, true, STRIDE, V, R>(job)
+        if work.one_value() {
+            work.product::<[f32; N], true, STRIDE, V, R>()
         } else {
-            product::<[f32; N], I, false, STRIDE, V, R>(job)
+            work.product::<[f32; N], false, STRIDE, V, R>()
         }
     }
 }

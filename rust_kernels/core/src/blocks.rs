@@ -1,0 +1,123 @@
+//! Weights in column blocks: the order in which wide panels are computed fastest.
+//!
+//! A product reads a row of the input panel for every connection. Computed row by row, the rows of a wide panel come from
+//! the second-level cache or beyond. Here, the rows of a tile first take all their connections in the first block of
+//! columns, whose input rows stay in the first-level cache, then those in the second block, and so on; in between their
+//! sums are kept in the output. Within a block, rows with as many connections follow each other, so that the processor
+//! foresees where their loops end. Each row still adds its connections in ascending column order.
+
+use std::ops::Range;
+
+use crate::compute::Compute;
+use crate::csr::{Csr, Index, Indices};
+use crate::layer::{Group, Reduce};
+
+/// Maximum rows of a tile: enough to read the input block often, few enough that their sums stay in the cache.
+const TILE_ROWS: usize = 512;
+
+/// Some or all rows of a layer, in column blocks.
+pub(crate) struct Blocked {
+    tiles: Vec<Tile>,
+}
+
+/// Rows of one group, in column blocks.
+pub(crate) struct Tile {
+    pub group: Group,
+    /// The rows, ascending.
+    pub rows: Vec<u32>,
+    pub blocks: Vec<Block>,
+    pub runs: Vec<Run>,
+    /// The rows of the runs, one after the other.
+    pub order: Vec<u32>,
+    /// The columns of the connections, counted from the first one of their block.
+    pub indices: Vec<u16>,
+    /// The weights of the connections; empty if the layer has one value for all.
+    pub values: Vec<f32>,
+}
+
+/// Consecutive columns.
+pub(crate) struct Block {
+    pub first_column: usize,
+    /// The positions of its runs.
+    pub runs: Range<usize>,
+}
+
+/// Consecutive rows with equally many connections in a block.
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    pub connections: u32,
+    pub rows: u32,
+}
+
+impl Blocked {
+    /// Cuts columns into blocks of `width` (at most 65,536) columns for the rows of `groups`, which must be sums.
+    pub fn new(weights: &Csr, groups: &[(Group, Vec<u32>)], width: usize, compute: &Compute) -> Self {
+        assert!((1..=1 << 16).contains(&width), "an index within a block has 16 bits");
+        assert!(groups.iter().all(|(group, _)| group.reduce == Reduce::Sum), "the rows are sums");
+        let tiles: Vec<(Group, &[u32])> =
+            groups.iter().flat_map(|(group, rows)| rows.chunks(TILE_ROWS).map(|rows| (*group, rows))).collect();
+        let tile = |index: usize| {
+            let (group, rows) = tiles[index];
+            match weights.indices() {
+                Indices::U16(indices) => Tile::new(weights, indices, group, rows, width),
+                Indices::U32(indices) => Tile::new(weights, indices, group, rows, width),
+            }
+        };
+        Self { tiles: compute.map(tiles.len(), tile) }
+    }
+
+    pub fn tiles(&self) -> &[Tile] {
+        &self.tiles
+    }
+}
+
+impl Tile {
+    fn new<I: Index>(weights: &Csr, indices: &[I], group: Group, rows: &[u32], width: usize) -> Self {
+        let indptr = weights.indptr();
+        let end = |row: u32| indptr[row as usize + 1] as usize;
+        let mut next: Vec<usize> = rows.iter().map(|row| indptr[*row as usize] as usize).collect();
+        let connections = rows.iter().zip(&next).map(|(row, next)| end(*row) - next).sum();
+        let mut tile = Self {
+            group,
+            rows: rows.to_vec(),
+            blocks: Vec::new(),
+            runs: Vec::new(),
+            order: Vec::new(),
+            indices: Vec::with_capacity(connections),
+            values: Vec::with_capacity(if weights.one_value() { 0 } else { connections }),
+        };
+        let blocks = weights.columns().div_ceil(width).max(1);
+        for block in 0..blocks {
+            let (first_column, after) = (block * width, (block + 1) * width);
+            let first_run = tile.runs.len();
+            let mut by_count: Vec<(u32, u32)> = (0..)
+                .zip(rows)
+                .map(|(at, row)| {
+                    let columns = &indices[next[at as usize]..end(*row)];
+                    (columns.iter().take_while(|column| column.get() < after).count() as u32, at)
+                })
+                .collect();
+            by_count.sort_unstable();
+            for group in by_count.chunk_by(|a, b| a.0 == b.0) {
+                let count = group[0].0;
+                if count == 0 && 0 < block && block + 1 < blocks {
+                    // Neither the first block, which starts the sums, nor the last one, which finishes them.
+                    continue;
+                }
+                tile.runs.push(Run { connections: count, rows: group.len() as u32 });
+                for &(_, at) in group {
+                    let range = next[at as usize]..next[at as usize] + count as usize;
+                    tile.order.push(rows[at as usize]);
+                    tile.indices
+                        .extend(indices[range.clone()].iter().map(|column| (column.get() - first_column) as u16));
+                    if !weights.one_value() {
+                        tile.values.extend_from_slice(&weights.values()[range.clone()]);
+                    }
+                    next[at as usize] = range.end;
+                }
+            }
+            tile.blocks.push(Block { first_column, runs: first_run..tile.runs.len() });
+        }
+        tile
+    }
+}
