@@ -107,19 +107,24 @@ class _Handler(logging.StreamHandler[Any]):
 
 
 @contextmanager
-def handed_down() -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
-    """Yield the variables and descriptors that make a child process log like this one; none if logging is off."""
+def handed_down() -> Iterator[tuple[str, int] | None]:
+    """Yield the level and the descriptor with which another process logs like this one; None if logging is off."""
     level = logging.getLogger(_PACKAGE).getEffectiveLevel()
     names = [name for name in LEVELS if level <= logging.getLevelName(name.upper())]
     if level > logging.INFO or not names:
-        yield {}, ()
+        yield None
         return
     try:
         descriptor = os.dup(int(os.environ.get(_DESCRIPTOR, "2")))
     except (OSError, ValueError):
-        yield {}, ()
+        yield None
         return
     try:
-        yield {VARIABLE: names[0], _DESCRIPTOR: str(descriptor)}, (descriptor,)
+        yield names[0], descriptor
     finally:
         os.close(descriptor)
+
+
+def take_up(level: str, descriptor: int) -> None:
+    """Have `start` log at a level and to a descriptor that another process has handed down."""
+    os.environ[VARIABLE], os.environ[_DESCRIPTOR] = level, str(descriptor)

@@ -81,11 +81,11 @@ def run_all(case: Case, workers: int, method: str, stack: Path) -> tuple[fsd.Run
     with tempfile.TemporaryDirectory() as folder:
         partition(case.network, Path(folder, "shards"), workers=workers, method=method)
         for channel in CHANNELS:
+            before = children_s()  # the emulator is still running, so the difference is that of the workers
             with session(Path(folder, "shards"), channel, stack) as distributed:
                 distributed.prepare()
-                before = children_s()  # the emulator is still running, so the difference is that of the workers
                 answer = distributed.infer(case.x)
-                cpu_s = children_s() - before
+            cpu_s = children_s() - before  # the session has waited for their parent, the fork server
             runs[channel] = Run(answer.report, same(answer.outputs, serial.outputs), cpu_s)
     return serial.report, runs
 

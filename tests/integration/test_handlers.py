@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -21,7 +22,7 @@ from fsd_inference.aws.local import bring_up
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.aws.status import RunStatus
-from fsd_inference.errors import FsdError, StackUpdatedError
+from fsd_inference.errors import FsdError, StackError, StackUpdatedError
 from fsd_inference.stack_description import FunctionsSpec, WorkerFunction
 from tests.support.aws_configuration import no_aws_configuration
 from tests.support.calls import Caller, Pushed, caller
@@ -120,6 +121,24 @@ def test_a_rank_leaves_an_answer_and_nothing_else(
 def calls_status(event: RankEvent) -> RunStatus:
     spec = event.spec
     return RunStatus(spec.run, 0, spec.plan, "serial", 1, spec.samples, "done", 0.0)
+
+
+def test_what_ranks_need_is_opened_before_the_first_event(calls: Caller) -> None:
+    digest = hashlib.sha256(calls.plans.get(STACK_KEY) or b"").hexdigest()[:32]
+    function = environment.environment()
+    function.warm_up()
+    assert set(function.clients._clients) == {"sns", "sqs", "lambda"}
+    before = function.meter.snapshot()
+    assert function.open(digest).stack.lanes == calls.stack.lanes
+    assert function.meter.snapshot() == before
+
+
+def test_a_function_that_cannot_open_its_stack_says_so_to_the_first_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FSD_STACK_BUCKET")
+    function = environment.environment()
+    function.warm_up()
+    with pytest.raises(StackError, match="FSD_STACK_BUCKET is not set in the function"):
+        function.open()
 
 
 def test_the_second_run_finds_its_shard_and_counts_its_own_requests(calls: Caller, inputs: sparse.csr_array) -> None:

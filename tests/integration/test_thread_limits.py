@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import subprocess
+import socket
 import tempfile
 import threading
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 from fsd_inference import Session, random_network
 from fsd_inference.errors import FsdError, ResourceLimitError, RunError
 from fsd_inference.launch.processes import ProcessLauncher
+from fsd_inference.launch.requests import REQUEST_BYTES, Requests
 from fsd_inference.threads import ThreadPool
 from tests.support.processes import ranks_of, wait_until
 
@@ -29,7 +30,7 @@ import os, sys, threading
 started, start = [0], threading.Thread.start
 def refuse(thread):
     started[0] += 1
-    if started[0] == int(os.environ["REFUSED"]) and "fsd_inference.launch.worker" in sys.orig_argv:
+    if started[0] == int(os.environ["REFUSED"]) and "fsd_inference.launch.fork_server" in sys.orig_argv:
         raise RuntimeError("can't start new thread")
     start(thread)
 threading.Thread.start = refuse
@@ -85,15 +86,22 @@ def test_a_caller_that_gets_no_thread(tmp_path: Path, monkeypatch: pytest.Monkey
     assert 1 < refused < 19
 
 
-def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+def test_a_process_that_cannot_be_started(tmp_path: Path) -> None:
+    receiver, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with receiver, sender:
 
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    launcher = ProcessLauncher(tmp_path, None)
-    with pytest.raises(RunError, match=re.escape(f"rank 3 could not be started: {LIMIT}")):
-        launcher.start(3, lambda *_: None)
-    launcher.close(0.0)
+        def refuse() -> None:
+            _, (connection,), _, _ = socket.recv_fds(receiver, REQUEST_BYTES, 1)
+            os.write(connection, f"failed {errno.EAGAIN}\n".encode())
+            os.close(connection)
+
+        server = threading.Thread(target=refuse)
+        server.start()
+        launcher = ProcessLauncher(tmp_path, None, Requests(sender))
+        with pytest.raises(RunError, match=re.escape(f"rank 3 could not be started: {LIMIT}")):
+            launcher.start(3, lambda *_: None)
+        launcher.close(0.0)
+        server.join()
 
 
 def test_a_pool_that_gets_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,9 @@ def ranks_of(session_pid: int) -> dict[int, int]:
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            arguments = (process / "cmdline").read_bytes().split(b"\0")
-            if b"fsd_inference.launch.worker" in arguments and session_pid in ancestors(int(process.name)):
-                # module, folders of modules, run directory, rank
-                found[int(arguments[arguments.index(b"fsd_inference.launch.worker") + 3])] = int(process.name)
+            name = (process / "comm").read_text().strip()
+            if name.startswith("fsd-rank-") and session_pid in ancestors(int(process.name)):
+                found[int(name.removeprefix("fsd-rank-"))] = int(process.name)
         except OSError:  # the process has ended
             continue
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -22,9 +23,16 @@ class Answer:
 
 
 class RuntimeApi:
-    """A server of one event on 127.0.0.1; `answers` holds the responses."""
+    """A server of one event on 127.0.0.1; `answers` holds the responses.
 
-    def __init__(self, event: object) -> None:
+    Parameters
+    ----------
+    event : object
+    on_call : callable, optional
+        Called at the beginning of each request of the runtime: first when it has started, then when it has answered.
+    """
+
+    def __init__(self, event: object, on_call: Callable[[], None] = lambda: None) -> None:
         self.answers: list[Answer] = []
         events = [event]
         answers = self.answers
@@ -33,6 +41,7 @@ class RuntimeApi:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                on_call()
                 if self.path != f"{_PATH}invocation/next" or not events:
                     self._reply(500, b"{}")  # makes the runtime exit after the first invocation
                     return
@@ -47,6 +56,7 @@ class RuntimeApi:
                 )
 
             def do_POST(self) -> None:
+                on_call()
                 kind = self.path.removeprefix(_PATH).removeprefix(f"invocation/{_REQUEST}/")
                 answers.append(Answer(kind, json.loads(self._body())))
                 self._reply(202, b"{}")

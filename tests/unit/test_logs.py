@@ -107,12 +107,12 @@ def test_a_users_own_configuration() -> None:
     package.setLevel(logging.INFO)
     logs.Logger("fsd_inference.some", run="c", rank=0).info("hello")
     assert stream.getvalue() == "c 0 hello\n"
-    with logs.handed_down() as (variables, descriptors):
-        assert variables["FSD_LOG"] == "info"
-        assert variables["FSD_LOG_DESCRIPTOR"] == str(descriptors[0])
+    with logs.handed_down() as handed_down:
+        assert handed_down is not None
+        assert handed_down[0] == "info"
     package.setLevel(logging.WARNING)
-    with logs.handed_down() as (variables, descriptors):
-        assert (variables, descriptors) == ({}, ())
+    with logs.handed_down() as handed_down:
+        assert handed_down is None
 
 
 def test_a_rank_that_waits_says_for_what(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,6 +22,7 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import NumericError, SettingError, WorkerDiedError
 from fsd_inference.forecast import predicting
+from fsd_inference.launch.server import Server
 from fsd_inference.network import Activation, Layer, Network
 from fsd_inference.progress import Silent
 from fsd_inference.report.figures import run_figures
@@ -128,7 +129,7 @@ class Flaky(LocalExecutor):
     """Carries out attempts over real processes; some fail all the same. `attempts` counts them by their samples."""
 
     def __init__(self, failing: Callable[[RunSpec], bool]) -> None:
-        super().__init__()
+        super().__init__(Server())
         self.failing = failing
         self.attempts: Counter[int] = Counter()
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.ma  # np.unique would import it when it is first called, which is in every rank
 from numpy.typing import NDArray
 
 from fsd_inference import kernels

@@ -11,6 +11,7 @@ from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import DeadlineError, RunError
 from fsd_inference.launch.processes import ProcessLauncher
+from fsd_inference.launch.server import Server
 from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.logs import Logger
 from fsd_inference.store.base import Store
@@ -24,13 +25,15 @@ _WATCH_S = 0.2
 _log = Logger(__name__)
 
 
-def run_attempt(launch: LaunchSpec, store: Store, on_layer: Callable[[float], None]) -> Ended:
+def run_attempt(launch: LaunchSpec, server: Server, store: Store, on_layer: Callable[[float], None]) -> Ended:
     """Run all ranks of an attempt until they have ended; report the error of the rank that failed first, if any did.
 
     Parameters
     ----------
     launch : LaunchSpec
         Configuration that the ranks read.
+    server : Server
+        The session's fork server.
     store : Store
         The store with the objects of the run.
     on_layer : callable
@@ -50,7 +53,7 @@ def run_attempt(launch: LaunchSpec, store: Store, on_layer: Callable[[float], No
     with TemporaryFolder("run") as directory:
         if launch.channel == "local":
             check_run_directory(directory, launch.spec.settings.workers)
-        launcher = ProcessLauncher(directory, None, on_line)
+        launcher = ProcessLauncher(directory, None, server.requests(), on_line)
         try:
             launch.write(directory)
             log = _log.of(run=launch.spec.run)

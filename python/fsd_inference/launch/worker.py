@@ -1,16 +1,22 @@
-"""The process of one rank of a local run: ``python -m fsd_inference.launch.worker DIRECTORY RANK [STARTER]``.
+"""The process of one rank of a local run.
 
 It opens the backends, runs the rank and exits with 0, with `EXIT_REPORTED` after an error that was reported to the
 other ranks, or with 1 after any other error. It also ends when its standard input closes, that is when its parent ends.
+
+The fork server runs `main` in a fork of itself, or runs this module as a program:
+``python -m fsd_inference.launch.worker DIRECTORY RANK DESCRIPTOR [STARTER]``.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Never
 
 from fsd_inference import logs
 from fsd_inference.engine.driver import Driver
@@ -19,18 +25,30 @@ from fsd_inference.engine.rank import run_rank
 from fsd_inference.errors import AbortedError, FsdError, reason
 from fsd_inference.launch.backends import open_backends
 from fsd_inference.launch.processes import EXIT_REPORTED, ProcessLauncher
+from fsd_inference.launch.requests import Requests
 from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.threads import start
 
+_NAME = Path("/proc/self/comm")
 _GRACE_S = 10.0
 """Seconds that finished children have to write their reports and exit."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run the rank that the command-line arguments name, and return the exit code."""
+    """Run a rank and return the exit code.
+
+    Parameters
+    ----------
+    arguments : list of str
+        The run directory, the rank, the descriptor of the socket for requests to the fork server, and for all but
+        rank 0 the rank that started this one.
+    """
     started = time.time()
     directory, rank = Path(arguments[0]), int(arguments[1])
-    starter = int(arguments[2]) if len(arguments) > 2 else None
+    starter = int(arguments[3]) if len(arguments) > 3 else None
+    requests = Requests(socket.socket(fileno=int(arguments[2])))
+    with suppress(OSError):  # where there is no /proc, listings of processes show the interpreter alone
+        _NAME.write_text(f"fsd-rank-{rank}")
     try:
         logs.start()
         launch = LaunchSpec.read(directory)
@@ -39,7 +57,7 @@ def main(arguments: list[str]) -> int:
     except (FsdError, OSError) as error:
         print(reason(error) if isinstance(error, OSError) else error, file=sys.stderr)  # noqa: T201 - the log of the rank
         return 1
-    launcher = ProcessLauncher(directory, rank)
+    launcher = ProcessLauncher(directory, rank, requests)
     ended = None
     try:
         ended = run_rank(
@@ -79,8 +97,12 @@ def _end_with_starter(driver: Driver) -> None:
     start(threading.Thread(target=watch, name="starter", daemon=True))
 
 
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
+def end(code: int) -> Never:
+    """End this process at once: a regular shutdown of the interpreter would keep parents waiting for 0.1 s."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # everything is closed, and a regular interpreter shutdown would keep parents waiting for 0.1 s
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    end(main(sys.argv[1:]))

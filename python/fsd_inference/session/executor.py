@@ -10,6 +10,7 @@ from typing import Protocol
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.launch.attempt import run_attempt
+from fsd_inference.launch.server import Server
 from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
@@ -65,11 +66,14 @@ class LocalExecutor:
 
     Parameters
     ----------
+    server : Server
+        The session's fork server, closed by `close`.
     delay_s : float, optional
         Latency added to every frame, in seconds.
     """
 
-    def __init__(self, delay_s: float = 0.0) -> None:
+    def __init__(self, server: Server, delay_s: float = 0.0) -> None:
+        self._server = server
         self._delay_s = delay_s
         self._folder = TemporaryFolder("session")
         self._url = (self._folder.path / "store").as_uri()
@@ -95,7 +99,8 @@ class LocalExecutor:
     def attempt(self, spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
         """Carry out one attempt with local processes."""
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
-        return run_attempt(LaunchSpec(timed, "local", store=self._url, delay_s=self._delay_s), self._store, on_layer)
+        launch = LaunchSpec(timed, "local", store=self._url, delay_s=self._delay_s)
+        return run_attempt(launch, self._server, self._store, on_layer)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if there is none."""
@@ -110,6 +115,7 @@ class LocalExecutor:
         return self._store.meter.snapshot()
 
     def close(self) -> None:
-        """Close the store and remove its folder."""
+        """End the fork server, close the store and remove its folder."""
+        self._server.close()
         self._store.close()
         self._folder.close()

@@ -9,6 +9,7 @@ from fsd_inference.config import FunctionSettings, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.forecast.memory import function_mb
 from fsd_inference.forecast.payloads import dense_payloads
+from fsd_inference.launch.server import AWS_MODULES, Server
 from fsd_inference.progress import Progress, task, told_of_waits
 from fsd_inference.session.executor import Executor, LocalExecutor
 from fsd_inference.session.sharded_network import ShardedNetwork, StoredPlan
@@ -49,16 +50,24 @@ class ProcessPlatform:
         self._progress = progress
 
     def open(self) -> Executor:
-        """Partition the network, then open an executor: an invalid network must not start an emulated stack."""
-        self._network.cut(self._progress)
-        if self._channel == "local":
-            return LocalExecutor(self.delay_s)
-        from fsd_inference.session.stack_executor import StackExecutor  # noqa: PLC0415 - see the module
+        """Partition the network while the fork server starts, then open an executor.
 
-        with task(self._progress, "stack"):
-            return StackExecutor(
-                self._channel, self._stack, self._network.workers, self.delay_s, told_of_waits(self._progress)
-            )
+        An invalid network must not start an emulated stack.
+        """
+        server = Server(() if self._channel == "local" else AWS_MODULES)
+        server.warm_up()
+        try:
+            self._network.cut(self._progress)
+            if self._channel == "local":
+                return LocalExecutor(server, self.delay_s)
+            from fsd_inference.session.stack_executor import StackExecutor  # noqa: PLC0415 - see the module
+
+            with task(self._progress, "stack"):
+                waits = told_of_waits(self._progress)
+                return StackExecutor(self._channel, self._stack, self._network.workers, server, self.delay_s, waits)
+        except BaseException:
+            server.close()
+            raise
 
     def deploy(self, executor: Executor) -> StoredPlan:
         """Upload the shards."""

@@ -19,6 +19,7 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import FsdError, SettingError
 from fsd_inference.launch.attempt import run_attempt
+from fsd_inference.launch.server import Server
 from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.limits import LONGEST_POLL_S
 from fsd_inference.stack_description import StackSpec
@@ -41,6 +42,8 @@ class StackExecutor:
         The ``stack.json`` of an existing stack; without it an emulated stack is started, and taken down in `close`.
     workers : int
         Number of workers P; for "queue" the stack must have queues for at least as many ranks.
+    server : Server
+        The session's fork server, closed by `close`.
     delay_s : float, optional
         Latency added to every frame, in seconds.
     on_wait : callable, optional
@@ -52,12 +55,14 @@ class StackExecutor:
         channel: str,
         stack: Path | None,
         workers: int,
+        server: Server,
         delay_s: float = 0.0,
         on_wait: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._channel = channel
         self._on_wait = on_wait
         self._delay_s = delay_s
+        self._server = server
         self._made = ExitStack()
         # Garbage collection frees stores and clients, but does not stop an emulator.
         self._finalizer = finalizer(self, self._made.close)
@@ -127,7 +132,7 @@ class StackExecutor:
         # The wait for a lane does not count: the run's deadline starts now.
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
         launch = LaunchSpec(timed, self._channel, stack=str(self._path.absolute()), lane=lane, delay_s=self._delay_s)
-        return run_attempt(launch, self._runs[0], on_layer)
+        return run_attempt(launch, self._server, self._runs[0], on_layer)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if there is none."""
@@ -142,7 +147,8 @@ class StackExecutor:
         return self._meter.snapshot()
 
     def close(self) -> None:
-        """Close stores and clients, and take down the stack if it was created for this session."""
+        """End the fork server, close stores and clients, and take down the stack if it was created for this session."""
+        self._server.close()
         for store in (*self._runs, self._plans):
             store.close()
         self._clients.close()

@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from fsd_inference.aws.handlers.kept_files import KeptFiles
 from fsd_inference.aws.stack import parse_stack
 from fsd_inference.engine.loading import WarmShard, load_shard
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import StackError, StackUpdatedError
+from fsd_inference.errors import FsdError, StackError, StackUpdatedError
 from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
@@ -83,6 +84,12 @@ class Environment:
         self._opened: Opened | None = None
         self._shard: tuple[tuple[str, int], WarmShard] | None = None
 
+    def warm_up(self) -> None:
+        """Open the stack, and the clients of a rank; an error will be raised again by the first invocation."""
+        with suppress(FsdError):
+            self.open()
+            _ = self.clients.sns, self.clients.sqs, self.clients.functions
+
     def open(self, digest: str | None = None) -> Opened:
         """Return the stack that the function belongs to, with open buckets.
 
@@ -123,7 +130,9 @@ class Environment:
         return self._files.reader(opened.plans.get)
 
     def _read(self) -> Opened:
-        bucket = os.environ["FSD_STACK_BUCKET"]
+        bucket = os.environ.get("FSD_STACK_BUCKET")
+        if bucket is None:
+            raise StackError("FSD_STACK_BUCKET is not set in the function; apply the stack's Terraform module again")
         store = self.clients.open_bucket(bucket, meter=self.meter)
         try:
             data = store.get(STACK_KEY)

@@ -147,4 +147,5 @@ def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callabl
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     logs.start(as_json=True)
-    environment()  # during Lambda's init phase, whose time does not count against the invocation's timeout
+    # In Lambda's init phase, which has full processors whatever the function's memory, and is not part of its timeout.
+    environment().warm_up()
