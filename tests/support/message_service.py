@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -53,6 +54,7 @@ class MessageService(ThreadingHTTPServer):
         self.answers: deque[Answer] = deque()
         self.connections = 0
         self.lock = threading.Lock()
+        self.hung_up = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -103,6 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
         if answer.hangs_up:
             self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.server.hung_up.set()
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""

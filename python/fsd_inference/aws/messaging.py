@@ -1,6 +1,6 @@
 """Endpoints of SNS and SQS for the clients that carry messages, found and configured as boto3 does.
 
-No boto3 client is made for it: that takes tens of milliseconds of processor time and several megabytes for each service.
+No boto3 client is made for it: that takes tens of milliseconds of processor time for each service.
 """
 
 from __future__ import annotations

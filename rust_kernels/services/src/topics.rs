@@ -88,8 +88,11 @@ fn failed_entries(body: &[u8]) -> Option<Vec<FailedEntry>> {
 
 fn describe(answer: &ErrorAnswer<'_>) -> Option<(String, String)> {
     let document = Document::parse(std::str::from_utf8(answer.body).ok()?).ok()?;
-    let error = document.descendants().find(|node| node.tag_name().name() == "Error")?;
-    Some((text(error, "Code"), text(error, "Message")))
+    let error = document.descendants().find(|node| node.tag_name().name() == "Error");
+    Some(error.map_or_else(
+        || (answer.status.to_string(), String::new()),
+        |error| (text(error, "Code"), text(error, "Message")),
+    ))
 }
 
 fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
