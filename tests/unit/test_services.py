@@ -33,8 +33,10 @@ TOPIC = "arn:aws:sns:us-east-1:000000000000:lane-0"
 QUEUE = "https://sqs.us-east-1.amazonaws.com/000000000000/lane-rank-0"
 BOTO3 = emulator_session(REGION).boto3
 
-# The same requests of boto3 and of our clients.
-PUBLISH = (
+Operation = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
+"""A service, and the same request by its boto3 client and by the clients of a `MessageService`."""
+
+PUBLISH: Operation = (
     "sns",
     lambda client: client.publish_batch(
         TopicArn=TOPIC,
@@ -51,12 +53,12 @@ PUBLISH = (
         TOPIC, [("0", b"first", '["1", "2 ü"]'), ("1", b"\xff\xff\xbf", '["1", "2 ü"]')]
     ),
 )
-RECEIVE = (
+RECEIVE: Operation = (
     "sqs",
     lambda client: client.receive_message(QueueUrl=QUEUE, MaxNumberOfMessages=10, WaitTimeSeconds=20),
     lambda service: service.queues.receive(QUEUE, 10, 20),
 )
-DELETE = (
+DELETE: Operation = (
     "sqs",
     lambda client: client.delete_message_batch(
         QueueUrl=QUEUE, Entries=[{"Id": "0", "ReceiptHandle": 'r"1'}, {"Id": "1", "ReceiptHandle": "r2"}]
@@ -151,7 +153,7 @@ def signature_of(request: Request, name: str, url: str, credentials: Credentials
     again = AWSRequest("POST", f"{url}/", headers=headers, data=request.body)
     sent_at = datetime.datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC)
     with patch("botocore.auth.get_current_datetime", return_value=sent_at):
-        SigV4Auth(credentials, name, REGION).add_auth(again)  # type: ignore[no-untyped-call]
+        SigV4Auth(credentials, name, REGION).add_auth(again)
     assert again.headers.get("X-Amz-Security-Token") == request.headers.get("x-amz-security-token")
     return str(again.headers["Authorization"])
 
@@ -187,9 +189,7 @@ FAILURES = st.builds(
 
 
 @given(st.sampled_from([PUBLISH, RECEIVE, DELETE]), FAILURES)
-def test_failures_are_read_as_boto3_reads_them(
-    running: MessageService, operation: tuple[str, Callable[[Any], Any], Callable[[Any], Any]], answer: Answer
-) -> None:
+def test_failures_are_read_as_boto3_reads_them(running: MessageService, operation: Operation, answer: Answer) -> None:
     name, ask_boto3, ask = operation
     expected, _ = through_boto3(name, ask_boto3, answer)
     running.answers.clear()

@@ -9,6 +9,7 @@ import os
 from typing import Literal
 from urllib.parse import urlsplit
 
+from botocore.regions import EndpointResolver
 from botocore.utils import get_environ_proxies
 
 from fsd_inference.aws.sessions import AwsSession
@@ -47,7 +48,7 @@ def message_endpoint(
     Raises
     ------
     SettingError
-        AWS has no such service in the region, or the proxy's URL or the certificates are invalid.
+        AWS has no such endpoint in the region, or the proxy's URL or the certificates are invalid.
     """
     url = endpoint_url or _aws_endpoint(session, service)
     ca_bundle = session.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE")
@@ -72,10 +73,17 @@ def message_endpoint(
 
 
 def _aws_endpoint(session: AwsSession, service: str) -> str:
-    variants = {
-        name: bool(session.core.get_config_variable(name)) for name in ("use_fips_endpoint", "use_dualstack_endpoint")
-    }
-    found = session.core.get_component("endpoint_resolver").construct_endpoint(service, session.region, **variants)
-    if found is None:
-        raise SettingError(f"AWS has no {service} in region {session.region!r}: choose another region")
-    return f"https://{found['hostname']}"
+    fips = bool(session.core.get_config_variable("use_fips_endpoint"))
+    dual_stack = bool(session.core.get_config_variable("use_dualstack_endpoint"))
+    resolver = EndpointResolver(session.core.get_data("endpoints"))
+    found = resolver.construct_endpoint(
+        service, session.region, use_fips_endpoint=fips, use_dualstack_endpoint=dual_stack
+    )
+    if found is None and (fips or dual_stack):
+        raise SettingError(
+            f"AWS has no FIPS or dual-stack endpoint of {service} in region {session.region!r}: do not ask for one, or "
+            "choose another region"
+        )
+    # A region that botocore does not know yet is assumed to be like most.
+    host = f"{service}.{session.region}.amazonaws.com" if found is None else found["hostname"]
+    return f"https://{host}"
