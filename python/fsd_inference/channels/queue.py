@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Limits
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
@@ -150,7 +150,7 @@ class QueueChannel(Channel):
         by_block: defaultdict[int, list[_Message]] = defaultdict(list)
         for frame in frames:
             for block, targets in _by_block(frame.targets).items():
-                by_block[block].append(_Message(frame.body, targets))
+                by_block[block].append(_Message.to(targets, frame.body))
             self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=_text_bytes(frame.body))
         batches = [
             (self._topics[block], batch)
@@ -194,7 +194,7 @@ class QueueChannel(Channel):
         if self._closed.is_set():
             raise closed_error()
         check_limits([frame], self.limits)
-        message = _Message(frame.body, (ALL,))
+        message = _Message.to([ALL], frame.body)
         self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=_text_bytes(frame.body))
         for topic in self._topics:
             self._publish(topic, [message])
@@ -219,7 +219,7 @@ class QueueChannel(Channel):
         left = {str(number): message for number, message in enumerate(batch)}
 
         def call() -> None:
-            entries = [(number, message.body, json.dumps(message.to)) for number, message in left.items()]
+            entries = [(number, message.body, message.targets) for number, message in left.items()]
             _keep_failed(left, self._topic_client.publish(topic, entries))
 
         def units() -> int:
@@ -263,15 +263,25 @@ class QueueChannel(Channel):
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """A frame and its target ranks, all of one block."""
+    """A frame and its target ranks, all of one block.
+
+    Attributes
+    ----------
+    body : bytes
+    targets : str
+        Value of the attribute `to`: a JSON array of strings.
+    size : int
+        Bytes as SNS counts them: the body's text and the attribute's name, type and value.
+    """
 
     body: bytes
-    to: tuple[str, ...]
+    targets: str
+    size: int
 
-    @property
-    def size(self) -> int:
-        """Bytes as SNS counts them: the body's text and the attribute's name, type and value."""
-        return _text_bytes(self.body) + len("to") + len("String.Array") + len(json.dumps(self.to))
+    @classmethod
+    def to(cls, targets: Sequence[str], body: bytes) -> Self:
+        value = json.dumps(targets)
+        return cls(body, value, _text_bytes(body) + len("to") + len("String.Array") + len(value))
 
 
 class _EntriesFailedError(Exception):

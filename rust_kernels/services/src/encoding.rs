@@ -2,16 +2,7 @@
 //!
 //! SQS accepts text only, and SNS percent-encodes what is not URL-safe.
 
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
-
-const TEXT: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::URL_SAFE,
-    GeneralPurposeConfig::new()
-        .with_encode_padding(false)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
+use base64_simd::URL_SAFE_NO_PAD;
 
 /// Returns the length of the text of a body of `bytes` bytes.
 pub const fn encoded_len(bytes: usize) -> usize {
@@ -20,12 +11,12 @@ pub const fn encoded_len(bytes: usize) -> usize {
 
 /// Appends the text of `body`.
 pub fn encode_into(body: &[u8], text: &mut String) {
-    TEXT.encode_string(body, text);
+    URL_SAFE_NO_PAD.encode_append(body, text);
 }
 
 /// Returns the body of a message; text that is not base64 is returned as it is, for the receiver to count and drop.
 pub fn decode(text: &str) -> Vec<u8> {
-    TEXT.decode(text).unwrap_or_else(|_| text.as_bytes().to_vec())
+    URL_SAFE_NO_PAD.decode_to_vec(text).unwrap_or_else(|_| text.as_bytes().to_vec())
 }
 
 #[cfg(test)]

@@ -182,14 +182,16 @@ def test_nonsense_settings_are_refused(wrong: dict[str, Any]) -> None:
 
 @given(st.binary(max_size=500))
 def test_a_message_is_counted_with_the_text_of_its_body(body: bytes) -> None:
-    assert _Message(body, ("1",)).size == len(text(body)) + len("to") + len("String.Array") + len('["1"]')
+    assert _Message.to(["1"], body).size == len(text(body)) + len("to") + len("String.Array") + len('["1"]')
 
 
 @given(st.lists(st.integers(0, 3000), max_size=60))
 def test_batches_hold_every_message_once_within_both_limits(sizes: list[int]) -> None:
-    messages = [_Message(bytes(size * 3 // 4), (str(number),)) for number, size in enumerate(sizes)]
+    messages = [_Message.to([str(number)], bytes(size * 3 // 4)) for number, size in enumerate(sizes)]
     batches = pack(messages, 4000)
-    assert sorted(message.to for batch in batches for message in batch) == sorted(message.to for message in messages)
+    assert sorted(message.targets for batch in batches for message in batch) == sorted(
+        message.targets for message in messages
+    )
     for batch in batches:
         assert 1 <= len(batch) <= 10
         assert sum(message.size for message in batch) <= 4000

@@ -139,7 +139,7 @@ def test_batches_are_packed_as_the_channel_packs(frames: list[tuple[int, set[int
     expected: list[list[int]] = []
     for topic in range(3):
         messages = [
-            _Message(bytes(size), tuple(str(target) for target in sorted(targets) if target // 100 == topic))
+            _Message.to([str(target) for target in sorted(targets) if target // 100 == topic], bytes(size))
             for size, targets in frames
             if any(target // 100 == topic for target in targets)
         ]
