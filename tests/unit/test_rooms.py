@@ -92,15 +92,16 @@ def toml(name: str) -> dict[str, Any]:
     return tomllib.loads((ROOT / name).read_text())
 
 
-def test_the_core_crate_knows_no_python() -> None:
+@pytest.mark.parametrize(("crate", "library"), [("fsd-core", "zstd"), ("fsd-services", "ureq")])
+def test_only_the_binding_crate_knows_python(crate: str, library: str) -> None:
     needs = {package["name"]: package.get("dependencies", []) for package in toml("Cargo.lock")["package"]}
-    seen, queue = set(), ["fsd-core"]
+    seen, queue = set(), [crate]
     while queue:
         name = queue.pop()
         if name not in seen:
             seen.add(name)
             queue += [need.split()[0] for need in needs[name]]
-    assert "zstd" in seen
+    assert library in seen
     assert not {name for name in seen if name == "numpy" or name.startswith("pyo3")}
 
 
