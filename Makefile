@@ -109,6 +109,7 @@ types: $(VENV)/.test
 	$(BIN)/stubtest --mypy-config-file pyproject.toml fsd_inference._kernels
 
 rust: $(VENV)/.test
+	cargo test --locked --release --quiet --package fsd-services
 	@paths=$$($(BIN)/python -c 'from fsd_inference import kernels; print(*kernels.simd_paths())'); \
 	for path in $$paths; do \
 	  echo "kernel path $$path"; \

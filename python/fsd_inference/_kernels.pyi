@@ -1,6 +1,6 @@
-"""The Rust extension; import its names from `fsd_inference.kernels` only."""
+"""The Rust extension; import its names from `fsd_inference.kernels` and `fsd_inference.services` only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, final
 
 import numpy as np
@@ -9,11 +9,16 @@ from numpy.typing import NDArray
 __all__ = [
     "Accepted",
     "LayerKernel",
+    "NoAnswerError",
     "NonFiniteError",
+    "QueueClient",
     "RankState",
+    "RefusedError",
     "SerialState",
+    "ServiceEndpoint",
     "Shard",
     "ShardLayer",
+    "TopicClient",
     "activate",
     "decode_block",
     "encode_block",
@@ -221,3 +226,66 @@ def encode_block(
 
 def decode_block(payload: bytes) -> tuple[int, int, NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
     """Decode a block into (rows, samples, indptr, indices, data) in CSR format; an invalid block raises ValueError."""
+
+class RefusedError(Exception):
+    """A service answered with an error; the args are (text, HTTP status, error code)."""
+
+class NoAnswerError(Exception):
+    """A request got no complete answer, so that it may be sent again; the args are (text,)."""
+
+@final
+class ServiceEndpoint:
+    """Where a service is, how to reach it, and the access keys that sign requests to it."""
+
+    def __new__(
+        cls,
+        url: str,
+        region: str,
+        keys: Callable[[], tuple[str, str, str | None]],
+        *,
+        proxy: str | None,
+        certificates: bytes,
+        connections: int,
+        connect_timeout_s: float,
+        answer_timeout_s: float,
+    ) -> ServiceEndpoint:
+        """Describe an endpoint, ``http://HOST[:PORT]`` or ``https://HOST[:PORT]``.
+
+        `keys` returns the id, secret and session token for the next request. `certificates` (PEM) are trusted in
+        addition to the system's; `connections` idle ones are kept. `answer_timeout_s` is the longest wait for the next
+        bytes of an answer. An invalid proxy, certificate or timeout raises ValueError.
+        """
+
+@final
+class TopicClient:
+    """A client of SNS topics; safe to share between threads.
+
+    Its methods send one request, and raise RefusedError, NoAnswerError, or whatever the endpoint's `keys` raises.
+    """
+
+    def __new__(cls, endpoint: ServiceEndpoint) -> TopicClient:
+        """Make a client, which connects with its first request."""
+
+    def publish(self, topic: str, messages: Sequence[tuple[str, bytes, str]]) -> list[tuple[str, str, str, bool]]:
+        """Publish a batch to the topic with ARN `topic`, and return its entries that failed.
+
+        A message is (id of its entry, body, JSON array of strings for the attribute ``to``). The body is sent in
+        URL-safe base64 without padding. A failed entry is (id, error code, message, whether the sender is at fault).
+        """
+
+@final
+class QueueClient:
+    """A client of SQS queues; see `TopicClient`."""
+
+    def __new__(cls, endpoint: ServiceEndpoint) -> QueueClient:
+        """Make a client, which connects with its first request."""
+
+    def receive(self, queue_url: str, count: int, wait_s: int) -> tuple[list[bytes], int, list[str]]:
+        """Receive up to `count` messages, waiting up to `wait_s` seconds for the first.
+
+        Returns the bodies, their total size as text, and the receipts that delete the messages. A body that is not
+        base64 is returned as it is.
+        """
+
+    def delete(self, queue_url: str, receipts: Sequence[tuple[str, str]]) -> list[tuple[str, str, str, bool]]:
+        """Delete messages by (id of the entry, receipt), and return the entries that failed, as `publish` does."""

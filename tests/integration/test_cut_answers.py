@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from fsd_inference.aws.clients import Clients, request
 from fsd_inference.channels.base import Expected, Frame, Kind
-from fsd_inference.channels.queue import QueueChannel, QueueSettings, encode
+from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.config import RetrySettings
 from fsd_inference.usage import UsageMeter
 
@@ -104,7 +105,7 @@ def test_the_stacks_upkeep(service: Service, clients: Clients) -> None:
 
 def channel(clients: Clients, url: str) -> QueueChannel:
     return QueueChannel(
-        clients.sns, clients.sqs, topics=[TOPIC], queue_url=url, workers=2, settings=QueueSettings(retry=RETRY)
+        clients.topics, clients.queues, topics=[TOPIC], queue_url=url, workers=2, settings=QueueSettings(retry=RETRY)
     )
 
 
@@ -118,7 +119,7 @@ def test_publishing(service: Service, clients: Clients) -> None:
 def test_receiving(service: Service, clients: Clients) -> None:
     """A receive that took messages and lost its answer is not taken for one that found none."""
     opened = channel(clients, f"{service.url}/0/queue")
-    message = {"MessageId": "m", "ReceiptHandle": "h", "Body": encode(b"frame")}
+    message = {"MessageId": "m", "ReceiptHandle": "h", "Body": urlsafe_b64encode(b"frames").decode()}
     body = json.dumps({"Messages": [message]}).encode()
     outcomes(service, body, lambda: opened.receive([Expected(Kind.DATA, 0, 0, 1)], 1.0), opened.meter)
     opened.close()

@@ -12,11 +12,15 @@ from botocore.exceptions import ClientError
 
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import certificate_path, start_emulator, stop_emulator
+from fsd_inference.channels.base import Expected, Frame, Kind
+from fsd_inference.channels.queue import QueueSettings
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import SettingError, StoreError
+from fsd_inference.services import NoAnswerError, RefusedError
 from fsd_inference.stack_description import EmulatorInfo
 from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.s3 import S3Store
+from tests.support.lane import Lane
 
 pytestmark = pytest.mark.emulator
 
@@ -91,7 +95,25 @@ def test_certificates_that_are_none(content: bytes | None, tmp_path: Path) -> No
         put_and_get("https://127.0.0.1:1", bundle)
 
 
-def test_policies_are_enforced(emulator: EmulatorInfo) -> None:
+def test_messages_travel_over_tls_with_the_same_certificates(
+    emulator: EmulatorInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = Clients(emulator.endpoint_url)
+    once = QueueSettings(retry=RetrySettings(attempts=1))
+    channel = Lane.make(clients, 1).channel(clients, 0, once)
+    channel.send([Frame(Kind.DATA, 0, 0, (0,), b"frame")]).result(60)  # no policy lets the topic pass it on
+    clients.sqs.send_message(QueueUrl=channel._queue_url, MessageBody="AAAA")
+    assert channel.receive([Expected(Kind.DATA, 0, 0, 0)], 10) == [bytes(3)]
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    untrusting = Clients(emulator.endpoint_url, "us-east-1")
+    with pytest.raises(NoAnswerError, match="certificate"):
+        untrusting.queues.receive(channel._queue_url, 1, 0)
+    for opened in (channel, untrusting, clients):
+        opened.close()
+
+
+def test_policies_are_enforced(emulator: EmulatorInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "test"  # the account's root, which made the bucket
     admin = boto3.client("iam", endpoint_url=emulator.endpoint_url, region_name="us-east-1")
     admin.create_user(UserName="nobody")
     key = admin.create_access_key(UserName="nobody")["AccessKey"]
@@ -104,4 +126,9 @@ def test_policies_are_enforced(emulator: EmulatorInfo) -> None:
     )
     with pytest.raises(ClientError, match="AccessDenied"):
         nobody.list_objects_v2(Bucket=BUCKET)
-    assert os.environ["AWS_ACCESS_KEY_ID"] == "test"  # the account's root, which made the bucket
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    clients = Clients(emulator.endpoint_url, "us-east-1")
+    with pytest.raises(RefusedError, match="403 AccessDenied"):
+        clients.queues.receive(f"{emulator.endpoint_url}/000000000000/none", 1, 0)
+    clients.close()

@@ -45,8 +45,8 @@ class Lane:
 
     def channel(self, clients: Clients, rank: int, settings: QueueSettings | None = None) -> QueueChannel:
         return QueueChannel(
-            clients.sns,
-            clients.sqs,
+            clients.topics,
+            clients.queues,
             topics=self.topics,
             queue_url=self.queues[rank],
             workers=self.workers,

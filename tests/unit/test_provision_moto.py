@@ -1,4 +1,4 @@
-"""Provisioning and the queue channel with moto in place of AWS, in process: the requests that boto3 receives.
+"""Provisioning and the queue channel with moto in place of AWS, in this process.
 
 Objects go through obstore, which moto does not intercept; buckets are stores in memory here.
 """
@@ -21,6 +21,7 @@ from fsd_inference.errors import StackError
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.usage import UsageMeter
+from tests.support.moto_service import MotoService
 
 REGION = "eu-west-1"
 EXPECTED = [Expected(Kind.DATA, 0, 0, 0)]
@@ -131,11 +132,22 @@ def test_a_stack_that_cannot_be_made_leaves_nothing(clients: Clients, monkeypatc
     assert (topics, queues, buckets) == (0, 0, 0)
 
 
-def channels(clients: Clients, stack: StackSpec, settings: QueueSettings | None = None) -> list[QueueChannel]:
+@pytest.fixture
+def service(clients: Clients) -> Iterator[MotoService]:
+    with MotoService(clients.region) as running:
+        yield running
+
+
+def channels(service: MotoService, stack: StackSpec, settings: QueueSettings) -> list[QueueChannel]:
     (lane,) = stack.lanes
     return [
         QueueChannel(
-            clients.sns, clients.sqs, topics=lane.topic_arns, queue_url=url, workers=stack.ranks, settings=settings
+            service.topics,
+            service.queues,
+            topics=lane.topic_arns,
+            queue_url=url,
+            workers=stack.ranks,
+            settings=settings,
         )
         for url in lane.queue_urls
     ]
@@ -149,9 +161,11 @@ def received(channel: QueueChannel) -> list[bytes]:
 
 
 @pytest.mark.parametrize("delete", [False, True])
-def test_one_message_reaches_exactly_the_ranks_that_it_names(clients: Clients, delete: bool) -> None:
+def test_one_message_reaches_exactly_the_ranks_that_it_names(
+    clients: Clients, service: MotoService, delete: bool
+) -> None:
     stack = create_stack(clients, StackSettings("moto", ranks=5))
-    ranks = channels(clients, stack, QueueSettings(delete=delete))
+    ranks = channels(service, stack, QueueSettings(delete=delete))
     all_bytes = bytes(range(256))
     sent = [
         ((1, 3, 4), b"several"),

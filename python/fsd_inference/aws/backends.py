@@ -85,8 +85,8 @@ def open_channel(
     if channel != "queue" or lane is None or lane >= len(stack.lanes):
         raise SettingError(f"channel {channel!r} of {workers} workers cannot be opened on stack {stack.name}")
     return QueueChannel(
-        clients.sns,
-        clients.sqs,
+        clients.topics,
+        clients.queues,
         topics=stack.lanes[lane].topic_arns[: -(-workers // RANKS_PER_TOPIC)],
         queue_url=stack.lanes[lane].queue_urls[rank],
         workers=workers,

@@ -6,17 +6,19 @@ import os
 import resource
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fsd_inference.aws.messaging import message_endpoint
+from fsd_inference.aws.sdk import SDK_ERRORS, check_json, text_of, was_broken_off
 from fsd_inference.aws.sessions import emulator_session, user_session
-from fsd_inference.channels.sdk import SDK_ERRORS, check_json, text_of, was_broken_off
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_loopback
 from fsd_inference.errors import NotAllowedError, ResourceLimitError, SettingError, StackError
 from fsd_inference.retrying import send
+from fsd_inference.services import QueueClient, ServiceEndpoint, TopicClient
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store import Store, open_store
 from fsd_inference.store.bucket import CredentialSource
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OPEN_FILES = 64
+_CONNECT_S = 5.0
 _ANSWER_S = 60.0  # read timeout in seconds; a long poll is answered within 20 s
 _TRANSIENT_CODES = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestTimeout", "SlowDown"}
@@ -93,6 +96,8 @@ class Clients:
         self._connections = connections
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
+        self._topics: TopicClient | None = None
+        self._queues: QueueClient | None = None
 
     @classmethod
     def of_stack(cls, stack: StackSpec, *, connections: int = 32) -> Self:
@@ -106,15 +111,31 @@ class Clients:
 
     @property
     def sns(self) -> SNSClient:
-        """The SNS client."""
+        """The SNS client, for managing topics; use `topics` to publish a run's messages."""
         client: SNSClient = self._client("sns")
         return client
 
     @property
     def sqs(self) -> SQSClient:
-        """The SQS client."""
+        """The SQS client, for managing queues; use `queues` to receive a run's messages."""
         client: SQSClient = self._client("sqs")
         return client
+
+    @property
+    def topics(self) -> TopicClient:
+        """The client that publishes a run's messages; it does not use boto3."""
+        with self._lock:
+            if self._topics is None:
+                self._topics = TopicClient(self._message_endpoint("sns"))
+            return self._topics
+
+    @property
+    def queues(self) -> QueueClient:
+        """The client that receives and deletes a run's messages; it does not use boto3."""
+        with self._lock:
+            if self._queues is None:
+                self._queues = QueueClient(self._message_endpoint("sqs"))
+            return self._queues
 
     @property
     def s3(self) -> S3Client:
@@ -167,6 +188,7 @@ class Clients:
             for client in self._clients.values():
                 client.close()
             self._clients.clear()
+            self._topics = self._queues = None
 
     def _client(self, service: str) -> Any:
         with self._lock:  # boto3 clients are thread-safe, boto3 sessions are not
@@ -174,12 +196,23 @@ class Clients:
                 self._clients[service] = self._make(service, _ANSWER_S)
             return self._clients[service]
 
+    def _message_endpoint(self, service: Literal["sns", "sqs"]) -> ServiceEndpoint:
+        return message_endpoint(
+            self._session,
+            service,
+            self.endpoint_url,
+            self.credentials,
+            connections=self._connections,
+            connect_timeout_s=_CONNECT_S,
+            answer_timeout_s=_ANSWER_S,
+        )
+
     def _make(self, service: str, answer_s: float) -> Any:
         _ = self.credentials  # missing credentials fail here, once, rather than in every request
         config = Config(  # type: ignore[call-arg] # the stubs lack ignore_configured_endpoint_urls
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=self._connections,
-            connect_timeout=5,
+            connect_timeout=_CONNECT_S,
             read_timeout=answer_s,
             tcp_keepalive=True,
             ignore_configured_endpoint_urls=True,  # such as AWS_ENDPOINT_URL_SQS: the stack's description decides

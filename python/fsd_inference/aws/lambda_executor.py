@@ -15,8 +15,8 @@ from fsd_inference.aws.clients import Clients, refusal, request
 from fsd_inference.aws.concurrency import check_concurrency
 from fsd_inference.aws.events import RunEvent, check_fit
 from fsd_inference.aws.metrics import RunMetrics
+from fsd_inference.aws.sdk import SDK_ERRORS
 from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
-from fsd_inference.channels.sdk import SDK_ERRORS
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from fsd_inference.channels.sdk import SDK_ERRORS, text_of
+from fsd_inference.aws.sdk import SDK_ERRORS, text_of
 from fsd_inference.cost.prices import INSTANCE, UNITS, Price, PriceTable, Tier
 from fsd_inference.errors import SettingError, StackError
 

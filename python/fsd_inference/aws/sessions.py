@@ -39,6 +39,8 @@ class AwsSession:
     Attributes
     ----------
     boto3 : boto3.Session
+    core : botocore.session.Session
+        The session below `boto3`, which reads the configuration.
     region : str
     credentials : Credentials or callable, or None
         Access keys, or a callable that returns the current ones; None if the user has none.
@@ -47,6 +49,7 @@ class AwsSession:
     """
 
     boto3: boto3.Session
+    core: botocore.session.Session
     region: str
     credentials: CredentialSource | None
     ca_bundle: str | None
@@ -96,9 +99,8 @@ def _session(
 ) -> AwsSession:
     if isinstance(credentials, Credentials):  # the SDK itself manages keys that it refreshes
         core.set_credentials(credentials.access_key_id, credentials.secret_access_key, credentials.session_token)
-    return AwsSession(
-        _configured(lambda: boto3.Session(botocore_session=core, region_name=region)), region, credentials, ca_bundle
-    )
+    session = _configured(lambda: boto3.Session(botocore_session=core, region_name=region))
+    return AwsSession(session, core, region, credentials, ca_bundle)
 
 
 def _credentials(core: botocore.session.Session, *, is_local: bool) -> CredentialSource | None:

@@ -8,21 +8,17 @@ default messages are not deleted: the lane is purged after the run, and the queu
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import json
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from botocore.exceptions import ClientError
+from typing import Self, TypeVar
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Limits
-from fsd_inference.channels.sdk import SDK_ERRORS, text_of, was_broken_off
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, SettingError
@@ -38,16 +34,13 @@ from fsd_inference.limits import (
 )
 from fsd_inference.packing import first_fit
 from fsd_inference.retrying import send
+from fsd_inference.services import NoAnswerError, QueueClient, RefusedError, TopicClient, without_signatures
 from fsd_inference.threads import ThreadPool
 from fsd_inference.usage import EACH_MESSAGE, UsageMeter
 
-if TYPE_CHECKING:
-    from mypy_boto3_sns import SNSClient
-    from mypy_boto3_sns.type_defs import PublishBatchRequestEntryTypeDef
-    from mypy_boto3_sqs import SQSClient
-
 T = TypeVar("T")
-Entry = TypeVar("Entry", bound=Mapping[str, Any])
+FailedEntry = tuple[str, str, str, bool]
+"""An entry of a batch that failed: its id, error code and message, and whether the sender is at fault."""
 
 ALL = "all"
 """Value of the attribute `to` of a message for every rank of the block."""
@@ -66,7 +59,6 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
-_FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +97,8 @@ class QueueChannel(Channel):
 
     Parameters
     ----------
-    sns, sqs : boto3 clients
-        Clients with the SDK's retries off (``Config(retries={"total_max_attempts": 1})``); the caller closes them.
+    topic_client, queue_client : TopicClient, QueueClient
+        Clients of the services.
     topics : sequence of str
         ARN of each block's topic: ranks 0..99, 100..199, and so on.
     queue_url : str
@@ -119,21 +111,19 @@ class QueueChannel(Channel):
     Raises
     ------
     SettingError
-        A client has its own retries on, or the number of topics does not match P.
+        The number of topics does not match P.
     """
 
     def __init__(
         self,
-        sns: SNSClient,
-        sqs: SQSClient,
+        topic_client: TopicClient,
+        queue_client: QueueClient,
         *,
         topics: Sequence[str],
         queue_url: str,
         workers: int,
         settings: QueueSettings | None = None,
     ) -> None:
-        for client in (sns, sqs):
-            _check_retries_are_off(client)
         if len(topics) != math.ceil(workers / RANKS_PER_TOPIC):
             raise SettingError(
                 f"{workers} workers need {math.ceil(workers / RANKS_PER_TOPIC)} topics, one per block of "
@@ -143,8 +133,8 @@ class QueueChannel(Channel):
         frame_bytes = (self._settings.message_bytes - TARGETS_ATTRIBUTE_BYTES) * 3 // 4
         self.limits = Limits(frame_bytes, BATCH_ENTRIES, frame_bytes)
         self.meter = UsageMeter()
-        self._sns = sns
-        self._sqs = sqs
+        self._topic_client = topic_client
+        self._queue_client = queue_client
         self._topics = tuple(topics)
         self._queue_url = queue_url
         self._workers = workers
@@ -159,10 +149,9 @@ class QueueChannel(Channel):
         check_frames(frames, self.limits, self._workers)
         by_block: defaultdict[int, list[_Message]] = defaultdict(list)
         for frame in frames:
-            body = encode(frame.body)
             for block, targets in _by_block(frame.targets).items():
-                by_block[block].append(_Message(body, targets))
-            self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(body))
+                by_block[block].append(_Message.to(targets, frame.body))
+            self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=_text_bytes(frame.body))
         batches = [
             (self._topics[block], batch)
             for block, messages in by_block.items()
@@ -186,32 +175,27 @@ class QueueChannel(Channel):
         if not expected:
             self._closed.wait(timeout_s)
             return []
-        answer = self._request(
+        wait_s = min(_LONGEST_WAIT_S, math.ceil(max(0.0, timeout_s)))
+        bodies, size, receipts = self._request(
             "sqs.receive",
             f"receive from {self._queue_url}",
-            lambda: self._sqs.receive_message(
-                QueueUrl=self._queue_url,
-                MaxNumberOfMessages=BATCH_ENTRIES,
-                WaitTimeSeconds=min(_LONGEST_WAIT_S, math.ceil(max(0.0, timeout_s))),
-            ),
+            lambda: self._queue_client.receive(self._queue_url, BATCH_ENTRIES, wait_s),
         )
-        messages = answer.get("Messages", [])
-        if not messages:
+        if not bodies:
             self.meter.empty_poll()
             return []
-        size = sum(len(message["Body"]) for message in messages)
         self.meter.received(size)
         self.meter.more_units("sqs.receive", _units(size) - 1)
         if self._settings.delete:
-            self._delete([message["ReceiptHandle"] for message in messages])
-        return [decode(message["Body"]) for message in messages]
+            self._delete(receipts)
+        return bodies
 
     def abort(self, frame: Frame) -> None:
         if self._closed.is_set():
             raise closed_error()
         check_limits([frame], self.limits)
-        message = _Message(encode(frame.body), (ALL,))
-        self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(message.body))
+        message = _Message.to([ALL], frame.body)
+        self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=_text_bytes(frame.body))
         for topic in self._topics:
             self._publish(topic, [message])
 
@@ -235,12 +219,8 @@ class QueueChannel(Channel):
         left = {str(number): message for number, message in enumerate(batch)}
 
         def call() -> None:
-            entries = [message.entry(number) for number, message in left.items()]
-            answer = self._sns.publish_batch(TopicArn=topic, PublishBatchRequestEntries=entries)
-            failed = answer.get("Failed", [])
-            for number in left.keys() - {entry["Id"] for entry in failed}:
-                del left[number]
-            _check_entries(failed)
+            entries = [(number, message.body, message.targets) for number, message in left.items()]
+            _keep_failed(left, self._topic_client.publish(topic, entries))
 
         def units() -> int:
             sizes = [message.size for message in left.values()]
@@ -254,14 +234,7 @@ class QueueChannel(Channel):
         left = {str(number): receipt for number, receipt in enumerate(receipts)}
 
         def call() -> None:
-            answer = self._sqs.delete_message_batch(
-                QueueUrl=self._queue_url,
-                Entries=[{"Id": number, "ReceiptHandle": receipt} for number, receipt in left.items()],
-            )
-            failed = answer.get("Failed", [])
-            for number in left.keys() - {entry["Id"] for entry in failed}:
-                del left[number]
-            _check_entries(failed)
+            _keep_failed(left, self._queue_client.delete(self._queue_url, list(left.items())))
 
         with contextlib.suppress(ChannelError):
             self._request("sqs.delete", f"delete messages of {self._queue_url}", call)
@@ -270,7 +243,7 @@ class QueueChannel(Channel):
         """Make a request, with retries; each attempt is counted."""
 
         def classify(error: Exception, _: bool) -> ChannelError:
-            return ChannelError(f"cannot {what}: {text_of(error)}", retryable=_is_transient(error))
+            return ChannelError(f"cannot {what}: {without_signatures(error.args[0])}", retryable=_is_transient(error))
 
         def wait(seconds: float) -> None:
             if self._closed.wait(seconds):
@@ -281,7 +254,7 @@ class QueueChannel(Channel):
             call,
             meter=self.meter,
             retry=self._settings.retry,
-            errors=(*SDK_ERRORS, _EntriesFailedError),
+            errors=(RefusedError, NoAnswerError, _EntriesFailedError),
             classify=classify,
             units=units,
             wait=wait,
@@ -290,54 +263,42 @@ class QueueChannel(Channel):
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """An encoded frame and its target ranks, all of one block."""
+    """A frame and its target ranks, all of one block.
 
-    body: str
-    to: tuple[str, ...]
+    Attributes
+    ----------
+    body : bytes
+    targets : str
+        Value of the attribute `to`: a JSON array of strings.
+    size : int
+        Bytes as SNS counts them: the body's text and the attribute's name, type and value.
+    """
 
-    @property
-    def size(self) -> int:
-        """Bytes as SNS counts them: the body and the attribute's name, type and value."""
-        return len(self.body) + len("to") + len("String.Array") + len(json.dumps(self.to))
+    body: bytes
+    targets: str
+    size: int
 
-    def entry(self, number: str) -> PublishBatchRequestEntryTypeDef:
-        return {
-            "Id": number,
-            "Message": self.body,
-            "MessageAttributes": {"to": {"DataType": "String.Array", "StringValue": json.dumps(self.to)}},
-        }
+    @classmethod
+    def to(cls, targets: Sequence[str], body: bytes) -> Self:
+        value = json.dumps(targets)
+        return cls(body, value, _text_bytes(body) + len("to") + len("String.Array") + len(value))
 
 
 class _EntriesFailedError(Exception):
     """Some entries of a batch failed although the request succeeded."""
 
-    def __init__(self, failed: Sequence[Mapping[str, Any]]) -> None:
-        first = failed[0]
-        super().__init__(
-            f"{len(failed)} of the batch failed, the first with {first['Code']}: {first.get('Message', '')}"
-        )
-        self.is_transient = all(not entry["SenderFault"] or entry["Code"] in _THROTTLED for entry in failed)
+    def __init__(self, failed: Sequence[FailedEntry]) -> None:
+        _, code, message, _ = failed[0]
+        super().__init__(f"{len(failed)} of the batch failed, the first with {code}: {message}")
+        self.is_transient = all(not is_senders_fault or code in _THROTTLED for _, code, _, is_senders_fault in failed)
 
 
-def _check_entries(failed: Sequence[Mapping[str, Any]]) -> None:
+def _keep_failed(left: dict[str, T], failed: Sequence[FailedEntry]) -> None:
+    """Remove the entries of a batch that succeeded, and raise `_EntriesFailedError` if any failed."""
+    for number in left.keys() - {number for number, *_ in failed}:
+        del left[number]
     if failed:
         raise _EntriesFailedError(failed)
-
-
-def encode(body: bytes) -> str:
-    """Return `body` in URL-safe base64 without padding."""
-    return binascii.b2a_base64(body, newline=False).translate(_TO_URL_SAFE, b"=").decode("ascii")
-
-
-_TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
-
-
-def decode(text: str) -> bytes:
-    """Return the body of a message; text that is not base64 is returned as bytes, for the inbox to count and drop."""
-    try:
-        return binascii.a2b_base64(text.translate(_FROM_URL_SAFE) + "=" * (-len(text) % 4), strict_mode=True)
-    except ValueError:
-        return text.encode(errors="surrogatepass")
 
 
 def pack(messages: Sequence[_Message], batch_bytes: int) -> list[list[_Message]]:
@@ -358,6 +319,11 @@ def _by_block(targets: Iterable[int]) -> dict[int, tuple[str, ...]]:
     return {block: tuple(ranks) for block, ranks in blocks.items()}
 
 
+def _text_bytes(body: bytes) -> int:
+    """Return the length of the text of a body, base64 without padding."""
+    return -(-len(body) * 4 // 3)
+
+
 def _units(size: int) -> int:
     return max(1, math.ceil(size / UNIT_BYTES))
 
@@ -366,17 +332,7 @@ def _is_transient(error: Exception) -> bool:
     """Return whether a retry may succeed: the request was throttled, or the service or the connection failed."""
     if isinstance(error, _EntriesFailedError):
         return error.is_transient
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status == 429 or error.response.get("Error", {}).get("Code") in _THROTTLED
-    return was_broken_off(error)
-
-
-def _check_retries_are_off(client: SNSClient | SQSClient) -> None:
-    retries = getattr(client.meta.config, "retries", None) or {}
-    if retries.get("total_max_attempts") != 1:
-        service = client.meta.service_model.service_name
-        raise SettingError(
-            f"the {service} client retries requests by itself, which the usage meter cannot count: "
-            'make it with Config(retries={"total_max_attempts": 1})'
-        )
+    if isinstance(error, RefusedError):
+        _, status, code = error.args
+        return status >= 500 or status == 429 or code in _THROTTLED
+    return isinstance(error, NoAnswerError)

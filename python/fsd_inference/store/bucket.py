@@ -108,7 +108,7 @@ def open_bucket(
         client["proxy_excludes"] = urlsplit(config["endpoint"]).hostname or ""
     ca_bundle = ca_bundle or os.environ.get("AWS_CA_BUNDLE")
     if ca_bundle and not plain:
-        client["root_certificate"] = _certificates(ca_bundle)
+        client["root_certificate"] = read_certificates(ca_bundle)
     with _variables_hidden(_WITHOUT_NEUTRAL_VALUE):
         return Bucket(
             bucket,
@@ -153,7 +153,8 @@ def _variables_hidden(names: tuple[str, ...]) -> Iterator[None]:
             os.environ.update(hidden)
 
 
-def _certificates(path: str) -> bytes:
+def read_certificates(path: str) -> bytes:
+    """Return the certificates in a PEM file; raise `SettingError` if it cannot be read or has none."""
     try:
         found = Path(path).read_bytes()
     except OSError as error:

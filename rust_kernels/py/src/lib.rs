@@ -5,6 +5,7 @@ mod codec;
 mod layer;
 mod rank;
 mod serial;
+mod services;
 
 use pyo3::prelude::*;
 
@@ -13,5 +14,6 @@ fn _kernels(m: &Bound<'_, PyModule>) -> PyResult<()> {
     layer::register(m)?;
     serial::register(m)?;
     codec::register(m)?;
-    rank::register(m)
+    rank::register(m)?;
+    services::register(m)
 }

@@ -15,7 +15,7 @@ from scipy import sparse
 
 import fsd_inference as fsd
 from fsd_inference.channels.parts import pack_parts
-from fsd_inference.channels.queue import QueueSettings, _Message, encode, pack
+from fsd_inference.channels.queue import QueueSettings, _Message, pack
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.errors import InputError, SettingError
@@ -139,7 +139,7 @@ def test_batches_are_packed_as_the_channel_packs(frames: list[tuple[int, set[int
     expected: list[list[int]] = []
     for topic in range(3):
         messages = [
-            _Message(encode(bytes(size)), tuple(str(target) for target in sorted(targets) if target // 100 == topic))
+            _Message.to([str(target) for target in sorted(targets) if target // 100 == topic], bytes(size))
             for size, targets in frames
             if any(target // 100 == topic for target in targets)
         ]

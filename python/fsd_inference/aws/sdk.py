@@ -1,19 +1,18 @@
-"""Classification and redaction of errors of the AWS SDK for Python."""
+"""Classification of errors of the AWS SDK for Python, and their text."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 
+from fsd_inference.services import without_signatures
+
 SDK_ERRORS = (ClientError, BotoCoreError, ResponseParserError)
 """All exceptions that a call may raise; the one for a truncated body is not a `BotoCoreError`."""
-
-_SIGNATURE = re.compile(r"AWS4-[^'\"]*|(?<=[Aa]uthorization)\W+\S+")
 
 
 def check_json(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
@@ -46,4 +45,4 @@ def was_broken_off(error: Exception) -> bool:
 
 def text_of(error: Exception) -> str:
     """Return an error's text on one line, without request signatures."""
-    return _SIGNATURE.sub("(left out)", " ".join(str(error).split()))
+    return without_signatures(str(error))
