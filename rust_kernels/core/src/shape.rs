@@ -13,7 +13,7 @@ const CONNECTION: f64 = 0.26;
 /// Work for a line of an input row in the first-level cache.
 const LINE_NEAR: f64 = 0.29;
 /// Additional work for a line that comes from the second-level cache.
-const LINE_L2: f64 = 0.27;
+const LINE_L2: f64 = 0.36;
 /// Additional work for a line that comes from beyond it.
 const LINE_BEYOND: f64 = 0.55;
 /// Work for a row of a block.
