@@ -3,8 +3,8 @@
 //! A block lists the live samples (those that are not zero in every row), stores equal rows once, and has, for each
 //! distinct row, a bitmap of its nonzeros over the live samples. The nonzeros follow in the smallest of three
 //! encodings: one value for all, one-byte codes into a table of at most 256 values, or the floats themselves, byte
-//! plane by byte plane. Each kind of bytes is compressed separately with Zstandard if that makes it smaller. Only the
-//! float of 32 zero bits is a zero; -0 is kept as a value.
+//! plane by byte plane. Each kind of bytes is compressed separately with Zstandard if that makes it smaller; of large
+//! ones a sample decides. Only the float of 32 zero bits is a zero; -0 is kept as a value.
 //!
 //! ```text
 //! block  = varint rows, varint samples, pieces of the body
@@ -17,15 +17,22 @@
 //!        | planes: the floats' bits rotated left by one (so that the exponent fills a byte), high bytes first
 //! ```
 
+mod bits;
+mod compact;
 mod csr;
 mod decode;
 mod encode;
+mod expand;
+mod lanes;
+mod pieces;
+mod rows;
 #[cfg(test)]
 mod tests;
 
 pub use csr::encode_csr;
-pub use decode::Block;
+pub use decode::{Block, Reader};
 pub use encode::encode;
+pub use rows::{PanelRows, Rows};
 
 /// An upper bound on the rows of any layer, which limits the memory that a damaged block can request.
 const MAX_ROWS: usize = 1 << 24;

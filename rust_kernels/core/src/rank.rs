@@ -7,12 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
 use crate::activations::Panels;
-use crate::codec::{self, Block};
+use crate::codec::{self, Block, PanelRows};
 use crate::compute::Compute;
 use crate::errors::Invalid;
 use crate::frame::{self, Attempt, Header, Kind};
 use crate::inbox::{Accepted, Inbox};
-use crate::isa::Path;
 use crate::shard::{Shard, ShardLayer};
 use crate::spill::Budget;
 use crate::spmm::{Rows, spmm};
@@ -165,7 +164,7 @@ impl Rank {
         let blocks = self.decode(part, &payloads, self.samples[micro_batch])?;
         let input = match own {
             State::Input(input) => self.read_input(part, &input, self.samples[micro_batch])?,
-            State::Output(_, own) => gather(part, &own, &blocks, self.samples[micro_batch], self.compute.path()),
+            State::Output(_, own) => gather(part, &own, &blocks, self.samples[micro_batch], &self.compute),
             State::Step(_) | State::Ended => unreachable!("checked above"),
         };
         let output = input.like(part.layer().rows());
@@ -174,10 +173,15 @@ impl Rank {
         Ok(())
     }
 
-    fn decode(&self, part: &ShardLayer, payloads: &[Vec<u8>], samples: usize) -> Result<Vec<Block>, Invalid> {
+    fn decode<'a>(
+        &self,
+        part: &ShardLayer,
+        payloads: &'a [Vec<u8>],
+        samples: usize,
+    ) -> Result<Vec<Block<'a>>, Invalid> {
         let decode = |index: usize| {
             let edge = part.receives()[index];
-            Block::decode(&payloads[index], edge.rows, samples)
+            Block::decode(&payloads[index], edge.rows, samples, &self.compute)
                 .map_err(|error| Invalid(format!("edge {} of rank {}: {error}", edge.edge, edge.source)))
         };
         self.compute.map(payloads.len(), decode).into_iter().collect()
@@ -187,7 +191,7 @@ impl Rank {
     fn read_input(&self, part: &ShardLayer, input: &[(usize, Vec<u8>)], samples: usize) -> Result<Panels, Invalid> {
         let decode = |index: usize| {
             let (first, bytes) = &input[index];
-            match Block::decode_any(bytes) {
+            match Block::decode_any(bytes, &self.compute) {
                 Ok(block) if block.shape().1 == samples => Ok((*first, block)),
                 Ok(block) => {
                     Err(Invalid(format!("an input block has {} samples instead of {samples}", block.shape().1)))
@@ -208,7 +212,7 @@ impl Rank {
         }
         let supplies: Vec<_> =
             blocks.iter().zip(&taken).map(|((_, block), pairs)| Supply::block(block, pairs)).collect();
-        Ok(unpack(part.layer(), samples, &supplies, self.compute.path()))
+        Ok(unpack(part.layer(), samples, &supplies, &self.compute))
     }
 
     /// Computes rows of an assembled step; releases its inputs once all rows are computed.
@@ -256,7 +260,8 @@ impl Rank {
         let samples = self.samples[micro_batch];
         let pack = |index: usize| {
             let rows = &part.sends()[index].rows;
-            codec::encode(rows.len(), samples, output.samples(), |row, out| output.read_row(rows[row] as usize, out))
+            let source = PanelRows::selected(output, rows);
+            codec::encode(rows.len(), samples, output.samples(), &source, &self.compute)
         };
         let payloads = self.compute.map(part.sends().len(), pack);
         let mut sealed = Vec::with_capacity(payloads.len());
@@ -298,9 +303,8 @@ impl Rank {
         let (_, batch) = self.check(0, micro_batch)?;
         let mut state = lock(&batch.state);
         let output = self.last(&state, micro_batch)?;
-        let block = codec::encode(output.rows(), self.samples[micro_batch], output.samples(), |row, out| {
-            output.read_row(row, out);
-        });
+        let source = PanelRows::all(output);
+        let block = codec::encode(output.rows(), self.samples[micro_batch], output.samples(), &source, &self.compute);
         *state = State::Ended;
         batch.bytes.store(0, Ordering::Relaxed);
         Ok(block)
@@ -342,9 +346,9 @@ impl Rank {
 }
 
 /// Returns the inputs of a later layer: the rank's own rows of the previous layer, and the rows that others sent.
-fn gather(part: &ShardLayer, own: &Panels, blocks: &[Block], samples: usize, path: Path) -> Panels {
+fn gather(part: &ShardLayer, own: &Panels, blocks: &[Block<'_>], samples: usize, compute: &Compute) -> Panels {
     let (first, rest) = part.supplies().split_first().expect("a layer has at least the rank itself as a supplier");
     let mut supplies = vec![Supply::panels(own, first)];
     supplies.extend(blocks.iter().zip(rest).map(|(block, pairs)| Supply::block(block, pairs)));
-    unpack(part.layer(), samples, &supplies, path)
+    unpack(part.layer(), samples, &supplies, compute)
 }

@@ -1,6 +1,7 @@
 //! The functions with which Python encodes and decodes blocks and builds control frames.
 
 use fsd_core::codec::{self, Block};
+use fsd_core::compute::Compute;
 use fsd_core::frame::{self, Attempt, Header, Kind};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
@@ -32,7 +33,7 @@ fn encode_block<'py>(
     samples: usize,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let (indptr, indices, data) = (indptr.as_slice()?, indices.as_slice()?, data.as_slice()?);
-    let block = py.detach(|| codec::encode_csr(indptr, indices, data, samples));
+    let block = py.detach(|| codec::encode_csr(indptr, indices, data, samples, &Compute::new(1)?));
     Ok(PyBytes::new(py, &block.map_err(invalid)?))
 }
 
@@ -42,11 +43,12 @@ type Csr<'py> = (usize, usize, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i3
 #[pyfunction]
 fn decode_block<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Csr<'py>> {
     let unpacked = py.detach(|| {
-        let block = Block::decode_any(payload)?;
-        let (indptr, indices, data) = block.csr()?;
-        Ok::<_, codec::BadBlock>((block.shape(), indptr, indices, data))
+        let compute = Compute::new(1).map_err(invalid)?;
+        let block = Block::decode_any(payload, &compute).map_err(invalid)?;
+        let (indptr, indices, data) = block.csr(compute.path()).map_err(invalid)?;
+        Ok::<_, PyErr>((block.shape(), indptr, indices, data))
     });
-    let ((rows, samples), indptr, indices, data) = unpacked.map_err(invalid)?;
+    let ((rows, samples), indptr, indices, data) = unpacked?;
     Ok((rows, samples, indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py)))
 }
 
