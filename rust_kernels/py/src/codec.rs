@@ -23,17 +23,23 @@ pub fn name16(what: &str, bytes: &[u8]) -> PyResult<[u8; 16]> {
     bytes.try_into().map_err(|_| invalid(format!("{what} has {} bytes; it must have 16", bytes.len())))
 }
 
-/// Encode a CSR matrix (rows x samples) as a block, losslessly.
+/// Encode a CSR matrix (rows x samples) as a block, losslessly: one that stands alone, or with `known`, numbered lists
+/// of samples that all receivers have, as in frames.
 #[pyfunction]
+#[pyo3(signature = (indptr, indices, data, samples, known=None))]
 fn encode_block<'py>(
     py: Python<'py>,
     indptr: PyReadonlyArray1<'py, i64>,
     indices: PyReadonlyArray1<'py, i32>,
     data: PyReadonlyArray1<'py, f32>,
     samples: usize,
+    known: Option<Vec<(u32, PyReadonlyArray1<'py, u32>)>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
+    let list = |(number, list): &'_ (u32, PyReadonlyArray1<'py, u32>)| Ok((*number, list.as_slice()?.to_vec()));
+    let lists = known.map(|known| known.iter().map(list).collect::<PyResult<Vec<_>>>()).transpose()?;
+    let known: Option<Vec<_>> = lists.as_ref().map(|lists| lists.iter().map(|(n, list)| (*n, &list[..])).collect());
     let (indptr, indices, data) = (indptr.as_slice()?, indices.as_slice()?, data.as_slice()?);
-    let block = py.detach(|| codec::encode_csr(indptr, indices, data, samples, &Compute::new(1)?));
+    let block = py.detach(|| codec::encode_csr(indptr, indices, data, samples, known.as_deref(), &Compute::new(1)?));
     Ok(PyBytes::new(py, &block.map_err(invalid)?))
 }
 

@@ -6,12 +6,14 @@ use crate::csr::check_indptr;
 use crate::errors::Invalid;
 use crate::isa::Path;
 
-/// Encodes a CSR matrix, rows x `samples`, as a block; column indices must ascend strictly within a row.
+/// Encodes a CSR matrix, rows x `samples`, as a block; column indices must ascend strictly within a row. `known` as for
+/// `encode`.
 pub fn encode_csr(
     indptr: &[i64],
     indices: &[i32],
     data: &[f32],
     samples: usize,
+    known: Option<&[(u32, &[u32])]>,
     compute: &Compute,
 ) -> Result<Vec<u8>, Invalid> {
     check_indptr(indptr, indices.len())?;
@@ -41,7 +43,8 @@ pub fn encode_csr(
         *slot = Some(live.len());
         live.push(sample);
     }
-    Ok(encode(rows, samples, &live, &CsrRows { indptr, indices, data, slots: &slots, live: live.len() }, compute))
+    let source = CsrRows { indptr, indices, data, slots: &slots, live: live.len() };
+    Ok(encode(rows, samples, &live, &source, known, compute).block)
 }
 
 /// The rows of a CSR matrix over its live columns.

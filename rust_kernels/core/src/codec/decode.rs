@@ -24,6 +24,8 @@ struct Layout {
     live: Vec<u32>,
     /// The number of the distinct row that each row equals; empty if all rows are distinct.
     kinds: Vec<u32>,
+    /// The bitmap of every row, if none has a zero and there are no bitmaps.
+    full: Vec<u8>,
     bitmaps: Section,
     /// Start of each distinct row's nonzeros, and the end of the last ones.
     starts: Vec<usize>,
@@ -45,19 +47,26 @@ enum Values {
 }
 
 impl<'a> Block<'a> {
-    /// Validates and decompresses a block of a known shape.
-    pub fn decode(block: &'a [u8], rows: usize, samples: usize, compute: &Compute) -> Result<Self, BadBlock> {
-        Self::decode_if(block, |shape| shape == (rows, samples), compute)
+    /// Validates and decompresses a block of a frame, of a known shape; `known` are the lists to which it may refer.
+    pub fn decode(
+        block: &'a [u8],
+        rows: usize,
+        samples: usize,
+        known: Known<'_>,
+        compute: &Compute,
+    ) -> Result<Self, BadBlock> {
+        Self::decode_if(block, |shape| shape == (rows, samples), Some(known), compute)
     }
 
-    /// Validates and decompresses a block of any shape.
+    /// Validates and decompresses a block that stands alone, of any shape.
     pub fn decode_any(block: &'a [u8], compute: &Compute) -> Result<Self, BadBlock> {
-        Self::decode_if(block, |_| true, compute)
+        Self::decode_if(block, |_| true, None, compute)
     }
 
     fn decode_if(
         mut block: &'a [u8],
         fits: impl Fn((usize, usize)) -> bool,
+        known: Option<Known<'_>>,
         compute: &Compute,
     ) -> Result<Self, BadBlock> {
         const CUT: BadBlock = BadBlock("it ends too early");
@@ -67,11 +76,11 @@ impl<'a> Block<'a> {
             return Err(BadBlock("it has another shape"));
         }
         let mut runs = pieces::take(block, most_body(rows, samples), compute)?;
-        let mut layout = Layout::read(rows, samples, &runs);
+        let mut layout = Layout::read(rows, samples, &runs, known);
         if layout.is_err() && runs.len() > 1 {
             // Other encoders may cut the body anywhere.
             runs = vec![Cow::Owned(runs.concat())];
-            layout = Layout::read(rows, samples, &runs);
+            layout = Layout::read(rows, samples, &runs, known);
         }
         Ok(Self { rows, samples, runs, layout: layout? })
     }
@@ -90,6 +99,11 @@ impl<'a> Block<'a> {
     /// Returns the samples that have nonzeros, ascending.
     pub fn live(&self) -> &[u32] {
         &self.layout.live
+    }
+
+    /// Returns the samples that have nonzeros, and releases everything else.
+    pub fn into_live(self) -> Vec<u32> {
+        self.layout.live
     }
 
     /// Returns the positions of a row's nonzeros among those of all rows.
@@ -136,6 +150,9 @@ pub struct Reader<'b> {
 impl<'b> Reader<'b> {
     /// Returns a row's bitmap over the live samples.
     pub fn bitmap(&self, row: usize) -> &'b [u8] {
+        if !self.block.layout.full.is_empty() {
+            return &self.block.layout.full;
+        }
         let stride = self.block.live().len().div_ceil(8);
         if stride == 0 { &[] } else { &self.bitmaps[self.block.kind(row) * stride..][..stride] }
     }
@@ -159,26 +176,39 @@ impl<'b> Reader<'b> {
 }
 
 impl Layout {
-    fn read(rows: usize, samples: usize, runs: &[Cow<'_, [u8]>]) -> Result<Self, BadBlock> {
+    fn read(rows: usize, samples: usize, runs: &[Cow<'_, [u8]>], known: Option<Known<'_>>) -> Result<Self, BadBlock> {
         const CUT: BadBlock = BadBlock("its body ends too early");
         let mut body = Body { runs, run: 0, at: 0 };
         let flags = body.read(|rest| rest.split_off_first().copied()).ok_or(CUT)?;
+        let allowed = LIVE | REPEATS | VALUES | if known.is_some() { FULL } else { 0 };
+        if flags & !allowed != 0 {
+            return Err(BadBlock("it has flags that are not known here"));
+        }
         let room = body.left();
-        let live = body.read(|rest| take_live(rest, flags & LIVE, samples, room));
+        let live = body.read(|rest| live::take(rest, flags & LIVE, samples, room, known));
         let live = live.ok_or(BadBlock("its live samples are not valid"))?;
         let mut distinct = if live.is_empty() { 0 } else { rows };
         let mut kinds = Vec::new();
         if flags & REPEATS != 0 {
             distinct = body.read(varint::take).ok_or(CUT)? as usize;
-            let found = body.read(|rest| take_kinds(rest, rows, distinct));
+            let found = match (known, distinct) {
+                (Some(_), 1) => Some(vec![0; rows]),
+                _ => body.read(|rest| take_kinds(rest, rows, distinct)),
+            };
             kinds = found.ok_or(BadBlock("its repeated rows are not valid"))?;
         }
         let stride = live.len().div_ceil(8);
-        let (bitmaps, maps) = distinct.checked_mul(stride).and_then(|bytes| body.section(bytes)).ok_or(CUT)?;
-        let starts = count(maps, stride, live.len()).ok_or(BadBlock("its bitmaps are not valid"))?;
+        let full = if flags & FULL != 0 { ones(live.len()) } else { Vec::new() };
+        let bytes = if full.is_empty() { distinct.checked_mul(stride) } else { Some(0) };
+        let (bitmaps, maps) = bytes.and_then(|bytes| body.section(bytes)).ok_or(CUT)?;
+        let starts = if full.is_empty() {
+            count(maps, stride, live.len()).ok_or(BadBlock("its bitmaps are not valid"))?
+        } else {
+            (0..=distinct).map(|row| row * live.len()).collect()
+        };
         let values = take_values(&mut body, flags & VALUES, starts[starts.len() - 1]);
         let values = values.filter(|_| body.left() == 0).ok_or(BadBlock("its values are not valid"))?;
-        Ok(Self { live, kinds, bitmaps, starts, values })
+        Ok(Self { live, kinds, full, bitmaps, starts, values })
     }
 }
 
@@ -224,32 +254,13 @@ impl<'r> Body<'r, '_> {
     }
 }
 
-/// Takes the ids of the live samples; `room` is the number of bytes that are left in the body.
-fn take_live(rest: &mut &[u8], how: u8, samples: usize, room: usize) -> Option<Vec<u32>> {
-    if how == LIVE_ALL {
-        return (samples <= 8 * room).then(|| (0..samples as u32).collect());
+/// Returns a bitmap of ones.
+fn ones(count: usize) -> Vec<u8> {
+    let mut bitmap = vec![0xff; count.div_ceil(8)];
+    if let Some(last) = bitmap.last_mut() {
+        *last >>= (8 - count % 8) % 8;
     }
-    let count = varint::take(rest)? as usize;
-    let mut live = Vec::new();
-    match how {
-        LIVE_BITMAP => {
-            let (bitmap, after) = rest.split_at_checked(samples.div_ceil(8))?;
-            *rest = after;
-            for (byte, &bits) in (0u32..).zip(bitmap) {
-                live.extend((0..8).filter(|bit| bits >> bit & 1 == 1).map(|bit| 8 * byte + bit));
-            }
-        }
-        LIVE_GAPS if count <= rest.len() => {
-            let mut next = 0u32;
-            for _ in 0..count {
-                let id = next.checked_add(varint::take(rest)?)?;
-                live.push(id);
-                next = id.checked_add(1)?;
-            }
-        }
-        _ => return None,
-    }
-    (live.len() == count && live.last().is_none_or(|&id| (id as usize) < samples)).then_some(live)
+    bitmap
 }
 
 fn take_kinds(rest: &mut &[u8], rows: usize, distinct: usize) -> Option<Vec<u32>> {

@@ -11,23 +11,42 @@ use crate::varint;
 /// Values that one task packs, which stay in the cache of a core.
 const TASK: usize = 1 << 16;
 
+/// A block and its live samples.
+pub struct Packed {
+    pub block: Vec<u8>,
+    pub live: Vec<u32>,
+}
+
 /// Encodes `rows` rows as a block. `live` are the samples (ascending, below `samples`) that may have nonzeros; the rows
-/// of `source` have a value for each of them.
-pub fn encode(rows: usize, samples: usize, live: &[u32], source: &impl Rows, compute: &Compute) -> Vec<u8> {
+/// of `source` have a value for each of them. `known` are, for a block in frames, numbered lists of samples that all
+/// receivers have; `None` for a block that stands alone.
+pub fn encode(
+    rows: usize,
+    samples: usize,
+    live: &[u32],
+    source: &impl Rows,
+    known: Option<&[(u32, &[u32])]>,
+    compute: &Compute,
+) -> Packed {
     assert!(rows <= MAX_ROWS && u32::try_from(samples).is_ok(), "a block has at most 2^24 rows and 2^32 - 1 samples");
     let groups = if live.is_empty() { Groups::default() } else { Groups::of(rows, source, compute) };
     let tasks: Vec<&[usize]> = groups.distinct.chunks(TASK.div_ceil(live.len().max(1))).collect();
     let packed = compute.map(tasks.len(), |task| pack(tasks[task], live.len(), source, compute.path()));
     let (bitmaps, nonzeros): (Vec<_>, Vec<_>) = packed.into_iter().unzip();
-    let (kept, bitmaps) = without_dead(live, &bitmaps, compute.path());
+    let (live, bitmaps) = without_dead(live, &bitmaps, compute.path());
     let mut front = vec![0];
-    let mut flags = put_live(&mut front, samples, &kept);
-    if groups.distinct.len() < rows && !kept.is_empty() {
+    let mut flags = live::put(&mut front, samples, &live, known.unwrap_or_default());
+    if groups.distinct.len() < rows && !live.is_empty() {
         flags |= REPEATS;
         varint::put(&mut front, groups.distinct.len() as u32);
-        groups.repeats.iter().for_each(|&repeat| varint::put(&mut front, repeat));
+        if known.is_none() || groups.distinct.len() > 1 {
+            groups.repeats.iter().for_each(|&repeat| varint::put(&mut front, repeat));
+        }
     }
-    let mut parts = vec![Vec::new(), bitmaps];
+    let is_full = nonzeros.iter().map(Vec::len).sum::<usize>() == groups.distinct.len() * live.len();
+    let leaves_out = known.is_some() && is_full && !live.is_empty();
+    flags |= if leaves_out { FULL } else { 0 };
+    let mut parts = vec![Vec::new(), if leaves_out { Vec::new() } else { bitmaps }];
     flags |= put_values(&mut parts, &nonzeros, compute);
     front[0] = flags;
     parts[0] = front;
@@ -35,7 +54,7 @@ pub fn encode(rows: usize, samples: usize, live: &[u32], source: &impl Rows, com
     varint::put(&mut block, rows as u32);
     varint::put(&mut block, samples as u32);
     pieces::put(&mut block, parts, compute);
-    block
+    Packed { block, live }
 }
 
 /// Returns the bitmaps of rows over all of `columns` samples, and their nonzeros.
@@ -69,29 +88,6 @@ fn without_dead(live: &[u32], bitmaps: &[Vec<u8>], path: Path) -> (Vec<u32>, Vec
         bits::extract(bitmap, &alive, &mut dense, path);
     }
     (kept, dense.into_bytes())
-}
-
-fn put_live(body: &mut Vec<u8>, samples: usize, live: &[u32]) -> u8 {
-    if live.len() == samples {
-        return LIVE_ALL;
-    }
-    varint::put(body, live.len() as u32);
-    let start = body.len();
-    let mut next = 0;
-    for id in live {
-        varint::put(body, id - next);
-        next = id + 1;
-    }
-    let bitmap = samples.div_ceil(8);
-    if body.len() - start <= bitmap {
-        return LIVE_GAPS;
-    }
-    body.truncate(start);
-    body.resize(start + bitmap, 0);
-    for id in live {
-        body[start + *id as usize / 8] |= 1 << (id % 8);
-    }
-    LIVE_BITMAP
 }
 
 /// Appends the nonzeros, which come in several lists, to the parts of the body.

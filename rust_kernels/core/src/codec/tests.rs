@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::compute::Compute;
 use crate::varint;
@@ -42,9 +44,9 @@ fn compute() -> Compute {
     Compute::new(1).unwrap()
 }
 
-fn encoded(samples: usize, rows: &[Vec<u32>]) -> Vec<u8> {
+fn encoded(samples: usize, rows: &[Vec<u32>], known: Option<&[(u32, &[u32])]>) -> Vec<u8> {
     let all: Vec<u32> = (0..samples as u32).collect();
-    encode(rows.len(), samples, &all, &Lists(rows), &compute())
+    encode(rows.len(), samples, &all, &Lists(rows), known, &compute()).block
 }
 
 fn expanded(block: &Block<'_>) -> Vec<Vec<u32>> {
@@ -67,16 +69,52 @@ proptest! {
 
     #[test]
     fn blocks_come_back_bit_for_bit((samples, rows) in rows()) {
-        let block = encoded(samples, &rows);
+        let block = encoded(samples, &rows, Some(&[]));
         prop_assert!(block.len() as u64 <= most_bytes(rows.len(), samples));
-        prop_assert_eq!(&expanded(&Block::decode(&block, rows.len(), samples, &compute()).unwrap()), &rows);
-        let decoded = Block::decode_any(&block, &compute()).unwrap();
+        prop_assert_eq!(&expanded(&Block::decode(&block, rows.len(), samples, &|_| None, &compute()).unwrap()), &rows);
+        let alone = encoded(samples, &rows, None);
+        prop_assert!(alone.len() as u64 <= most_bytes(rows.len(), samples));
+        let decoded = Block::decode_any(&alone, &compute()).unwrap();
         prop_assert_eq!(&expanded(&decoded), &rows);
         for (index, row) in rows.iter().enumerate() {
             prop_assert_eq!(decoded.nonzeros(index), row.iter().filter(|bits| **bits != 0).count());
         }
-        prop_assert!(Block::decode(&block, rows.len() + 1, samples, &compute()).is_err());
-        prop_assert!(Block::decode(&block, rows.len(), samples + 1, &compute()).is_err());
+        prop_assert!(Block::decode(&block, rows.len() + 1, samples, &|_| None, &compute()).is_err());
+        prop_assert!(Block::decode(&block, rows.len(), samples + 1, &|_| None, &compute()).is_err());
+    }
+
+    #[test]
+    fn live_samples_come_back_as_changes_of_a_list_that_the_reader_has(
+        before in prop::collection::btree_set(0u32..300, 0..200),
+        other in prop::collection::btree_set(0u32..300, 0..200),
+        gone in prop::collection::btree_set(0u32..300, 0..20),
+        new in prop::collection::btree_set(0u32..300, 0..20),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let live: Vec<u32> = before.difference(&gone).copied().collect::<BTreeSet<_>>().union(&new).copied().collect();
+        let [before, other] = [before, other].map(|ids| ids.into_iter().collect::<Vec<u32>>());
+        let rows = vec![live.iter().map(|id| (*id as f32 + 0.5).to_bits()).collect(); 2];
+        let known = [(7, &other[..]), (300, &before[..])];
+        let packed = encode(2, 300, &live, &Lists(&rows), Some(&known), &compute());
+        prop_assert_eq!(&packed.live, &live);
+        let find = |number| known.iter().find(|(other, _)| *other == number).map(|(_, ids)| *ids);
+        let compute = compute();
+        let decoded = Block::decode(&packed.block, 2, 300, &find, &compute).unwrap();
+        prop_assert_eq!(decoded.live(), &live[..]);
+        prop_assert_eq!(expanded(&decoded)[1].iter().filter(|bits| **bits != 0).count(), live.len());
+        let alone = encode(2, 300, &live, &Lists(&rows), None, &compute).block;
+        prop_assert!(packed.block.len() <= alone.len());
+        if packed.block.len() < alone.len() {
+            prop_assert!(Block::decode_any(&packed.block, &compute).is_err());
+        }
+        let mut damaged = packed.block;
+        for (at, byte) in damage {
+            let at = at.index(damaged.len());
+            damaged[at] = byte;
+        }
+        if let Ok(block) = Block::decode(&damaged, 2, 300, &find, &compute) {
+            expanded(&block);
+        }
     }
 
     #[test]
@@ -87,8 +125,8 @@ proptest! {
         let value = |row: usize, sample: u32| if sample.is_multiple_of(3) { 0.0 } else { (row * 7) as f32 + sample as f32 };
         let lists: Vec<Vec<u32>> =
             (0..rows).map(|row| live.iter().map(|sample| value(row, *sample).to_bits()).collect()).collect();
-        let block = encode(rows, 200, &live, &Lists(&lists), &compute());
-        let found = expanded(&Block::decode(&block, rows, 200, &compute()).unwrap());
+        let block = encode(rows, 200, &live, &Lists(&lists), Some(&[]), &compute()).block;
+        let found = expanded(&Block::decode(&block, rows, 200, &|_| None, &compute()).unwrap());
         for (row, found) in found.iter().enumerate() {
             for (sample, bits) in (0u32..).zip(found) {
                 let expected = if live.contains(&sample) { value(row, sample) } else { 0.0 };
@@ -103,9 +141,10 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in any::<prop::sample::Index>(),
         store in any::<bool>(),
+        is_framed in any::<bool>(),
     ) {
-        let mut block = encoded(samples, &rows);
-        if store {
+        let mut block = encoded(samples, &rows, is_framed.then_some(&[]));
+        if store && !is_framed {
             // Stored uncompressed, so that the changes reach the body.
             let body = Block::decode_any(&block, &compute()).unwrap().body();
             block.clear();
@@ -120,7 +159,7 @@ proptest! {
         }
         for bytes in [&block[..], &block[..cut.index(block.len())]] {
             let compute = compute();
-            let decoded = [Block::decode(bytes, rows.len(), samples, &compute), Block::decode_any(bytes, &compute)];
+            let decoded = [Block::decode(bytes, rows.len(), samples, &|_| None, &compute), Block::decode_any(bytes, &compute)];
             for block in decoded.into_iter().flatten() {
                 if block.shape().1 <= 1000 {
                     expanded(&block);
@@ -158,14 +197,25 @@ fn large_claims_take_no_memory() {
 #[test]
 fn sparse_matrices_come_back() {
     let (indptr, indices, data) = (vec![0, 2, 2, 5], vec![1, 6, 0, 1, 2], vec![1.5, -2.0, f32::MAX, -0.0, 1e-45]);
-    let block = encode_csr(&indptr, &indices, &data, 9, &compute()).unwrap();
+    let block = encode_csr(&indptr, &indices, &data, 9, None, &compute()).unwrap();
     let (found_indptr, found_indices, found) =
-        Block::decode(&block, 3, 9, &compute()).unwrap().csr(compute().path()).unwrap();
+        Block::decode_any(&block, &compute()).unwrap().csr(compute().path()).unwrap();
     assert_eq!((found_indptr, found_indices), (indptr.clone(), indices.clone()));
     assert!(found.iter().map(|value| value.to_bits()).eq(data.iter().map(|value| value.to_bits())));
     for wrong in [[6, 1, 0, 1, 2], [1, 1, 0, 1, 2], [1, 9, 0, 1, 2], [-1, 6, 0, 1, 2]] {
-        assert!(encode_csr(&indptr, &wrong, &data, 9, &compute()).is_err());
+        assert!(encode_csr(&indptr, &wrong, &data, 9, None, &compute()).is_err());
     }
-    assert!(encode_csr(&indptr, &indices, &data[1..], 9, &compute()).is_err());
-    assert!(encode_csr(&[0, 6], &indices, &data, 9, &compute()).is_err());
+    assert!(encode_csr(&indptr, &indices, &data[1..], 9, None, &compute()).is_err());
+    assert!(encode_csr(&[0, 6], &indices, &data, 9, None, &compute()).is_err());
+}
+
+#[test]
+fn framed_rows_of_one_value_take_no_more_bytes_if_there_are_more() {
+    for (rows, samples) in [(1, 1), (7, 33), (50, 1000)] {
+        let lists = vec![vec![32f32.to_bits(); samples]; rows];
+        let block = encoded(samples, &lists, Some(&[]));
+        assert!(block.len() < 15);
+        assert_eq!(expanded(&Block::decode(&block, rows, samples, &|_| None, &compute()).unwrap()), lists);
+        assert!(Block::decode_any(&block, &compute()).is_err());
+    }
 }
