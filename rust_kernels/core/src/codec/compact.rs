@@ -1,5 +1,7 @@
 //! Compaction: a row's values become a bitmap of its nonzeros, and the nonzeros themselves.
 
+use std::mem::MaybeUninit;
+
 use super::bits::BitWriter;
 use super::lanes::{Lanes, MOST, on_path};
 use crate::isa::Path;
@@ -44,16 +46,22 @@ pub(super) fn compact(values: &[f32], bitmap: &mut BitWriter, nonzeros: &mut Vec
     unsafe { on_path!(path, body(values: &[f32], bitmap: &mut BitWriter, nonzeros: &mut Vec<f32>) -> ()) }
 }
 
-/// Writes the values' byte planes, the highest first, of bits rotated left by one, so that the exponent fills a byte.
-pub(super) fn split(values: &[f32], planes: [&mut [u8]; 4], path: Path) {
+/// Writes all bytes of the values' planes, which are as long as the values: the highest byte first, of bits rotated left
+/// by one, so that the exponent fills a byte.
+pub(super) fn split(values: &[f32], planes: [&mut [MaybeUninit<u8>]; 4], path: Path) {
+    assert!(planes.iter().all(|plane| plane.len() == values.len()), "a byte of each plane for each value");
     // The compiler turns this loop into the narrowing instructions of each path.
     #[inline(always)]
-    unsafe fn body<V: Lanes>(values: &[f32], [a, b, c, d]: [&mut [u8]; 4]) {
+    unsafe fn body<V: Lanes>(values: &[f32], [a, b, c, d]: [&mut [MaybeUninit<u8>]; 4]) {
         for ((((value, a), b), c), d) in values.iter().zip(a).zip(b).zip(c).zip(d) {
             let bits = value.to_bits().rotate_left(1);
-            (*a, *b, *c, *d) = ((bits >> 24) as u8, (bits >> 16) as u8, (bits >> 8) as u8, bits as u8);
+            let [d_bits, c_bits, b_bits, a_bits] = bits.to_le_bytes();
+            a.write(a_bits);
+            b.write(b_bits);
+            c.write(c_bits);
+            d.write(d_bits);
         }
     }
     // SAFETY: a path is only chosen where it is supported.
-    unsafe { on_path!(path, body(values: &[f32], planes: [&mut [u8]; 4]) -> ()) }
+    unsafe { on_path!(path, body(values: &[f32], planes: [&mut [MaybeUninit<u8>]; 4]) -> ()) }
 }

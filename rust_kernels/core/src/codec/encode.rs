@@ -112,8 +112,8 @@ fn put_values(parts: &mut Vec<Vec<u8>>, nonzeros: &[Vec<f32>], compute: &Compute
 }
 
 fn planes(nonzeros: &[Vec<f32>], count: usize, compute: &Compute) -> [Vec<u8>; 4] {
-    let mut planes = [(); 4].map(|()| vec![0; count]);
-    let mut rest = planes.each_mut().map(|plane| &mut plane[..]);
+    let mut planes = [(); 4].map(|()| Vec::with_capacity(count));
+    let mut rest = planes.each_mut().map(|plane| &mut plane.spare_capacity_mut()[..count]);
     let mut tasks = Vec::with_capacity(nonzeros.len());
     for values in nonzeros {
         let cut = rest.map(|rest| rest.split_at_mut(values.len()));
@@ -122,6 +122,10 @@ fn planes(nonzeros: &[Vec<f32>], count: usize, compute: &Compute) -> [Vec<u8>; 4
         rest = [e, f, g, h];
     }
     compute.each(tasks, |(values, planes)| split(values, planes, compute.path()));
+    for plane in &mut planes {
+        // SAFETY: the tasks have written a byte for each of the nonzeros, of which there are `count`.
+        unsafe { plane.set_len(count) };
+    }
     planes
 }
 

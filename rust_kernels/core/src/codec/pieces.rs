@@ -16,7 +16,7 @@ const SMALL: usize = 200;
 /// Bytes above which a sample decides whether a part is compressed, and how: this many samples of so many bytes.
 const SAMPLED: usize = 64 << 10;
 const SAMPLES: usize = 4;
-const SAMPLE: usize = 4 << 10;
+const SAMPLE: usize = 2 << 10;
 /// Bytes of a compressed piece, so that threads can share the work: about as far as this level looks back.
 const CUT: usize = 512 << 10;
 /// Bytes of a stored piece that are worth reading where they are, instead of with their neighbours.
