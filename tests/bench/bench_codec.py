@@ -109,8 +109,8 @@ def with_numpy(x: Rows) -> Turn:
     """Pack a bitmap and the nonzeros, and unpack them."""
 
     def pack() -> bytes:
-        mask = x != 0
-        return np.packbits(mask).tobytes() + x[mask].tobytes()
+        mask: NDArray[np.bool_] = x != 0
+        return b"".join([np.packbits(mask).tobytes(), x[mask].tobytes()])
 
     def unpack(packed: bytes) -> Rows:
         mask = np.unpackbits(np.frombuffer(packed, np.uint8, x.size // 8)).reshape(x.shape).astype(bool)
@@ -125,7 +125,7 @@ def with_blosc2(blosc2: Any, x: Rows) -> Turn:
     """Compress the rows with LZ4 after a bit shuffle, and decompress them."""
     raw = x.tobytes()
     settings = {"typesize": 4, "clevel": 1, "filter": blosc2.Filter.BITSHUFFLE, "codec": blosc2.Codec.LZ4}
-    return _timed(lambda: blosc2.compress(raw, **settings), blosc2.decompress)
+    return _timed(lambda: bytes(blosc2.compress(raw, **settings)), blosc2.decompress)
 
 
 def main() -> None:

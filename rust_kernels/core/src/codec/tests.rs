@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::compute::Compute;
+use crate::isa::Path;
 use crate::varint;
 use proptest::prelude::*;
 
@@ -217,5 +218,34 @@ fn framed_rows_of_one_value_take_no_more_bytes_if_there_are_more() {
         assert!(block.len() < 15);
         assert_eq!(expanded(&Block::decode(&block, rows, samples, &|_| None, &compute()).unwrap()), lists);
         assert!(Block::decode_any(&block, &compute()).is_err());
+    }
+}
+
+#[test]
+fn large_blocks_are_the_same_for_every_path_and_thread_count() {
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32) as u32
+    };
+    // Random mantissas and a few exponents: some parts are stored, others compressed, of more than one task each.
+    let mut any = |_| if random() % 2 == 0 { 0 } else { 0x3f80_0000 + (random() & 0x01ff_ffff) };
+    let mut rows: Vec<Vec<u32>> = (0..400).map(|_| (0..2999).map(&mut any).collect()).collect();
+    rows[399] = rows[3].clone();
+    let all: Vec<u32> = (0..2999).collect();
+    let expected = encoded(2999, &rows, Some(&[]));
+    assert!(expected.len() < 400 * 3000 * 4 / 2);
+    for path in Path::available() {
+        for threads in [1, 3] {
+            let compute = Compute::with_path(path, threads).unwrap();
+            assert!(encode(400, 2999, &all, &Lists(&rows), Some(&[]), &compute).block == expected);
+            let block = Block::decode(&expected, 400, 2999, &|_| None, &compute).unwrap();
+            assert!(expanded(&block) == rows);
+            let reader = block.reader(path);
+            let mut part = vec![0.0; 700];
+            let bitmap = reader.bitmap(5);
+            reader.expand(bitmap, 1234, reader.seek(5, bitmap, 1234), &mut part);
+            assert!(part.iter().zip(&rows[5][1234..]).all(|(value, bits)| value.to_bits() == *bits));
+        }
     }
 }
