@@ -220,9 +220,16 @@ def seal(
     """Build a control frame (gather or abort) that carries part `part` of `parts`."""
 
 def encode_block(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDArray[np.float32], samples: int
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    samples: int,
+    known: list[tuple[int, NDArray[np.uint32]]] | None = None,
 ) -> bytes:
-    """Encode a CSR matrix (rows x samples) as a block, losslessly."""
+    """Encode a CSR matrix (rows x samples) as a block, losslessly.
+
+    The block stands alone, or with `known`, numbered lists of samples that all receivers have, is one of a frame.
+    """
 
 def decode_block(payload: bytes) -> tuple[int, int, NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
     """Decode a block into (rows, samples, indptr, indices, data) in CSR format; an invalid block raises ValueError."""

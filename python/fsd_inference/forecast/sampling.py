@@ -1,5 +1,8 @@
 """Payload sizes predicted by sampling: a forward pass of sample inputs, in which the rows of edges are packed.
 
+A block may state its live samples as changes of those that its targets received after the layer before, so the
+activations of two layers determine a size.
+
 If the sample is at least as large as a micro-batch, groups of a micro-batch's size are packed. Otherwise the size is
 extrapolated: packed sizes grow nearly linearly with the samples, plus a constant header, so the whole sample and its
 halves are packed and a line through both sizes gives that of a micro-batch.
@@ -31,6 +34,9 @@ _ALIKE = 0.05
 activations, and the fraction of activation values that repeat."""
 _VALUES_COMPARED = 4096
 """About how many activation values are compared to find out whether values repeat."""
+
+_Parts = dict[int, list[tuple[sparse.csr_array, sparse.csr_array]]]
+"""By group size the activations of groups of samples, neurons x samples, after a layer and after the one before it."""
 
 
 def sample_payloads(
@@ -89,6 +95,8 @@ def sample_payloads(
     exchanges: list[list[tuple[Future[NDArray[np.float64]], float]]] = [[] for _ in plans]  # (sizes, scale factor)
     live, density = [], []
     first, like = 0, x  # the reference layer, whose sizes later layers with similar activations reuse
+    is_settled = False  # whether the layer before the reference layer was similar too
+    before = x
     # A second thread packs a layer's rows while this one computes the next layer.
     with ThreadPool(1) as packer:
         for layer, active in enumerate(_activations(network, x)):
@@ -97,20 +105,27 @@ def sample_payloads(
             live.append(_live(active) / x.shape[0])
             density.append(active.nnz / (active.shape[0] * active.shape[1]))
             if layer == 0 or not _are_alike(active, like):
-                first, like = layer, active
-            parts: dict[int, list[sparse.csr_array]] = {}
+                first, like, is_settled = layer, active, False
+            elif not is_settled:
+                first, like, is_settled = layer, active, True
+            parts: _Parts = {}
             for plan, found in zip(plans, exchanges, strict=True):
                 edges = plan.exchanges[layer]
-                if first < layer and _are_same(edges, plan.exchanges[first]):
+                earlier = plan.exchanges[layer - 1] if layer else ()
+                if first < layer and _are_same(edges, plan.exchanges[first]) and _are_same(edges, earlier):
                     found.append((found[first][0], active.nnz / max(1, like.nnz)))
                     continue
                 parts = parts or {
-                    probe: [_by_neuron(active, start, start + probe) for start in starts]
+                    probe: [
+                        (_by_neuron(active, start, start + probe), _by_neuron(before, start, start + probe))
+                        for start in starts
+                    ]
                     for probe, starts in probes.items()
                 }
                 picked = _picked(len(edges), most_edges, rng)
-                found.append((packer.submit(_edge_bytes, edges, picked, parts, sizes), 1.0))
-            wait([found[-2][0] for found in exchanges if layer])  # back-pressure: hold activations of 2 layers at most
+                found.append((packer.submit(_edge_bytes, edges, earlier, picked, parts, sizes), 1.0))
+            before = active
+            wait([found[-2][0] for found in exchanges if layer])  # back-pressure: hold activations of few layers
     whole = _probes(x.shape[0], samples)
     inputs = {probe: np.array([float(len(encode_input(x[:probe], (probe,))))]) for probe in whole}
     input_bytes = float(_line(inputs, np.array([samples]))[0, 0])
@@ -206,20 +221,22 @@ def _picked(edges: int, most: int, rng: np.random.Generator) -> NDArray[np.int64
 
 def _edge_bytes(
     edges: Sequence[Edge],
+    earlier: Sequence[Edge],
     packed: NDArray[np.int64],
-    parts: Mapping[int, Sequence[sparse.csr_array]],
+    parts: _Parts,
     sizes: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Return the bytes of each edge's rows, edges x micro-batches.
 
-    Only the edges `packed` are packed, from `parts`, the activations of groups of samples by group size; `sizes` are
-    the numbers of samples in the micro-batches.
+    Only the edges `packed` are packed, from `parts`; `earlier` are the edges after the layer before, and `sizes` the
+    numbers of samples in the micro-batches.
     """
     if not edges:
         return np.zeros((0, sizes.size))
-    rows_of = [edges[edge].rows for edge in packed.tolist()]
+    chosen = [edges[edge] for edge in packed.tolist()]
+    shared = _shared_edges(chosen, earlier)
     found = {
-        probe: np.array([np.mean([_packed(part, rows) for part in of_probe]) for rows in rows_of])
+        probe: np.mean([_packed(part, before, chosen, shared) for part, before in of_probe], axis=0)
         for probe, of_probe in parts.items()
     }
     of_sizes = _line(found, sizes)
@@ -237,10 +254,43 @@ def _edge_bytes(
     return everything
 
 
-def _packed(activations: sparse.csr_array, rows: NDArray[np.int32]) -> int:
-    block = activations[rows]
-    indptr, indices = block.indptr.astype(np.int64), block.indices.astype(np.int32)
-    return len(encode_block(indptr, indices, block.data, activations.shape[1]))
+def _shared_edges(edges: Sequence[Edge], earlier: Sequence[Edge]) -> list[list[tuple[int, Edge]]]:
+    """Return, for each edge, the edges of the layer before from its source to all its targets, with their numbers."""
+    of_source: dict[int, list[Edge]] = {}
+    for edge in earlier:
+        of_source.setdefault(edge.source, []).append(edge)
+    return [
+        [
+            (number, before)
+            for number, before in enumerate(of_source.get(edge.source, []))
+            if set(edge.targets) <= set(before.targets)
+        ]
+        for edge in edges
+    ]
+
+
+def _packed(
+    activations: sparse.csr_array,
+    before: sparse.csr_array,
+    edges: Sequence[Edge],
+    shared: Sequence[Sequence[tuple[int, Edge]]],
+) -> NDArray[np.float64]:
+    """Return the bytes of each edge's rows; `shared` are the edges to whose live samples each may refer."""
+    samples = activations.shape[1]
+    lists: dict[int, NDArray[np.uint32]] = {}
+
+    def live(edge: Edge) -> NDArray[np.uint32]:
+        if id(edge) not in lists:
+            lists[id(edge)] = np.unique(before[edge.rows].indices).astype(np.uint32)
+        return lists[id(edge)]
+
+    found = np.zeros(len(edges))
+    for index, (edge, known) in enumerate(zip(edges, shared, strict=True)):
+        block = activations[edge.rows]
+        indptr, indices = block.indptr.astype(np.int64), block.indices.astype(np.int32)
+        given = [(number, live(other)) for number, other in known if live(other).size < samples]
+        found[index] = len(encode_block(indptr, indices, block.data, samples, given))
+    return found
 
 
 def _line(found: Mapping[int, NDArray[np.float64]], sizes: NDArray[np.int64]) -> NDArray[np.float64]:

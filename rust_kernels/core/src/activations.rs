@@ -35,6 +35,23 @@ impl Span {
     }
 }
 
+/// One panel for writing.
+pub(crate) struct PanelMut<'a> {
+    span: Span,
+    data: &'a mut [f32],
+}
+
+impl PanelMut<'_> {
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Returns one row without padding.
+    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        &mut self.data[row * self.span.stride..][..self.span.count]
+    }
+}
+
 /// The activations of the live samples; all other samples are zero in every row.
 #[derive(Clone)]
 pub struct Panels {
@@ -109,6 +126,32 @@ impl Panels {
         &mut self.panel_mut(index)[row * span.stride..][..span.count]
     }
 
+    /// Returns all panels for writing, so that threads can share them.
+    pub(crate) fn panels_mut(&mut self) -> Vec<PanelMut<'_>> {
+        let mut rest = &mut self.data[..];
+        let mut taken = 0;
+        let mut panels = Vec::with_capacity(self.spans.len());
+        for span in &self.spans {
+            let (data, after) = std::mem::take(&mut rest)[span.offset - taken..].split_at_mut(self.rows * span.stride);
+            taken = span.offset + data.len();
+            rest = after;
+            panels.push(PanelMut { span: *span, data });
+        }
+        panels
+    }
+
+    /// Copies the values of a row from position `first` in the list of live samples on to `out`.
+    pub(crate) fn read_slots(&self, row: usize, first: usize, out: &mut [f32]) {
+        let mut index = self.spans.partition_point(|span| span.slots().end <= first);
+        let mut done = 0;
+        while done < out.len() {
+            let from = &self.panel_row(index, row)[first + done - self.spans[index].first..];
+            let count = from.len().min(out.len() - done);
+            out[done..done + count].copy_from_slice(&from[..count]);
+            (index, done) = (index + 1, done + count);
+        }
+    }
+
     /// Copies a row to `out`: one value for each live sample.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.samples.len(), "one value for each live sample");
@@ -131,9 +174,13 @@ impl Panels {
         let mut alive = vec![false; self.samples.len()];
         for (index, span) in self.spans.iter().enumerate() {
             let alive = &mut alive[span.slots()];
-            for row in self.panel(index).chunks_exact(span.stride) {
-                for (alive, value) in alive.iter_mut().zip(row) {
+            for row in 0..self.rows {
+                for (alive, value) in alive.iter_mut().zip(self.panel_row(index, row)) {
                     *alive |= *value != 0.0;
+                }
+                // If all are live, a few rows usually show it.
+                if row % 64 == 63 && alive.iter().all(|alive| *alive) {
+                    break;
                 }
             }
         }

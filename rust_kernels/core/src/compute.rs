@@ -54,4 +54,15 @@ impl Compute {
             _ => (0..count).map(task).collect(),
         }
     }
+    /// Runs a task for each of the items, in the standard floating-point state.
+    pub fn each<T: Send>(&self, items: Vec<T>, task: impl Fn(T) + Sync) {
+        let task = |item| {
+            let _state = FloatState::standard();
+            task(item);
+        };
+        match &self.pool {
+            Some(pool) if items.len() > 1 => pool.install(|| items.into_par_iter().with_max_len(1).for_each(task)),
+            _ => items.into_iter().for_each(task),
+        }
+    }
 }

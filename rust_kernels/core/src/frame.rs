@@ -1,11 +1,11 @@
 //! The wire format of frames, each of which carries a part of an encoded block or of a control message.
 //!
-//! All numbers are little-endian. Layout of version 1, with `t` targets:
+//! All numbers are little-endian. Layout of version 2, with `t` targets:
 //!
 //! | offset   | bytes | field |
 //! |----------|-------|-------|
 //! | 0        | 3     | magic `FSD` |
-//! | 3        | 1     | version, 1 |
+//! | 3        | 1     | version, 2 |
 //! | 4        | 1     | kind: 0 data, 1 gather, 2 abort |
 //! | 5        | 16    | run |
 //! | 21       | 4     | attempt |
@@ -24,7 +24,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-const MAGIC: &[u8; 4] = b"FSD\x01";
+const MAGIC: &[u8; 4] = b"FSD\x02";
 const FIXED: usize = 65;
 const CHECKSUM: usize = 8;
 

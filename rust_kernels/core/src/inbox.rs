@@ -223,9 +223,10 @@ impl Arrival {
     }
 
     fn join(self, budget: &mut Budget) -> io::Result<Vec<u8>> {
-        let mut payload = Vec::with_capacity(self.bytes as usize);
+        let mut payload = Vec::new();
         for kept in self.kept.into_values() {
             budget.take(kept, &mut payload)?;
+            payload.reserve_exact(self.bytes as usize - payload.len());
         }
         Ok(payload)
     }

@@ -1,5 +1,6 @@
 //! The state of one rank in one attempt of a run: its inbox, and its activations from step to step.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,12 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
 use crate::activations::Panels;
-use crate::codec::{self, Block};
+use crate::codec::{self, Block, PanelRows};
 use crate::compute::Compute;
 use crate::errors::Invalid;
 use crate::frame::{self, Attempt, Header, Kind};
 use crate::inbox::{Accepted, Inbox};
-use crate::isa::Path;
 use crate::shard::{Shard, ShardLayer};
 use crate::spill::Budget;
 use crate::spmm::{Rows, spmm};
@@ -59,6 +59,30 @@ pub struct Rank {
 struct Batch {
     state: Mutex<State>,
     bytes: AtomicUsize,
+    sent: Mutex<Sent>,
+}
+
+/// The live samples of blocks, by source and edge. Lists of all samples are left out: nothing refers to them.
+type Lists = HashMap<(u16, u32), Vec<u32>>;
+
+/// The live samples of the edges that were sent after the last two layers. A receiver that unpacks a step has unpacked
+/// the step before, so a block may refer to what the same targets got then.
+#[derive(Default)]
+struct Sent {
+    layer: usize,
+    now: Lists,
+    before: Lists,
+}
+
+impl Sent {
+    /// Moves on to a layer.
+    fn advance(&mut self, layer: usize) {
+        if layer != self.layer {
+            let last = std::mem::take(&mut self.now);
+            self.before = if layer == self.layer + 1 { last } else { Lists::new() };
+            self.layer = layer;
+        }
+    }
 }
 
 /// The progress of a micro-batch.
@@ -67,14 +91,15 @@ enum State {
     Input(Vec<(usize, Vec<u8>)>),
     /// In a step whose inputs have been unpacked.
     Step(Step),
-    /// After a step: all rows of the layer's output are computed.
-    Output(usize, Panels),
+    /// After a step: all rows of the layer's output are computed. With the live samples that its step received.
+    Output(usize, Panels, Lists),
     /// The last layer's output was returned, or a step failed.
     Ended,
 }
 
 struct Step {
     layer: usize,
+    received: Lists,
     input: Panels,
     output: Panels,
     boundary: bool,
@@ -86,7 +111,7 @@ impl State {
         match self {
             State::Input(blocks) => blocks.iter().map(|(_, block)| block.len()).sum(),
             State::Step(step) => step.input.bytes() + step.output.bytes(),
-            State::Output(_, panels) => panels.bytes(),
+            State::Output(_, panels, _) => panels.bytes(),
             State::Ended => 0,
         }
     }
@@ -111,7 +136,11 @@ impl Rank {
         }
         let incoming: Vec<_> = shard.layers().iter().map(|layer| layer.receives().to_vec()).collect();
         let inbox = Inbox::new(attempt, shard.rank(), shard.workers(), &samples, &incoming, budget);
-        let batch = |_| Batch { state: Mutex::new(State::Input(Vec::new())), bytes: AtomicUsize::new(0) };
+        let batch = |_| Batch {
+            state: Mutex::new(State::Input(Vec::new())),
+            bytes: AtomicUsize::new(0),
+            sent: Mutex::default(),
+        };
         let batches = samples.iter().map(batch).collect();
         Ok(Self { shard, attempt, samples, compute, inbox: Mutex::new(inbox), batches })
     }
@@ -153,7 +182,7 @@ impl Rank {
         let mut state = lock(&batch.state);
         let expected = match &*state {
             State::Input(_) => layer == 0,
-            State::Output(before, _) => layer == before + 1,
+            State::Output(before, _, _) => layer == before + 1,
             State::Step(_) | State::Ended => false,
         };
         if !expected {
@@ -162,22 +191,35 @@ impl Rank {
         let payloads = lock(&self.inbox).take(layer, micro_batch);
         let payloads = payloads.ok_or_else(|| order("frames are still missing"))??;
         let own = std::mem::replace(&mut *state, State::Ended);
-        let blocks = self.decode(part, &payloads, self.samples[micro_batch])?;
-        let input = match own {
-            State::Input(input) => self.read_input(part, &input, self.samples[micro_batch])?,
-            State::Output(_, own) => gather(part, &own, &blocks, self.samples[micro_batch], self.compute.path()),
+        let none = Lists::new();
+        let known = if let State::Output(_, _, received) = &own { received } else { &none };
+        let blocks = self.decode(part, &payloads, self.samples[micro_batch], known)?;
+        let input = match &own {
+            State::Input(input) => self.read_input(part, input, self.samples[micro_batch])?,
+            State::Output(_, own, _) => gather(part, own, &blocks, self.samples[micro_batch], &self.compute),
             State::Step(_) | State::Ended => unreachable!("checked above"),
         };
+        let lists = part.receives().iter().map(|edge| (edge.source, edge.edge)).zip(blocks);
+        let received = lists.map(|(from, block)| (from, block.into_live()));
+        let received = received.filter(|(_, live)| live.len() < self.samples[micro_batch]).collect();
+        drop(own);
         let output = input.like(part.layer().rows());
-        *state = State::Step(Step { layer, input, output, boundary: false, interior: false });
+        *state = State::Step(Step { layer, received, input, output, boundary: false, interior: false });
         batch.bytes.store(state.bytes(), Ordering::Relaxed);
         Ok(())
     }
 
-    fn decode(&self, part: &ShardLayer, payloads: &[Vec<u8>], samples: usize) -> Result<Vec<Block>, Invalid> {
+    fn decode<'a>(
+        &self,
+        part: &ShardLayer,
+        payloads: &'a [Vec<u8>],
+        samples: usize,
+        known: &Lists,
+    ) -> Result<Vec<Block<'a>>, Invalid> {
         let decode = |index: usize| {
             let edge = part.receives()[index];
-            Block::decode(&payloads[index], edge.rows, samples)
+            let known = |number| known.get(&(edge.source, number)).map(Vec::as_slice);
+            Block::decode(&payloads[index], edge.rows, samples, &known, &self.compute)
                 .map_err(|error| Invalid(format!("edge {} of rank {}: {error}", edge.edge, edge.source)))
         };
         self.compute.map(payloads.len(), decode).into_iter().collect()
@@ -187,7 +229,7 @@ impl Rank {
     fn read_input(&self, part: &ShardLayer, input: &[(usize, Vec<u8>)], samples: usize) -> Result<Panels, Invalid> {
         let decode = |index: usize| {
             let (first, bytes) = &input[index];
-            match Block::decode_any(bytes) {
+            match Block::decode_any(bytes, &self.compute) {
                 Ok(block) if block.shape().1 == samples => Ok((*first, block)),
                 Ok(block) => {
                     Err(Invalid(format!("an input block has {} samples instead of {samples}", block.shape().1)))
@@ -208,7 +250,7 @@ impl Rank {
         }
         let supplies: Vec<_> =
             blocks.iter().zip(&taken).map(|((_, block), pairs)| Supply::block(block, pairs)).collect();
-        Ok(unpack(part.layer(), samples, &supplies, self.compute.path()))
+        Ok(unpack(part.layer(), samples, &supplies, &self.compute))
     }
 
     /// Computes rows of an assembled step; releases its inputs once all rows are computed.
@@ -238,7 +280,7 @@ impl Rank {
         if step.boundary && step.interior {
             // The inputs are dropped with the old state.
             let State::Step(step) = std::mem::replace(&mut *state, State::Ended) else { unreachable!("matched above") };
-            *state = State::Output(layer, step.output);
+            *state = State::Output(layer, step.output, step.received);
         }
         batch.bytes.store(state.bytes(), Ordering::Relaxed);
         Ok(())
@@ -250,15 +292,27 @@ impl Rank {
         let state = lock(&batch.state);
         let output = match &*state {
             State::Step(step) if step.layer == layer && step.boundary => &step.output,
-            State::Output(done, output) if *done == layer => output,
+            State::Output(done, output, _) if *done == layer => output,
             _ => return Err(RankError::Order { layer, micro_batch, why: "the rows to send are not there" }),
         };
         let samples = self.samples[micro_batch];
+        let mut sent = lock(&batch.sent);
+        sent.advance(layer);
         let pack = |index: usize| {
-            let rows = &part.sends()[index].rows;
-            codec::encode(rows.len(), samples, output.samples(), |row, out| output.read_row(rows[row] as usize, out))
+            let send = &part.sends()[index];
+            let source = PanelRows::selected(output, &send.rows);
+            let known = self.known(layer, &send.targets, &sent.before);
+            codec::encode(send.rows.len(), samples, output.samples(), &source, Some(&known), &self.compute)
         };
-        let payloads = self.compute.map(part.sends().len(), pack);
+        let packed = self.compute.map(part.sends().len(), pack);
+        let mut payloads = Vec::with_capacity(packed.len());
+        for (edge, packed) in (0..).zip(packed) {
+            payloads.push(packed.block);
+            if packed.live.len() < samples {
+                sent.now.insert((self.shard.rank(), edge), packed.live);
+            }
+        }
+        drop(sent);
         let mut sealed = Vec::with_capacity(payloads.len());
         for ((edge, send), payload) in (0u32..).zip(part.sends()).zip(payloads) {
             let room = limit.saturating_sub(frame::overhead(send.targets.len())).min(u32::MAX as usize);
@@ -284,11 +338,19 @@ impl Rank {
         Ok(sealed)
     }
 
+    /// Returns the live samples of the edges after the layer before, by number, that all of `targets` received.
+    fn known<'a>(&self, layer: usize, targets: &[u16], before: &'a Lists) -> Vec<(u32, &'a [u32])> {
+        let Some(before_layer) = layer.checked_sub(1) else { return Vec::new() };
+        let edges = (0..).zip(self.shard.layers()[before_layer].sends());
+        let shared = edges.filter(|(_, edge)| targets.iter().all(|target| edge.targets.binary_search(target).is_ok()));
+        shared.filter_map(|(edge, _)| Some((edge, &before.get(&(self.shard.rank(), edge))?[..]))).collect()
+    }
+
     /// Returns the last layer's output if all its rows are computed, otherwise an error.
     fn last<'a>(&self, state: &'a State, micro_batch: usize) -> Result<&'a Panels, RankError> {
         let layer = self.shard.layers().len() - 1;
         match state {
-            State::Output(done, output) if *done == layer => Ok(output),
+            State::Output(done, output, _) if *done == layer => Ok(output),
             _ => Err(RankError::Order { layer, micro_batch, why: "its output is not there" }),
         }
     }
@@ -298,9 +360,10 @@ impl Rank {
         let (_, batch) = self.check(0, micro_batch)?;
         let mut state = lock(&batch.state);
         let output = self.last(&state, micro_batch)?;
-        let block = codec::encode(output.rows(), self.samples[micro_batch], output.samples(), |row, out| {
-            output.read_row(row, out);
-        });
+        let source = PanelRows::all(output);
+        let block =
+            codec::encode(output.rows(), self.samples[micro_batch], output.samples(), &source, None, &self.compute)
+                .block;
         *state = State::Ended;
         batch.bytes.store(0, Ordering::Relaxed);
         Ok(block)
@@ -342,9 +405,9 @@ impl Rank {
 }
 
 /// Returns the inputs of a later layer: the rank's own rows of the previous layer, and the rows that others sent.
-fn gather(part: &ShardLayer, own: &Panels, blocks: &[Block], samples: usize, path: Path) -> Panels {
+fn gather(part: &ShardLayer, own: &Panels, blocks: &[Block<'_>], samples: usize, compute: &Compute) -> Panels {
     let (first, rest) = part.supplies().split_first().expect("a layer has at least the rank itself as a supplier");
     let mut supplies = vec![Supply::panels(own, first)];
     supplies.extend(blocks.iter().zip(rest).map(|(block, pairs)| Supply::block(block, pairs)));
-    unpack(part.layer(), samples, &supplies, path)
+    unpack(part.layer(), samples, &supplies, compute)
 }

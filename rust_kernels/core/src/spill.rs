@@ -51,7 +51,12 @@ impl Budget {
         match kept {
             Kept::Memory(bytes) => {
                 self.held -= bytes.len() as u64;
-                out.extend_from_slice(&bytes);
+                // A frame in one part is not copied.
+                if out.is_empty() {
+                    *out = bytes
+                } else {
+                    out.extend_from_slice(&bytes)
+                }
                 Ok(())
             }
             Kept::File(spilled) => spilled.read(out),

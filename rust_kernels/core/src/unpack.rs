@@ -1,76 +1,142 @@
 //! The assembly of a layer's input panels from rows of several suppliers.
 
-use crate::activations::{Panels, panel_width};
-use crate::codec::Block;
-use crate::isa::Path;
+use crate::activations::{PanelMut, Panels, panel_width, shared};
+use crate::codec::{Block, Reader};
+use crate::compute::Compute;
 use crate::layer::Layer;
-
-const ABSENT: u32 = u32::MAX;
 
 /// The rows from one supplier.
 pub(crate) struct Supply<'a> {
-    /// The samples for which it has values.
-    samples: &'a [u32],
-    /// For each of these samples, whether it has a value that is not zero.
-    alive: Vec<bool>,
     /// The (row, local column) pairs, by row.
     pairs: &'a [(u32, u32)],
     source: Source<'a>,
 }
 
 enum Source<'a> {
-    Block(&'a Block),
+    Block(&'a Block<'a>),
     Panels(&'a Panels),
 }
 
 impl<'a> Supply<'a> {
-    pub fn block(block: &'a Block, pairs: &'a [(u32, u32)]) -> Self {
-        Self { samples: block.live(), alive: vec![true; block.live().len()], pairs, source: Source::Block(block) }
+    pub fn block(block: &'a Block<'a>, pairs: &'a [(u32, u32)]) -> Self {
+        Self { pairs, source: Source::Block(block) }
     }
 
     pub fn panels(panels: &'a Panels, pairs: &'a [(u32, u32)]) -> Self {
-        Self { samples: panels.samples(), alive: panels.alive(), pairs, source: Source::Panels(panels) }
+        Self { pairs, source: Source::Panels(panels) }
     }
 
-    fn read(&self, row: u32, out: &mut [f32]) {
+    /// Marks the samples that have a value that is not zero.
+    fn mark(&self, present: &mut [bool]) {
         match self.source {
-            Source::Block(block) => block.expand(row as usize, out),
-            Source::Panels(panels) => panels.read_row(row as usize, out),
+            Source::Block(block) => block.live().iter().for_each(|sample| present[*sample as usize] = true),
+            Source::Panels(panels) => {
+                for (sample, alive) in panels.samples().iter().zip(panels.alive()) {
+                    present[*sample as usize] |= alive;
+                }
+            }
         }
     }
 }
 
 /// Returns the inputs of a layer as panels. All-zero samples are left out if the layer is zero-preserving.
-pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>], path: Path) -> Panels {
+pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>], compute: &Compute) -> Panels {
     let mut present = vec![!layer.zero_preserving(); samples];
-    for supply in supplies.iter().filter(|supply| !supply.pairs.is_empty()) {
-        for (&sample, &alive) in supply.samples.iter().zip(&supply.alive) {
-            present[sample as usize] |= alive;
-        }
+    for supply in supplies.iter().filter(|supply| layer.zero_preserving() && !supply.pairs.is_empty()) {
+        supply.mark(&mut present);
     }
     let live: Vec<u32> = (0..).zip(&present).filter_map(|(sample, &present)| present.then_some(sample)).collect();
-    let mut slot_of = vec![ABSENT; samples];
-    (0..).zip(&live).for_each(|(slot, &sample)| slot_of[sample as usize] = slot);
-    let width = panel_width([layer].into_iter(), live.len(), path);
+    let width = panel_width([layer].into_iter(), live.len(), compute.path());
     let mut panels = Panels::zeroed(layer.columns(), live, width);
-    for supply in supplies {
-        place(supply, &slot_of, &mut panels);
+    let plans: Vec<_> = supplies.iter().map(|supply| Plan::new(supply, &panels, compute)).collect();
+    let mut parts = panels.panels_mut();
+    // Each thread fills some consecutive panels.
+    let share = parts.len().div_ceil(compute.threads()).max(1);
+    let mut tasks = Vec::with_capacity(compute.threads());
+    while !parts.is_empty() {
+        let rest = parts.split_off(share.min(parts.len()));
+        tasks.push(std::mem::replace(&mut parts, rest));
     }
+    compute.each(tasks, |mut panels| plans.iter().for_each(|plan| plan.fill(&mut panels)));
     panels
 }
 
-fn place(supply: &Supply<'_>, slot_of: &[u32], panels: &mut Panels) {
-    let slots: Vec<u32> = supply.samples.iter().map(|&sample| slot_of[sample as usize]).collect();
-    let aligned = supply.samples == panels.samples();
-    let mut values = vec![0.0; slots.len()];
-    let mut row = vec![0.0; panels.samples().len()];
-    for &(from, column) in supply.pairs {
-        supply.read(from, if aligned { &mut row } else { &mut values });
-        if !aligned {
-            for (&slot, &value) in slots.iter().zip(&values).filter(|(slot, _)| **slot != ABSENT) {
-                row[slot as usize] = value;
+/// How the rows of a supplier get into the panels.
+enum Plan<'a> {
+    /// Rows of a block; a mask says which of the panels' samples it has, if not all of them.
+    Block { reader: Reader<'a>, pairs: &'a [(u32, u32)], mask: Option<Vec<u8>> },
+    /// Rows of panels with the same samples.
+    Same { source: &'a Panels, pairs: &'a [(u32, u32)] },
+    /// Rows of other panels: (position in the panels, position in the source) of the samples that both have.
+    Other { source: &'a Panels, pairs: &'a [(u32, u32)], slots: Vec<(u32, u32)> },
+}
+
+impl<'a> Plan<'a> {
+    fn new(supply: &Supply<'a>, panels: &Panels, compute: &Compute) -> Self {
+        let pairs = supply.pairs;
+        match supply.source {
+            // Every live sample of a block is among those of the panels.
+            Source::Block(block) => {
+                let mask = (block.live() != panels.samples()).then(|| mask(panels.samples(), block.live()));
+                Self::Block { reader: block.reader(compute.path()), pairs, mask }
+            }
+            Source::Panels(source) if source.samples() == panels.samples() => Self::Same { source, pairs },
+            Source::Panels(source) => Self::Other { source, pairs, slots: shared(panels.samples(), source.samples()) },
+        }
+    }
+
+    /// Writes the rows into consecutive panels.
+    fn fill(&self, panels: &mut [PanelMut<'_>]) {
+        let Some(first) = panels.first().map(|panel| panel.span().first) else { return };
+        match self {
+            Self::Block { reader, pairs, mask } => {
+                let mut over_panels = vec![0; mask.as_ref().map_or(0, Vec::len)];
+                for &(row, column) in *pairs {
+                    let bitmap = match mask {
+                        None => reader.bitmap(row as usize),
+                        Some(mask) => {
+                            reader.deposit(row as usize, mask, &mut over_panels);
+                            &over_panels
+                        }
+                    };
+                    let mut next = reader.seek(row as usize, bitmap, first);
+                    for panel in &mut *panels {
+                        let slot = panel.span().first;
+                        next = reader.expand(bitmap, slot, next, panel.row_mut(column as usize));
+                    }
+                }
+            }
+            Self::Same { source, pairs } => {
+                for &(row, column) in *pairs {
+                    for panel in &mut *panels {
+                        let slot = panel.span().first;
+                        source.read_slots(row as usize, slot, panel.row_mut(column as usize));
+                    }
+                }
+            }
+            Self::Other { source, pairs, slots } => {
+                let before = |slot: usize| slots.partition_point(|(to, _)| (*to as usize) < slot);
+                let part_of = |panel: &PanelMut<'_>| before(panel.span().first)..before(panel.span().slots().end);
+                let parts: Vec<_> = panels.iter().map(|panel| &slots[part_of(panel)]).collect();
+                let mut values = vec![0.0; source.samples().len()];
+                for &(row, column) in *pairs {
+                    source.read_row(row as usize, &mut values);
+                    for (panel, part) in panels.iter_mut().zip(&parts) {
+                        let slot = panel.span().first;
+                        let out = panel.row_mut(column as usize);
+                        part.iter().for_each(|&(to, from)| out[to as usize - slot] = values[from as usize]);
+                    }
+                }
             }
         }
-        panels.write_row(column as usize, &row);
     }
+}
+
+/// Returns a bitmap over `samples` of those that are among `some`; both ascend.
+fn mask(samples: &[u32], some: &[u32]) -> Vec<u8> {
+    let mut mask = vec![0; samples.len().div_ceil(8)];
+    for (slot, _) in shared(samples, some) {
+        mask[slot as usize / 8] |= 1 << (slot % 8);
+    }
+    mask
 }

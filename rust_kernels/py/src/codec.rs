@@ -1,6 +1,7 @@
 //! The functions with which Python encodes and decodes blocks and builds control frames.
 
 use fsd_core::codec::{self, Block};
+use fsd_core::compute::Compute;
 use fsd_core::frame::{self, Attempt, Header, Kind};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
@@ -22,17 +23,23 @@ pub fn name16(what: &str, bytes: &[u8]) -> PyResult<[u8; 16]> {
     bytes.try_into().map_err(|_| invalid(format!("{what} has {} bytes; it must have 16", bytes.len())))
 }
 
-/// Encode a CSR matrix (rows x samples) as a block, losslessly.
+/// Encode a CSR matrix (rows x samples) as a block, losslessly: one that stands alone, or with `known`, numbered lists
+/// of samples that all receivers have, as in frames.
 #[pyfunction]
+#[pyo3(signature = (indptr, indices, data, samples, known=None))]
 fn encode_block<'py>(
     py: Python<'py>,
     indptr: PyReadonlyArray1<'py, i64>,
     indices: PyReadonlyArray1<'py, i32>,
     data: PyReadonlyArray1<'py, f32>,
     samples: usize,
+    known: Option<Vec<(u32, PyReadonlyArray1<'py, u32>)>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
+    let list = |(number, list): &'_ (u32, PyReadonlyArray1<'py, u32>)| Ok((*number, list.as_slice()?.to_vec()));
+    let lists = known.map(|known| known.iter().map(list).collect::<PyResult<Vec<_>>>()).transpose()?;
+    let known: Option<Vec<_>> = lists.as_ref().map(|lists| lists.iter().map(|(n, list)| (*n, &list[..])).collect());
     let (indptr, indices, data) = (indptr.as_slice()?, indices.as_slice()?, data.as_slice()?);
-    let block = py.detach(|| codec::encode_csr(indptr, indices, data, samples));
+    let block = py.detach(|| codec::encode_csr(indptr, indices, data, samples, known.as_deref(), &Compute::new(1)?));
     Ok(PyBytes::new(py, &block.map_err(invalid)?))
 }
 
@@ -42,11 +49,12 @@ type Csr<'py> = (usize, usize, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i3
 #[pyfunction]
 fn decode_block<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Csr<'py>> {
     let unpacked = py.detach(|| {
-        let block = Block::decode_any(payload)?;
-        let (indptr, indices, data) = block.csr()?;
-        Ok::<_, codec::BadBlock>((block.shape(), indptr, indices, data))
+        let compute = Compute::new(1).map_err(invalid)?;
+        let block = Block::decode_any(payload, &compute).map_err(invalid)?;
+        let (indptr, indices, data) = block.csr(compute.path()).map_err(invalid)?;
+        Ok::<_, PyErr>((block.shape(), indptr, indices, data))
     });
-    let ((rows, samples), indptr, indices, data) = unpacked.map_err(invalid)?;
+    let ((rows, samples), indptr, indices, data) = unpacked?;
     Ok((rows, samples, indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py)))
 }
 

@@ -73,6 +73,20 @@ def test_frames_are_those_of_a_run_where_all_inputs_are_known(
     )
 
 
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_frames_of_a_network_whose_samples_die_are_those_of_a_run(tmp_path: Path, micro_batches: int) -> None:
+    """Blocks refer to the live samples of the layer before, which the sample must follow from layer to layer."""
+    network, x = fsd.graph_challenge(1024, 8), fsd.digits(1024, 150)
+    partition(network, tmp_path / "shards", workers=3, method="block")
+    with fsd.Session(tmp_path / "shards", channel="local", tuning=fsd.Tuning(micro_batches=micro_batches)) as session:
+        counted = session.infer(x).report.usage
+    plan = load_plan(tmp_path / "shards")[1]
+    (found,) = sample_payloads(network, [plan], x, samples=x.shape[0], micro_batches=micro_batches)
+    assert 0 < min(found.live) < max(found.live) < 1
+    settings = RunSettings(workers=3, micro_batches=micro_batches)
+    assert count_usage(plan, found, settings, "object").wire_bytes == counted.wire_bytes
+
+
 def test_a_sample_tells_the_size_of_a_larger_batch(plan: ExchangePlan) -> None:
     settings = RunSettings(workers=3)
     whole = count_usage(plan, payloads(plan), settings, "object").wire_bytes

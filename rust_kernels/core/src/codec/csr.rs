@@ -1,11 +1,21 @@
 //! Conversion between blocks and CSR, the format of Python's sparse matrices.
 
 use super::*;
+use crate::compute::Compute;
 use crate::csr::check_indptr;
 use crate::errors::Invalid;
+use crate::isa::Path;
 
-/// Encodes a CSR matrix, rows x `samples`, as a block; column indices must ascend strictly within a row.
-pub fn encode_csr(indptr: &[i64], indices: &[i32], data: &[f32], samples: usize) -> Result<Vec<u8>, Invalid> {
+/// Encodes a CSR matrix, rows x `samples`, as a block; column indices must ascend strictly within a row. `known` as for
+/// `encode`.
+pub fn encode_csr(
+    indptr: &[i64],
+    indices: &[i32],
+    data: &[f32],
+    samples: usize,
+    known: Option<&[(u32, &[u32])]>,
+    compute: &Compute,
+) -> Result<Vec<u8>, Invalid> {
     check_indptr(indptr, indices.len())?;
     let rows = indptr.len() - 1;
     if data.len() != indices.len() {
@@ -33,22 +43,40 @@ pub fn encode_csr(indptr: &[i64], indices: &[i32], data: &[f32], samples: usize)
         *slot = Some(live.len());
         live.push(sample);
     }
-    Ok(encode(rows, samples, &live, |row, out| {
-        out.fill(0.0);
-        for (&column, &value) in indices[range(row)].iter().zip(&data[range(row)]) {
-            if let Some(slot) = slots[column as usize] {
-                out[slot] = value;
+    let source = CsrRows { indptr, indices, data, slots: &slots, live: live.len() };
+    Ok(encode(rows, samples, &live, &source, known, compute).block)
+}
+
+/// The rows of a CSR matrix over its live columns.
+struct CsrRows<'a> {
+    indptr: &'a [i64],
+    indices: &'a [i32],
+    data: &'a [f32],
+    /// The position of each column among the live ones.
+    slots: &'a [Option<usize>],
+    live: usize,
+}
+
+impl Rows for CsrRows<'_> {
+    fn visit(&self, row: usize, scratch: &mut Vec<f32>, mut visit: impl FnMut(&[f32]) -> bool) {
+        let range = self.indptr[row] as usize..self.indptr[row + 1] as usize;
+        scratch.clear();
+        scratch.resize(self.live, 0.0);
+        for (&column, &value) in self.indices[range.clone()].iter().zip(&self.data[range]) {
+            if let Some(slot) = self.slots[column as usize] {
+                scratch[slot] = value;
             }
         }
-    }))
+        visit(scratch);
+    }
 }
 
 /// The CSR arrays (indptr, indices, data).
 pub type Csr = (Vec<i64>, Vec<i32>, Vec<f32>);
 
-impl Block {
+impl Block<'_> {
     /// Returns the block as CSR, without stored zeros.
-    pub fn csr(&self) -> Result<Csr, BadBlock> {
+    pub fn csr(&self, path: Path) -> Result<Csr, BadBlock> {
         const LARGE: BadBlock = BadBlock("it is too large for this memory, or for 32-bit indices");
         let (rows, samples) = self.shape();
         i32::try_from(samples).map_err(|_| LARGE)?;
@@ -56,9 +84,11 @@ impl Block {
         let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
         indices.try_reserve_exact(nonzeros).map_err(|_| LARGE)?;
         data.try_reserve_exact(nonzeros).map_err(|_| LARGE)?;
+        let reader = self.reader(path);
         let mut values = vec![0.0; self.live().len()];
         for row in 0..rows {
-            self.expand(row, &mut values);
+            let bitmap = reader.bitmap(row);
+            reader.expand(bitmap, 0, reader.seek(row, bitmap, 0), &mut values);
             for (&sample, &value) in self.live().iter().zip(&values).filter(|(_, value)| value.to_bits() != 0) {
                 indices.push(sample as i32);
                 data.push(value);

@@ -1,109 +1,94 @@
 //! The decoder of blocks.
 
-use std::cell::RefCell;
+use std::borrow::Cow;
+use std::ops::Range;
 
-use zstd::bulk::Decompressor;
-
+use super::bits;
+use super::expand::{Nonzeros, expand};
 use super::*;
+use crate::compute::Compute;
+use crate::isa::Path;
 use crate::varint;
 
-/// Sizes of a Zstandard block: at least 4 bytes compressed, at most 128 KiB decompressed.
-const ZSTD_BLOCK: (usize, usize) = (4, 128 << 10);
-
-thread_local! {
-    static DECOMPRESSOR: RefCell<Decompressor<'static>> =
-        RefCell::new(Decompressor::new().expect("Zstandard needs no dictionary"));
-}
-
 /// A validated block, whose rows can be expanded in any order.
-pub struct Block {
+pub struct Block<'a> {
     rows: usize,
     samples: usize,
+    /// The body, as runs of consecutive bytes.
+    runs: Vec<Cow<'a, [u8]>>,
+    layout: Layout,
+}
+
+/// What a body consists of.
+struct Layout {
     live: Vec<u32>,
-    body: Vec<u8>,
     /// The number of the distinct row that each row equals; empty if all rows are distinct.
     kinds: Vec<u32>,
-    bitmaps: usize,
+    /// The bitmap of every row, if none has a zero and there are no bitmaps.
+    full: Vec<u8>,
+    bitmaps: Section,
     /// Start of each distinct row's nonzeros, and the end of the last ones.
     starts: Vec<usize>,
     values: Values,
 }
 
-enum Values {
-    One(f32),
-    Table { table: Box<[f32; TABLE]>, codes: usize },
-    Planes(usize),
+/// Consecutive bytes of one run.
+#[derive(Clone, Copy)]
+struct Section {
+    run: usize,
+    start: usize,
+    end: usize,
 }
 
-impl Block {
-    /// Validates and decompresses a block of a known shape.
-    pub fn decode(block: &[u8], rows: usize, samples: usize) -> Result<Self, BadBlock> {
-        Self::decode_if(block, |shape| shape == (rows, samples))
+enum Values {
+    One(f32),
+    Table { table: Box<[f32; TABLE]>, codes: Section },
+    Planes([Section; 4]),
+}
+
+impl<'a> Block<'a> {
+    /// Validates and decompresses a block of a frame, of a known shape; `known` are the lists to which it may refer.
+    pub fn decode(
+        block: &'a [u8],
+        rows: usize,
+        samples: usize,
+        known: Known<'_>,
+        compute: &Compute,
+    ) -> Result<Self, BadBlock> {
+        Self::decode_if(block, |shape| shape == (rows, samples), Some(known), compute)
     }
 
-    /// Validates and decompresses a block of any shape.
-    pub fn decode_any(block: &[u8]) -> Result<Self, BadBlock> {
-        Self::decode_if(block, |_| true)
+    /// Validates and decompresses a block that stands alone, of any shape.
+    pub fn decode_any(block: &'a [u8], compute: &Compute) -> Result<Self, BadBlock> {
+        Self::decode_if(block, |_| true, None, compute)
     }
 
-    fn decode_if(mut block: &[u8], fits: impl Fn((usize, usize)) -> bool) -> Result<Self, BadBlock> {
+    fn decode_if(
+        mut block: &'a [u8],
+        fits: impl Fn((usize, usize)) -> bool,
+        known: Option<Known<'_>>,
+        compute: &Compute,
+    ) -> Result<Self, BadBlock> {
         const CUT: BadBlock = BadBlock("it ends too early");
         let rows = varint::take(&mut block).ok_or(CUT)? as usize;
         let samples = varint::take(&mut block).ok_or(CUT)? as usize;
         if !fits((rows, samples)) || rows > MAX_ROWS {
             return Err(BadBlock("it has another shape"));
         }
-        let mut body = Vec::new();
-        while !block.is_empty() {
-            let head = varint::take(&mut block).ok_or(CUT)?;
-            let length = (head >> 1) as usize;
-            if (body.len() + length) as u64 > most_body(rows, samples) || length > LARGEST_PIECE {
-                return Err(BadBlock("it claims to be larger than it can be"));
-            }
-            let packed = if head & 1 == 0 { length } else { varint::take(&mut block).ok_or(CUT)? as usize };
-            let (piece, rest) = block.split_at_checked(packed).ok_or(CUT)?;
-            block = rest;
-            if head & 1 == 0 {
-                body.extend_from_slice(piece);
-                continue;
-            }
-            if length / ZSTD_BLOCK.1 > packed / ZSTD_BLOCK.0 {
-                return Err(BadBlock("it claims to be larger than it can be"));
-            }
-            let piece = DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress(piece, length));
-            let piece = piece.ok().filter(|piece| piece.len() == length);
-            body.extend_from_slice(&piece.ok_or(BadBlock("a compressed piece is damaged"))?);
+        let mut runs = pieces::take(block, most_body(rows, samples), compute)?;
+        let mut layout = Layout::read(rows, samples, &runs, known);
+        if layout.is_err() && runs.len() > 1 {
+            // Other encoders may cut the body anywhere.
+            runs = vec![Cow::Owned(runs.concat())];
+            layout = Layout::read(rows, samples, &runs, known);
         }
-        Self::read(rows, samples, body)
-    }
-
-    fn read(rows: usize, samples: usize, body: Vec<u8>) -> Result<Self, BadBlock> {
-        const CUT: BadBlock = BadBlock("its body ends too early");
-        let mut rest = &body[..];
-        let (&flags, after) = rest.split_first().ok_or(CUT)?;
-        rest = after;
-        let live = take_live(&mut rest, flags & LIVE, samples).ok_or(BadBlock("its live samples are not valid"))?;
-        let mut distinct = if live.is_empty() { 0 } else { rows };
-        let mut kinds = Vec::new();
-        if flags & REPEATS != 0 {
-            distinct = varint::take(&mut rest).ok_or(CUT)? as usize;
-            kinds = take_kinds(&mut rest, rows, distinct).ok_or(BadBlock("its repeated rows are not valid"))?;
-        }
-        let stride = live.len().div_ceil(8);
-        let length = distinct.checked_mul(stride).filter(|&length| length <= rest.len()).ok_or(CUT)?;
-        let bitmaps = body.len() - rest.len();
-        let (maps, after) = rest.split_at(length);
-        rest = after;
-        let starts = count(maps, stride, live.len()).ok_or(BadBlock("its bitmaps are not valid"))?;
-        let values = take_values(rest, flags & VALUES, starts[starts.len() - 1], body.len());
-        let values = values.ok_or(BadBlock("its values are not valid"))?;
-        Ok(Self { rows, samples, live, kinds, bitmaps, starts, values, body })
+        Ok(Self { rows, samples, runs, layout: layout? })
     }
 
     /// Returns the decompressed body.
     #[cfg(test)]
-    pub(super) fn body(&self) -> &[u8] {
-        &self.body
+    pub(super) fn body(&self) -> Vec<u8> {
+        self.runs.concat()
     }
 
     /// Returns the numbers of rows and samples.
@@ -113,97 +98,169 @@ impl Block {
 
     /// Returns the samples that have nonzeros, ascending.
     pub fn live(&self) -> &[u32] {
-        &self.live
+        &self.layout.live
+    }
+
+    /// Returns the samples that have nonzeros, and releases everything else.
+    pub fn into_live(self) -> Vec<u32> {
+        self.layout.live
+    }
+
+    /// Returns the positions of a row's nonzeros among those of all rows.
+    fn range(&self, row: usize) -> Range<usize> {
+        if self.live().is_empty() {
+            return 0..0;
+        }
+        let kind = self.kind(row);
+        self.layout.starts[kind]..self.layout.starts[kind + 1]
     }
 
     /// Returns the number of nonzeros in a row.
     pub fn nonzeros(&self, row: usize) -> usize {
-        if self.live.is_empty() {
-            return 0;
-        }
-        let kind = self.kind(row);
-        self.starts[kind + 1] - self.starts[kind]
+        self.range(row).len()
     }
 
     fn kind(&self, row: usize) -> usize {
-        if self.kinds.is_empty() { row } else { self.kinds[row] as usize }
+        if self.layout.kinds.is_empty() { row } else { self.layout.kinds[row] as usize }
     }
 
-    /// Writes a row to `out`: one value for each live sample.
-    pub fn expand(&self, row: usize, out: &mut [f32]) {
-        assert!(
-            row < self.rows && out.len() == self.live.len(),
-            "one value for each live sample of a row of the block"
-        );
-        if out.is_empty() {
-            return;
-        }
-        let kind = self.kind(row);
-        let (start, end) = (self.starts[kind], self.starts[kind + 1]);
-        // The nonzeros are first copied to the end of `out`, so that spreading them never overwrites unread ones.
-        let first = out.len() - (end - start);
-        self.copy_values(start, end, &mut out[first..]);
-        if first == 0 {
-            return;
-        }
-        let stride = out.len().div_ceil(8);
-        let bitmap = &self.body[self.bitmaps + kind * stride..][..stride];
-        let (mut next, last) = (first, out.len() - 1);
-        for (byte, &bits) in bitmap.iter().enumerate() {
-            let at = 8 * byte;
-            for (bit, slot) in (at..out.len().min(at + 8)).enumerate() {
-                let keep = (bits >> bit) & 1;
-                let value = out[next.min(last)];
-                out[slot] = if keep == 1 { value } else { 0.0 };
-                next += usize::from(keep);
-            }
-        }
+    fn bytes(&self, section: Section) -> &[u8] {
+        self.runs.get(section.run).map_or(&[], |run| &run[section.start..section.end])
     }
 
-    /// Copies the nonzeros `start..end` to `out`.
-    fn copy_values(&self, start: usize, end: usize, out: &mut [f32]) {
-        match &self.values {
-            Values::One(value) => out.fill(*value),
-            Values::Table { table, codes } => {
-                let codes = &self.body[codes + start..codes + end];
-                out.iter_mut().zip(codes).for_each(|(out, &code)| *out = table[usize::from(code)]);
-            }
-            Values::Planes(at) => {
-                let all = self.starts[self.starts.len() - 1];
-                let [a, b, c, d] = [0, 1, 2, 3].map(|plane| &self.body[at + plane * all..][start..end]);
-                for ((((out, &a), &b), &c), &d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                    *out = f32::from_bits(u32::from_be_bytes([a, b, c, d]).rotate_right(1));
-                }
-            }
-        }
+    /// Returns a view for expanding rows.
+    pub fn reader(&self, path: Path) -> Reader<'_> {
+        let nonzeros = match &self.layout.values {
+            Values::One(value) => Nonzeros::One(*value),
+            Values::Table { table, codes } => Nonzeros::Table { table, codes: self.bytes(*codes) },
+            Values::Planes(planes) => Nonzeros::Planes(planes.map(|plane| self.bytes(plane))),
+        };
+        Reader { block: self, bitmaps: self.bytes(self.layout.bitmaps), nonzeros, path }
     }
 }
 
-fn take_live(rest: &mut &[u8], how: u8, samples: usize) -> Option<Vec<u32>> {
-    if how == LIVE_ALL {
-        return (samples <= 8 * rest.len()).then(|| (0..samples as u32).collect());
-    }
-    let count = varint::take(rest)? as usize;
-    let mut live = Vec::new();
-    match how {
-        LIVE_BITMAP => {
-            let (bitmap, after) = rest.split_at_checked(samples.div_ceil(8))?;
-            *rest = after;
-            for (byte, &bits) in (0u32..).zip(bitmap) {
-                live.extend((0..8).filter(|bit| bits >> bit & 1 == 1).map(|bit| 8 * byte + bit));
-            }
+/// A view of a block's rows.
+pub struct Reader<'b> {
+    block: &'b Block<'b>,
+    bitmaps: &'b [u8],
+    nonzeros: Nonzeros<'b>,
+    path: Path,
+}
+
+impl<'b> Reader<'b> {
+    /// Returns a row's bitmap over the live samples.
+    pub fn bitmap(&self, row: usize) -> &'b [u8] {
+        if !self.block.layout.full.is_empty() {
+            return &self.block.layout.full;
         }
-        LIVE_GAPS if count <= rest.len() => {
-            let mut next = 0u32;
-            for _ in 0..count {
-                let id = next.checked_add(varint::take(rest)?)?;
-                live.push(id);
-                next = id.checked_add(1)?;
-            }
-        }
-        _ => return None,
+        let stride = self.block.live().len().div_ceil(8);
+        if stride == 0 { &[] } else { &self.bitmaps[self.block.kind(row) * stride..][..stride] }
     }
-    (live.len() == count && live.last().is_none_or(|&id| (id as usize) < samples)).then_some(live)
+
+    /// Returns the number of the first nonzero of a row that lies at position `slot` or behind it; `bitmap` is the row's,
+    /// over any samples that include the live ones.
+    pub fn seek(&self, row: usize, bitmap: &[u8], slot: usize) -> usize {
+        self.block.range(row).start + bits::ones(bitmap, slot)
+    }
+
+    /// Writes the values at positions `slot..` of a row to `out`, given its bitmap and the number of the first nonzero;
+    /// returns that of the next one.
+    pub fn expand(&self, bitmap: &[u8], slot: usize, next: usize, out: &mut [f32]) -> usize {
+        expand(bitmap, slot, &self.nonzeros, next, out, self.path)
+    }
+
+    /// Writes the bitmap of a row over other samples to `out`; `mask` has the live samples among those.
+    pub fn deposit(&self, row: usize, mask: &[u8], out: &mut [u8]) {
+        bits::deposit(self.bitmap(row), mask, out, self.path);
+    }
+}
+
+impl Layout {
+    fn read(rows: usize, samples: usize, runs: &[Cow<'_, [u8]>], known: Option<Known<'_>>) -> Result<Self, BadBlock> {
+        const CUT: BadBlock = BadBlock("its body ends too early");
+        let mut body = Body { runs, run: 0, at: 0 };
+        let flags = body.read(|rest| rest.split_off_first().copied()).ok_or(CUT)?;
+        let allowed = LIVE | REPEATS | VALUES | if known.is_some() { FULL } else { 0 };
+        if flags & !allowed != 0 {
+            return Err(BadBlock("it has flags that are not known here"));
+        }
+        let room = body.left();
+        let live = body.read(|rest| live::take(rest, flags & LIVE, samples, room, known));
+        let live = live.ok_or(BadBlock("its live samples are not valid"))?;
+        let mut distinct = if live.is_empty() { 0 } else { rows };
+        let mut kinds = Vec::new();
+        if flags & REPEATS != 0 {
+            distinct = body.read(varint::take).ok_or(CUT)? as usize;
+            let found = match (known, distinct) {
+                (Some(_), 1) => Some(vec![0; rows]),
+                _ => body.read(|rest| take_kinds(rest, rows, distinct)),
+            };
+            kinds = found.ok_or(BadBlock("its repeated rows are not valid"))?;
+        }
+        let stride = live.len().div_ceil(8);
+        let full = if flags & FULL != 0 { ones(live.len()) } else { Vec::new() };
+        let bytes = if full.is_empty() { distinct.checked_mul(stride) } else { Some(0) };
+        let (bitmaps, maps) = bytes.and_then(|bytes| body.section(bytes)).ok_or(CUT)?;
+        let starts = if full.is_empty() {
+            count(maps, stride, live.len()).ok_or(BadBlock("its bitmaps are not valid"))?
+        } else {
+            (0..=distinct).map(|row| row * live.len()).collect()
+        };
+        let values = take_values(&mut body, flags & VALUES, starts[starts.len() - 1]);
+        let values = values.filter(|_| body.left() == 0).ok_or(BadBlock("its values are not valid"))?;
+        Ok(Self { live, kinds, full, bitmaps, starts, values })
+    }
+}
+
+/// A position in the runs of a body.
+struct Body<'r, 'a> {
+    runs: &'r [Cow<'a, [u8]>],
+    run: usize,
+    at: usize,
+}
+
+impl<'r> Body<'r, '_> {
+    fn rest(&self) -> &'r [u8] {
+        self.runs.get(self.run).map_or(&[], |run| &run[self.at..])
+    }
+
+    /// Applies a function that removes bytes from the front of the rest of a run.
+    fn read<T>(&mut self, take: impl FnOnce(&mut &[u8]) -> T) -> T {
+        let mut rest = self.rest();
+        let found = take(&mut rest);
+        self.skip(self.rest().len() - rest.len());
+        found
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.at += bytes;
+        if self.rest().is_empty() {
+            (self.run, self.at) = (self.run + 1, 0);
+        }
+    }
+
+    /// Takes a section, which must lie within one run.
+    fn section(&mut self, bytes: usize) -> Option<(Section, &'r [u8])> {
+        let found = self.rest().get(..bytes)?;
+        let section = Section { run: self.run, start: self.at, end: self.at + bytes };
+        self.skip(bytes);
+        Some((section, found))
+    }
+
+    /// Returns the number of bytes that are left, in all runs.
+    fn left(&self) -> usize {
+        let later = self.runs.iter().skip(self.run + 1).map(|run| run.len()).sum::<usize>();
+        self.rest().len() + later
+    }
+}
+
+/// Returns a bitmap of ones.
+fn ones(count: usize) -> Vec<u8> {
+    let mut bitmap = vec![0xff; count.div_ceil(8)];
+    if let Some(last) = bitmap.last_mut() {
+        *last >>= (8 - count % 8) % 8;
+    }
+    bitmap
 }
 
 fn take_kinds(rest: &mut &[u8], rows: usize, distinct: usize) -> Option<Vec<u32>> {
@@ -226,36 +283,45 @@ fn take_kinds(rest: &mut &[u8], rows: usize, distinct: usize) -> Option<Vec<u32>
 
 /// Returns the start of each row's nonzeros, or `None` if a bit lies beyond the columns.
 fn count(bitmaps: &[u8], stride: usize, columns: usize) -> Option<Vec<usize>> {
-    let mut starts = vec![0];
+    let mut starts = Vec::with_capacity(bitmaps.len() / stride.max(1) + 1);
+    starts.push(0);
     let mut total = 0;
     for bitmap in bitmaps.chunks_exact(stride.max(1)) {
         let used = columns - 8 * (stride - 1);
         if u32::from(bitmap[stride - 1]) >> used != 0 {
             return None;
         }
-        let (words, bytes) = bitmap.as_chunks::<8>();
-        total += words.iter().map(|word| u64::from_le_bytes(*word).count_ones() as usize).sum::<usize>();
-        total += bytes.iter().map(|byte| byte.count_ones() as usize).sum::<usize>();
+        total += bits::ones(bitmap, columns);
         starts.push(total);
     }
     Some(starts)
 }
 
-/// Checks that the values fill exactly the rest of a body of `end` bytes, and returns their encoding and position.
-fn take_values(rest: &[u8], how: u8, nonzeros: usize, end: usize) -> Option<Values> {
-    let float = |bytes: &[u8; 4]| f32::from_bits(u32::from_le_bytes(*bytes));
+/// Takes the encoded values of so many nonzeros.
+fn take_values(body: &mut Body<'_, '_>, how: u8, nonzeros: usize) -> Option<Values> {
     match how {
-        VALUES_ONE if nonzeros == 0 => rest.is_empty().then_some(Values::One(0.0)),
-        VALUES_ONE => <&[u8; 4]>::try_from(rest).ok().map(|bytes| Values::One(float(bytes))),
+        VALUES_ONE if nonzeros == 0 => Some(Values::One(0.0)),
+        VALUES_ONE => body.read(take_float).map(Values::One),
         VALUES_TABLE => {
-            let (&last, rest) = rest.split_first()?;
-            let (floats, codes) = rest.split_at_checked(4 * (usize::from(last) + 1))?;
+            let last = body.read(|rest| rest.split_off_first().copied())?;
             let mut table = Box::new([0.0; TABLE]);
-            table.iter_mut().zip(floats.as_chunks::<4>().0).for_each(|(value, bytes)| *value = float(bytes));
-            let valid = codes.len() == nonzeros && codes.iter().max().is_none_or(|&code| code <= last);
-            valid.then(|| Values::Table { table, codes: end - nonzeros })
+            for value in &mut table[..=usize::from(last)] {
+                *value = body.read(take_float)?;
+            }
+            let (codes, bytes) = body.section(nonzeros)?;
+            let largest = bytes.iter().fold(0, |largest, code| largest.max(*code));
+            (largest <= last).then_some(Values::Table { table, codes })
         }
-        VALUES_PLANES => (nonzeros.checked_mul(4)? == rest.len()).then(|| Values::Planes(end - rest.len())),
+        VALUES_PLANES => {
+            let mut plane = || body.section(nonzeros).map(|(section, _)| section);
+            Some(Values::Planes([plane()?, plane()?, plane()?, plane()?]))
+        }
         _ => None,
     }
+}
+
+fn take_float(rest: &mut &[u8]) -> Option<f32> {
+    let (bytes, after) = rest.split_first_chunk::<4>()?;
+    *rest = after;
+    Some(f32::from_bits(u32::from_le_bytes(*bytes)))
 }

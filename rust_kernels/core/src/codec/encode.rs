@@ -1,167 +1,140 @@
 //! The encoder of blocks.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-
-use xxhash_rust::xxh3::xxh3_64;
-use zstd::bulk::Compressor;
-
+use super::bits::{self, BitWriter};
+use super::compact::{compact, split};
+use super::rows::{Groups, Rows};
 use super::*;
+use crate::compute::Compute;
+use crate::isa::Path;
 use crate::varint;
 
-const LEVEL: i32 = 1;
-/// Minimum bytes of a piece that is compressed separately.
-const SMALL: usize = 200;
+/// Values that one task packs, which stay in the cache of a core.
+const TASK: usize = 1 << 16;
 
-thread_local! {
-    static COMPRESSOR: RefCell<Compressor<'static>> =
-        RefCell::new(Compressor::new(LEVEL).expect("Zstandard has this level"));
+/// A block and its live samples.
+pub struct Packed {
+    pub block: Vec<u8>,
+    pub live: Vec<u32>,
 }
 
-/// Encodes `rows` rows as a block. `live` are the samples (ascending, below `samples`) that may have nonzeros, and
-/// `fill(row, out)` writes a row's value for each of them.
-pub fn encode(rows: usize, samples: usize, live: &[u32], fill: impl Fn(usize, &mut [f32])) -> Vec<u8> {
+/// Encodes `rows` rows as a block. `live` are the samples (ascending, below `samples`) that may have nonzeros; the rows
+/// of `source` have a value for each of them. `known` are, for a block in frames, numbered lists of samples that all
+/// receivers have; `None` for a block that stands alone.
+pub fn encode(
+    rows: usize,
+    samples: usize,
+    live: &[u32],
+    source: &impl Rows,
+    known: Option<&[(u32, &[u32])]>,
+    compute: &Compute,
+) -> Packed {
     assert!(rows <= MAX_ROWS && u32::try_from(samples).is_ok(), "a block has at most 2^24 rows and 2^32 - 1 samples");
-    let survey = Survey::of(rows, live.len(), &fill);
-    let mut body = vec![0];
-    let mut flags = put_live(&mut body, samples, survey.kept.iter().map(|&slot| live[slot as usize]));
-    if survey.distinct.len() < rows && !survey.kept.is_empty() {
+    let groups = if live.is_empty() { Groups::default() } else { Groups::of(rows, source, compute) };
+    let tasks: Vec<&[usize]> = groups.distinct.chunks(TASK.div_ceil(live.len().max(1))).collect();
+    let packed = compute.map(tasks.len(), |task| pack(tasks[task], live.len(), source, compute.path()));
+    let (bitmaps, nonzeros): (Vec<_>, Vec<_>) = packed.into_iter().unzip();
+    let (live, bitmaps) = without_dead(live, &bitmaps, compute.path());
+    let mut front = vec![0];
+    let mut flags = live::put(&mut front, samples, &live, known.unwrap_or_default());
+    if groups.distinct.len() < rows && !live.is_empty() {
         flags |= REPEATS;
-        varint::put(&mut body, survey.distinct.len() as u32);
-        survey.repeats.iter().for_each(|&repeat| varint::put(&mut body, repeat));
-    }
-    let mut ends = vec![body.len()];
-    let nonzeros = put_bitmaps(&mut body, live.len(), &survey, &fill);
-    ends.push(body.len());
-    flags |= put_values(&mut body, &nonzeros, &mut ends);
-    body[0] = flags;
-    pack(rows, samples, &body, &ends)
-}
-
-/// The result of a first pass over the rows: live samples and repeated rows.
-struct Survey {
-    /// Positions, among the samples that may have nonzeros, of those that do.
-    kept: Vec<u32>,
-    /// The first row of each group of equal rows.
-    distinct: Vec<usize>,
-    /// For each row 0 if it is the first of its group, else 1 + the number of its group.
-    repeats: Vec<u32>,
-}
-
-impl Survey {
-    fn of(rows: usize, columns: usize, fill: &impl Fn(usize, &mut [f32])) -> Self {
-        let mut alive = vec![0u32; columns];
-        let (mut row, mut other) = (vec![0.0; columns], vec![0.0; columns]);
-        let (mut distinct, mut repeats) = (Vec::new(), Vec::with_capacity(rows));
-        let mut kinds = HashMap::with_capacity(rows);
-        for index in 0..rows {
-            fill(index, &mut row);
-            let kind: u32 = *kinds.entry(xxh3_64(bytes_of(&row))).or_insert(distinct.len() as u32);
-            if let Some(&first) = distinct.get(kind as usize) {
-                fill(first, &mut other);
-                if bytes_of(&row) == bytes_of(&other) {
-                    repeats.push(kind + 1);
-                    continue;
-                }
-            }
-            distinct.push(index);
-            repeats.push(0);
-            alive.iter_mut().zip(&row).for_each(|(alive, value)| *alive |= value.to_bits());
+        varint::put(&mut front, groups.distinct.len() as u32);
+        if known.is_none() || groups.distinct.len() > 1 {
+            groups.repeats.iter().for_each(|&repeat| varint::put(&mut front, repeat));
         }
-        let kept = (0..).zip(&alive).filter_map(|(slot, &bits)| (bits != 0).then_some(slot)).collect();
-        Self { kept, distinct, repeats }
     }
+    let is_full = nonzeros.iter().map(Vec::len).sum::<usize>() == groups.distinct.len() * live.len();
+    let leaves_out = known.is_some() && is_full && !live.is_empty();
+    flags |= if leaves_out { FULL } else { 0 };
+    let mut parts = vec![Vec::new(), if leaves_out { Vec::new() } else { bitmaps }];
+    flags |= put_values(&mut parts, &nonzeros, compute);
+    front[0] = flags;
+    parts[0] = front;
+    let mut block = Vec::new();
+    varint::put(&mut block, rows as u32);
+    varint::put(&mut block, samples as u32);
+    pieces::put(&mut block, parts, compute);
+    Packed { block, live }
 }
 
-fn bytes_of(row: &[f32]) -> &[u8] {
-    // SAFETY: every byte of a float is initialized, bytes need no alignment, and the borrow is the same.
-    unsafe { std::slice::from_raw_parts(row.as_ptr().cast(), size_of_val(row)) }
+/// Returns the bitmaps of rows over all of `columns` samples, and their nonzeros.
+fn pack(rows: &[usize], columns: usize, source: &impl Rows, path: Path) -> (Vec<u8>, Vec<f32>) {
+    let mut bitmaps = BitWriter::with_capacity(rows.len() * columns.div_ceil(8) + 8);
+    let (mut nonzeros, mut scratch) = (Vec::with_capacity(rows.len() * columns + lanes::MOST), Vec::new());
+    for row in rows {
+        source.visit(*row, &mut scratch, |values| {
+            compact(values, &mut bitmaps, &mut nonzeros, path);
+            true
+        });
+        bitmaps.end_row();
+    }
+    (bitmaps.into_bytes(), nonzeros)
 }
 
-fn put_live(body: &mut Vec<u8>, samples: usize, live: impl ExactSizeIterator<Item = u32> + Clone) -> u8 {
-    if live.len() == samples {
-        return LIVE_ALL;
+/// Returns those of the `live` samples that have a nonzero in any row, and the bitmaps over them.
+fn without_dead(live: &[u32], bitmaps: &[Vec<u8>], path: Path) -> (Vec<u32>, Vec<u8>) {
+    let stride = live.len().div_ceil(8);
+    let mut alive = vec![0; stride];
+    for bitmap in bitmaps.iter().flat_map(|bitmaps| bitmaps.chunks_exact(stride.max(1))) {
+        alive.iter_mut().zip(bitmap).for_each(|(alive, bits)| *alive |= bits);
     }
-    varint::put(body, live.len() as u32);
-    let start = body.len();
-    let mut next = 0;
-    for id in live.clone() {
-        varint::put(body, id - next);
-        next = id + 1;
+    if bits::ones(&alive, live.len()) == live.len() {
+        return (live.to_vec(), bitmaps.concat());
     }
-    let bitmap = samples.div_ceil(8);
-    if body.len() - start <= bitmap {
-        return LIVE_GAPS;
+    let is_alive = |slot: usize| alive[slot / 8] >> (slot % 8) & 1 == 1;
+    let kept = live.iter().enumerate().filter_map(|(slot, id)| is_alive(slot).then_some(*id)).collect();
+    let mut dense = BitWriter::default();
+    for bitmap in bitmaps.iter().flat_map(|bitmaps| bitmaps.chunks_exact(stride)) {
+        bits::extract(bitmap, &alive, &mut dense, path);
     }
-    body.truncate(start);
-    body.resize(start + bitmap, 0);
-    for id in live {
-        body[start + id as usize / 8] |= 1 << (id % 8);
-    }
-    LIVE_BITMAP
+    (kept, dense.into_bytes())
 }
 
-/// Appends the bitmaps of the distinct rows and returns their nonzeros.
-fn put_bitmaps(body: &mut Vec<u8>, columns: usize, survey: &Survey, fill: &impl Fn(usize, &mut [f32])) -> Vec<f32> {
-    let kept = &survey.kept;
-    let mut row = vec![0.0; columns];
-    let mut nonzeros = Vec::new();
-    for &index in &survey.distinct {
-        fill(index, &mut row);
-        if kept.len() < columns {
-            for (to, &from) in kept.iter().enumerate() {
-                row[to] = row[from as usize];
-            }
-        }
-        let mut end = nonzeros.len();
-        nonzeros.resize(end + kept.len(), 0.0);
-        for values in row[..kept.len()].chunks(8) {
-            let mut bits = 0;
-            for (bit, value) in values.iter().enumerate() {
-                let nonzero = value.to_bits() != 0;
-                bits |= u8::from(nonzero) << bit;
-                nonzeros[end] = *value;
-                end += usize::from(nonzero);
-            }
-            body.push(bits);
-        }
-        nonzeros.truncate(end);
-    }
-    nonzeros
-}
-
-/// Appends the nonzeros to the body, and the end of each kind of bytes to `ends`.
-fn put_values(body: &mut Vec<u8>, nonzeros: &[f32], ends: &mut Vec<usize>) -> u8 {
-    let flags = match tabulate(nonzeros) {
+/// Appends the nonzeros, which come in several lists, to the parts of the body.
+fn put_values(parts: &mut Vec<Vec<u8>>, nonzeros: &[Vec<f32>], compute: &Compute) -> u8 {
+    let count: usize = nonzeros.iter().map(Vec::len).sum();
+    let floats = |table: Vec<u32>| table.into_iter().flat_map(u32::to_le_bytes);
+    match tabulate(nonzeros) {
         Some((table, _)) if table.len() <= 1 => {
-            table.iter().for_each(|bits| body.extend_from_slice(&bits.to_le_bytes()));
+            parts.push(floats(table).collect());
             VALUES_ONE
         }
-        Some((table, codes)) if 1 + 4 * table.len() + codes.len() < 4 * nonzeros.len() => {
-            body.push((table.len() - 1) as u8);
-            table.iter().for_each(|bits| body.extend_from_slice(&bits.to_le_bytes()));
-            ends.push(body.len());
-            body.extend_from_slice(&codes);
+        Some((table, codes)) if 1 + 4 * table.len() + codes.len() < 4 * count => {
+            parts.push([(table.len() - 1) as u8].into_iter().chain(floats(table)).collect());
+            parts.push(codes);
             VALUES_TABLE
         }
         _ => {
-            for byte in (0..4).rev() {
-                body.extend(nonzeros.iter().map(|value| (value.to_bits().rotate_left(1) >> (8 * byte)) as u8));
-                ends.push(body.len());
-            }
+            parts.extend(planes(nonzeros, count, compute));
             VALUES_PLANES
         }
-    };
-    ends.push(body.len());
-    flags
+    }
+}
+
+fn planes(nonzeros: &[Vec<f32>], count: usize, compute: &Compute) -> [Vec<u8>; 4] {
+    let mut planes = [(); 4].map(|()| Vec::with_capacity(count));
+    let mut rest = planes.each_mut().map(|plane| &mut plane.spare_capacity_mut()[..count]);
+    let mut tasks = Vec::with_capacity(nonzeros.len());
+    for values in nonzeros {
+        let cut = rest.map(|rest| rest.split_at_mut(values.len()));
+        let [(a, e), (b, f), (c, g), (d, h)] = cut;
+        tasks.push((&values[..], [a, b, c, d]));
+        rest = [e, f, g, h];
+    }
+    compute.each(tasks, |(values, planes)| split(values, planes, compute.path()));
+    for plane in &mut planes {
+        // SAFETY: the tasks have written a byte for each of the nonzeros, of which there are `count`.
+        unsafe { plane.set_len(count) };
+    }
+    planes
 }
 
 /// Returns the distinct values (as bits) and each value's code, or `None` if there are too many for a table.
-fn tabulate(values: &[f32]) -> Option<(Vec<u32>, Vec<u8>)> {
+fn tabulate(values: &[Vec<f32>]) -> Option<(Vec<u32>, Vec<u8>)> {
     const SLOTS: usize = 4 * TABLE;
     let mut slots = [0u16; SLOTS];
-    let (mut table, mut codes) = (Vec::new(), Vec::with_capacity(values.len()));
-    for value in values {
+    let (mut table, mut codes) = (Vec::new(), Vec::new());
+    for value in values.iter().flatten() {
         let bits = value.to_bits();
         let mut slot = (bits.wrapping_mul(0x9e37_79b1) >> 22) as usize;
         let code = loop {
@@ -179,36 +152,4 @@ fn tabulate(values: &[f32]) -> Option<(Vec<u32>, Vec<u8>)> {
         codes.push(code as u8);
     }
     Some((table, codes))
-}
-
-/// Compresses the kinds of bytes, which `ends` separates, piece by piece, as each kind has its own statistics.
-fn pack(rows: usize, samples: usize, body: &[u8], ends: &[usize]) -> Vec<u8> {
-    let mut block = Vec::new();
-    varint::put(&mut block, rows as u32);
-    varint::put(&mut block, samples as u32);
-    let mut start = 0;
-    for &end in ends {
-        // A small piece is merged with the next one, as each piece has some bytes of overhead.
-        if end - start < SMALL && end < body.len() {
-            continue;
-        }
-        body[start..end].chunks(LARGEST_PIECE).for_each(|piece| put_piece(&mut block, piece));
-        start = end;
-    }
-    block
-}
-
-fn put_piece(block: &mut Vec<u8>, piece: &[u8]) {
-    let length = piece.len() as u32;
-    let packed = COMPRESSOR.with_borrow_mut(|zstd| zstd.compress(piece));
-    if let Ok(packed) = packed
-        && packed.len() + 5 < piece.len()
-    {
-        varint::put(block, length << 1 | 1);
-        varint::put(block, packed.len() as u32);
-        block.extend_from_slice(&packed);
-    } else {
-        varint::put(block, length << 1);
-        block.extend_from_slice(piece);
-    }
 }

@@ -1,4 +1,8 @@
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::compute::Compute;
+use crate::isa::Path;
 use crate::varint;
 use proptest::prelude::*;
 
@@ -25,18 +29,35 @@ fn rows() -> impl Strategy<Value = (usize, Vec<Vec<u32>>)> {
     })
 }
 
-fn encoded(samples: usize, rows: &[Vec<u32>]) -> Vec<u8> {
-    let all: Vec<u32> = (0..samples as u32).collect();
-    encode(rows.len(), samples, &all, |row, out| {
-        out.iter_mut().zip(&rows[row]).for_each(|(out, bits)| *out = f32::from_bits(*bits));
-    })
+/// Rows as plain lists of bits.
+struct Lists<'a>(&'a [Vec<u32>]);
+
+impl Rows for Lists<'_> {
+    fn visit(&self, row: usize, scratch: &mut Vec<f32>, visit: impl FnMut(&[f32]) -> bool) {
+        scratch.clear();
+        scratch.extend(self.0[row].iter().map(|bits| f32::from_bits(*bits)));
+        // In parts of odd lengths, as narrow panels have them.
+        let _ = scratch.chunks(37).all(visit);
+    }
 }
 
-fn expanded(block: &Block) -> Vec<Vec<u32>> {
+fn compute() -> Compute {
+    Compute::new(1).unwrap()
+}
+
+fn encoded(samples: usize, rows: &[Vec<u32>], known: Option<&[(u32, &[u32])]>) -> Vec<u8> {
+    let all: Vec<u32> = (0..samples as u32).collect();
+    encode(rows.len(), samples, &all, &Lists(rows), known, &compute()).block
+}
+
+fn expanded(block: &Block<'_>) -> Vec<Vec<u32>> {
     let (rows, samples) = block.shape();
+    let reader = block.reader(compute().path());
     let mut values = vec![0.0; block.live().len()];
     let expand = |row| {
-        block.expand(row, &mut values);
+        let bitmap = reader.bitmap(row);
+        let next = reader.expand(bitmap, 0, reader.seek(row, bitmap, 0), &mut values);
+        assert_eq!(next - reader.seek(row, bitmap, 0), block.nonzeros(row));
         let mut bits = vec![0; samples];
         block.live().iter().zip(&values).for_each(|(&sample, value)| bits[sample as usize] = value.to_bits());
         bits
@@ -49,16 +70,52 @@ proptest! {
 
     #[test]
     fn blocks_come_back_bit_for_bit((samples, rows) in rows()) {
-        let block = encoded(samples, &rows);
+        let block = encoded(samples, &rows, Some(&[]));
         prop_assert!(block.len() as u64 <= most_bytes(rows.len(), samples));
-        prop_assert_eq!(&expanded(&Block::decode(&block, rows.len(), samples).unwrap()), &rows);
-        let decoded = Block::decode_any(&block).unwrap();
+        prop_assert_eq!(&expanded(&Block::decode(&block, rows.len(), samples, &|_| None, &compute()).unwrap()), &rows);
+        let alone = encoded(samples, &rows, None);
+        prop_assert!(alone.len() as u64 <= most_bytes(rows.len(), samples));
+        let decoded = Block::decode_any(&alone, &compute()).unwrap();
         prop_assert_eq!(&expanded(&decoded), &rows);
         for (index, row) in rows.iter().enumerate() {
             prop_assert_eq!(decoded.nonzeros(index), row.iter().filter(|bits| **bits != 0).count());
         }
-        prop_assert!(Block::decode(&block, rows.len() + 1, samples).is_err());
-        prop_assert!(Block::decode(&block, rows.len(), samples + 1).is_err());
+        prop_assert!(Block::decode(&block, rows.len() + 1, samples, &|_| None, &compute()).is_err());
+        prop_assert!(Block::decode(&block, rows.len(), samples + 1, &|_| None, &compute()).is_err());
+    }
+
+    #[test]
+    fn live_samples_come_back_as_changes_of_a_list_that_the_reader_has(
+        before in prop::collection::btree_set(0u32..300, 0..200),
+        other in prop::collection::btree_set(0u32..300, 0..200),
+        gone in prop::collection::btree_set(0u32..300, 0..20),
+        new in prop::collection::btree_set(0u32..300, 0..20),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let live: Vec<u32> = before.difference(&gone).copied().collect::<BTreeSet<_>>().union(&new).copied().collect();
+        let [before, other] = [before, other].map(|ids| ids.into_iter().collect::<Vec<u32>>());
+        let rows = vec![live.iter().map(|id| (*id as f32 + 0.5).to_bits()).collect(); 2];
+        let known = [(7, &other[..]), (300, &before[..])];
+        let packed = encode(2, 300, &live, &Lists(&rows), Some(&known), &compute());
+        prop_assert_eq!(&packed.live, &live);
+        let find = |number| known.iter().find(|(other, _)| *other == number).map(|(_, ids)| *ids);
+        let compute = compute();
+        let decoded = Block::decode(&packed.block, 2, 300, &find, &compute).unwrap();
+        prop_assert_eq!(decoded.live(), &live[..]);
+        prop_assert_eq!(expanded(&decoded)[1].iter().filter(|bits| **bits != 0).count(), live.len());
+        let alone = encode(2, 300, &live, &Lists(&rows), None, &compute).block;
+        prop_assert!(packed.block.len() <= alone.len());
+        if packed.block.len() < alone.len() {
+            prop_assert!(Block::decode_any(&packed.block, &compute).is_err());
+        }
+        let mut damaged = packed.block;
+        for (at, byte) in damage {
+            let at = at.index(damaged.len());
+            damaged[at] = byte;
+        }
+        if let Ok(block) = Block::decode(&damaged, 2, 300, &find, &compute) {
+            expanded(&block);
+        }
     }
 
     #[test]
@@ -67,10 +124,10 @@ proptest! {
     ) {
         let live: Vec<u32> = live.into_iter().collect();
         let value = |row: usize, sample: u32| if sample.is_multiple_of(3) { 0.0 } else { (row * 7) as f32 + sample as f32 };
-        let block = encode(rows, 200, &live, |row, out| {
-            out.iter_mut().zip(&live).for_each(|(out, &sample)| *out = value(row, sample));
-        });
-        let found = expanded(&Block::decode(&block, rows, 200).unwrap());
+        let lists: Vec<Vec<u32>> =
+            (0..rows).map(|row| live.iter().map(|sample| value(row, *sample).to_bits()).collect()).collect();
+        let block = encode(rows, 200, &live, &Lists(&lists), Some(&[]), &compute()).block;
+        let found = expanded(&Block::decode(&block, rows, 200, &|_| None, &compute()).unwrap());
         for (row, found) in found.iter().enumerate() {
             for (sample, bits) in (0u32..).zip(found) {
                 let expected = if live.contains(&sample) { value(row, sample) } else { 0.0 };
@@ -85,23 +142,26 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in any::<prop::sample::Index>(),
         store in any::<bool>(),
+        is_framed in any::<bool>(),
     ) {
-        let mut block = encoded(samples, &rows);
-        if store {
+        let mut block = encoded(samples, &rows, is_framed.then_some(&[]));
+        if store && !is_framed {
             // Stored uncompressed, so that the changes reach the body.
-            let whole = Block::decode_any(&block).unwrap();
+            let body = Block::decode_any(&block, &compute()).unwrap().body();
             block.clear();
             varint::put(&mut block, rows.len() as u32);
             varint::put(&mut block, samples as u32);
-            varint::put(&mut block, 2 * whole.body().len() as u32);
-            block.extend_from_slice(whole.body());
+            varint::put(&mut block, 2 * body.len() as u32);
+            block.extend_from_slice(&body);
         }
         for (at, byte) in changes {
             let at = at.index(block.len());
             block[at] = byte;
         }
         for bytes in [&block[..], &block[..cut.index(block.len())]] {
-            for block in [Block::decode(bytes, rows.len(), samples), Block::decode_any(bytes)].into_iter().flatten() {
+            let compute = compute();
+            let decoded = [Block::decode(bytes, rows.len(), samples, &|_| None, &compute), Block::decode_any(bytes, &compute)];
+            for block in decoded.into_iter().flatten() {
                 if block.shape().1 <= 1000 {
                     expanded(&block);
                 }
@@ -111,7 +171,7 @@ proptest! {
 
     #[test]
     fn strange_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-        let _ = Block::decode_any(&bytes);
+        let _ = Block::decode_any(&bytes, &compute());
     }
 }
 
@@ -126,25 +186,66 @@ fn large_claims_take_no_memory() {
     for flags in [LIVE_ALL, LIVE_BITMAP, LIVE_GAPS, LIVE_ALL | REPEATS, VALUES_PLANES, VALUES_TABLE] {
         let mut block = head(1 << 24, u32::MAX);
         block.extend_from_slice(&[2 * 6, flags, 0xff, 0xff, 0xff, 0xff, 0x0f]);
-        assert!(Block::decode_any(&block).is_err());
+        assert!(Block::decode_any(&block, &compute()).is_err());
     }
-    assert!(Block::decode_any(&head(u32::MAX, 1)).is_err());
+    assert!(Block::decode_any(&head(u32::MAX, 1), &compute()).is_err());
     let mut block = head(1 << 20, 1 << 20);
     varint::put(&mut block, 1 << 31 | 1);
     block.extend_from_slice(&[4, 1, 2, 3, 4]);
-    assert!(Block::decode_any(&block).is_err());
+    assert!(Block::decode_any(&block, &compute()).is_err());
 }
 
 #[test]
 fn sparse_matrices_come_back() {
     let (indptr, indices, data) = (vec![0, 2, 2, 5], vec![1, 6, 0, 1, 2], vec![1.5, -2.0, f32::MAX, -0.0, 1e-45]);
-    let block = encode_csr(&indptr, &indices, &data, 9).unwrap();
-    let (found_indptr, found_indices, found) = Block::decode(&block, 3, 9).unwrap().csr().unwrap();
+    let block = encode_csr(&indptr, &indices, &data, 9, None, &compute()).unwrap();
+    let (found_indptr, found_indices, found) =
+        Block::decode_any(&block, &compute()).unwrap().csr(compute().path()).unwrap();
     assert_eq!((found_indptr, found_indices), (indptr.clone(), indices.clone()));
     assert!(found.iter().map(|value| value.to_bits()).eq(data.iter().map(|value| value.to_bits())));
     for wrong in [[6, 1, 0, 1, 2], [1, 1, 0, 1, 2], [1, 9, 0, 1, 2], [-1, 6, 0, 1, 2]] {
-        assert!(encode_csr(&indptr, &wrong, &data, 9).is_err());
+        assert!(encode_csr(&indptr, &wrong, &data, 9, None, &compute()).is_err());
     }
-    assert!(encode_csr(&indptr, &indices, &data[1..], 9).is_err());
-    assert!(encode_csr(&[0, 6], &indices, &data, 9).is_err());
+    assert!(encode_csr(&indptr, &indices, &data[1..], 9, None, &compute()).is_err());
+    assert!(encode_csr(&[0, 6], &indices, &data, 9, None, &compute()).is_err());
+}
+
+#[test]
+fn framed_rows_of_one_value_take_no_more_bytes_if_there_are_more() {
+    for (rows, samples) in [(1, 1), (7, 33), (50, 1000)] {
+        let lists = vec![vec![32f32.to_bits(); samples]; rows];
+        let block = encoded(samples, &lists, Some(&[]));
+        assert!(block.len() < 15);
+        assert_eq!(expanded(&Block::decode(&block, rows, samples, &|_| None, &compute()).unwrap()), lists);
+        assert!(Block::decode_any(&block, &compute()).is_err());
+    }
+}
+
+#[test]
+fn large_blocks_are_the_same_for_every_path_and_thread_count() {
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32) as u32
+    };
+    // Random mantissas and a few exponents: some parts are stored, others compressed, of more than one task each.
+    let mut any = |_| if random() % 2 == 0 { 0 } else { 0x3f80_0000 + (random() & 0x01ff_ffff) };
+    let mut rows: Vec<Vec<u32>> = (0..400).map(|_| (0..2999).map(&mut any).collect()).collect();
+    rows[399] = rows[3].clone();
+    let all: Vec<u32> = (0..2999).collect();
+    let expected = encoded(2999, &rows, Some(&[]));
+    assert!(expected.len() < 400 * 3000 * 4 / 2);
+    for path in Path::available() {
+        for threads in [1, 3] {
+            let compute = Compute::with_path(path, threads).unwrap();
+            assert!(encode(400, 2999, &all, &Lists(&rows), Some(&[]), &compute).block == expected);
+            let block = Block::decode(&expected, 400, 2999, &|_| None, &compute).unwrap();
+            assert!(expanded(&block) == rows);
+            let reader = block.reader(path);
+            let mut part = vec![0.0; 700];
+            let bitmap = reader.bitmap(5);
+            reader.expand(bitmap, 1234, reader.seek(5, bitmap, 1234), &mut part);
+            assert!(part.iter().zip(&rows[5][1234..]).all(|(value, bits)| value.to_bits() == *bits));
+        }
+    }
 }
