@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -11,10 +12,14 @@ from typing import Any
 from fsd_inference.errors import AbortedError, FileFormatError
 from fsd_inference.threads import ThreadPool
 
-PIECE_BYTES = 4 << 20
-"""Bytes of a range: large enough that its transfer outweighs the latency of its request."""
-_PARALLEL = 6
+PIECE_BYTES = 1 << 20
+"""Bytes of a range: few requests, yet little memory for the ranges that are fetched at the same time."""
+PARALLEL_PIECES = 8
 """Ranges fetched at the same time; one connection to S3 does not use the bandwidth of a function."""
+
+_OWN_PAGES = 64 << 10
+
+Buffer = bytearray | mmap.mmap
 
 GetRange = Callable[[str, int, int], bytes | None]
 """Returns the bytes of an object from an offset, or None if there is no such object; see `Store.get_range`."""
@@ -44,10 +49,13 @@ class Pieces:
         self._next = self._taken = 0  # where the next range starts, and where the pieces taken end
         self._fetching: deque[Future[bytes | None]] = deque()
         self._piece = memoryview(b"")
-        self._threads = ThreadPool(min(_PARALLEL, requests(size)), thread_name_prefix="piece")
+        self._threads = ThreadPool(min(PARALLEL_PIECES, requests(size)), thread_name_prefix="piece")
 
-    def read(self, count: int) -> bytearray:
+    def read(self, count: int) -> Buffer:
         """Return the next `count` bytes, or fewer at the end of the object.
+
+        Many bytes get pages of their own, which the system has back once they are released. From the heap they would
+        lie between pieces, whose place no other allocation fits into.
 
         Raises
         ------
@@ -58,18 +66,18 @@ class Pieces:
         AbortedError
             `stopped` is done.
         """
-        found, filled = bytearray(count), 0  # not grown piece by piece, which would reserve memory in excess
+        found: Buffer = mmap.mmap(-1, count) if count >= _OWN_PAGES else bytearray(count)
+        filled = 0
         while filled < count and (self._piece or self._fetch()):
             part = self._piece[: count - filled]
             found[filled : filled + len(part)] = part
             filled += len(part)
             self._piece = self._piece[len(part) :]
-        del found[filled:]
-        return found
+        return found if filled == count else bytearray(found[:filled])
 
     def _fetch(self) -> bool:
         """Take the next piece; return whether there is one."""
-        while self._next < self._size and len(self._fetching) < _PARALLEL:
+        while self._next < self._size and len(self._fetching) < PARALLEL_PIECES:
             length = min(PIECE_BYTES, self._size - self._next)
             self._fetching.append(self._threads.submit(self._get_range, self._key, self._next, length))
             self._next += length

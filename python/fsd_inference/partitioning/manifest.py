@@ -10,6 +10,7 @@ from typing import Any
 
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.partitioning.plan import PLAN_DIGEST_BYTES, PlanVolumes
+from fsd_inference.partitioning.tensors import Bytes
 
 MANIFEST_FILE = "manifest.json"
 PLAN_FILE = "plan.safetensors"
@@ -37,16 +38,16 @@ class FileEntry:
     sha256: str
     head: HeadEntry | None = None
 
-    def check(self, data: bytes | bytearray) -> None:
+    def check(self, data: Bytes) -> None:
         """Raise FileFormatError unless `data` is the content of this file."""
         self._check(data, self.size, self.sha256)
 
-    def check_head(self, data: bytes | bytearray) -> None:
+    def check_head(self, data: Bytes) -> None:
         """Raise FileFormatError unless `data` is the head of this file."""
         assert self.head is not None  # noqa: S101 - the caller has its size from there
         self._check(data, self.head.size, self.head.sha256)
 
-    def _check(self, data: bytes | bytearray, size: int, sha256: str) -> None:
+    def _check(self, data: Bytes, size: int, sha256: str) -> None:
         if len(data) != size:
             raise FileFormatError(f"{self.file}: has {len(data)} bytes, the manifest says {size}")
         if hashlib.sha256(data).hexdigest() != sha256:

@@ -14,9 +14,9 @@ from fsd_inference.partitioning.manifest import Manifest
 from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.partitioning.shard import RankShard, ShardPart
 from fsd_inference.partitioning.shard_file import PartReader, ShardHead, parse_head, tensor_name
-from fsd_inference.partitioning.tensors import Tensor, read_header
+from fsd_inference.partitioning.tensors import Bytes, Tensor, read_header
 
-Read = Callable[[int], bytes | bytearray]
+Read = Callable[[int], Bytes]
 """Returns the next bytes of a file, at most as many as requested."""
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -130,7 +130,7 @@ def open_shard(read: Read, manifest: Manifest, rank: int) -> ShardReader:
     return shard
 
 
-def whole_shard(data: bytes | bytearray, what: str, widths: Sequence[int] | None = None) -> ShardReader:
+def whole_shard(data: Bytes, what: str, widths: Sequence[int] | None = None) -> ShardReader:
     """Return a shard that is in memory as a whole; the arrays of its parts are views of `data`.
 
     Raises

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "F32": np.dtype("<f4"),
 }
+Bytes: TypeAlias = bytes | bytearray | mmap.mmap
+"""The content of a file, or a part of it."""
+
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _ALIGNMENT = 8
 _HEADER_LIMIT = 100_000_000  # the limit of safetensors itself
@@ -97,14 +101,14 @@ class Tensor(NamedTuple):
     start: int
     stop: int
 
-    def array(self, data: bytes | bytearray, offset: int = 0) -> NDArray[Any]:
+    def array(self, data: Bytes, offset: int = 0) -> NDArray[Any]:
         """Return a read-only view of this tensor in `data`, where it starts at `offset`."""
         array = np.frombuffer(data, self.dtype, math.prod(self.shape), offset).reshape(self.shape)
         array.flags.writeable = False
         return array
 
 
-def read_tensors(data: bytes | bytearray, what: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+def read_tensors(data: Bytes, what: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
     """Return the metadata and the arrays of a safetensors file; the arrays are read-only views of `data`.
 
     Raises
@@ -116,7 +120,7 @@ def read_tensors(data: bytes | bytearray, what: str) -> tuple[dict[str, str], di
     return metadata, {tensor.name: tensor.array(data, tensor.start) for tensor in tensors}
 
 
-def read_header(data: bytes | bytearray, size: int, what: str) -> tuple[dict[str, str], list[Tensor]]:
+def read_header(data: Bytes, size: int, what: str) -> tuple[dict[str, str], list[Tensor]]:
     """Return the metadata and the tensors of a safetensors file, in the order in which they are stored.
 
     Parameters
