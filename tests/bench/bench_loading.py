@@ -52,11 +52,11 @@ class Whole(Distant):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._object = b""
 
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
-        with self._lock:
+        with self._reading:
             if start == 0 or not self._object:
                 self._object = self.get(key) or b""
             return self._object[start : start + length]
