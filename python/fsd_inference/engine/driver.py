@@ -291,7 +291,7 @@ class Driver:
                 if self._ended.done():
                     return
         except Exception as error:  # noqa: BLE001 - as in `_do`
-            self._fail(error, "load", loaded)
+            self._fail(error, "load", loaded or None)  # before the first layer, what failed may be the input
 
     def _do_now(self, action: Action) -> None:
         match action:
