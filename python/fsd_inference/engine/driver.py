@@ -129,13 +129,13 @@ class Driver:
     Attributes
     ----------
     layers : int
-        L, 0 until the shard is loaded.
+        L, 0 until the first layer is loaded.
     sent : list of (layer, frames, bytes)
         Frames handed to the channel, one entry per send.
     sent_to : dict of int to (frames, bytes)
         Frames handed to the channel, by target; a frame with several targets counts for each of them.
     requests : list of int
-        Value of `count_requests` once the shard was loaded, and at the end of each layer.
+        Value of `count_requests` once the first layer was loaded, and at the end of each layer.
     result_bytes : int
         Size of the object with this rank's outputs in bytes.
     """
