@@ -127,9 +127,16 @@ class ShardLayer:
 
 @final
 class Shard:
-    """One rank's part of the network; immutable, cached between runs."""
+    """One rank's part of the network, to which layers are added in order; cached between runs."""
 
-    def __new__(cls, rank: int, workers: int, layers: Sequence[ShardLayer]) -> Shard: ...
+    def __new__(cls, rank: int, workers: int, receives: Sequence[Sequence[tuple[int, int, int]]]) -> Shard:
+        """Create a shard without layers; `receives` is that of each layer's `ShardLayer`. May raise ValueError."""
+
+    def add(self, index: int, layer: ShardLayer) -> None:
+        """Add layer `index`, the next one; runs may compute the earlier ones meanwhile. May raise ValueError."""
+
+    def neuron(self, layer: int, row: int) -> int:
+        """Return the global neuron of a local row of a layer that was added."""
 
 @final
 class Accepted:

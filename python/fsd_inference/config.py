@@ -102,7 +102,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         for name in ("branching", "micro_batches", "threads"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ class FunctionSettings:
 
     def __post_init__(self) -> None:
         if self.memory_mb is not None:
-            _check_count("memory_mb", self.memory_mb)
+            check_count("memory_mb", self.memory_mb)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +157,7 @@ class FailurePolicy:
     clocks: Clocks = Clocks()
 
     def __post_init__(self) -> None:
-        _check_count("attempts", self.attempts)
+        check_count("attempts", self.attempts)
 
 
 OUTPUTS = ("rows", "argmax", "any")
@@ -190,11 +190,12 @@ class RunSettings(Tuning):
     def __post_init__(self) -> None:
         Tuning.__post_init__(self)  # super() fails in dataclasses with slots
         for name in ("workers", "spill_bytes"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         if self.output not in OUTPUTS:
             raise SettingError(f"output must be one of {', '.join(OUTPUTS)}, not {self.output!r}")
 
 
-def _check_count(name: str, value: object) -> None:
+def check_count(name: str, value: object) -> None:
+    """Raise SettingError unless a setting is a whole number of at least 1."""
     if not isinstance(value, int) or value < 1:
         raise SettingError(f"{name} must be a whole number of at least 1, not {value!r}")

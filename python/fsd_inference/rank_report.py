@@ -102,9 +102,9 @@ class RankReport:
     result_bytes : int
         Size of the object with its results in bytes; 0 if there is none.
     load_requests : int
-        Requests made until its shard was loaded.
+        Requests made until its first layer and its inputs were loaded.
     load_s : float
-        Seconds spent loading the shard and the inputs.
+        Seconds until the first layer and the inputs were loaded; the other layers are loaded while it computes.
     compute_s, unpack_s, pack_s, wait_s, send_s : float
         Seconds of each activity over all layers (see `LayerReport`).
     peak_rss_bytes : int

@@ -192,7 +192,10 @@ class VirtualRun:
                 me.state = RankState(kernel, RUN, self.attempt, PLAN, self.sizes, 1)
                 for micro_batch, feature, payload in self.inputs.blocks:
                     me.state.put_input(micro_batch, feature, payload)
-                self.post(rank, now + self.some(3.0), Loaded(shard.plan))
+                time = now
+                for layers in range(1, shard.plan.layers + 1):
+                    time += self.some(3.0)
+                    self.post(rank, time, Loaded(shard.plan, layers))
             case Compute():
                 try:
                     self.compute(rank, me, action, now)

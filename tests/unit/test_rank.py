@@ -118,7 +118,7 @@ def split(layers: list[Dense], owners: list[Rows], workers: int) -> list[Shard]:
     features = np.arange(layers[0].weights.shape[1])
     shards = []
     for rank in range(workers):
-        parts = []
+        parts, edges_in = [], []
         for k, layer in enumerate(layers):
             before, after = [nothing, *edges][k], [*edges, nothing][k]
             receives, places = incoming(rank, features if k == 0 else rows[k - 1][rank], before)
@@ -128,8 +128,16 @@ def split(layers: list[Dense], owners: list[Rows], workers: int) -> list[Shard]:
             source, row = np.ascontiguousarray(where.T)
             kernel = layer.kernel(own, columns[k][rank])
             parts.append(ShardLayer(kernel, own.astype(np.uint32), source, row, receives, sends))
-        shards.append(Shard(rank, workers, parts))
+            edges_in.append(receives)
+        shards.append(whole_shard(rank, workers, edges_in, parts))
     return shards
+
+
+def whole_shard(rank: int, workers: int, receives: list[list[tuple[int, int, int]]], layers: list[ShardLayer]) -> Shard:
+    shard = Shard(rank, workers, receives)
+    for k, layer in enumerate(layers):
+        shard.add(k, layer)
+    return shard
 
 
 def block_of(matrix: sparse.csr_array) -> bytes:
@@ -419,9 +427,12 @@ def test_parts_that_do_not_fit_are_refused(change: dict[str, Any], message: str)
         sends = [(targets, np.array(sent, np.uint32)) for targets, sent in parts["sends"]]
         return ShardLayer(kernel, rows, source, row, parts["receives"], sends)
 
-    Shard(0, 2, [shard_layer(first), shard_layer(parts)])
+    def shard(parts: dict[str, Any]) -> Shard:
+        return whole_shard(0, 2, [[], parts["receives"]], [shard_layer(first), shard_layer(parts)])
+
+    shard(parts)
     with pytest.raises(ValueError, match=message):
-        Shard(0, 2, [shard_layer(first), shard_layer({**parts, **change})])
+        shard({**parts, **change})
 
 
 def test_a_shard_names_its_rank_among_the_workers() -> None:

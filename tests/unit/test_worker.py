@@ -126,6 +126,27 @@ def test_a_step_waits_until_its_edge_is_complete() -> None:
     assert machine.handle(data(), 3.0) == [Compute(Step(1, 0), Phase.ALL)]
 
 
+def test_a_step_waits_until_its_layer_is_loaded() -> None:
+    machine = worker()
+    machine.handle(Started(), 0.0)
+    assert machine.handle(Loaded(PLAN, 1), 1.0) == [Compute(Step(0, 0), Phase.BOUNDARY)]
+    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY), 2.0)
+    machine.handle(data(), 2.0)
+    assert machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 3.0) == []
+    assert machine.handle(Loaded(PLAN, 2), 4.0) == [Compute(Step(1, 0), Phase.ALL)]
+
+
+def test_what_is_loaded_at_the_deadline_is_named() -> None:
+    machine = worker()
+    machine.handle(Started(), 0.0)
+    machine.handle(Loaded(PLAN, 1), 1.0)
+    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY), 2.0)
+    machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 2.0)
+    *_, finish = machine.handle(Ticked(), 1e9)
+    assert isinstance(finish, Finish)
+    assert "loading layer 1" in str(finish.error)
+
+
 def test_edges_told_at_once_are_as_frames_one_by_one() -> None:
     plan = RankPlan(0, 3, ((), ((1, 0), (1, 1), (2, 0))), (((1,),), ()), (2, 0), (1, 3))
     one, other = worker(workers=3, branching=2), worker(workers=3, branching=2)

@@ -158,6 +158,14 @@ def infer(
             help="Memory of the worker functions in MB. Default: the smallest that suffices by estimate.",
         ),
     ] = None,
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(
+            "--memory-limit",
+            min=1,
+            help="With --channel serial on this machine: maximum memory in MB. A larger network is read as it is used.",
+        ),
+    ] = None,
     synchronous: Annotated[
         bool,
         typer.Option(
@@ -233,6 +241,7 @@ def infer(
                 overlap=not no_overlap,
             ),
             functions=FunctionSettings(memory_mb=memory_mb or choice.memory_mb, synchronous=synchronous),
+            memory_limit_mb=memory_limit,
             progress=tasks,
         ) as session,
     ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,14 +60,18 @@ from fsd_inference.threads import ThreadPool, start
 
 
 class RankWork(Protocol):
-    """A loaded shard: its plan, its kernels, and the input blocks read for one run."""
+    """A shard whose plan is known: its kernels, and the inputs of one run."""
 
     @property
     def plan(self) -> RankPlan:
         """The rank's part of the exchange plan."""
 
+    @property
     def state(self) -> RankState:
-        """Return a new kernel state that holds the run's inputs."""
+        """The kernel state of the run."""
+
+    def load(self) -> Iterator[int]:
+        """Load the layers, and the run's inputs with the first; yield the number of loaded layers after each."""
 
     def neuron(self, layer: int, row: int) -> int:
         """Return the global neuron of a local row."""
@@ -107,7 +111,8 @@ class Driver:
     rank : int
         This rank.
     load : callable
-        Reads the shard (or takes the cached one) and the input rows of this run.
+        Reads the plan of the shard, or takes the cached shard. Its argument is a future that is done once the rank
+        ends, and then ends the loading too.
     store : Store
         Store of claims and results.
     channel : Channel
@@ -124,13 +129,13 @@ class Driver:
     Attributes
     ----------
     layers : int
-        L, 0 until the shard is loaded.
+        L, 0 until the first layer is loaded.
     sent : list of (layer, frames, bytes)
         Frames handed to the channel, one entry per send.
     sent_to : dict of int to (frames, bytes)
         Frames handed to the channel, by target; a frame with several targets counts for each of them.
     requests : list of int
-        Value of `count_requests` once the shard was loaded, and at the end of each layer.
+        Value of `count_requests` once the first layer was loaded, and at the end of each layer.
     result_bytes : int
         Size of the object with this rank's outputs in bytes.
     """
@@ -140,7 +145,7 @@ class Driver:
         *,
         spec: RunSpec,
         rank: int,
-        load: Callable[[], RankWork],
+        load: Callable[[Future[None]], RankWork],
         store: Store,
         channel: Channel,
         launcher: Launcher,
@@ -175,7 +180,7 @@ class Driver:
         )
         self._events: queue.SimpleQueue[Event | _Flush] = queue.SimpleQueue()
         self._work: RankWork | None = None
-        self._state: RankState | None = None
+        self._ended: Future[None] = Future()
         self._packed: dict[Step, list[Frame]] = {}  # from the compute thread to the channel's send
         self._idle_since = timeline.now()
         self._expected: tuple[Expected, ...] = ()
@@ -209,6 +214,7 @@ class Driver:
                         self._submit(executor, action)
                 self._publish_expected()
         finally:
+            self._ended.set_result(None)
             with self._expected_changed:
                 self._stop = True
                 self._expected_changed.notify_all()
@@ -260,13 +266,7 @@ class Driver:
                     claimed = self._store.stat(self.spec.claim_key(child)) is not None
                     self._events.put(ChildChecked(child, claimed))
                 case Load():
-                    with self._timeline.measure("load", -1, 0):
-                        self._work = self._load()
-                        self._state = self._work.state()
-                    self.layers = self._work.plan.layers
-                    self.requests.append(self._count_requests())
-                    self._idle_since = self._timeline.now()
-                    self._events.put(Loaded(self._work.plan))
+                    self._load_layers()
                 case Compute():
                     self._compute(action)
                 case StoreResult():
@@ -275,6 +275,23 @@ class Driver:
             self._events.put(Failed(self._numeric_error(error)))
         except Exception as error:  # noqa: BLE001 - an action may fail in any way, and the run must end with its reason
             self._fail(error, operation, layer)
+
+    def _load_layers(self) -> None:
+        """Load the shard; the rank computes with the layers that are loaded already."""
+        began, loaded = self._timeline.now(), 0
+        try:
+            work = self._work = self._load(self._ended)
+            for loaded in work.load():
+                if not self.layers:
+                    self.layers = work.plan.layers
+                    self.requests.append(self._count_requests())
+                    self._idle_since = self._timeline.now()
+                    self._timeline.add("load", -1, 0, began, self._idle_since)
+                self._events.put(Loaded(work.plan, loaded))
+                if self._ended.done():
+                    return
+        except Exception as error:  # noqa: BLE001 - as in `_do`
+            self._fail(error, "load", loaded or None)  # before the first layer, what failed may be the input
 
     def _do_now(self, action: Action) -> None:
         match action:
@@ -370,8 +387,8 @@ class Driver:
         return overflow(layer, neuron, self.rank)
 
     def _ready_state(self) -> RankState:
-        assert self._state is not None  # noqa: S101 - the machine computes only after Loaded
-        return self._state
+        assert self._work is not None  # noqa: S101 - the machine computes only after Loaded
+        return self._work.state
 
     def _plan(self) -> RankPlan:
         assert self._work is not None  # noqa: S101 - the machine computes only after Loaded

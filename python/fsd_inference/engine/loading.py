@@ -1,59 +1,137 @@
-"""Loading of a rank: its shard, which is cached between runs, and the input rows of one run."""
+"""Loading of a rank: its shard layer by layer, which is cached between runs, and the input rows of one run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.engine.inputs import read_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.pieces import Pieces
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
 from fsd_inference.kernels import RankState, Shard
-from fsd_inference.partitioning.kernel_shard import kernel_shard
+from fsd_inference.partitioning.kernel_shard import add_layer
 from fsd_inference.partitioning.manifest import MANIFEST_FILE, Manifest
 from fsd_inference.partitioning.plan import RankPlan
-from fsd_inference.partitioning.reading import read_shard
-from fsd_inference.partitioning.shard import RankShard
+from fsd_inference.partitioning.shard_reader import ShardReader, open_shard
 from fsd_inference.store.base import Store
 
 
-@dataclass(frozen=True, slots=True)
-class WarmShard:
-    """A rank's shard in the form that the kernels take; can be reused by any number of runs."""
+class Plans(Protocol):
+    """Where manifests and shards are read from: the store of plans, or a cache of it."""
 
-    shard: RankShard
-    kernels: Shard
-    plan: RankPlan
+    def get(self, key: str) -> bytes | None:
+        """Return the content of the whole object, or None if it does not exist."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Return up to `length` bytes from offset `start`, or None if the object does not exist."""
+
+
+class WarmShard:
+    """A rank's shard in the form that the kernels take; once loaded, it can be used by any number of runs.
+
+    Parameters
+    ----------
+    shard : ShardReader
+        The shard, of which no layer was read yet.
+    pieces : Pieces
+        What it is read from; closed at the end.
+
+    Attributes
+    ----------
+    plan : RankPlan
+        The rank's part of the exchange plan.
+    kernels : Shard
+        The layers that are loaded.
+    needed_features : ndarray of uint32
+        Features that the rank's rows of layer 0 are connected to; empty until that layer is loaded.
+    """
+
+    def __init__(self, shard: ShardReader, pieces: Pieces) -> None:
+        self.plan: RankPlan = shard.plan
+        try:
+            self.kernels = Shard(shard.head.rank, shard.head.workers, shard.receives)
+        except ValueError as error:
+            raise FileFormatError(f"shard of rank {shard.head.rank}: {error}") from error
+        self.needed_features: NDArray[np.uint32] = np.empty(0, np.uint32)
+        self._loaded = 0
+        self._loading: tuple[ShardReader, Pieces] | None = shard, pieces
 
     @property
-    def needed_features(self) -> NDArray[np.uint32]:
-        """Features that the rank's rows of layer 0 are connected to."""
-        return self.shard.parts[0].column_row
+    def is_loaded(self) -> bool:
+        """Whether all layers are loaded."""
+        return self._loaded == self.plan.layers
+
+    def load(self) -> Iterator[int]:
+        """Load the layers that are not loaded yet; yield the number of loaded layers after each."""
+        if self._loading is None:
+            yield self._loaded
+            return
+        shard, pieces = self._loading
+        try:
+            for part in shard.parts():
+                add_layer(self.kernels, self.plan.rank, self._loaded, part)
+                if self._loaded == 0:
+                    self.needed_features = part.column_row.copy()  # a view would keep the memory of other arrays
+                self._loaded += 1
+                yield self._loaded
+        finally:
+            self._loading = None
+            pieces.close()
 
 
-@dataclass(frozen=True, slots=True)
 class LoadedRank:
-    """A warm shard with the inputs of one run (implements `driver.RankWork`)."""
+    """A shard that is loaded while the rank runs, with the inputs of one run (implements `driver.RankWork`).
 
-    warm: WarmShard
-    ready: RankState
+    Parameters
+    ----------
+    warm : WarmShard
+    runs : Store
+        Store of the run's inputs.
+    spec : RunSpec
+    spill_dir : str, optional
+        Directory for received frames that exceed the memory for them.
+    """
+
+    def __init__(self, warm: WarmShard, runs: Store, spec: RunSpec, spill_dir: str | None) -> None:
+        self._warm, self._runs, self._spec = warm, runs, spec
+        settings = spec.settings
+        self._sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
+        self.state = RankState(
+            warm.kernels,
+            bytes.fromhex(spec.run),
+            spec.attempt,
+            bytes.fromhex(spec.plan),
+            self._sizes,
+            settings.threads,
+            spill_dir,
+            settings.spill_bytes,
+        )
 
     @property
     def plan(self) -> RankPlan:
         """The rank's part of the exchange plan."""
-        return self.warm.plan
+        return self._warm.plan
 
-    def state(self) -> RankState:
-        """Return the kernel state that holds the run's inputs."""
-        return self.ready
+    def load(self) -> Iterator[int]:
+        """Load the layers, and the input rows after the first; yield the number of loaded layers after each."""
+        has_inputs = False
+        for loaded in self._warm.load():
+            if not has_inputs:
+                needed, spec = self._warm.needed_features, self._spec
+                for block in read_input(self._runs, spec.input_key, needed, self._sizes, spec.features):
+                    self.state.put_input(block.micro_batch, block.first_feature, block.payload)
+                has_inputs = True
+            yield loaded
 
     def neuron(self, layer: int, row: int) -> int:
         """Return the global neuron of a local row."""
-        return int(self.warm.shard.parts[layer].rows[row])
+        return self._warm.kernels.neuron(layer, row)
 
 
 def load_manifest(read: Callable[[str], bytes | None], spec: RunSpec) -> Manifest:
@@ -68,44 +146,27 @@ def load_manifest(read: Callable[[str], bytes | None], spec: RunSpec) -> Manifes
     return manifest
 
 
-def load_shard(read: Callable[[str], bytes | None], spec: RunSpec, rank: int) -> WarmShard:
-    """Read a rank's shard and check it against the manifest and the run.
+def start_shard(plans: Plans, spec: RunSpec, rank: int, stopped: Future[None]) -> WarmShard:
+    """Read the head of a rank's shard and check it against the manifest and the run; its layers are yet to be loaded.
 
     Parameters
     ----------
-    read : callable
-        Returns the object with a given key, or None if there is none: the store of plans, or a cache of it.
+    plans : Plans
     spec, rank
         The attempt, and the rank whose shard to read.
+    stopped : Future
+        Ends the loading once it is done.
 
     Raises
     ------
     FileFormatError
         The shard or the manifest is missing, damaged, or of another plan.
     """
-    manifest = load_manifest(read, spec)
-    shard_key = spec.plan_prefix + manifest.shard(rank).file
-    data = read(shard_key)
-    if data is None:
-        raise FileFormatError(f"{shard_key} is not in the store; upload the partitioned network again")
-    shard = read_shard(data, manifest, rank)
-    return WarmShard(shard, kernel_shard(shard), shard.plan)
-
-
-def load_rank(runs: Store, spec: RunSpec, warm: WarmShard, spill_dir: str | None) -> LoadedRank:
-    """Read the input rows that a rank needs, and return the rank ready to compute."""
-    settings = spec.settings
-    sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
-    state = RankState(
-        warm.kernels,
-        bytes.fromhex(spec.run),
-        spec.attempt,
-        bytes.fromhex(spec.plan),
-        sizes,
-        settings.threads,
-        spill_dir,
-        settings.spill_bytes,
-    )
-    for block in read_input(runs, spec.input_key, warm.needed_features, sizes, spec.features):
-        state.put_input(block.micro_batch, block.first_feature, block.payload)
-    return LoadedRank(warm, state)
+    manifest = load_manifest(plans.get, spec)
+    entry = manifest.shard(rank)
+    pieces = Pieces(plans.get_range, spec.plan_prefix + entry.file, entry.size, stopped)
+    try:
+        return WarmShard(open_shard(pieces.read, manifest, rank), pieces)
+    except BaseException:
+        pieces.close()
+        raise

@@ -37,9 +37,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The shard and the input rows are in memory."""
+    """The first `layers` layers of the shard (None: all) and the input rows are in memory."""
 
     plan: RankPlan
+    layers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ class CheckChild:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Read the shard and the input rows; answered by `Loaded`."""
+    """Read the shard and the input rows; answered by one or more `Loaded`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from fsd_inference.channels.base import Channel
@@ -67,7 +68,7 @@ def run_rank(
     rank: int,
     starter: int | None,
     started: float,
-    load: Callable[[], RankWork],
+    load: Callable[[Future[None]], RankWork],
     backends: Backends,
     launcher: Launcher,
     attached: Callable[[Driver], None] = lambda _: None,

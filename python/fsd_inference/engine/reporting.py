@@ -60,13 +60,13 @@ def activity_report(
     workers : int
         P, which determines the maximum number of reported events.
     layers : int
-        L; 0 if the shard was never loaded.
+        L; 0 if not even the first layer was loaded.
     intervals : sequence of Interval
         The event log.
     sent : sequence of (layer, frames, bytes)
         Frames handed to the channel, one entry per send.
     requests : sequence of int, optional
-        Cumulative number of requests once the shard was loaded, and at the end of each layer.
+        Cumulative number of requests once the first layer was loaded, and at the end of each layer.
     """
     table = _layers(layers, intervals, sent, requests)
     events, left_out = longest(intervals, most_events(workers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -13,15 +13,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.engine.numeric import overflow
+from fsd_inference.engine.streaming import MOST_LAYERS
 from fsd_inference.errors import InputError
 from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, read_only
 
 if TYPE_CHECKING:
     from fsd_inference.network import Layer
-
-_GROUP = 16
-"""Layers handed to the kernel at once: enough to keep panels in the CPU cache over several layers, few enough to fit
-in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,12 @@ class SerialRun:
 
 
 def run_serial(
-    layers: Iterable[LayerKernel], x: sparse.csr_array, *, threads: int = 1, output: str = "rows"
+    layers: Iterable[LayerKernel],
+    x: sparse.csr_array,
+    *,
+    threads: int = 1,
+    output: str = "rows",
+    at_once: int = MOST_LAYERS,
 ) -> SerialRun:
     """Compute the outputs of a batch.
 
@@ -62,6 +64,8 @@ def run_serial(
         Number of kernel threads.
     output : {"rows", "argmax", "any"}
         "rows" returns all output activations; the others return each sample's largest output and its neuron.
+    at_once : int
+        Layers handed to the kernel at once, and so held at the same time.
 
     Raises
     ------
@@ -76,8 +80,13 @@ def run_serial(
     indptr, indices, data = x.indptr.astype(np.int64), x.indices.astype(np.int32), x.data
     state = SerialState(read_only(indptr), read_only(indices), read_only(data), features, threads)
     outputs = features
-    for group, seconds in _timed(_grouped(layers)):
-        load_s += seconds
+    source = iter(layers)
+    while True:
+        started = time.perf_counter()
+        group = list(islice(source, at_once))
+        load_s += time.perf_counter() - started
+        if not group:
+            break
         if group[0].columns != outputs:
             raise InputError(
                 f"the batch has {outputs} features but the network takes {group[0].columns}; use inputs made for it"
@@ -90,6 +99,7 @@ def run_serial(
         except NonFiniteError as error:
             _, layer, neuron = error.args
             raise overflow(layer, neuron) from error
+        group.clear()  # before the next layers are read
         compute_s += time.perf_counter() - started
     started = time.perf_counter()
     rows = summary = None
@@ -100,21 +110,6 @@ def run_serial(
         summary = state.reduce()
     compute_s += time.perf_counter() - started
     return SerialRun(rows, summary, load_s, compute_s, connections)
-
-
-def _grouped(layers: Iterable[LayerKernel]) -> Iterator[list[LayerKernel]]:
-    source = iter(layers)
-    while group := list(islice(source, _GROUP)):
-        yield group
-
-
-def _timed(groups: Iterator[list[LayerKernel]]) -> Iterator[tuple[list[LayerKernel], float]]:
-    while True:
-        started = time.perf_counter()
-        group = next(groups, None)
-        if group is None:
-            return
-        yield group, time.perf_counter() - started
 
 
 def serial_outputs(layers: Iterable[Layer], x: sparse.csr_array) -> sparse.csr_array:

@@ -60,8 +60,8 @@ class _Brief:
 
     def __str__(self) -> str:
         match self._event:
-            case Loaded():
-                return "loaded its shard and its input"
+            case Loaded(plan=plan, layers=layers):
+                return f"loaded {plan.layers if layers is None else layers} of {plan.layers} layers, and its input"
             case Computed(step=step, phase=phase):
                 return f"computed {phase.value} of layer {step.layer}, micro-batch {step.micro_batch}"
             case Arrived(kind=kind, layer=layer, micro_batch=micro_batch, source=source):

@@ -1,9 +1,9 @@
 """The worker's state machine: takes events, returns actions, does no I/O and reads no clock.
 
 The threaded driver, the tests under virtual time and the simulator all run this class. It guarantees that a step is
-computed once all its inputs have arrived, in the order (layer, micro-batch) among the steps that are ready; that sends
-never block computing (unless overlap is off); and that every path ends in exactly one `Finish`, by the deadline at the
-latest.
+computed once its layer is loaded and all its inputs have arrived, in the order (layer, micro-batch) among the steps
+that are ready; that sends never block computing (unless overlap is off); and that every path ends in exactly one
+`Finish`, by the deadline at the latest.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Worker:
         self._deadline = deadline
 
         self._plan: RankPlan | None = None
+        self._loaded = 0  # layers that are in memory
         self._progress = [0] * micro_batches  # the layer that each micro-batch computes next
         self._blocked_since = [0.0] * micro_batches  # since when that layer waits only for rows of other ranks
         self._phases: deque[Phase] = deque()  # phases of the current step that are still to be issued
@@ -187,8 +188,9 @@ class Worker:
                 self._children_due = now + self._clocks.start_s
                 actions += [StartChild(child) for child in self._children]
                 actions.append(Load())
-            case Loaded(plan=plan):
+            case Loaded(plan=plan, layers=layers):
                 self._plan = plan
+                self._loaded = plan.layers if layers is None else layers
                 for edges in self._early:
                     self._take(edges)
                 self._early.clear()
@@ -284,7 +286,7 @@ class Worker:
             return []
         for layer, micro_batch in sorted(zip(self._progress, range(len(self._progress)), strict=True)):
             step = Step(layer, micro_batch)
-            if layer < self._plan.layers and not self._missing(step):
+            if layer < self._loaded and not self._missing(step):
                 self._computing = step
                 split = self._overlap and self._plan.boundary[layer] > 0 and self._plan.interior[layer] > 0
                 self._phases = deque((Phase.BOUNDARY, Phase.INTERIOR) if split else (Phase.ALL,))
@@ -383,6 +385,8 @@ class Worker:
             return "loading its shard"
         if self._computing is not None:
             return f"computing layer {self._computing.layer}"
+        if self._loaded <= min(self._progress) < self._plan.layers:
+            return f"loading layer {self._loaded}"
         missing = sorted({f"rank {expected.source}" for expected in self.expected()})
         if missing:
             return f"waiting for {', '.join(missing)}"

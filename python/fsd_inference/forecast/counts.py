@@ -14,8 +14,10 @@ from itertools import groupby, repeat
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fsd_inference.config import RunSettings
+from fsd_inference.engine.pieces import requests
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.forecast.frames import (
@@ -46,6 +48,7 @@ def count_usage(
     buckets: int = 1,
     receiving: ReceiveModel | None = None,
     limits: ChannelLimits | None = None,
+    shard_bytes: Sequence[int] | None = None,
 ) -> Usage:
     """Return the predicted requests and bytes of a whole run of local processes, the exchange included.
 
@@ -64,6 +67,8 @@ def count_usage(
         functions, whose objects expire instead.
     receiving : ReceiveModel, optional
     limits : ChannelLimits, optional
+    shard_bytes : sequence of int, optional
+        Size of each rank's shard; default: small shards, each of which is read by one request.
 
     Raises
     ------
@@ -71,7 +76,7 @@ def count_usage(
         The payloads are those of another plan, or the settings are for another number of workers.
     """
     limits = limits or ChannelLimits()
-    own = count_own(plan.workers, payloads, settings, limits)
+    own = count_own(payloads, settings, limits, [0] * plan.workers if shard_bytes is None else shard_bytes)
     exchange = count_exchange(plan, payloads, settings, channel, receiving=receiving, limits=limits)
     if channel == "queue":
         own += count_lane(lane_ranks or plan.workers)
@@ -136,25 +141,33 @@ def count_sweep(buckets: int, objects: int) -> Usage:
 
 
 def count_own(
-    workers: int, payloads: Payloads, settings: RunSettings, limits: ChannelLimits, *, is_warm: bool = False
+    payloads: Payloads,
+    settings: RunSettings,
+    limits: ChannelLimits,
+    shard_bytes: Sequence[int] | NDArray[np.int64],
+    *,
+    is_warm: bool = False,
 ) -> Usage:
     """Return the requests of a run that do not depend on its channel: input, claims, shards, results, reports, cleanup.
 
     Parameters
     ----------
-    workers : int
     payloads : Payloads
     settings : RunSettings
     limits : ChannelLimits
+    shard_bytes : sequence of int
+        Size of each rank's shard.
     is_warm : bool
         Whether the ranks have manifest and shard cached on disk.
     """
+    workers = len(shard_bytes)
     results = workers if settings.output == "rows" else 1
     objects = 1 + 2 * workers + results  # the input; a claim and a report for each rank
-    # Manifest and shard; then the input, which takes a second read if it is longer than the first one reads.
-    of_rank = (0 if is_warm else 2) + 1 + (payloads.input_bytes > limits.first_bytes)
+    # The input takes a second read if it is longer than the first one reads.
+    of_rank = 1 + (payloads.input_bytes > limits.first_bytes)
+    of_plan = 0 if is_warm else workers + sum(requests(int(size)) for size in shard_bytes)  # manifests and shards
     pages = math.ceil(objects / KEYS_A_REQUEST)
-    reads = workers * of_rank + workers + results  # the caller reads reports and results
+    reads = of_plan + workers * of_rank + workers + results  # the caller reads reports and results
     return _requests({"s3.put": objects, "s3.get": reads, "s3.list": pages, "s3.delete": pages})
 
 

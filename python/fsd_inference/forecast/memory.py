@@ -20,7 +20,7 @@ MARGIN = 1.25
 # Most of these factors follow from what the engine's steps hold at once. Those of frames were fitted on 20 runs of
 # local processes (random networks of 256 to 16,384 neurons, RadiX-Net of 1,024 and 4,096; P = 1 to 8; 1 to 4
 # micro-batches), none of which is among those that `make bench BENCH=memory` checks.
-_SHARD_COPIES = 1.5
+_SHARD_COPIES = 1.15  # with the tables of sources of columns; pieces that are being read are part of the shard
 _PANEL_COPIES = 1.0
 _RECEIVED_COPIES = 6.6  # bodies, frames in the inbox, unpacked rows; and some of the next step's
 _SENT_COPIES = 7.4  # packed rows, frames, and the channel's request bodies
@@ -78,7 +78,7 @@ def rank_bytes(
 ) -> float:
     """Return the peak memory in bytes of the largest rank.
 
-    It is base + 1.5 x shard + max(panels + 6.6 x received + 7.4 x sent, ended + 3 x result), where the first term of
+    It is base + 1.15 x shard + max(panels + 6.6 x received + 7.4 x sent, ended + 3 x result), where the first term of
     the maximum is the peak while the rank computes and the second that at its end; see `Held`.
 
     Parameters

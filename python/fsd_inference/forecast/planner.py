@@ -201,7 +201,7 @@ class _Planner:
     ) -> Cost:
         """Price a run: the exchange in the variant's storage class, all its other requests in S3 standard."""
         functions = times.function_times(memory_mb, settings.workers, architecture=self._question.architecture)
-        own = count_own(settings.workers, cut.payloads, settings, ChannelLimits(), is_warm=self._is_warm)
+        own = count_own(cut.payloads, settings, ChannelLimits(), cut.work.shard_bytes, is_warm=self._is_warm)
         own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self._is_warm)
         if variant == "queue":
             own += count_lane(settings.workers)

@@ -105,7 +105,7 @@ def predict_runs(
     for size, count in Counter(sizes).items():
         part = payloads.scaled(size, carried.settings.micro_batches)
         times = _times(carried, work, part, len(sizes))
-        usage = sum([_usage(carried, part, times)] * count, usage)
+        usage = sum([_usage(carried, work, part, times)] * count, usage)
         seconds += count * times.functions_s
         coordinated += count * times.wall_s
         wall_s = max(wall_s, times.wall_s)
@@ -150,7 +150,7 @@ def _times(carried: Carried, work: Work, payloads: Payloads, runs: int) -> RunTi
     return predict_times(carried.plan, work, payloads, settings, carried.channel, load_timing("emulator"), cores=cores)
 
 
-def _usage(carried: Carried, payloads: Payloads, times: RunTimes) -> Usage:
+def _usage(carried: Carried, work: Work, payloads: Payloads, times: RunTimes) -> Usage:
     """Return the usage of one run on its channel and platform."""
     settings, stack, limits = carried.settings, carried.stack, ChannelLimits()
     exchange = count_exchange(carried.plan, payloads, settings, carried.channel)
@@ -159,7 +159,7 @@ def _usage(carried: Carried, payloads: Payloads, times: RunTimes) -> Usage:
         return Usage(frames=exchange.frames, wire_bytes=size, body_bytes=size, received_bytes=exchange.received_bytes)
     on_functions = carried.memory_mb is not None
     is_warm = on_functions and carried.is_warm
-    usage = exchange + count_own(settings.workers, payloads, settings, limits, is_warm=is_warm)
+    usage = exchange + count_own(payloads, settings, limits, work.shard_bytes, is_warm=is_warm)
     if carried.channel == "queue":
         usage += count_lane(stack.ranks)
     if carried.channel == "object" and not on_functions:  # functions leave their objects to expire

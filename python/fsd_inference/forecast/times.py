@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsd_inference.config import RunSettings
+from fsd_inference.engine.pieces import PARALLEL_PIECES, PIECE_BYTES
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.forecast.exchange_times import HOPS, ExchangeTotals
@@ -41,7 +42,8 @@ class RunTimes:
     wall_s : float
         From the caller's request to the result.
     launch_s, load_s, store_s : float
-        Starting all ranks; loading shard and input on the slowest rank; storing results and ending.
+        Starting all ranks; loading input and shard on the slowest rank, without what is read while it computes;
+        storing results and ending.
     layers_s, compute_s : tuple of float
         For each layer, its period, and the slowest rank's kernel time in it.
     functions_s : float
@@ -132,11 +134,11 @@ def predict_times(
     else:
         starting = timing["cpu.begin_s"] + timing["cpu.open_s"] + timing["cpu.open_queue_s"] * (channel == "queue")
         launch, before = max(launch, (workers - 1) * starting / cores), before + starting
-    load = _load_s(work, payloads, timing, speed)
     totals = totals or ExchangeTotals(plan, payloads)
     periods, computing = layer_times(totals, work, payloads, settings, channel, timing, speed, limits)
     weights = weights or (1.0,) * len(periods)
     layers = tuple(weight * period for weight, period in zip(weights, periods, strict=True))
+    load = _load_s(work, payloads, timing, speed, hidden_s=sum(layers))
     # Each rank writes a result and a report; the gather messages then climb the tree.
     store = 2 * _request_s("put", timing, speed)
     if workers > 1:
@@ -167,13 +169,20 @@ def _request_s(name: str, timing: Timing, speed: Speed) -> float:
     return timing.latency(name).mean_s + work_s
 
 
-def _load_s(work: Work, payloads: Payloads, timing: Timing, speed: Speed) -> float:
+def _load_s(work: Work, payloads: Payloads, timing: Timing, speed: Speed, *, hidden_s: float) -> float:
+    """Return the seconds of loading, of which the transfer after the first piece is hidden by `hidden_s` of computing.
+
+    Checking and decoding take the processor, and so count in full.
+    """
     shard = float(work.shard_bytes.max())
+    first = min(shard, max(PIECE_BYTES, shard / work.layers))
     cpu = shard / timing["cpu.load_bytes_per_s"] + payloads.input_bytes / timing["cpu.unpack_bytes_per_s"]
-    bandwidth = min(timing["connection.bytes_per_s"], timing["network.bytes_per_s"])
+    connection, network = timing["connection.bytes_per_s"], timing["network.bytes_per_s"]
+    rest_s = (shard - first) / min(PARALLEL_PIECES * connection, network)
     reads = 3 * _request_s("get", timing, speed)
     claim = timing.latency("put").mean_s
-    return claim + reads + (shard + payloads.input_bytes) / bandwidth + cpu / speed.one
+    before = claim + reads + (first + payloads.input_bytes) / min(connection, network)
+    return before + cpu / speed.one + max(0.0, rest_s - cpu / speed.one - hidden_s)
 
 
 def layer_times(

@@ -20,7 +20,7 @@ from typing import Never
 
 from fsd_inference import logs
 from fsd_inference.engine.driver import Driver
-from fsd_inference.engine.loading import load_rank, load_shard
+from fsd_inference.engine.loading import LoadedRank, start_shard
 from fsd_inference.engine.rank import run_rank
 from fsd_inference.errors import AbortedError, FsdError, reason
 from fsd_inference.launch.backends import open_backends
@@ -65,7 +65,9 @@ def main(arguments: list[str]) -> int:
             rank=rank,
             starter=starter,
             started=started,
-            load=lambda: load_rank(backends.runs, spec, load_shard(backends.plans.get, spec, rank), str(directory)),
+            load=lambda stopped: LoadedRank(
+                start_shard(backends.plans, spec, rank, stopped), backends.runs, spec, str(directory)
+            ),
             backends=backends,
             launcher=launcher,
             attached=_end_with_starter,

@@ -10,6 +10,7 @@ from typing import Any
 
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.partitioning.plan import PLAN_DIGEST_BYTES, PlanVolumes
+from fsd_inference.partitioning.tensors import Bytes
 
 MANIFEST_FILE = "manifest.json"
 PLAN_FILE = "plan.safetensors"
@@ -17,18 +18,39 @@ _FORMAT, _VERSION = "fsd-shards", 1
 
 
 @dataclass(frozen=True, slots=True)
+class HeadEntry:
+    """Size in bytes and hexadecimal SHA-256 of the start of a shard: all of it but its layers, whose digests it has."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileEntry:
-    """Name, size in bytes and hexadecimal SHA-256 of a file."""
+    """Name, size in bytes and hexadecimal SHA-256 of a file.
+
+    `head` is its part that is read first; None if the file can only be checked as a whole: the plan, and shards of
+    earlier releases.
+    """
 
     file: str
     size: int
     sha256: str
+    head: HeadEntry | None = None
 
-    def check(self, data: bytes) -> None:
+    def check(self, data: Bytes) -> None:
         """Raise FileFormatError unless `data` is the content of this file."""
-        if len(data) != self.size:
-            raise FileFormatError(f"{self.file}: has {len(data)} bytes, the manifest says {self.size}")
-        if hashlib.sha256(data).hexdigest() != self.sha256:
+        self._check(data, self.size, self.sha256)
+
+    def check_head(self, data: Bytes) -> None:
+        """Raise FileFormatError unless `data` is the head of this file."""
+        assert self.head is not None  # noqa: S101 - the caller has its size from there
+        self._check(data, self.head.size, self.head.sha256)
+
+    def _check(self, data: Bytes, size: int, sha256: str) -> None:
+        if len(data) != size:
+            raise FileFormatError(f"{self.file}: has {len(data)} bytes, the manifest says {size}")
+        if hashlib.sha256(data).hexdigest() != sha256:
             raise FileFormatError(
                 f"{self.file}: its digest differs from the manifest; the file has changed or is corrupt"
             )
@@ -93,6 +115,9 @@ class Manifest:
         value["plan_digest"] = self.plan_digest.hex()
         if self.output is None:
             del value["output"]
+        for entry in (value["plan"], *value["shards"]):
+            if entry["head"] is None:
+                del entry["head"]
         head = {"format": _FORMAT, "version": _VERSION, "features": self.features, "layers": self.layers}
         return (json.dumps(head | value, indent=1) + "\n").encode()
 
@@ -164,7 +189,15 @@ class Manifest:
 
 
 def _file_entry(value: Mapping[str, Any]) -> FileEntry:
-    entry = FileEntry(str(value["file"]), int(value["size"]), str(value["sha256"]))
+    head = value.get("head")
+    entry = FileEntry(
+        str(value["file"]),
+        int(value["size"]),
+        str(value["sha256"]),
+        None if head is None else HeadEntry(int(head["size"]), str(head["sha256"])),
+    )
+    if entry.head is not None and not 0 < entry.head.size <= entry.size:
+        raise ValueError(entry.head.size)
     # Paths and keys are built from the name, so it must not leave the folder.
     if "/" in entry.file or "\\" in entry.file or entry.file.startswith("."):
         raise ValueError(entry.file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from fsd_inference.errors import FileFormatError
 from fsd_inference.partitioning.manifest import MANIFEST_FILE, Manifest
 from fsd_inference.partitioning.plan import ExchangePlan, Partition, plan_digest
 from fsd_inference.partitioning.shard import RankShard
-from fsd_inference.partitioning.shard_file import parse_plan, parse_shard
+from fsd_inference.partitioning.shard_file import parse_plan
+from fsd_inference.partitioning.shard_reader import open_shard
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
@@ -25,23 +27,15 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
 
 
 def read_shard(data: bytes, manifest: Manifest, rank: int) -> RankShard:
-    """Parse the shard of a rank; its arrays are views of `data`.
+    """Parse the shard of a rank from the bytes of its file.
 
     Raises
     ------
     FileFormatError
         The bytes do not match the manifest, or are not a shard of this rank.
     """
-    entry = manifest.shard(rank)
-    entry.check(data)
-    shard = parse_shard(data, entry.file)
-    found = (shard.rank, shard.workers, shard.features, len(shard.parts))
-    if found != (rank, manifest.workers, manifest.features, manifest.layers):
-        raise FileFormatError(f"{entry.file}: is a shard of another rank or network than the manifest says")
-    for k, part in enumerate(shard.parts):
-        if part.rows.size and int(part.rows[-1]) >= manifest.widths[k + 1]:
-            raise FileFormatError(f"{entry.file}: layer {k}, tensor rows: names a neuron beyond the layer")
-    return shard
+    manifest.shard(rank).check(data)
+    return open_shard(io.BytesIO(data).read, manifest, rank).whole()
 
 
 def load_shard(directory: str | os.PathLike[str], rank: int) -> RankShard:

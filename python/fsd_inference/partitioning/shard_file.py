@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,15 +12,36 @@ from numpy.typing import DTypeLike, NDArray
 from fsd_inference.errors import FileFormatError
 from fsd_inference.kernels import KernelGroup
 from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition
-from fsd_inference.partitioning.shard import U16_COLUMNS, RankShard, ShardPart
+from fsd_inference.partitioning.shard import U16_COLUMNS, ShardPart
 from fsd_inference.partitioning.tensors import read_tensors
 
 _VERSION, _READS = 2, (1, 2)
 _Group: TypeAlias = tuple[int | None, str, str, tuple[float, ...]]
 
 
+def edge_tensors(
+    layer: int, receives: Sequence[tuple[int, int, int]], sends: Sequence[Edge]
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the edges before and after one layer, by their tensor names; they come before all layers.
+
+    Parameters
+    ----------
+    layer : int
+    receives : sequence of (int, int, int)
+        As in `ShardPart`.
+    sends : sequence of Edge
+        The edges that the rank sends after the layer.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "receives": np.array(receives, np.uint32).reshape(-1, 3),
+        "send_targets": _joined([np.array(edge.targets, np.uint32) for edge in sends]),
+        "send_sizes": np.array([(len(edge.targets), edge.rows.size) for edge in sends], np.uint32).reshape(-1, 2),
+    }
+    return {tensor_name(layer, name): array for name, array in arrays.items()}
+
+
 def part_tensors(layer: int, part: ShardPart) -> dict[str, NDArray[Any]]:
-    """Return the arrays of the part of one layer, by their tensor names."""
+    """Return the arrays of the part of one layer, by their tensor names, without those of `edge_tensors`."""
     arrays: dict[str, NDArray[Any]] = {
         "rows": part.rows,
         "indptr": part.indptr,
@@ -30,17 +51,24 @@ def part_tensors(layer: int, part: ShardPart) -> dict[str, NDArray[Any]]:
         **({"slopes": part.slopes} if part.slopes.size else {}),
         "column_source": part.column_source,
         "column_row": part.column_row,
-        "receives": np.array(part.receives, np.uint32).reshape(-1, 3),
-        "send_targets": _joined([np.array(targets, np.uint32) for targets, _ in part.sends]),
         "send_rows": _joined([rows for _, rows in part.sends]),
-        "send_sizes": np.array([(len(t), r.size) for t, r in part.sends], np.uint32).reshape(-1, 2),
     }
-    return {f"layers.{layer:05d}.{name}": array for name, array in arrays.items()}
+    return {tensor_name(layer, name): array for name, array in arrays.items()}
 
 
-def part_metadata(part: ShardPart) -> dict[str, Any]:
-    """Return the scalars of the part of one layer, as JSON values."""
-    return {"groups": part.groups, "zero_preserving": part.zero_preserving}
+def tensor_name(layer: int, name: str) -> str:
+    """Return the name of a layer's tensor in the file."""
+    return f"layers.{layer:05d}.{name}"
+
+
+def part_metadata(part: ShardPart, sha256: str) -> dict[str, Any]:
+    """Return the scalars of the part of one layer, and the digest of its `part_tensors`, as JSON values."""
+    return {
+        "groups": part.groups,
+        "zero_preserving": part.zero_preserving,
+        "boundary": part.boundary,
+        "sha256": sha256,
+    }
 
 
 def shard_metadata(rank: int, workers: int, features: int, parts: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -49,34 +77,48 @@ def shard_metadata(rank: int, workers: int, features: int, parts: Sequence[dict[
     return {"fsd_shard": json.dumps(head)}
 
 
-def parse_shard(data: bytes, what: str) -> RankShard:
-    """Parse a shard file; the arrays of the shard are views of `data`.
+class LayerHead(NamedTuple):
+    """The scalars of a layer; `boundary` and `sha256` are None in shards of earlier releases."""
 
-    Raises
-    ------
-    FileFormatError
-        The data is not a valid shard; the message names `what`, the layer and the tensor.
-    """
-    metadata, tensors = read_tensors(data, what)
+    groups: tuple[_Group, ...]
+    zero_preserving: bool
+    boundary: int | None
+    sha256: str | None
+
+
+class ShardHead(NamedTuple):
+    """The metadata of a shard file."""
+
+    rank: int
+    workers: int
+    features: int
+    layers: tuple[LayerHead, ...]
+
+
+def parse_head(metadata: Mapping[str, str], what: str) -> ShardHead:
+    """Parse the metadata of a shard file; raise FileFormatError, which names `what`, if they are not valid."""
     try:
         head = json.loads(metadata["fsd_shard"])
         version = head["version"]
         if version not in _READS:
             raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1 and 2")
         rank, workers, features = (int(head[name]) for name in ("rank", "workers", "features"))
-        scalars = [(_written_groups(layer, version), bool(layer["zero_preserving"])) for layer in head["layers"]]
-    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise FileFormatError(f"{what}: not a shard of a network") from error
-    if not (0 <= rank < workers and features >= 1 and scalars):
-        raise FileFormatError(
-            f"{what}: rank {rank} of {workers}, {features} features, {len(scalars)} layers are not a valid shard"
+        layers = tuple(
+            LayerHead(
+                _written_groups(layer, version),
+                bool(layer["zero_preserving"]),
+                None if layer.get("boundary") is None else int(layer["boundary"]),
+                None if layer.get("sha256") is None else str(layer["sha256"]),
+            )
+            for layer in head["layers"]
         )
-    parts: list[ShardPart] = []
-    for k, scalar in enumerate(scalars):
-        own = features if k == 0 else parts[-1].rows.size
-        last = k == len(scalars) - 1
-        parts.append(_PartReader(tensors, what, k).read(scalar, rank=rank, workers=workers, own=own, last=last))
-    return RankShard(rank, workers, features, tuple(parts))
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise FileFormatError(f"{what}: not a shard of a network") from error
+    if not (0 <= rank < workers and features >= 1 and layers):
+        raise FileFormatError(
+            f"{what}: rank {rank} of {workers}, {features} features, {len(layers)} layers are not a valid shard"
+        )
+    return ShardHead(rank, workers, features, layers)
 
 
 def _written_groups(layer: dict[str, Any], version: object) -> tuple[_Group, ...]:
@@ -90,17 +132,30 @@ def _written_groups(layer: dict[str, Any], version: object) -> tuple[_Group, ...
     )
 
 
-class _PartReader:
-    """Reads and validates the tensors of one layer of a shard file."""
+class PartReader:
+    """Reads and validates the tensors of one layer of a shard file.
 
-    def __init__(self, tensors: dict[str, NDArray[Any]], what: str, layer: int) -> None:
+    Parameters
+    ----------
+    tensors : mapping
+        Arrays of the file by name: those of `edge_tensors`, and for `read` those of `part_tensors`.
+    what : str
+        Name of the file, for messages.
+    layer : int
+    head : ShardHead
+    """
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], what: str, layer: int, head: ShardHead) -> None:
         self._tensors, self._what, self._layer = tensors, what, layer
+        self._rank, self._workers = head.rank, head.workers
+        self._scalars, self._last = head.layers[layer], layer == len(head.layers) - 1
+        self._features = head.features
 
     def _fail(self, tensor: str, why: str) -> FileFormatError:
         return FileFormatError(f"{self._what}: layer {self._layer}, tensor {tensor}: {why}")
 
     def _take(self, name: str, dtype: DTypeLike, *shape: int | None) -> NDArray[Any]:
-        array = self._tensors.get(f"layers.{self._layer:05d}.{name}")
+        array = self._tensors.get(tensor_name(self._layer, name))
         if array is None:
             raise self._fail(name, "missing")
         if array.dtype != dtype:
@@ -109,13 +164,13 @@ class _PartReader:
             raise self._fail(name, f"has shape {array.shape}, which does not fit")
         return array
 
-    def read(
-        self, scalar: tuple[tuple[_Group, ...], bool], *, rank: int, workers: int, own: int, last: bool
-    ) -> ShardPart:
+    def read(self, own: int) -> ShardPart:
+        """Return the part of the layer; `own` is the number of the rank's rows of the previous layer."""
+        own = self._features if self._layer == 0 else own
         rows = self._take("rows", np.uint32, None)
         self._ascending("rows", rows)
-        groups = self._groups(scalar[0], rows.size)
-        receives = self._receives(rank, workers)
+        groups = self._groups(self._scalars.groups, rows.size)
+        receives = self.receives()
         source = self._take("column_source", np.uint32, None)
         row = self._take("column_row", np.uint32, source.size)
         supplied = np.array([own, *(n for _, _, n in receives)])
@@ -130,7 +185,7 @@ class _PartReader:
         for name, array in (("values", values), ("bias", bias)):
             if not np.isfinite(array).all():
                 raise self._fail(name, "a number is not finite")
-        return ShardPart(
+        part = ShardPart(
             rows=rows,
             indptr=indptr,
             indices=indices,
@@ -139,12 +194,17 @@ class _PartReader:
             bias=bias,
             groups=groups,
             slopes=self._slopes(rows.size),
-            zero_preserving=scalar[1],
+            zero_preserving=self._scalars.zero_preserving,
             column_source=source,
             column_row=row,
             receives=receives,
-            sends=self._sends(rank, workers, rows.size, last=last),
+            sends=self._sends(rows.size),
         )
+        if self._scalars.boundary not in (None, part.boundary):
+            raise FileFormatError(
+                f"{self._what}: layer {self._layer}: {part.boundary} rows are sent, not {self._scalars.boundary}"
+            )
+        return part
 
     def _groups(self, written: tuple[_Group, ...], rows: int) -> tuple[KernelGroup, ...]:
         """Return the groups of rows; the kernels check what they compute."""
@@ -157,7 +217,7 @@ class _PartReader:
         return groups
 
     def _slopes(self, rows: int) -> NDArray[Any]:
-        if f"layers.{self._layer:05d}.slopes" not in self._tensors:
+        if tensor_name(self._layer, "slopes") not in self._tensors:
             return np.empty(0, np.float32)
         return self._take("slopes", np.float32, rows)
 
@@ -165,12 +225,13 @@ class _PartReader:
         if (array[1:] <= array[:-1]).any():
             raise self._fail(name, "must ascend")
 
-    def _receives(self, rank: int, workers: int) -> tuple[tuple[int, int, int], ...]:
+    def receives(self) -> tuple[tuple[int, int, int], ...]:
+        """Return (source rank, edge number, number of rows) of each edge that arrives before this layer."""
         receives = self._take("receives", np.uint32, None, 3)
         if self._layer == 0 and receives.size:
             raise self._fail("receives", "must be empty for layer 0")
         edges = [(int(s), int(e), int(n)) for s, e, n in receives]
-        if any(s >= workers or s == rank or n == 0 for s, _, n in edges):
+        if any(s >= self._workers or s == self._rank or n == 0 for s, _, n in edges):
             raise self._fail("receives", "an edge is empty, or does not come from another rank")
         if [edge[:2] for edge in edges] != sorted({edge[:2] for edge in edges}):
             raise self._fail("receives", "edges must ascend by source and number")
@@ -193,28 +254,42 @@ class _PartReader:
             raise self._fail("values", f"has {values.size} entries for {indices.size} connections")
         return indptr, indices, values
 
-    def _sends(
-        self, rank: int, workers: int, rows: int, *, last: bool
-    ) -> tuple[tuple[tuple[int, ...], NDArray[np.uint32]], ...]:
-        sizes = self._take("send_sizes", np.uint32, None, 2).astype(np.int64)
-        if last and sizes.size:
-            raise self._fail("send_sizes", "must be empty for the last layer")
+    def targets(self) -> tuple[tuple[int, ...], ...]:
+        """Return the target ranks of each edge that is sent after this layer."""
+        sizes = self._send_sizes()
         targets = self._take("send_targets", np.uint32, int(sizes[:, 0].sum()))
-        sent = self._take("send_rows", np.uint32, int(sizes[:, 1].sum()))
+        found = []
+        for to in np.split(targets, np.cumsum(sizes[:-1, 0])) if sizes.size else ():
+            self._ascending("send_targets", to)
+            if to[-1] >= self._workers or self._rank in to:
+                raise self._fail("send_targets", "a target is not another rank")
+            found.append(tuple(int(t) for t in to))
+        return tuple(found)
+
+    def boundary(self) -> int:
+        """Return the number of rows that are sent to other ranks, as the file says or from the rows themselves."""
+        if self._scalars.boundary is not None:
+            return self._scalars.boundary
+        return int(np.unique(self._take("send_rows", np.uint32, None)).size)
+
+    def _send_sizes(self) -> NDArray[np.int64]:
+        """Return the numbers of targets and of rows of each edge."""
+        sizes = self._take("send_sizes", np.uint32, None, 2).astype(np.int64)
+        if self._last and sizes.size:
+            raise self._fail("send_sizes", "must be empty for the last layer")
         if (sizes == 0).any():
             raise self._fail("send_sizes", "an edge has no target or no row")
-        ends = np.cumsum(sizes, axis=0)
-        sends = []
-        for (target_end, row_end), (target_count, row_count) in zip(ends, sizes, strict=True):
-            to, local = targets[target_end - target_count : target_end], sent[row_end - row_count : row_end]
-            self._ascending("send_targets", to)
+        return sizes
+
+    def _sends(self, rows: int) -> tuple[tuple[tuple[int, ...], NDArray[np.uint32]], ...]:
+        sizes = self._send_sizes()
+        sent = self._take("send_rows", np.uint32, int(sizes[:, 1].sum()))
+        by_edge = np.split(sent, np.cumsum(sizes[:-1, 1])) if sizes.size else []
+        for local in by_edge:
             self._ascending("send_rows", local)
-            if to[-1] >= workers or rank in to:
-                raise self._fail("send_targets", "a target is not another rank")
             if local[-1] >= rows:
                 raise self._fail("send_rows", f"names row {local[-1]} of {rows}")
-            sends.append((tuple(int(t) for t in to), local))
-        return tuple(sends)
+        return tuple(zip(self.targets(), by_edge, strict=True))
 
 
 def plan_tensors(partition: Partition, plan: ExchangePlan) -> dict[str, NDArray[Any]]:

@@ -11,10 +11,11 @@ from typing import Any
 from fsd_inference.atomic import atomic_directory, check_replaceable, naming
 from fsd_inference.network import Network
 from fsd_inference.partitioning.exchange import check_partition, exchange_plan, volumes
-from fsd_inference.partitioning.manifest import MANIFEST_FILE, PLAN_FILE, FileEntry, Manifest
+from fsd_inference.partitioning.manifest import MANIFEST_FILE, PLAN_FILE, FileEntry, HeadEntry, Manifest
 from fsd_inference.partitioning.plan import ExchangePlan, Partition, plan_digest
 from fsd_inference.partitioning.shard import layer_parts
 from fsd_inference.partitioning.shard_file import (
+    edge_tensors,
     part_metadata,
     part_tensors,
     plan_tensors,
@@ -97,22 +98,34 @@ def _write_files(network: Network, partition: Partition, plan: ExchangePlan, fol
     """Write plan and shards into `folder`; return their file entries, that of the plan first."""
     paths = [folder / f"rank-{rank:05d}.safetensors" for rank in range(partition.workers)]
     spools = [TensorSpool(path) for path in paths]
+    for k in range(len(network)):
+        incoming, outgoing = plan.receives(k), plan.sends(k)
+        for rank, spool in enumerate(spools):
+            receives = [(edge.source, number, edge.rows.size) for edge, number in incoming.get(rank, [])]
+            spool.add(edge_tensors(k, receives, outgoing.get(rank, [])))
+    edge_bytes = [spool.size for spool in spools]
     metadata: list[list[dict[str, Any]]] = [[] for _ in paths]
     for k, layer in enumerate(network):
         for rank, part in enumerate(layer_parts(layer, k, partition, plan)):
-            spools[rank].add(part_tensors(k, part))
-            metadata[rank].append(part_metadata(part))
+            metadata[rank].append(part_metadata(part, spools[rank].add(part_tensors(k, part))))
     planned = TensorSpool(folder / PLAN_FILE)
     planned.add(plan_tensors(partition, plan))
-    finished = [planned.finish({})]
-    for rank, (spool, parts) in enumerate(zip(spools, metadata, strict=True)):
-        finished.append(spool.finish(shard_metadata(rank, partition.workers, network.widths[0], parts)))
-    return tuple(_entry(path) for path in finished)
+    planned.finish({})
+    entries = [_entry(folder / PLAN_FILE)]
+    for rank, (path, spool, parts) in enumerate(zip(paths, spools, metadata, strict=True)):
+        first = spool.finish(shard_metadata(rank, partition.workers, network.widths[0], parts))
+        entries.append(_entry(path, first + edge_bytes[rank]))
+    return tuple(entries)
 
 
-def _entry(path: Path) -> FileEntry:
+def _entry(path: Path, head_bytes: int | None = None) -> FileEntry:
+    """Return the entry of a file in the manifest; `head_bytes` is the size of what a reader of a shard reads first."""
+    head = None
     with path.open("rb") as file:
-        return FileEntry(path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        if head_bytes is not None:
+            head = HeadEntry(head_bytes, hashlib.sha256(file.read(head_bytes)).hexdigest())
+            file.seek(0)
+        return FileEntry(path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest(), head)
 
 
 def check_target(directory: Path) -> None:

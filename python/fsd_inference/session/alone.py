@@ -14,7 +14,8 @@ from fsd_inference.config import RunSettings
 from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.engine.reporting import rank_report
 from fsd_inference.engine.serial import SerialRun, run_serial
-from fsd_inference.errors import AbortedError, RunError
+from fsd_inference.engine.streaming import MOST_LAYERS, layers_at_once, stream_layers
+from fsd_inference.errors import AbortedError, RunError, SettingError
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.network import Network
 from fsd_inference.prediction import Prediction
@@ -37,15 +38,26 @@ class Alone:
     replicas : int
         Number of slices of a batch that are computed in parallel.
     progress : Progress
+    memory_limit : int, optional
+        Maximum memory of the process in bytes. A network that exceeds it is read again for each batch, layer by layer,
+        while the batch is computed.
     """
 
     report: Report | None = None
 
-    def __init__(self, network: Network, settings: RunSettings, replicas: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        network: Network,
+        settings: RunSettings,
+        replicas: int,
+        progress: Progress,
+        memory_limit: int | None = None,
+    ) -> None:
         self._network = network
         self._settings = settings
         self._replicas = replicas
         self._progress = progress
+        self._memory_limit = memory_limit
         self._kernels: list[kernels.LayerKernel] | None = None
         self._loading = threading.Lock()
 
@@ -55,8 +67,9 @@ class Alone:
         return self._network.widths[0]
 
     def prepare(self) -> None:
-        """Load the network."""
-        self._layers()
+        """Load the network, unless its size is limited: then the first batch shows whether it fits in memory."""
+        if self._memory_limit is None:
+            self._layers()
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:  # noqa: ARG002
         """Predict how long a batch will take; see `Session.predict`. `known` is ignored: nothing is exchanged."""
@@ -69,16 +82,22 @@ class Alone:
         """Run a batch; see `Session.infer`."""
         self.report = None
         began = time.perf_counter()
-        layers = self._layers()
+        at_once = self._at_once(batch)
+        layers = self._layers() if at_once is None else None
         load_s = time.perf_counter() - began
         parts, stopped = slices(batch.shape[0], self._replicas), threading.Event()
 
         def carry_out(number: int) -> tuple[SerialRun, RankReport]:
             started = time.time()
             part = batch if len(parts) == 1 else batch[parts[number]]
+            source = stream_layers(self._network, at_once or 1) if layers is None else iter(layers)
             try:
                 run = run_serial(
-                    _interruptible(stopped, layers), part, threads=self._settings.threads, output=self._settings.output
+                    _interruptible(stopped, source),
+                    part,
+                    threads=self._settings.threads,
+                    output=self._settings.output,
+                    at_once=at_once or MOST_LAYERS,
                 )
             except RunError as error:
                 raise of_replica(error, number, parts) from error
@@ -91,7 +110,7 @@ class Alone:
             workers=1,
             replicas=len(parts),
             samples=batch.shape[0],
-            layers=len(layers),
+            layers=len(self._network),
             connections=done[0][0].connections,
             wall_s=time.perf_counter() - began,
             launch_s=0.0,
@@ -112,6 +131,22 @@ class Alone:
     def close(self) -> None:
         """Release the loaded network."""
         self._kernels = None
+
+    def _at_once(self, batch: sparse.csr_array) -> int | None:
+        """Return how many layers to hold at once, or None if all of them fit within the memory limit."""
+        if self._memory_limit is None:
+            return None
+        samples, replicas = batch.shape[0], min(self._replicas, batch.shape[0])
+        size = batch.data.nbytes + batch.indices.nbytes + batch.indptr.nbytes
+        at_once = layers_at_once(self._network, samples, size, self._memory_limit)
+        if at_once is not None and replicas > 1:
+            raise SettingError(
+                "the network exceeds the memory limit, so that each replica would read it by itself; use one replica "
+                "and more threads"
+            )
+        if at_once is not None:
+            self.close()  # a smaller batch may have left room for the network
+        return at_once
 
     def _layers(self) -> list[kernels.LayerKernel]:
         with self._loading:  # load once, whichever thread asks first

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from fsd_inference import logs
 from fsd_inference.channel_names import CHANNELS, current_name, renamed
-from fsd_inference.config import FailurePolicy, FunctionSettings, RunSettings, Tuning
+from fsd_inference.config import FailurePolicy, FunctionSettings, RunSettings, Tuning, check_count
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network, as_inputs, load_parts
 from fsd_inference.partitioning import METHODS
@@ -69,6 +69,9 @@ class Session:
         For a stack with functions: which functions to use and how to call them.
     failures : FailurePolicy, optional
         Timeouts of a run, and the number of attempts.
+    memory_limit_mb : int, optional
+        For "serial" in this process: its maximum memory in MB (2**20 bytes). A network that exceeds it is not kept, but
+        read from its files again for each batch, ahead of the computation.
     progress : Progress, optional
         Receives the progress of the session.
 
@@ -103,6 +106,7 @@ class Session:
         tuning: Tuning | None = None,
         functions: FunctionSettings | None = None,
         failures: FailurePolicy | None = None,
+        memory_limit_mb: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         open_descriptors()
@@ -110,6 +114,8 @@ class Session:
             warnings.warn(renamed(channel), FutureWarning, stacklevel=2)
             channel = current_name(channel)
         _check(channel, workers, partition, replicas)
+        if memory_limit_mb is not None:
+            check_count("memory_limit_mb", memory_limit_mb)
         logs.start()
         tuning, functions, failures = tuning or Tuning(), functions or FunctionSettings(), failures or FailurePolicy()
         described = _functions_of(stack, channel, tuning, functions)
@@ -122,8 +128,11 @@ class Session:
                 raise SettingError(
                     f"{network} holds shards, but channel 'serial' needs the network itself; give its path"
                 )
-            self._engine = Alone(self._network.network, settings, replicas, progress)
+            limit = None if memory_limit_mb is None else memory_limit_mb * 2**20
+            self._engine = Alone(self._network.network, settings, replicas, progress, limit)
             return
+        if memory_limit_mb is not None:
+            raise SettingError("a memory limit applies only to channel 'serial' without functions; leave it out")
         platform: Platform
         path = None if stack is None else Path(stack)
         if described is None or path is None:

@@ -38,6 +38,7 @@ from fsd_inference.engine.messages import (
     StoreResult,
     Ticked,
 )
+from fsd_inference.engine.pieces import PARALLEL_PIECES, PIECE_BYTES
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
 from fsd_inference.errors import ChannelError, RunError, as_run_error
@@ -156,7 +157,7 @@ class Simulation:
         after_s = timing["client.after_s"] + (timing["lane.s"] if self.scenario.channel == "queue" else 0.0)
         started = max((rank.started for rank in ranks), default=self._launched)
         usage = self.services.usage + count_own(
-            settings.workers, self.scenario.payloads, settings, self.scenario.limits
+            self.scenario.payloads, settings, self.scenario.limits, self.scenario.work.shard_bytes
         )
         if self.scenario.channel == "queue":
             usage += count_lane(self.scenario.lane_ranks or settings.workers)
@@ -295,29 +296,47 @@ class Simulation:
     # --- loading, computing, storing ---------------------------------------------------------------------------------
 
     def _load(self, rank: Rank, since: float, reads: int) -> None:
-        """Make the small sequential reads that are left, then read shard and input."""
+        """Make the small sequential reads that are left, then read the first piece of the shard, and the input."""
         if reads:
             self.services.request(rank, "get", 0.0, 0.0, self._load, rank, since, reads - 1)
             return
-        size = float(self.scenario.work.shard_bytes[rank.number]) + self.scenario.payloads.input_bytes
-        self.services.request(rank, "get", 0.0, size, self._decode_shard, rank, since)
+        size = self._first_bytes(rank) + self.scenario.payloads.input_bytes
+        self.services.request(rank, "get", 0.0, size, self._decode_first, rank, since)
 
-    def _decode_shard(self, rank: Rank, since: float) -> None:
-        timing, payloads = self.scenario.timing, self.scenario.payloads
-        work = float(self.scenario.work.shard_bytes[rank.number]) / timing["cpu.load_bytes_per_s"]
-        work += payloads.input_bytes / timing["cpu.unpack_bytes_per_s"]
-        self.services.work(work / self.speed.one / rank.speed, self._shard_decoded, rank, since)
+    def _first_bytes(self, rank: Rank) -> float:
+        """Return the size of a shard's first piece, but at least that of its first layer."""
+        size = float(self.scenario.work.shard_bytes[rank.number])
+        return min(size, max(PIECE_BYTES, size / self.layers))
 
-    def _shard_decoded(self, rank: Rank, since: float) -> None:
-        rank.starters.end()
+    def _decode_first(self, rank: Rank, since: float) -> None:
+        timing, first = self.scenario.timing, self._first_bytes(rank)
+        work = first / timing["cpu.load_bytes_per_s"]
+        work += self.scenario.payloads.input_bytes / timing["cpu.unpack_bytes_per_s"]
+        self.services.work(work / self.speed.one / rank.speed, self._first_decoded, rank, since)
+
+    def _first_decoded(self, rank: Rank, since: float) -> None:
         now = self.clock.now
         rank.note("load", -1, 0, since, now)
         rank.idle_since, rank.is_loaded = now, True
-        self.loaded(rank)
+        size, first = float(self.scenario.work.shard_bytes[rank.number]), self._first_bytes(rank)
+        rest = size - first
+        self.loaded(rank, self.layers if not rest else max(1, int(self.layers * first / size)))
+        if not rest:
+            rank.starters.end()
+            return
+        # The other pieces, of which several are fetched at the same time, while the rank computes.
+        timing = self.scenario.timing
+        transfer_s = rest / min(timing["network.bytes_per_s"], PARALLEL_PIECES * timing["connection.bytes_per_s"])
+        work_s = rest / timing["cpu.load_bytes_per_s"] / self.speed.one / rank.speed
+        self.services.work(max(transfer_s, work_s), self._rest_loaded, rank)
 
-    def loaded(self, rank: Rank) -> None:
-        """Let a rank that has loaded its shard start to receive."""
+    def _rest_loaded(self, rank: Rank) -> None:
+        rank.starters.end()
         self.tell(rank, Loaded(rank.plan))
+
+    def loaded(self, rank: Rank, layers: int | None = None) -> None:
+        """Let a rank that has loaded its first layers, or all, start to compute and to receive."""
+        self.tell(rank, Loaded(rank.plan, layers))
         for child in rank.early:
             self.told(rank, child)
 

@@ -134,8 +134,7 @@ impl Rank {
         if let Some(count) = samples.iter().find(|&&count| u32::try_from(count).is_err()) {
             return Err(Invalid(format!("a micro-batch of {count} samples is too large")));
         }
-        let incoming: Vec<_> = shard.layers().iter().map(|layer| layer.receives().to_vec()).collect();
-        let inbox = Inbox::new(attempt, shard.rank(), shard.workers(), &samples, &incoming, budget);
+        let inbox = Inbox::new(attempt, shard.rank(), shard.workers(), &samples, shard.receives(), budget);
         let batch = |_| Batch {
             state: Mutex::new(State::Input(Vec::new())),
             bytes: AtomicUsize::new(0),
@@ -145,16 +144,29 @@ impl Rank {
         Ok(Self { shard, attempt, samples, compute, inbox: Mutex::new(inbox), batches })
     }
 
-    fn check(&self, layer: usize, micro_batch: usize) -> Result<(&ShardLayer, &Batch), Invalid> {
-        match (self.shard.layers().get(layer), self.batches.get(micro_batch)) {
-            (Some(part), Some(batch)) => Ok((part, batch)),
+    fn batch(&self, micro_batch: usize) -> Result<&Batch, Invalid> {
+        self.batches.get(micro_batch).ok_or_else(|| Invalid(format!("there is no micro-batch {micro_batch}")))
+    }
+
+    /// Returns the batch of a step that exists.
+    fn step(&self, layer: usize, micro_batch: usize) -> Result<&Batch, Invalid> {
+        match self.batches.get(micro_batch) {
+            Some(batch) if layer < self.shard.receives().len() => Ok(batch),
             _ => Err(Invalid(format!("there is no step of layer {layer} and micro-batch {micro_batch}"))),
         }
     }
 
+    /// Returns layer and batch of a step whose layer is loaded.
+    fn check(&self, layer: usize, micro_batch: usize) -> Result<(&ShardLayer, &Batch), RankError> {
+        let batch = self.step(layer, micro_batch)?;
+        let part = self.shard.layer(layer);
+        let part = part.ok_or(RankError::Order { layer, micro_batch, why: "its layer is not loaded" })?;
+        Ok((part, batch))
+    }
+
     /// Adds a block of input rows, the first of which is `first_feature`.
     pub fn put_input(&self, micro_batch: usize, first_feature: usize, block: Vec<u8>) -> Result<(), RankError> {
-        let (_, batch) = self.check(0, micro_batch)?;
+        let batch = self.batch(micro_batch)?;
         let mut state = lock(&batch.state);
         let State::Input(blocks) = &mut *state else {
             return Err(RankError::Order { layer: 0, micro_batch, why: "its input was already read" });
@@ -171,7 +183,7 @@ impl Rank {
 
     /// Returns whether all rows that the step needs from other ranks have arrived.
     pub fn is_ready(&self, layer: usize, micro_batch: usize) -> Result<bool, Invalid> {
-        self.check(layer, micro_batch)?;
+        self.step(layer, micro_batch)?;
         Ok(lock(&self.inbox).is_ready(layer, micro_batch))
     }
 
@@ -340,15 +352,17 @@ impl Rank {
 
     /// Returns the live samples of the edges after the layer before, by number, that all of `targets` received.
     fn known<'a>(&self, layer: usize, targets: &[u16], before: &'a Lists) -> Vec<(u32, &'a [u32])> {
-        let Some(before_layer) = layer.checked_sub(1) else { return Vec::new() };
-        let edges = (0..).zip(self.shard.layers()[before_layer].sends());
+        let Some(before_layer) = layer.checked_sub(1).and_then(|before| self.shard.layer(before)) else {
+            return Vec::new();
+        };
+        let edges = (0..).zip(before_layer.sends());
         let shared = edges.filter(|(_, edge)| targets.iter().all(|target| edge.targets.binary_search(target).is_ok()));
         shared.filter_map(|(edge, _)| Some((edge, &before.get(&(self.shard.rank(), edge))?[..]))).collect()
     }
 
     /// Returns the last layer's output if all its rows are computed, otherwise an error.
     fn last<'a>(&self, state: &'a State, micro_batch: usize) -> Result<&'a Panels, RankError> {
-        let layer = self.shard.layers().len() - 1;
+        let layer = self.shard.receives().len() - 1;
         match state {
             State::Output(done, output, _) if *done == layer => Ok(output),
             _ => Err(RankError::Order { layer, micro_batch, why: "its output is not there" }),
@@ -357,7 +371,7 @@ impl Rank {
 
     /// Returns the last layer's rows as an encoded block, and releases them.
     pub fn output(&self, micro_batch: usize) -> Result<Vec<u8>, RankError> {
-        let (_, batch) = self.check(0, micro_batch)?;
+        let batch = self.batch(micro_batch)?;
         let mut state = lock(&batch.state);
         let output = self.last(&state, micro_batch)?;
         let source = PanelRows::all(output);
@@ -371,10 +385,10 @@ impl Rank {
 
     /// Returns, for each sample, its largest output and the lowest global neuron that has it; -inf and -1 without rows.
     pub fn reduce(&self, micro_batch: usize) -> Result<(Vec<f32>, Vec<i32>), RankError> {
-        let (_, batch) = self.check(0, micro_batch)?;
+        let batch = self.batch(micro_batch)?;
         let state = lock(&batch.state);
         let output = self.last(&state, micro_batch)?;
-        let neurons = self.shard.layers()[self.shard.layers().len() - 1].rows();
+        let neurons = self.shard.layer(self.shard.receives().len() - 1).map_or(&[][..], ShardLayer::rows);
         let samples = self.samples[micro_batch];
         let Some(&first) = neurons.first() else {
             return Ok((vec![f32::NEG_INFINITY; samples], vec![-1; samples]));

@@ -1,7 +1,7 @@
 //! The shard of one rank: its part of each layer, and the rows that it receives from and sends to other ranks.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::errors::Invalid;
 use crate::inbox::Incoming;
@@ -64,7 +64,10 @@ impl ShardLayer {
             }
             supplier.push((row, column));
         }
-        supplies.iter_mut().for_each(|pairs| pairs.sort_unstable());
+        for pairs in &mut supplies {
+            pairs.sort_unstable();
+            pairs.shrink_to_fit();
+        }
         let mut sent = vec![false; rows.len()];
         for (number, edge) in sends.iter().enumerate() {
             check(!edge.targets.is_empty() && !edge.rows.is_empty(), || {
@@ -113,46 +116,63 @@ impl ShardLayer {
     }
 }
 
-/// One rank's part of the network.
+/// One rank's part of the network. Its layers are added in order, while runs may compute the earlier ones.
 pub struct Shard {
     rank: u16,
     workers: usize,
-    layers: Vec<Arc<ShardLayer>>,
+    receives: Vec<Vec<Incoming>>,
+    layers: Vec<OnceLock<Arc<ShardLayer>>>,
 }
 
 impl Shard {
-    /// Validates that the layers match each other and that the ranks they name exist.
-    pub fn new(rank: usize, workers: usize, layers: Vec<Arc<ShardLayer>>) -> Result<Self, Invalid> {
+    /// Validates the edges that the rank receives before each layer, and that the ranks they name exist.
+    pub fn new(rank: usize, workers: usize, receives: Vec<Vec<Incoming>>) -> Result<Self, Invalid> {
         check(rank < workers && workers <= usize::from(u16::MAX), || {
             format!("there is no rank {rank} among {workers} workers (of at most {})", u16::MAX)
         })?;
-        check(!layers.is_empty(), || "a shard has at least one layer".into())?;
-        let rank = rank as u16;
-        let other = |other: u16| other != rank && usize::from(other) < workers;
-        for (k, layer) in layers.iter().enumerate() {
-            check(k > 0 || layer.receives.is_empty(), || "layer 0 reads the input and receives nothing".into())?;
-            check(k + 1 < layers.len() || layer.sends.is_empty(), || {
-                format!("layer {k} is the last and sends nothing")
-            })?;
+        check(!receives.is_empty(), || "a shard has at least one layer".into())?;
+        check(receives[0].is_empty(), || "layer 0 reads the input and receives nothing".into())?;
+        let layers = receives.iter().map(|_| OnceLock::new()).collect();
+        let shard = Self { rank: rank as u16, workers, receives, layers };
+        for (k, incoming) in shard.receives.iter().enumerate() {
             let mut edges = HashSet::new();
-            for edge in &layer.receives {
-                check(other(edge.source) && edge.rows > 0 && edges.insert((edge.source, edge.edge)), || {
+            for edge in incoming {
+                check(shard.other(edge.source) && edge.rows > 0 && edges.insert((edge.source, edge.edge)), || {
                     format!(
                         "layer {k}: edge {} of rank {} is empty, given twice, or not of another rank",
                         edge.edge, edge.source
                     )
                 })?;
             }
-            for (number, edge) in layer.sends.iter().enumerate() {
-                let fits = edge.targets.is_sorted_by(|a, b| a < b) && edge.targets.iter().all(|&target| other(target));
-                check(fits, || format!("layer {k}: the targets of edge {number} must be other ranks, ascending"))?;
-            }
-            if let (Some(before), Some((row, column))) = (k.checked_sub(1), layer.supplies[0].last()) {
-                let own = layers[before].rows.len();
-                check((*row as usize) < own, || format!("layer {k}: column {column} names own row {row} of {own}"))?;
-            }
         }
-        Ok(Self { rank, workers, layers })
+        Ok(shard)
+    }
+
+    /// Returns whether there is such a rank and it is not this one.
+    fn other(&self, rank: u16) -> bool {
+        rank != self.rank && usize::from(rank) < self.workers
+    }
+
+    /// Adds layer `index`, the next one, and validates that it matches the others.
+    pub fn add(&self, index: usize, layer: Arc<ShardLayer>) -> Result<(), Invalid> {
+        let before = index.checked_sub(1).and_then(|before| self.layer(before));
+        let is_next = index < self.layers.len() && (index == 0 || before.is_some()) && self.layer(index).is_none();
+        check(is_next, || format!("layer {index} is not the next layer of the shard"))?;
+        check(layer.receives == self.receives[index], || {
+            format!("layer {index}: its incoming edges are not those of the shard")
+        })?;
+        check(index + 1 < self.layers.len() || layer.sends.is_empty(), || {
+            format!("layer {index} is the last and sends nothing")
+        })?;
+        for (number, edge) in layer.sends.iter().enumerate() {
+            let fits = edge.targets.is_sorted_by(|a, b| a < b) && edge.targets.iter().all(|&target| self.other(target));
+            check(fits, || format!("layer {index}: the targets of edge {number} must be other ranks, ascending"))?;
+        }
+        if let (Some(before), Some((row, column))) = (before, layer.supplies[0].last()) {
+            let own = before.rows.len();
+            check((*row as usize) < own, || format!("layer {index}: column {column} names own row {row} of {own}"))?;
+        }
+        self.layers[index].set(layer).map_err(|_| Invalid(format!("layer {index} was added by another thread")))
     }
 
     pub fn rank(&self) -> u16 {
@@ -163,7 +183,13 @@ impl Shard {
         self.workers
     }
 
-    pub fn layers(&self) -> &[Arc<ShardLayer>] {
-        &self.layers
+    /// Returns the edges that arrive before each layer.
+    pub fn receives(&self) -> &[Vec<Incoming>] {
+        &self.receives
+    }
+
+    /// Returns a layer, or nothing if it was not added yet or does not exist.
+    pub fn layer(&self, index: usize) -> Option<&ShardLayer> {
+        self.layers.get(index)?.get().map(AsRef::as_ref)
     }
 }

@@ -35,6 +35,13 @@ fn error(error: RankError) -> PyErr {
 
 type Array<'py, T> = Bound<'py, PyArray1<T>>;
 
+/// Source rank, edge number and number of rows of each edge.
+type Edges = Vec<(u16, u32, usize)>;
+
+fn incoming(edges: Edges) -> Vec<Incoming> {
+    edges.into_iter().map(|(source, edge, rows)| Incoming { source, edge, rows }).collect()
+}
+
 /// One rank's part of a layer, with the sources of its columns and the targets of its rows.
 #[pyclass(frozen, module = "fsd_inference._kernels")]
 struct ShardLayer {
@@ -49,10 +56,10 @@ impl ShardLayer {
         rows: PyReadonlyArray1<'_, u32>,
         column_source: PyReadonlyArray1<'_, u32>,
         column_row: PyReadonlyArray1<'_, u32>,
-        receives: Vec<(u16, u32, usize)>,
+        receives: Edges,
         sends: Vec<(Vec<u16>, PyReadonlyArray1<'_, u32>)>,
     ) -> PyResult<Self> {
-        let receives = receives.into_iter().map(|(source, edge, rows)| Incoming { source, edge, rows }).collect();
+        let receives = incoming(receives);
         let send = |(targets, rows): (_, PyReadonlyArray1<'_, u32>)| -> PyResult<_> {
             Ok(Outgoing { targets, rows: rows.as_slice()?.to_vec() })
         };
@@ -64,7 +71,7 @@ impl ShardLayer {
     }
 }
 
-/// One rank's part of the network; immutable, cached between runs.
+/// One rank's part of the network, to which layers are added in order; cached between runs.
 #[pyclass(frozen, module = "fsd_inference._kernels")]
 struct Shard {
     shard: Arc<shard::Shard>,
@@ -73,9 +80,20 @@ struct Shard {
 #[pymethods]
 impl Shard {
     #[new]
-    fn new(rank: usize, workers: usize, layers: Vec<PyRef<'_, ShardLayer>>) -> PyResult<Self> {
-        let layers = layers.iter().map(|layer| layer.layer.clone()).collect();
-        Ok(Self { shard: Arc::new(shard::Shard::new(rank, workers, layers).map_err(value_error)?) })
+    fn new(rank: usize, workers: usize, receives: Vec<Edges>) -> PyResult<Self> {
+        let receives = receives.into_iter().map(incoming).collect();
+        Ok(Self { shard: Arc::new(shard::Shard::new(rank, workers, receives).map_err(value_error)?) })
+    }
+
+    /// Add layer `index`, the next one.
+    fn add(&self, index: usize, layer: &ShardLayer) -> PyResult<()> {
+        self.shard.add(index, layer.layer.clone()).map_err(value_error)
+    }
+
+    /// Return the global neuron of a local row of a layer that was added.
+    fn neuron(&self, layer: usize, row: usize) -> PyResult<u32> {
+        let neuron = self.shard.layer(layer).and_then(|part| part.rows().get(row));
+        neuron.copied().ok_or_else(|| PyValueError::new_err(format!("layer {layer} has no row {row}")))
     }
 }
 

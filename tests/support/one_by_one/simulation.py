@@ -89,9 +89,9 @@ class EventSimulation(Simulation):
         """See `EventListener`."""
         self._later(self._came, rank, messages)
 
-    def loaded(self, rank: Rank) -> None:
+    def loaded(self, rank: Rank, layers: int | None = None) -> None:
         """See `Simulation`."""
-        super().loaded(rank)
+        super().loaded(rank, layers)
         assert isinstance(rank, EventRank)
         self._came(rank, rank.unread)
 

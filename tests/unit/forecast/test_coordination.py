@@ -49,7 +49,9 @@ def test_warm_functions_have_their_shards() -> None:
     assert cold.requests["s3.get"] - warm.requests["s3.get"] == 4 + 1  # each rank the description; one manifest
     plan = ExchangePlan(4, ((),) * 3)
     payloads = dense_payloads(plan, samples=10)
+    shard_bytes = [1, 1 << 20, (1 << 20) + 1, 5 << 20]
     cold, warm = (
-        count_own(4, payloads, RunSettings(workers=4), ChannelLimits(), is_warm=is_warm) for is_warm in (False, True)
+        count_own(payloads, RunSettings(workers=4), ChannelLimits(), shard_bytes, is_warm=is_warm)
+        for is_warm in (False, True)
     )
-    assert dict((cold - warm).requests) == {"s3.get": 2 * 4}  # manifest and shard
+    assert dict((cold - warm).requests) == {"s3.get": 4 + 1 + 1 + 2 + 5}  # manifests, and shards by ranges of 1 MB

@@ -23,18 +23,23 @@ class Objects:
         self.reads.append(key)
         return self.objects.get(key)
 
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        self.reads.append(f"{key} {start}")
+        found = self.objects.get(key)
+        return None if found is None else found[start : start + length]
+
 
 def test_what_was_read_once_comes_from_the_disk_also_in_another_process(tmp_path: Path) -> None:
     objects = Objects(a=b"1", b=b"")
     for _ in range(2):
-        read = KeptFiles(tmp_path / "kept", 100).reader(objects.get)
+        read = KeptFiles(tmp_path / "kept", 100).cached(objects).get
         assert [read("a"), read("b"), read("a")] == [b"1", b"", b"1"]
     assert objects.reads == ["a", "b"]
 
 
 def test_what_is_absent_is_asked_for_again(tmp_path: Path) -> None:
     objects = Objects()
-    read = KeptFiles(tmp_path, 100).reader(objects.get)
+    read = KeptFiles(tmp_path, 100).cached(objects).get
     assert read("a") is None
     objects.objects["a"] = b"there now"
     assert read("a") == b"there now"
@@ -42,7 +47,7 @@ def test_what_is_absent_is_asked_for_again(tmp_path: Path) -> None:
 
 def test_the_longest_unused_makes_room(tmp_path: Path) -> None:
     objects = Objects(a=b"a" * 40, b=b"b" * 40, c=b"c" * 40)
-    read = KeptFiles(tmp_path, 100).reader(objects.get)
+    read = KeptFiles(tmp_path, 100).cached(objects).get
     read("a")
     read("b")
     for file, seconds in zip(sorted(tmp_path.iterdir(), key=lambda file: file.read_bytes()), (200, 100), strict=True):
@@ -56,7 +61,7 @@ def test_copies_stay_within_bounds_and_are_the_objects(tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("kept")
     sizes = dict(reversed(wanted))
     objects = Objects(**{key: key.encode() * size for key, size in sizes.items()})
-    read = KeptFiles(folder, 100).reader(objects.get)
+    read = KeptFiles(folder, 100).cached(objects).get
     for key, _ in wanted:
         assert read(key) == objects.objects[key]
         assert sum(file.stat().st_size for file in folder.iterdir()) <= 100
@@ -65,6 +70,17 @@ def test_copies_stay_within_bounds_and_are_the_objects(tmp_path_factory: pytest.
 def test_a_disk_that_takes_nothing_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     objects = Objects(a=b"1")
-    read = KeptFiles(tmp_path / "file" / "folder", 100).reader(objects.get)
+    read = KeptFiles(tmp_path / "file" / "folder", 100).cached(objects).get
     assert [read("a"), read("a")] == [b"1", b"1"]
     assert objects.reads == ["a", "a"]
+
+
+def test_ranges_are_kept_apart_and_of_a_large_object_only_its_front(tmp_path: Path) -> None:
+    objects = Objects(a=bytes(range(120)))
+    for _ in range(2):
+        cached = KeptFiles(tmp_path, 100).cached(objects)
+        assert [cached.get_range("a", start, 40) for start in (0, 40, 80)] == [
+            objects.objects["a"][start : start + 40] for start in (0, 40, 80)
+        ]
+    assert objects.reads == ["a 0", "a 40", "a 80", "a 80"]
+    assert cached.get_range("b", 0, 40) is None

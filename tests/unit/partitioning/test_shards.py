@@ -38,7 +38,7 @@ from fsd_inference.partitioning import (
     write_shards,
 )
 from fsd_inference.partitioning.kernel_shard import kernel_shard
-from fsd_inference.partitioning.shard_file import parse_shard
+from fsd_inference.partitioning.shard_reader import whole_shard
 
 from .networks import cut_networks, distributed, make_network, merged, serial
 
@@ -259,7 +259,7 @@ def test_a_shard_that_cannot_be_is_refused_by_name(
     data = edited(files[entry.file], f"layers.00001.{tensor}", edit)
     with pytest.raises(FileFormatError, match=r"digest|bytes"):
         read_shard(data, manifest, 1)
-    forged = replace(entry, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    forged = replace(entry, size=len(data), sha256=hashlib.sha256(data).hexdigest(), head=None)
     forged_manifest = replace(manifest, shards=(manifest.shards[0], forged, manifest.shards[2]))
     with pytest.raises(FileFormatError, match=message) as caught:
         read_shard(data, forged_manifest, 1)
@@ -283,7 +283,7 @@ def test_groups_of_a_shard_that_cannot_be_are_refused(group: Any) -> None:
     _, files = written(*_small())
     data = with_head(files["rank-00000.safetensors"], lambda head: head["layers"][0].update(groups=[group]))
     with pytest.raises(FileFormatError, match=r"^rank 0: not a shard"):
-        parse_shard(data, "rank 0")
+        whole_shard(data, "rank 0")
 
 
 def test_shards_of_version_1_are_read() -> None:
@@ -299,10 +299,11 @@ def test_shards_of_version_1_are_read() -> None:
     def as_before(head: dict[str, Any]) -> None:
         head["version"] = 1
         for layer, (kind, clip) in zip(head["layers"], kinds.items(), strict=True):
-            del layer["groups"]
+            for name in ("groups", "boundary", "sha256"):
+                del layer[name]
             layer |= {"activation": kind, "clip": clip}
 
-    expected, found = parse_shard(data, "rank 1"), parse_shard(with_head(data, as_before), "rank 1")
+    expected, found = (whole_shard(each, "rank 1").whole() for each in (data, with_head(data, as_before)))
     for ours, theirs in zip(found.parts, expected.parts, strict=True):
         assert ours.groups == theirs.groups
         np.testing.assert_array_equal(ours.values, theirs.values)
@@ -318,7 +319,7 @@ def test_shards_of_later_versions_are_refused_as_such() -> None:
             del layer["groups"]
 
     with pytest.raises(FileFormatError, match="shard format 3 is not known; this release reads 1 and 2"):
-        parse_shard(with_head(files["rank-00000.safetensors"], later), "rank 0")
+        whole_shard(with_head(files["rank-00000.safetensors"], later), "rank 0")
 
 
 PLAN_CORRUPTIONS: list[tuple[str, Callable[[np.ndarray[Any, Any]], Any], str]] = [
@@ -356,7 +357,7 @@ def test_damaged_bytes_never_get_through(data: st.DataObject) -> None:
         body[data.draw(st.integers(0, min(4000, len(body) - 1)))] ^= data.draw(st.integers(1, 255))
     with pytest.raises(FileFormatError):
         read_shard(bytes(body), manifest, 0)
-    forged = replace(entry, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+    forged = replace(entry, size=len(body), sha256=hashlib.sha256(body).hexdigest(), head=None)
     with suppress(FileFormatError):
         read_shard(bytes(body), replace(manifest, shards=(forged, *manifest.shards[1:])), 0)
 

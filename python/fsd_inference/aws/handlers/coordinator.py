@@ -46,7 +46,7 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     log = Log(run=run_event.spec.run, attempt=run_event.spec.attempt, request=context.aws_request_id)
     log.line("run begins", channel=run_event.channel, workers=run_event.spec.settings.workers, plan=run_event.spec.plan)
     resources = Resources(
-        warm.clients, opened.stack, opened.digest, opened.runs, warm.meter, warm.plan_reader(opened), warm.code
+        warm.clients, opened.stack, opened.digest, opened.runs, warm.meter, warm.plans(opened).get, warm.code
     )
     status = Coordination(resources, run_event, ends, before).carry_out()
     if status is None:

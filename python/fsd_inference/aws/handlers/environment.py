@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.handlers.code import code_digest
 from fsd_inference.aws.handlers.kept_files import KeptFiles
 from fsd_inference.aws.stack import parse_stack
-from fsd_inference.engine.loading import WarmShard, load_shard
+from fsd_inference.engine.loading import Plans, WarmShard, start_shard
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FsdError, StackError, StackUpdatedError
 from fsd_inference.limits import MB_PER_VCPU
@@ -117,17 +117,20 @@ class Environment:
             )
         return self._opened
 
-    def shard(self, opened: Opened, spec: RunSpec, rank: int) -> WarmShard:
-        """Return a rank's shard: from memory if the last run used it, and else from the disk cache or the store."""
+    def shard(self, opened: Opened, spec: RunSpec, rank: int, stopped: Future[None]) -> WarmShard:
+        """Return a rank's shard: from memory if the last run loaded it, and else from the disk cache or the store.
+
+        `stopped` is as for `start_shard`.
+        """
         key = (spec.plan, rank)
-        if self._shard is None or self._shard[0] != key:
+        if self._shard is None or self._shard[0] != key or not self._shard[1].is_loaded:
             self._shard = None  # memory may not hold two shards at a time
-            self._shard = (key, load_shard(self.plan_reader(opened), spec, rank))
+            self._shard = (key, start_shard(self.plans(opened), spec, rank, stopped))
         return self._shard[1]
 
-    def plan_reader(self, opened: Opened) -> Callable[[str], bytes | None]:
-        """Return a function that reads plan objects, which are immutable, through the disk cache."""
-        return self._files.reader(opened.plans.get)
+    def plans(self, opened: Opened) -> Plans:
+        """Return the network bucket, whose plan objects are immutable, behind the disk cache."""
+        return self._files.cached(opened.plans)
 
     def _read(self) -> Opened:
         bucket = os.environ.get("FSD_STACK_BUCKET")

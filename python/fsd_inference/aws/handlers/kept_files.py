@@ -3,43 +3,65 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 
+class Objects(Protocol):
+    """Where objects are read from; see `Store`."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return the content of the whole object, or None if it does not exist."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Return up to `length` bytes from offset `start`, or None if the object does not exist."""
+
+
 class KeptFiles:
-    """An LRU cache of objects, as files in a directory.
+    """An LRU cache of objects and of ranges of objects, as files in a directory; safe for use by several threads.
 
     Parameters
     ----------
     directory : Path
         The directory; created when the first object is cached.
     most_bytes : int
-        Maximum size of all cached files together, in bytes; larger objects are not cached.
+        Maximum size of all cached files together, in bytes. Of a larger object only the front is cached: all of it
+        would push itself out from one reading to the next.
     """
 
     def __init__(self, directory: Path, most_bytes: int) -> None:
         self._directory = directory
         self._most_bytes = most_bytes
+        self._writing = threading.Lock()
 
-    def reader(self, get: Callable[[str], bytes | None]) -> Callable[[str], bytes | None]:
-        """Return a cached version of `get`, for keys whose objects never change."""
+    def cached(self, objects: Objects) -> CachedObjects:
+        """Return a cached version of `objects`, for keys whose objects never change."""
+        return CachedObjects(self, objects)
 
-        def read(key: str) -> bytes | None:
-            path = self._directory / hashlib.sha256(key.encode()).hexdigest()
-            with suppress(OSError):
-                data = path.read_bytes()
-                path.touch()
-                return data
-            found = get(key)
-            if found is not None and len(found) <= self._most_bytes:
-                with suppress(OSError):  # a full disk should make the next run slower, not this one fail
-                    self._keep(path, found)
-            return found
+    def read(self, name: str, end: int | None, get: Callable[[], bytes | None]) -> bytes | None:
+        """Return what is cached under a name, or else what `get` returns, which is then cached.
 
-        return read
+        Parameters
+        ----------
+        name : str
+        end : int, optional
+            Where the content ends in its object; None if it is the whole object.
+        get : callable
+        """
+        path = self._directory / hashlib.sha256(name.encode()).hexdigest()
+        with suppress(OSError):
+            data = path.read_bytes()
+            path.touch()
+            return data
+        found = get()
+        if found is not None and (len(found) if end is None else end) <= self._most_bytes:
+            with suppress(OSError), self._writing:  # a full disk should make the next run slower, not this one fail
+                self._keep(path, found)
+        return found
 
     def _keep(self, path: Path, data: bytes) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -56,3 +78,20 @@ class KeptFiles:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+class CachedObjects:
+    """Objects behind a cache; the interface is that of `Objects`."""
+
+    def __init__(self, files: KeptFiles, objects: Objects) -> None:
+        self._files, self._objects = files, objects
+
+    def get(self, key: str) -> bytes | None:
+        """Return the content of the whole object, or None if it does not exist."""
+        return self._files.read(key, None, lambda: self._objects.get(key))
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Return up to `length` bytes from offset `start`, or None if the object does not exist."""
+        # A key contains no colon, so no object has the name of a range.
+        name = f"{key}:{start}:{length}"
+        return self._files.read(name, start + length, lambda: self._objects.get_range(key, start, length))

@@ -16,7 +16,7 @@ from fsd_inference.aws.handlers.environment import Environment, environment
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.launcher import LambdaLauncher
 from fsd_inference.aws.status import progress_key
-from fsd_inference.engine.loading import load_rank
+from fsd_inference.engine.loading import LoadedRank
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
 from fsd_inference.limits import PROGRESS_S
@@ -109,7 +109,9 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, left_s: float
                 rank=rank_event.rank,
                 starter=rank_event.starter,
                 started=started,
-                load=lambda: load_rank(opened.store, spec, warm.shard(opened, spec, rank_event.rank), str(spill)),
+                load=lambda stopped: LoadedRank(
+                    warm.shard(opened, spec, rank_event.rank, stopped), opened.store, spec, str(spill)
+                ),
                 backends=backends,
                 launcher=LambdaLauncher(warm.clients.functions, function.arn, rank_event, warm.meter),
                 on_layer=_progress(opened.store, rank_event, notes) if rank_event.rank == 0 else (lambda _: None),
