@@ -1,11 +1,14 @@
 //! A layer: weights, bias, and what its rows compute from their sums.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::activation::Activation;
 use crate::buffer::Buffer;
 use crate::csr::{Csr, check_finite};
 use crate::errors::Invalid;
+use crate::isa::Path;
+use crate::slices::{LazySlices, Slices};
 
 /// What a row makes of its weighted inputs, before the bias is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,7 @@ pub struct Layer {
     slopes: Buffer<f32>,
     groups: Vec<Group>,
     zero_preserving: bool,
+    slices: Arc<LazySlices>,
 }
 
 impl Layer {
@@ -55,7 +59,7 @@ impl Layer {
         if slopes.len() != rows && (needs_slopes || !slopes.is_empty()) {
             return Err(Invalid(format!("{} slopes for {rows} rows; give one a row", slopes.len())));
         }
-        let layer = Self { weights, bias, slopes, groups, zero_preserving };
+        let layer = Self { weights, bias, slopes, groups, zero_preserving, slices: Arc::default() };
         let grouped = layer.groups.iter().try_fold(0_usize, |sum, group| sum.checked_add(group.rows));
         if grouped != Some(rows) {
             return Err(Invalid(format!("the groups of rows do not add up to {rows} rows")));
@@ -91,7 +95,7 @@ impl Layer {
     }
 
     /// Returns the groups with their rows.
-    fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Group)> {
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Group)> {
         self.groups.iter().scan(0, |next, group| {
             let first = *next;
             *next += group.rows;
@@ -117,6 +121,21 @@ impl Layer {
             at = low;
             (start < at).then_some((start..at, group))
         })
+    }
+
+    /// Counts a batch of a few samples; after several of them `slices` has a layout for such batches.
+    pub(crate) fn count_few(&self, path: Path) {
+        self.slices.count(self, path);
+    }
+
+    /// Makes the layout for batches of a few samples, which takes about as much memory as the weights.
+    pub fn make_slices(&self, path: Path) {
+        self.slices.make(self, path);
+    }
+
+    /// Returns the layout for a few samples if it was made and is the fastest for this number of samples on this path.
+    pub(crate) fn slices(&self, samples: usize, path: Path) -> Option<&Slices> {
+        self.slices.get().filter(|slices| slices.serves(samples, path))
     }
 
     pub fn weights(&self) -> &Csr {

@@ -18,6 +18,7 @@ pub mod layer;
 pub mod rank;
 pub mod serial;
 pub mod shard;
+mod slices;
 pub mod spill;
 pub mod spmm;
 mod unpack;

@@ -9,6 +9,7 @@ use crate::activations::{Panels, panel_width};
 use crate::compute::Compute;
 use crate::errors::{Invalid, NonFinite};
 use crate::layer::Layer;
+use crate::slices::MOST_SAMPLES;
 use crate::spmm::{Rows, spmm};
 pub use source::Samples;
 
@@ -91,12 +92,30 @@ impl Serial {
     fn pass(&self, source: &impl source::Source, layers: &[&Layer]) -> Result<Panels, (usize, NonFinite)> {
         let all_needed = layers.iter().any(|layer| !layer.zero_preserving());
         let live = if all_needed { (0..self.samples as u32).collect() } else { source.live() };
+        if self.few(live.len(), layers) {
+            return self.compute.within(|| self.pass_by_rows(source.panels(live, 1), layers));
+        }
         let widest = layers.iter().map(|layer| layer.rows().max(layer.columns())).max().unwrap_or(0);
         let width = panel_width(widest, live.len(), self.compute.path());
         if live.len() <= width && self.compute.threads() > 1 {
             return self.pass_by_rows(source.panels(live, width), layers);
         }
         pipeline::run(source, &live, width, layers, &self.compute)
+    }
+
+    /// Returns whether the slices of most connections serve this number of samples; counts a batch that is small.
+    fn few(&self, samples: usize, layers: &[&Layer]) -> bool {
+        if !(1..=MOST_SAMPLES).contains(&samples) {
+            return false;
+        }
+        let path = self.compute.path();
+        let served = |layer: &&&Layer| {
+            layer.count_few(path);
+            layer.slices(samples, path).is_some()
+        };
+        let connections = |layer: &&Layer| layer.weights().connections();
+        let all: usize = layers.iter().map(connections).sum();
+        2 * layers.iter().filter(served).map(connections).sum::<usize>() > all
     }
 
     /// Applies layers one by one with the threads sharing the rows, for batches with too few panels for all threads.

@@ -10,6 +10,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod body;
+mod few;
 mod portable;
 
 use std::ops::Range;
@@ -58,6 +59,16 @@ pub fn spmm(
             rows.len()
         }
     };
+    if matches!(rows, Rows::All)
+        && input.width() == 1
+        && let Some(slices) = layer.slices(input.samples().len(), compute.path())
+    {
+        assert_eq!(output.width(), 1, "the same panels");
+        // SAFETY: the slices are the layer's, shapes and samples were checked above.
+        if unsafe { few::product(layer, slices, input, output, compute) } {
+            return Ok(());
+        }
+    }
     let blocks = row_blocks(layer, count, input.samples().len(), input.spans().len(), compute.threads());
     let panels: Vec<Panel> = (0..input.spans().len()).map(|index| Panel::new(input, output, index)).collect();
     let product = |panel: &Panel, block| {
