@@ -124,8 +124,8 @@ impl Layer {
     }
 
     /// Counts a batch of a few samples; after several of them `slices` has a layout for such batches.
-    pub(crate) fn count_few(&self, path: Path) {
-        self.slices.count(self, path);
+    pub(crate) fn count_few(&self, samples: usize, path: Path) {
+        self.slices.count(self, samples, path);
     }
 
     /// Makes the layout for batches of a few samples, which takes about as much memory as the weights.
@@ -135,7 +135,7 @@ impl Layer {
 
     /// Returns the layout for a few samples if it was made and is the fastest for this number of samples on this path.
     pub(crate) fn slices(&self, samples: usize, path: Path) -> Option<&Slices> {
-        self.slices.get().filter(|slices| slices.serves(samples, path))
+        self.slices.get().filter(|slices| slices.serves(self, samples, path))
     }
 
     pub fn weights(&self) -> &Csr {

@@ -10,7 +10,7 @@ use crate::compute::Compute;
 use crate::errors::{Invalid, NonFinite};
 use crate::layer::Layer;
 use crate::slices::MOST_SAMPLES;
-use crate::spmm::{Rows, spmm};
+use crate::spmm::{Rows, shares_few, spmm};
 pub use source::Samples;
 
 /// A neuron is not finite; `layer` counts from the first layer applied.
@@ -93,7 +93,10 @@ impl Serial {
         let all_needed = layers.iter().any(|layer| !layer.zero_preserving());
         let live = if all_needed { (0..self.samples as u32).collect() } else { source.live() };
         if self.few(live.len(), layers) {
-            return self.compute.within(|| self.pass_by_rows(source.panels(live, 1), layers));
+            let shared = layers.iter().any(|layer| shares_few(layer, live.len()));
+            let panels = source.panels(live, 1);
+            let work = || self.pass_by_rows(panels, layers);
+            return if shared { self.compute.within(work) } else { work() };
         }
         let widest = layers.iter().map(|layer| layer.rows().max(layer.columns())).max().unwrap_or(0);
         let width = panel_width(widest, live.len(), self.compute.path());
@@ -110,7 +113,7 @@ impl Serial {
         }
         let path = self.compute.path();
         let served = |layer: &&&Layer| {
-            layer.count_few(path);
+            layer.count_few(samples, path);
             layer.slices(samples, path).is_some()
         };
         let connections = |layer: &&Layer| layer.weights().connections();

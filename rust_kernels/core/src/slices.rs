@@ -19,11 +19,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::csr::{Csr, Index, Indices};
-use crate::isa::Path;
+use crate::isa::{Path, core_cache_bytes};
 use crate::layer::{Group, Layer, Reduce};
 
 /// The most samples for which slices are of use; with more, rows of samples fill vectors.
 pub(crate) const MOST_SAMPLES: usize = 4;
+/// The most samples for slices whose inputs are loaded, and for layers of which fewer than one weight in `DENSE` (or
+/// `DENSE_IF_FAR`, where windows save memory traffic) is a connection.
+const MOST_IF_SPARSE: usize = 2;
+const DENSE: usize = 12;
+const DENSE_IF_FAR: usize = 25;
 /// Rows of a slice.
 pub(crate) const LANES: usize = 16;
 /// Columns of a window.
@@ -49,9 +54,10 @@ pub(crate) struct LazySlices {
 }
 
 impl LazySlices {
-    /// Counts a use, and makes the slices once there were enough of them.
-    pub fn count(&self, layer: &Layer, path: Path) {
-        if self.made.get().is_none() && self.uses.fetch_add(1, Ordering::Relaxed) + 1 >= WORTH_MAKING {
+    /// Counts a batch if slices would serve it, and makes them once there were enough of such batches.
+    pub fn count(&self, layer: &Layer, samples: usize, path: Path) {
+        let serve = self.made.get().is_none() && samples <= most_samples(layer, path);
+        if serve && self.uses.fetch_add(1, Ordering::Relaxed) + 1 >= WORTH_MAKING {
             self.make(layer, path);
         }
     }
@@ -142,13 +148,26 @@ impl Slices {
         Some(Self { slices, form })
     }
 
-    /// Returns whether this layout is the fastest on a path for a number of samples.
-    pub fn serves(&self, samples: usize, path: Path) -> bool {
+    /// Returns whether this layout is the fastest on a path for a number of samples of its layer.
+    pub fn serves(&self, layer: &Layer, samples: usize, path: Path) -> bool {
         match self.form {
-            Form::Gathered16(_) | Form::Gathered32(_) => samples <= 2,
-            Form::Windowed(_) => samples <= MOST_SAMPLES && looks_up(path),
+            Form::Gathered16(_) | Form::Gathered32(_) => samples <= MOST_IF_SPARSE,
+            Form::Windowed(_) => looks_up(path) && samples <= most_samples(layer, path),
         }
     }
+}
+
+/// Returns the most samples for which slices of a layer may be the fastest layout.
+fn most_samples(layer: &Layer, path: Path) -> usize {
+    let weights = layer.weights();
+    let least = if is_far(weights) { DENSE_IF_FAR } else { DENSE };
+    let dense = weights.connections().saturating_mul(least) >= weights.rows().saturating_mul(weights.columns());
+    if looks_up(path) && dense { MOST_SAMPLES } else { MOST_IF_SPARSE }
+}
+
+/// Returns whether the weights are so many that they come from beyond a core's own caches.
+pub(crate) fn is_far(weights: &Csr) -> bool {
+    size_of_val(weights.values()) > 2 * core_cache_bytes()
 }
 
 /// Returns whether the kernels of a path can look inputs up in vectors, on this processor.
@@ -208,14 +227,14 @@ fn worth_windows<I: Index>(weights: &Csr, indices: &[I], slices: &[Slice], path:
     if !looks_up(path) || weights.columns() < WINDOW {
         return false;
     }
-    let (mut active, mut lanes) = (0, 0);
+    let (mut active, mut windows) = (0, 0);
     for slice in slices.iter().step_by(slices.len().div_ceil(TRIED).max(1)) {
         let mut cursor = Cursor::new(weights.indptr(), indices, slice);
         while cursor.window(weights.columns(), |_| active += 1).is_some() {
-            lanes += STEPS * LANES;
+            windows += 1;
         }
     }
-    active as f64 >= WORTH_WINDOWS * lanes as f64
+    active as f64 >= WORTH_WINDOWS * (windows * STEPS * LANES) as f64
 }
 
 fn windowed<I: Index>(weights: &Csr, indices: &[I], slices: &mut [Slice]) -> Windowed {

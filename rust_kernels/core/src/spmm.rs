@@ -23,6 +23,7 @@ use crate::errors::NonFinite;
 use crate::isa::Path;
 use crate::layer::Layer;
 use body::Job;
+pub(crate) use few::shares_few;
 
 /// The rows of a layer to compute.
 #[derive(Clone, Copy, Debug)]

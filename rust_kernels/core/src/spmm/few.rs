@@ -42,10 +42,19 @@ pub(super) unsafe fn product(
     finite.into_iter().all(|finite| finite)
 }
 
+/// Returns whether a layer is large enough for threads to share its product with a few samples.
+pub(crate) fn shares_few(layer: &Layer, samples: usize) -> bool {
+    worth(layer, samples) > 1
+}
+
+/// Returns the number of tasks for which a layer's product has enough work.
+fn worth(layer: &Layer, samples: usize) -> usize {
+    layer.weights().connections().saturating_mul(samples) / SMALLEST_TASK
+}
+
 /// Cuts the slices into parts with about the same number of steps, such that all threads have work and none too little.
 fn tasks(layer: &Layer, slices: &[Slice], samples: usize, threads: usize) -> Vec<Range<usize>> {
-    let worth = layer.weights().connections().saturating_mul(samples) / SMALLEST_TASK;
-    let count = if threads == 1 { 1 } else { worth.clamp(1, 2 * threads) };
+    let count = if threads == 1 { 1 } else { worth(layer, samples).clamp(1, 2 * threads) };
     let steps = slices.last().map_or(0, |slice| slice.steps.end);
     let cut = |task: usize| match task {
         0 => 0,

@@ -3,8 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Job, Sample, finite};
-use crate::isa::core_cache_bytes;
-use crate::slices::{LANES, STEPS, Slice, Windowed};
+use crate::slices::{LANES, STEPS, Slice, Windowed, is_far};
 
 /// Bytes of weights that are fetched ahead, about the time that a line takes from memory.
 const AHEAD: usize = 1024;
@@ -13,7 +12,7 @@ const AHEAD: usize = 1024;
 /// As `Job::run`; the processor has AVX-512 F, BW and VL.
 pub(super) unsafe fn run(job: &Job<'_>, form: &Windowed) -> bool {
     // Fetching ahead costs time where the weights stay in a cache.
-    let far = size_of_val(form.weights.as_slice()) > 4 * core_cache_bytes();
+    let far = is_far(job.layer.weights());
     // SAFETY: the caller upholds the same conditions.
     job.samples.chunks(4).fold(true, |all, samples| unsafe {
         all & match samples.len() {
