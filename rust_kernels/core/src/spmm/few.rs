@@ -109,7 +109,7 @@ impl Job<'_> {
     /// # Safety
     /// As `run`.
     #[inline(always)]
-    unsafe fn finish(&self, slice: &Slice, sample: &Sample, mut sums: Sums, errors: &mut Sums) {
+    unsafe fn finish(&self, slice: &Slice, sample: &Sample, sums: Sums, errors: &mut Sums) {
         // SAFETY: slices have rows of the layer only, and the output has all of them.
         unsafe {
             let bias = self.layer.bias();
@@ -118,9 +118,10 @@ impl Job<'_> {
             } else {
                 slice.rows.map(|row| *bias.get_unchecked(row as usize))
             };
-            sums[slice.lanes..].fill(0.0);
             let mut z = sums.add(biases);
-            z[slice.lanes..].fill(0.0);
+            if slice.lanes < LANES {
+                z[slice.lanes..].fill(0.0);
+            }
             *errors = z.fma(Sums::splat(0.0), *errors);
             let values = match slice.group.activation.bounds() {
                 // Adding +0 turns -0 into +0.
