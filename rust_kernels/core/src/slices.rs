@@ -80,6 +80,7 @@ pub(crate) struct Slices {
 pub(crate) enum Form {
     Gathered16(Gathered<u16>),
     Gathered32(Gathered<u32>),
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only kernels for x86 read it"))]
     Windowed(Windowed),
 }
 
@@ -108,6 +109,7 @@ pub(crate) struct Gathered<I> {
 #[repr(align(64))]
 pub(crate) struct Marks(pub [u8; STEPS * LANES]);
 
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only kernels for x86 read it"))]
 pub(crate) struct Windowed {
     /// The first column of each window; a window never reaches beyond the last column.
     pub starts: Vec<u32>,

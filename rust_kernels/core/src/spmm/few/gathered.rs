@@ -96,8 +96,13 @@ impl Rows for Sums {
 
     #[inline(always)]
     unsafe fn gather<I: Columns>(input: *const f32, columns: &[I; LANES]) -> Self {
-        // SAFETY: the caller upholds the same conditions.
-        columns.map(|column| unsafe { *input.add(column.get()) })
+        let (parts, _) = columns.as_chunks::<4>();
+        let mut x = [0.0; LANES];
+        for (x, column) in x.iter_mut().zip(parts.iter().flat_map(I::four)) {
+            // SAFETY: the caller upholds the same conditions.
+            *x = unsafe { *input.add(column) };
+        }
+        x
     }
 
     #[inline(always)]
