@@ -121,6 +121,22 @@ def test_networks_round_exactly_as_promised(seed: int, threads: int) -> None:
     assert found.tobytes() == expected.tobytes()
 
 
+@given(seed=st.integers(0, 2**32), samples=st.integers(1, 4), threads=st.integers(1, 2))
+def test_repeated_batches_of_a_few_samples_round_exactly_as_promised(seed: int, samples: int, threads: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.integers(1, 40), rng.integers(1, 160)
+    dense = rng.normal(size=(rows, columns)) * (rng.random((rows, columns)) < rng.choice([0.02, 0.1, 0.4, 1.0]))
+    one = bool(rng.random() < 0.3) and bool(dense.any())
+    weights = sparse.csr_array((np.where(dense, 0.75, 0) if one else dense).astype(np.float32))
+    bias, x = (rng.normal(size=size).astype(np.float32) for size in (rows, (samples, columns)))
+    layer = kernel(weights, bias, one=one)
+    expected = exact(x, weights, bias, "relu", 1.0) + np.float32(0)
+    for _ in range(12):  # after several such batches a layer changes its layout
+        serial = state(x, threads)
+        serial.apply([layer])
+        assert outputs(serial, expected.shape).tobytes() == expected.tobytes()
+
+
 @given(seed=st.integers(0, 2**32))
 def test_a_layer_is_close_to_scipy_in_double_precision(seed: int) -> None:
     x, layers = draw_network(seed)

@@ -43,6 +43,14 @@ impl Compute {
         self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
+    /// Runs `work`, which maps several times, on a thread of the pool: so its other threads do not fall asleep between.
+    pub fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
     /// Runs tasks 0..count in the standard floating-point state, and returns their results in that order.
     pub fn map<R: Send>(&self, count: usize, task: impl Fn(usize) -> R + Sync) -> Vec<R> {
         let task = |index| {

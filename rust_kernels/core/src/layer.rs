@@ -1,8 +1,8 @@
 //! A layer: weights, bias, and what its rows compute from their sums.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::activation::Activation;
 use crate::blocks::Blocked;
@@ -10,7 +10,9 @@ use crate::buffer::Buffer;
 use crate::compute::Compute;
 use crate::csr::{Csr, check_finite};
 use crate::errors::Invalid;
+use crate::isa::Path;
 use crate::shape::{self, Caches, Size};
+use crate::slices::{LazySlices, Slices};
 
 /// What a row makes of its weighted inputs, before the bias is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub struct Layer {
     panels: AtomicUsize,
     /// The weights in column blocks; None if blocks do not pay.
     blocked: OnceLock<Option<Blocked>>,
+    slices: Arc<LazySlices>,
 }
 
 impl Layer {
@@ -74,6 +77,7 @@ impl Layer {
             zero_preserving,
             panels: AtomicUsize::new(0),
             blocked: OnceLock::new(),
+            slices: Arc::default(),
         };
         let grouped = layer.groups.iter().try_fold(0_usize, |sum, group| sum.checked_add(group.rows));
         if grouped != Some(rows) {
@@ -110,7 +114,7 @@ impl Layer {
     }
 
     /// Returns the groups with their rows.
-    fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Group)> {
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Group)> {
         self.groups.iter().scan(0, |next, group| {
             let first = *next;
             *next += group.rows;
@@ -170,6 +174,21 @@ impl Layer {
 
     pub(crate) fn size(&self) -> Size {
         Size { rows: self.rows(), columns: self.columns(), connections: self.weights.connections() }
+    }
+
+    /// Counts a batch of a few samples; after several of them `slices` has a layout for such batches.
+    pub(crate) fn count_few(&self, samples: usize, path: Path) {
+        self.slices.count(self, samples, path);
+    }
+
+    /// Makes the layout for batches of a few samples, which takes about as much memory as the weights.
+    pub fn make_slices(&self, path: Path) {
+        self.slices.make(self, path);
+    }
+
+    /// Returns the layout for a few samples if it was made and is the fastest for this number of samples on this path.
+    pub(crate) fn slices(&self, samples: usize, path: Path) -> Option<&Slices> {
+        self.slices.get().filter(|slices| slices.serves(self, samples, path))
     }
 
     pub fn weights(&self) -> &Csr {

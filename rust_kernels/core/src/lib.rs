@@ -20,6 +20,7 @@ pub mod rank;
 pub mod serial;
 mod shape;
 pub mod shard;
+mod slices;
 pub mod spill;
 pub mod spmm;
 mod unpack;

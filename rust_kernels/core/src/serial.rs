@@ -9,7 +9,8 @@ use crate::activations::{Panels, panel_width};
 use crate::compute::Compute;
 use crate::errors::{Invalid, NonFinite};
 use crate::layer::Layer;
-use crate::spmm::{Rows, prepare, spmm};
+use crate::slices::MOST_SAMPLES;
+use crate::spmm::{Rows, prepare, shares_few, spmm};
 pub use source::Samples;
 
 /// A neuron is not finite; `layer` counts from the first layer applied.
@@ -91,12 +92,33 @@ impl Serial {
     fn pass(&self, source: &impl source::Source, layers: &[&Layer]) -> Result<Panels, (usize, NonFinite)> {
         let all_needed = layers.iter().any(|layer| !layer.zero_preserving());
         let live = if all_needed { (0..self.samples as u32).collect() } else { source.live() };
+        if self.few(live.len(), layers) {
+            let shared = layers.iter().any(|layer| shares_few(layer, live.len()));
+            let panels = source.panels(live, 1);
+            let work = || self.pass_by_rows(panels, layers);
+            return if shared { self.compute.within(work) } else { work() };
+        }
         let width = panel_width(layers.iter().copied(), live.len(), self.compute.path());
         prepare(layers, live.len(), width, &self.compute);
         if live.len() <= width && self.compute.threads() > 1 {
             return self.pass_by_rows(source.panels(live, width), layers);
         }
         pipeline::run(source, &live, width, layers, &self.compute)
+    }
+
+    /// Returns whether the slices of most connections serve this number of samples; counts a batch that is small.
+    fn few(&self, samples: usize, layers: &[&Layer]) -> bool {
+        if !(1..=MOST_SAMPLES).contains(&samples) {
+            return false;
+        }
+        let path = self.compute.path();
+        let served = |layer: &&&Layer| {
+            layer.count_few(samples, path);
+            layer.slices(samples, path).is_some()
+        };
+        let connections = |layer: &&Layer| layer.weights().connections();
+        let all: usize = layers.iter().map(connections).sum();
+        2 * layers.iter().filter(served).map(connections).sum::<usize>() > all
     }
 
     /// Applies layers one by one with the threads sharing the rows, for batches with too few panels for all threads.

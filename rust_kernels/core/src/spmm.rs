@@ -11,6 +11,7 @@ mod avx2;
 mod avx512;
 mod blocked;
 mod body;
+mod few;
 mod portable;
 
 use std::ops::Range;
@@ -25,6 +26,7 @@ use crate::isa::Path;
 use crate::layer::Layer;
 use blocked::TileJob;
 use body::{Finish, Job, Work};
+pub(crate) use few::shares_few;
 
 /// The rows of a layer to compute.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,16 @@ pub fn spmm(
             rows.len()
         }
     };
+    if matches!(rows, Rows::All)
+        && input.width() == 1
+        && let Some(slices) = layer.slices(input.samples().len(), compute.path())
+    {
+        assert_eq!(output.width(), 1, "the same panels");
+        // SAFETY: the slices are the layer's, shapes and samples were checked above.
+        if unsafe { few::product(layer, slices, input, output, compute) } {
+            return Ok(());
+        }
+    }
     let panels: Vec<Panel> = (0..input.spans().len()).map(|index| Panel::new(input, output, index)).collect();
     let product = |panel: &Panel, block| {
         // SAFETY: rows and columns are within the panels (checked above); blocks, tiles and panels are disjoint, so no two
