@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference import kernels
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.engine.reporting import rank_report
-from fsd_inference.engine.serial import SerialRun, run_serial
+from fsd_inference.engine.serial import SerialRun, run_serial, serial_state
 from fsd_inference.errors import AbortedError, RunError
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.network import Network
@@ -65,21 +67,30 @@ class Alone:
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
         return predict_alone(network, self._settings, batch, sizes, is_loaded=self._kernels is not None)
 
-    def infer(self, batch: sparse.csr_array, predicted: Prediction | None = None) -> Inference:
-        """Run a batch; see `Session.infer`."""
+    def infer(
+        self,
+        batch: sparse.csr_array | NDArray[np.float32],
+        predicted: Prediction | None = None,
+        *,
+        dense: bool = False,
+    ) -> Inference:
+        """Run a batch, which may be dense, and return CSR or dense outputs; see `Session.infer`."""
         self.report = None
         began = time.perf_counter()
         layers = self._layers()
         load_s = time.perf_counter() - began
         parts, stopped = slices(batch.shape[0], self._replicas), threading.Event()
+        threads = self._settings.threads
+        pieces = [batch] if len(parts) == 1 else [batch[part] for part in parts]
+        states = [
+            serial_state(piece, threads, first_sample=part.start) for piece, part in zip(pieces, parts, strict=True)
+        ]
 
         def carry_out(number: int) -> tuple[SerialRun, RankReport]:
             started = time.time()
-            part = batch if len(parts) == 1 else batch[parts[number]]
             try:
-                run = run_serial(
-                    _interruptible(stopped, layers), part, threads=self._settings.threads, output=self._settings.output
-                )
+                layers_left = _interruptible(stopped, layers)
+                run = run_serial(layers_left, states[number], output=self._settings.output, dense=dense)
             except RunError as error:
                 raise of_replica(error, number, parts) from error
             return run, _report(number, len(parts), started, run)
