@@ -86,14 +86,14 @@ class Alone:
             serial_state(piece, threads, first_sample=part.start) for piece, part in zip(pieces, parts, strict=True)
         ]
 
-        def carry_out(number: int) -> tuple[SerialRun, RankReport]:
+        def carry_out(number: int) -> tuple[SerialRun, RankReport | None]:
             started = time.time()
             try:
                 layers_left = _interruptible(stopped, layers)
                 run = run_serial(layers_left, states[number], output=self._settings.output, dense=dense)
             except RunError as error:
                 raise of_replica(error, number, parts) from error
-            return run, _report(number, len(parts), started, run)
+            return run, _report(number, len(parts), started, run) if len(parts) > 1 else None
 
         done = side_by_side(carry_out, len(parts), stopped.set)
         rows, summary = concatenated([(run.rows, run.summary) for run, _ in done])
@@ -114,7 +114,7 @@ class Alone:
             attempts=1,
             simd=kernels.simd_path(),
             predicted=predicted,
-            ranks=[report for _, report in done] if len(parts) > 1 else [],
+            ranks=[report for _, report in done if report is not None],
         )
         self.report = report
         values, argmax = summary or (None, None)
