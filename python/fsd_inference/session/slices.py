@@ -85,9 +85,10 @@ def concatenated(
     """Concatenate the answers of all slices to that of the batch."""
     if len(answers) == 1:
         return answers[0]
-    rows = [rows for rows, _ in answers if rows is not None]
-    if rows and isinstance(rows[0], np.ndarray):
-        return np.concatenate(rows), None
+    dense = [rows for rows, _ in answers if isinstance(rows, np.ndarray)]
+    if dense:
+        return np.concatenate(dense), None
+    rows = [rows for rows, _ in answers if isinstance(rows, sparse.csr_array)]
     if rows:
         return sparse.csr_array(sparse.vstack(rows, format="csr")), None
     summaries = [summary for _, summary in answers if summary is not None]

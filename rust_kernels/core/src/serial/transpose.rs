@@ -135,7 +135,7 @@ mod tests {
     proptest! {
         #[test]
         fn samples_come_back_from_a_panel(count in 0..40_usize, rows in 0..150_usize, padding in 0..9_usize) {
-            let value = |lane: usize, row: usize| if (lane + row) % 5 == 0 { -0.0 } else { (lane * 1000 + row) as f32 };
+            let value = |lane: usize, row: usize| if (lane + row).is_multiple_of(5) { -0.0 } else { (lane * 1000 + row) as f32 };
             let samples: Vec<Vec<f32>> = (0..count).map(|lane| (0..rows).map(|row| value(lane, row)).collect()).collect();
             let stride = count + padding;
             for path in Path::available() {
