@@ -112,7 +112,7 @@ class Inference:
         return [("output", output), ("alive", alive), *self.report.summary()]
 
     def _non_zeros(self) -> int:
-        return np.count_nonzero(self.outputs) if isinstance(self.outputs, np.ndarray) else int(self.outputs.nnz)
+        return int(np.count_nonzero(self.outputs) if isinstance(self.outputs, np.ndarray) else self.outputs.nnz)
 
     def _repr_html_(self) -> str:
         return facts_table("Inference", self.summary())
