@@ -91,11 +91,31 @@ class SerialState:
     ) -> SerialState:
         """Load a CSR batch, samples x features. Non-finite values, bad indices or threads < 1 raise ValueError."""
 
+    @staticmethod
+    def from_dense(x: NDArray[np.float32], threads: int) -> SerialState:
+        """Load a dense batch, samples x features, in C or Fortran order.
+
+        The array is borrowed until layers have been applied; it must be aligned and not writeable. Non-finite values
+        or threads < 1 raise ValueError.
+        """
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def neurons(self) -> int:
+        """The number of activations of a sample."""
+
     def apply(self, layers: Sequence[LayerKernel]) -> None:
         """Apply consecutive layers to the batch. NonFiniteError counts layers from the first one ever applied."""
 
     def result(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
         """Return the activations as CSR arrays (indptr, indices, data), samples x neurons, without stored zeros."""
+
+    def non_zeros(self) -> int:
+        """Return the number of activations that are not zero."""
+
+    def write(self, out: NDArray[np.float32]) -> None:
+        """Write the activations to a C-contiguous array, samples x neurons; another shape raises ValueError."""
 
     def reduce(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return, for each sample, its largest activation and the lowest neuron that has it."""

@@ -47,6 +47,5 @@ def same(one: sparse.csr_array | None, other: sparse.csr_array | None) -> bool:
 def serial(network: fsd.Network, x: ArrayLike | sparse.csr_array) -> sparse.csr_array:
     """Return the outputs of serial inference in this process."""
     with fsd.Session(network) as alone:
-        outputs = alone.infer(x).outputs
-    assert outputs is not None
+        outputs: sparse.csr_array = alone.infer(x).outputs
     return outputs

@@ -27,7 +27,7 @@ class SerialRun:
 
     Attributes
     ----------
-    rows : csr_array of float32, samples x neurons, optional
+    rows : csr_array or ndarray of float32, samples x neurons, optional
         Output activations; None if a summary was requested.
     summary : (ndarray of float32, ndarray of int32), optional
         For each sample its largest output and that neuron; None if rows were requested.
@@ -37,19 +37,49 @@ class SerialRun:
         Connections of all layers.
     """
 
-    rows: sparse.csr_array | None
+    rows: sparse.csr_array | NDArray[np.float32] | None
     summary: tuple[NDArray[np.float32], NDArray[np.int32]] | None
     load_s: float
     compute_s: float
     connections: int
 
 
+def serial_state(x: sparse.csr_array | NDArray[np.float32], threads: int = 1, *, first_sample: int = 0) -> SerialState:
+    """Return a batch as the kernels take it.
+
+    Parameters
+    ----------
+    x : csr_array or ndarray of float32, samples x features
+        The batch; an ndarray must be aligned, and must not change until its layers have been applied.
+    threads : int
+        Number of kernel threads.
+    first_sample : int
+        Number of the first sample in error messages.
+
+    Raises
+    ------
+    InputError
+        A dense value is not finite.
+    """
+    if isinstance(x, np.ndarray):
+        try:
+            # A slice of an array in Fortran order is in neither order.
+            return SerialState.from_dense(read_only(x if x.flags.forc else np.ascontiguousarray(x)), threads)
+        except ValueError:
+            from fsd_inference.network.checks import rounded_float32  # noqa: PLC0415 - few batches are wrong
+
+            rounded_float32(x, "the input", first_sample)  # names the value, if that is the reason
+            raise
+    indptr, indices, data = x.indptr.astype(np.int64), x.indices.astype(np.int32), x.data
+    return SerialState(read_only(indptr), read_only(indices), read_only(data), x.shape[1], threads)
+
+
 def run_serial(
     layers: Iterable[LayerKernel],
-    x: sparse.csr_array,
+    state: SerialState,
     *,
-    threads: int = 1,
     output: str = "rows",
+    dense: bool = False,
     at_once: int = MOST_LAYERS,
 ) -> SerialRun:
     """Compute the outputs of a batch.
@@ -58,12 +88,12 @@ def run_serial(
     ----------
     layers : iterable of LayerKernel
         The network, first layer first; may be an iterator that reads files lazily.
-    x : csr_array of float32, samples x features
-        The batch.
-    threads : int
-        Number of kernel threads.
+    state : SerialState
+        The batch, as `serial_state` returns it.
     output : {"rows", "argmax", "any"}
         "rows" returns all output activations; the others return each sample's largest output and its neuron.
+    dense : bool
+        Whether "rows" are returned as an ndarray instead of CSR.
     at_once : int
         Layers handed to the kernel at once, and so held at the same time.
 
@@ -74,12 +104,8 @@ def run_serial(
     NumericError
         A weighted sum is not finite.
     """
-    samples, features = x.shape
     load_s = compute_s = 0.0
     connections = 0
-    indptr, indices, data = x.indptr.astype(np.int64), x.indices.astype(np.int32), x.data
-    state = SerialState(read_only(indptr), read_only(indices), read_only(data), features, threads)
-    outputs = features
     source = iter(layers)
     while True:
         started = time.perf_counter()
@@ -87,11 +113,11 @@ def run_serial(
         load_s += time.perf_counter() - started
         if not group:
             break
-        if group[0].columns != outputs:
+        if group[0].columns != state.neurons:
             raise InputError(
-                f"the batch has {outputs} features but the network takes {group[0].columns}; use inputs made for it"
+                f"the batch has {state.neurons} features but the network takes {group[0].columns}; "
+                "use inputs made for it"
             )
-        outputs = group[-1].rows
         connections += sum(layer.connections for layer in group)
         started = time.perf_counter()
         try:
@@ -102,18 +128,26 @@ def run_serial(
         group.clear()  # before the next layers are read
         compute_s += time.perf_counter() - started
     started = time.perf_counter()
-    rows = summary = None
-    if output == "rows":
-        indptr, indices, data = state.result()
-        rows = sparse.csr_array((data, indices, indptr), shape=(samples, outputs))
-    else:
+    rows: sparse.csr_array | NDArray[np.float32] | None = None
+    summary = None
+    if output != "rows":
         summary = state.reduce()
+    elif dense:
+        rows = np.empty((state.samples, state.neurons), np.float32)
+        state.write(rows)
+    else:
+        rows = _csr(state)
     compute_s += time.perf_counter() - started
     return SerialRun(rows, summary, load_s, compute_s, connections)
 
 
 def serial_outputs(layers: Iterable[Layer], x: sparse.csr_array) -> sparse.csr_array:
     """Return the outputs of layers for a batch, samples x neurons; errors as of `run_serial`."""
-    rows = run_serial((LayerKernel(*layer.kernel_arrays()) for layer in layers), x).rows
-    assert rows is not None  # noqa: S101 - rows are the default
+    rows = run_serial((LayerKernel(*layer.kernel_arrays()) for layer in layers), serial_state(x)).rows
+    assert isinstance(rows, sparse.csr_array)  # noqa: S101 - CSR rows are the default
     return rows
+
+
+def _csr(state: SerialState) -> sparse.csr_array:
+    indptr, indices, data = state.result()
+    return sparse.csr_array((data, indices, indptr), shape=(state.samples, state.neurons))

@@ -9,7 +9,7 @@ from fsd_inference.network.graph_challenge import graph_challenge
 from fsd_inference.network.importing.files import import_network
 from fsd_inference.network.importing.graph_challenge_folder import graph_challenge_folder
 from fsd_inference.network.input_files import load_inputs, load_parts
-from fsd_inference.network.inputs import as_inputs
+from fsd_inference.network.inputs import as_batch, as_inputs
 from fsd_inference.network.layer import KernelArrays, Layer
 from fsd_inference.network.model import Network
 from fsd_inference.network.output_files import check_output_format, save_labels, save_outputs
@@ -29,6 +29,7 @@ __all__ = [
     "OutputFunction",
     "RowGroup",
     "accuracy",
+    "as_batch",
     "as_inputs",
     "check_output_format",
     "digits",

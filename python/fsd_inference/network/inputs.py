@@ -1,4 +1,4 @@
-"""Conversion of input batches, arrays of samples x features, to the CSR form that sessions take."""
+"""Conversion of input batches, arrays of samples x features, to the forms that sessions take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.errors import InputError
-from fsd_inference.network.checks import MAX_WIDTH, check_real, dense_array
+from fsd_inference.network.checks import MAX_WIDTH, as_float32, check_real, dense_array
 from fsd_inference.network.sparse_arrays import SparseParts, csr_from_blocks, csr_from_dense
 
 _MAX_EMPTY_SAMPLES = 1 << 24  # a batch may have this many samples, even if all are empty
@@ -35,6 +35,30 @@ def as_inputs(x: Any, features: int | None = None, *, what: str = "the input") -
     check_shape(x.shape, features, what)
     check_real(x.dtype, what)
     return inputs_from_csr(csr_from_dense(x, what), what)
+
+
+def as_batch(x: Any, features: int, *, what: str = "the input") -> sparse.csr_array | NDArray[np.float32]:
+    """Convert a sparse array like `as_inputs`, and an array_like to an aligned float32 array in C or Fortran order.
+
+    A dense array is copied only if its type or order must change. Its values may still be infinite or NaN.
+
+    Raises
+    ------
+    InputError
+        As of `as_inputs`, but for dense values that are not finite.
+    """
+    if bool(sparse.issparse(x)):
+        return as_inputs(x, features, what=what)
+    array = dense_array(x, what)
+    if array.ndim != 2:
+        raise InputError(f"{what} must be 2-D, samples x features, not {array.ndim}-D")
+    check_shape(array.shape, features, what)
+    check_real(array.dtype, what)
+    batch = as_float32(array)
+    flags = batch.flags
+    if flags.aligned and (flags.c_contiguous or flags.f_contiguous):
+        return batch
+    return np.array(batch, order="C")
 
 
 def inputs_from_parts(parts: SparseParts, features: int | None, what: str) -> sparse.csr_array:

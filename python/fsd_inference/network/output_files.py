@@ -29,8 +29,8 @@ def check_output_format(path: StrPath) -> None:
     _suffix(path)
 
 
-def save_outputs(path: StrPath, outputs: sparse.csr_array, *, suffix: str | None = None) -> int:
-    """Write a CSR array to a file; the write is atomic.
+def save_outputs(path: StrPath, outputs: sparse.csr_array | NDArray[np.float32], *, suffix: str | None = None) -> int:
+    """Write outputs to a file; the write is atomic.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def save_outputs(path: StrPath, outputs: sparse.csr_array, *, suffix: str | None
         - ``.npy``: dense, for `numpy.load`;
         - ``.csv``: dense, one line per sample, without column names;
         - ``.parquet``: dense, one column per neuron, named by its index from 0.
-    outputs : csr_array of float32, shape (samples, neurons)
+    outputs : csr_array or ndarray of float32, shape (samples, neurons)
         Outputs to write.
     suffix : str, optional
         Format to use instead of the suffix of `path`.
@@ -61,7 +61,7 @@ def save_outputs(path: StrPath, outputs: sparse.csr_array, *, suffix: str | None
     kind = _suffix(path if suffix is None else suffix)
     with atomic_file(path) as beside, beside.open("wb") as stream:
         if kind == ".npz":
-            _write_csr(stream, outputs)
+            _write_csr(stream, sparse.csr_array(outputs))
         elif kind == ".npy":
             header = {"descr": "<f4", "fortran_order": False, "shape": outputs.shape}
             np.lib.format.write_array_header_1_0(stream, header)
@@ -108,10 +108,11 @@ def _suffix(path: StrPath) -> str:
     return found
 
 
-def _blocks(outputs: sparse.csr_array) -> Iterator[NDArray[np.float32]]:
+def _blocks(outputs: sparse.csr_array | NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     step = max(1, BLOCK_ENTRIES // outputs.shape[1])
     for start in range(0, outputs.shape[0], step):
-        yield outputs[start : start + step].toarray()
+        block = outputs[start : start + step]
+        yield block if isinstance(block, np.ndarray) else block.toarray()
 
 
 def _write_csr(stream: IO[bytes], outputs: sparse.csr_array) -> None:

@@ -75,7 +75,7 @@ class OutputFunction:
         if self.k is not None and self.k > outputs:
             raise InputError(f"the network has {outputs} outputs, fewer than the {self.k} of its output function top_k")
 
-    def transformed(self, scores: sparse.csr_array) -> sparse.csr_array:
+    def transformed(self, scores: sparse.csr_array | NDArray[np.float32]) -> sparse.csr_array:
         """Return the softmax or its logarithm for each sample, as float32 CSR without stored zeros.
 
         The largest score is subtracted first, which is exact in float64 for scores that are close. Exponentials are
@@ -91,7 +91,7 @@ class OutputFunction:
             parts.append(sparse.csr_array(np.maximum(result, np.finfo(np.float32).min).astype(np.float32)))
         return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
-    def top(self, scores: sparse.csr_array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def top(self, scores: sparse.csr_array | NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return indices and values of the outputs with the largest scores, in descending order.
 
         Returns
@@ -147,8 +147,9 @@ def checked_output(output: object, outputs: int) -> OutputFunction | None:
     return output
 
 
-def _blocks(scores: sparse.csr_array) -> Iterator[NDArray[np.float32]]:
+def _blocks(scores: sparse.csr_array | NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """Yield dense blocks of samples, which limits the memory for intermediate arrays."""
     step = max(1, BLOCK_ENTRIES // scores.shape[1])
     for start in range(0, scores.shape[0], step):
-        yield scores[start : start + step].toarray()
+        block = scores[start : start + step]
+        yield block if isinstance(block, np.ndarray) else block.toarray()

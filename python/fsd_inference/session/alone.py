@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference import kernels
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.engine.reporting import rank_report
-from fsd_inference.engine.serial import SerialRun, run_serial
+from fsd_inference.engine.serial import SerialRun, run_serial, serial_state
 from fsd_inference.engine.streaming import MOST_LAYERS, layers_at_once, stream_layers
 from fsd_inference.errors import AbortedError, RunError, SettingError
 from fsd_inference.forecast.payloads import Payloads
@@ -78,30 +80,40 @@ class Alone:
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
         return predict_alone(network, self._settings, batch, sizes, is_loaded=self._kernels is not None)
 
-    def infer(self, batch: sparse.csr_array, predicted: Prediction | None = None) -> Inference:
-        """Run a batch; see `Session.infer`."""
+    def infer(
+        self,
+        batch: sparse.csr_array | NDArray[np.float32],
+        predicted: Prediction | None = None,
+        *,
+        dense: bool = False,
+    ) -> Inference:
+        """Run a batch, which may be dense, and return CSR or dense outputs; see `Session.infer`."""
         self.report = None
         began = time.perf_counter()
         at_once = self._at_once(batch)
         layers = self._layers() if at_once is None else None
         load_s = time.perf_counter() - began
         parts, stopped = slices(batch.shape[0], self._replicas), threading.Event()
+        threads = self._settings.threads
+        pieces = [batch] if len(parts) == 1 else [batch[part] for part in parts]
+        states = [
+            serial_state(piece, threads, first_sample=part.start) for piece, part in zip(pieces, parts, strict=True)
+        ]
 
-        def carry_out(number: int) -> tuple[SerialRun, RankReport]:
+        def carry_out(number: int) -> tuple[SerialRun, RankReport | None]:
             started = time.time()
-            part = batch if len(parts) == 1 else batch[parts[number]]
             source = stream_layers(self._network, at_once or 1) if layers is None else iter(layers)
             try:
                 run = run_serial(
                     _interruptible(stopped, source),
-                    part,
-                    threads=self._settings.threads,
+                    states[number],
                     output=self._settings.output,
+                    dense=dense,
                     at_once=at_once or MOST_LAYERS,
                 )
             except RunError as error:
                 raise of_replica(error, number, parts) from error
-            return run, _report(number, len(parts), started, run)
+            return run, _report(number, len(parts), started, run) if len(parts) > 1 else None
 
         done = side_by_side(carry_out, len(parts), stopped.set)
         rows, summary = concatenated([(run.rows, run.summary) for run, _ in done])
@@ -122,7 +134,7 @@ class Alone:
             attempts=1,
             simd=kernels.simd_path(),
             predicted=predicted,
-            ranks=[report for _, report in done] if len(parts) > 1 else [],
+            ranks=[report for _, report in done if report is not None],
         )
         self.report = report
         values, argmax = summary or (None, None)
@@ -132,12 +144,13 @@ class Alone:
         """Release the loaded network."""
         self._kernels = None
 
-    def _at_once(self, batch: sparse.csr_array) -> int | None:
+    def _at_once(self, batch: sparse.csr_array | NDArray[np.float32]) -> int | None:
         """Return how many layers to hold at once, or None if all of them fit within the memory limit."""
         if self._memory_limit is None:
             return None
         samples, replicas = batch.shape[0], min(self._replicas, batch.shape[0])
-        size = batch.data.nbytes + batch.indices.nbytes + batch.indptr.nbytes
+        arrays = [batch] if isinstance(batch, np.ndarray) else [batch.data, batch.indices, batch.indptr]
+        size = sum(array.nbytes for array in arrays)
         at_once = layers_at_once(self._network, samples, size, self._memory_limit)
         if at_once is not None and replicas > 1:
             raise SettingError(

@@ -111,12 +111,12 @@ class Distributed:
         )
         return predict_runs(network, carried, batch, sizes, known)
 
-    def infer(self, batch: sparse.csr_array, predicted: Prediction | None = None) -> Inference:
+    def infer(self, batch: sparse.csr_array, predicted: Prediction | None = None, *, dense: bool = False) -> Inference:
         """Run a batch, once batches of other threads have ended; see `Session.infer`."""
         with self._busy:
-            return self._infer(batch, predicted)
+            return self._infer(batch, predicted, dense=dense)
 
-    def _infer(self, batch: sparse.csr_array, predicted: Prediction | None) -> Inference:
+    def _infer(self, batch: sparse.csr_array, predicted: Prediction | None, *, dense: bool) -> Inference:
         self.report = None
         executor, stored = self._prepared()
         began, before = time.perf_counter(), executor.usage()
@@ -139,7 +139,8 @@ class Distributed:
         assert self.report is not None  # noqa: S101 - without a failure each run had an attempt
         rows, summary = concatenated([(run.rows, run.summary) for run in runs])
         values, argmax = summary or (None, None)
-        return Inference(rows, values, argmax, self.report)
+        outputs = rows.toarray() if dense and isinstance(rows, sparse.csr_array) else rows
+        return Inference(outputs, values, argmax, self.report)
 
     def _run_all(
         self, executor: Executor, stored: StoredPlan, batch: sparse.csr_array, parts: Sequence[slice]

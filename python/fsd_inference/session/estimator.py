@@ -128,7 +128,7 @@ class Estimator:
 
     def transform(self, X: Inputs) -> NDArray[np.float32]:  # noqa: N803
         """Return the outputs, or what the network's softmax or log-softmax makes of them; samples x outputs."""
-        return self._outputs(X, scores=False).toarray()
+        return self._outputs(X, scores=False)
 
     def fit_transform(self, X: Inputs, y: object = None) -> NDArray[np.float32]:  # noqa: ARG002, N803
         """Return `transform` of the samples."""
@@ -234,7 +234,7 @@ class Estimator:
         return self.transform(X)[:, self._order()]
 
     def _decide(self, X: Inputs) -> NDArray[np.float32]:  # noqa: N803
-        scores = self._outputs(X, scores=True).toarray()[:, self._order()]
+        scores = self._outputs(X, scores=True)[:, self._order()]
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def _network(self) -> Network:
@@ -242,12 +242,11 @@ class Estimator:
             self._loaded = self.network if isinstance(self.network, Network) else Network.load(self.network)
         return self._loaded
 
-    def _outputs(self, x: Inputs, *, scores: bool) -> sparse.csr_array:
+    def _outputs(self, x: Inputs, *, scores: bool) -> NDArray[np.float32]:
         if self._session is None:
             settings = {name: value for name, value in self.get_params().items() if name != "network"}
             self._session = Session(self._network(), **settings)
-        outputs = self._session.infer(x, scores=scores).outputs
-        assert outputs is not None  # noqa: S101 - the session's output is "rows"
+        outputs: NDArray[np.float32] = self._session.infer(x, scores=scores, outputs="dense").outputs
         return outputs
 
 

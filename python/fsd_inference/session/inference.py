@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,9 @@ class Inference:
 
     Attributes
     ----------
-    outputs : csr_array of float32, samples x outputs, or None
-        Output activations without stored zeros, or what the network's output function "softmax" or "log_softmax" makes
-        of them; None if the session's output is "argmax" or "any".
+    outputs : csr_array or ndarray of float32, samples x outputs, or None
+        Output activations, or what the network's output function "softmax" or "log_softmax" makes of them; CSR without
+        stored zeros unless `Session.infer` was asked for dense ones. None if the session's output is "argmax" or "any".
     values : ndarray of float32, shape (samples,), or None
         Largest output of each sample; None if the session's output is "rows".
     argmax : ndarray of int32, shape (samples,), or None
@@ -47,7 +48,7 @@ class Inference:
     (1, 4)
     """
 
-    outputs: sparse.csr_array | None
+    outputs: Any
     values: NDArray[np.float32] | None
     argmax: NDArray[np.int32] | None
     report: Report
@@ -59,7 +60,8 @@ class Inference:
         if function is None or self.outputs is None:
             return self
         if not function.selects:
-            return replace(self, outputs=function.transformed(self.outputs))
+            transformed = function.transformed(self.outputs)
+            return replace(self, outputs=transformed if sparse.issparse(self.outputs) else transformed.toarray())
         top, top_values = function.top(self.outputs)
         return replace(self, top=top, top_values=top_values)
 
@@ -105,9 +107,12 @@ class Inference:
         elif self.top is not None:
             output = f"{samples:,} samples x {self.top.shape[1]:,} labels"
         else:
-            output = f"{samples:,} samples x {self.outputs.shape[1]:,} outputs, {self.outputs.nnz:,} not zero"
+            output = f"{samples:,} samples x {self.outputs.shape[1]:,} outputs, {self._non_zeros():,} not zero"
         alive = f"{self.alive().size:,} of {samples:,} samples have an output > 0"
         return [("output", output), ("alive", alive), *self.report.summary()]
+
+    def _non_zeros(self) -> int:
+        return int(np.count_nonzero(self.outputs) if isinstance(self.outputs, np.ndarray) else self.outputs.nnz)
 
     def _repr_html_(self) -> str:
         return facts_table("Inference", self.summary())
@@ -115,7 +120,7 @@ class Inference:
     def alive(self) -> NDArray[np.int64]:
         """Return the indices of the samples with any output above 0, in ascending order."""
         if self.outputs is not None:
-            positive = self.outputs > 0
-            return np.flatnonzero(np.diff(positive.tocsr().indptr))
+            positive = sparse.csr_array(self.outputs > 0)
+            return np.flatnonzero(np.diff(positive.indptr))
         assert self.values is not None  # noqa: S101 - one of the two is there
         return np.flatnonzero(self.values > 0)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from numpy.typing import ArrayLike
 from scipy import sparse
@@ -17,7 +17,7 @@ from fsd_inference import logs
 from fsd_inference.channel_names import CHANNELS, current_name, renamed
 from fsd_inference.config import FailurePolicy, FunctionSettings, RunSettings, Tuning, check_count
 from fsd_inference.errors import SettingError
-from fsd_inference.network import Network, as_inputs, load_parts
+from fsd_inference.network import Network, as_batch, as_inputs, load_parts
 from fsd_inference.partitioning import METHODS
 from fsd_inference.progress import Progress, Silent
 from fsd_inference.report import Report
@@ -189,17 +189,20 @@ class Session:
         *,
         predicted: Prediction | None = None,
         scores: bool = False,
+        outputs: Literal["csr", "dense"] = "csr",
     ) -> Inference:
         """Run inference on a batch.
 
         Parameters
         ----------
         x : array or sparse matrix, samples x features
-            Finite numbers; converted to float32.
+            Finite numbers; converted to float32. A float32 array is read where it is: do not change it meanwhile.
         predicted : Prediction, optional
             The result of `predict` for this batch, to be shown in the report.
         scores : bool
             Whether to leave out the network's output function, and return the scores that it is applied to.
+        outputs : {"csr", "dense"}
+            Whether `Inference.outputs` is a csr_array or an ndarray.
 
         Raises
         ------
@@ -208,7 +211,13 @@ class Session:
         RunError
             The run failed; names rank, layer and operation, and whether a retry can help.
         """
-        answer = self._engine.infer(as_inputs(x, self.features), predicted)
+        if outputs not in {"csr", "dense"}:
+            raise SettingError(f"outputs must be csr or dense, not {outputs!r}")
+        dense = outputs == "dense"
+        if isinstance(self._engine, Alone):
+            answer = self._engine.infer(as_batch(x, self.features), predicted, dense=dense)
+        else:
+            answer = self._engine.infer(as_inputs(x, self.features), predicted, dense=dense)
         return answer if scores else answer.applied(self._network.output)
 
     def infer_parts(

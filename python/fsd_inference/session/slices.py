@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.engine.gather import Summary
@@ -79,12 +80,15 @@ def of_replica(error: RunError, number: int, parts: Sequence[slice]) -> RunError
 
 
 def concatenated(
-    answers: Sequence[tuple[sparse.csr_array | None, Summary | None]],
-) -> tuple[sparse.csr_array | None, Summary | None]:
+    answers: Sequence[tuple[sparse.csr_array | NDArray[np.float32] | None, Summary | None]],
+) -> tuple[sparse.csr_array | NDArray[np.float32] | None, Summary | None]:
     """Concatenate the answers of all slices to that of the batch."""
     if len(answers) == 1:
         return answers[0]
-    rows = [rows for rows, _ in answers if rows is not None]
+    dense = [rows for rows, _ in answers if isinstance(rows, np.ndarray)]
+    if dense:
+        return np.concatenate(dense), None
+    rows = [rows for rows, _ in answers if isinstance(rows, sparse.csr_array)]
     if rows:
         return sparse.csr_array(sparse.vstack(rows, format="csr")), None
     summaries = [summary for _, summary in answers if summary is not None]

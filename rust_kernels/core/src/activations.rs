@@ -208,22 +208,6 @@ impl Panels {
             }
         }
     }
-
-    /// Copies, from a panel (rows x `stride`) whose first lanes hold the given samples, those that `self` has.
-    pub(crate) fn place(&mut self, ids: &[u32], panel: &[f32], stride: usize) {
-        let slot = |(from, id): (usize, &u32)| Some((self.samples.binary_search(id).ok()?, from as u32));
-        let mut slots: Vec<(usize, u32)> = ids.iter().enumerate().filter_map(slot).collect();
-        slots.sort_unstable();
-        let mut slots = slots.into_iter().peekable();
-        for index in 0..self.spans.len() {
-            let to = self.spans[index];
-            let mut lanes = Vec::new();
-            while let Some((slot, from)) = slots.next_if(|(slot, _)| *slot < to.first + to.count) {
-                lanes.push(((slot - to.first) as u32, from));
-            }
-            copy_lanes(panel, stride, self.panel_mut(index), to.stride, &lanes);
-        }
-    }
 }
 
 /// Copies lanes, given as (to, from) pairs, of every row of a panel into another panel.

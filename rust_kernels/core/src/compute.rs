@@ -62,15 +62,18 @@ impl Compute {
             _ => (0..count).map(task).collect(),
         }
     }
-    /// Runs a task for each of the items, in the standard floating-point state.
-    pub fn each<T: Send>(&self, items: Vec<T>, task: impl Fn(T) + Sync) {
-        let task = |item| {
+
+    /// Runs a task for each item and its position, as `map`.
+    pub fn for_each<T: Send>(&self, items: Vec<T>, task: impl Fn(usize, T) + Sync) {
+        let task = |(index, item)| {
             let _state = FloatState::standard();
-            task(item);
+            task(index, item);
         };
         match &self.pool {
-            Some(pool) if items.len() > 1 => pool.install(|| items.into_par_iter().with_max_len(1).for_each(task)),
-            _ => items.into_iter().for_each(task),
+            Some(pool) if items.len() > 1 => {
+                pool.install(|| items.into_par_iter().enumerate().with_max_len(1).for_each(task));
+            }
+            _ => items.into_iter().enumerate().for_each(task),
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Serial inference: one batch through all layers in this process.
 
+mod batches;
+mod dense;
+mod outputs;
 mod pipeline;
 mod source;
+mod transpose;
 
 use thiserror::Error;
 
@@ -11,7 +15,11 @@ use crate::errors::{Invalid, NonFinite};
 use crate::layer::Layer;
 use crate::slices::MOST_SAMPLES;
 use crate::spmm::{Rows, prepare, shares_few, spmm};
+use batches::Batches;
+pub use dense::{Dense, Order};
+pub use outputs::Csr;
 pub use source::Samples;
+use source::Source;
 
 /// A neuron is not finite; `layer` counts from the first layer applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
@@ -40,8 +48,9 @@ pub struct Serial {
 }
 
 enum Activations {
-    Input(Samples),
-    Panels(Panels),
+    Csr(Samples),
+    Dense(Dense),
+    Batches(Batches),
 }
 
 /// Minimum number of consecutive zero-preserving layers for which dropping dead samples pays off although a later layer
@@ -49,14 +58,27 @@ enum Activations {
 const WORTH_DROPPING: usize = 4;
 
 impl Serial {
-    pub fn new(input: Samples, compute: Compute) -> Self {
-        Self {
-            samples: input.len(),
-            neurons: input.features(),
-            applied: 0,
-            activations: Activations::Input(input),
-            compute,
-        }
+    /// Takes a batch in CSR.
+    pub fn csr(input: Samples, compute: Compute) -> Self {
+        Self::new(input.len(), input.features(), Activations::Csr(input), compute)
+    }
+
+    /// Takes a dense batch.
+    pub fn dense(input: Dense, compute: Compute) -> Self {
+        Self::new(input.len(), input.rows(), Activations::Dense(input), compute)
+    }
+
+    fn new(samples: usize, neurons: usize, activations: Activations, compute: Compute) -> Self {
+        Self { samples, neurons, applied: 0, activations, compute }
+    }
+
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// Returns the number of activations of a sample.
+    pub fn neurons(&self) -> usize {
+        self.neurons
     }
 
     /// Applies consecutive layers to the batch.
@@ -69,19 +91,20 @@ impl Serial {
             }
             neurons = layer.rows();
         }
-        let mut panels: Option<Panels> = None;
+        let mut batches: Option<Batches> = None;
         let mut done = 0;
         for segment in segments(layers) {
-            let next = match (&panels, &self.activations) {
-                (Some(panels), _) | (None, Activations::Panels(panels)) => self.pass(panels, segment),
-                (None, Activations::Input(input)) => self.pass(input, segment),
+            let next = match (&batches, &self.activations) {
+                (Some(batches), _) | (None, Activations::Batches(batches)) => self.pass(batches, segment),
+                (None, Activations::Csr(input)) => self.pass(input, segment),
+                (None, Activations::Dense(input)) => self.pass(input, segment),
             };
             let first = self.applied + done;
-            panels = Some(next.map_err(|(layer, NonFinite { row })| Overflow { layer: first + layer, row })?);
+            batches = Some(next.map_err(|(layer, NonFinite { row })| Overflow { layer: first + layer, row })?);
             done += segment.len();
         }
-        if let Some(panels) = panels {
-            self.activations = Activations::Panels(panels);
+        if let Some(batches) = batches {
+            self.activations = Activations::Batches(batches);
         }
         self.applied += layers.len();
         self.neurons = neurons;
@@ -89,7 +112,7 @@ impl Serial {
     }
 
     /// Applies one segment of layers to the samples of `source`.
-    fn pass(&self, source: &impl source::Source, layers: &[&Layer]) -> Result<Panels, (usize, NonFinite)> {
+    fn pass(&self, source: &impl Source, layers: &[&Layer]) -> Result<Batches, (usize, NonFinite)> {
         let all_needed = layers.iter().any(|layer| !layer.zero_preserving());
         let live = if all_needed { (0..self.samples as u32).collect() } else { source.live() };
         if self.few(live.len(), layers) {
@@ -122,52 +145,53 @@ impl Serial {
     }
 
     /// Applies layers one by one with the threads sharing the rows, for batches with too few panels for all threads.
-    fn pass_by_rows(&self, mut panels: Panels, layers: &[&Layer]) -> Result<Panels, (usize, NonFinite)> {
+    fn pass_by_rows(&self, mut panels: Panels, layers: &[&Layer]) -> Result<Batches, (usize, NonFinite)> {
         for (index, layer) in layers.iter().enumerate() {
             let mut output = panels.like(layer.rows());
             spmm(layer, Rows::All, &panels, &mut output, &self.compute).map_err(|error| (index, error))?;
             panels = output;
         }
-        let alive = panels.alive();
-        let live = panels.samples().iter().zip(alive).filter_map(|(id, alive)| alive.then_some(*id)).collect();
-        Ok(panels.repacked(live, panels.width()))
+        Ok(Batches::of(&panels))
     }
 
-    /// Returns the activations as CSR arrays (indptr, indices, data), samples x neurons, without stored zeros.
-    pub fn result(&self) -> (Vec<i64>, Vec<i32>, Vec<f32>) {
-        match &self.activations {
-            Activations::Input(input) => input.without_zeros(),
-            Activations::Panels(panels) => compress(panels, self.samples),
-        }
+    /// Returns the number of activations that are not zero.
+    pub fn non_zeros(&self) -> usize {
+        self.read(|batches| batches.non_zeros(&self.compute))
+    }
+
+    /// Returns the activations as CSR arrays, samples x neurons, without stored zeros.
+    pub fn result(&self) -> Csr {
+        self.read(|batches| batches.csr(self.samples, &self.compute))
+    }
+
+    /// Writes the activations to `out`, samples x neurons.
+    ///
+    /// # Panics
+    /// If `out` has another length.
+    pub fn write(&self, out: &mut [f32]) {
+        assert_eq!(Some(out.len()), self.samples.checked_mul(self.neurons), "a place for each activation");
+        self.read(|batches| batches.write(out, &self.compute));
     }
 
     /// Returns, for each sample, its largest activation and the lowest neuron that has it.
     ///
     /// Without neurons the activation is -inf and the neuron -1.
     pub fn reduce(&self) -> (Vec<f32>, Vec<i32>) {
-        let none = if self.neurons == 0 { (f32::NEG_INFINITY, -1) } else { (0.0, 0) };
-        let (mut best, mut neuron) = (vec![none.0; self.samples], vec![none.1; self.samples]);
-        let converted;
-        let panels = match &self.activations {
-            Activations::Panels(panels) => panels,
-            Activations::Input(input) => {
-                converted = source::Source::panels(input, source::Source::live(input), 16);
-                &converted
-            }
-        };
-        for (index, span) in panels.spans().iter().enumerate() {
-            for row in 0..panels.rows() {
-                for (id, value) in panels.samples()[span.slots()].iter().zip(panels.panel_row(index, row)) {
-                    let sample = *id as usize;
-                    if row == 0 || *value > best[sample] {
-                        best[sample] = *value;
-                        neuron[sample] = row as i32;
-                    }
-                }
-            }
-        }
-        (best, neuron)
+        self.read(|batches| batches.reduce(self.samples))
     }
+
+    fn read<R>(&self, work: impl FnOnce(&Batches) -> R) -> R {
+        match &self.activations {
+            Activations::Batches(batches) => work(batches),
+            Activations::Csr(input) => work(&loaded(input)),
+            Activations::Dense(input) => work(&loaded(input)),
+        }
+    }
+}
+
+/// Returns the samples of an input to which no layer was applied.
+fn loaded(source: &impl Source) -> Batches {
+    Batches::of(&source.panels(source.live(), 16))
 }
 
 /// Cuts layers into segments within which dropped samples are never needed again.
@@ -192,35 +216,4 @@ fn segments<'a, 'b>(layers: &'a [&'b Layer]) -> Vec<&'a [&'b Layer]> {
         segments.push(&layers[start..]);
     }
     segments
-}
-
-fn compress(panels: &Panels, samples: usize) -> (Vec<i64>, Vec<i32>, Vec<f32>) {
-    let mut indptr = vec![0; samples + 1];
-    for (index, span) in panels.spans().iter().enumerate() {
-        let ids = &panels.samples()[span.slots()];
-        for row in 0..panels.rows() {
-            for (id, value) in ids.iter().zip(panels.panel_row(index, row)) {
-                indptr[*id as usize + 1] += i64::from(*value != 0.0);
-            }
-        }
-    }
-    for sample in 0..samples {
-        indptr[sample + 1] += indptr[sample];
-    }
-    let entries = indptr[samples] as usize;
-    let (mut indices, mut data) = (vec![0; entries], vec![0.0; entries]);
-    for (index, span) in panels.spans().iter().enumerate() {
-        let ids = &panels.samples()[span.slots()];
-        let mut next: Vec<usize> = ids.iter().map(|id| indptr[*id as usize] as usize).collect();
-        for row in 0..panels.rows() {
-            for (next, value) in next.iter_mut().zip(panels.panel_row(index, row)) {
-                if *value != 0.0 {
-                    indices[*next] = row as i32;
-                    data[*next] = *value;
-                    *next += 1;
-                }
-            }
-        }
-    }
-    (indptr, indices, data)
 }

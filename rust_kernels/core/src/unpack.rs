@@ -57,7 +57,7 @@ pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>], com
         let rest = parts.split_off(share.min(parts.len()));
         tasks.push(std::mem::replace(&mut parts, rest));
     }
-    compute.each(tasks, |mut panels| plans.iter().for_each(|plan| plan.fill(&mut panels)));
+    compute.for_each(tasks, |_, mut panels| plans.iter().for_each(|plan| plan.fill(&mut panels)));
     panels
 }
 

@@ -126,7 +126,7 @@ fn batches_before_and_after_the_slices_are_made_give_the_same_bits() {
                 let indptr: Vec<i64> = (0..=count as i64).map(|sample| sample * 200).collect();
                 let indices: Vec<i32> = (0..count).flat_map(|_| 0..200).collect();
                 let input = Samples::new(indptr.into(), indices.into(), samples.concat().into(), 200).unwrap();
-                let mut serial = Serial::new(input, Compute::with_path(path, 1).unwrap());
+                let mut serial = Serial::csr(input, Compute::with_path(path, 1).unwrap());
                 serial.apply(&layers.each_ref()).unwrap();
                 assert_eq!(bits(&serial.result().2), bits(&expected), "{path}, {count} samples");
             }

@@ -34,7 +34,7 @@ fn serial(features: usize, samples: &[Vec<f32>], compute: Compute) -> Serial {
         });
         indptr.push(indices.len() as i64);
     }
-    Serial::new(Samples::new(indptr.into(), indices.into(), data.into(), features).unwrap(), compute)
+    Serial::csr(Samples::new(indptr.into(), indices.into(), data.into(), features).unwrap(), compute)
 }
 
 fn dense(serial: &Serial, neurons: usize) -> Vec<Vec<f32>> {

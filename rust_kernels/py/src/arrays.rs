@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use fsd_core::buffer::Buffer;
-use numpy::npyffi::flags::{NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE};
-use numpy::{Element, PyArray1, PyArrayMethods, PyUntypedArrayMethods};
+use fsd_core::serial::Order;
+use numpy::ndarray::Dimension;
+use numpy::npyffi::flags::{NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE};
+use numpy::{Element, PyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// Borrows a one-dimensional array that is contiguous and not writeable, and keeps it alive.
-pub fn borrow<T: Element + 'static>(name: &str, array: &Bound<'_, PyArray1<T>>) -> PyResult<Buffer<T>> {
+/// Borrows an array that is contiguous (in C or Fortran order) and not writeable, and keeps it alive.
+pub fn borrow<T: Element + 'static, D: Dimension + 'static>(
+    name: &str,
+    array: &Bound<'_, PyArray<T, D>>,
+) -> PyResult<Buffer<T>> {
     let flags = flags(array);
-    if flags & NPY_ARRAY_C_CONTIGUOUS == 0 || flags & NPY_ARRAY_ALIGNED == 0 {
+    if flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS) == 0 || flags & NPY_ARRAY_ALIGNED == 0 {
         return Err(PyValueError::new_err(format!("{name} is not contiguous and aligned; copy it first")));
     }
     if flags & NPY_ARRAY_WRITEABLE != 0 {
@@ -33,7 +38,13 @@ pub fn borrow_or_copy<T: Element + Copy + 'static>(array: &Bound<'_, PyArray1<T>
     Ok(array.try_readonly()?.as_array().iter().copied().collect::<Vec<T>>().into())
 }
 
-fn flags<T: Element>(array: &Bound<'_, PyArray1<T>>) -> i32 {
+/// Borrows a matrix like `borrow`; returns it with its shape and order.
+pub fn borrow_matrix(name: &str, array: &Bound<'_, PyArray2<f32>>) -> PyResult<(Buffer<f32>, (usize, usize), Order)> {
+    let order = if array.is_c_contiguous() { Order::C } else { Order::Fortran };
+    Ok((borrow(name, array)?, (array.dims()[0], array.dims()[1]), order))
+}
+
+fn flags<T: Element, D: Dimension>(array: &Bound<'_, PyArray<T, D>>) -> i32 {
     // SAFETY: flags are a field of every NumPy array.
     unsafe { (*array.as_array_ptr()).fields.flags }
 }

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fsd_core::compute::Compute;
 use fsd_core::layer::Layer;
-use fsd_core::serial::{ApplyError, Samples, Serial};
-use numpy::{IntoPyArray, PyArray1};
+use fsd_core::serial::{ApplyError, Dense, Samples, Serial};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::arrays::borrow_or_copy;
+use crate::arrays::{borrow_matrix, borrow_or_copy};
 use crate::layer::{LayerKernel, non_finite, value_error};
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -44,9 +45,30 @@ impl SerialState {
         let (indptr, indices, data) = (borrow_or_copy(&indptr)?, borrow_or_copy(&indices)?, borrow_or_copy(&data)?);
         let serial = py.detach(|| {
             let input = Samples::new(indptr, indices, data, features)?;
-            Ok(Serial::new(input, Compute::new(threads)?))
+            Ok(Serial::csr(input, Compute::new(threads)?))
         });
         Ok(Self { serial: Mutex::new(serial.map_err(value_error)?) })
+    }
+
+    /// Load a dense batch, samples x features, in C or Fortran order.
+    #[staticmethod]
+    fn from_dense(py: Python<'_>, x: Bound<'_, PyArray2<f32>>, threads: usize) -> PyResult<Self> {
+        let (values, shape, order) = borrow_matrix("the array", &x)?;
+        let serial = py.detach(|| {
+            let compute = Compute::new(threads)?;
+            Ok(Serial::dense(Dense::new(values, shape, order, &compute)?, compute))
+        });
+        Ok(Self { serial: Mutex::new(serial.map_err(value_error)?) })
+    }
+
+    #[getter]
+    fn samples(&self, py: Python<'_>) -> usize {
+        self.with(py, |serial| serial.samples())
+    }
+
+    #[getter]
+    fn neurons(&self, py: Python<'_>) -> usize {
+        self.with(py, |serial| serial.neurons())
     }
 
     /// Apply consecutive layers to the batch. NonFiniteError counts layers from the first one ever applied.
@@ -66,6 +88,33 @@ impl SerialState {
     fn result<'py>(&self, py: Python<'py>) -> (Array<'py, i64>, Array<'py, i32>, Array<'py, f32>) {
         let (indptr, indices, data) = self.with(py, |serial| serial.result());
         (indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py))
+    }
+
+    /// Return the number of activations that are not zero.
+    fn non_zeros(&self, py: Python<'_>) -> usize {
+        self.with(py, |serial| serial.non_zeros())
+    }
+
+    /// Write the activations to a C-contiguous array, samples x neurons.
+    fn write(&self, py: Python<'_>, out: Bound<'_, PyArray2<f32>>) -> PyResult<()> {
+        if !out.is_c_contiguous() {
+            return Err(PyValueError::new_err("the array for the activations is not C-contiguous"));
+        }
+        let mut array = out.try_readwrite()?;
+        let shape = out.dims();
+        let out = array.as_slice_mut()?;
+        self.with(py, |serial| {
+            if (shape[0], shape[1]) != (serial.samples(), serial.neurons()) {
+                let (samples, neurons) = (serial.samples(), serial.neurons());
+                return Err(format!(
+                    "the activations are {samples} x {neurons}, the array is {} x {}",
+                    shape[0], shape[1]
+                ));
+            }
+            serial.write(out);
+            Ok(())
+        })
+        .map_err(PyValueError::new_err)
     }
 
     /// Return, for each sample, its largest activation and the lowest neuron that has it.

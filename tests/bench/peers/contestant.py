@@ -91,7 +91,7 @@ def session(path: str, x: Any, threads: int) -> Run:
 
     network = fsd.Network([fsd.Layer(weights, bias) for weights, bias in read(path)])
     opened = fsd.Session(network, tuning=fsd.Tuning(threads=threads))
-    return lambda: opened.infer(x).outputs
+    return lambda: opened.infer(x, outputs="dense").outputs
 
 
 def best(run: Run, fresh: Run | None, seconds: float) -> tuple[float, Any]:

@@ -121,7 +121,7 @@ fn planes(nonzeros: &[Vec<f32>], count: usize, compute: &Compute) -> [Vec<u8>; 4
         tasks.push((&values[..], [a, b, c, d]));
         rest = [e, f, g, h];
     }
-    compute.each(tasks, |(values, planes)| split(values, planes, compute.path()));
+    compute.for_each(tasks, |_, (values, planes)| split(values, planes, compute.path()));
     for plane in &mut planes {
         // SAFETY: the tasks have written a byte for each of the nonzeros, of which there are `count`.
         unsafe { plane.set_len(count) };

@@ -4,7 +4,7 @@
 //! are still live go on to the next layer. If few have died, the panel goes on unchanged. So panels stay full even if
 //! most samples die, and only one panel per layer is held.
 
-use crate::activations::{Panels, copy_lanes, stride};
+use crate::activations::{copy_lanes, stride};
 use crate::aligned::Aligned;
 use crate::compute::Compute;
 use crate::errors::NonFinite;
@@ -12,6 +12,7 @@ use crate::isa::Path;
 use crate::layer::Layer;
 use crate::spmm::spmm_panel;
 
+use super::batches::{Batch, Batches};
 use super::source::Source;
 
 /// Applies `layers` to the samples `live` of `source`; returns the samples that are live at the end, or the lowest
@@ -22,7 +23,7 @@ pub fn run(
     width: usize,
     layers: &[&Layer],
     compute: &Compute,
-) -> Result<Panels, (usize, NonFinite)> {
+) -> Result<Batches, (usize, NonFinite)> {
     let panels = live.len().div_ceil(width);
     let share = panels.div_ceil(compute.threads()).max(1) * width;
     let parts: Vec<&[u32]> = live.chunks(share).collect();
@@ -43,18 +44,11 @@ pub fn run(
     }
     match failure {
         Some(error) => Err(error),
-        None => Ok(collect(layers.last().map_or(0, |layer| layer.rows()), done, width)),
+        None => Ok(Batches::new(layers.last().map_or(0, |layer| layer.rows()), done)),
     }
 }
 
-/// One panel and the ids of its samples; its padding is zero unless it is being filled.
-struct Batch {
-    ids: Vec<u32>,
-    stride: usize,
-    data: Aligned,
-}
-
-/// The panels that wait for a layer.
+/// The panels that wait for a layer, or after the last one for the end of the pass.
 #[derive(Default)]
 struct Queue {
     ready: Vec<Batch>,
@@ -63,13 +57,13 @@ struct Queue {
 
 struct Pass<'a> {
     layers: &'a [&'a Layer],
-    /// For each layer, whether dead samples may be dropped before it.
+    /// For each layer, and the end, whether dead samples may be dropped before it.
     may_drop: Vec<bool>,
     width: usize,
     path: Path,
     floats: usize,
+    /// One for each layer, and one for the end.
     queues: Vec<Queue>,
-    done: Vec<Batch>,
     spare: Vec<Aligned>,
     failure: Option<(usize, NonFinite)>,
 }
@@ -81,12 +75,11 @@ impl<'a> Pass<'a> {
         let last_needing_all = layers.iter().rposition(|layer| !layer.zero_preserving());
         Self {
             layers,
-            may_drop: (0..layers.len()).map(|index| last_needing_all.is_none_or(|last| index > last)).collect(),
+            may_drop: (0..=layers.len()).map(|index| last_needing_all.is_none_or(|last| index > last)).collect(),
             width,
             path,
             floats: widest * width,
-            queues: layers.iter().map(|_| Queue::default()).collect(),
-            done: Vec::new(),
+            queues: (0..=layers.len()).map(|_| Queue::default()).collect(),
             spare: Vec::new(),
             failure: None,
         }
@@ -97,8 +90,6 @@ impl<'a> Pass<'a> {
         let stride = if ids.len() == self.width { self.width } else { stride(ids.len(), self.width) };
         for ids in ids.chunks(stride) {
             let mut data = self.buffer();
-            let rows = self.layers[0].columns();
-            data[..rows * stride].fill(0.0);
             source.load(ids, stride, &mut data);
             self.queues[0].ready.push(Batch { ids: ids.to_vec(), stride, data });
             self.drain(0);
@@ -113,14 +104,15 @@ impl<'a> Pass<'a> {
             }
             self.drain(index);
         }
-        self.failure.map_or(Ok(self.done), Err)
+        let Queue { ready, filling } = self.queues.pop().expect("the end has a queue");
+        self.failure.map_or(Ok(ready.into_iter().chain(filling).collect()), Err)
     }
 
     /// Processes all panels that are ready at layer `from` or later, the latest layer first.
     fn drain(&mut self, from: usize) {
         let mut index = from;
         loop {
-            if let Some(batch) = self.queues.get_mut(index).and_then(|queue| queue.ready.pop()) {
+            if let Some(batch) = self.queues[..self.layers.len()].get_mut(index).and_then(|queue| queue.ready.pop()) {
                 self.step(index, batch);
                 index += 1;
             } else if index > from {
@@ -144,14 +136,15 @@ impl<'a> Pass<'a> {
             self.spare.push(output);
             return;
         }
-        let Some(may_drop) = self.may_drop.get(index + 1) else {
-            self.done.push(Batch { ids, stride, data: output });
-            return;
+        let alive = if self.may_drop[index + 1] {
+            alive_lanes(&output[..layer.rows() * stride], stride, ids.len())
+        } else {
+            ALL
         };
-        let alive = if *may_drop { alive_lanes(&output[..layer.rows() * stride], stride, ids.len()) } else { ALL };
         let count = (alive & mask(ids.len())).count_ones() as usize;
         if count * 8 > ids.len() * 7 {
-            self.queues[index + 1].ready.push(Batch { ids, stride, data: output });
+            let data = if index + 1 == self.layers.len() { self.fitted(output, layer.rows() * stride) } else { output };
+            self.queues[index + 1].ready.push(Batch { ids, stride, data });
             return;
         }
         let lanes: Vec<u32> = (0..ids.len() as u32).filter(|lane| alive >> lane & 1 == 1).collect();
@@ -162,10 +155,15 @@ impl<'a> Pass<'a> {
 
     /// Copies samples, given by their lanes of a panel, into the panel that is being filled for a layer.
     fn fill(&mut self, index: usize, mut ids: &[u32], mut lanes: &[u32], (panel, stride): (&[f32], usize)) {
+        let rows = panel.len() / stride;
         while !ids.is_empty() {
             let mut batch = match self.queues[index].filling.take() {
                 Some(batch) => batch,
-                None => Batch { ids: Vec::with_capacity(self.width), stride: self.width, data: self.buffer() },
+                None => {
+                    let is_end = index == self.layers.len();
+                    let data = if is_end { Aligned::zeroed(rows * self.width) } else { self.buffer() };
+                    Batch { ids: Vec::with_capacity(self.width), stride: self.width, data }
+                }
             };
             let free = (self.width - batch.ids.len()).min(ids.len());
             let start = batch.ids.len() as u32;
@@ -194,6 +192,16 @@ impl<'a> Pass<'a> {
             first += count;
         }
         self.spare.push(batch.data);
+    }
+
+    /// Returns the first `floats` floats of a buffer, without much unused memory.
+    fn fitted(&mut self, data: Aligned, floats: usize) -> Aligned {
+        if floats * 2 > self.floats {
+            return data;
+        }
+        let copy = data[..floats].into();
+        self.spare.push(data);
+        copy
     }
 
     fn buffer(&mut self) -> Aligned {
@@ -226,20 +234,4 @@ fn alive_lanes(panel: &[f32], stride: usize, count: usize) -> u128 {
         }
     }
     found
-}
-
-/// Returns the live samples of all batches as panels.
-fn collect(rows: usize, batches: Vec<Batch>, width: usize) -> Panels {
-    let mut live = Vec::new();
-    for batch in &batches {
-        let alive = alive_lanes(&batch.data[..rows * batch.stride], batch.stride, batch.ids.len());
-        live.extend(batch.ids.iter().enumerate().filter(|(lane, _)| alive >> lane & 1 == 1).map(|(_, id)| *id));
-    }
-    live.sort_unstable();
-    let width = width.min(stride(live.len(), width));
-    let mut panels = Panels::zeroed(rows, live, width);
-    for batch in batches {
-        panels.place(&batch.ids, &batch.data[..rows * batch.stride], batch.stride);
-    }
-    panels
 }

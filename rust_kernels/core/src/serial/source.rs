@@ -1,21 +1,31 @@
-//! The sources of a pass's samples: the user's input, or the panels of the previous pass.
+//! What a pass takes its samples from, and the input of a run as CSR.
 
-use crate::activations::{Panels, copy_lanes, shared};
+use crate::activations::Panels;
 use crate::buffer::Buffer;
 use crate::csr::{check_finite, check_indptr};
 use crate::errors::Invalid;
 
 /// The samples with which a pass starts.
 pub trait Source: Sync {
+    /// Returns the number of values of a sample.
+    fn rows(&self) -> usize;
+
     /// Returns, in ascending order, the ids of all samples that may be live; those that are cheaply known to be all
     /// zero are left out.
     fn live(&self) -> Vec<u32>;
 
-    /// Writes samples (ids ascending) into consecutive lanes of a zeroed panel, rows x `stride`.
+    /// Writes samples (ids ascending) into the first lanes of a panel, rows x `stride`, and zeros into the others.
     fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]);
 
     /// Returns these samples as panels.
-    fn panels(&self, ids: Vec<u32>, width: usize) -> Panels;
+    fn panels(&self, ids: Vec<u32>, width: usize) -> Panels {
+        let mut panels = Panels::zeroed(self.rows(), ids, width);
+        for (index, span) in panels.spans().to_vec().into_iter().enumerate() {
+            let ids = panels.samples()[span.slots()].to_vec();
+            self.load(&ids, span.stride, panels.panel_mut(index));
+        }
+        panels
+    }
 }
 
 /// The input of a run as CSR, samples x features: values are finite, and features ascend strictly within a sample.
@@ -65,59 +75,24 @@ impl Samples {
         let range = self.indptr[id] as usize..self.indptr[id + 1] as usize;
         (&self.indices[range.clone()], &self.data[range])
     }
-
-    /// Returns the input as CSR arrays (indptr, indices, data) without stored zeros.
-    pub fn without_zeros(&self) -> (Vec<i64>, Vec<i32>, Vec<f32>) {
-        let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
-        for id in 0..self.len() {
-            let (features, values) = self.sample(id);
-            for (feature, value) in features.iter().zip(values).filter(|(_, value)| **value != 0.0) {
-                indices.push(*feature);
-                data.push(*value);
-            }
-            indptr.push(data.len() as i64);
-        }
-        (indptr, indices, data)
-    }
 }
 
 impl Source for Samples {
+    fn rows(&self) -> usize {
+        self.features
+    }
+
     fn live(&self) -> Vec<u32> {
         (0..self.len() as u32).filter(|id| self.sample(*id as usize).1.iter().any(|value| *value != 0.0)).collect()
     }
 
     fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]) {
+        panel[..self.features * stride].fill(0.0);
         for (lane, id) in ids.iter().enumerate() {
             let (features, values) = self.sample(*id as usize);
             for (feature, value) in features.iter().zip(values) {
                 panel[*feature as usize * stride + lane] = *value;
             }
         }
-    }
-
-    fn panels(&self, ids: Vec<u32>, width: usize) -> Panels {
-        let mut panels = Panels::zeroed(self.features, ids, width);
-        for (index, span) in panels.spans().to_vec().into_iter().enumerate() {
-            let ids = panels.samples()[span.slots()].to_vec();
-            self.load(&ids, span.stride, panels.panel_mut(index));
-        }
-        panels
-    }
-}
-
-impl Source for Panels {
-    fn live(&self) -> Vec<u32> {
-        self.samples().to_vec()
-    }
-
-    fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]) {
-        for (index, span) in self.spans().iter().enumerate() {
-            let lanes = shared(ids, &self.samples()[span.slots()]);
-            copy_lanes(self.panel(index), span.stride, panel, stride, &lanes);
-        }
-    }
-
-    fn panels(&self, ids: Vec<u32>, width: usize) -> Panels {
-        self.repacked(ids, width)
     }
 }

@@ -1,0 +1,95 @@
+//! The activations after a pass: panels as they left the pipeline, in any order.
+
+use super::source::Source;
+use crate::activations::{Panels, copy_lanes};
+use crate::aligned::Aligned;
+
+/// One panel and the ids of its samples; its padding is zero unless it is being filled.
+pub struct Batch {
+    pub ids: Vec<u32>,
+    pub stride: usize,
+    pub data: Aligned,
+}
+
+/// Where a sample is.
+#[derive(Clone, Copy)]
+struct Place {
+    id: u32,
+    batch: u32,
+    lane: u32,
+}
+
+/// The activations of the samples that may be live; all others are zero.
+pub struct Batches {
+    rows: usize,
+    list: Vec<Batch>,
+    /// In the order of ids.
+    places: Vec<Place>,
+}
+
+impl Batches {
+    /// Wraps panels of `rows` rows, in which each sample occurs at most once.
+    pub fn new(rows: usize, list: Vec<Batch>) -> Self {
+        let places_of = |(batch, Batch { ids, .. }): (usize, &Batch)| -> Vec<Place> {
+            (0..).zip(ids).map(|(lane, id)| Place { id: *id, batch: batch as u32, lane }).collect()
+        };
+        let mut places: Vec<Place> = list.iter().enumerate().flat_map(places_of).collect();
+        places.sort_unstable_by_key(|place| place.id);
+        Self { rows, list, places }
+    }
+
+    /// Copies panels.
+    pub fn of(panels: &Panels) -> Self {
+        let spans = panels.spans().iter().enumerate();
+        let list = spans.map(|(index, span)| Batch {
+            ids: panels.samples()[span.slots()].to_vec(),
+            stride: span.stride,
+            data: panels.panel(index).into(),
+        });
+        Self::new(panels.rows(), list.collect())
+    }
+
+    /// Returns the panels.
+    pub fn list(&self) -> &[Batch] {
+        &self.list
+    }
+
+    /// Returns the rows of a panel.
+    pub fn panel<'a>(&self, batch: &'a Batch) -> &'a [f32] {
+        &batch.data[..self.rows * batch.stride]
+    }
+
+    /// Hands the parts of all samples to the panels that hold them, and returns those of samples that no panel holds.
+    pub fn distributed<T>(&self, parts: impl Iterator<Item = T>) -> (Vec<Vec<T>>, Vec<T>) {
+        let mut parts: Vec<Option<T>> = parts.map(Some).collect();
+        let mut taken = |id: &u32| parts[*id as usize].take().expect("each sample occurs once");
+        let held = self.list.iter().map(|batch| batch.ids.iter().map(&mut taken).collect()).collect();
+        (held, parts.into_iter().flatten().collect())
+    }
+}
+
+impl Source for Batches {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn live(&self) -> Vec<u32> {
+        self.places.iter().map(|place| place.id).collect()
+    }
+
+    fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]) {
+        let panel = &mut panel[..self.rows * stride];
+        panel.fill(0.0);
+        let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return };
+        let start = self.places.partition_point(|place| place.id < *first);
+        let end = self.places.partition_point(|place| place.id <= *last);
+        let target = |place: &Place| Some((ids.binary_search(&place.id).ok()? as u32, *place));
+        let mut copied: Vec<(u32, Place)> = self.places[start..end].iter().filter_map(target).collect();
+        copied.sort_by_key(|(_, place)| place.batch);
+        for group in copied.chunk_by(|(_, one), (_, other)| one.batch == other.batch) {
+            let batch = &self.list[group[0].1.batch as usize];
+            let lanes: Vec<(u32, u32)> = group.iter().map(|(to, place)| (*to, place.lane)).collect();
+            copy_lanes(self.panel(batch), batch.stride, panel, stride, &lanes);
+        }
+    }
+}
