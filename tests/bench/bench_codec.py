@@ -75,7 +75,11 @@ class Ranks:
         idle = ShardLayer(nothing, none, none, none, [], [])
         sends = ShardLayer(whole, everything, everything * 0, everything, [], [((1,), everything)])
         receives = ShardLayer(whole, everything, everything * 0 + 1, everything, [(0, 0, len(x))], [])
-        self._shards = Shard(0, 2, [sends, idle]), Shard(1, 2, [idle, receives])
+        edges = [(0, 0, len(x))]
+        self._shards = Shard(0, 2, [[], []]), Shard(1, 2, [[], edges])
+        for shard, layers in zip(self._shards, ([sends, idle], [idle, receives]), strict=True):
+            for index, layer in enumerate(layers):
+                shard.add(index, layer)
         matrix = sparse.csr_array(x)
         self._input = encode_block(
             matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data, x.shape[1]

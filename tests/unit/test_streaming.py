@@ -13,7 +13,7 @@ from scipy import sparse
 
 import fsd_inference as fsd
 from fsd_inference.engine import streaming
-from fsd_inference.engine.serial import run_serial
+from fsd_inference.engine.serial import run_serial, serial_state
 from fsd_inference.engine.streaming import layers_at_once, stream_layers
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.network import Layer, Network
@@ -71,7 +71,8 @@ def test_the_number_of_layers_follows_from_what_the_batch_leaves() -> None:
 @pytest.mark.parametrize("at_once", [1, 4, 16])
 def test_no_more_layers_are_alive_than_allowed(at_once: int) -> None:
     source = Counted(NETWORK)
-    found = run_serial(stream_layers(Network.from_source(source), at_once), X, at_once=at_once).rows
+    found = run_serial(stream_layers(Network.from_source(source), at_once), serial_state(X), at_once=at_once).rows
+    assert not isinstance(found, np.ndarray)
     assert same(found, serial(NETWORK, X))
     assert source.reads == LAYERS
     assert source.alive == 0
