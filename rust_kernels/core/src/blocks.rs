@@ -11,6 +11,7 @@ use std::ops::Range;
 use crate::compute::Compute;
 use crate::csr::{Csr, Index, Indices};
 use crate::layer::{Group, Reduce};
+use crate::shape::MOST_COLUMNS;
 
 /// Maximum rows of a tile: enough to read the input block often, few enough that their sums stay in the cache.
 const TILE_ROWS: usize = 512;
@@ -50,9 +51,9 @@ pub(crate) struct Run {
 }
 
 impl Blocked {
-    /// Cuts columns into blocks of `width` (at most 65,536) columns for the rows of `groups`, which must be sums.
+    /// Cuts columns into blocks of `width` (at most `MOST_COLUMNS`) columns for the rows of `groups`, which must be sums.
     pub fn new(weights: &Csr, groups: &[(Group, Vec<u32>)], width: usize, compute: &Compute) -> Self {
-        assert!((1..=1 << 16).contains(&width), "an index within a block has 16 bits");
+        assert!((1..=MOST_COLUMNS).contains(&width), "an index within a block has 16 bits");
         assert!(groups.iter().all(|(group, _)| group.reduce == Reduce::Sum), "the rows are sums");
         let tiles: Vec<(Group, &[u32])> =
             groups.iter().flat_map(|(group, rows)| rows.chunks(TILE_ROWS).map(|rows| (*group, rows))).collect();

@@ -98,6 +98,12 @@ impl Csr {
         &self.values
     }
 
+    /// Returns whether most rows have as many connections as the row before.
+    pub(crate) fn is_regular(&self) -> bool {
+        let changes = self.indptr.windows(3).filter(|ends| ends[1] - ends[0] != ends[2] - ends[1]).count();
+        2 * changes <= self.rows()
+    }
+
     /// Returns whether one stored value is the weight of all connections.
     pub fn one_value(&self) -> bool {
         self.values.len() == 1

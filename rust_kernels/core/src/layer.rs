@@ -148,8 +148,9 @@ impl Layer {
         if self.panels.fetch_add(panels, Ordering::Relaxed).saturating_add(panels) >= WORTH_BLOCKS {
             self.blocked.get_or_init(|| {
                 let sums = self.groups.iter().all(|group| group.reduce == Reduce::Sum);
-                let columns = shape::block_columns(self.size(), compute.path(), Caches::here()).filter(|_| sums)?;
-                Some(self.in_blocks(columns, compute))
+                let regular = self.weights.is_regular();
+                let columns = shape::block_columns(self.size(), regular, compute.path(), Caches::here());
+                Some(self.in_blocks(columns.filter(|_| sums)?, compute))
             });
         }
     }

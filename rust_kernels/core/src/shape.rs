@@ -13,15 +13,20 @@ const CONNECTION: f64 = 0.26;
 /// Work for a line of an input row in the first-level cache.
 const LINE_NEAR: f64 = 0.29;
 /// Additional work for a line that comes from the second-level cache.
-const LINE_L2: f64 = 0.36;
+const LINE_L2: f64 = 0.42;
 /// Additional work for a line that comes from beyond it.
 const LINE_BEYOND: f64 = 0.55;
+/// Least work for a connection: finding its weight and input row takes that long.
+const LEAST: f64 = 0.85;
 /// Work for a row of a block.
 const ROW: f64 = 0.8;
 /// Work for a line of the sums of a row in a block.
 const SUM_LINE: f64 = 0.4;
 /// Minimum connections of a row in a block, on average: shorter loops end unforeseen.
 const FEWEST_CONNECTIONS: usize = 6;
+
+/// Maximum columns of a block: an index within it has 16 bits.
+pub(crate) const MOST_COLUMNS: usize = 1 << 16;
 
 /// The sizes of the caches of a core in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -60,14 +65,16 @@ fn cost(size: Size, block: usize, width: usize, caches: Caches) -> f64 {
     let missing = |cache: usize| (1.0 - cache as f64 / bytes).max(0.0);
     let line = LINE_NEAR + LINE_L2 * missing(caches.l1) + LINE_BEYOND * missing(caches.l2);
     let sums = (size.rows * size.columns.div_ceil(block)) as f64 * (ROW + SUM_LINE * lines);
-    (size.connections as f64 * (CONNECTION + lines * line) + sums) / width as f64
+    (size.connections as f64 * (CONNECTION + lines * line).max(LEAST) + sums) / width as f64
 }
 
 /// Returns the columns of a block and the time of a layer for panels of a given width; all columns if blocks do not pay.
 fn best_block(size: Size, width: usize, caches: Caches) -> (usize, f64) {
-    // An index within a block has 16 bits.
     let enough = |block: usize| size.connections >= FEWEST_CONNECTIONS * size.rows * size.columns.div_ceil(block);
-    let blocks = (5..=16).map(|power| 1 << power).filter(|block| *block < size.columns && enough(*block));
+    let blocks = (5..)
+        .map(|power| 1 << power)
+        .take_while(|block| *block <= MOST_COLUMNS)
+        .filter(|block| *block < size.columns && enough(*block));
     blocks
         .chain([size.columns.max(1)])
         .map(|block| (block, cost(size, block, width, caches)))
@@ -82,11 +89,12 @@ pub(crate) fn best_width(layers: impl Iterator<Item = Size> + Clone, path: Path,
     widths.min_by(|a, b| a.1.total_cmp(&b.1)).expect("each path has widths").0
 }
 
-/// Returns the columns of a block that is best for a layer in panels of its own best width; None if blocks do not pay.
-pub(crate) fn block_columns(size: Size, path: Path, caches: Caches) -> Option<usize> {
+/// Returns the columns of a block that is best for a layer in panels of its own best width; None if its rows are best
+/// computed one after the other. One block of all columns puts rows with as many connections next to each other.
+pub(crate) fn block_columns(size: Size, is_regular: bool, path: Path, caches: Caches) -> Option<usize> {
     let width = best_width([size].into_iter(), path, caches);
     let (block, _) = best_block(size, width, caches);
-    (block < size.columns).then_some(block)
+    (block < size.columns || !is_regular && block <= MOST_COLUMNS).then_some(block)
 }
 
 #[cfg(test)]
@@ -97,7 +105,7 @@ mod tests {
 
     fn choice(neurons: usize, connections: usize, path: Path) -> (usize, Option<usize>) {
         let size = Size { rows: neurons, columns: neurons, connections: neurons * connections };
-        (best_width([size].into_iter(), path, CACHES), block_columns(size, path, CACHES))
+        (best_width([size].into_iter(), path, CACHES), block_columns(size, true, path, CACHES))
     }
 
     #[test]
@@ -105,13 +113,15 @@ mod tests {
         assert_eq!(choice(1024, 205, Path::Avx512), (64, Some(128)));
         assert_eq!(choice(4096, 819, Path::Avx512), (64, Some(128)));
         assert_eq!(choice(4096, 82, Path::Avx512), (32, Some(512)));
-        assert_eq!(choice(16384, 32, Path::Avx512).1, None);
+        assert_eq!(choice(16384, 5, Path::Avx512).1, None);
+        let size = Size { rows: 10, columns: 300, connections: 40 };
+        assert_eq!(block_columns(size, false, Path::Avx2, CACHES), Some(300));
     }
 
     #[test]
     fn layers_without_rows_columns_or_connections_have_a_choice() {
         for size in [(0, 0), (0, 5), (5, 0), (5, 5)].map(|(rows, columns)| Size { rows, columns, connections: 0 }) {
-            assert_eq!(block_columns(size, Path::Portable, CACHES), None);
+            assert_eq!(block_columns(size, true, Path::Portable, CACHES), None);
         }
         assert_eq!(best_width([].into_iter(), Path::Avx512, CACHES), 64);
     }
