@@ -67,7 +67,7 @@ def test_verbose_tells_of_attempts(place: Path) -> None:
 def test_ranks_log_where_their_starter_does(place: Path) -> None:
     of_ranks = [line for line in infer(place, FSD_LOG="debug") if "fsd_inference.engine" in line]
     for rank in range(3):
-        (loaded,) = [line for line in of_ranks if f"rank={rank} loaded its shard" in line]
+        (loaded,) = [line for line in of_ranks if f"rank={rank} loaded 2 of 2 layers" in line]
         assert "run=" in loaded
     assert any("DATA of layer 0, micro-batch 0 from rank" in line for line in of_ranks)
 
