@@ -88,7 +88,7 @@ class Environment:
         """Open the stack, and the clients of a rank; an error will be raised again by the first invocation."""
         with suppress(FsdError):
             self.open()
-            _ = self.clients.sns, self.clients.sqs, self.clients.functions
+            _ = self.clients.topics, self.clients.queues, self.clients.functions
 
     def open(self, digest: str | None = None) -> Opened:
         """Return the stack that the function belongs to, with open buckets.
