@@ -45,7 +45,7 @@ class RunReport:
     launch_s : float
         Seconds from the start of rank 0 (of the first replica) to the start of the last rank.
     load_s, compute_s : float
-        Seconds that the slowest rank spent loading shard and inputs, and computing.
+        Seconds that the slowest rank spent loading its inputs and its first layer, and computing.
     peak_rss_bytes : int
         Peak resident memory in bytes: the maximum over the ranks (serial: of this process).
     row_sends : int

@@ -129,7 +129,8 @@ def test_what_ranks_need_is_opened_before_the_first_event(calls: Caller) -> None
     function.warm_up()
     made = function.clients
     assert set(made._clients) == {"lambda"}
-    assert made._topics is not None and made._queues is not None
+    assert made._topics is not None
+    assert made._queues is not None
     before = function.meter.snapshot()
     assert function.open(digest).stack.lanes == calls.stack.lanes
     assert function.meter.snapshot() == before
