@@ -16,7 +16,7 @@ PROCESS_BYTES = 42e6
 FUNCTION_BYTES = 100e6
 """The same in a function: 68 MB with the services' clients (measured, 2026-11), plus an assumed 32 for the runtime."""
 MARGIN = 1.25
-"""Safety factor of a function's memory over the estimate, which was within 16% of the peaks of 32 runs."""
+"""Safety factor of a function's memory over the estimate, which was within 12% of the peaks of 12 runs."""
 # Most of these factors follow from what the engine's steps hold at once. Those of frames were fitted on 20 runs of
 # local processes (random networks of 256 to 16,384 neurons, RadiX-Net of 1,024 and 4,096; P = 1 to 8; 1 to 4
 # micro-batches), none of which is among those that `make bench BENCH=memory` checks.

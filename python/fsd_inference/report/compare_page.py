@@ -12,7 +12,7 @@ from fsd_inference.report.summary import COLUMNS, Compared, row
 from fsd_inference.units import bytes_text, seconds_text, usd_text
 
 _PARTS = (
-    ("load", "loading shard and inputs"),
+    ("load", "loading inputs and first layer"),
     ("wait", "waiting for frames"),
     ("unpack", "unpacking"),
     ("compute", "computing"),

@@ -20,7 +20,7 @@ from fsd_inference.usage import Usage
 
 _TIMELINE = (
     ("start", "starting"),
-    ("load", "loading shard and inputs"),
+    ("load", "loading inputs and first layer"),
     ("wait", "waiting for frames"),
     ("unpack", "unpacking"),
     ("compute", "computing"),
