@@ -80,9 +80,9 @@ def hits(best: NDArray[np.int64], bought: sparse.csr_array) -> float:
 def scores_of(network: fsd.Network, seen: sparse.csr_array, channel: str = "serial", workers: int = 1) -> NDArray[Any]:
     """Return the scores of all items, users x items."""
     with fsd.Session(network, channel=channel, workers=workers) as session:
-        outputs: Any = session.infer(seen).outputs
-    dense: NDArray[Any] = outputs.toarray()
-    return dense
+        outputs: Any = session.infer(seen, outputs="dense").outputs
+    scores: NDArray[Any] = outputs
+    return scores
 
 
 def main() -> None:

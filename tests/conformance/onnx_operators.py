@@ -191,9 +191,9 @@ def _difference(case: _Case, form: Callable[[_Case], Array], file: Path) -> str:
         file.write_bytes(case.model.SerializeToString())
         network = import_network(file)
         with fsd.Session(network, channel="serial") as session:
-            answer = session.infer(sample.reshape(len(sample), -1))
+            answer = session.infer(sample.reshape(len(sample), -1), outputs="dense")
         assert answer.outputs is not None
-        found = answer.outputs.toarray() if answer.top is None else answer.top
+        found = answer.outputs if answer.top is None else answer.top
         differences.append(_compared(np.asarray(found, np.float64), expected, len(sample)))
     return "; ".join(filter(None, differences))
 

@@ -13,7 +13,7 @@ from scipy import special
 import fsd_inference as fsd
 from tests.support.functions import functions_stack
 from tests.support.reference import layer_output
-from tests.support.runs import same, serial
+from tests.support.runs import dense, same, serial
 
 P = 3
 WIDTH = 24
@@ -71,5 +71,4 @@ def test_the_bits_are_those_of_the_serial_run(
     scores = x.T.astype(np.float64)
     for layer in network:
         scores = layer_output(layer, scores)
-    assert answer.outputs is not None
-    np.testing.assert_allclose(answer.outputs.toarray(), special.softmax(scores.T, axis=1), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(dense(answer.outputs), special.softmax(scores.T, axis=1), rtol=1e-4, atol=1e-6)

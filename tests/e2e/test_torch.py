@@ -17,6 +17,7 @@ import fsd_inference as fsd
 from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network import Network
 from tests.support.cli import fsd_in
+from tests.support.runs import dense
 
 torch: Any = pytest.importorskip(
     "torch", reason="no torch: pip install 'fsd-inference[torch]' to import PyTorch modules"
@@ -58,8 +59,7 @@ def agrees(module: Any, *shape: int, tolerance: float = 1e-5, dtype: Any = None)
         expected = module(x).double().reshape(7, -1).numpy()
     with fsd.Session(network) as session:
         rows = session.infer(x.double().reshape(7, -1).numpy()).outputs
-    assert rows is not None
-    np.testing.assert_allclose(rows.toarray(), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(dense(rows), expected, rtol=tolerance, atol=tolerance)
     return network
 
 
@@ -216,9 +216,8 @@ def test_functions_of_all_outputs(
     with fsd.Session(network) as session:
         answer = session.infer(x.numpy())
     scores = linear(x).detach()
-    assert answer.outputs is not None
     wanted = scores if expected is None else expected(scores)
-    np.testing.assert_allclose(answer.outputs.toarray(), wanted.numpy(), atol=1e-6)
+    np.testing.assert_allclose(dense(answer.outputs), wanted.numpy(), atol=1e-6)
     assert fsd.check(network, module_of(lambda _, x: function(linear(x)), linear=linear), x).agrees
 
 

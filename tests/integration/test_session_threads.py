@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fsd_inference import Inference, Network, Session, partition, random_network
+from tests.support.runs import dense
 
 NETWORK = random_network([40, 32, 24], connections=6, seed=5)
 THREADS = 4
@@ -32,9 +33,7 @@ def expected(number: int) -> NDArray[np.float32]:
 
 def rows(answer: object) -> NDArray[np.float32]:
     assert isinstance(answer, Inference)
-    assert answer.outputs is not None
-    found: NDArray[np.float32] = answer.outputs.toarray()
-    return found
+    return dense(answer.outputs)
 
 
 def together(calls: Sequence[Callable[[], object]]) -> list[object]:

@@ -26,11 +26,11 @@ import fsd_inference as fsd
 network = fsd.random_network([32, 24, 16], connections=6, seed=1)
 batch = np.random.default_rng(2).random((9, 32)) < 0.4
 with fsd.Session(network, channel="serial") as session:
-    expected = session.infer(batch).outputs
+    expected = session.infer(batch, outputs="csr").outputs
 stack = sys.argv[1] or None
 for channel in sys.argv[2:]:
     with fsd.Session(network, channel=channel, workers=2, stack=stack if channel != "local" else None) as session:
-        assert (session.infer(batch).outputs != expected).nnz == 0, channel
+        assert (session.infer(batch, outputs="csr").outputs != expected).nnz == 0, channel
 print(json.dumps("answered"))
 """
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import fsd_inference as fsd
 from fsd_inference.errors import FileFormatError
 from fsd_inference.network import Network, import_network
+from tests.support.runs import dense
 
 onnx: Any = pytest.importorskip("onnx", reason="no onnx: pip install 'fsd-inference[onnx]' to import ONNX models")
 reference: Any = pytest.importorskip("onnx.reference")
@@ -53,9 +54,7 @@ def saved(folder: Path, proto: Any) -> Path:
 
 def outputs(network: Network, x: Array) -> Array:
     with fsd.Session(network, channel="serial") as session:
-        rows = session.infer(x).outputs
-    assert rows is not None
-    return np.asarray(rows.toarray())
+        return dense(session.infer(x).outputs)
 
 
 def agrees(folder: Path, proto: Any, samples: int = 5, features: tuple[int, ...] = (4,)) -> Network:

@@ -6,10 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 import fsd_inference as fsd
+from fsd_inference.engine.output_forms import Rows
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.platforms import ProcessPlatform
 
@@ -34,10 +36,17 @@ def session(
     return made
 
 
-def same(one: sparse.csr_array | None, other: sparse.csr_array | None) -> bool:
-    """Return whether two outputs are equal bit for bit."""
-    assert one is not None
-    assert other is not None
+def dense(outputs: Rows | None) -> NDArray[np.float32]:
+    """Return outputs, which may be CSR, as an ndarray."""
+    assert outputs is not None
+    return outputs if isinstance(outputs, np.ndarray) else outputs.toarray()
+
+
+def same(one: Rows | None, other: Rows | None) -> bool:
+    """Return whether two outputs are equal bit for bit; also in their CSR structure if both are CSR."""
+    if not (isinstance(one, sparse.csr_array) and isinstance(other, sparse.csr_array)):
+        a, b = dense(one), dense(other)
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     return all(
         a.dtype == b.dtype and a.tobytes() == b.tobytes()
         for a, b in ((one.indptr, other.indptr), (one.indices, other.indices), (one.data, other.data))
@@ -47,5 +56,6 @@ def same(one: sparse.csr_array | None, other: sparse.csr_array | None) -> bool:
 def serial(network: fsd.Network, x: ArrayLike | sparse.csr_array) -> sparse.csr_array:
     """Return the outputs of serial inference in this process."""
     with fsd.Session(network) as alone:
-        outputs: sparse.csr_array = alone.infer(x).outputs
+        outputs = alone.infer(x, outputs="csr").outputs
+    assert isinstance(outputs, sparse.csr_array)
     return outputs

@@ -14,6 +14,7 @@ import fsd_inference as fsd
 from fsd_inference import kernels
 from fsd_inference.network.activation import ACTIVATION_KINDS, parsed_activation
 from tests.support.reference import FUNCTIONS, PARAMETERS, layer_output, ulps
+from tests.support.runs import dense
 
 ONE = fsd.Activation("identity")
 BOUND = 0.501
@@ -118,8 +119,7 @@ def test_layers_of_groups_are_computed_group_by_group(layer: fsd.Layer, seed: in
     x[rng.random(samples) < 0.3] = 0
     with fsd.Session(fsd.Network([layer])) as session:
         outputs = session.infer(x).outputs
-    assert outputs is not None
-    np.testing.assert_allclose(outputs.toarray(), layer_output(layer, x.T).T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dense(outputs), layer_output(layer, x.T).T, rtol=1e-5, atol=1e-6)
     of_zeros = layer_output(layer, np.zeros((layer.shape[1], 1)))
     assert layer.zero_preserving == (not of_zeros.astype(np.float32).any())
 
@@ -129,8 +129,7 @@ def test_carried_values_are_copied() -> None:
     branches = fsd.Layer([[1], [1]], 0.0, [fsd.RowGroup(1, ONE), fsd.RowGroup(1, fsd.Activation("tanh"))])
     with fsd.Session(fsd.Network([branches, fsd.Layer([[1, 0]], 0.0, ONE)])) as session:
         outputs = session.infer(x).outputs
-    assert outputs is not None
-    np.testing.assert_array_equal(outputs.toarray(), x)
+    np.testing.assert_array_equal(dense(outputs), x)
 
 
 @pytest.mark.parametrize(

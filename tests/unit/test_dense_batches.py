@@ -1,4 +1,4 @@
-"""Dense batches and dense outputs of sessions, compared bit for bit with a slow oracle in float64 and with CSR."""
+"""Dense batches and dense outputs of sessions, compared bit for bit with CSR, and with SciPy in float64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import fsd_inference as fsd
+from fsd_inference.engine.output_forms import OutputForm
 from fsd_inference.kernels import LayerKernel, SerialState, read_only
+from fsd_inference.network import IDENTITY
+from tests.support.runs import same
 
 WIDTHS = [37, 64, 21, 50]
 NETWORK = fsd.random_network(WIDTHS, connections=6)
@@ -35,6 +38,14 @@ def from_csr(x: NDArray[np.float32]) -> NDArray[np.float32]:
     state.apply(KERNELS)
     indptr, indices, data = state.result()
     return sparse.csr_array((data, indices, indptr), shape=(len(x), WIDTHS[-1])).toarray()
+
+
+def in_float64(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the outputs as SciPy computes them."""
+    values = x.T.astype(np.float64)
+    for layer in NETWORK:
+        values = np.maximum(layer.weights.astype(np.float64) @ values + layer.bias[:, np.newaxis], 0)
+    return values.T
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,6 +71,7 @@ def test_dense_and_csr_batches_have_the_same_outputs(
     found = np.full(expected.shape, np.nan, np.float32)
     state.write(found)
     assert found.tobytes() == expected.tobytes()
+    np.testing.assert_allclose(found, in_float64(x), rtol=1e-5, atol=1e-6)
     assert state.non_zeros() == np.count_nonzero(expected)
     indptr, indices, data = state.result()
     assert data.all()
@@ -80,12 +92,67 @@ def test_sessions_take_any_layout_and_return_what_is_asked_for(replicas: int) ->
             dense = session.infer(given_x, outputs="dense")
             assert isinstance(dense.outputs, np.ndarray)
             assert dense.outputs.tobytes() == expected.tobytes()
-            csr = session.infer(given_x)
+            csr = session.infer(given_x, outputs="csr")
             assert isinstance(csr.outputs, sparse.csr_array)
             assert csr.outputs.toarray().tobytes() == expected.tobytes()
             assert (dense.alive() == csr.alive()).all()
             assert dense.summary()[:2] == csr.summary()[:2]
-        assert session.infer(sparse.csr_array(x), outputs="dense").outputs.tobytes() == expected.tobytes()
+        assert same(session.infer(sparse.csr_array(x), outputs="dense").outputs, expected)
+
+
+@pytest.mark.parametrize("outputs", ["csr", "dense", None])
+def test_ranks_return_what_is_asked_for(outputs: OutputForm | None) -> None:
+    x = batch(5, 40, 0.5)
+    expected = from_csr(x)
+    with fsd.Session(NETWORK, channel="local", workers=3) as session:
+        for given_x in (x, sparse.csr_array(x)):
+            found = session.infer(given_x, outputs=outputs).outputs
+            is_dense = given_x is x if outputs is None else outputs == "dense"
+            assert isinstance(found, np.ndarray if is_dense else sparse.csr_array)
+            assert same(found, expected)
+
+
+PASSING = fsd.Network([fsd.Layer(sparse.eye_array(10), 0, IDENTITY)])
+
+
+def ones(*counts: int) -> NDArray[np.float32]:
+    """Return samples of ten features, of which some numbers are 1 and the others 0."""
+    return (np.arange(10) < np.array(counts)[:, np.newaxis]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("x", "is_dense"),
+    [
+        (ones(1, 1, 1, 1), False),  # exactly a tenth
+        (ones(1, 1, 1, 2), True),
+        (ones(0, 0, 2, 2), False),  # a tenth of the whole, but a fifth of the second replica's
+        (ones(0, 0, 2, 3), True),  # none of the first replica's
+        (ones(10, 10, 10, 10), True),
+        (ones(0, 0, 0, 0), False),
+    ],
+)
+@pytest.mark.parametrize("settings_", [{}, {"replicas": 2}, {"channel": "local", "workers": 2}], ids=str)
+def test_outputs_of_dense_batches_are_dense_above_a_tenth(
+    settings_: dict[str, Any], x: NDArray[np.float32], is_dense: bool
+) -> None:
+    with fsd.Session(PASSING, **settings_) as session:
+        found = session.infer(x).outputs
+        assert isinstance(found, np.ndarray if is_dense else sparse.csr_array)
+        assert same(found, x)
+        assert [type(part.outputs) for part in session.infer_parts([x, x])] == [type(found)] * 2
+        assert isinstance(next(session.infer_parts([x], outputs="csr")).outputs, sparse.csr_array)
+        assert isinstance(session.infer(sparse.csr_array(x)).outputs, sparse.csr_array)
+
+
+@pytest.mark.parametrize("outputs", ["csr", "dense", None])
+def test_the_form_is_that_of_what_the_output_function_returns(outputs: OutputForm | None) -> None:
+    softmax = fsd.Network([PASSING.layer(0)], output=fsd.OutputFunction("softmax"))
+    x = ones(0, 0, 0, 1)  # few scores, and all probabilities, are non-zero
+    with fsd.Session(softmax) as session:
+        assert isinstance(
+            session.infer(x, outputs=outputs).outputs, sparse.csr_array if outputs == "csr" else np.ndarray
+        )
+        assert isinstance(session.infer(x, scores=True).outputs, sparse.csr_array)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e39])

@@ -22,6 +22,7 @@ from fsd_inference.network import IDENTITY, Layer, Network, as_inputs, load_inpu
 from fsd_inference.session import Estimator, Session
 from tests.support.arrays import FORMATS, SAVED, dense_arrays, laid_out, made
 from tests.support.batches import BATCH
+from tests.support.runs import dense
 
 Array = NDArray[Any]
 Door = Callable[[], NDArray[np.float32]]
@@ -155,9 +156,7 @@ def answered(x: Any) -> NDArray[np.float32]:
     """Return what a network gives back that passes its inputs on."""
     network = Network([Layer(sparse.eye_array(x.shape[1]), 0, IDENTITY)])
     with Session(network) as session:
-        outputs: sparse.csr_array = session.infer(x).outputs
-    assert outputs is not None
-    return outputs.toarray()
+        return dense(session.infer(x).outputs)
 
 
 def estimated(x: Any) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from scipy.io import mmread, mmwrite
 import fsd_inference as fsd
 from fsd_inference.errors import FileFormatError, InputError, SettingError
 from fsd_inference.network import IDENTITY, RELU, Activation, Network, import_network
+from tests.support.runs import dense
 
 SIZES = ((5, 7), (4, 5), (3, 4))
 
@@ -51,8 +52,7 @@ def test_the_answer_is_that_of_numpy() -> None:
     expected = weights[2] @ np.maximum(weights[1] @ np.maximum(weights[0] @ x.T - 3, 0), 0)
     with fsd.Session(Network.from_matrices(weights, [[-3], None, None]), channel="serial") as session:
         outputs = session.infer(x).outputs
-    assert outputs is not None
-    assert np.array_equal(outputs.toarray(), expected.T)
+    assert np.array_equal(dense(outputs), expected.T)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import fsd_inference as fsd
 from fsd_inference.errors import InputError
 from fsd_inference.network import Network, OutputFunction
+from tests.support.runs import dense
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")
 
@@ -26,9 +27,7 @@ QUICK: dict[str, Any] = {"hidden_layer_sizes": (24, 12), "tol": 0.05, "n_iter_no
 
 def outputs_of(network: Network, x: NDArray[Any]) -> NDArray[np.float32]:
     with fsd.Session(network, channel="serial") as session:
-        outputs = session.infer(x).outputs
-    assert outputs is not None
-    return np.asarray(outputs.toarray())
+        return dense(session.infer(x).outputs)
 
 
 def predicted(network: Network, x: NDArray[Any]) -> NDArray[Any]:

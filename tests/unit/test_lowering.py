@@ -16,6 +16,7 @@ from fsd_inference.network import Activation, Layer, Network
 from fsd_inference.network.importing.lowering import Graph, Windows, lower
 from fsd_inference.network.importing.problems import UnsupportedError
 from tests.support.random_graphs import Twin, graphs
+from tests.support.runs import dense
 
 Array = NDArray[Any]
 
@@ -24,9 +25,7 @@ RELU = Activation("relu")
 
 def run(layers: list[Layer], x: Array, **settings_: Any) -> Array:
     with fsd.Session(Network(layers, name="lowered"), **({"channel": "serial"} | settings_)) as session:
-        rows = session.infer(x.reshape(len(x), -1).astype(np.float32)).outputs
-    assert rows is not None
-    return np.asarray(rows.toarray())
+        return dense(session.infer(x.reshape(len(x), -1).astype(np.float32)).outputs)
 
 
 @given(graphs())

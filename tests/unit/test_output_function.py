@@ -21,6 +21,7 @@ from fsd_inference.errors import FileFormatError, InputError
 from fsd_inference.network import IDENTITY, Layer, Network, OutputFunction, elementary, output_function
 from fsd_inference.partitioning import MANIFEST_FILE
 from tests.support.cli import Fsd, fsd_in
+from tests.support.runs import dense
 
 ALL = [OutputFunction("softmax"), OutputFunction("log_softmax"), OutputFunction("argmax"), OutputFunction("top_k", 3)]
 X = sparse.csr_array(np.random.default_rng(0).standard_normal((40, 24), np.float32))
@@ -44,9 +45,8 @@ def network(output: OutputFunction | None) -> Network:
 
 
 def bits(answer: fsd.Inference) -> tuple[bytes | None, ...]:
-    assert answer.outputs is not None
     chosen = [part if part is None else part.tobytes() for part in (answer.top, answer.top_values)]
-    return (answer.outputs.toarray().tobytes(), *chosen)
+    return (dense(answer.outputs).tobytes(), *chosen)
 
 
 def ulps(found: NDArray[np.float64], expected: NDArray[np.longdouble]) -> float:
@@ -125,17 +125,15 @@ def test_ranks_and_replicas_answer_bit_for_bit(function: OutputFunction, tmp_pat
     fsd.partition(whole, tmp_path / "shards", workers=3)
     with fsd.Session(tmp_path / "shards", channel="local") as session:  # knows the function by the shards alone
         assert bits(session.infer(X)) == bits(alone)
-    assert plain.outputs is not None
-    assert alone.outputs is not None
     if function.selects:
         assert bits(alone)[0] == bits(plain)[0]
         assert alone.top is not None
         assert alone.top.shape == (40, function.k or 1)
-        assert (alone.top[:, 0] == plain.outputs.toarray().argmax(axis=1)).all()
+        assert (alone.top[:, 0] == dense(plain.outputs).argmax(axis=1)).all()
     else:
-        exact = np.exp(plain.outputs.toarray().astype(np.float64))
+        exact = np.exp(dense(plain.outputs).astype(np.float64))
         exact /= exact.sum(axis=1, keepdims=True)
-        found = alone.outputs.toarray()
+        found = dense(alone.outputs)
         np.testing.assert_allclose(found if function.kind == "softmax" else np.exp(found), exact, rtol=1e-6)
 
 
@@ -204,8 +202,7 @@ def test_the_program_writes_what_the_function_gives(
     done = fsd_program("infer", str(tmp_path / "net"), str(tmp_path / "x.npy"), "-o", str(path))
     with fsd.Session(network(function)) as session:
         answer = session.infer(X)
-    assert answer.outputs is not None
-    expected = answer.outputs.toarray() if answer.top is None else np.squeeze(answer.top)
+    expected = dense(answer.outputs) if answer.top is None else np.squeeze(answer.top)
     if suffix == ".csv":
         found = np.loadtxt(path, np.float32, delimiter=",")
     elif suffix == ".npy":

@@ -16,8 +16,8 @@ from fsd_inference.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from scipy import sparse
 
+    from fsd_inference.engine.output_forms import Rows
     from fsd_inference.session import Inference
 
 EXAMPLES = examples("fsd demo", "fsd demo --workers 8 --neurons 4096 --layers 120")
@@ -101,11 +101,13 @@ def _new_folder() -> Path:
     return folder
 
 
-def _identical(a: sparse.csr_array | None, b: sparse.csr_array | None) -> bool:
-    """Return whether two outputs are equal bit for bit; both have ascending columns, as sessions return them."""
+def _identical(a: Rows | None, b: Rows | None) -> bool:
+    """Return whether two CSR outputs are equal bit for bit; both have ascending columns, as sessions return them."""
+    from scipy import sparse  # noqa: PLC0415
+
     return (
-        a is not None
-        and b is not None
+        isinstance(a, sparse.csr_array)
+        and isinstance(b, sparse.csr_array)
         and a.shape == b.shape
         and a.indptr.tolist() == b.indptr.tolist()
         and a.indices.tobytes() == b.indices.astype(a.indices.dtype).tobytes()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.engine.numeric import overflow
+from fsd_inference.engine.output_forms import OutputForm, Rows, is_dense
 from fsd_inference.engine.streaming import MOST_LAYERS
 from fsd_inference.errors import InputError
 from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, read_only
@@ -37,7 +38,7 @@ class SerialRun:
         Connections of all layers.
     """
 
-    rows: sparse.csr_array | NDArray[np.float32] | None
+    rows: Rows | None
     summary: tuple[NDArray[np.float32], NDArray[np.int32]] | None
     load_s: float
     compute_s: float
@@ -79,7 +80,7 @@ def run_serial(
     state: SerialState,
     *,
     output: str = "rows",
-    dense: bool = False,
+    form: OutputForm | None = "csr",
     at_once: int = MOST_LAYERS,
 ) -> SerialRun:
     """Compute the outputs of a batch.
@@ -92,8 +93,8 @@ def run_serial(
         The batch, as `serial_state` returns it.
     output : {"rows", "argmax", "any"}
         "rows" returns all output activations; the others return each sample's largest output and its neuron.
-    dense : bool
-        Whether "rows" are returned as an ndarray instead of CSR.
+    form : {"csr", "dense"}, optional
+        The form of "rows"; None lets `is_dense` choose.
     at_once : int
         Layers handed to the kernel at once, and so held at the same time.
 
@@ -128,11 +129,11 @@ def run_serial(
         group.clear()  # before the next layers are read
         compute_s += time.perf_counter() - started
     started = time.perf_counter()
-    rows: sparse.csr_array | NDArray[np.float32] | None = None
+    rows: Rows | None = None
     summary = None
     if output != "rows":
         summary = state.reduce()
-    elif dense:
+    elif is_dense(form, (state.samples, state.neurons), state.non_zeros):
         rows = np.empty((state.samples, state.neurons), np.float32)
         state.write(rows)
     else:

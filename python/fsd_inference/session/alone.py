@@ -14,6 +14,7 @@ from scipy import sparse
 from fsd_inference import kernels
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.memory import peak_rss_bytes
+from fsd_inference.engine.output_forms import OutputForm
 from fsd_inference.engine.reporting import rank_report
 from fsd_inference.engine.serial import SerialRun, run_serial, serial_state
 from fsd_inference.engine.streaming import MOST_LAYERS, layers_at_once, stream_layers
@@ -85,9 +86,9 @@ class Alone:
         batch: sparse.csr_array | NDArray[np.float32],
         predicted: Prediction | None = None,
         *,
-        dense: bool = False,
+        form: OutputForm | None = "csr",
     ) -> Inference:
-        """Run a batch, which may be dense, and return CSR or dense outputs; see `Session.infer`."""
+        """Run a batch, which may be dense, and return outputs in a form; see `Session.infer` and `is_dense`."""
         self.report = None
         began = time.perf_counter()
         at_once = self._at_once(batch)
@@ -108,7 +109,7 @@ class Alone:
                     _interruptible(stopped, source),
                     states[number],
                     output=self._settings.output,
-                    dense=dense,
+                    form=form,
                     at_once=at_once or MOST_LAYERS,
                 )
             except RunError as error:
@@ -116,7 +117,7 @@ class Alone:
             return run, _report(number, len(parts), started, run) if len(parts) > 1 else None
 
         done = side_by_side(carry_out, len(parts), stopped.set)
-        rows, summary = concatenated([(run.rows, run.summary) for run, _ in done])
+        rows, summary = concatenated([(run.rows, run.summary) for run, _ in done], form)
         report = Report(
             channel="serial",
             workers=1,

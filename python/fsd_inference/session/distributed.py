@@ -16,6 +16,7 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.output_forms import OutputForm
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError
 from fsd_inference.forecast.payloads import Payloads
@@ -111,12 +112,14 @@ class Distributed:
         )
         return predict_runs(network, carried, batch, sizes, known)
 
-    def infer(self, batch: sparse.csr_array, predicted: Prediction | None = None, *, dense: bool = False) -> Inference:
-        """Run a batch, once batches of other threads have ended; see `Session.infer`."""
+    def infer(
+        self, batch: sparse.csr_array, predicted: Prediction | None = None, *, form: OutputForm | None = "csr"
+    ) -> Inference:
+        """Run a batch, once batches of other threads have ended, and return outputs in a form; see `Session.infer`."""
         with self._busy:
-            return self._infer(batch, predicted, dense=dense)
+            return self._infer(batch, predicted, form)
 
-    def _infer(self, batch: sparse.csr_array, predicted: Prediction | None, *, dense: bool) -> Inference:
+    def _infer(self, batch: sparse.csr_array, predicted: Prediction | None, form: OutputForm | None) -> Inference:
         self.report = None
         executor, stored = self._prepared()
         began, before = time.perf_counter(), executor.usage()
@@ -137,10 +140,9 @@ class Distributed:
         if failure is not None:
             raise failure
         assert self.report is not None  # noqa: S101 - without a failure each run had an attempt
-        rows, summary = concatenated([(run.rows, run.summary) for run in runs])
+        rows, summary = concatenated([(run.rows, run.summary) for run in runs], form)
         values, argmax = summary or (None, None)
-        outputs = rows.toarray() if dense and isinstance(rows, sparse.csr_array) else rows
-        return Inference(outputs, values, argmax, self.report)
+        return Inference(rows, values, argmax, self.report)
 
     def _run_all(
         self, executor: Executor, stored: StoredPlan, batch: sparse.csr_array, parts: Sequence[slice]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fsd_inference.engine.output_forms import OutputForm, Rows, in_form
 from fsd_inference.markup import facts_table
 from fsd_inference.network.output_files import save_labels, save_outputs
 from fsd_inference.network.output_function import OutputFunction
@@ -24,8 +24,8 @@ class Inference:
     Attributes
     ----------
     outputs : csr_array or ndarray of float32, samples x outputs, or None
-        Output activations, or what the network's output function "softmax" or "log_softmax" makes of them; CSR without
-        stored zeros unless `Session.infer` was asked for dense ones. None if the session's output is "argmax" or "any".
+        Output activations, or what the network's output function "softmax" or "log_softmax" makes of them, in the form
+        that `Session.infer` describes; CSR has no stored zeros. None if the session's output is "argmax" or "any".
     values : ndarray of float32, shape (samples,), or None
         Largest output of each sample; None if the session's output is "rows".
     argmax : ndarray of int32, shape (samples,), or None
@@ -48,20 +48,19 @@ class Inference:
     (1, 4)
     """
 
-    outputs: Any
+    outputs: Rows | None
     values: NDArray[np.float32] | None
     argmax: NDArray[np.int32] | None
     report: Report
     top: NDArray[np.int64] | None = None
     top_values: NDArray[np.float32] | None = None
 
-    def applied(self, function: OutputFunction | None) -> Inference:
-        """Return the answer with an output function applied to its outputs, if there are both."""
+    def applied(self, function: OutputFunction | None, form: OutputForm | None) -> Inference:
+        """Return the answer with an output function applied to its outputs, if there are both, in a form."""
         if function is None or self.outputs is None:
             return self
         if not function.selects:
-            transformed = function.transformed(self.outputs)
-            return replace(self, outputs=transformed if sparse.issparse(self.outputs) else transformed.toarray())
+            return replace(self, outputs=in_form(function.transformed(self.outputs), form))
         top, top_values = function.top(self.outputs)
         return replace(self, top=top, top_values=top_values)
 
@@ -107,12 +106,11 @@ class Inference:
         elif self.top is not None:
             output = f"{samples:,} samples x {self.top.shape[1]:,} labels"
         else:
-            output = f"{samples:,} samples x {self.outputs.shape[1]:,} outputs, {self._non_zeros():,} not zero"
+            rows = self.outputs
+            non_zeros = int(np.count_nonzero(rows)) if isinstance(rows, np.ndarray) else rows.nnz
+            output = f"{samples:,} samples x {rows.shape[1]:,} outputs, {non_zeros:,} not zero"
         alive = f"{self.alive().size:,} of {samples:,} samples have an output > 0"
         return [("output", output), ("alive", alive), *self.report.summary()]
-
-    def _non_zeros(self) -> int:
-        return int(np.count_nonzero(self.outputs) if isinstance(self.outputs, np.ndarray) else self.outputs.nnz)
 
     def _repr_html_(self) -> str:
         return facts_table("Inference", self.summary())

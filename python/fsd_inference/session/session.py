@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from numpy.typing import ArrayLike
 from scipy import sparse
@@ -16,6 +16,7 @@ from scipy import sparse
 from fsd_inference import logs
 from fsd_inference.channel_names import CHANNELS, current_name, renamed
 from fsd_inference.config import FailurePolicy, FunctionSettings, RunSettings, Tuning, check_count
+from fsd_inference.engine.output_forms import OutputForm
 from fsd_inference.errors import SettingError
 from fsd_inference.network import Network, as_batch, as_inputs, load_parts
 from fsd_inference.partitioning import METHODS
@@ -189,7 +190,7 @@ class Session:
         *,
         predicted: Prediction | None = None,
         scores: bool = False,
-        outputs: Literal["csr", "dense"] = "csr",
+        outputs: OutputForm | None = None,
     ) -> Inference:
         """Run inference on a batch.
 
@@ -201,8 +202,9 @@ class Session:
             The result of `predict` for this batch, to be shown in the report.
         scores : bool
             Whether to leave out the network's output function, and return the scores that it is applied to.
-        outputs : {"csr", "dense"}
-            Whether `Inference.outputs` is a csr_array or an ndarray.
+        outputs : {"csr", "dense"}, optional
+            Whether `Inference.outputs` is a csr_array or an ndarray. By default it is a csr_array for a sparse `x`; for
+            a dense one it is an ndarray if more than a tenth of the outputs is non-zero, otherwise a csr_array.
 
         Raises
         ------
@@ -211,17 +213,20 @@ class Session:
         RunError
             The run failed; names rank, layer and operation, and whether a retry can help.
         """
-        if outputs not in {"csr", "dense"}:
+        if outputs not in {None, "csr", "dense"}:
             raise SettingError(f"outputs must be csr or dense, not {outputs!r}")
-        dense = outputs == "dense"
+        form: OutputForm | None = "csr" if outputs is None and sparse.issparse(x) else outputs
         if isinstance(self._engine, Alone):
-            answer = self._engine.infer(as_batch(x, self.features), predicted, dense=dense)
+            answer = self._engine.infer(as_batch(x, self.features), predicted, form=form)
         else:
-            answer = self._engine.infer(as_inputs(x, self.features), predicted, dense=dense)
-        return answer if scores else answer.applied(self._network.output)
+            answer = self._engine.infer(as_inputs(x, self.features), predicted, form=form)
+        return answer if scores else answer.applied(self._network.output, form)
 
     def infer_parts(
-        self, parts: str | os.PathLike[str] | Iterable[ArrayLike | sparse.sparray | sparse.spmatrix]
+        self,
+        parts: str | os.PathLike[str] | Iterable[ArrayLike | sparse.sparray | sparse.spmatrix],
+        *,
+        outputs: OutputForm | None = None,
     ) -> Iterator[Inference]:
         """Run inference on one part of a batch after the other, so that the batch may be larger than memory.
 
@@ -229,6 +234,8 @@ class Session:
         ----------
         parts : path or iterable of arrays or sparse matrices, samples x features
             A directory of input files, or parts that are taken when the answer to the part before has been used.
+        outputs : {"csr", "dense"}, optional
+            As of `infer`, for each part; files are read as sparse matrices.
 
         Yields
         ------
@@ -245,7 +252,7 @@ class Session:
         if isinstance(parts, str | os.PathLike):
             parts = (samples for _, samples in load_parts(parts, self.features))
         for part in parts:
-            yield self.infer(part)
+            yield self.infer(part, outputs=outputs)
 
     def prepare(self) -> None:
         """Partition the network and upload its shards, unless that is done already; `infer` calls this too.

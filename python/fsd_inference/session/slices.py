@@ -8,11 +8,11 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.output_forms import OutputForm, Rows, in_form
 from fsd_inference.errors import RunError, run_error_from_record
 from fsd_inference.progress import Progress
 from fsd_inference.threads import Waitable, start
@@ -80,22 +80,25 @@ def of_replica(error: RunError, number: int, parts: Sequence[slice]) -> RunError
 
 
 def concatenated(
-    answers: Sequence[tuple[sparse.csr_array | NDArray[np.float32] | None, Summary | None]],
-) -> tuple[sparse.csr_array | NDArray[np.float32] | None, Summary | None]:
-    """Concatenate the answers of all slices to that of the batch."""
-    if len(answers) == 1:
-        return answers[0]
-    dense = [rows for rows, _ in answers if isinstance(rows, np.ndarray)]
-    if dense:
-        return np.concatenate(dense), None
-    rows = [rows for rows, _ in answers if isinstance(rows, sparse.csr_array)]
+    answers: Sequence[tuple[Rows | None, Summary | None]], form: OutputForm | None
+) -> tuple[Rows | None, Summary | None]:
+    """Concatenate the answers of all slices, each of which is CSR or already in its form, to that of the batch."""
+    rows = [part for part, _ in answers if part is not None]
     if rows:
-        return sparse.csr_array(sparse.vstack(rows, format="csr")), None
+        return _concatenated_rows(rows, form), None
     summaries = [summary for _, summary in answers if summary is not None]
     return None, (
         np.concatenate([values for values, _ in summaries]),
         np.concatenate([neurons for _, neurons in summaries]),
     )
+
+
+def _concatenated_rows(rows: Sequence[Rows], form: OutputForm | None) -> Rows:
+    dense = [part for part in rows if isinstance(part, np.ndarray)]
+    if len(dense) == len(rows):
+        return dense[0] if len(dense) == 1 else np.concatenate(dense)
+    parts = [sparse.csr_array(part) for part in rows]
+    return in_form(parts[0] if len(parts) == 1 else sparse.csr_array(sparse.vstack(parts, format="csr")), form)
 
 
 class CombinedProgress:
