@@ -60,12 +60,12 @@ def weightless_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_number_of_layers_follows_from_what_the_batch_leaves() -> None:
     others = 2 * 1000 + 4 * 10 * 3 * WIDTH
-    whole = others + LAYERS * LAYER_BYTES
+    whole = others + 2 * LAYERS * LAYER_BYTES
     assert layers_at_once(NETWORK, 10, 1000, whole) is None
-    assert layers_at_once(NETWORK, 10, 1000, whole - 1) == LAYERS // 3
-    assert layers_at_once(NETWORK, 10, 1000, others + 3 * LAYER_BYTES) == 1
-    with pytest.raises(SettingError, match="10 samples at a time and three layers need"):
-        layers_at_once(NETWORK, 10, 1000, others + 3 * LAYER_BYTES - 1)
+    assert layers_at_once(NETWORK, 10, 1000, whole - 1) == (2 * LAYERS - 1) // 4
+    assert layers_at_once(NETWORK, 10, 1000, others + 4 * LAYER_BYTES) == 1
+    with pytest.raises(SettingError, match="10 samples at a time and 4 layers need"):
+        layers_at_once(NETWORK, 10, 1000, others + 4 * LAYER_BYTES - 1)
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 16])
@@ -120,4 +120,4 @@ def test_the_option_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture
     assert same(sparse.csr_array(sparse.load_npz(tmp_path / "y.npz")), serial(NETWORK, X))
     said = command(*arguments, "--memory-limit", "2")
     assert said.code == 2
-    assert "40 samples at a time and three layers need" in said.stderr
+    assert "40 samples at a time and 4 layers need" in said.stderr

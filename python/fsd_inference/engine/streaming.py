@@ -21,6 +21,7 @@ MOST_LAYERS = 16
 """Layers handed to the kernel at once: enough to keep panels in the CPU cache over several layers, few enough to fit
 in memory."""
 _READERS = 2
+_LAYERS_HELD = 4
 
 
 def layers_at_once(network: Network, samples: int, batch_bytes: int, limit: int) -> int | None:
@@ -39,8 +40,8 @@ def layers_at_once(network: Network, samples: int, batch_bytes: int, limit: int)
     Raises
     ------
     SettingError
-        The activations of the batch leave no room for three layers: one that is computed, one that is ready, and one
-        that is being read.
+        The activations of the batch leave no room for four layers: one that is computed, its second layout, one that
+        is ready, and one that is being read.
     """
     widths = network.widths
     layers = [
@@ -50,14 +51,14 @@ def layers_at_once(network: Network, samples: int, batch_bytes: int, limit: int)
     # The inputs and outputs of a layer; at the end the outputs, dense and as CSR.
     values = max(*map(sum, itertools.pairwise(widths)), 3 * widths[-1])
     others = PROCESS_BYTES + 2 * batch_bytes + 4 * samples * values
-    if others + sum(layers) <= limit:
+    if others + 2 * sum(layers) <= limit:  # each with its second layout
         return None
     largest = max(layers)
-    count = (limit - others) // (3 * largest)
+    count = (limit - others) // (_LAYERS_HELD * largest)
     if count < 1:
         raise SettingError(
-            f"{samples:,} samples at a time and three layers need {(others + 3 * largest) / 2**20:,.0f} MB, more than "
-            f"the memory limit of {limit / 2**20:,.0f} MB; give fewer samples at a time, or raise the limit"
+            f"{samples:,} samples at a time and {_LAYERS_HELD} layers need {(others + _LAYERS_HELD * largest) / 2**20:,.0f} "
+            f"MB, more than the memory limit of {limit / 2**20:,.0f} MB; give fewer samples at a time, or raise the limit"
         )
     return int(min(count, MOST_LAYERS))
 

@@ -82,7 +82,8 @@ pub fn spmm(
         // tasks write the same row of the same panel.
         unsafe { panel.product(layer, rows, block, compute.path()) }
     };
-    let finite = if let (Rows::All, Some(tiles)) = (rows, layer.blocked()) {
+    let blocked = layer.blocked().filter(|_| input.width() >= WIDE);
+    let finite = if let (Rows::All, Some(tiles)) = (rows, blocked) {
         let tiles = tiles.tiles();
         compute.map(panels.len() * tiles.len(), |task| {
             // SAFETY: as above.
