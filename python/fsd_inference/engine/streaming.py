@@ -58,8 +58,8 @@ def layers_at_once(network: Network, samples: int, batch_bytes: int, limit: int)
     if count < 1:
         needed = others + _LAYERS_HELD * largest
         raise SettingError(
-            f"{samples:,} samples at a time and {_LAYERS_HELD} layers need {needed / 2**20:,.0f} MB, more than the memory "
-            f"limit of {limit / 2**20:,.0f} MB; give fewer samples at a time, or raise the limit"
+            f"{samples:,} samples at a time and {_LAYERS_HELD} layers need {needed / 2**20:,.0f} MB, more than the "
+            f"memory limit of {limit / 2**20:,.0f} MB; give fewer samples at a time, or raise the limit"
         )
     return int(min(count, MOST_LAYERS))
 
