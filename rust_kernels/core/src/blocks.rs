@@ -10,22 +10,21 @@ use std::ops::Range;
 
 use crate::compute::Compute;
 use crate::csr::{Csr, Index, Indices};
-use crate::layer::{Group, Reduce};
+use crate::layer::{Group, Layer, Reduce};
 use crate::shape::MOST_COLUMNS;
 
 /// Maximum rows of a tile: enough to read the input block often, few enough that their sums stay in the cache.
 const TILE_ROWS: usize = 512;
 
-/// Some or all rows of a layer, in column blocks.
+/// The rows of a layer, in column blocks.
 pub(crate) struct Blocked {
     tiles: Vec<Tile>,
 }
 
-/// Rows of one group, in column blocks.
+/// Consecutive rows of one group, in column blocks.
 pub(crate) struct Tile {
     pub group: Group,
-    /// The rows, ascending.
-    pub rows: Vec<u32>,
+    pub rows: Range<usize>,
     pub blocks: Vec<Block>,
     pub runs: Vec<Run>,
     /// The rows of the runs, one after the other.
@@ -51,20 +50,26 @@ pub(crate) struct Run {
 }
 
 impl Blocked {
-    /// Cuts columns into blocks of `width` (at most `MOST_COLUMNS`) columns for the rows of `groups`, which must be sums.
-    pub fn new(weights: &Csr, groups: &[(Group, Vec<u32>)], width: usize, compute: &Compute) -> Self {
+    /// Cuts the columns of a layer into blocks of `width` (at most `MOST_COLUMNS`); None if it has rows that are maxima.
+    pub fn new(layer: &Layer, width: usize, compute: &Compute) -> Option<Self> {
         assert!((1..=MOST_COLUMNS).contains(&width), "an index within a block has 16 bits");
-        assert!(groups.iter().all(|(group, _)| group.reduce == Reduce::Sum), "the rows are sums");
-        let tiles: Vec<(Group, &[u32])> =
-            groups.iter().flat_map(|(group, rows)| rows.chunks(TILE_ROWS).map(|rows| (*group, rows))).collect();
+        if layer.ranges().any(|(_, group)| group.reduce == Reduce::Max) {
+            return None;
+        }
+        let weights = layer.weights();
+        let cut = |(rows, group): (Range<usize>, Group)| {
+            let end = rows.end;
+            rows.step_by(TILE_ROWS).map(move |start| (start..end.min(start + TILE_ROWS), group))
+        };
+        let tiles: Vec<(Range<usize>, Group)> = layer.ranges().flat_map(cut).collect();
         let tile = |index: usize| {
-            let (group, rows) = tiles[index];
+            let (rows, group) = tiles[index].clone();
             match weights.indices() {
                 Indices::U16(indices) => Tile::new(weights, indices, group, rows, width),
                 Indices::U32(indices) => Tile::new(weights, indices, group, rows, width),
             }
         };
-        Self { tiles: compute.map(tiles.len(), tile) }
+        Some(Self { tiles: compute.map(tiles.len(), tile) })
     }
 
     pub fn tiles(&self) -> &[Tile] {
@@ -73,14 +78,15 @@ impl Blocked {
 }
 
 impl Tile {
-    fn new<I: Index>(weights: &Csr, indices: &[I], group: Group, rows: &[u32], width: usize) -> Self {
+    fn new<I: Index>(weights: &Csr, indices: &[I], group: Group, rows: Range<usize>, width: usize) -> Self {
         let indptr = weights.indptr();
-        let end = |row: u32| indptr[row as usize + 1] as usize;
-        let mut next: Vec<usize> = rows.iter().map(|row| indptr[*row as usize] as usize).collect();
-        let connections = rows.iter().zip(&next).map(|(row, next)| end(*row) - next).sum();
+        // The first connection of each row that is not in a block yet.
+        let mut next: Vec<usize> = indptr[rows.clone()].iter().map(|start| *start as usize).collect();
+        let ends = &indptr[rows.start + 1..=rows.end];
+        let connections = (indptr[rows.end] - indptr[rows.start]) as usize;
         let mut tile = Self {
             group,
-            rows: rows.to_vec(),
+            rows: rows.clone(),
             blocks: Vec::new(),
             runs: Vec::new(),
             order: Vec::new(),
@@ -91,13 +97,11 @@ impl Tile {
         for block in 0..blocks {
             let (first_column, after) = (block * width, (block + 1) * width);
             let first_run = tile.runs.len();
-            let mut by_count: Vec<(u32, u32)> = (0..)
-                .zip(rows)
-                .map(|(at, row)| {
-                    let columns = &indices[next[at as usize]..end(*row)];
-                    (columns.iter().take_while(|column| column.get() < after).count() as u32, at)
-                })
-                .collect();
+            let count = |(at, (next, end)): (usize, (&usize, &i64))| {
+                let columns = &indices[*next..*end as usize];
+                (columns.iter().take_while(|column| column.get() < after).count(), at)
+            };
+            let mut by_count: Vec<(usize, usize)> = next.iter().zip(ends).enumerate().map(count).collect();
             by_count.sort_unstable();
             for group in by_count.chunk_by(|a, b| a.0 == b.0) {
                 let count = group[0].0;
@@ -105,16 +109,16 @@ impl Tile {
                     // Neither the first block, which starts the sums, nor the last one, which finishes them.
                     continue;
                 }
-                tile.runs.push(Run { connections: count, rows: group.len() as u32 });
+                tile.runs.push(Run { connections: count as u32, rows: group.len() as u32 });
                 for &(_, at) in group {
-                    let range = next[at as usize]..next[at as usize] + count as usize;
-                    tile.order.push(rows[at as usize]);
+                    let range = next[at]..next[at] + count;
+                    tile.order.push((rows.start + at) as u32);
                     tile.indices
                         .extend(indices[range.clone()].iter().map(|column| (column.get() - first_column) as u16));
                     if !weights.one_value() {
                         tile.values.extend_from_slice(&weights.values()[range.clone()]);
                     }
-                    next[at as usize] = range.end;
+                    next[at] = range.end;
                 }
             }
             tile.blocks.push(Block { first_column, runs: first_run..tile.runs.len() });

@@ -1,8 +1,6 @@
 //! A layer: weights, bias, and what its rows compute from their sums.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use crate::activation::Activation;
 use crate::blocks::Blocked;
@@ -11,8 +9,9 @@ use crate::compute::Compute;
 use crate::csr::{Csr, check_finite};
 use crate::errors::Invalid;
 use crate::isa::Path;
+use crate::lazy::Lazy;
 use crate::shape::{self, Caches, Size};
-use crate::slices::{LazySlices, Slices};
+use crate::slices::{self, Slices};
 
 /// What a row makes of its weighted inputs, before the bias is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +40,10 @@ pub struct Layer {
     slopes: Buffer<f32>,
     groups: Vec<Group>,
     zero_preserving: bool,
-    /// The number of wide panels that the layer was going to be applied to.
-    panels: AtomicUsize,
-    /// The weights in column blocks; None if blocks do not pay.
-    blocked: OnceLock<Option<Blocked>>,
-    slices: Arc<LazySlices>,
+    /// The weights in column blocks, for wide panels; they count as uses.
+    blocked: Lazy<Blocked>,
+    /// The weights in slices, for batches of a few samples; they count as uses.
+    slices: Lazy<Slices>,
 }
 
 impl Layer {
@@ -69,16 +67,8 @@ impl Layer {
         if slopes.len() != rows && (needs_slopes || !slopes.is_empty()) {
             return Err(Invalid(format!("{} slopes for {rows} rows; give one a row", slopes.len())));
         }
-        let layer = Self {
-            weights,
-            bias,
-            slopes,
-            groups,
-            zero_preserving,
-            panels: AtomicUsize::new(0),
-            blocked: OnceLock::new(),
-            slices: Arc::default(),
-        };
+        let layer =
+            Self { weights, bias, slopes, groups, zero_preserving, blocked: Lazy::default(), slices: Lazy::default() };
         let grouped = layer.groups.iter().try_fold(0_usize, |sum, group| sum.checked_add(group.rows));
         if grouped != Some(rows) {
             return Err(Invalid(format!("the groups of rows do not add up to {rows} rows")));
@@ -145,32 +135,22 @@ impl Layer {
     /// Announces that the layer is going to be applied to a number of wide panels: once it is worth the time, its weights
     /// are laid out in column blocks, a second copy of them.
     pub(crate) fn prepare(&self, panels: usize, compute: &Compute) {
-        if self.panels.fetch_add(panels, Ordering::Relaxed).saturating_add(panels) >= WORTH_BLOCKS {
-            self.blocked.get_or_init(|| {
-                let sums = self.groups.iter().all(|group| group.reduce == Reduce::Sum);
-                let regular = self.weights.is_regular();
-                let columns = shape::block_columns(self.size(), regular, compute.path(), Caches::here());
-                Some(self.in_blocks(columns.filter(|_| sums)?, compute))
-            });
-        }
+        self.blocked.count(panels, WORTH_BLOCKS, || {
+            let regular = self.weights.is_regular();
+            let columns = shape::block_columns(self.size(), regular, compute.path(), Caches::here())?;
+            Blocked::new(self, columns, compute)
+        });
     }
 
-    fn in_blocks(&self, columns: usize, compute: &Compute) -> Blocked {
-        let groups: Vec<(Group, Vec<u32>)> =
-            self.ranges().map(|(rows, group)| (group, (rows.start as u32..rows.end as u32).collect())).collect();
-        Blocked::new(&self.weights, &groups, columns, compute)
-    }
-
-    /// Lays out the weights in blocks of this many columns, whether or not that pays; false if they were laid out before.
-    ///
-    /// # Panics
-    /// If rows are maxima.
-    pub fn lay_out(&self, columns: usize, compute: &Compute) -> bool {
-        self.blocked.set(Some(self.in_blocks(columns, compute))).is_ok()
+    /// Lays out the weights in blocks of this many columns, whether or not that pays, unless they are laid out already;
+    /// returns whether they are now.
+    pub fn make_blocks(&self, columns: usize, compute: &Compute) -> bool {
+        self.blocked.make(|| Blocked::new(self, columns, compute));
+        self.blocked().is_some()
     }
 
     pub(crate) fn blocked(&self) -> Option<&Blocked> {
-        self.blocked.get()?.as_ref()
+        self.blocked.get()
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -179,12 +159,14 @@ impl Layer {
 
     /// Counts a batch of a few samples; after several of them `slices` has a layout for such batches.
     pub(crate) fn count_few(&self, samples: usize, path: Path) {
-        self.slices.count(self, samples, path);
+        if samples <= slices::most_samples(self, path) {
+            self.slices.count(1, slices::WORTH_SLICES, || Slices::new(self, path));
+        }
     }
 
     /// Makes the layout for batches of a few samples, which takes about as much memory as the weights.
     pub fn make_slices(&self, path: Path) {
-        self.slices.make(self, path);
+        self.slices.make(|| Slices::new(self, path));
     }
 
     /// Returns the layout for a few samples if it was made and is the fastest for this number of samples on this path.

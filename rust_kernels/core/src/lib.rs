@@ -16,6 +16,7 @@ pub mod frame;
 pub mod inbox;
 pub mod isa;
 pub mod layer;
+mod lazy;
 pub mod rank;
 pub mod serial;
 mod shape;

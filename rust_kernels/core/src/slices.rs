@@ -15,8 +15,6 @@
 
 use std::cmp::Reverse;
 use std::ops::Range;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::csr::{Csr, Index, Indices};
 use crate::isa::{Path, cache_bytes};
@@ -44,32 +42,7 @@ const WORTH_WINDOWS: f64 = 0.5;
 const TRIED: usize = 8;
 
 /// Batches of a few samples after which a layer gets slices: making them takes as long as several products.
-const WORTH_MAKING: usize = 8;
-
-/// The slices of a layer, if it has any yet, and how often they would have been of use.
-#[derive(Default)]
-pub(crate) struct LazySlices {
-    uses: AtomicUsize,
-    made: OnceLock<Option<Slices>>,
-}
-
-impl LazySlices {
-    /// Counts a batch if slices would serve it, and makes them once there were enough of such batches.
-    pub fn count(&self, layer: &Layer, samples: usize, path: Path) {
-        let serve = self.made.get().is_none() && samples <= most_samples(layer, path);
-        if serve && self.uses.fetch_add(1, Ordering::Relaxed) + 1 >= WORTH_MAKING {
-            self.make(layer, path);
-        }
-    }
-
-    pub fn make(&self, layer: &Layer, path: Path) {
-        self.made.get_or_init(|| Slices::new(layer, path));
-    }
-
-    pub fn get(&self) -> Option<&Slices> {
-        self.made.get()?.as_ref()
-    }
-}
+pub(crate) const WORTH_SLICES: usize = 8;
 
 /// The rows of a layer by slices.
 pub(crate) struct Slices {
@@ -120,7 +93,7 @@ pub(crate) struct Windowed {
 
 impl Slices {
     /// Lays out the rows of a layer for a kernel path; None if the layer has rows that are maxima.
-    fn new(layer: &Layer, path: Path) -> Option<Self> {
+    pub fn new(layer: &Layer, path: Path) -> Option<Self> {
         match layer.weights().indices() {
             Indices::U16(indices) => Self::of(layer, indices, path, Form::Gathered16),
             Indices::U32(indices) => Self::of(layer, indices, path, Form::Gathered32),
@@ -160,7 +133,7 @@ impl Slices {
 }
 
 /// Returns the most samples for which slices of a layer may be the fastest layout.
-fn most_samples(layer: &Layer, path: Path) -> usize {
+pub(crate) fn most_samples(layer: &Layer, path: Path) -> usize {
     let weights = layer.weights();
     let least = if is_far(weights) { DENSE_IF_FAR } else { DENSE };
     let dense = weights.connections().saturating_mul(least) >= weights.rows().saturating_mul(weights.columns());

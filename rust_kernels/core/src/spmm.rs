@@ -218,8 +218,7 @@ impl Panel {
         // SAFETY: the caller upholds the same conditions.
         unsafe {
             let finite = run(&job, self.stride, path);
-            let rows = tile.rows.iter().map(|row| *row as usize);
-            finite & self.complete(layer, tile.group.activation, rows, path)
+            finite & self.complete(layer, tile.group.activation, tile.rows.clone(), path)
         }
     }
 

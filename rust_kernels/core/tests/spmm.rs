@@ -35,6 +35,17 @@ fn product(plain: &Plain, samples: &[Vec<f32>], width: usize, compute: &Compute)
     Ok(output)
 }
 
+/// Checks the rows of panels against the outputs of each sample, bit for bit.
+fn check(found: &Panels, expected: &[Vec<f32>], what: &str) -> Result<(), TestCaseError> {
+    let mut row = vec![0.0; expected.len()];
+    for r in 0..found.rows() {
+        found.read_row(r, &mut row);
+        let expected: Vec<f32> = expected.iter().map(|sample| sample[r]).collect();
+        prop_assert_eq!(bits(&row), bits(&expected), "{} row {}", what, r);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -45,12 +56,7 @@ proptest! {
             for (threads, width) in WIDTHS.iter().map(|width| (1, width)).chain([(3, &4), (3, &64)]) {
                 let compute = Compute::with_path(path, threads).unwrap();
                 let output = product(&plain, &samples, *width, &compute).unwrap();
-                let mut row = vec![0.0; samples.len()];
-                for r in 0..plain.rows.len() {
-                    output.read_row(r, &mut row);
-                    let expected: Vec<f32> = expected.iter().map(|sample| sample[r]).collect();
-                    prop_assert_eq!(bits(&row), bits(&expected), "{} width {} row {}", path, width, r);
-                }
+                check(&output, &expected, &format!("{path} width {width}"))?;
             }
         }
     }
@@ -63,16 +69,11 @@ proptest! {
             for (threads, width) in [(1, 16), (1, 32), (1, 64), (1, 128), (3, 32)] {
                 let compute = Compute::with_path(path, threads).unwrap();
                 let layer = plain.layer();
-                prop_assert!(layer.lay_out(columns, &compute));
+                prop_assert!(layer.make_blocks(columns, &compute));
                 let input = panels(plain.columns, &samples, width);
                 let mut output = input.like(plain.rows.len());
                 spmm(&layer, Rows::All, &input, &mut output, &compute).unwrap();
-                let mut row = vec![0.0; samples.len()];
-                for r in 0..plain.rows.len() {
-                    output.read_row(r, &mut row);
-                    let expected: Vec<f32> = expected.iter().map(|sample| sample[r]).collect();
-                    prop_assert_eq!(bits(&row), bits(&expected), "{} width {} row {}", path, width, r);
-                }
+                check(&output, &expected, &format!("{path} width {width}"))?;
             }
         }
     }
@@ -83,7 +84,7 @@ proptest! {
         let expected = samples.iter().filter_map(|sample| plain.apply(sample).err()).min();
         let compute = Compute::with_path(*Path::available().last().unwrap(), 2).unwrap();
         let layer = plain.layer();
-        layer.lay_out(columns, &compute);
+        layer.make_blocks(columns, &compute);
         let input = panels(plain.columns, &samples, 32);
         let found = spmm(&layer, Rows::All, &input, &mut input.like(plain.rows.len()), &compute).err();
         prop_assert_eq!(found.map(|error| error.row), expected);

@@ -18,27 +18,19 @@ pub fn gather(samples: &[&[f32]], panel: &mut [f32], stride: usize, path: Path) 
     let rows = samples.first().map_or(0, |sample| sample.len());
     assert!(samples.iter().all(|sample| sample.len() == rows), "samples of one length");
     check(rows, samples.len(), panel.len(), stride);
-    let lanes = squares(path, samples.len());
-    for start in (0..rows).step_by(BLOCK) {
-        let end = (start + BLOCK).min(rows);
-        let whole = start + squares(path, end - start);
-        for lane in (0..lanes).step_by(8) {
-            for row in (start..whole).step_by(8) {
-                // SAFETY: a square was found, so the path is AVX2 or above; it lies within samples and panel.
-                #[cfg(target_arch = "x86_64")]
-                unsafe {
-                    let from = std::array::from_fn(|k| samples.get_unchecked(lane + k).as_ptr().add(row));
-                    let to = std::array::from_fn(|k| panel.as_mut_ptr().add((row + k) * stride + lane));
-                    avx2::transpose(from, to);
-                }
-            }
+    walk(rows, samples.len(), path, |lane, row, is_square| {
+        if !is_square {
+            panel[row * stride + lane] = positive(samples[lane][row]);
+            return;
         }
-        for (lane, sample) in samples.iter().enumerate() {
-            for row in (if lane < lanes { whole } else { start })..end {
-                panel[row * stride + lane] = positive(sample[row]);
-            }
+        // SAFETY: only AVX2 and above have squares; the square lies within samples and panel.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            let from = std::array::from_fn(|k| samples.get_unchecked(lane + k).as_ptr().add(row));
+            let to = std::array::from_fn(|k| panel.as_mut_ptr().add((row + k) * stride + lane));
+            avx2::transpose(from, to);
         }
-    }
+    });
 }
 
 /// Writes lane `lane` of a panel, whose rows are `stride` floats apart, into sample `lane` of `samples`.
@@ -49,24 +41,37 @@ pub fn scatter(panel: &[f32], stride: usize, samples: &mut [&mut [f32]], path: P
     let rows = samples.first().map_or(0, |sample| sample.len());
     assert!(samples.iter().all(|sample| sample.len() == rows), "samples of one length");
     check(rows, samples.len(), panel.len(), stride);
-    let lanes = squares(path, samples.len());
+    walk(rows, samples.len(), path, |lane, row, is_square| {
+        if !is_square {
+            samples[lane][row] = positive(panel[row * stride + lane]);
+            return;
+        }
+        // SAFETY: as in `gather`.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            let from = std::array::from_fn(|k| panel.as_ptr().add((row + k) * stride + lane));
+            let to = std::array::from_fn(|k| samples.get_unchecked_mut(lane + k).as_mut_ptr().add(row));
+            avx2::transpose(from, to);
+        }
+    });
+}
+
+/// Visits all lanes and rows, a block of rows after the other: squares of 8 x 8 by their first lane and row where the path
+/// has them, and single values elsewhere. The last argument of `visit` says which.
+#[inline(always)]
+fn walk(rows: usize, samples: usize, path: Path, mut visit: impl FnMut(usize, usize, bool)) {
+    let lanes = squares(path, samples);
     for start in (0..rows).step_by(BLOCK) {
         let end = (start + BLOCK).min(rows);
         let whole = start + squares(path, end - start);
         for lane in (0..lanes).step_by(8) {
             for row in (start..whole).step_by(8) {
-                // SAFETY: a square was found, so the path is AVX2 or above; it lies within panel and samples.
-                #[cfg(target_arch = "x86_64")]
-                unsafe {
-                    let from = std::array::from_fn(|k| panel.as_ptr().add((row + k) * stride + lane));
-                    let to = std::array::from_fn(|k| samples.get_unchecked_mut(lane + k).as_mut_ptr().add(row));
-                    avx2::transpose(from, to);
-                }
+                visit(lane, row, true);
             }
         }
-        for (lane, sample) in samples.iter_mut().enumerate() {
+        for lane in 0..samples {
             for row in (if lane < lanes { whole } else { start })..end {
-                sample[row] = positive(panel[row * stride + lane]);
+                visit(lane, row, false);
             }
         }
     }

@@ -5,32 +5,19 @@ use std::arch::x86_64::*;
 use super::Lanes;
 
 /// For each mask the lanes that it keeps, one a byte, lowest first.
-static KEPT: [u64; 256] = {
-    let mut table = [0; 256];
-    let mut mask = 0;
-    while mask < 256 {
-        let (mut lane, mut next) = (0, 0);
-        while lane < 8 {
-            if mask >> lane & 1 == 1 {
-                table[mask] |= lane << (8 * next);
-                next += 1;
-            }
-            lane += 1;
-        }
-        mask += 1;
-    }
-    table
-};
-
+static KEPT: [u64; 256] = orders(true);
 /// For each mask and each of its lanes, one a byte, how many kept lanes precede it.
-static PLACE: [u64; 256] = {
+static PLACE: [u64; 256] = orders(false);
+
+/// Returns, for each mask, its lanes at the places that they move to (`kept`), or those places at the lanes.
+const fn orders(kept: bool) -> [u64; 256] {
     let mut table = [0; 256];
     let mut mask = 0;
     while mask < 256 {
         let (mut lane, mut next) = (0, 0);
         while lane < 8 {
             if mask >> lane & 1 == 1 {
-                table[mask] |= next << (8 * lane);
+                table[mask] |= if kept { lane << (8 * next) } else { next << (8 * lane) };
                 next += 1;
             }
             lane += 1;
@@ -38,7 +25,7 @@ static PLACE: [u64; 256] = {
         mask += 1;
     }
     table
-};
+}
 
 #[derive(Clone, Copy)]
 pub(crate) struct Vector(__m256i);
