@@ -42,19 +42,15 @@ class Answer:
     """Whether the connection is closed after the answer, although the answer does not say so."""
 
 
-class MessageService(ThreadingHTTPServer):
-    """Records requests, and gives each the next answer; without one, the last answer is given again."""
+class LoopbackService(ThreadingHTTPServer):
+    """Serves SNS and SQS on this machine while it is entered, each request by `handler`."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, handler: type[LoopbackHandler], region: str, answer_timeout_s: float) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.requests: list[Request] = []
-        self.answers: deque[Answer] = deque()
-        self.connections = 0
-        self.lock = threading.Lock()
-        self.hung_up = threading.Event()
+        self.region, self._answer_timeout_s = region, answer_timeout_s
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -68,8 +64,8 @@ class MessageService(ThreadingHTTPServer):
 
     def endpoint(self, **options: Any) -> ServiceEndpoint:
         given: dict[str, Any] = {"keys": lambda: ("id", "secret", None), "proxy": None, "certificates": b""}
-        given |= {"connections": 4, "connect_timeout_s": 5.0, "answer_timeout_s": 20.0}
-        return ServiceEndpoint(**({"url": self.url, "region": REGION} | given | options))
+        given |= {"connections": 4, "connect_timeout_s": 5.0, "answer_timeout_s": self._answer_timeout_s}
+        return ServiceEndpoint(**({"url": self.url, "region": self.region} | given | options))
 
     @property
     def topics(self) -> TopicClient:
@@ -80,9 +76,47 @@ class MessageService(ThreadingHTTPServer):
         return QueueClient(self.endpoint())
 
 
-class _Handler(BaseHTTPRequestHandler):
+class LoopbackHandler(BaseHTTPRequestHandler):
+    """Keeps connections open, and logs nothing."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    def read_body(self) -> bytes:
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() != "content-length":
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+class MessageService(LoopbackService):
+    """Records requests, and gives each the next answer; without one, the last answer is given again."""
+
+    def __init__(self) -> None:
+        super().__init__(_Handler, REGION, answer_timeout_s=20.0)
+        self.requests: list[Request] = []
+        self.answers: deque[Answer] = deque()
+        self.connections = 0
+        self.lock = threading.Lock()
+        self.hung_up = threading.Event()
+
+    def emptied(self) -> Self:
+        """Forget requests and answers, so that the next test begins with none."""
+        self.requests.clear()
+        self.answers.clear()
+        return self
+
+
+class _Handler(LoopbackHandler):
     server: MessageService
 
     def setup(self) -> None:
@@ -91,25 +125,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.connections += 1
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.read_body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         with self.server.lock:
             self.server.requests.append(Request(self.path, headers, body))
             answers = self.server.answers
             answer = answers.popleft() if len(answers) > 1 else answers[0]
-        self.send_response_only(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        self.wfile.write(answer.body)
+        self.answer(answer.status, answer.headers, answer.body)
         if answer.hangs_up:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             self.server.hung_up.set()
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
 
 
 def published(failed: Iterable[Mapping[str, Any]] = ()) -> Answer:

@@ -79,9 +79,7 @@ def running() -> Iterator[MessageService]:
 
 @pytest.fixture
 def service(running: MessageService) -> MessageService:
-    running.requests.clear()
-    running.answers.clear()
-    return running
+    return running.emptied()
 
 
 def through_boto3(name: str, ask: Callable[[Any], Any], answer: Answer) -> tuple[Any, AWSPreparedRequest]:

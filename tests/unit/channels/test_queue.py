@@ -30,9 +30,7 @@ def running() -> Iterator[MessageService]:
 
 @pytest.fixture
 def service(running: MessageService) -> MessageService:
-    running.requests.clear()
-    running.answers.clear()
-    return running
+    return running.emptied()
 
 
 def opened(service: MessageService, **settings: Any) -> QueueChannel:
