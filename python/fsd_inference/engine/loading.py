@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +18,7 @@ from fsd_inference.partitioning.kernel_shard import add_layer
 from fsd_inference.partitioning.manifest import MANIFEST_FILE, Manifest
 from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.partitioning.shard_reader import ShardReader, open_shard
-from fsd_inference.store.base import Store
-
-
-class Plans(Protocol):
-    """Where manifests and shards are read from: the store of plans, or a cache of it."""
-
-    def get(self, key: str) -> bytes | None:
-        """Return the content of the whole object, or None if it does not exist."""
-
-    def get_range(self, key: str, start: int, length: int) -> bytes | None:
-        """Return up to `length` bytes from offset `start`, or None if the object does not exist."""
+from fsd_inference.store.base import Readable, Store
 
 
 class WarmShard:
@@ -146,12 +135,13 @@ def load_manifest(read: Callable[[str], bytes | None], spec: RunSpec) -> Manifes
     return manifest
 
 
-def start_shard(plans: Plans, spec: RunSpec, rank: int, stopped: Future[None]) -> WarmShard:
+def start_shard(plans: Readable, spec: RunSpec, rank: int, stopped: Future[None]) -> WarmShard:
     """Read the head of a rank's shard and check it against the manifest and the run; its layers are yet to be loaded.
 
     Parameters
     ----------
-    plans : Plans
+    plans : Readable
+        The store of plans, or a cache of it.
     spec, rank
         The attempt, and the rank whose shard to read.
     stopped : Future

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from fsd_inference.usage import UsageMeter
 
@@ -26,6 +27,16 @@ class StoredObject:
 
     data: bytes
     etag: str
+
+
+class Readable(Protocol):
+    """Where whole objects and ranges are read from: a store, or a cache of it."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return the content of the whole object, or None if it does not exist."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Return up to `length` bytes from offset `start` (fewer at the end), or None if the object does not exist."""
 
 
 class Store(ABC):

@@ -21,12 +21,12 @@ from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.handlers.code import code_digest
 from fsd_inference.aws.handlers.kept_files import KeptFiles
 from fsd_inference.aws.stack import parse_stack
-from fsd_inference.engine.loading import Plans, WarmShard, start_shard
+from fsd_inference.engine.loading import WarmShard, start_shard
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FsdError, StackError, StackUpdatedError
 from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.stack_description import StackSpec
-from fsd_inference.store.base import Store
+from fsd_inference.store.base import Readable, Store
 from fsd_inference.usage import UsageMeter
 
 STACK_KEY = "stack.json"
@@ -128,7 +128,7 @@ class Environment:
             self._shard = (key, start_shard(self.plans(opened), spec, rank, stopped))
         return self._shard[1]
 
-    def plans(self, opened: Opened) -> Plans:
+    def plans(self, opened: Opened) -> Readable:
         """Return the network bucket, whose plan objects are immutable, behind the disk cache."""
         return self._files.cached(opened.plans)
 

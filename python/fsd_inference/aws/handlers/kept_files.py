@@ -7,18 +7,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 from uuid import uuid4
 
-
-class Objects(Protocol):
-    """Where objects are read from; see `Store`."""
-
-    def get(self, key: str) -> bytes | None:
-        """Return the content of the whole object, or None if it does not exist."""
-
-    def get_range(self, key: str, start: int, length: int) -> bytes | None:
-        """Return up to `length` bytes from offset `start`, or None if the object does not exist."""
+from fsd_inference.store.base import Readable
 
 
 class KeptFiles:
@@ -38,7 +29,7 @@ class KeptFiles:
         self._most_bytes = most_bytes
         self._writing = threading.Lock()
 
-    def cached(self, objects: Objects) -> CachedObjects:
+    def cached(self, objects: Readable) -> CachedObjects:
         """Return a cached version of `objects`, for keys whose objects never change."""
         return CachedObjects(self, objects)
 
@@ -81,9 +72,9 @@ class KeptFiles:
 
 
 class CachedObjects:
-    """Objects behind a cache; the interface is that of `Objects`."""
+    """Objects behind a cache; the interface is that of `Readable`."""
 
-    def __init__(self, files: KeptFiles, objects: Objects) -> None:
+    def __init__(self, files: KeptFiles, objects: Readable) -> None:
         self._files, self._objects = files, objects
 
     def get(self, key: str) -> bytes | None:
