@@ -121,6 +121,26 @@ def test_networks_round_exactly_as_promised(seed: int, threads: int) -> None:
     assert found.tobytes() == expected.tobytes()
 
 
+FORKS = """
+import os, signal, numpy as np
+from tests.unit.test_kernels import run
+found, expected = run(seed=3, threads=2)
+child = os.fork()
+if child == 0:
+    signal.alarm(30)  # a child that waits for threads which it does not have is ended
+    found, expected = run(seed=4, threads=2)
+    os._exit(int(not np.array_equal(found, expected)))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_process_forked_after_a_batch_has_threads_of_its_own() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout == "0\n"
+
+
 @given(seed=st.integers(0, 2**32), samples=st.integers(1, 4), threads=st.integers(1, 2))
 def test_repeated_batches_of_a_few_samples_round_exactly_as_promised(seed: int, samples: int, threads: int) -> None:
     rng = np.random.default_rng(seed)

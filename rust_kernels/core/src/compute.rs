@@ -1,5 +1,8 @@
 //! The resources for computing products: a kernel path and a thread pool.
 
+use std::sync::{Mutex, PoisonError};
+
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::errors::Invalid;
@@ -8,7 +11,60 @@ use crate::isa::{FloatState, Path};
 /// A kernel path and a thread pool.
 pub struct Compute {
     path: Path,
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<Pool>,
+}
+
+/// Threads, and the process that started them: a process that was forked from it has none of them.
+struct Pool {
+    threads: ThreadPool,
+    process: u32,
+}
+
+/// The pool that was dropped last, for the next computation with as many threads: starting threads takes longer than a
+/// small batch.
+static IDLE: Mutex<Option<Pool>> = Mutex::new(None);
+
+impl Pool {
+    /// Takes the idle pool if it has as many threads, or starts them.
+    fn take(threads: usize) -> Result<Self, Invalid> {
+        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match idle {
+            Some(idle) if idle.is_ours() && idle.threads.current_num_threads() == threads => return Ok(idle),
+            Some(idle) => idle.end(),
+            None => {}
+        }
+        let started = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("fsd-compute-{index}"))
+            .build()
+            .map_err(|error| Invalid(format!("{threads} threads cannot be started: {error}")))?;
+        Ok(Self { threads: started, process: std::process::id() })
+    }
+
+    fn give_back(self) {
+        let former = IDLE.lock().unwrap_or_else(PoisonError::into_inner).replace(self);
+        if let Some(former) = former {
+            former.end();
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    fn end(self) {
+        if !self.is_ours() {
+            std::mem::forget(self); // its threads, for which dropping it could wait, are another process's
+        }
+    }
+}
+
+impl Drop for Compute {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.take() {
+            pool.give_back();
+        }
+    }
 }
 
 impl Compute {
@@ -25,14 +81,7 @@ impl Compute {
         if !path.supported() {
             return Err(Invalid(format!("this processor does not support the kernel path {path}")));
         }
-        let start = || {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .thread_name(|index| format!("fsd-compute-{index}"))
-                .build()
-                .map_err(|error| Invalid(format!("{threads} threads cannot be started: {error}")))
-        };
-        Ok(Self { path, pool: if threads > 1 { Some(start()?) } else { None } })
+        Ok(Self { path, pool: if threads > 1 { Some(Pool::take(threads)?) } else { None } })
     }
 
     pub fn path(&self) -> Path {
@@ -40,13 +89,13 @@ impl Compute {
     }
 
     pub fn threads(&self) -> usize {
-        self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+        self.pool.as_ref().map_or(1, |pool| pool.threads.current_num_threads())
     }
 
     /// Runs `work`, which maps several times, on a thread of the pool: so its other threads do not fall asleep between.
     pub fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
-            Some(pool) => pool.install(work),
+            Some(pool) => pool.threads.install(work),
             None => work(),
         }
     }
@@ -58,7 +107,9 @@ impl Compute {
             task(index)
         };
         match &self.pool {
-            Some(pool) if count > 1 => pool.install(|| (0..count).into_par_iter().with_max_len(1).map(task).collect()),
+            Some(pool) if count > 1 => {
+                pool.threads.install(|| (0..count).into_par_iter().with_max_len(1).map(task).collect())
+            }
             _ => (0..count).map(task).collect(),
         }
     }
@@ -71,7 +122,7 @@ impl Compute {
         };
         match &self.pool {
             Some(pool) if items.len() > 1 => {
-                pool.install(|| items.into_par_iter().enumerate().with_max_len(1).for_each(task));
+                pool.threads.install(|| items.into_par_iter().enumerate().with_max_len(1).for_each(task));
             }
             _ => items.into_iter().enumerate().for_each(task),
         }

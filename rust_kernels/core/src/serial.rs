@@ -124,7 +124,8 @@ impl Serial {
         let width = panel_width(layers.iter().copied(), live.len(), self.compute.path());
         prepare(layers, live.len(), width, &self.compute);
         if live.len() <= width && self.compute.threads() > 1 {
-            return self.pass_by_rows(source.panels(live, width), layers);
+            let panels = source.panels(live, width);
+            return self.compute.within(|| self.pass_by_rows(panels, layers));
         }
         pipeline::run(source, &live, width, layers, &self.compute)
     }
