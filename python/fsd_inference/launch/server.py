@@ -22,8 +22,12 @@ AWS_MODULES = ("fsd_inference.aws.backends", "fsd_inference.aws.clients", "fsd_i
 """Modules that only ranks on a stack import."""
 
 _MODULE = "fsd_inference.launch.fork_server"
-_NO_BLAS_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
-"""Ranks compute with the package's own kernels; OpenBLAS would start a thread per processor before the fork."""
+_SETTINGS = {
+    # Ranks compute with the package's own kernels; OpenBLAS would start a thread per processor before the fork.
+    "OPENBLAS_NUM_THREADS": "1",
+    # With an arena a thread, the memory that one thread of a rank frees does not serve the others. Only glibc reads this.
+    "MALLOC_ARENA_MAX": "1",
+}
 _END_S = 10.0
 """Seconds to wait for a server to end."""
 
@@ -43,7 +47,7 @@ class _Surroundings:
             folder = os.getcwd()  # noqa: PTH109 - compared with strings
         except OSError:  # the current directory was removed
             folder = ""
-        return cls(interpreter.command(_MODULE), interpreter.environment() | _NO_BLAS_THREADS, folder)
+        return cls(interpreter.command(_MODULE), interpreter.environment() | _SETTINGS, folder)
 
 
 @dataclass(frozen=True, slots=True)
