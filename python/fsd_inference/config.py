@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fsd_inference.errors import SettingError
+
+_MOST_DOUBLINGS = 64  # of a pause, which has long reached its cap: keeps the power within the range of floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +53,41 @@ class RetrySettings:
     base_s, cap_s : float
         Parameters of the exponential backoff with full jitter: the pause before retry i (from 0) is uniformly random
         in 0 to min(cap_s, base_s * 2**i) seconds.
+    throttled_s : float
+        Seconds from the first attempt for which a throttled request is retried, also after `attempts`: what the
+        service refuses for its rate, it accepts later.
     """
 
     attempts: int = 6
     base_s: float = 0.1
     cap_s: float = 5.0
+    throttled_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise SettingError(f"attempts must be at least 1, not {self.attempts}")
         if not 0 <= self.base_s <= self.cap_s:
             raise SettingError(f"retry pauses need 0 <= base_s <= cap_s, not {self.base_s} and {self.cap_s}")
+        if self.throttled_s < 0:
+            raise SettingError(f"throttled_s must be at least 0 seconds, not {self.throttled_s}")
 
-    def pauses(self) -> Iterator[float]:
-        """Yield the pause in seconds before each retry, until no attempt is left."""
-        for retry in range(self.attempts - 1):
-            yield random.uniform(0, min(self.cap_s, self.base_s * 2**retry))  # noqa: S311 - jitter, not a secret
+    def pause_s(self, tried: int, waited_s: float, uniform: Callable[[], float], *, throttled: bool) -> float | None:
+        """Return the pause before the next attempt in seconds; None if there is to be none.
+
+        Parameters
+        ----------
+        tried : int
+            Number of attempts so far, at least 1.
+        waited_s : float
+            Seconds since the first attempt.
+        uniform : callable
+            Returns a random number of 0 to 1.
+        throttled : bool
+            Whether the last attempt was throttled.
+        """
+        if tried >= self.attempts and not (throttled and waited_s < self.throttled_s):
+            return None
+        return uniform() * min(self.cap_s, self.base_s * 2.0 ** min(tried - 1, _MOST_DOUBLINGS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,11 +21,29 @@ UNIT_BYTES = 64 * 1024
 """Payload in bytes that SNS and SQS bill as one request (pricing pages)."""
 TARGETS_ATTRIBUTE_BYTES = 1024
 """Bytes of a message that are reserved for its attribute `to`: enough to name RANKS_PER_TOPIC ranks."""
+PUBLISH_QUOTAS = {
+    "us-east-1": 30_000,
+    **dict.fromkeys(("us-west-2", "eu-west-1"), 9_000),
+    **dict.fromkeys(("us-east-2", "us-west-1", "ap-south-1", "ap-northeast-1", "ap-northeast-2"), 1_500),
+    **dict.fromkeys(("ap-southeast-1", "ap-southeast-2", "eu-central-1"), 1_500),
+}
+"""Default quota of the messages that an account may publish to SNS in a region, in messages a second; those of a batch
+count one by one, and all topics together ("Amazon SNS endpoints and quotas", Publish API throttling per account)."""
+LEAST_PUBLISH_QUOTA = 300
+"""The same quota in all other regions."""
+PUBLISH_BURST_S = 1.0
+"""Messages that may be published at once beyond the rate, as seconds of it; AWS documents none (2026-11)."""
 LONGEST_POLL_S = 2.0
 """Maximum duration in seconds of one receive call of a rank, which notices failures and deadlines in between."""
 RANKS_PER_TOPIC = 100
 """Number of ranks that share one SNS topic of a lane: below AWS's limit of 200 filter policies a topic, and few enough
 that one `to` attribute can name them all."""
+
+
+def publish_quota(region: str) -> int:
+    """Return an account's default quota of messages published to SNS in a region, in messages a second."""
+    return PUBLISH_QUOTAS.get(region, LEAST_PUBLISH_QUOTA)
+
 
 # --- S3 ---------------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,6 +31,7 @@ def send(
     classify: Classifier,
     units: Callable[[], int] = lambda: 1,
     wait: Callable[[float], object] | None = None,
+    is_throttled: Callable[[Exception], bool] | None = None,
 ) -> T:
     """Send a request, and retry it with exponential backoff while its failures are transient.
 
@@ -51,23 +53,27 @@ def send(
         Returns the billing units of the next attempt; 1 if not given.
     wait : callable, optional
         Waits for a number of seconds; may raise to end the loop. `time.sleep` if not given.
+    is_throttled : callable, optional
+        Returns whether an exception says that the service throttled the attempt; `retry` allows such requests more
+        time. Never if not given.
 
     Raises
     ------
     FsdError
         The error that `classify` returned for the last attempt.
     """
-    pauses = retry.pauses()
-    is_repeat = False
+    tried, began = 0, time.monotonic()
     while True:
-        meter.request(kind, units=units(), retry=is_repeat)
+        meter.request(kind, units=units(), retry=tried > 0)
         try:
             return call()
         except errors as error:
-            failure = classify(error, is_repeat)
-            pause = next(pauses, None) if failure.retryable else None
-            if pause is None:
+            failure = classify(error, tried > 0)
+            tried += 1
+            waited = time.monotonic() - began
+            throttled = is_throttled is not None and is_throttled(error)
+            pause = retry.pause_s(tried, waited, random.random, throttled=throttled)
+            if pause is None or not failure.retryable:
                 raise failure from error
             _log.info("%s failed, retrying in %.2f s: %s", kind, pause, failure)
-        is_repeat = True
         (wait or time.sleep)(pause)

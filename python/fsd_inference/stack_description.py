@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fsd_inference.limits import MESSAGE_BYTES
+from fsd_inference.limits import MESSAGE_BYTES, publish_quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,9 @@ class StackSpec:
         Longest run in seconds; retention period and visibility timeout of the queues are longer.
     purge_settle_s : float
         Seconds for which a purge may continue in a queue after the request: 60 s on AWS.
+    publish_quota : int or None
+        Messages a second that the account may publish to SNS, where AWS has changed its quota; None for the region's
+        default.
     functions : FunctionsSpec or None
         The Lambda functions; None if ranks are processes on the session's machine.
     emulator : EmulatorInfo or None
@@ -118,6 +121,7 @@ class StackSpec:
     message_bytes: int = MESSAGE_BYTES
     longest_run_s: float = 900.0
     purge_settle_s: float = 60.0
+    publish_quota: int | None = None
     functions: FunctionsSpec | None = None
     emulator: EmulatorInfo | None = None
 
@@ -125,3 +129,10 @@ class StackSpec:
     def ranks(self) -> int:
         """Maximum number of workers of a run over queues on this stack."""
         return len(self.lanes[0].queue_urls) if self.lanes else 0
+
+    @property
+    def publish_per_s(self) -> int | None:
+        """Messages a second that the account may publish; None without a limit, as emulators have none by default."""
+        if self.publish_quota is not None or self.endpoint_url is not None:
+            return self.publish_quota
+        return publish_quota(self.region)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from fsd_inference.cost.prices import load_prices
 from fsd_inference.forecast import advising
 from fsd_inference.forecast.cutting import cut_network, random_inputs
 from fsd_inference.forecast.estimating import Exchanged, estimated_plan, interpolated
 from fsd_inference.forecast.options import Advice, Question
 from fsd_inference.forecast.plan_cache import PlanCache
 from fsd_inference.forecast.planner import plan_options
+from fsd_inference.forecast.timing import load_timing
 from fsd_inference.network import random_network
 from fsd_inference.partitioning import partition
 from fsd_inference.report import Report
@@ -49,6 +52,27 @@ def test_a_ranked_answer_with_its_reasons(fsd: Fsd, place: Path) -> None:
     assert again["best"]["problem"] is None
     assert {8} <= {option["workers"] for option in again["options"]}
     assert not any(option["is_estimated"] for option in again["options"])
+
+
+def test_the_region_of_the_prices_and_a_raised_quota_decide_how_much_may_be_published(fsd: Fsd, place: Path) -> None:
+    table = load_prices().to_json() | {"region": "eu-north-1"}
+    (place / "prices.json").write_text(json.dumps(table))
+    few = fsd("advise", "net", "--batch", 500, "--prices", "prices.json", "--publish-quota", 1, "--json").json()
+    reason = next(option["reason"] for option in few["options"] if option["name"] == "queue, P=8")
+    assert "quota-bound: waiting to publish at most 1 messages a second" in reason
+    assert load_timing("aws", region=load_prices("any", place / "prices.json").region)["account.messages_per_s"] == 300
+    seen = []
+
+    def plan(*arguments: Any, **more: Any) -> Advice:
+        seen.append(arguments[2]["account.messages_per_s"])
+        return plan_options(*arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advising, "plan_options", plan)
+        fsd("advise", "net", "--batch", 500, "--prices", "prices.json")
+        fsd("advise", "net", "--batch", 500)
+        fsd("study", "net", "--pattern", "diurnal", "--queries-per-day", 5, "--batch", 9, "--prices", "prices.json")
+    assert (seen[0], seen[1], set(seen[2:])) == (300, 30_000, {300})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def path(tmp_path: Path) -> Path:
     [
         STACK,
         StackSpec("n", None, "eu-west-1", (lane(0, 1),), ("a",), "b"),
+        StackSpec("raised", None, "eu-west-1", (lane(0, 1),), ("a",), "b", publish_quota=20_000),
         StackSpec("objects-only", None, "eu-west-1", (), ("a",), "b"),
     ],
     ids=lambda stack: stack.name,
@@ -59,6 +61,39 @@ def test_what_is_written_comes_back(stack: StackSpec, path: Path) -> None:
     save_stack(stack, path)
     assert load_stack(path) == stack
     assert [file.name for file in path.parent.iterdir()] == ["stack.json"]
+
+
+def test_a_file_of_before_there_was_a_publishing_quota_has_the_default(path: Path) -> None:
+    save_stack(replace(STACK, endpoint_url=None, region="eu-north-1"), path)
+    value = json.loads(path.read_bytes())
+    del value["publish_quota"]
+    path.write_text(json.dumps(value))
+    assert load_stack(path).publish_quota is None
+
+
+@pytest.mark.parametrize(
+    ("region", "quota"),
+    [
+        ("us-east-1", 30_000),
+        ("us-west-2", 9_000),
+        ("eu-west-1", 9_000),
+        ("eu-central-1", 1_500),
+        ("us-east-2", 1_500),
+        ("ap-northeast-1", 1_500),
+        ("eu-north-1", 300),
+        ("ap-northeast-3", 300),
+        ("xx-new-1", 300),
+    ],
+)
+def test_a_stack_may_publish_what_its_region_allows(region: str, quota: int) -> None:
+    stack = replace(STACK, endpoint_url=None, region=region)
+    assert stack.publish_per_s == quota
+    assert replace(stack, publish_quota=quota * 2).publish_per_s == quota * 2
+
+
+def test_an_emulator_has_no_publishing_quota_unless_it_is_set() -> None:
+    assert STACK.publish_per_s is None
+    assert replace(STACK, publish_quota=300).publish_per_s == 300
 
 
 def wrong(change: Callable[[dict[str, Any]], object], path: Path) -> str:
@@ -95,6 +130,8 @@ def test_a_missing_field(name: str, path: Path) -> None:
         ({"lanes": [3]}, "lanes[0] must be a JSON object"),
         ({"lanes": [{"topic_arns": [], "queue_urls": []}]}, "'lanes[0].queue_urls' must have as many queues as lane 0"),
         ({"run_buckets": ["a", 3]}, "'run_buckets' must hold strings only"),
+        ({"publish_quota": 0}, "'publish_quota' must be at least 1 message a second, not 0"),
+        ({"publish_quota": 0.5}, "'publish_quota' must be a whole number, not 0.5"),
         ({"message_bytes": 12}, "'message_bytes' must be from 2048 to 1048576, not 12"),
         ({"purge_settle_s": -1}, "'purge_settle_s' must be a number of seconds, not -1"),
         ({"longest_run_s": float("inf")}, "'longest_run_s' must be a number of seconds, not inf"),

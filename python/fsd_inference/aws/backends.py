@@ -9,6 +9,7 @@ from fsd_inference.channels.base import Channel
 from fsd_inference.channels.in_process import InProcessHub
 from fsd_inference.channels.object import ObjectChannel
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
+from fsd_inference.config import RetrySettings
 from fsd_inference.engine.rank import Backends
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import SettingError
@@ -90,5 +91,9 @@ def open_channel(
         topics=stack.lanes[lane].topic_arns[: -(-workers // RANKS_PER_TOPIC)],
         queue_url=stack.lanes[lane].queue_urls[rank],
         workers=workers,
-        settings=QueueSettings(message_bytes=stack.message_bytes),
+        settings=QueueSettings(
+            message_bytes=stack.message_bytes,
+            publish_per_s=stack.publish_per_s,
+            retry=RetrySettings(throttled_s=spec.settings.clocks.stall_s),
+        ),
     )

@@ -16,6 +16,7 @@ from fsd_inference.aws.sdk import SDK_ERRORS, check_json, text_of, was_broken_of
 from fsd_inference.aws.sessions import emulator_session, user_session
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_loopback
+from fsd_inference.error_codes import DENIED, is_transient
 from fsd_inference.errors import NotAllowedError, ResourceLimitError, SettingError, StackError
 from fsd_inference.retrying import send
 from fsd_inference.services import QueueClient, ServiceEndpoint, TopicClient
@@ -37,14 +38,6 @@ T = TypeVar("T")
 _OPEN_FILES = 64
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0  # read timeout in seconds; a long poll is answered within 20 s
-_TRANSIENT_CODES = frozenset(
-    {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestTimeout", "SlowDown"}
-    | {"TooManyRequestsException", "InternalError", "InternalFailure", "ServiceUnavailable", "OperationAborted"}
-)
-_DENIED_CODES = frozenset(
-    {"AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"}
-    | {"UnauthorizedOperation", "KMSAccessDeniedException", "403"}  # "403" for HEAD, whose response has no body
-)
 _EXPIRED = "the credentials have expired; sign in again"
 _HINTS = {
     "ResourceNotFoundException": "it does not exist; run fsd stack check",
@@ -281,8 +274,8 @@ def refusal(what: str, error: ClientError, action: str = "") -> StackError:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = error.response.get("Error", {}).get("Message", "")
     message = f"cannot {what}: the service answered {status} {code} ({text})"
-    if code in _DENIED_CODES:
+    if code in DENIED:
         return NotAllowedError(f"{message}; the caller's policy must allow {action}" if action else message)
     if code in _HINTS:
         message += f"; {_HINTS[code]}"
-    return StackError(message, retryable=code in _TRANSIENT_CODES or status >= 500 or status == 429)
+    return StackError(message, retryable=is_transient(status, code))

@@ -19,10 +19,12 @@ from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.aws.lanes import LaneTable, open_lanes
 from fsd_inference.aws.probe import probe_lane
 from fsd_inference.aws.stack import parse_stack
-from fsd_inference.config import RetrySettings
+from fsd_inference.config import Clocks, RetrySettings
 from fsd_inference.errors import FsdError, LaneError, NotAllowedError, StackError
+from fsd_inference.limits import PUBLISH_BURST_S
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
+from fsd_inference.units import seconds_text
 from fsd_inference.usage import UsageMeter
 
 SETTLES_S = 900.0
@@ -73,6 +75,8 @@ def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False) -> Iter
             yield _objects(networks, "description", partial(_description, stack))
             yield _invocation(clients, stack.functions, meter)
             yield _concurrency(clients, stack, meter)
+        if stack.lanes and stack.publish_per_s is not None:
+            yield _publishing(stack, stack.publish_per_s)
         lanes = open_lanes(runs[0], clients, stack, meter=meter)
         for lane in range(len(stack.lanes)):
             yield _lane(clients, stack, lanes, lane, meter, wait=wait)
@@ -206,6 +210,21 @@ def _concurrency(clients: Clients, stack: StackSpec, meter: UsageMeter) -> Findi
         return Finding("concurrency", "problem", "the account has no free concurrency: ask AWS for a higher quota")
     queues = f" (over queues: {min(largest, stack.ranks)})" if stack.lanes else ""
     return Finding("concurrency", "ok", f"the largest run has P = {largest}{queues}")
+
+
+def _publishing(stack: StackSpec, quota: int) -> Finding:
+    """Name the quota, and the largest run that keeps to it if each rank sends to each other rank in every layer."""
+    each = stack.ranks - 1
+    text = f"the account may publish {quota:,} messages a second in {stack.region}"
+    text += ", as stack.json says" if stack.publish_quota is not None else " by default"
+    needed_s = stack.ranks * each / quota
+    if needed_s <= PUBLISH_BURST_S:
+        return Finding("publishing", "ok", text)
+    text += (
+        f": a layer after which each of {stack.ranks} ranks sends to all others takes {seconds_text(needed_s)} or "
+        "longer; fsd advise says which runs that slows; set publish_quota of the stack if AWS has raised it"
+    )
+    return Finding("publishing", "ok" if needed_s <= Clocks().stall_s else "problem", text)
 
 
 # --- lanes ------------------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ def parse_stack(value: object) -> StackSpec:
         message_bytes=top.take("message_bytes", int),
         longest_run_s=top.take_number("longest_run_s"),
         purge_settle_s=top.take_number("purge_settle_s"),
+        publish_quota=top.take_if("publish_quota", int),
         functions=None if functions is None else _functions(functions),
         emulator=None if emulator is None else _emulator(emulator),
     )
@@ -132,6 +133,8 @@ def _check(stack: StackSpec) -> None:
         names = [name for lane in stack.lanes for name in getattr(lane, what)]
         if len(set(names)) != len(names):
             raise FileFormatError(f"'{what}' of the lanes must all differ: a queue belongs to one rank of one lane")
+    if stack.publish_quota is not None and stack.publish_quota < 1:
+        raise FileFormatError(f"'publish_quota' must be at least 1 message a second, not {stack.publish_quota}")
     least, most = LEAST_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES
     if not least <= stack.message_bytes <= most:
         raise FileFormatError(f"'message_bytes' must be from {least} to {most}, not {stack.message_bytes}")

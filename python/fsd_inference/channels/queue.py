@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from fsd_inference.channels.base import Channel, Expected, Frame, Limits
+from fsd_inference.channels.publishing import PublishingShare
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
 from fsd_inference.config import RetrySettings
+from fsd_inference.error_codes import THROTTLED, is_throttled, is_transient
 from fsd_inference.errors import ChannelError, SettingError
 from fsd_inference.limits import (
     BATCH_ENTRIES,
@@ -46,19 +48,6 @@ ALL = "all"
 """Value of the attribute `to` of a message for every rank of the block."""
 
 _LONGEST_WAIT_S = 20  # WaitTimeSeconds (SQS API)
-_THROTTLED = frozenset(
-    {
-        "OverLimit",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "SlowDown",
-        "Throttled",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +64,16 @@ class QueueSettings:
         each receiving thread.
     delete : bool
         Whether to delete messages in batches as they are received, for stacks whose lanes are reused at once.
+    publish_per_s : float or None
+        Messages a second that the account may publish, of which each rank keeps to an equal share; None for no limit.
     retry : RetrySettings
-        Retries of throttled, failed and interrupted requests.
+        Retries of throttled, failed and interrupted requests. Only publishing frames uses `throttled_s`.
     """
 
     message_bytes: int = MESSAGE_BYTES
     senders: int = SENDERS
     delete: bool = False
+    publish_per_s: float | None = None
     retry: RetrySettings = field(default_factory=RetrySettings)
 
     def __post_init__(self) -> None:
@@ -90,6 +82,8 @@ class QueueSettings:
             raise SettingError(f"message_bytes must be {least} to {most}, not {self.message_bytes}")
         if self.senders < 1:
             raise SettingError(f"senders must be at least 1, not {self.senders}")
+        if self.publish_per_s is not None and not self.publish_per_s > 0:
+            raise SettingError(f"publish_per_s must be more than 0 messages a second, not {self.publish_per_s}")
 
 
 class QueueChannel(Channel):
@@ -139,6 +133,7 @@ class QueueChannel(Channel):
         self._queue_url = queue_url
         self._workers = workers
         self._closed = threading.Event()
+        self._share = PublishingShare(self._settings.publish_per_s, workers)
         self._senders = ThreadPool(self._settings.senders, thread_name_prefix="queue-sender")
 
     # --- the contract ------------------------------------------------------------------------------------------------
@@ -197,7 +192,7 @@ class QueueChannel(Channel):
         message = _Message.to([ALL], frame.body)
         self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=_text_bytes(frame.body))
         for topic in self._topics:
-            self._publish(topic, [message])
+            self._publish(topic, [message], is_abort=True)
 
     def close(self) -> None:
         self._closed.set()
@@ -214,11 +209,17 @@ class QueueChannel(Channel):
         except RuntimeError:  # closed meanwhile
             joined.end(closed_error())
 
-    def _publish(self, topic: str, batch: list[_Message]) -> None:
-        """Publish a batch; if some entries fail, only those are sent again."""
+    def _publish(self, topic: str, batch: list[_Message], *, is_abort: bool = False) -> None:
+        """Publish a batch; if some entries fail, only those are sent again.
+
+        Each attempt waits for its messages' turn in the rank's share, and is repeated while the service throttles it.
+        An abort is a single message, which must be out soon or not at all.
+        """
         left = {str(number): message for number, message in enumerate(batch)}
 
         def call() -> None:
+            if not is_abort and (wait_s := self._share.wait_s(len(left))):
+                self._pause(wait_s)
             entries = [(number, message.body, message.targets) for number, message in left.items()]
             _keep_failed(left, self._topic_client.publish(topic, entries))
 
@@ -227,7 +228,9 @@ class QueueChannel(Channel):
             self.meter.more_units(f"sns.publish{EACH_MESSAGE}", sum(map(_units, sizes)))
             return _units(sum(sizes))
 
-        self._request("sns.publish", f"publish to {topic}", call, units)
+        self._request(
+            "sns.publish", f"publish to {topic}", call, units, is_throttled=None if is_abort else _is_throttled
+        )
 
     def _delete(self, receipts: Sequence[str]) -> None:
         """Delete messages; one that cannot be deleted is delivered again and dropped as a duplicate or as stale."""
@@ -239,15 +242,23 @@ class QueueChannel(Channel):
         with contextlib.suppress(ChannelError):
             self._request("sqs.delete", f"delete messages of {self._queue_url}", call)
 
-    def _request(self, kind: str, what: str, call: Callable[[], T], units: Callable[[], int] = lambda: 1) -> T:
+    def _pause(self, seconds: float) -> None:
+        """Wait; raise a `ChannelError` as soon as the channel is closed."""
+        if self._closed.wait(seconds):
+            raise closed_error()
+
+    def _request(
+        self,
+        kind: str,
+        what: str,
+        call: Callable[[], T],
+        units: Callable[[], int] = lambda: 1,
+        is_throttled: Callable[[Exception], bool] | None = None,
+    ) -> T:
         """Make a request, with retries; each attempt is counted."""
 
         def classify(error: Exception, _: bool) -> ChannelError:
             return ChannelError(f"cannot {what}: {without_signatures(error.args[0])}", retryable=_is_transient(error))
-
-        def wait(seconds: float) -> None:
-            if self._closed.wait(seconds):
-                raise closed_error()
 
         return send(
             kind,
@@ -257,7 +268,8 @@ class QueueChannel(Channel):
             errors=(RefusedError, NoAnswerError, _EntriesFailedError),
             classify=classify,
             units=units,
-            wait=wait,
+            wait=self._pause,
+            is_throttled=is_throttled,
         )
 
 
@@ -290,7 +302,8 @@ class _EntriesFailedError(Exception):
     def __init__(self, failed: Sequence[FailedEntry]) -> None:
         _, code, message, _ = failed[0]
         super().__init__(f"{len(failed)} of the batch failed, the first with {code}: {message}")
-        self.is_transient = all(not is_senders_fault or code in _THROTTLED for _, code, _, is_senders_fault in failed)
+        self.is_throttled = any(code in THROTTLED for _, code, *_ in failed)
+        self.is_transient = all(not is_senders_fault or code in THROTTLED for _, code, _, is_senders_fault in failed)
 
 
 def _keep_failed(left: dict[str, T], failed: Sequence[FailedEntry]) -> None:
@@ -328,11 +341,17 @@ def _units(size: int) -> int:
     return max(1, math.ceil(size / UNIT_BYTES))
 
 
+def _is_throttled(error: Exception) -> bool:
+    if isinstance(error, _EntriesFailedError):
+        return error.is_throttled
+    return isinstance(error, RefusedError) and is_throttled(*error.args[1:])
+
+
 def _is_transient(error: Exception) -> bool:
     """Return whether a retry may succeed: the request was throttled, or the service or the connection failed."""
     if isinstance(error, _EntriesFailedError):
         return error.is_transient
     if isinstance(error, RefusedError):
         _, status, code = error.args
-        return status >= 500 or status == 429 or code in _THROTTLED
+        return is_transient(status, code)
     return isinstance(error, NoAnswerError)

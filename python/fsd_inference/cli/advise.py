@@ -11,7 +11,7 @@ import typer
 
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, table
-from fsd_inference.cli.options import Json, PricesFile, Region, examples
+from fsd_inference.cli.options import Json, PricesFile, PublishQuota, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import LARGEST_FUNCTION_MB
@@ -82,6 +82,7 @@ def advise(
     region: Region = "us-east-1",
     prices: PricesFile = None,
     timing: TimingFile = None,
+    publish_quota: PublishQuota = None,
     cache: Cache = None,
     every: Annotated[bool, typer.Option("--all", help="Show all options, not only the best of each variant.")] = False,
     output: Annotated[
@@ -122,11 +123,13 @@ def advise(
 
         check_network(network)
         loaded = Network.load(network)
+        priced = load_prices(region, prices)
+        files = [] if timing is None else [timing]
         advice = advise_network(
             loaded,
             question,
-            timing=load_timing("aws", *([] if timing is None else [timing])),
-            prices=load_prices(region, prices),
+            timing=load_timing("aws", *files, region=priced.region, publish_quota=publish_quota),
+            prices=priced,
             x=None if inputs is None else load_inputs(inputs, loaded.widths[0]),
             cache=cache,
             progress=tasks,

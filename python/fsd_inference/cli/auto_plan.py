@@ -66,6 +66,7 @@ def auto_plan(
     from fsd_inference.forecast.advising import advise  # noqa: PLC0415
     from fsd_inference.forecast.cutting import cut_network  # noqa: PLC0415
     from fsd_inference.forecast.options import Question  # noqa: PLC0415
+    from fsd_inference.forecast.timing import load_timing  # noqa: PLC0415
     from fsd_inference.network import Network, load_inputs  # noqa: PLC0415
 
     check_network(network)
@@ -77,7 +78,8 @@ def auto_plan(
         question = replace(question, largest_mb=max(sizes))
     with out.progress() as tasks:
         cuts = cut_network(loaded, question, x=x, progress=tasks)
-        advice = advise(loaded, question, cuts=cuts, progress=tasks)
+        quota = None if stack is None else stack.publish_per_s
+        advice = advise(loaded, question, timing=load_timing(publish_quota=quota), cuts=cuts, progress=tasks)
     possible = [option for option in advice.options if option.problem is None]
     ours = next((option for option in possible if not option.is_server), None)
     if ours is None:

@@ -40,6 +40,14 @@ PricesFile = Annotated[
         "--prices", envvar="FSD_PRICES", help="File of prices, as written by `fsd prices update`, instead of --region."
     ),
 ]
+PublishQuota = Annotated[
+    int | None,
+    typer.Option(
+        "--publish-quota",
+        min=1,
+        help="Messages a second that your account may publish to SNS, if AWS has raised it. Default: the region's.",
+    ),
+]
 
 
 SETTINGS = {"FSD_STACK": "--stack", "FSD_CHANNEL": "--channel", "FSD_REGION": "--region", "FSD_PRICES": "--prices"}

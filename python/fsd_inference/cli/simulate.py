@@ -9,7 +9,7 @@ import typer
 
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, requests_text, table
-from fsd_inference.cli.options import Json, Method, PricesFile, Region, TimingFiles, examples
+from fsd_inference.cli.options import Json, Method, PricesFile, PublishQuota, Region, TimingFiles, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import DEEPEST_TREE, LARGEST_FUNCTION_MB, MB_PER_VCPU
@@ -80,6 +80,7 @@ def simulate(
         typer.Option("--live", min=0, max=1, help="Without INPUT: fraction of samples that keep non-zero activations."),
     ] = 1.0,
     timing: TimingFiles = None,
+    publish_quota: PublishQuota = None,
     warm: Annotated[
         int,
         typer.Option("--warm", min=0, help="Number of warm function environments, which start without a cold start."),
@@ -111,10 +112,12 @@ def simulate(
 
     No AWS service is used; prices and latencies come from tables. docs/simulation.md describes the model.
     """
+    from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
     from fsd_inference.forecast.timing import load_timing  # noqa: PLC0415
 
     out = Output(as_json)
-    times = load_timing("aws", *(timing or ()))
+    priced = load_prices(region, prices)
+    times = load_timing("aws", *(timing or ()), region=priced.region, publish_quota=publish_quota)
     if launch:
         if network is not None or report is not None:
             raise SettingError("--launch takes no network and writes no report: it only simulates the start of workers")
@@ -126,9 +129,6 @@ def simulate(
     check_distinct(NETWORK=network, INPUT=batch, report=report)
     if report is not None:
         check_output(report, directory=True, filled=True)
-    from fsd_inference.cost.prices import load_prices  # noqa: PLC0415
-
-    table_of_prices = load_prices(region, prices)
     from fsd_inference.config import RunSettings  # noqa: PLC0415
     from fsd_inference.forecast.partitioned import Partitioned  # noqa: PLC0415
     from fsd_inference.network import load_inputs  # noqa: PLC0415
@@ -160,7 +160,7 @@ def simulate(
             tasks.advance("simulate", number + 1)
     if found[0].error is not None:
         raise found[0].error
-    record, text = _result(found, table_of_prices)
+    record, text = _result(found, priced)
     if report is not None:
         found[0].report().save(report)
     out.result(record, text)

@@ -21,7 +21,7 @@ from fsd_inference.cli.advise import (
     seconds_of,
 )
 from fsd_inference.cli.console import Output, facts, table
-from fsd_inference.cli.options import Json, PricesFile, Region, examples
+from fsd_inference.cli.options import Json, PricesFile, PublishQuota, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
 from fsd_inference.fields import read_text
@@ -73,6 +73,7 @@ def study(
     region: Region = "us-east-1",
     prices: PricesFile = None,
     timing: TimingFile = None,
+    publish_quota: PublishQuota = None,
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
@@ -102,7 +103,8 @@ def study(
         most_workers,
     )
     priced = load_prices(region, prices)
-    timed = load_timing("aws", *([] if timing is None else [timing]))
+    files = [] if timing is None else [timing]
+    timed = load_timing("aws", *files, region=priced.region, publish_quota=publish_quota)
     check_network(network)
     with out.progress() as tasks:
         from fsd_inference.network import Network, load_inputs  # noqa: PLC0415

@@ -59,6 +59,11 @@ class ExchangeTotals:
         share: Floats = np.minimum(1.0, self._rows / owned[:, None])
         return share
 
+    def messages(self, limits: ChannelLimits) -> Floats:
+        """Return the messages that each rank publishes over `queue` in each exchange, exchanges x P."""
+        found: Floats = np.maximum(self.frames, np.ceil(self.sent / limits.queue_frame_bytes))
+        return found
+
     def exchange_s(
         self, channel: str, timing: Timing, speed: Speed, limits: ChannelLimits
     ) -> tuple[Floats, Floats, Floats]:

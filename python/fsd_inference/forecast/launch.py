@@ -10,8 +10,8 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.forecast.draws import Draws
 from fsd_inference.forecast.timing import Timing
-from fsd_inference.forecast.token_bucket import TokenBucket
 from fsd_inference.limits import DEEPEST_TREE, STARTERS
+from fsd_inference.token_bucket import TokenBucket
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ clusters are only modelled: this package does not run them."""
 OPTION_COLUMNS = ("option", "MB", "b", "M", "time", "USD a query", "", "why")
 """Headers of a table of options, whose cells `Option.row` returns."""
 _SHOWN = 15  # options that a notebook shows
-LIMITS = ("memory", "invocation", "deadline", "budget", "rate")
-"""Limits that rule options out: memory of a function or server, duration of an invocation, deadline and budget of the
-question, and queries a day that a server can answer."""
+LIMITS = ("memory", "quota", "invocation", "deadline", "budget", "rate")
+"""Limits that rule options out: memory of a function or server, the account's publishing quota, duration of an
+invocation, deadline and budget of the question, and queries a day that a server can answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from fsd_inference.config import RunSettings
+from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.cost.model import Billing, Cost, run_cost
 from fsd_inference.cost.prices import EXPRESS, INSTANCE, PriceTable
 from fsd_inference.engine.tree import Tree
@@ -23,10 +23,11 @@ from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.launch import launch_s
 from fsd_inference.forecast.memory import MARGIN, function_mb, rank_bytes
 from fsd_inference.forecast.options import Advice, BreakEven, Option, Question
+from fsd_inference.forecast.publishing import stall_problem
 from fsd_inference.forecast.servers import INSTANCES, ServerTimes, cluster_times, server_times
 from fsd_inference.forecast.speed import threads
 from fsd_inference.forecast.times import RunTimes, predict_times
-from fsd_inference.forecast.timing import Sourced, Timing
+from fsd_inference.forecast.timing import PUBLISH_QUOTA, Sourced, Timing
 from fsd_inference.limits import DEEPEST_TREE, INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
 from fsd_inference.units import seconds_text, usd_text
 from fsd_inference.usage import Usage
@@ -215,13 +216,21 @@ class _Planner:
     def _checked(self, option: Option, need_mb: float, times: RunTimes, cost: Cost) -> Option:
         """Return an option on functions with its reason and the first limit that it exceeds."""
         assert option.memory_mb is not None  # noqa: S101 - these are functions
-        reason = f"{_time_reason(times)}; {_cost_reason(cost)}"
+        reason = f"{_time_reason(times, self._timing)}; {_cost_reason(cost)}"
         if need_mb > option.memory_mb:
             needs = f"it needs {need_mb:,.0f} MB, the largest function has {option.memory_mb:,}"
             return replace(option, reason=reason, limit="memory", problem=f"memory does not fit: {needs}")
+        quota = self._timing[PUBLISH_QUOTA]
+        if stalls := stall_problem(times.longest_publishing_s, quota, Clocks()):
+            return replace(option, reason=reason, limit="quota", problem=stalls)
         if (longest := times.functions_s / option.workers) > INVOCATION_S:
             said = f"a function would run for {seconds_text(longest)}, and may run for {INVOCATION_S:.0f} s"
-            return replace(option, reason=reason, limit="invocation", problem=said)
+            if longest - times.paced_s > INVOCATION_S:
+                return replace(option, reason=reason, limit="invocation", problem=said)
+            said += (
+                f"; {seconds_text(times.paced_s)} of it is waiting to publish at most {quota:,.0f} messages a second"
+            )
+            return replace(option, reason=reason, limit="quota", problem=said)
         return self._checked_by_question(replace(option, reason=reason))
 
     def _checked_by_question(self, option: Option) -> Option:
@@ -299,11 +308,13 @@ def _megabytes(need_mb: float) -> float:
     return need_mb / MARGIN * 2**20 / 1e6
 
 
-def _time_reason(times: RunTimes) -> str:
+def _time_reason(times: RunTimes, timing: Timing) -> str:
     computing = sum(times.compute_s)
+    quota = f"quota-bound: waiting to publish at most {timing[PUBLISH_QUOTA]:,.0f} messages a second"
     parts = {
         "compute-bound": computing,
-        "latency-bound: exchanging": sum(times.layers_s) - computing,
+        "latency-bound: exchanging": sum(times.layers_s) - computing - times.paced_s,
+        quota: times.paced_s,
         "load-bound": times.load_s,
         "start-bound": times.wall_s - sum(times.layers_s) - times.load_s - times.store_s,
     }

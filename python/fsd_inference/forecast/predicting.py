@@ -60,11 +60,6 @@ class Carried:
     memory_mb: int | None
     is_warm: bool
 
-    @property
-    def is_on_aws(self) -> bool:
-        """Whether the stack is on AWS itself, and not emulated."""
-        return self.stack is not None and self.stack.endpoint_url is None
-
 
 def payloads_of(
     network: Network, plan: ExchangePlan, x: sparse.csr_array, known: Payloads | None, micro_batches: int
@@ -139,12 +134,13 @@ def predict_alone(
 
 def _times(carried: Carried, work: Work, payloads: Payloads, runs: int) -> RunTimes:
     """Predict the times of one of `runs` concurrent runs."""
-    settings = carried.settings
-    if carried.is_on_aws:
+    settings, stack = carried.settings, carried.stack
+    if stack is not None and stack.endpoint_url is None:
         memory_mb = carried.memory_mb or MB_PER_VCPU
+        timing = load_timing("aws", publish_quota=stack.publish_per_s)
         return predict_times(
             carried.plan, work, payloads, replace(settings, threads=threads(memory_mb)), carried.channel,
-            load_timing("aws"), memory_mb=memory_mb, warm=settings.workers * carried.is_warm,
+            timing, memory_mb=memory_mb, warm=settings.workers * carried.is_warm,
         )  # fmt: skip
     cores = (os.cpu_count() or 1) / runs
     return predict_times(carried.plan, work, payloads, settings, carried.channel, load_timing("emulator"), cores=cores)

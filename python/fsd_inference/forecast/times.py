@@ -3,8 +3,9 @@
 A layer's period is that of its slowest rank: the time for the boundary rows, then the longer of that for the interior
 rows and that of the exchange. The exchange is packing, sending, delivery, receiving and unpacking. A rank waits for its
 slowest source, so the latency used is about the largest of as many random draws as it has sources. With micro-batches,
-the exchange of one overlaps with the computation of the others. Random latencies, retries and rate limits are modelled
-by the simulator only.
+the exchange of one overlaps with the computation of the others. Over `queue`, a layer takes at least as long as its
+messages take at a rank's share of the account's publishing quota. Random latencies, retries and the rate limits of S3
+are modelled by the simulator only.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from fsd_inference.forecast.exchange_times import HOPS, ExchangeTotals
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.launch import launch_s
 from fsd_inference.forecast.payloads import Payloads
+from fsd_inference.forecast.publishing import longest_publishing_s, paced_s
 from fsd_inference.forecast.speed import Speed, vcpus
-from fsd_inference.forecast.timing import REQUESTS, Timing
+from fsd_inference.forecast.timing import PUBLISH_QUOTA, REQUESTS, Timing
 from fsd_inference.forecast.work import Work
 from fsd_inference.limits import COORDINATOR_MB, MB_PER_VCPU
 from fsd_inference.partitioning.plan import ExchangePlan
@@ -48,6 +50,10 @@ class RunTimes:
         For each layer, its period, and the slowest rank's kernel time in it.
     functions_s : float
         Sum over the functions of all ranks.
+    paced_s : float
+        Part of `layers_s` that the ranks wait for the account's publishing quota.
+    longest_publishing_s : float
+        Longest time that a rank takes to publish the messages of one step at its share of that quota.
     """
 
     wall_s: float
@@ -57,6 +63,8 @@ class RunTimes:
     layers_s: tuple[float, ...]
     compute_s: tuple[float, ...]
     functions_s: float
+    paced_s: float = 0.0
+    longest_publishing_s: float = 0.0
 
     @property
     def run_s(self) -> float:
@@ -137,7 +145,12 @@ def predict_times(
     totals = totals or ExchangeTotals(plan, payloads)
     periods, computing = layer_times(totals, work, payloads, settings, channel, timing, speed, limits)
     weights = weights or (1.0,) * len(periods)
-    layers = tuple(weight * period for weight, period in zip(weights, periods, strict=True))
+    layers = free = tuple(weight * period for weight, period in zip(weights, periods, strict=True))
+    longest_publishing = 0.0
+    if channel == "queue":
+        messages, quota = totals.messages(limits or ChannelLimits()), timing[PUBLISH_QUOTA]
+        weighted = messages * settings.micro_batches * np.array(weights[:-1])[:, None]
+        layers, longest_publishing = paced_s(free, weighted, quota), longest_publishing_s(messages, quota)
     load = _load_s(work, payloads, timing, speed, hidden_s=sum(layers))
     # Each rank writes a result and a report; the gather messages then climb the tree.
     store = 2 * _request_s("put", timing, speed)
@@ -155,6 +168,8 @@ def predict_times(
         layers_s=layers,
         compute_s=tuple(weight * seconds for weight, seconds in zip(weights, computing, strict=True)),
         functions_s=workers * (run + launch / 2),
+        paced_s=sum(layers) - sum(free),
+        longest_publishing_s=longest_publishing,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields, parse_json, read_text
+from fsd_inference.limits import publish_quota as default_quota
 
 SECONDS, BYTES_A_SECOND, COUNT, A_SECOND, RATE, FACTOR = "s", "bytes/s", "count", "1/s", "Gedge/s", "factor"
 LATENCIES = {
@@ -35,12 +36,13 @@ REQUESTS = {
     "get": "a GET, hit or miss",
 }
 """Requests with values of the caller's processor time: ``cpu.NAME_s`` and ``cpu.NAME_bytes_per_s``."""
+PUBLISH_QUOTA = "account.messages_per_s"
 _OTHERS = {
     "connection.bytes_per_s": (BYTES_A_SECOND, "bandwidth of a single transfer to or from a service"),
     "network.bytes_per_s": (BYTES_A_SECOND, "bandwidth of all transfers of one function, in each direction"),
     "environments.burst": (COUNT, "burst of function environments that can be created at once"),
     "environments.per_s": (A_SECOND, "rate at which environments are created after the burst"),
-    "topic.messages_per_s": (A_SECOND, "rate limit of the messages of a topic"),
+    PUBLISH_QUOTA: (A_SECOND, "rate limit of the messages that an account publishes in a region, to all topics"),
     "prefix.puts_per_s": (A_SECOND, "rate limit of PUTs to a prefix of a bucket"),
     "prefix.gets_per_s": (A_SECOND, "rate limit of GETs from a prefix of a bucket"),
     "throttle.burst_s": (SECONDS, "burst that these rate limits admit, as seconds of their rate"),
@@ -79,7 +81,7 @@ SETS = ("aws", "emulator")
 """Names of the package's own sets."""
 _FORMAT, _VERSION = "fsd-timing", 1
 _Z99 = 2.3263478740408408  # standard deviations from the median to the 99th percentile
-_FORMER = ("host.", "server.", "poll.")
+_FORMER = ("host.", "server.", "poll.", "topic.")
 """Prefixes of names from earlier releases; files that have them can still be read, and those values are ignored."""
 _POSITIVE = {"core.factor", "environments.burst", "environments.per_s"}
 
@@ -188,7 +190,9 @@ def timing_json(name: str, date: str, base: str, values: Mapping[str, Sourced]) 
     }
 
 
-def load_timing(name: str = "aws", *files: Path) -> Timing:
+def load_timing(
+    name: str = "aws", *files: Path, region: str = "us-east-1", publish_quota: float | None = None
+) -> Timing:
     """Load a set of timing values from the package, optionally overridden by timing files.
 
     Parameters
@@ -197,6 +201,10 @@ def load_timing(name: str = "aws", *files: Path) -> Timing:
         Set of the package; ignored if files are given, which name their base set.
     *files : Path
         Timing files, such as `fsd calibrate` writes; later files override earlier ones.
+    region : str
+        AWS region whose publishing quota the set "aws" has.
+    publish_quota : float, optional
+        Messages a second that the account may publish, instead of the region's default and of the files' values.
 
     Raises
     ------
@@ -209,9 +217,11 @@ def load_timing(name: str = "aws", *files: Path) -> Timing:
     bases = sorted({base for base, _ in parsed})
     if len(bases) > 1:
         raise SettingError(f"the timing files are based on different sets ({', '.join(bases)}); pass files of one set")
-    timing = _packaged(bases[0] if bases else name)
+    timing = _packaged(bases[0] if bases else name, region)
     for _, found in parsed:
         timing = timing.with_values(found.name, found.values)
+    if publish_quota is not None:
+        timing = timing.with_values(timing.name, {PUBLISH_QUOTA: Sourced(publish_quota, "set by the caller")})
     return timing
 
 
@@ -246,7 +256,7 @@ def unit_of(name: str) -> str:
 def _check(name: str, value: float) -> None:
     unit = unit_of(name)
     # Rates are divisors, so they must not be 0.
-    if unit in {BYTES_A_SECOND, RATE} or name in _POSITIVE or name.startswith(("topic.", "prefix.")):
+    if unit in {BYTES_A_SECOND, RATE} or name in _POSITIVE or name.startswith(("account.", "prefix.")):
         if not 0 < value < math.inf:
             raise SettingError(f"'{name}' must be more than 0 {unit}, not {value:g}")
     elif not 0 <= value < math.inf:
@@ -279,11 +289,16 @@ def _sourced(name: str, value: object) -> Sourced:
     return found
 
 
-def _packaged(name: str) -> Timing:
+def _packaged(name: str, region: str) -> Timing:
     if name not in SETS:
         raise SettingError(f"timing must be {' or '.join(SETS)}, or a timing file, not {name!r}")
     text = (resources.files("fsd_inference.forecast") / "data" / "timing" / f"{name}.json").read_text(encoding="utf-8")
     _, timing = parse_timing(text, f"{name}.json")
+    if name == "aws":
+        quota = Sourced(
+            default_quota(region), f"default quota of an account in {region}: Amazon SNS endpoints and quotas, 2026-11"
+        )
+        timing = timing.with_values(timing.name, {PUBLISH_QUOTA: quota})
     missing = UNITS.keys() - timing.values.keys()
     assert not missing, missing  # noqa: S101 - the package's own files are complete
     return timing

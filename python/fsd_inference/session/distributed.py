@@ -18,7 +18,7 @@ from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.output_forms import OutputForm
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError
+from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError, SettingError
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.logs import Logger
 from fsd_inference.network import Network
@@ -176,8 +176,24 @@ class Distributed:
         if self._executor is None:
             self._executor = self._platform.open()
         if self._stored is None:
-            self._stored = self._platform.deploy(self._executor)
+            stored = self._platform.deploy(self._executor)
+            self._check_publishing(self._executor, stored)
+            self._stored = stored
         return self._executor, self._stored
+
+    def _check_publishing(self, executor: Executor, stored: StoredPlan) -> None:
+        """Raise `SettingError` if the account's publishing quota lets no run of the plan succeed."""
+        quota = None if executor.stack is None else executor.stack.publish_per_s
+        if self._channel != "queue" or quota is None:
+            return
+        from fsd_inference.forecast.publishing import plan_problem  # noqa: PLC0415 - for queues on AWS only
+
+        problem = plan_problem(stored.plan, self._settings.micro_batches, quota, self._settings.clocks)
+        if problem is not None:
+            raise SettingError(
+                f"{self._settings.workers} workers cannot run over queues: {problem}; use fewer workers, channel "
+                "object, or ask AWS for a higher quota and set publish_quota of the stack"
+            )
 
     def _spec(self, stored: StoredPlan, samples: int) -> RunSpec:
         return RunSpec(

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.engine.messages import Step
 from fsd_inference.forecast.frames import Outgoing
-from fsd_inference.forecast.token_bucket import TokenBucket
 from fsd_inference.limits import ABORT_EVERY_S, HASH_FOLDERS, READERS, WRITERS
 from fsd_inference.simulator.channels import Incoming, StepModel
 from fsd_inference.simulator.rank import Rank
 from fsd_inference.simulator.scenario import Scenario
 from fsd_inference.simulator.services import Listener, Services
+from fsd_inference.token_bucket import TokenBucket
 
 _KINDS = {"put": "s3.put", "get": "s3.get"}
 

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable
 from typing import Any
 
 from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.engine.messages import Step
 from fsd_inference.forecast.frames import Batch, Outgoing, units
-from fsd_inference.forecast.token_bucket import TokenBucket
 from fsd_inference.limits import BATCH_ENTRIES, SENDERS
 from fsd_inference.simulator.channels import Incoming, StepModel
 from fsd_inference.simulator.rank import Rank
 from fsd_inference.simulator.scenario import Scenario
 from fsd_inference.simulator.services import Listener, Services
+from fsd_inference.token_bucket import TokenBucket, share_of_publishing
 from fsd_inference.usage import EACH_MESSAGE
 
 _EACH = f"sns.publish{EACH_MESSAGE}"
 
 
 class QueueModel(StepModel):
-    """A model of SNS topics with rate limits, and of SQS queues that ranks poll."""
+    """A model of SNS topics, which share the account's quota of messages, and of SQS queues that ranks poll."""
 
     def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
         super().__init__(services, scenario, ranks, listener)
-        rate, burst_s = scenario.timing["topic.messages_per_s"], scenario.timing["throttle.burst_s"]
-        topics = math.ceil(len(ranks) / scenario.limits.ranks_a_topic)
-        self._topics = [TokenBucket(rate, rate * burst_s) for _ in range(topics)]
+        rate, burst_s = scenario.timing["account.messages_per_s"], scenario.timing["throttle.burst_s"]
+        self._account = TokenBucket(rate, rate * burst_s)
+        self._shares = [share_of_publishing(rate, len(ranks)) for _ in ranks]
         self._senders = [[0.0] * SENDERS for _ in ranks]
 
     def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
@@ -37,10 +36,12 @@ class QueueModel(StepModel):
         usage, sent, senders = services.usage, outgoing.sent[rank.number], self._senders[rank.number]
         arrivals: list[float] = []
         last = now
+        share = self._shares[rank.number]
         for batch in sent.batches:
             start, deliveries = max(now, senders[0]), batch.last - batch.first
-            if not self._topics[batch.topic].admits(start, batch.messages):
-                admitted = self._when_admitted(batch, start)
+            start += share.wait_s(start, batch.messages)
+            if not self._account.admits(start, batch.messages):
+                admitted = self._when_admitted(share, batch, start)
                 if admitted is None:
                     self.refused(rank, "SNS refused a publish")
                     return
@@ -58,14 +59,15 @@ class QueueModel(StepModel):
             self.on_its_way(outgoing, key, sent.first, arrivals)
         services.clock.at(last, call, *rest)
 
-    def _when_admitted(self, batch: Batch, start: float) -> float | None:
-        """Return the time at which the topic admits a batch that it refused at `start`; None if retries are used up."""
-        services, tried = self.services, 1
-        while (pause_s := services.pause_s(tried)) is not None:
+    def _when_admitted(self, share: TokenBucket, batch: Batch, since: float) -> float | None:
+        """Return the time at which SNS admits a batch that it refused at `since`; None if the stall clock expires."""
+        services, tried, start = self.services, 1, since
+        while (pause_s := services.pause_s(tried, start - since)) is not None:
             start, tried = start + pause_s, tried + 1
+            start += share.wait_s(start, batch.messages)
             services.count("sns.publish", batch.units, repeat=True)
             services.usage.billed_units[_EACH] += batch.message_units
-            if self._topics[batch.topic].admits(start, batch.messages):
+            if self._account.admits(start, batch.messages):
                 return start
         return None
 

@@ -55,7 +55,7 @@ class Services:
         timing = scenario.timing
         self.clock, self.draws = clock, draws
         self.usage = Usage()
-        self.retry = RetrySettings()
+        self.retry = RetrySettings(throttled_s=scenario.settings.clocks.stall_s)
         self._request_s = {name: timing[f"cpu.{name}_s"] / speed.one for name in (*REQUESTS, "start")}
         self._message_s = timing["cpu.message_s"] / speed.one
         self._byte_s = {name: 1 / timing[f"cpu.{name}_bytes_per_s"] / speed.one for name in REQUESTS}
@@ -94,15 +94,12 @@ class Services:
         self.usage.billed_units[kind] += billed
         self.usage.retries += repeat
 
-    def pause_s(self, tried: int) -> float | None:
+    def pause_s(self, tried: int, waited_s: float = 0.0) -> float | None:
         """Return the backoff in seconds after the `tried`-th refusal of a request; None if the retries are used up.
 
-        Exponential backoff with full jitter, as in `RetrySettings`.
+        `waited_s` is the time since the first attempt.
         """
-        if tried >= self.retry.attempts:
-            return None
-        longest = self.retry.base_s * 2.0 ** (tried - 1)
-        return self.draws.uniform() * min(self.retry.cap_s, longest)
+        return self.retry.pause_s(tried, waited_s, self.draws.uniform, throttled=True)
 
 
 class ChannelModel(Protocol):

@@ -46,7 +46,6 @@ from fsd_inference.forecast.counts import count_lane, count_own, count_sweep
 from fsd_inference.forecast.draws import Draws
 from fsd_inference.forecast.frames import Outgoing, gather_step
 from fsd_inference.forecast.speed import Speed, vcpus
-from fsd_inference.forecast.token_bucket import TokenBucket
 from fsd_inference.limits import SUMMARY_BYTES
 from fsd_inference.partitioning.plan import rank_plans
 from fsd_inference.simulator.channels import DirectModel
@@ -58,6 +57,7 @@ from fsd_inference.simulator.resources import Bandwidth
 from fsd_inference.simulator.scenario import Scenario, SimulatedRank, SimulatedRun
 from fsd_inference.simulator.services import ChannelModel, Services
 from fsd_inference.simulator.traffic import StepTraffic
+from fsd_inference.token_bucket import TokenBucket
 
 _CLAIM_READS = 2  # sequential GETs before shard and input: the manifest, and the index of the input's blocks
 

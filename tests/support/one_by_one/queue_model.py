@@ -12,6 +12,7 @@ from fsd_inference.errors import ChannelError
 from fsd_inference.forecast.frames import Batch, Outgoing, units
 from fsd_inference.limits import BATCH_ENTRIES
 from fsd_inference.simulator.scenario import Scenario
+from fsd_inference.token_bucket import share_of_publishing
 from fsd_inference.usage import EACH_MESSAGE
 from tests.support.one_by_one.listener import EventListener
 from tests.support.one_by_one.ordered_bucket import OrderedBucket
@@ -41,12 +42,10 @@ class QueueModel:
         self, services: EventServices, scenario: Scenario, ranks: list[EventRank], listener: EventListener
     ) -> None:
         timing = scenario.timing
-        rate = timing["topic.messages_per_s"]
+        rate = timing["account.messages_per_s"]
         self._services, self._ranks, self._listener = services, ranks, listener
-        self._topics = [
-            OrderedBucket(rate, rate * timing["throttle.burst_s"])
-            for _ in range(math.ceil(len(ranks) / scenario.limits.ranks_a_topic))
-        ]
+        self._account = OrderedBucket(rate, rate * timing["throttle.burst_s"])
+        self._shares = [share_of_publishing(rate, len(ranks)) for _ in ranks]
         self._poll_s = scenario.limits.poll_s
 
     def send(self, rank: EventRank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
@@ -64,13 +63,28 @@ class QueueModel:
             deliveries = deliveries_of(outgoing, batch)
             if several:
                 self._expect_parts(key, deliveries)
-            rank.senders.begin(self._publish, rank, batch, deliveries, key, 1, taken)
+            rank.senders.begin(self._pace, rank, batch, deliveries, key, 0, math.inf, taken)
 
     def _expect_parts(self, key: Expected, deliveries: list[Delivery]) -> None:
         """Tell the targets which edges arrive in several parts."""
         for target, edge, _ in deliveries:
             parts, place = self._ranks[target].parts, ((key.layer, key.micro_batch), edge)
             parts[place] = parts.get(place, 0) + 1
+
+    def _pace(
+        self,
+        rank: EventRank,
+        batch: Batch,
+        deliveries: list[Delivery],
+        key: Expected,
+        tried: int,
+        since: float,
+        call: Callable[[], None],
+    ) -> None:
+        """Publish a batch when it is its turn in the rank's share."""
+        now = self._services.clock.now
+        due = now + self._shares[rank.number].wait_s(now, batch.messages)
+        self._services.clock.at(due, self._publish, rank, batch, deliveries, key, tried + 1, min(since, due), call)
 
     def _publish(
         self,
@@ -79,20 +93,21 @@ class QueueModel:
         deliveries: list[Delivery],
         key: Expected,
         tried: int,
+        since: float,
         call: Callable[[], None],
     ) -> None:
         services = self._services
         services.count("sns.publish", batch.units, repeat=tried > 1)
         services.usage.billed_units[f"sns.publish{EACH_MESSAGE}"] += batch.message_units
-        if self._topics[batch.topic].admits(services.clock.now, batch.messages):
+        if self._account.admits(services.clock.now, batch.messages):
             messages = len(deliveries)
             services.send(rank, "publish", batch.size, 0.0, messages, self._published, rank, deliveries, key, call)
             return
-        pause_s = services.pause_s(tried)
+        pause_s = services.pause_s(tried, services.clock.now - since)
         if pause_s is None:
             self._listener.failed(rank, ChannelError("SNS refused a publish too often (throttled)", retryable=True))
             return
-        services.clock.at(services.clock.now + pause_s, self._publish, rank, batch, deliveries, key, tried + 1, call)
+        services.clock.at(services.clock.now + pause_s, self._pace, rank, batch, deliveries, key, tried, since, call)
 
     def _published(self, rank: EventRank, deliveries: list[Delivery], key: Expected, call: Callable[[], None]) -> None:
         rank.senders.end()

@@ -33,8 +33,8 @@ def service(running: MessageService) -> MessageService:
     return running.emptied()
 
 
-def opened(service: MessageService, **settings: Any) -> QueueChannel:
-    retry = RetrySettings(attempts=3, base_s=0, cap_s=0)
+def opened(service: MessageService, *, throttled_s: float = 0.0, **settings: Any) -> QueueChannel:
+    retry = RetrySettings(attempts=3, base_s=0, cap_s=0, throttled_s=throttled_s)
     return QueueChannel(
         service.topics,
         service.queues,
@@ -113,6 +113,71 @@ def test_throttling_with_a_client_error_status_is_retried(service: MessageServic
     channel.close()
 
 
+def refused(code: str, status: int = 400) -> Answer:
+    return Answer(f"<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>".encode(), status)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refused("Throttled", 429),
+        refused("ThrottledException"),
+        refused("KMSThrottling"),
+        refused("Unheard", 429),
+        published([{"Id": "0", "Code": "Throttled", "Message": "slow down", "SenderFault": True}]),
+    ],
+    ids=["Throttled", "ThrottledException", "KMSThrottling", "429", "an entry"],
+)
+def test_a_throttled_publish_is_repeated_for_as_long_as_the_stall_clock(
+    service: MessageService, answer: Answer
+) -> None:
+    service.answers.extend([*[answer] * 20, published()])
+    channel = opened(service, throttled_s=3600)
+    channel.send(frames(b"a")).result(30)
+    assert len(entries(service)) == channel.meter.snapshot().requests["sns.publish"] == 21
+    channel.close()
+
+
+def test_what_is_throttled_for_longer_than_that_is_an_error(service: MessageService) -> None:
+    service.answers.append(refused("Throttled", 429))
+    channel = opened(service, throttled_s=1e-9)
+    with pytest.raises(ChannelError, match="the service answered 429 Throttled") as caught:
+        channel.send(frames(b"a")).result(30)
+    assert caught.value.retryable
+    assert len(service.requests) == 3
+    channel.close()
+
+
+def test_only_throttled_publishes_are_repeated_for_long(service: MessageService) -> None:
+    channel = opened(service, throttled_s=3600)
+    service.answers.append(refused("InternalError", 500))
+    with pytest.raises(ChannelError, match="InternalError"):
+        channel.send(frames(b"a")).result(30)
+    service.emptied().answers.append(refused("Throttled", 429))
+    with pytest.raises(ChannelError, match="cannot publish"):
+        channel.abort(Frame(Kind.ABORT, 0, 0, (0, 1), b"abort"))  # must be out soon, or not at all
+    service.emptied().answers.append(Answer(b'{"__type": "OverLimit"}', 400))
+    with pytest.raises(ChannelError, match="OverLimit"):
+        channel.receive(EXPECTED, 0)
+    usage = channel.meter.snapshot()
+    assert usage.requests == {"sns.publish": 3 + 3, "sqs.receive": 3}
+    channel.close()
+
+
+def test_messages_beyond_the_share_wait_for_their_turn_until_the_channel_is_closed(service: MessageService) -> None:
+    service.answers.append(published())
+    channel = opened(service, publish_per_s=1e-3)  # three ranks: ten messages at once, the next ten in 30,000 s
+    first = channel.send(frames(*[b"a"] * 10))
+    first.result(30)
+    waiting = channel.send(frames(*[b"b"] * 10))
+    channel.abort(Frame(Kind.ABORT, 0, 0, (0, 1), b"abort"))  # does not wait
+    channel.close()
+    with pytest.raises(ChannelError, match="closed"):
+        waiting.result(30)
+    published_first = [request.form["PublishBatchRequestEntries.member.1.Message"] for request in service.requests]
+    assert published_first == [text(b"a"), text(b"abort")]
+
+
 def test_a_refusal_is_one_line_without_signatures(service: MessageService) -> None:
     said = "does not match:\nAWS4-HMAC-SHA256 Credential=id, Signature=f00"
     service.answers.append(Answer(json.dumps({"__type": "a#SignatureDoesNotMatch", "message": said}).encode(), 403))
@@ -172,7 +237,7 @@ def test_topics_must_fit_the_workers(service: MessageService, workers: int, topi
         QueueChannel(service.topics, service.queues, topics=[TOPIC] * topics, queue_url=QUEUE, workers=workers)
 
 
-@pytest.mark.parametrize("wrong", [{"message_bytes": 1}, {"senders": 0}])
+@pytest.mark.parametrize("wrong", [{"message_bytes": 1}, {"senders": 0}, {"publish_per_s": 0.0}])
 def test_nonsense_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(wrong))):
         QueueSettings(**wrong)

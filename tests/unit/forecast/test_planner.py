@@ -17,12 +17,13 @@ from fsd_inference.errors import SettingError
 from fsd_inference.forecast.counts import count_exchange
 from fsd_inference.forecast.cut import Cut, thin
 from fsd_inference.forecast.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, function_mb, rank_bytes
-from fsd_inference.forecast.options import VARIANTS, Advice, Question
+from fsd_inference.forecast.options import VARIANTS, Advice, Option, Question
 from fsd_inference.forecast.payloads import Payloads, dense_payloads
 from fsd_inference.forecast.planner import plan_options
 from fsd_inference.forecast.timing import Sourced, load_timing
-from fsd_inference.forecast.work import rank_work, whole_work
+from fsd_inference.forecast.work import Work, rank_work, whole_work
 from fsd_inference.partitioning import ExchangePlan, Partition
+from fsd_inference.partitioning.plan import Edge
 from tests.support.scenarios import random_plan
 
 SAMPLES = 1000
@@ -81,6 +82,41 @@ def test_what_fits_no_function_says_so() -> None:
     assert found.best.workers > 1
     assert found.best.memory_mb is not None
     assert found.best.memory_mb * 2**20 > 2 * 10**9
+
+
+def test_an_account_that_may_publish_little_slows_queues_and_says_so() -> None:
+    def queues(quota: float) -> dict[tuple[int, int], Option]:
+        found = plan_options(CUTS, Question(SAMPLES), load_timing(publish_quota=quota), load_prices()).options
+        return {(o.workers, o.memory_mb or 0): o for o in found if o.variant == "queue"}
+
+    free, paced = queues(30_000), queues(1)
+    common = [key for key in free.keys() & paced.keys() if key[0] == 4]
+    assert common
+    for each in common:
+        assert free[each].limit is paced[each].limit is None
+        assert paced[each].wall_s > 2 * free[each].wall_s
+        assert "quota-bound: waiting to publish at most 1 messages a second" in paced[each].reason
+
+
+def test_a_run_that_could_not_publish_in_time_is_refused_for_the_quota() -> None:
+    """Each rank sends 40 messages after each layer, ten of them at once and the others at its share."""
+    edges = tuple(Edge(source, (1 - source,), np.arange(1, dtype=np.int32)) for source in (0, 1) for _ in range(40))
+    plan = ExchangePlan(2, (edges,) * 40)
+    work = Work(np.ones((41, 2), np.int64), (8,) * 41, np.full(2, 1000, np.int64))
+    cuts = {1: CUTS[1], 2: Cut(plan, work, dense_payloads(plan, samples=SAMPLES, features=8))}
+
+    def queue(quota: float) -> Option:
+        found = plan_options(cuts, Question(SAMPLES), load_timing(publish_quota=quota), load_prices()).options
+        return next(option for option in found if option.variant == "queue" and option.micro_batches == 1)
+
+    # After its burst a rank publishes 30 messages a layer at half of the quota: within the stall clock or not.
+    assert queue(1.05).limit == "quota"
+    assert "function would run for" in (queue(1.05).problem or "")
+    assert "of it is waiting to publish at most 1 messages a second" in (queue(1.05).problem or "")
+    assert "ranks wait 60 s for a message" in (queue(0.95).problem or "")
+    # 40 layers of 40 messages at half of the quota: within 900 s or not.
+    assert queue(3.2).limit == "quota"
+    assert queue(3.8).limit is None
 
 
 def test_break_even_is_where_the_costs_meet() -> None:

@@ -51,6 +51,18 @@ def test_more_latency_is_never_faster(latency: float, factor: float, channel: st
     assert walls[1] >= walls[0]
 
 
+@pytest.mark.parametrize("quota", [100.0, 300.0, 1_500.0, 30_000.0])
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_it_agrees_with_the_simulator_on_the_publishing_quota(quota: float, micro_batches: int) -> None:
+    times = load_timing(publish_quota=quota)
+    it = scenario(16, 24, seed=1, times=times, samples=600, micro_batches=micro_batches)
+    model = predict_times(it.plan, it.work, it.payloads, it.settings, "queue", it.timing)
+    found = simulate(it)
+    assert found.error is None
+    assert model.wall_s == pytest.approx(found.wall_s, rel=0.3)
+    assert (model.paced_s > 0) is (quota < 1_500 or (quota < 30_000 and micro_batches > 1))
+
+
 def test_memory_and_warm_environments_help() -> None:
     it = scenario(4, 5, times=load_timing(), samples=10_000)
     small, large = (

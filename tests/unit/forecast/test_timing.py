@@ -42,6 +42,19 @@ def test_a_file_changes_what_it_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("region", "quota"), [("us-east-1", 30_000), ("eu-west-1", 9_000), ("eu-central-1", 1_500), ("eu-north-1", 300)]
+)
+def test_a_region_has_its_publishing_quota(tmp_path: Path, region: str, quota: int) -> None:
+    found = load_timing("aws", region=region)
+    assert found["account.messages_per_s"] == quota
+    assert region in found.values["account.messages_per_s"].source
+    raised = file(tmp_path / "raised.json", account__messages_per_s=20_000)
+    assert load_timing("aws", raised, region=region)["account.messages_per_s"] == 20_000
+    assert load_timing("aws", raised, region=region, publish_quota=777)["account.messages_per_s"] == 777
+    assert load_timing("emulator", region=region)["account.messages_per_s"] > 30_000
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"format": "x"}, "not a timing file"),

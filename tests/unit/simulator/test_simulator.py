@@ -201,12 +201,35 @@ def test_a_straggler_slows_the_run() -> None:
 
 
 def test_throttled_requests_are_repeated_and_counted() -> None:
-    times = timing(topic__messages_per_s=5.0, throttle__burst_s=1.0)
+    times = timing(account__messages_per_s=5.0, throttle__burst_s=1.0)
     free, found = simulate(scenario(5, 3)), simulate(scenario(5, 3, times=times))
     assert found.error is None or found.error.retryable
     assert found.usage.retries > 0
     assert found.usage.requests["sns.publish"] >= free.usage.retries + found.usage.retries
     assert found.wall_s > free.wall_s
+
+
+@pytest.mark.parametrize("quota", [300.0, 1_500.0])
+def test_a_run_beyond_the_publishing_quota_ends_right_and_in_the_time_that_the_quota_takes(quota: float) -> None:
+    it = scenario(16, 12, micro_batches=8, samples=16)
+    free = simulate(it)
+    paced = simulate(replace(it, timing=timing(account__messages_per_s=quota)))
+    assert paced.error is None
+    assert paced.usage.frames == free.usage.frames
+    published = free.usage.billed_units["sns.publish.messages"]
+    assert published > 10 * 300
+    # Each rank has its share alone: the run ends when the busiest rank has published, after its burst.
+    busiest = max(sum(frames for _, frames, _ in rank.sent) for rank in free.ranks)
+    needed_s = (busiest - max(10.0, quota / 16)) / (quota / 16)
+    assert needed_s <= paced.wall_s <= 1.5 * needed_s + 2
+
+
+def test_the_quota_is_the_accounts_and_not_a_topics() -> None:
+    """A run with two topics is not faster than one with one."""
+    times = timing(account__messages_per_s=300.0)
+    one = scenario(8, 6, micro_batches=8, samples=16, times=times)
+    two = replace(one, limits=replace(one.limits, ranks_a_topic=4))
+    assert simulate(two).wall_s == pytest.approx(simulate(one).wall_s, rel=0.1)
 
 
 def test_a_rank_that_is_far_too_slow_ends_the_run() -> None:
