@@ -79,6 +79,7 @@ locals {
     message_bytes  = var.message_bytes
     longest_run_s  = var.longest_run_s
     purge_settle_s = var.purge_settle_s
+    publish_quota  = var.publish_quota
     emulator       = null
     functions = local.has_functions ? {
       coordinator = aws_lambda_function.coordinator[0].arn

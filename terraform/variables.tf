@@ -101,6 +101,17 @@ variable "purge_settle_s" {
   }
 }
 
+variable "publish_quota" {
+  description = "Messages that the account may publish to SNS in a second, if AWS has changed this quota; null for the region's default."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = coalesce(var.publish_quota, 1) >= 1 && floor(coalesce(var.publish_quota, 1)) == coalesce(var.publish_quota, 1)
+    error_message = "publish_quota must be a whole number of at least 1, or null."
+  }
+}
+
 # --- buckets ----------------------------------------------------------------------------------------------------------
 
 variable "run_buckets" {

@@ -16,6 +16,7 @@ run "wrong_1" {
     message_bytes         = 2047
     longest_run_s         = 0
     purge_settle_s        = -1
+    publish_quota         = 0
     run_buckets           = 0
     expire_days           = 0
     storage_class         = "glacier"
@@ -48,6 +49,7 @@ run "wrong_1" {
     var.message_bytes,
     var.longest_run_s,
     var.purge_settle_s,
+    var.publish_quota,
     var.run_buckets,
     var.expire_days,
     var.storage_class,
@@ -83,6 +85,7 @@ run "wrong_2" {
     message_bytes         = 262145
     longest_run_s         = 42901
     purge_settle_s        = 3601
+    publish_quota         = 1.5
     run_buckets           = 21
     expire_days           = 366
     image_uri             = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/fsd@sha256:abc"
@@ -106,6 +109,7 @@ run "wrong_2" {
     var.message_bytes,
     var.longest_run_s,
     var.purge_settle_s,
+    var.publish_quota,
     var.run_buckets,
     var.expire_days,
     var.image_uri,
