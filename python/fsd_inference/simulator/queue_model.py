@@ -27,7 +27,7 @@ class QueueModel(StepModel):
         super().__init__(services, scenario, ranks, listener)
         rate, burst_s = scenario.timing["account.messages_per_s"], scenario.timing["throttle.burst_s"]
         self._account = TokenBucket(rate, rate * burst_s)
-        self._shares = [share_of_publishing(rate, len(ranks)) for _ in ranks]
+        self.shares = [share_of_publishing(rate, len(ranks)) for _ in ranks]
         self._senders = [[0.0] * SENDERS for _ in ranks]
 
     def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
@@ -36,7 +36,7 @@ class QueueModel(StepModel):
         usage, sent, senders = services.usage, outgoing.sent[rank.number], self._senders[rank.number]
         arrivals: list[float] = []
         last = now
-        share = self._shares[rank.number]
+        share = self.shares[rank.number]
         for batch in sent.batches:
             start, deliveries = max(now, senders[0]), batch.last - batch.first
             start += share.wait_s(start, batch.messages)
