@@ -1,7 +1,7 @@
 """The P that run over `queue` at each publishing quota, with and without pacing: ``make bench BENCH=quotas``.
 
 The network is the Graph Challenge's with 16,384 neurons, divided as for ``BENCH=simulation``. Without pacing, ranks
-publish at once and give up a message after six throttled attempts.
+publish at once and give up a message after six throttled attempts. Runs that a session refuses are not simulated.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rich.progress import track
 import fsd_inference as fsd
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.forecast.payloads import dense_payloads
+from fsd_inference.forecast.publishing import plan_problem
 from fsd_inference.forecast.timing import load_timing
 from fsd_inference.forecast.work import rank_work
 from fsd_inference.limits import LEAST_PUBLISH_QUOTA, PUBLISH_QUOTAS
@@ -69,13 +70,15 @@ def main() -> None:
         cells = []
         for quota in quotas:
             limited = replace(it, timing=load_timing(publish_quota=quota))
-            cells.append(f"{_outcome(Unpaced(limited).run())} / {_outcome(simulate(limited))}")
+            is_refused = plan_problem(plan, 1, quota, it.settings.clocks) is not None
+            after = "refused" if is_refused else _outcome(simulate(limited))
+            cells.append(f"{_outcome(Unpaced(limited).run())} / {after}")
         rows.append([workers, f"{messages:,}", *cells])
     print(markdown(["P", "messages a layer", *(f"{quota:,} a second" for quota in quotas)], rows))
 
 
 def _outcome(run: SimulatedRun) -> str:
-    return f"{run.wall_s:.1f} s" if run.error is None else "fails"
+    return f"{run.wall_s:.1f}" if run.error is None else "fails"
 
 
 if __name__ == "__main__":
