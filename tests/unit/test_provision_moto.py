@@ -94,7 +94,8 @@ def test_objects_of_runs_expire_and_those_of_networks_stay(clients: Clients) -> 
         assert clients.s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] == REGION
         (rule,) = clients.s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
         assert rule["Status"] == "Enabled"
-        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+        days = 1 if bucket in stack.run_buckets else 7
+        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": days}
         assert rule.get("Expiration") == ({"Days": 3} if bucket in stack.run_buckets else None)
         blocked = clients.s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
         assert len(blocked) == 4
