@@ -18,8 +18,7 @@ run "wrong_1" {
     purge_settle_s        = -1
     run_buckets           = 0
     expire_days           = 0
-    storage_class         = "glacier"
-    express_zone_id       = "us-east-1a"
+    storage_class         = "express"
     package_type          = "wheel"
     image_uri             = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/fsd:latest"
     zip_path              = "no/such/file.zip"
@@ -51,7 +50,6 @@ run "wrong_1" {
     var.run_buckets,
     var.expire_days,
     var.storage_class,
-    var.express_zone_id,
     var.package_type,
     var.image_uri,
     var.zip_path,
