@@ -12,9 +12,10 @@ locals {
   # Names and ARNs are composed here instead of read from resources, which would be a dependency cycle: roles refer to
   # functions, functions to roles, and queues to themselves in their policies.
   bucket_prefix       = coalesce(var.bucket_prefix, var.name)
-  run_bucket_names    = [for index in range(var.run_buckets) : "${local.bucket_prefix}-runs-${index}"]
+  bucket_suffix       = var.bucket_namespace == "global" ? "" : "-${local.account}-${local.region}-an"
+  run_bucket_names    = [for index in range(var.run_buckets) : "${local.bucket_prefix}-runs-${index}${local.bucket_suffix}"]
   run_bucket_arns     = [for name in local.run_bucket_names : "arn:${local.partition}:s3:::${name}"]
-  network_bucket_name = "${local.bucket_prefix}-networks"
+  network_bucket_name = "${local.bucket_prefix}-networks${local.bucket_suffix}"
   network_bucket_arn  = "arn:${local.partition}:s3:::${local.network_bucket_name}"
 
   sns_arn    = "arn:${local.partition}:sns:${local.region}:${local.account}"
@@ -118,5 +119,13 @@ resource "terraform_data" "rules" {
       condition     = var.alarms || length(var.alarm_actions) == 0
       error_message = "alarm_actions requires alarms = true."
     }
+  }
+}
+
+# The argument, which providers before 6.37 refuse, comes from an override file (README.md, "Who may use what").
+check "bucket_namespace" {
+  assert {
+    condition     = var.bucket_namespace == "global" || lookup(aws_s3_bucket.networks, "bucket_namespace", null) == var.bucket_namespace
+    error_message = "bucket_namespace = \"account-regional\" takes effect only with AWS provider 6.37 or newer and the override file in the module's README.md; S3 will refuse the buckets without."
   }
 }

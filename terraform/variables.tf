@@ -27,6 +27,18 @@ variable "bucket_prefix" {
   }
 }
 
+variable "bucket_namespace" {
+  description = "Namespace of the bucket names: global, or account-regional, in which no other account can have them (see README.md)."
+  type        = string
+  default     = "global"
+  nullable    = false
+
+  validation {
+    condition     = contains(["global", "account-regional"], var.bucket_namespace)
+    error_message = "bucket_namespace must be global or account-regional."
+  }
+}
+
 variable "tags" {
   description = "Tags of all resources that support them, in addition to the provider's default_tags."
   type        = map(string)

@@ -286,3 +286,28 @@ run "everything" {
     error_message = "coordinator, workers and callers may use the key"
   }
 }
+
+# With the tested provider only the names are there, and a warning says so.
+run "account_regional_names" {
+  command = plan
+
+  variables {
+    lanes            = 0
+    run_buckets      = 11
+    bucket_namespace = "account-regional"
+  }
+
+  expect_failures = [check.bucket_namespace]
+
+  assert {
+    condition     = aws_s3_bucket.networks.bucket == "fsd-networks-123456789012-eu-west-1-an" && aws_s3_bucket.runs[10].bucket == "fsd-runs-10-123456789012-eu-west-1-an"
+    error_message = "names end with account, region and -an"
+  }
+  assert {
+    condition = anytrue([
+      for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement :
+      statement.Resource == ["arn:aws:s3:::fsd-runs-?-123456789012-eu-west-1-an", "arn:aws:s3:::fsd-runs-??-123456789012-eu-west-1-an"]
+    ])
+    error_message = "policies name the buckets so"
+  }
+}

@@ -10,6 +10,7 @@ run "wrong_1" {
   variables {
     name                  = "ab"
     bucket_prefix         = "Team"
+    bucket_namespace      = "account"
     tags                  = { "aws:owner" = "me" }
     lanes                 = -1
     ranks                 = 0
@@ -41,6 +42,7 @@ run "wrong_1" {
   expect_failures = [
     var.name,
     var.bucket_prefix,
+    var.bucket_namespace,
     var.tags,
     var.lanes,
     var.ranks,
