@@ -37,6 +37,7 @@ from tests.support.slow_line import SlowLine
 pytestmark = pytest.mark.emulator
 
 PART = 100_000
+OWNER = "000000000000"
 QUICK = RetrySettings(attempts=3, base_s=0.001, cap_s=0.01)
 
 
@@ -58,7 +59,7 @@ def open_at(bucket: str) -> Iterator[Callable[[str], Store]]:
 
     def open_bucket(url: str) -> Store:
         made.append(Clients(url, emulated=True))
-        opened.append(made[-1].open_bucket(bucket, "folder", owner="000000000000", retry=QUICK))
+        opened.append(made[-1].open_bucket(bucket, "folder", owner=OWNER, retry=QUICK))
         return opened[-1]
 
     yield open_bucket
@@ -127,8 +128,14 @@ def unfinished(s3: S3Client, bucket: str) -> list[str]:
 def test_a_file_arrives_and_its_requests_are_counted(
     store: Store, proxy: FaultProxy, tmp_path: Path, size: int, requests: dict[str, int]
 ) -> None:
-    path, advance = file_of(tmp_path, size), Advance()
+    path, advance, owners = file_of(tmp_path, size), Advance(), []
+
+    def hook(request: Request) -> None:
+        owners.append(request.headers.get("x-amz-expected-bucket-owner"))
+
+    proxy.hook = hook
     assert store.put_file("a/b", path, advance) == advance.total == size
+    assert set(owners) == {OWNER}
     assert dict(store.meter.snapshot().requests) == dict(proxy.counts) == requests
     assert store.get("a/b") == path.read_bytes()
 

@@ -111,7 +111,13 @@ def test_a_stack_is_deleted_whole_and_no_other_with_it(clients: Clients) -> None
     kept = create_stack(clients, StackSettings("moto", ranks=2))
     stack = create_stack(clients, StackSettings("moto", lanes=2, ranks=2))
     assert existing(clients) == (3, 6, 6, 4)
+    owners = []
+    clients.s3.meta.events.register(
+        "before-call.s3.DeleteBucket",
+        lambda params, **_: owners.append(params["headers"]["x-amz-expected-bucket-owner"]),
+    )
     delete_stack(clients, stack)
+    assert owners == ["123456789012"] * 2  # the names may be another account's meanwhile
     assert [topic["TopicArn"] for topic in clients.sns.list_topics()["Topics"]] == list(kept.lanes[0].topic_arns)
     assert sorted(clients.sqs.list_queues()["QueueUrls"]) == sorted(kept.lanes[0].queue_urls)
     assert {b["Name"] for b in clients.s3.list_buckets()["Buckets"]} == {*kept.run_buckets, kept.network_bucket}
