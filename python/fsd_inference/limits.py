@@ -51,6 +51,11 @@ KEYS_A_REQUEST = 1000
 """Maximum number of keys in one LIST response or one DeleteObjects request (S3 API)."""
 PUT_BYTES = 5 * 2**30
 """Maximum size of an object in one PUT, in bytes (S3 API)."""
+PART_BYTES = 16 * 2**20
+"""Size in bytes of the parts in which larger files are uploaded; after an interruption, those under way are sent again.
+S3 takes 5 MiB to 5 GiB (S3 user guide, multipart upload limits)."""
+DIRECTORY_BUCKET = "--x-s3"
+"""How names of directory buckets (S3 Express One Zone) end (S3 user guide, directory bucket naming rules)."""
 NEIGHBOUR_BYTES = 64 * 1024
 """Byte ranges of an object with a smaller gap are read in one request, which is cheaper than two."""
 HASH_FOLDERS = "0123456789abcdef"

@@ -126,6 +126,13 @@ class StackSpec:
     emulator: EmulatorInfo | None = None
 
     @property
+    def account(self) -> str | None:
+        """Id of the AWS account that owns the resources; None if there are neither lanes nor functions to tell it."""
+        arns = [arn for lane in self.lanes for arn in lane.topic_arns]
+        arns += [] if self.functions is None else [self.functions.coordinator]
+        return arns[0].split(":")[4] if arns else None
+
+    @property
     def ranks(self) -> int:
         """Maximum number of workers of a run over queues on this stack."""
         return len(self.lanes[0].queue_urls) if self.lanes else 0

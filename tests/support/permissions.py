@@ -101,6 +101,7 @@ _CODE = {"ZipFile": b"other code"}
 _TRUST_ALL = '{"Version": "2012-10-17", "Statement": []}'
 _LOG = {"logStreamName": "permissions"}
 _ABSENT_PLAN = {"Bucket": "{networks}", "Key": "plans/absent"}
+_UPLOAD = {"UploadId": "absent"}
 
 PERMITTED: list[Request] = [
     *(
@@ -109,7 +110,6 @@ PERMITTED: list[Request] = [
         for service, operation, arguments, *answer in (
             ("s3", "put_object", {**_OBJECT, "Body": b"x"}),
             ("s3", "get_object", _OBJECT),
-            ("s3", "delete_object", _OBJECT),
             ("s3", "get_object", {"Bucket": "{runs}", "Key": "absent"}, "NoSuchKey"),
             ("s3", "list_objects_v2", {"Bucket": "{runs}"}),
             ("s3", "get_object", {"Bucket": "{networks}", "Key": "stack.json"}),
@@ -151,10 +151,15 @@ PERMITTED: list[Request] = [
         ("s3", "put_object", {"Bucket": "{networks}", "Key": "plans/permissions", "Body": b"x"}),
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "plans/permissions"}),
         ("s3", "put_object", {"Bucket": "{networks}", "Key": "networks/permissions", "Body": b"x"}),
+        ("s3", "get_object", {"Bucket": "{networks}", "Key": "networks/permissions"}),
+        ("s3", "create_multipart_upload", {"Bucket": "{networks}", "Key": "plans/permissions"}),
+        ("s3", "list_multipart_uploads", {"Bucket": "{networks}"}),
+        ("s3", "list_parts", {**_ABSENT_PLAN, **_UPLOAD}, "NoSuchUpload"),
+        ("s3", "abort_multipart_upload", {**_ABSENT_PLAN, **_UPLOAD}, "NoSuchUpload"),
+        ("s3", "delete_object", _OBJECT),
         ("sns", "get_topic_attributes", {"TopicArn": "{topic}"}),
         ("sqs", "get_queue_attributes", {"QueueUrl": "{queue}", "AttributeNames": ["All"]}),
         ("sqs", "receive_message", {"QueueUrl": "{queue}"}),
-        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}, "ReceiptHandleIsInvalid"),
         ("sqs", "purge_queue", {"QueueUrl": "{queue}"}),
     ),
 ]
@@ -181,6 +186,8 @@ _REFUSED_TO_ALL: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("sqs", "delete_queue", {"QueueUrl": "{queue}"}),
     ("sqs", "set_queue_attributes", {"QueueUrl": "{queue}", "Attributes": {"VisibilityTimeout": "1"}}),
     ("sqs", "send_message", {"QueueUrl": "{queue}", "MessageBody": "past the topic"}),
+    ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}),
+    ("sqs", "change_message_visibility", {"QueueUrl": "{failures}", "ReceiptHandle": "absent", "VisibilityTimeout": 0}),
     ("sqs", "purge_queue", {"QueueUrl": "{failures}"}),
     ("sqs", "delete_queue", {"QueueUrl": "{failures}"}),
     ("sqs", "create_queue", {"QueueName": "{stack}-lane9-rank9"}),
@@ -211,7 +218,10 @@ REFUSED: list[Request] = [
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "packages/code.zip"}),
         ("lambda", "invoke", {"FunctionName": "{coordinator}", **_EVENT}),
         ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
-        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}),
+        ("s3", "delete_object", _OBJECT),
+        ("s3", "get_object", {"Bucket": "{networks}", "Key": "networks/permissions"}),
+        ("s3", "list_multipart_uploads", {"Bucket": "{networks}"}),
+        ("s3", "abort_multipart_upload", {**_ABSENT_PLAN, **_UPLOAD}),
     ),
     *_of(
         "worker",

@@ -94,7 +94,8 @@ def test_objects_of_runs_expire_and_those_of_networks_stay(clients: Clients) -> 
         assert clients.s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] == REGION
         (rule,) = clients.s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
         assert rule["Status"] == "Enabled"
-        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+        days = 1 if bucket in stack.run_buckets else 7
+        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": days}
         assert rule.get("Expiration") == ({"Days": 3} if bucket in stack.run_buckets else None)
         blocked = clients.s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
         assert len(blocked) == 4
@@ -110,7 +111,13 @@ def test_a_stack_is_deleted_whole_and_no_other_with_it(clients: Clients) -> None
     kept = create_stack(clients, StackSettings("moto", ranks=2))
     stack = create_stack(clients, StackSettings("moto", lanes=2, ranks=2))
     assert existing(clients) == (3, 6, 6, 4)
+    owners = []
+    clients.s3.meta.events.register(
+        "before-call.s3.DeleteBucket",
+        lambda params, **_: owners.append(params["headers"]["x-amz-expected-bucket-owner"]),
+    )
     delete_stack(clients, stack)
+    assert owners == ["123456789012"] * 2  # the names may be another account's meanwhile
     assert [topic["TopicArn"] for topic in clients.sns.list_topics()["Topics"]] == list(kept.lanes[0].topic_arns)
     assert sorted(clients.sqs.list_queues()["QueueUrls"]) == sorted(kept.lanes[0].queue_urls)
     assert {b["Name"] for b in clients.s3.list_buckets()["Buckets"]} == {*kept.run_buckets, kept.network_bucket}

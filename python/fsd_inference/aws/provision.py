@@ -32,6 +32,7 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
 _LONGEST_HIDING_S = 43_200  # SQS's longest VisibilityTimeout
 _RETENTION_S = (60, 1_209_600)  # SQS's MessageRetentionPeriod
 _MARGIN_S = 300
+_PUSH_DAYS = 7  # within which `fsd push` continues an upload that was broken off
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class _Made:
     topic_arns: list[str] = field(default_factory=list)
     queue_urls: list[str] = field(default_factory=list)
     buckets: list[str] = field(default_factory=list)
+    account: str | None = None
 
 
 def create_stack(
@@ -169,6 +171,7 @@ def delete_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None
         [arn for lane in stack.lanes for arn in lane.topic_arns],
         [url for lane in stack.lanes for url in lane.queue_urls],
         [*stack.run_buckets, stack.network_bucket],
+        stack.account,
     )
     with ThreadPool(_THREADS) as threads:
         failures = _delete(clients, made, meter or UsageMeter(), threads)
@@ -247,7 +250,7 @@ class _Provision:
             "ID": "expire",
             "Status": "Enabled",
             "Filter": {"Prefix": ""},
-            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _PUSH_DAYS if expire_days is None else 1},
         }
         if expire_days is not None:
             expire["Expiration"] = {"Days": expire_days}
@@ -322,7 +325,7 @@ def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPoo
         request("sqs.manage", f"delete queue {url}", call, meter=meter, retry=_RETRY)
 
     def bucket(name: str) -> None:
-        store = clients.open_bucket(name, meter=meter, retry=_RETRY)
+        store = clients.open_bucket(name, owner=made.account, meter=meter, retry=_RETRY)
         try:
             store.delete(info.key for info in store.list(""))
         except FsdError as error:
@@ -331,8 +334,8 @@ def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPoo
             raise
         finally:
             store.close()
-        what = f"delete bucket {name}"
-        request("s3.manage", what, lambda: clients.s3.delete_bucket(Bucket=name), meter=meter, retry=_RETRY)
+        what, owner = f"delete bucket {name}", {} if made.account is None else {"ExpectedBucketOwner": made.account}
+        request("s3.manage", what, lambda: clients.s3.delete_bucket(Bucket=name, **owner), meter=meter, retry=_RETRY)
 
     def attempt(job: tuple[Callable[[str], None], str]) -> FsdError | None:
         delete, name = job
