@@ -27,6 +27,14 @@ RANKS_PER_TOPIC = 100
 """Number of ranks that share one SNS topic of a lane: below AWS's limit of 200 filter policies a topic, and few enough
 that one `to` attribute can name them all."""
 
+HIDDEN_MESSAGES = 50_000
+"""Number of received messages that one run, and again all earlier ones together, may leave undeleted in a queue. Beyond
+about 120,000 long polls find nothing and report no error ("Amazon SQS standard queue quotas")."""
+MESSAGE_MARGIN_S = 300
+"""Seconds by which a queue keeps and hides messages longer than the stack's longest run takes."""
+LANE_WAIT_S = 120.0
+"""Longest wait of an attempt for a free lane, in seconds: twice the time that the purge of its queues may take."""
+
 # --- S3 ---------------------------------------------------------------------------------------------------------------
 
 KEYS_A_REQUEST = 1000

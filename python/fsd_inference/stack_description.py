@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from fsd_inference.limits import MESSAGE_BYTES
+from fsd_inference.limits import MESSAGE_BYTES, MESSAGE_MARGIN_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +126,13 @@ class StackSpec:
     def ranks(self) -> int:
         """Maximum number of workers of a run over queues on this stack."""
         return len(self.lanes[0].queue_urls) if self.lanes else 0
+
+    @property
+    def message_lifetime_s(self) -> int:
+        """Seconds for which a queue keeps a message, and hides it after it was received."""
+        return message_lifetime_s(self.longest_run_s)
+
+
+def message_lifetime_s(longest_run_s: float) -> int:
+    """Return the queues' message retention and visibility timeout, in seconds, for a stack's longest run."""
+    return math.ceil(longest_run_s) + MESSAGE_MARGIN_S

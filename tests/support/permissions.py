@@ -121,6 +121,7 @@ PERMITTED: list[Request] = [
     *_of(
         "worker",
         ("sqs", "receive_message", {"QueueUrl": "{queue}"}),
+        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}, "ReceiptHandleIsInvalid"),
     ),
     *_both(
         ("lambda", "invoke", {"FunctionName": "{worker}", **_EVENT}),
@@ -211,7 +212,6 @@ REFUSED: list[Request] = [
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "packages/code.zip"}),
         ("lambda", "invoke", {"FunctionName": "{coordinator}", **_EVENT}),
         ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
-        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}),
     ),
     *_of(
         "worker",
@@ -222,6 +222,7 @@ REFUSED: list[Request] = [
     *_of(
         "coordinator",
         ("sqs", "receive_message", {"QueueUrl": "{queue}"}),
+        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}),
         ("logs", "create_log_stream", {"logGroupName": "{worker_log}", **_LOG}),
     ),
     *_of(

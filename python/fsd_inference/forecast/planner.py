@@ -204,7 +204,7 @@ class _Planner:
         own = count_own(cut.payloads, settings, ChannelLimits(), cut.work.shard_bytes, is_warm=self._is_warm)
         own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self._is_warm)
         if variant == "queue":
-            own += count_lane(settings.workers)
+            own += count_lane(0)
         standard = replace(self._billing, storage="standard")
         billing = replace(standard, storage="express") if variant == "express" else standard
         samples = sum(cut.payloads.samples)
