@@ -375,6 +375,13 @@ variable "log_retention_days" {
   }
 }
 
+variable "metrics" {
+  description = "Whether workers write CloudWatch metrics: 8 for each channel that is used, billed by the month."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
 variable "alarms" {
   description = "Whether to create alarms for errors, throttles and dropped recursive invocations of each function, and for failure records that no coordinator read."
   type        = bool
