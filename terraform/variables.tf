@@ -248,14 +248,14 @@ variable "coordinator_memory_mb" {
 }
 
 variable "timeout_s" {
-  description = "Timeout of one invocation, in seconds."
+  description = "Timeout of one invocation, in seconds; more than 900 requires a provider that accepts it."
   type        = number
   default     = 900
   nullable    = false
 
   validation {
-    condition     = var.timeout_s >= 1 && var.timeout_s <= 900 && floor(var.timeout_s) == var.timeout_s
-    error_message = "timeout_s must be a whole number from 1 to 900, Lambda's limit."
+    condition     = var.timeout_s >= 1 && var.timeout_s <= 1800 && floor(var.timeout_s) == var.timeout_s
+    error_message = "timeout_s must be a whole number from 1 to 1800, Lambda's limit."
   }
 }
 

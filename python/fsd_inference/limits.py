@@ -60,8 +60,11 @@ MB_PER_VCPU = 1769
 """Memory in MB for which Lambda gives a function one vCPU ("Configure Lambda function memory")."""
 LARGEST_FUNCTION_MB = 10_240
 """Maximum memory of a function in MB (quotas)."""
-INVOCATION_S = 900.0
-"""Maximum timeout of an invocation in seconds (quotas)."""
+INVOCATION_S = 1800.0
+"""Maximum timeout of an invocation in seconds (Lambda API, CreateFunction, in botocore 1.44.8 of 2026-11-20; pages of
+the developer guide still say 900)."""
+DEFAULT_INVOCATION_S = 900.0
+"""Timeout of a stack's functions in seconds unless it is set (terraform/variables.tf)."""
 BILLED_TICK_S = 0.001
 """Resolution of billed durations in seconds, rounded up (pricing page)."""
 ACCOUNT_CONCURRENCY = 1000

@@ -27,7 +27,7 @@ from fsd_inference.forecast.servers import INSTANCES, ServerTimes, cluster_times
 from fsd_inference.forecast.speed import threads
 from fsd_inference.forecast.times import RunTimes, predict_times
 from fsd_inference.forecast.timing import Sourced, Timing
-from fsd_inference.limits import DEEPEST_TREE, INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
+from fsd_inference.limits import DEEPEST_TREE, DEFAULT_INVOCATION_S, INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
 from fsd_inference.units import seconds_text, usd_text
 from fsd_inference.usage import Usage
 
@@ -222,6 +222,8 @@ class _Planner:
         if (longest := times.functions_s / option.workers) > INVOCATION_S:
             said = f"a function would run for {seconds_text(longest)}, and may run for {INVOCATION_S:.0f} s"
             return replace(option, reason=reason, limit="invocation", problem=said)
+        if longest > DEFAULT_INVOCATION_S:
+            reason += f"; the stack's timeout_s and longest_run_s must be more than {DEFAULT_INVOCATION_S:.0f}"
         return self._checked_by_question(replace(option, reason=reason))
 
     def _checked_by_question(self, option: Option) -> Option:

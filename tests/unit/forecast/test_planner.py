@@ -83,6 +83,26 @@ def test_what_fits_no_function_says_so() -> None:
     assert found.best.memory_mb * 2**20 > 2 * 10**9
 
 
+def test_long_functions_need_a_longer_timeout_than_a_stack_has_by_default() -> None:
+    work, seen = CUTS[1].work, set()
+    for factor in np.geomspace(1e5, 1e7, 9):
+        slow = replace(CUTS[1], work=replace(work, connections=work.connections * factor))
+        for option in asked({1: slow}).options:
+            if option.variant != "serial":
+                continue
+            # The caller waits for little more than the function's time.
+            said = (option.limit == "invocation", "timeout_s" in option.reason)
+            if option.wall_s < 900:
+                assert said == (False, False)
+            elif 910 < option.wall_s < 1800:
+                assert said == (False, True)
+            elif option.wall_s > 1810:
+                assert said == (True, False)
+                assert "may run for 1800 s" in (option.problem or "")
+            seen.add(said)
+    assert len(seen) == 3
+
+
 def test_break_even_is_where_the_costs_meet() -> None:
     found = asked()
     even = found.break_even
