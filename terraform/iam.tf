@@ -94,7 +94,7 @@ locals {
       {
         Sid      = "Receive"
         Effect   = "Allow"
-        Action   = ["sqs:ReceiveMessage"]
+        Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage"]
         Resource = [local.any_queue_arn]
       },
     ],

@@ -260,14 +260,14 @@ variable "coordinator_memory_mb" {
 }
 
 variable "timeout_s" {
-  description = "Timeout of one invocation, in seconds."
+  description = "Timeout of one invocation, in seconds; more than 900 requires a provider that accepts it."
   type        = number
   default     = 900
   nullable    = false
 
   validation {
-    condition     = var.timeout_s >= 1 && var.timeout_s <= 900 && floor(var.timeout_s) == var.timeout_s
-    error_message = "timeout_s must be a whole number from 1 to 900, Lambda's limit."
+    condition     = var.timeout_s >= 1 && var.timeout_s <= 1800 && floor(var.timeout_s) == var.timeout_s
+    error_message = "timeout_s must be a whole number from 1 to 1800, Lambda's limit."
   }
 }
 
@@ -385,6 +385,13 @@ variable "log_retention_days" {
     )
     error_message = "log_retention_days must be one of the retentions that CloudWatch Logs supports: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653."
   }
+}
+
+variable "metrics" {
+  description = "Whether workers write CloudWatch metrics: 8 for each channel that is used, billed by the month."
+  type        = bool
+  default     = true
+  nullable    = false
 }
 
 variable "alarms" {

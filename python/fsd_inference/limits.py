@@ -39,6 +39,14 @@ RANKS_PER_TOPIC = 100
 """Number of ranks that share one SNS topic of a lane: below AWS's limit of 200 filter policies a topic, and few enough
 that one `to` attribute can name them all."""
 
+HIDDEN_MESSAGES = 50_000
+"""Number of received messages that one run, and again all earlier ones together, may leave undeleted in a queue. Beyond
+about 120,000 long polls find nothing and report no error ("Amazon SQS standard queue quotas")."""
+MESSAGE_MARGIN_S = 300
+"""Seconds by which a queue keeps and hides messages longer than the stack's longest run takes."""
+LANE_WAIT_S = 120.0
+"""Longest wait of an attempt for a free lane, in seconds: twice the time that the purge of its queues may take."""
+
 
 def publish_quota(region: str) -> int:
     """Return an account's default quota of messages published to SNS in a region, in messages a second."""
@@ -75,8 +83,11 @@ MB_PER_VCPU = 1769
 """Memory in MB for which Lambda gives a function one vCPU ("Configure Lambda function memory")."""
 LARGEST_FUNCTION_MB = 10_240
 """Maximum memory of a function in MB (quotas)."""
-INVOCATION_S = 900.0
-"""Maximum timeout of an invocation in seconds (quotas)."""
+INVOCATION_S = 1800.0
+"""Maximum timeout of an invocation in seconds (Lambda API, CreateFunction, in botocore 1.44.8 of 2026-11-20; pages of
+the developer guide still say 900)."""
+DEFAULT_INVOCATION_S = 900.0
+"""Timeout of a stack's functions in seconds unless it is set (terraform/variables.tf)."""
 BILLED_TICK_S = 0.001
 """Resolution of billed durations in seconds, rounded up (pricing page)."""
 ACCOUNT_CONCURRENCY = 1000

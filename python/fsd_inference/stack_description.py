@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from fsd_inference.limits import MESSAGE_BYTES, publish_quota
+from fsd_inference.limits import MESSAGE_BYTES, MESSAGE_MARGIN_S, publish_quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +144,13 @@ class StackSpec:
         if self.publish_quota is not None or self.endpoint_url is not None:
             return self.publish_quota
         return publish_quota(self.region)
+
+    @property
+    def message_lifetime_s(self) -> int:
+        """Seconds for which a queue keeps a message, and hides it after it was received."""
+        return message_lifetime_s(self.longest_run_s)
+
+
+def message_lifetime_s(longest_run_s: float) -> int:
+    """Return the queues' message retention and visibility timeout, in seconds, for a stack's longest run."""
+    return math.ceil(longest_run_s) + MESSAGE_MARGIN_S

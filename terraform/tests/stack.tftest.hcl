@@ -24,7 +24,7 @@ run "lanes_and_policies" {
   }
   assert {
     condition     = alltrue([for queue in aws_sqs_queue.lane : queue.visibility_timeout_seconds == 1200 && queue.message_retention_seconds == 1200])
-    error_message = "the queues' visibility timeout and retention are longer than the longest run"
+    error_message = "the queues' retention is longer than the longest run, and a received message hides until it expires"
   }
   assert {
     condition     = aws_sns_topic_subscription.lane["lane0-rank7"].filter_policy == jsonencode({ to = ["7", "all"] })
@@ -195,6 +195,23 @@ run "functions" {
   assert {
     condition     = aws_lambda_function.worker["512"].reserved_concurrent_executions == -1
     error_message = "no concurrency is reserved"
+  }
+}
+
+run "without_metrics" {
+  command = plan
+
+  variables {
+    lanes   = 0
+    metrics = false
+  }
+
+  assert {
+    condition = alltrue([
+      for function in concat(values(aws_lambda_function.worker), aws_lambda_function.coordinator) :
+      function.environment[0].variables == tomap({ FSD_METRICS = "false", FSD_STACK_BUCKET = "fsd-networks" })
+    ])
+    error_message = "the functions' environment switches metrics off"
   }
 }
 

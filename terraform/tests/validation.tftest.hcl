@@ -92,7 +92,7 @@ run "wrong_2" {
     zip_runtime           = "nodejs22.x"
     memory_sizes          = [512, 512]
     coordinator_memory_mb = 10241
-    timeout_s             = 901
+    timeout_s             = 1801
     ephemeral_storage_mb  = 10241
     reserved_concurrency  = -2
     endpoint_url          = "ftp://127.0.0.1"

@@ -121,6 +121,7 @@ PERMITTED: list[Request] = [
     *_of(
         "worker",
         ("sqs", "receive_message", {"QueueUrl": "{queue}"}),
+        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}, "ReceiptHandleIsInvalid"),
     ),
     *_both(
         ("lambda", "invoke", {"FunctionName": "{worker}", **_EVENT}),
@@ -232,6 +233,7 @@ REFUSED: list[Request] = [
     *_of(
         "coordinator",
         ("sqs", "receive_message", {"QueueUrl": "{queue}"}),
+        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}),
         ("logs", "create_log_stream", {"logGroupName": "{worker_log}", **_LOG}),
     ),
     *_of(

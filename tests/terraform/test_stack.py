@@ -205,7 +205,7 @@ def test_each_party_has_the_rights_it_needs_and_no_others(deployment: Deployment
     expected = {
         "worker": functions
         | pairs(
-            ("sqs:ReceiveMessage", queue),
+            ("sqs:ReceiveMessage sqs:DeleteMessage", queue),
             ("logs:CreateLogStream logs:PutLogEvents", [f"{logs}-worker-{digits}:*" for digits in ("???", "????")]),
         ),
         "coordinator": functions

@@ -18,6 +18,7 @@ from fsd_inference.aws.provision import StackSettings, create_stack, delete_stac
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.errors import StackError
+from fsd_inference.limits import HIDDEN_MESSAGES
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.usage import UsageMeter
@@ -172,7 +173,7 @@ def test_one_message_reaches_exactly_the_ranks_that_it_names(
     clients: Clients, service: MotoService, delete: bool
 ) -> None:
     stack = create_stack(clients, StackSettings("moto", ranks=5))
-    ranks = channels(service, stack, QueueSettings(delete=delete))
+    ranks = channels(service, stack, QueueSettings(most_hidden=0 if delete else HIDDEN_MESSAGES))
     all_bytes = bytes(range(256))
     sent = [
         ((1, 3, 4), b"several"),

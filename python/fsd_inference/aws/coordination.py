@@ -18,7 +18,7 @@ from fsd_inference.aws.backends import open_channel
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.events import RankEvent, RunEvent, check_fit
 from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_failure, parse_failure
-from fsd_inference.aws.lanes import open_lanes
+from fsd_inference.aws.lanes import Holding, open_lanes
 from fsd_inference.aws.launcher import invoke_rank
 from fsd_inference.aws.status import INLINE_BYTES, RunStatus, failure_key, metrics_key, status_key
 from fsd_inference.engine.control import abort_frame
@@ -115,10 +115,12 @@ class Coordination:
         ended = None
         try:
             functions = self._checked()
-            with self._lane() as lane:
-                ended = self._run(functions, lane)
+            with self._lane() as holding:
+                ended = self._run(functions, None if holding is None else holding.lease.lane)
                 if ended.error is not None:
                     raise ended.error
+                if holding is not None:
+                    holding.ended_well(ended.reports)
             self._status = replace(self._status, state="done", results=self._small_results(ended))
         except Exception as error:  # noqa: BLE001 - the client that waits for the run must see any error in the status
             failure = error if isinstance(error, RunError) else _as_run_error(error)
@@ -147,8 +149,8 @@ class Coordination:
         return stack.functions
 
     @contextmanager
-    def _lane(self) -> Iterator[int | None]:
-        """Hold a lane for the duration of a `with` block, and yield its number; None if the channel needs no lane."""
+    def _lane(self) -> Iterator[Holding | None]:
+        """Hold a lane for the duration of a `with` block; yield None if the channel needs no lane."""
         if self._event.channel != "queue":
             yield None
             return
@@ -158,8 +160,8 @@ class Coordination:
         wait_s = max(0.0, min(self._event.lane_wait_s, left_s - spec.settings.clocks.start_s))
         with lanes.hold(
             spec.run, spec.attempt, min(spec.settings.clocks.run_s, left_s), wait_s, LONGEST_POLL_S
-        ) as lease:
-            yield lease.lane
+        ) as holding:
+            yield holding
 
     def _run(self, functions: FunctionsSpec, lane: int | None) -> Ended:
         event, use = self._event, self._use

@@ -11,7 +11,7 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
-from fsd_inference.limits import DEEPEST_TREE
+from fsd_inference.limits import DEEPEST_TREE, LANE_WAIT_S
 from fsd_inference.stack_description import StackSpec
 
 EVENT_VERSION = 1
@@ -40,7 +40,7 @@ class RunEvent:
     spec: RunSpec
     channel: str
     memory_mb: int
-    lane_wait_s: float = 60.0
+    lane_wait_s: float = LANE_WAIT_S
 
     def __post_init__(self) -> None:
         if self.channel not in CHANNELS:
@@ -95,7 +95,7 @@ class RunEvent:
             spec=spec,
             channel=fields.take("channel", str),
             memory_mb=fields.take("memory_mb", int),
-            lane_wait_s=fields.take_number_or("lane_wait_s", 60.0),
+            lane_wait_s=fields.take_number_or("lane_wait_s", LANE_WAIT_S),
         )
         fields.end()
         return event

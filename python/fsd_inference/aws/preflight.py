@@ -17,7 +17,7 @@ from fsd_inference.aws.clients import Clients, request
 from fsd_inference.aws.concurrency import COORDINATORS, free_concurrency
 from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.aws.lanes import LaneTable, open_lanes
-from fsd_inference.aws.probe import probe_lane
+from fsd_inference.aws.probe import PROBES, probe_lane
 from fsd_inference.aws.stack import parse_stack
 from fsd_inference.config import Clocks, RetrySettings
 from fsd_inference.errors import FsdError, LaneError, NotAllowedError, StackError
@@ -253,8 +253,12 @@ def _lane(clients: Clients, stack: StackSpec, lanes: LaneTable, lane: int, meter
 
 def _probe(clients: Clients, stack: StackSpec, lanes: LaneTable, lane: int, meter: UsageMeter) -> list[str]:
     lease = lanes.acquire(uuid4().hex, 0, _PROBE_S, stack.purge_settle_s + _LANE_WAIT_S, [lane])
+    received = None
     try:
-        return probe_lane(clients, stack.lanes[lane], meter)
+        problems = probe_lane(clients, stack.lanes[lane], meter)
+        if not problems:
+            received = PROBES
+        return problems
     finally:
         with suppress(FsdError):  # the lease expires by itself
-            lanes.release(lease)
+            lanes.release(lease, received=received)

@@ -16,8 +16,14 @@ from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_plain
 from fsd_inference.errors import FsdError, SettingError, StackError
-from fsd_inference.limits import LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, MESSAGE_BYTES, RANKS_PER_TOPIC
-from fsd_inference.stack_description import EmulatorInfo, LaneSpec, StackSpec
+from fsd_inference.limits import (
+    LARGEST_MESSAGE_BYTES,
+    LEAST_MESSAGE_BYTES,
+    MESSAGE_BYTES,
+    MESSAGE_MARGIN_S,
+    RANKS_PER_TOPIC,
+)
+from fsd_inference.stack_description import EmulatorInfo, LaneSpec, StackSpec, message_lifetime_s
 from fsd_inference.threads import ThreadPool
 from fsd_inference.usage import UsageMeter
 
@@ -30,8 +36,6 @@ _THREADS = 16
 _RETRY = RetrySettings(attempts=8, base_s=0.2, cap_s=10.0)
 _NAME = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
 _LONGEST_HIDING_S = 43_200  # SQS's longest VisibilityTimeout
-_RETENTION_S = (60, 1_209_600)  # SQS's MessageRetentionPeriod
-_MARGIN_S = 300
 _PUSH_DAYS = 7  # within which `fsd push` continues an upload that was broken off
 
 
@@ -79,9 +83,9 @@ class StackSettings:
         least, most = LEAST_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES
         if not least <= self.message_bytes <= most:
             raise SettingError(f"message_bytes must be from {least} to {most}, not {self.message_bytes}")
-        if not 0 < self.longest_run_s <= _LONGEST_HIDING_S - _MARGIN_S:
+        if not 0 < self.longest_run_s <= _LONGEST_HIDING_S - MESSAGE_MARGIN_S:
             raise SettingError(
-                f"longest_run_s must be more than 0 and at most {_LONGEST_HIDING_S - _MARGIN_S}, the longest "
+                f"longest_run_s must be more than 0 and at most {_LONGEST_HIDING_S - MESSAGE_MARGIN_S}, the longest "
                 f"visibility timeout of queues less a margin, not {self.longest_run_s:g}"
             )
 
@@ -208,10 +212,10 @@ class _Provision:
         name = f"{self.name}-lane{lane}-rank{rank}"
         _, partition, _, region, account, _ = topic_arn.split(":")
         arn = f"arn:{partition}:sqs:{region}:{account}:{name}"
-        lifetime_s = math.ceil(self.settings.longest_run_s) + _MARGIN_S
+        lifetime_s = str(message_lifetime_s(self.settings.longest_run_s))
         attributes: dict[QueueAttributeNameType, str] = {
-            "MessageRetentionPeriod": str(min(max(lifetime_s, _RETENTION_S[0]), _RETENTION_S[1])),
-            "VisibilityTimeout": str(lifetime_s),
+            "MessageRetentionPeriod": lifetime_s,
+            "VisibilityTimeout": lifetime_s,
             "MaximumMessageSize": str(max(self.settings.message_bytes, MESSAGE_BYTES)),
             "SqsManagedSseEnabled": "true",
             "Policy": json.dumps(_queue_policy(arn, topic_arn)),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from fsd_inference.aws.lanes import store_time
+from fsd_inference.aws.leases import store_time
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.status import STATUS_FOLDER, RunStatus, metrics_key, status_key
 from fsd_inference.engine.spec import RUNS_FOLDER, attempt_folder
