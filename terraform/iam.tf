@@ -71,6 +71,21 @@ locals {
       Resource = [local.key_arn]
     },
   ] : []
+  # Each worker function sleeps by itself after weeks without a run, and may have a concurrency of its own.
+  look_at_workers = [
+    {
+      Sid      = "LookAtWorkers"
+      Effect   = "Allow"
+      Action   = ["lambda:GetFunctionConfiguration", "lambda:GetFunctionConcurrency"]
+      Resource = local.worker_arns_versions
+    },
+    {
+      Sid      = "CheckAccount" # the action does not support resource-level permissions
+      Effect   = "Allow"
+      Action   = ["lambda:GetAccountSettings"]
+      Resource = ["*"]
+    },
+  ]
   invoke_workers = [
     {
       Sid      = "InvokeWorkers"
@@ -123,6 +138,7 @@ locals {
       },
     ],
     local.invoke_workers,
+    local.look_at_workers,
     [
       {
         Sid      = "Failures"
@@ -173,18 +189,13 @@ locals {
     local.use_run_buckets,
     [
       {
-        Sid      = "CheckFunctions"
+        Sid      = "CheckCoordinator"
         Effect   = "Allow"
         Action   = ["lambda:GetFunctionConfiguration"]
-        Resource = concat(local.coordinator_arns, local.worker_arns_versions)
-      },
-      {
-        Sid      = "CheckAccount" # the action does not support resource-level permissions
-        Effect   = "Allow"
-        Action   = ["lambda:GetAccountSettings"]
-        Resource = ["*"]
+        Resource = local.coordinator_arns
       },
     ],
+    local.look_at_workers,
     var.lanes == 0 ? [] : [
       {
         Sid      = "CheckTopics"
@@ -222,6 +233,7 @@ resource "aws_iam_role" "worker" {
 }
 
 resource "aws_iam_role_policy" "coordinator" {
+  #checkov:skip=CKV_AWS_355:lambda:GetAccountSettings does not support resource-level permissions.
   name   = "run"
   role   = aws_iam_role.coordinator.name
   policy = jsonencode({ Version = "2012-10-17", Statement = local.coordinator_statements })

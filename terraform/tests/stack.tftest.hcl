@@ -58,6 +58,21 @@ run "lanes_and_policies" {
     error_message = "no policy allows all resources, except for actions without resource-level permissions"
   }
   assert {
+    condition = alltrue([
+      for policy in [aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : alltrue([
+        for action in ["lambda:GetFunctionConfiguration", "lambda:GetFunctionConcurrency"] : anytrue([
+          for statement in jsondecode(policy).Statement :
+          contains(statement.Action, action) && contains(statement.Resource, "arn:aws:lambda:eu-west-1:123456789012:function:fsd-worker-1769")
+        ])
+      ])
+    ])
+    error_message = "coordinator and callers may read the state and the reserved concurrency of each worker function"
+  }
+  assert {
+    condition     = alltrue([for policy in [aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : strcontains(policy, "lambda:GetAccountSettings")])
+    error_message = "coordinator and callers may read the account's concurrency limit"
+  }
+  assert {
     condition     = length(aws_iam_policy.caller.policy) <= 6144 && length(aws_iam_role_policy.worker.policy) <= 10240
     error_message = "policies stay within IAM's limits"
   }

@@ -142,12 +142,19 @@ PERMITTED: list[Request] = [
         ("sqs", "delete_message", {"QueueUrl": "{failures}", "ReceiptHandle": "absent"}, "ReceiptHandleIsInvalid"),
         ("logs", "create_log_stream", {"logGroupName": "{coordinator_log}", **_LOG}),
     ),
+    *(
+        Request(party, "lambda", operation, arguments)
+        for party in ("coordinator", "caller")
+        for operation, arguments in (
+            ("get_function_configuration", {"FunctionName": "{worker}"}),
+            ("get_function_concurrency", {"FunctionName": "{worker}"}),
+            ("get_account_settings", {}),
+        )
+    ),
     *_of(
         "caller",
         ("lambda", "invoke", {"FunctionName": "{coordinator}", **_EVENT}),
         ("lambda", "get_function_configuration", {"FunctionName": "{coordinator}"}),
-        ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
-        ("lambda", "get_account_settings", {}),
         ("s3", "put_object", {"Bucket": "{networks}", "Key": "plans/permissions", "Body": b"x"}),
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "plans/permissions"}),
         ("s3", "put_object", {"Bucket": "{networks}", "Key": "networks/permissions", "Body": b"x"}),
@@ -210,11 +217,12 @@ REFUSED: list[Request] = [
         ("s3", "put_object", {**_ABSENT_PLAN, "Body": b""}),
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "packages/code.zip"}),
         ("lambda", "invoke", {"FunctionName": "{coordinator}", **_EVENT}),
-        ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
         ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}),
     ),
     *_of(
         "worker",
+        ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
+        ("lambda", "get_function_concurrency", {"FunctionName": "{worker}"}),
         ("sqs", "purge_queue", {"QueueUrl": "{queue}"}),
         ("sqs", "receive_message", {"QueueUrl": "{failures}"}),
         ("logs", "create_log_stream", {"logGroupName": "{coordinator_log}", **_LOG}),

@@ -22,6 +22,7 @@ from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import (
     AbortedError,
+    AsleepError,
     DeadlineError,
     NotAllowedError,
     RunError,
@@ -68,6 +69,7 @@ class World:
         self.unreserved = 1000
         self.settings_error: Exception | None = None
         self.answers_within = 0.0
+        self.states: list[str] = []  # of the coordinator, before it is "Active"
 
     def at(self, seconds: float, happens: Callable[[], object]) -> None:
         self.later.append((self.now + seconds, happens))
@@ -96,6 +98,10 @@ class World:
         if InvocationType == "Event":
             return {}
         return {"Payload": io.BytesIO(json.dumps({}).encode()), **(answer or {})}
+
+    def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
+        assert FunctionName == f"{FUNCTION}coordinator"
+        return {"State": self.states.pop(0) if self.states else "Active"}
 
     def get_account_settings(self) -> dict[str, Any]:
         if self.settings_error is not None:
@@ -140,6 +146,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(lambda_executor, "open_buckets", buckets)
     monkeypatch.setattr(lambda_executor, "time", made)
     monkeypatch.setattr("fsd_inference.retrying.time", made)
+    monkeypatch.setattr("fsd_inference.aws.waking.time", made)
     return made
 
 
@@ -243,13 +250,63 @@ def test_a_coordinator_that_never_begins(world: World) -> None:
     assert caught.value.retryable
 
 
-@pytest.mark.parametrize(("state", "seconds"), [("running", 130), ("waiting", 120)])
+@pytest.mark.parametrize(("state", "seconds"), [("running", 130), ("waiting", 120), ("waking", 210)])
 def test_a_coordinator_that_is_gone(world: World, state: str, seconds: float) -> None:
     world.carry_out = lambda _: world.at(5, lambda: world.put(state))
     with pytest.raises(DeadlineError) as caught:
         attempt(executor())
     assert seconds <= world.now - 5 < seconds + 3
     assert f"run {ID} has been '{state}'" in str(caught.value)
+
+
+# --- functions that sleep -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+@pytest.mark.parametrize("code", ["CodeArtifactUserPendingException", "ResourceNotReadyException"])
+def test_a_coordinator_that_sleeps_is_awaited_and_the_user_is_told(world: World, synchronous: bool, code: str) -> None:
+    world.refusals = [refused(code, 409)] * 36
+    world.carry_out = lambda _: world.end()
+    told: list[str] = []
+    used = executor(synchronous=synchronous, on_wait=told.append)
+    assert attempt(used).error is None
+    assert 106 < world.now < 112
+    assert told == ["Lambda is waking the coordinator, which was unused for weeks; that takes up to 3 minutes"]
+    assert used.usage().requests["lambda.invoke"] == 37
+
+
+def test_a_coordinator_that_lambda_may_queue_events_for_is_woken_before_it_is_invoked(world: World) -> None:
+    world.states = ["Pending"] * 20
+    world.carry_out = lambda _: world.end()
+    told: list[str] = []
+    used = executor(on_wait=told.append)
+    assert world.now == 60
+    assert not world.invocations
+    assert len(told) == 1
+    assert attempt(used).error is None
+
+
+def test_a_coordinator_that_does_not_wake(world: World) -> None:
+    world.refusals = [refused("CodeArtifactUserPendingException", 409)] * 100
+    with pytest.raises(AsleepError, match=r"s-coordinator was unused for weeks and is not ready after 180 s"):
+        attempt(executor())
+    assert 180 <= world.now < 184
+
+
+def test_workers_that_sleep_are_awaited_and_the_user_is_told_at_once(world: World) -> None:
+    def carry_out(_: RunEvent) -> None:
+        world.at(1, lambda: world.put("waking"))
+        world.at(181, lambda: world.put("waiting"))
+        world.at(200, world.end)
+
+    world.carry_out = carry_out
+    told: list[tuple[float, str]] = []
+    assert attempt(executor(on_wait=lambda text: told.append((world.now, text)))).error is None
+    assert [text.split(" (run")[0] for _, text in told] == [
+        "Lambda is waking worker functions that were unused for weeks, which takes up to 3 minutes",
+        "no lane is free; see fsd runs list",
+    ]
+    assert told[0][0] < 3
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

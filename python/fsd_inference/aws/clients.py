@@ -16,7 +16,7 @@ from fsd_inference.aws.sdk import SDK_ERRORS, check_json, text_of, was_broken_of
 from fsd_inference.aws.sessions import emulator_session, user_session
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_loopback
-from fsd_inference.errors import NotAllowedError, ResourceLimitError, SettingError, StackError
+from fsd_inference.errors import AsleepError, NotAllowedError, ResourceLimitError, SettingError, StackError
 from fsd_inference.retrying import send
 from fsd_inference.services import QueueClient, ServiceEndpoint, TopicClient
 from fsd_inference.stack_description import StackSpec
@@ -45,6 +45,9 @@ _DENIED_CODES = frozenset(
     {"AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"}
     | {"UnauthorizedOperation", "KMSAccessDeniedException", "403"}  # "403" for HEAD, whose response has no body
 )
+_ASLEEP_CODES = frozenset({"CodeArtifactUserPendingException", "ResourceNotReadyException"})
+_ASLEEP_STATES = ("state: Pending", "state: Inactive")
+"""What the message of a ResourceConflictException has when an invocation is rejected because the function sleeps."""
 _EXPIRED = "the credentials have expired; sign in again"
 _HINTS = {
     "ResourceNotFoundException": "it does not exist; run fsd stack check",
@@ -276,13 +279,21 @@ def request(
 
 
 def refusal(what: str, error: ClientError, action: str = "") -> StackError:
-    """Return the exception for a service's error response: `NotAllowedError` if access was denied, or `StackError`."""
+    """Return the exception for a service's error response.
+
+    `NotAllowedError` if access was denied, `AsleepError` if an invoked function sleeps (not retryable within seconds,
+    which is what the retries of `request` are for), otherwise `StackError`.
+    """
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = error.response.get("Error", {}).get("Message", "")
     message = f"cannot {what}: the service answered {status} {code} ({text})"
     if code in _DENIED_CODES:
         return NotAllowedError(f"{message}; the caller's policy must allow {action}" if action else message)
+    if code in _ASLEEP_CODES or (
+        code == "ResourceConflictException" and any(state in text for state in _ASLEEP_STATES)
+    ):
+        return AsleepError(f"{message}; it was unused for weeks: try again in two minutes", retryable=False)
     if code in _HINTS:
         message += f"; {_HINTS[code]}"
     return StackError(message, retryable=code in _TRANSIENT_CODES or status >= 500 or status == 429)

@@ -21,12 +21,13 @@ from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_
 from fsd_inference.aws.lanes import open_lanes
 from fsd_inference.aws.launcher import invoke_rank
 from fsd_inference.aws.status import INLINE_BYTES, RunStatus, failure_key, metrics_key, status_key
+from fsd_inference.aws.waking import wake
 from fsd_inference.engine.control import abort_frame
 from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.loading import load_manifest
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, FileFormatError, FsdError, RunError, SettingError, StartError
-from fsd_inference.limits import FAILURES_POLL_S, LONGEST_POLL_S, PROGRESS_S, REPORT_BACKOFF
+from fsd_inference.limits import FAILURES_POLL_S, LONGEST_POLL_S, PROGRESS_S, REPORT_BACKOFF, WAKING_S
 from fsd_inference.rank_report import RankReport
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
@@ -60,6 +61,8 @@ class Resources:
         Returns the object with a given key in the network bucket, or None.
     code : str
         Digest of the deployed code (`RankEvent.code`).
+    awake : set of str
+        ARNs of worker functions that this execution environment has found awake: it is gone long before they sleep.
     """
 
     clients: Clients
@@ -69,6 +72,7 @@ class Resources:
     meter: UsageMeter
     read_plan: Callable[[str], bytes | None]
     code: str
+    awake: set[str]
 
     @property
     def store(self) -> Store:
@@ -115,8 +119,11 @@ class Coordination:
         ended = None
         try:
             functions = self._checked()
+            function = functions.worker(self._event.memory_mb)
+            assert function is not None  # noqa: S101 - checked by `check_fit`
+            self._wake(function.arn)
             with self._lane() as lane:
-                ended = self._run(functions, lane)
+                ended = self._run(functions, function.arn, lane)
                 if ended.error is not None:
                     raise ended.error
             self._status = replace(self._status, state="done", results=self._small_results(ended))
@@ -146,6 +153,24 @@ class Coordination:
         assert stack.functions is not None  # noqa: S101 - checked by `check_fit`
         return stack.functions
 
+    def _wake(self, function: str) -> None:
+        """Wake the worker function if it sleeps; each memory size sleeps by itself, and the coordinator was just used."""
+        use = self._use
+        if function in use.awake:
+            return
+        before = self._status
+
+        def tell() -> None:
+            self._status = replace(before, state="waking")
+            self._put_status()
+
+        limit_s = min(WAKING_S, self._ends - _END_S - time.time())
+        wake(use.clients.functions, function, use.meter, limit_s=limit_s, on_sleep=tell)
+        use.awake.add(function)
+        if self._status is not before:
+            self._status = before
+            self._put_status()
+
     @contextmanager
     def _lane(self) -> Iterator[int | None]:
         """Hold a lane for the duration of a `with` block, and yield its number; None if the channel needs no lane."""
@@ -161,17 +186,15 @@ class Coordination:
         ) as lease:
             yield lease.lane
 
-    def _run(self, functions: FunctionsSpec, lane: int | None) -> Ended:
+    def _run(self, functions: FunctionsSpec, function: str, lane: int | None) -> Ended:
         event, use = self._event, self._use
         launched = time.time()
         deadline = min(launched + event.spec.settings.clocks.run_s, self._ends - _END_S)
         clocks = replace(event.spec.settings.clocks, run_s=deadline - launched)
         spec = replace(event.spec, deadline=deadline, settings=replace(event.spec.settings, clocks=clocks))
         rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code, use.digest)
-        function = functions.worker(event.memory_mb)
-        assert function is not None  # noqa: S101 - checked by `check_fit`
         with _Watch(use, spec, functions) as watch:
-            invoke_rank(use.clients.functions, function.arn, rank_event, use.meter)
+            invoke_rank(use.clients.functions, function, rank_event, use.meter)
             self._status = replace(self._status, state="running", launched=launched)
             self._put_status()
             failed = watch.until_over(launched)

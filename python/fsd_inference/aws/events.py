@@ -16,6 +16,8 @@ from fsd_inference.stack_description import StackSpec
 
 EVENT_VERSION = 1
 
+WAKE_EVENT = {"version": EVENT_VERSION, "wake": True}
+"""The event that wakes functions: a worker does nothing, the coordinator wakes the worker functions."""
 
 CHANNELS = ("serial", "queue", "object")
 

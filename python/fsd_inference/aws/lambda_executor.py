@@ -16,12 +16,13 @@ from fsd_inference.aws.concurrency import check_concurrency
 from fsd_inference.aws.events import RunEvent, check_fit
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.sdk import SDK_ERRORS
+from fsd_inference.aws.waking import until_awake, wake
 from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
-from fsd_inference.limits import PROGRESS_S, STATUS_BACKOFF
+from fsd_inference.limits import PROGRESS_S, STATUS_BACKOFF, WAKING_S
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.usage import Usage, UsageMeter
@@ -35,6 +36,7 @@ _SLOW_S = 10.0
 """Seconds that a run may wait for its coordinator or for a lane before `on_wait` is called."""
 _WAITS = {
     "": "the coordinator has not started yet: Lambda is starting it, or has no concurrency left for it",
+    "waking": "Lambda is waking worker functions that were unused for weeks, which takes up to 3 minutes",
     "waiting": "no lane is free; see fsd runs list",
 }
 
@@ -59,7 +61,8 @@ class LambdaExecutor:
     runs : int, optional
         Maximum number of concurrent runs; `attempt` may be called from several threads for different runs.
     on_wait : callable, optional
-        Called once per attempt with a progress message if the run waits for its coordinator or a lane for long.
+        Called with a progress message if functions must be woken, and once per state of an attempt if the run waits for
+        its coordinator or a lane for long.
 
     Raises
     ------
@@ -98,6 +101,7 @@ class LambdaExecutor:
         self._clients = Clients.of_stack(stack)
         try:
             check_concurrency(self._clients, settings.workers, self._meter, runs)
+            wake(self._clients.functions, self._functions.coordinator, self._meter, on_sleep=self._tell_sleep)
             self._runs, self._plans = open_buckets(self._clients, stack, self._meter)
         except BaseException:
             self._clients.close()
@@ -141,10 +145,8 @@ class LambdaExecutor:
         event = RunEvent(spec, self._channel, self.memory_mb(spec))
         payload = json.dumps(event.to_json()).encode()
         self._followed.add(spec.run)
-        if self._synchronous:
-            self._invoke_and_wait(payload)
-        else:
-            self._invoke(payload)
+        invoke = self._invoke_and_wait if self._synchronous else self._invoke
+        until_awake(lambda: invoke(payload), self._functions.coordinator, on_sleep=self._tell_sleep)
         status = self._follow(event, on_layer)
         self._ended[spec.run] = status
         launched = status.launched or status.received
@@ -202,6 +204,9 @@ class LambdaExecutor:
 
     # --- invoking the coordinator ------------------------------------------------------------------------------------
 
+    def _tell_sleep(self) -> None:
+        self._on_wait("Lambda is waking the coordinator, which was unused for weeks; that takes up to 3 minutes")
+
     def _invoke(self, payload: bytes) -> None:
         """Invoke the coordinator asynchronously."""
         request(
@@ -240,7 +245,7 @@ class LambdaExecutor:
     def _follow(self, event: RunEvent, on_layer: Callable[[float], None]) -> RunStatus:
         """Poll the status until the attempt has ended, and return the final status."""
         spec = event.spec
-        state, since, has_waited = "", time.monotonic(), False
+        state, since, told = "", time.monotonic(), set[str]()
         progress_at, pause = since + PROGRESS_S, STATUS_BACKOFF.first_s
         while True:
             status = self._status(spec)
@@ -249,8 +254,8 @@ class LambdaExecutor:
                 return status
             if status is not None and status.state != state:
                 state, since = status.state, now
-            if not has_waited and state != "running" and now - since > _SLOW_S:
-                has_waited = True
+            if state not in told and state in _WAITS and now - since > (0.0 if state == "waking" else _SLOW_S):
+                told.add(state)
                 self._on_wait(f"{_WAITS[state]} (run {spec.run})")
             if now - since > self._patience(event, state):
                 raise self._overdue(event, state, now - since)
@@ -275,6 +280,8 @@ class LambdaExecutor:
         clocks = event.spec.settings.clocks
         if state == "":
             return clocks.start_s + _EVENT_AGE_S
+        if state == "waking":
+            return WAKING_S + _GRACE_S
         if state == "waiting":
             return event.lane_wait_s + clocks.start_s + _GRACE_S
         return clocks.run_s + _GRACE_S

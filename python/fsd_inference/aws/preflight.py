@@ -19,6 +19,7 @@ from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.aws.lanes import LaneTable, open_lanes
 from fsd_inference.aws.probe import probe_lane
 from fsd_inference.aws.stack import parse_stack
+from fsd_inference.aws.waking import wake_stack
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import FsdError, LaneError, NotAllowedError, StackError
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
@@ -53,7 +54,7 @@ class Finding:
     text: str
 
 
-def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False) -> Iterator[Finding]:
+def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False, wake: bool = False) -> Iterator[Finding]:
     """Check a stack, and yield each finding as soon as it is known.
 
     Parameters
@@ -62,10 +63,14 @@ def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False) -> Iter
         The stack, and clients of its services.
     wait : bool, optional
         Repeat the probe of each lane until it finds no problem, for up to `SETTLES_S` seconds.
+    wake : bool, optional
+        First wake the functions that sleep because they were unused for weeks.
     """
     meter = UsageMeter()
     runs, networks = open_buckets(clients, stack, meter)
     try:
+        if wake and stack.functions is not None:
+            yield from _waking(clients, stack.functions, meter)
         yield from _resources(clients, stack, meter)
         yield _objects(runs[0], "run bucket", _read_write)
         if stack.functions is not None:
@@ -135,6 +140,18 @@ def _description(stack: StackSpec, networks: Store) -> str:
 # --- functions --------------------------------------------------------------------------------------------------------
 
 
+def _waking(clients: Clients, functions: FunctionsSpec, meter: UsageMeter) -> Iterator[Finding]:
+    try:
+        problems = wake_stack(clients, functions, meter)
+    except StackError as error:
+        yield _failed("waking", error)
+        return
+    for problem in problems:
+        yield Finding("waking", "problem", problem)
+    if not problems:
+        yield Finding("waking", "ok", "all functions are awake")
+
+
 def _function_settings(
     clients: Clients, stack: StackSpec, functions: FunctionsSpec, meter: UsageMeter
 ) -> Iterator[Finding]:
@@ -169,7 +186,9 @@ def _function_settings(
 def _differences(
     found: Mapping[str, Any], stack: StackSpec, functions: FunctionsSpec, memory_mb: int | None
 ) -> Iterator[str]:
-    if found.get("State") != "Active":
+    if found.get("State") == "Inactive":
+        yield "it sleeps, because it was unused for weeks: wake it with fsd stack check --wake"
+    elif found.get("State") != "Active":
         yield f"it is {found.get('State')} ({found.get('StateReason', 'no reason given')})"
     if found.get("LastUpdateStatus") == "Failed":
         yield f"its last update failed ({found.get('LastUpdateStatusReason', 'no reason given')})"

@@ -70,6 +70,8 @@ class Environment:
     clients : Clients
     meter : UsageMeter
         Counts the requests of all stores, and the invocations that start ranks.
+    awake : set of str
+        ARNs of worker functions that were found awake.
     """
 
     def __init__(self) -> None:
@@ -77,6 +79,7 @@ class Environment:
         self.memory_mb = int(os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"])
         self.threads = max(1, round(self.memory_mb / MB_PER_VCPU))
         self.meter = UsageMeter()
+        self.awake: set[str] = set()
         self.clients = Clients.of_function(connections=_CONNECTIONS)
         folder = Path(tempfile.gettempdir())
         # Spilled frames and cached shards share the disk.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from fsd_inference import logs
 from fsd_inference.aws.backends import open_channel
-from fsd_inference.aws.events import RankEvent
+from fsd_inference.aws.events import WAKE_EVENT, RankEvent
 from fsd_inference.aws.handlers.environment import Environment, environment
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.launcher import LambdaLauncher
@@ -43,7 +43,7 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     Parameters
     ----------
     event : dict
-        JSON value of a `RankEvent`.
+        JSON value of a `RankEvent`, or `WAKE_EVENT`, which does nothing.
     context : Context
         Lambda's context of the invocation.
 
@@ -51,12 +51,15 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     -------
     dict
         ``{"rank": r, "result": "done" | "failed" | "duplicate" | "late"}``. The outcome of the run is in its status.
+        ``{"awake": true}`` after `WAKE_EVENT`.
 
     Raises
     ------
     FsdError
         The rank could not start; Lambda sends a failure record to the queue that the coordinator reads.
     """
+    if event == WAKE_EVENT:
+        return {"awake": True}
     started = time.time()
     rank_event = RankEvent.from_json(event)
     spec = rank_event.spec
