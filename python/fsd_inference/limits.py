@@ -61,8 +61,8 @@ ACCOUNT_CONCURRENCY = 1000
 COORDINATOR_MB = 512
 """Default memory of the coordinator function in MB (terraform/variables.tf)."""
 WAKING_S = 180.0
-"""Longest wait in seconds for a function that sleeps because it was unused for weeks. AWS says no figure; users report 40
-to 106 s (issue 801 of aws-solutions-library-samples/accelerated-intelligent-document-processing-on-aws, 2026-09)."""
+"""Longest wait in seconds for a function that sleeps because it was unused for weeks. AWS says no figure; users report
+40 to 106 s (aws-solutions-library-samples/accelerated-intelligent-document-processing-on-aws on GitHub, 2026-09)."""
 WAKING_POLL_S = 3.0
 """Pause in seconds between looks at a function that is being woken."""
 DEEPEST_TREE = 12

@@ -67,6 +67,7 @@ class World:
         self.refusals: list[Exception] = []
         self.invocations: list[RunEvent] = []
         self.unreserved = 1000
+        self.reserved: dict[int, int] = {}
         self.settings_error: Exception | None = None
         self.answers_within = 0.0
         self.states: list[str] = []  # of the coordinator, before it is "Active"
@@ -107,6 +108,10 @@ class World:
         if self.settings_error is not None:
             raise self.settings_error
         return {"AccountLimit": {"UnreservedConcurrentExecutions": self.unreserved}}
+
+    def get_function_concurrency(self, FunctionName: str) -> dict[str, Any]:
+        reserved = self.reserved.get(int(FunctionName.removeprefix(f"{FUNCTION}worker-")))
+        return {} if reserved is None else {"ReservedConcurrentExecutions": reserved}
 
     def close(self) -> None:
         pass
@@ -259,7 +264,7 @@ def test_a_coordinator_that_is_gone(world: World, state: str, seconds: float) ->
     assert f"run {ID} has been '{state}'" in str(caught.value)
 
 
-# --- functions that sleep -----------------------------------------------------------------------------------------------
+# --- functions that sleep ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("synchronous", [False, True])
@@ -392,12 +397,28 @@ def test_more_workers_than_the_account_can_run(world: World) -> None:
     executor()  # who may not ask tries
 
 
+def test_workers_with_reserved_concurrency_are_limited_by_it_alone(world: World) -> None:
+    world.unreserved, world.reserved = 400, dict.fromkeys(SIZES, 200)
+    executor("object", RunSettings(workers=200))
+    with pytest.raises(SettingError, match=r"201 workers .* reserved for workers of 512 MB \(200\): use at most 200"):
+        executor("object", RunSettings(workers=201))
+    world.unreserved, world.reserved = 100, {1769: 900}
+    executor("object", RunSettings(workers=900))
+    executor("object", RunSettings(workers=900), memory_mb=1769)
+    with pytest.raises(SettingError, match=r"900 workers and their coordinator .* \(100 unreserved\): use at most 99"):
+        executor("object", RunSettings(workers=900), memory_mb=512)
+
+
 def test_more_replicas_than_the_account_can_run(world: World) -> None:
     world.unreserved = 7
     one = RunSettings(workers=1)
     with pytest.raises(
         SettingError, match=r"4 replicas with a coordinator each .* \(7 unreserved.* at most 3 replicas"
     ):
+        executor("serial", one, runs=4)
+    executor("serial", one, runs=3)
+    world.reserved = dict.fromkeys(SIZES, 3)
+    with pytest.raises(SettingError, match=r"4 replicas .* \(3 reserved for workers\): use at most 3 replicas"):
         executor("serial", one, runs=4)
     executor("serial", one, runs=3)
 

@@ -154,7 +154,7 @@ class Coordination:
         return stack.functions
 
     def _wake(self, function: str) -> None:
-        """Wake the worker function if it sleeps; each memory size sleeps by itself, and the coordinator was just used."""
+        """Wake the worker function if it sleeps: each memory size does by itself."""
         use = self._use
         if function in use.awake:
             return

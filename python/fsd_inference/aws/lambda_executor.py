@@ -16,8 +16,8 @@ from fsd_inference.aws.concurrency import check_concurrency
 from fsd_inference.aws.events import RunEvent, check_fit
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.sdk import SDK_ERRORS
-from fsd_inference.aws.waking import until_awake, wake
 from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
+from fsd_inference.aws.waking import until_awake, wake
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
@@ -100,7 +100,8 @@ class LambdaExecutor:
         check_fit(RunEvent(any_run, channel, memory_mb or self._functions.workers[0].memory_mb), stack)
         self._clients = Clients.of_stack(stack)
         try:
-            check_concurrency(self._clients, settings.workers, self._meter, runs)
+            usable = [worker for worker in stack.functions.workers if memory_mb in {None, worker.memory_mb}]
+            check_concurrency(self._clients.functions, usable, settings.workers, self._meter, runs)
             wake(self._clients.functions, self._functions.coordinator, self._meter, on_sleep=self._tell_sleep)
             self._runs, self._plans = open_buckets(self._clients, stack, self._meter)
         except BaseException:

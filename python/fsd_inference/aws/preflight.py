@@ -14,7 +14,7 @@ from uuid import uuid4
 from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.check import stack_problems
 from fsd_inference.aws.clients import Clients, request
-from fsd_inference.aws.concurrency import COORDINATORS, free_concurrency
+from fsd_inference.aws.concurrency import read_concurrency
 from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.aws.lanes import LaneTable, open_lanes
 from fsd_inference.aws.probe import probe_lane
@@ -77,7 +77,7 @@ def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False, wake: b
             yield from _function_settings(clients, stack, stack.functions, meter)
             yield _objects(networks, "description", partial(_description, stack))
             yield _invocation(clients, stack.functions, meter)
-            yield _concurrency(clients, stack, meter)
+            yield _concurrency(clients, stack, stack.functions, meter)
         lanes = open_lanes(runs[0], clients, stack, meter=meter)
         for lane in range(len(stack.lanes)):
             yield _lane(clients, stack, lanes, lane, meter, wait=wait)
@@ -216,15 +216,25 @@ def _invocation(clients: Clients, functions: FunctionsSpec, meter: UsageMeter) -
     return Finding("invocation", "ok", "the coordinator may be invoked")
 
 
-def _concurrency(clients: Clients, stack: StackSpec, meter: UsageMeter) -> Finding:
+def _concurrency(clients: Clients, stack: StackSpec, functions: FunctionsSpec, meter: UsageMeter) -> Finding:
     try:
-        largest = free_concurrency(clients, meter) - COORDINATORS
+        found = read_concurrency(clients.functions, functions.workers, meter)
     except StackError as error:
         return _failed("concurrency", error)
-    if largest < 1:
-        return Finding("concurrency", "problem", "the account has no free concurrency: ask AWS for a higher quota")
-    queues = f" (over queues: {min(largest, stack.ranks)})" if stack.lanes else ""
-    return Finding("concurrency", "ok", f"the largest run has P = {largest}{queues}")
+    for limits in found:
+        if limits.workers < 1:
+            rest = f"{limits.unreserved} unreserved functions" + (", and 0 for them" if limits.reserved == 0 else "")
+            text = (
+                f"no worker of {limits.memory_mb} MB can run: the account has {rest}; ask AWS for more, or reserve less"
+            )
+            return Finding("concurrency", "problem", text)
+    largest = max(limits.workers for limits in found)
+    text = f"the largest run has P = {largest}" + (
+        f" (over queues: {min(largest, stack.ranks)})" if stack.lanes else ""
+    )
+    if any(limits.workers < largest for limits in found):
+        text += "; by size: " + ", ".join(f"{limits.workers} workers of {limits.memory_mb} MB" for limits in found)
+    return Finding("concurrency", "ok", text)
 
 
 # --- lanes ------------------------------------------------------------------------------------------------------------

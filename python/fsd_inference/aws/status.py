@@ -29,7 +29,8 @@ class RunStatus:
     run, attempt, plan, channel, workers, samples
         The requested attempt, as in its `RunEvent`.
     state : {"waking", "waiting", "running", "done", "failed"}
-        Waiting for a worker function that was unused for weeks; waiting for a lane; ranks are running; ended with a result; ended with an error.
+        Waiting for a worker function that was unused for weeks; waiting for a lane; ranks are running; ended with a
+        result; ended with an error.
     received : float
         Start of the coordinator, in seconds since the epoch.
     launched, ended : float or None

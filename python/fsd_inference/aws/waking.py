@@ -1,9 +1,10 @@
 """Functions that sleep: after weeks without an invocation Lambda reclaims what a function needs, until it is invoked.
 
-The first invocation of such a function is rejected and starts its recreation ("Inactive" becomes "Pending"); invocations
-are rejected until the function is "Active" again (Lambda Developer Guide, "Lambda function states" and "Invoking
-functions defined as container images", 2026-11). Whether an asynchronous invocation is rejected too, or queued until its
-age limit, is not documented. So the state is read first, where that is allowed, and rejected invocations are repeated.
+The first invocation of such a function is rejected and starts its recreation ("Inactive" becomes "Pending");
+invocations are rejected until the function is "Active" again (Lambda Developer Guide, "Lambda function states" and
+"Invoking functions defined as container images", 2026-11). Whether an asynchronous invocation is rejected too, or
+queued until its age limit, is not documented. So the state is read first, where that is allowed, and rejected
+invocations are repeated.
 """
 
 from __future__ import annotations
