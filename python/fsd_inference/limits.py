@@ -90,6 +90,10 @@ REPORT_BACKOFF = Backoff(0.05, 1.5, 0.25)
 """Polls of the coordinator for the report of rank 0."""
 FAILURES_POLL_S = 1
 """Duration in seconds of the coordinator's long polls of the failure queue."""
+QUEUE_BACKOFF = Backoff(1.0, 1.5, 5.0)
+"""Invocations of the coordinator by the client of a run that waits for admission."""
+PLACE_S = 30.0
+"""Seconds for which a run that waits for admission keeps its place after such an invocation."""
 PROGRESS_S = 2.0
 """Interval in seconds at which rank 0 writes the progress of a run and the client reads it, and at which a coordinator
 reads the failures of its run that other coordinators received."""

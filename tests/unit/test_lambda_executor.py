@@ -314,6 +314,63 @@ def test_workers_that_sleep_are_awaited_and_the_user_is_told_at_once(world: Worl
     assert told[0][0] < 3
 
 
+# --- admission --------------------------------------------------------------------------------------------------------
+
+
+def queued(world: World, received: float) -> None:
+    status = RunStatus(SPEC.run, SPEC.attempt, SPEC.plan, "queue", 4, 10, "queued", received)
+    world.runs.put(status_key(SPEC.run), json.dumps(status.to_json()).encode())
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_a_run_that_must_wait_is_requested_until_it_is_admitted(world: World, synchronous: bool) -> None:
+    refusals = 12
+
+    def carry_out(event: RunEvent) -> None:
+        after = partial(world.at, 0 if synchronous else 1)
+        count = len(world.invocations)
+        after(partial(queued, world, 1000.0 + count) if count <= refusals else world.end)
+
+    world.carry_out = carry_out
+    told: list[str] = []
+    assert attempt(executor(synchronous=synchronous, on_wait=told.append)).error is None
+    assert len(told) == 1
+    assert told[0].startswith("the run waits for others of the stack to end")
+    assert [event.queued_since for event in world.invocations] == [None] + [1001.0] * refusals
+    assert {event.spec for event in world.invocations} == {SPEC}
+    assert 12 * 2 < world.now < 13 * 6  # seconds between two requests
+
+
+def test_a_run_is_not_admitted_in_time(world: World) -> None:
+    world.carry_out = lambda _: world.at(1, lambda: queued(world, world.now))
+    with pytest.raises(StartError, match=r"was not admitted within 100 s: .* use fewer workers than 4") as caught:
+        attempt(executor())
+    assert caught.value.retryable
+    assert 100 < world.now < 110
+
+
+def test_a_coordinator_that_is_lost_while_a_run_waits(world: World) -> None:
+    world.carry_out = lambda _: world.at(1, lambda: queued(world, 5.0))  # the second writes nothing new
+    with pytest.raises(StartError, match="did not start"):
+        attempt(executor())
+
+
+def test_a_waiting_run_that_is_given_up_is_not_requested_again(world: World) -> None:
+    used = executor()
+    world.carry_out = lambda _: world.at(1, lambda: queued(world, world.now))
+    requested: list[int] = []
+
+    def give_up() -> None:
+        requested.append(len(world.invocations))
+        used.forget(ID)
+
+    world.at(30, give_up)
+    with pytest.raises(AbortedError, match="was abandoned"):
+        attempt(used)
+    assert world.now < 40
+    assert requested == [len(world.invocations)]
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 

@@ -278,7 +278,7 @@ def test_the_size_a_run_needs_is_woken_before_its_lane_and_the_status_says_so(
     store, order = MemoryStore(), list[str]()
     sleepers = Sleepers(clock, {WORKER: 50.0})
     clients = cast("Clients", SimpleNamespace(functions=sleepers))
-    used = Resources(clients, STACK, "57ac", [store], UsageMeter(), lambda _: None, "c0de", set())
+    used = Resources(clients, STACK, "57ac", [store], UsageMeter(), lambda _: None, "c0de", lambda _: None, set())
     settings = RunSettings(workers=2)
     event = RunEvent(RunSpec("a" * 32, 0, "b" * 32, 10, 4, 0.0, settings), "object", 512)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from botocore.exceptions import ClientError
 
@@ -22,7 +24,7 @@ from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
-from fsd_inference.limits import PROGRESS_S, STATUS_BACKOFF, WAKING_S
+from fsd_inference.limits import PROGRESS_S, QUEUE_BACKOFF, STATUS_BACKOFF, WAKING_S
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.usage import Usage, UsageMeter
@@ -144,11 +146,11 @@ class LambdaExecutor:
             Lambda refused the invocation.
         """
         event = RunEvent(spec, self._channel, self.memory_mb(spec))
-        payload = json.dumps(event.to_json()).encode()
         self._followed.add(spec.run)
-        invoke = self._invoke_and_wait if self._synchronous else self._invoke
-        until_awake(lambda: invoke(payload), self._functions.coordinator, on_sleep=self._tell_sleep)
-        status = self._follow(event, on_layer)
+        self._request(event)
+        status = self._follow(event, on_layer, None)
+        if status.state == "queued":
+            status = self._admitted(event, status, on_layer)
         self._ended[spec.run] = status
         launched = status.launched or status.received
         metrics = self._read_metrics(spec, status)
@@ -205,6 +207,11 @@ class LambdaExecutor:
 
     # --- invoking the coordinator ------------------------------------------------------------------------------------
 
+    def _request(self, event: RunEvent) -> None:
+        payload = json.dumps(event.to_json()).encode()
+        invoke = self._invoke_and_wait if self._synchronous else self._invoke
+        until_awake(lambda: invoke(payload), self._functions.coordinator, on_sleep=self._tell_sleep)
+
     def _tell_sleep(self) -> None:
         self._on_wait("Lambda is waking the coordinator, which was unused for weeks; that takes up to 3 minutes")
 
@@ -243,15 +250,40 @@ class LambdaExecutor:
 
     # --- polling the status ------------------------------------------------------------------------------------------
 
-    def _follow(self, event: RunEvent, on_layer: Callable[[float], None]) -> RunStatus:
-        """Poll the status until the attempt has ended, and return the final status."""
+    def _admitted(self, event: RunEvent, queued: RunStatus, on_layer: Callable[[float], None]) -> RunStatus:
+        """Invoke the coordinator again until it admits a run that was told to wait, and return the final status.
+
+        The wait may be as long as the run clock, the longest that the caller wants to wait for the run itself.
+        """
+        spec, began, pause = event.spec, time.monotonic(), QUEUE_BACKOFF.first_s
+        event = replace(event, queued_since=queued.received)
+        self._on_wait(
+            "the run waits for others of the stack to end: together they need more functions than may run at a time; "
+            f"see fsd runs list (run {spec.run})"
+        )
+        while queued.state == "queued":
+            if time.monotonic() - began > spec.settings.clocks.run_s:
+                raise StartError(
+                    f"run {spec.run} was not admitted within {spec.settings.clocks.run_s:g} s: other runs of the stack "
+                    f"need all functions that may run at a time; use fewer workers than {spec.settings.workers}, or "
+                    "ask AWS for a higher concurrency quota",
+                    operation="admit",
+                )
+            self._sleep(spec, random.uniform(pause / 2, pause))  # noqa: S311 -- spreads load, no secret
+            pause = QUEUE_BACKOFF.after(pause)
+            self._request(event)
+            queued = self._follow(event, on_layer, queued)
+        return queued
+
+    def _follow(self, event: RunEvent, on_layer: Callable[[float], None], old: RunStatus | None) -> RunStatus:
+        """Poll the status until the attempt has ended or must be requested again; ignore `old`, the status before."""
         spec = event.spec
         state, since, told = "", time.monotonic(), set[str]()
         progress_at, pause = since + PROGRESS_S, STATUS_BACKOFF.first_s
         while True:
-            status = self._status(spec)
+            status = self._status(spec, old)
             now = time.monotonic()
-            if status is not None and status.is_over:
+            if status is not None and (status.is_over or status.state == "queued"):
                 return status
             if status is not None and status.state != state:
                 state, since = status.state, now
@@ -263,18 +295,22 @@ class LambdaExecutor:
             if state == "running" and now >= progress_at:
                 progress_at = now + PROGRESS_S
                 self._report_progress(spec, on_layer)
-            time.sleep(pause)
-            if spec.run not in self._followed:
-                raise AbortedError(f"run {spec.run} was abandoned by its client", operation="run")
+            self._sleep(spec, pause)
             pause = STATUS_BACKOFF.after(pause)
 
-    def _status(self, spec: RunSpec) -> RunStatus | None:
+    def _sleep(self, spec: RunSpec, seconds: float) -> None:
+        """Sleep, and raise `AbortedError` if the run was given up meanwhile."""
+        time.sleep(seconds)
+        if spec.run not in self._followed:
+            raise AbortedError(f"run {spec.run} was abandoned by its client", operation="run")
+
+    def _status(self, spec: RunSpec, old: RunStatus | None) -> RunStatus | None:
         key = status_key(spec.run)
         data = self._runs[0].get(key)
         if data is None:
             return None
         status = RunStatus.from_bytes(data, key)
-        return status if status.attempt == spec.attempt else None  # the status is still that of an earlier attempt
+        return status if status.attempt == spec.attempt and status != old else None  # still of an earlier invocation
 
     def _patience(self, event: RunEvent, state: str) -> float:
         """Return how long a state may last, in seconds; after that the coordinator must have died."""

@@ -57,6 +57,7 @@ def handle(event: object, context: Context) -> dict[str, Any]:
         warm.meter,
         warm.plans(opened).get,
         warm.code,
+        warm.concurrency,
         warm.awake,
     )
     status = Coordination(resources, run_event, ends, before).carry_out()

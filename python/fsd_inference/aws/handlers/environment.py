@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from shutil import disk_usage
 
 from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.concurrency import Concurrency, read_concurrency
 from fsd_inference.aws.handlers.code import code_digest
 from fsd_inference.aws.handlers.kept_files import KeptFiles
 from fsd_inference.aws.stack import parse_stack
@@ -25,7 +27,7 @@ from fsd_inference.engine.loading import WarmShard, start_shard
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FsdError, StackError, StackUpdatedError
 from fsd_inference.limits import MB_PER_VCPU
-from fsd_inference.stack_description import StackSpec
+from fsd_inference.stack_description import StackSpec, WorkerFunction
 from fsd_inference.store.base import Readable, Store
 from fsd_inference.usage import UsageMeter
 
@@ -34,6 +36,9 @@ STACK_KEY = "stack.json"
 
 
 _CONNECTIONS = 64
+_FRESH_S = 300.0
+"""Seconds for which limits of concurrency are taken to be as they were read: Lambda answers few such requests a second
+for an account, and people change the limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Environment:
         folder = Path(tempfile.gettempdir())
         # Spilled frames and cached shards share the disk.
         self._files = KeptFiles(folder / "fsd-plans", disk_usage(folder).free // 2)
+        self._concurrency: dict[str, tuple[float, Concurrency | None]] = {}
         self._opened: Opened | None = None
         self._shard: tuple[tuple[str, int], WarmShard] | None = None
 
@@ -130,6 +136,19 @@ class Environment:
             self._shard = None  # memory may not hold two shards at a time
             self._shard = (key, start_shard(self.plans(opened), spec, rank, stopped))
         return self._shard[1]
+
+    def concurrency(self, function: WorkerFunction) -> Concurrency | None:
+        """Return what may run at a time with a worker function, as read within the last minutes.
+
+        None if it cannot be read: the function's role is of an earlier release, or Lambda does not answer.
+        """
+        read_at, known = self._concurrency.get(function.arn, (0.0, None))
+        if time.time() - read_at > _FRESH_S:
+            known = None
+            with suppress(StackError):
+                (known,) = read_concurrency(self.clients.functions, [function], self.meter)
+            self._concurrency[function.arn] = time.time(), known
+        return known
 
     def plans(self, opened: Opened) -> Readable:
         """Return the network bucket, whose plan objects are immutable, behind the disk cache."""
