@@ -316,7 +316,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Resources:
 
 
 def carry_out(used: Resources, event: RunEvent) -> RunStatus:
-    status = Coordination(used, event, ends=1e12, before=Usage()).carry_out()
+    status = Coordination(used, event, ends=1e12, before=Usage(), init_s=0.0).carry_out()
     assert status is not None
     return status
 

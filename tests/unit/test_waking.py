@@ -257,10 +257,16 @@ def test_a_check_says_how_to_wake_a_function() -> None:
 
 
 def test_the_event_that_wakes_does_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "environment", lambda: pytest.fail("a worker that is woken opens nothing"))
+    # It opens nothing, and what its init phase took is no other invocation's.
+    monkeypatch.setattr(worker, "environment", lambda: SimpleNamespace(take_init_s=lambda: 0.5))
     assert worker.handle(dict(WAKE_EVENT), cast("Any", None)) == {"awake": True}
     opened = SimpleNamespace(stack=STACK)
-    warm = SimpleNamespace(meter=UsageMeter(), open=lambda: opened, clients=SimpleNamespace(functions="lambda client"))
+    warm = SimpleNamespace(
+        meter=UsageMeter(),
+        open=lambda: opened,
+        take_init_s=lambda: 0.5,
+        clients=SimpleNamespace(functions="lambda client"),
+    )
     monkeypatch.setattr(coordinator, "environment", lambda: warm)
     monkeypatch.setattr(
         coordinator, "wake_workers", lambda client, functions, _: [f"{client} {len(functions.workers)}"]
@@ -298,7 +304,7 @@ def test_the_size_a_run_needs_is_woken_before_its_lane_and_the_status_says_so(
 
     monkeypatch.setattr(Coordination, "_run", no_rank)
     for _ in range(2):
-        status = Coordination(used, event, ends=1e12, before=Usage()).carry_out()
+        status = Coordination(used, event, ends=1e12, before=Usage(), init_s=0.0).carry_out()
         assert status is not None
         assert str(status.error) == "no rank in this test"
         event = replace(event, spec=replace(event.spec, attempt=event.spec.attempt + 1))

@@ -90,13 +90,16 @@ class Coordination:
         Time at which Lambda ends this invocation, in seconds since the epoch.
     before : Usage
         The meter's reading when the invocation began: what follows is this attempt's usage.
+    init_s : float
+        Seconds of the init phase before this invocation; 0 if the environment was warm.
     """
 
-    def __init__(self, resources: Resources, event: RunEvent, ends: float, before: Usage) -> None:
+    def __init__(self, resources: Resources, event: RunEvent, *, ends: float, before: Usage, init_s: float) -> None:
         self._use = resources
         self._event = event
         self._ends = ends
         self._before = before
+        self._init_s = init_s
         self._status = RunStatus(
             run=event.spec.run,
             attempt=event.spec.attempt,
@@ -294,7 +297,12 @@ class Coordination:
             "channel": self._event.channel,
             "memory_mb": self._event.memory_mb,
             "launched": self._status.launched,
-            "coordinator": {"started": self._status.received, "ended": self._status.ended, "usage": usage.to_json()},
+            "coordinator": {
+                "started": self._status.received,
+                "ended": self._status.ended,
+                "init_s": self._init_s,
+                "usage": usage.to_json(),
+            },
             "ranks": [] if ended is None else [report.to_json() for report in ended.reports],
         }
         self._use.store.put(metrics_key(spec.prefix), json.dumps(metrics).encode())

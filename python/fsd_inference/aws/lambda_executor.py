@@ -156,7 +156,14 @@ class LambdaExecutor:
         metrics = self._read_metrics(spec, status)
         if metrics is None:
             return Ended(launched, [], status.error)
-        return Ended(launched, metrics.ranks, status.error, metrics.memory_mb, metrics.coordinated)
+        return Ended(
+            launched,
+            metrics.ranks,
+            status.error,
+            metrics.memory_mb,
+            metrics.coordinated,
+            metrics.coordinator_init_s,
+        )
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if it does not exist."""

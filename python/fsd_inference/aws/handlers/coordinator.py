@@ -39,7 +39,7 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     """
     ends = time.time() + context.get_remaining_time_in_millis() / 1000
     warm = environment()
-    before = warm.meter.snapshot()
+    before, init_s = warm.meter.snapshot(), warm.take_init_s()
     opened = warm.open()
     if event == WAKE_EVENT and opened.stack.functions is not None:
         return {"asleep": wake_workers(warm.clients.functions, opened.stack.functions, warm.meter)}
@@ -60,7 +60,7 @@ def handle(event: object, context: Context) -> dict[str, Any]:
         warm.concurrency,
         warm.awake,
     )
-    status = Coordination(resources, run_event, ends, before).carry_out()
+    status = Coordination(resources, run_event, ends=ends, before=before, init_s=init_s).carry_out()
     if status is None:
         log.line("another invocation has this attempt", level="WARNING")
         return {"duplicate": True}
@@ -94,4 +94,4 @@ def _refuse(store: Store, event: object, error: InputError) -> RunStatus:
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     logs.start(as_json=True)
-    environment()  # during Lambda's init phase, whose time does not count against the invocation's timeout
+    environment().end_init()  # the init phase, whose time does not count against the invocation's timeout

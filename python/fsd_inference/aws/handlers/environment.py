@@ -21,6 +21,7 @@ from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.concurrency import Concurrency, read_concurrency
 from fsd_inference.aws.handlers.code import code_digest
+from fsd_inference.aws.handlers.init_phase import process_age_s
 from fsd_inference.aws.handlers.kept_files import KeptFiles
 from fsd_inference.aws.stack import parse_stack
 from fsd_inference.engine.loading import WarmShard, start_shard
@@ -90,6 +91,7 @@ class Environment:
         # Spilled frames and cached shards share the disk.
         self._files = KeptFiles(folder / "fsd-plans", disk_usage(folder).free // 2)
         self._concurrency: dict[str, tuple[float, Concurrency | None]] = {}
+        self._init_s = 0.0
         self._opened: Opened | None = None
         self._shard: tuple[tuple[str, int], WarmShard] | None = None
 
@@ -98,6 +100,15 @@ class Environment:
         with suppress(FsdError):
             self.open()
             _ = self.clients.topics, self.clients.queues, self.clients.functions
+
+    def end_init(self) -> None:
+        """Note the length of the init phase, which ends now."""
+        self._init_s = process_age_s()
+
+    def take_init_s(self) -> float:
+        """Return the seconds of the init phase to the first invocation after it, and 0 to the others."""
+        init_s, self._init_s = self._init_s, 0.0
+        return init_s
 
     def open(self, digest: str | None = None) -> Opened:
         """Return the stack that the function belongs to, with open buckets.

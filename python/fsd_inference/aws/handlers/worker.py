@@ -58,22 +58,22 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     FsdError
         The rank could not start; Lambda sends a failure record to the queue that the coordinator reads.
     """
+    started, warm = time.time(), environment()
+    init_s = warm.take_init_s()
     if event == WAKE_EVENT:
         return {"awake": True}
-    started = time.time()
     rank_event = RankEvent.from_json(event)
     spec = rank_event.spec
     log = Log(run=spec.run, attempt=spec.attempt, rank=rank_event.rank, request=context.aws_request_id)
     try:
-        warm = environment()
-        result = _run(warm, rank_event, started, context.get_remaining_time_in_millis() / 1000, log)
+        result = _run(warm, rank_event, started, init_s, context.get_remaining_time_in_millis() / 1000, log)
     except FsdError as error:
         log.line(str(error), level="ERROR", kind=type(error).__name__)
         raise
     return {"rank": rank_event.rank, "result": result}
 
 
-def _run(warm: Environment, rank_event: RankEvent, started: float, left_s: float, log: Log) -> str:
+def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float, left_s: float, log: Log) -> str:
     if started >= rank_event.spec.deadline:
         log.line("this event arrived after the run's deadline", level="WARNING")
         return "late"
@@ -118,6 +118,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, left_s: float
                 backends=backends,
                 launcher=LambdaLauncher(warm.clients.functions, function.arn, rank_event, warm.meter),
                 on_layer=_progress(opened.store, rank_event, notes) if rank_event.rank == 0 else (lambda _: None),
+                init_s=init_s,
             )
     finally:
         backends.close()
@@ -154,3 +155,4 @@ if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     logs.start(as_json=True)
     # In Lambda's init phase, which has full processors whatever the function's memory, and is not part of its timeout.
     environment().warm_up()
+    environment().end_init()
