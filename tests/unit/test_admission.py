@@ -239,15 +239,16 @@ class Interrupted(MemoryStore):
 @settings(deadline=None)
 @given(st.data())
 def test_admitted_runs_fit_whatever_happens_between_their_requests(data: st.DataObject) -> None:
-    workers = data.draw(st.lists(st.integers(1, 12), min_size=2, max_size=5))
-    pools = data.draw(st.lists(st.booleans(), min_size=len(workers), max_size=len(workers)))
+    draw: Any = data.draw
+    workers = draw(st.lists(st.integers(1, 12), min_size=2, max_size=5))
+    pools = draw(st.lists(st.booleans(), min_size=len(workers), max_size=len(workers)))
     limits = [Concurrency(512, 14, 12) if reserved else Concurrency(1769, 14, None) for reserved in pools]
     waiting = list(range(len(workers)))
     admitted: dict[int, Ticket] = {}
     since: dict[int, float] = {}
 
     def one() -> None:
-        run = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
+        run = waiting.pop(draw(st.integers(0, len(waiting) - 1)))
         ticket = admission.enter(
             name(run), 0, workers[run], limits[run], deadline_s=1e3, now=START + run, queued_since=since.get(run)
         )
@@ -260,7 +261,7 @@ def test_admitted_runs_fit_whatever_happens_between_their_requests(data: st.Data
         assert sum(workers[each] for each in admitted if pools[each]) <= 12
 
     def between() -> None:
-        if waiting and data.draw(st.booleans()):
+        if waiting and draw(st.booleans()):
             one()
 
     store = Interrupted(between)
@@ -337,7 +338,7 @@ def test_a_run_that_does_not_fit_beside_another_starts_no_rank_until_that_has_en
         nonlocal second
         ran.append(self._event.spec.run)
         if self._event.spec.run == name(1):
-            for _ in range(2):
+            for _once in range(2):
                 status = carry_out(used, second)
                 assert (status.state, status.is_over, status.ended) == ("queued", False, None)
                 second = replace(second, queued_since=second.queued_since or status.received)

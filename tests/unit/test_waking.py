@@ -292,12 +292,20 @@ def test_the_size_a_run_needs_is_woken_before_its_lane_and_the_status_says_so(
         status = RunStatus.from_bytes(store.get(status_key("a" * 32)) or b"", "status")
         order.append(f"{name} {status.state} at {clock.now:g}")
 
-    sleep = clock.sleep
-    monkeypatch.setattr(clock, "sleep", lambda seconds: (seen("sleeps"), sleep(seconds)))
+    sleep, lane = clock.sleep, Coordination._lane
+
+    def sleeping(seconds: float) -> None:
+        seen("sleeps")
+        sleep(seconds)
+
+    def taking(self: Coordination) -> Any:
+        seen("takes a lane")
+        return lane(self)
+
+    monkeypatch.setattr(clock, "sleep", sleeping)
+    monkeypatch.setattr(Coordination, "_lane", taking)
     manifest = SimpleNamespace(features=4, layers=3)
     monkeypatch.setattr(coordination, "load_manifest", lambda *_: manifest)
-    lane = Coordination._lane
-    monkeypatch.setattr(Coordination, "_lane", lambda self: (seen("takes a lane"), lane(self))[1])
 
     def no_rank(*_: object) -> None:
         raise StackError("no rank in this test")
