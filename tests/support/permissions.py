@@ -1,5 +1,8 @@
 """The permissions of a stack's parties: lists of requests that must be permitted, and that must be denied.
 
+The emulator wants the permission to set a function's reserved concurrency from whoever reads it, so that the module's
+own tests alone (terraform/tests) hold the permission to read it.
+
 Placeholders in arguments name resources of this stack and of another one, as in `names_of`: ``{queue}``,
 ``{other_queue}``.
 """
@@ -147,7 +150,6 @@ PERMITTED: list[Request] = [
         for party in ("coordinator", "caller")
         for operation, arguments in (
             ("get_function_configuration", {"FunctionName": "{worker}"}),
-            ("get_function_concurrency", {"FunctionName": "{worker}"}),
             ("get_account_settings", {}),
         )
     ),
