@@ -77,6 +77,21 @@ locals {
       Resource = [local.key_arn]
     },
   ] : []
+  # Each worker function sleeps by itself after weeks without a run, and may have a concurrency of its own.
+  look_at_workers = [
+    {
+      Sid      = "LookAtWorkers"
+      Effect   = "Allow"
+      Action   = ["lambda:GetFunctionConfiguration", "lambda:GetFunctionConcurrency"]
+      Resource = local.any_worker_arn
+    },
+    {
+      Sid      = "CheckAccount" # the action does not support resource-level permissions
+      Effect   = "Allow"
+      Action   = ["lambda:GetAccountSettings"]
+      Resource = ["*"]
+    },
+  ]
   invoke_workers = [
     {
       Sid      = "InvokeWorkers"
@@ -119,6 +134,15 @@ locals {
   coordinator_statements = concat(
     local.read_networks,
     local.use_run_buckets,
+    [
+      {
+        Sid       = "Admission" # tickets of runs that ended, and the claim of an attempt that must wait
+        Effect    = "Allow"
+        Action    = ["s3:DeleteObject"]
+        Resource  = flatten([for arn in local.any_run_bucket : ["${arn}/admission/*", "${arn}/runs/*/coordinator"]])
+        Condition = local.of_this_account
+      },
+    ],
     local.publish,
     var.lanes == 0 ? [] : [
       {
@@ -129,6 +153,7 @@ locals {
       },
     ],
     local.invoke_workers,
+    local.look_at_workers,
     [
       {
         Sid      = "Failures"
@@ -194,18 +219,13 @@ locals {
     local.use_run_buckets,
     [
       {
-        Sid      = "CheckFunctions"
+        Sid      = "CheckCoordinator"
         Effect   = "Allow"
         Action   = ["lambda:GetFunctionConfiguration"]
-        Resource = concat(local.coordinator_arns, local.any_worker_arn)
-      },
-      {
-        Sid      = "CheckAccount" # the action does not support resource-level permissions
-        Effect   = "Allow"
-        Action   = ["lambda:GetAccountSettings"]
-        Resource = ["*"]
+        Resource = local.coordinator_arns
       },
     ],
+    local.look_at_workers,
     var.lanes == 0 ? [] : [
       {
         Sid      = "CheckTopics"
@@ -216,7 +236,7 @@ locals {
       {
         Sid      = "CheckQueues"
         Effect   = "Allow"
-        Action   = ["sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:PurgeQueue"]
+        Action   = ["sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:PurgeQueue"]
         Resource = [local.any_queue_arn]
       },
     ],
@@ -243,6 +263,7 @@ resource "aws_iam_role" "worker" {
 }
 
 resource "aws_iam_role_policy" "coordinator" {
+  #checkov:skip=CKV_AWS_355:lambda:GetAccountSettings does not support resource-level permissions.
   name   = "run"
   role   = aws_iam_role.coordinator.name
   policy = jsonencode({ Version = "2012-10-17", Statement = local.coordinator_statements })

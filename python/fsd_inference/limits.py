@@ -94,6 +94,11 @@ ACCOUNT_CONCURRENCY = 1000
 """Default concurrency quota of an account: invocations that run at the same time (quotas)."""
 COORDINATOR_MB = 512
 """Default memory of the coordinator function in MB (terraform/variables.tf)."""
+WAKING_S = 180.0
+"""Longest wait in seconds for a function that sleeps because it was unused for weeks. AWS says no figure; users report
+40 to 106 s (aws-solutions-library-samples/accelerated-intelligent-document-processing-on-aws on GitHub, 2026-09)."""
+WAKING_POLL_S = 3.0
+"""Pause in seconds between looks at a function that is being woken."""
 DEEPEST_TREE = 12
 """Maximum depth of a launch tree: AWS stops chains of about 16 invocations in which functions invoke each other,
 including the coordinator's (recursive loop detection); this leaves a margin."""
@@ -119,6 +124,10 @@ REPORT_BACKOFF = Backoff(0.05, 1.5, 0.25)
 """Polls of the coordinator for the report of rank 0."""
 FAILURES_POLL_S = 1
 """Duration in seconds of the coordinator's long polls of the failure queue."""
+QUEUE_BACKOFF = Backoff(1.0, 1.5, 5.0)
+"""Invocations of the coordinator by the client of a run that waits for admission."""
+PLACE_S = 30.0
+"""Seconds for which a run that waits for admission keeps its place after such an invocation."""
 PROGRESS_S = 2.0
 """Interval in seconds at which rank 0 writes the progress of a run and the client reads it, and at which a coordinator
 reads the failures of its run that other coordinators received."""

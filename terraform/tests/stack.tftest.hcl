@@ -58,6 +58,21 @@ run "lanes_and_policies" {
     error_message = "no policy allows all resources, except for actions without resource-level permissions"
   }
   assert {
+    condition = alltrue([
+      for policy in [aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : alltrue([
+        for action in ["lambda:GetFunctionConfiguration", "lambda:GetFunctionConcurrency"] : anytrue([
+          for statement in jsondecode(policy).Statement :
+          contains(statement.Action, action) && contains(statement.Resource, "arn:aws:lambda:eu-west-1:123456789012:function:fsd-worker-????")
+        ])
+      ])
+    ])
+    error_message = "coordinator and callers may read the state and the reserved concurrency of each worker function"
+  }
+  assert {
+    condition     = alltrue([for policy in [aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : strcontains(policy, "lambda:GetAccountSettings")])
+    error_message = "coordinator and callers may read the account's concurrency limit"
+  }
+  assert {
     condition = alltrue(flatten([
       for policy in [aws_iam_role_policy.worker.policy, aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : [
         for statement in jsondecode(policy).Statement :
@@ -92,24 +107,26 @@ run "rights" {
   assert {
     condition = sort(distinct(flatten([for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Action]))) == tolist([
       "kms:Decrypt", "kms:GenerateDataKey", "lambda:InvokeFunction", "logs:CreateLogStream", "logs:PutLogEvents",
-      "s3:GetObject", "s3:ListBucket", "s3:PutObject", "sns:Publish", "sqs:ReceiveMessage", "sqs:SendMessage",
+      "s3:GetObject", "s3:ListBucket", "s3:PutObject", "sns:Publish", "sqs:DeleteMessage", "sqs:ReceiveMessage",
+      "sqs:SendMessage",
     ])
     error_message = "the worker has the rights that it uses"
   }
   assert {
     condition = sort(distinct(flatten([for statement in jsondecode(aws_iam_role_policy.coordinator.policy).Statement : statement.Action]))) == tolist([
-      "kms:Decrypt", "kms:GenerateDataKey", "lambda:InvokeFunction", "logs:CreateLogStream", "logs:PutLogEvents",
-      "s3:GetObject", "s3:ListBucket", "s3:PutObject", "sns:Publish", "sqs:DeleteMessage", "sqs:PurgeQueue",
+      "kms:Decrypt", "kms:GenerateDataKey", "lambda:GetAccountSettings", "lambda:GetFunctionConcurrency",
+      "lambda:GetFunctionConfiguration", "lambda:InvokeFunction", "logs:CreateLogStream", "logs:PutLogEvents",
+      "s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject", "sns:Publish", "sqs:DeleteMessage", "sqs:PurgeQueue",
       "sqs:ReceiveMessage", "sqs:SendMessage",
     ])
     error_message = "the coordinator has the rights that it uses"
   }
   assert {
     condition = sort(distinct(flatten([for statement in jsondecode(aws_iam_policy.caller.policy).Statement : statement.Action]))) == tolist([
-      "kms:Decrypt", "kms:GenerateDataKey", "lambda:GetAccountSettings", "lambda:GetFunctionConfiguration",
-      "lambda:InvokeFunction", "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:ListBucket",
+      "kms:Decrypt", "kms:GenerateDataKey", "lambda:GetAccountSettings", "lambda:GetFunctionConcurrency",
+      "lambda:GetFunctionConfiguration", "lambda:InvokeFunction", "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:ListBucket",
       "s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts", "s3:PutObject", "sns:GetTopicAttributes",
-      "sns:Publish", "sqs:GetQueueAttributes", "sqs:PurgeQueue", "sqs:ReceiveMessage",
+      "sns:Publish", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:PurgeQueue", "sqs:ReceiveMessage",
     ])
     error_message = "the caller has the rights that it uses"
   }

@@ -1,5 +1,8 @@
 """The permissions of a stack's parties: lists of requests that must be permitted, and that must be denied.
 
+The emulator wants the permission to set a function's reserved concurrency from whoever reads it, so that the module's
+own tests alone (terraform/tests) hold the permission to read it.
+
 Placeholders in arguments name resources of this stack and of another one, as in `names_of`: ``{queue}``,
 ``{other_queue}``.
 """
@@ -138,17 +141,25 @@ PERMITTED: list[Request] = [
     ),
     *_of(
         "coordinator",
+        ("s3", "delete_object", {"Bucket": "{runs}", "Key": "admission/permissions"}),
+        ("s3", "delete_object", {"Bucket": "{runs}", "Key": "runs/permissions/0/coordinator"}),
         ("sqs", "purge_queue", {"QueueUrl": "{queue}"}),
         ("sqs", "receive_message", {"QueueUrl": "{failures}"}),
         ("sqs", "delete_message", {"QueueUrl": "{failures}", "ReceiptHandle": "absent"}, "ReceiptHandleIsInvalid"),
         ("logs", "create_log_stream", {"logGroupName": "{coordinator_log}", **_LOG}),
     ),
+    *(
+        Request(party, "lambda", operation, arguments)
+        for party in ("coordinator", "caller")
+        for operation, arguments in (
+            ("get_function_configuration", {"FunctionName": "{worker}"}),
+            ("get_account_settings", {}),
+        )
+    ),
     *_of(
         "caller",
         ("lambda", "invoke", {"FunctionName": "{coordinator}", **_EVENT}),
         ("lambda", "get_function_configuration", {"FunctionName": "{coordinator}"}),
-        ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
-        ("lambda", "get_account_settings", {}),
         ("s3", "put_object", {"Bucket": "{networks}", "Key": "plans/permissions", "Body": b"x"}),
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "plans/permissions"}),
         ("s3", "put_object", {"Bucket": "{networks}", "Key": "networks/permissions", "Body": b"x"}),
@@ -187,7 +198,6 @@ _REFUSED_TO_ALL: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("sqs", "delete_queue", {"QueueUrl": "{queue}"}),
     ("sqs", "set_queue_attributes", {"QueueUrl": "{queue}", "Attributes": {"VisibilityTimeout": "1"}}),
     ("sqs", "send_message", {"QueueUrl": "{queue}", "MessageBody": "past the topic"}),
-    ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}),
     ("sqs", "change_message_visibility", {"QueueUrl": "{failures}", "ReceiptHandle": "absent", "VisibilityTimeout": 0}),
     ("sqs", "purge_queue", {"QueueUrl": "{failures}"}),
     ("sqs", "delete_queue", {"QueueUrl": "{failures}"}),
@@ -218,7 +228,6 @@ REFUSED: list[Request] = [
         ("s3", "put_object", {**_ABSENT_PLAN, "Body": b""}),
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "packages/code.zip"}),
         ("lambda", "invoke", {"FunctionName": "{coordinator}", **_EVENT}),
-        ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
         ("s3", "delete_object", _OBJECT),
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "networks/permissions"}),
         ("s3", "list_multipart_uploads", {"Bucket": "{networks}"}),
@@ -226,6 +235,9 @@ REFUSED: list[Request] = [
     ),
     *_of(
         "worker",
+        ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
+        ("lambda", "get_function_concurrency", {"FunctionName": "{worker}"}),
+        ("s3", "delete_object", {"Bucket": "{runs}", "Key": "admission/permissions"}),
         ("sqs", "purge_queue", {"QueueUrl": "{queue}"}),
         ("sqs", "receive_message", {"QueueUrl": "{failures}"}),
         ("logs", "create_log_stream", {"logGroupName": "{coordinator_log}", **_LOG}),

@@ -34,18 +34,28 @@ OF_FUNCTIONS = OF_ALL | {
     "logs:PutLogEvents": BY_AWS,
     "sqs:SendMessage": BY_AWS,  # the record of a failed invocation
 }
+LOOKS = {
+    "lambda:GetAccountSettings": ("aws/concurrency.py", ".get_account_settings"),
+    "lambda:GetFunctionConcurrency": ("aws/concurrency.py", ".get_function_concurrency"),
+    "lambda:GetFunctionConfiguration": ("aws/waking.py", ".get_function_configuration"),
+}
 USES = {
-    "worker": OF_FUNCTIONS | {"sqs:ReceiveMessage": ("channels/queue.py", "self._queue_client.receive(")},
-    "coordinator": OF_FUNCTIONS
+    "worker": OF_FUNCTIONS
     | {
+        "sqs:ReceiveMessage": ("channels/queue.py", "self._queue_client.receive("),
+        "sqs:DeleteMessage": ("channels/queue.py", "self._queue_client.delete("),
+    },
+    "coordinator": OF_FUNCTIONS
+    | LOOKS
+    | {
+        "s3:DeleteObject": ("aws/admission.py", "self._store.delete("),
         "sqs:ReceiveMessage": ("aws/failures.py", ".receive_message("),
         "sqs:DeleteMessage": ("aws/failures.py", ".delete_message("),
         "sqs:PurgeQueue": ("aws/lanes.py", ".purge_queue("),
     },
     "caller": OF_ALL
+    | LOOKS
     | {
-        "lambda:GetAccountSettings": ("aws/concurrency.py", ".get_account_settings"),
-        "lambda:GetFunctionConfiguration": ("aws/preflight.py", ".get_function_configuration"),
         "lambda:InvokeFunction": ("aws/lambda_executor.py", ".invoke("),
         "s3:AbortMultipartUpload": ("aws/bucket.py", ".abort_multipart_upload("),
         "s3:DeleteObject": ("aws/lambda_executor.py", "self._runs[0].delete("),
@@ -54,6 +64,7 @@ USES = {
         "sns:GetTopicAttributes": ("aws/check.py", ".get_topic_attributes("),
         "sqs:GetQueueAttributes": ("aws/check.py", ".get_queue_attributes("),
         "sqs:PurgeQueue": ("aws/lanes.py", ".purge_queue("),
+        "sqs:DeleteMessage": ("channels/queue.py", "self._queue_client.delete("),
         "sqs:ReceiveMessage": ("aws/probe.py", ".receive_message("),
     },
 }
@@ -73,9 +84,8 @@ def test_each_right_has_a_use_and_each_use_a_right(party: str) -> None:
         assert call in (PACKAGE / file).read_text() if file else True, f"{action}: {file} has no {call}"
 
 
-def test_functions_delete_no_objects() -> None:
-    """The right to do so is not among theirs."""
+def test_workers_delete_no_objects() -> None:
+    """They have no right to."""
     for folder in ("aws/handlers", "engine"):
         for path in (PACKAGE / folder).rglob("*.py"):
             assert ".delete(" not in path.read_text(), path
-    assert "store.delete(" not in (PACKAGE / "aws" / "coordination.py").read_text()

@@ -18,7 +18,7 @@ from fsd_inference.aws.sessions import emulator_session, user_session
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_loopback
 from fsd_inference.error_codes import DENIED, is_transient
-from fsd_inference.errors import NotAllowedError, ResourceLimitError, SettingError, StackError
+from fsd_inference.errors import AsleepError, NotAllowedError, ResourceLimitError, SettingError, StackError
 from fsd_inference.retrying import send
 from fsd_inference.services import QueueClient, ServiceEndpoint, TopicClient
 from fsd_inference.stack_description import StackSpec
@@ -40,6 +40,9 @@ _OPEN_FILES = 64
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0  # read timeout in seconds; a long poll is answered within 20 s
 _STALL_S = 120.0  # a slow line empties the system's send buffer of some MB within this time
+_ASLEEP_CODES = frozenset({"CodeArtifactUserPendingException", "ResourceNotReadyException"})
+_ASLEEP_STATES = ("state: Pending", "state: Inactive")
+"""What the message of a ResourceConflictException has when an invocation is rejected because the function sleeps."""
 _EXPIRED = "the credentials have expired; sign in again"
 _HINTS = {
     "ResourceNotFoundException": "it does not exist; run fsd stack check",
@@ -293,13 +296,21 @@ def request(
 
 
 def refusal(what: str, error: ClientError, action: str = "") -> StackError:
-    """Return the exception for a service's error response: `NotAllowedError` if access was denied, or `StackError`."""
+    """Return the exception for a service's error response.
+
+    `NotAllowedError` if access was denied, `AsleepError` if an invoked function sleeps (not retryable within seconds,
+    which is what the retries of `request` are for), otherwise `StackError`.
+    """
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = error.response.get("Error", {}).get("Message", "")
     message = f"cannot {what}: the service answered {status} {code} ({text})"
     if code in DENIED:
         return NotAllowedError(f"{message}; the caller's policy must allow {action}" if action else message)
+    if code in _ASLEEP_CODES or (
+        code == "ResourceConflictException" and any(state in text for state in _ASLEEP_STATES)
+    ):
+        return AsleepError(f"{message}; it was unused for weeks: try again in two minutes", retryable=False)
     if code in _HINTS:
         message += f"; {_HINTS[code]}"
     return StackError(message, retryable=is_transient(status, code))
