@@ -232,7 +232,7 @@ def test_each_party_has_the_rights_it_needs_and_no_others(deployment: Deployment
         ("lambda:GetFunctionConfiguration", coordinator + workers),
         ("lambda:GetAccountSettings", ["*"]),
         ("sns:GetTopicAttributes", topic),
-        ("sqs:GetQueueAttributes sqs:ReceiveMessage sqs:PurgeQueue", queue),
+        ("sqs:GetQueueAttributes sqs:ReceiveMessage sqs:DeleteMessage sqs:PurgeQueue", queue),
     )
 
 
