@@ -79,6 +79,14 @@ def advise(
     largest: LargestFunction = LARGEST_FUNCTION_MB,
     most_workers: MostWorkers = 64,
     architecture: Architecture = "x86_64",
+    cold: Annotated[
+        bool | None,
+        typer.Option(
+            "--cold/--warm",
+            help="Whether functions start cold, which takes longer and is billed. Default: cold, unless "
+            "--queries-per-day keeps them warm.",
+        ),
+    ] = None,
     region: Region = "us-east-1",
     prices: PricesFile = None,
     timing: TimingFile = None,
@@ -108,6 +116,7 @@ def advise(
         largest,
         architecture,
         most_workers,
+        cold,
     )
     check_distinct(NETWORK=network, input=inputs, output=output, prices=prices, timing=timing)
     if output is not None:

@@ -64,9 +64,7 @@ def cost(
     ] = "batch",
     delivery: Annotated[
         Literal["free", "paid"],
-        typer.Option(
-            "--delivery", help="Whether data transfer from SNS to SQS is free, or paid (as in the paper)."
-        ),
+        typer.Option("--delivery", help="Whether data transfer from SNS to SQS is free, or paid (as in the paper)."),
     ] = "free",
     queue_writes: Annotated[
         Literal["free", "billed"],

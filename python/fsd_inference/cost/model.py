@@ -218,14 +218,14 @@ def sns_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
 
 
 def sqs_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
-    """Yield SQS's lines: C_sqs = (Q [+ W]) c_sqs, for Q units of receives (also empty), deletes, purges, W of writes."""
+    """Yield SQS's lines: C_sqs = Q c_sqs [+ W c_sqs], for Q units of receives, deletes and purges, W of SNS's writes."""
     for kind in _SQS_KINDS:
         yield from bill.line("SQS", kind, "sqs.request", _units(usage, kind))
     if billing.queue_writes == "billed" and usage.requests["sns.publish"]:
         if RECEIVED_MESSAGES not in usage.billed_units:
             raise SettingError(
-                f"the usage has no {RECEIVED_MESSAGES!r}, the messages that SNS wrote into queues: it is from an earlier "
-                "release; run again, or price it with free queue writes"
+                f"the usage has no {RECEIVED_MESSAGES!r}, the messages that SNS wrote into queues, because an earlier "
+                "release counted it; run again, or price it with free queue writes"
             )
         yield from bill.line("SQS", "writes by SNS", "sqs.request", usage.billed_units[RECEIVED_MESSAGES])
 

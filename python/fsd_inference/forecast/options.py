@@ -40,14 +40,17 @@ class Question:
     budget_usd : float or None
         Highest cost of a query in dollars.
     queries_a_day : float or None
-        Number of queries a day. It determines whether functions are still warm, and what an always-on server costs per
-        query.
+        Number of queries a day. It determines what an always-on server costs per query, and unless `cold` is given
+        whether functions are still warm.
     largest_mb : int
         Memory in MB of the largest function that the account allows; new accounts start with 3,008 MB.
     architecture : {"x86_64", "arm64"}
         Processor architecture of the functions.
     most_workers : int
         Maximum number of workers of a run.
+    cold : bool or None
+        Whether the functions' environments start cold, as in the first run of a stack; None: by `queries_a_day`, and
+        cold without it.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Question:
     largest_mb: int = LARGEST_FUNCTION_MB
     architecture: str = "x86_64"
     most_workers: int = 64
+    cold: bool | None = None
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -236,6 +240,8 @@ class Advice:
         None if there is no feasible option on functions, or no always-on server that keeps memory and deadline.
     prices, timing : str
         Names and dates of the price table and of the timing values used.
+    is_cold : bool
+        Whether the functions' environments start cold.
     """
 
     question: Question
@@ -243,11 +249,13 @@ class Advice:
     break_even: BreakEven | None
     prices: str
     timing: str
+    is_cold: bool
 
     @property
     def title(self) -> str:
-        """The question, and where prices and times are from."""
-        return f"{self.question.rule}, {self.question.samples:,} samples; {self.prices}; {self.timing}"
+        """The question, and what prices and times rest on."""
+        state = "cold" if self.is_cold else "warm"
+        return f"{self.question.rule}, {self.question.samples:,} samples, {state}; {self.prices}; {self.timing}"
 
     def _repr_html_(self) -> str:
         shown = [option.row() for option in self.options[:_SHOWN]]
@@ -287,6 +295,7 @@ class Advice:
             "rule": self.question.rule,
             "prices": self.prices,
             "timing": self.timing,
+            "is_cold": self.is_cold,
             "options": [option.to_json() for option in self.options],
             "break_even": None if self.break_even is None else asdict(self.break_even),
         }

@@ -96,17 +96,19 @@ def predict_runs(
     """
     payloads = payloads_of(network, carried.plan, x, known, carried.settings.micro_batches)
     work = rank_work(network, carried.partition)
+    memory_mb = carried.memory_mb or MB_PER_VCPU
     usage, seconds, coordinated, wall_s = Usage(), 0.0, 0.0, 0.0
     for size, count in Counter(sizes).items():
         part = payloads.scaled(size, carried.settings.micro_batches)
         times = _times(carried, work, part, len(sizes))
         usage = sum([_usage(carried, work, part, times)] * count, usage)
-        seconds += count * times.functions_s
-        coordinated += count * times.wall_s
+        of_workers, of_coordinator = times.function_times(memory_mb, carried.settings.workers)
+        seconds += count * of_workers.seconds
+        coordinated += count * of_coordinator.seconds
         wall_s = max(wall_s, times.wall_s)
     workers = carried.settings.workers * len(sizes)
     functions = (
-        FunctionTime(carried.memory_mb or MB_PER_VCPU, "x86_64", seconds, workers),
+        FunctionTime(memory_mb, "x86_64", seconds, workers),
         FunctionTime(COORDINATOR_MB, "x86_64", coordinated, len(sizes)),
     )
     return Prediction(usage, functions, wall_s)

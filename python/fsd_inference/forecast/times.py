@@ -49,7 +49,11 @@ class RunTimes:
     layers_s, compute_s : tuple of float
         For each layer, its period, and the slowest rank's kernel time in it.
     functions_s : float
-        Sum over the functions of all ranks.
+        Sum over the functions of all ranks, from start to end of their handlers.
+    cold_workers : int
+        Number of ranks whose environment starts cold; if any does, the coordinator's does too.
+    init_s : float
+        Duration of the init phase of each environment that starts cold.
     paced_s : float
         Part of `layers_s` that the ranks wait for the account's publishing quota.
     longest_publishing_s : float
@@ -63,6 +67,8 @@ class RunTimes:
     layers_s: tuple[float, ...]
     compute_s: tuple[float, ...]
     functions_s: float
+    cold_workers: int
+    init_s: float
     paced_s: float = 0.0
     longest_publishing_s: float = 0.0
 
@@ -74,10 +80,11 @@ class RunTimes:
     def function_times(
         self, memory_mb: int, workers: int, *, architecture: str = "x86_64", coordinator_mb: int = COORDINATOR_MB
     ) -> tuple[FunctionTime, ...]:
-        """Return the billed Lambda time of the workers' functions and of the coordinator."""
+        """Return the billed Lambda time of the workers' functions and of the coordinator, init phases included."""
+        worker_init_s, coordinator_init_s = self.cold_workers * self.init_s, (self.cold_workers > 0) * self.init_s
         return (
-            FunctionTime(memory_mb, architecture, self.functions_s, workers),
-            FunctionTime(coordinator_mb, architecture, self.wall_s, 1),
+            FunctionTime(memory_mb, architecture, self.functions_s + worker_init_s, workers),
+            FunctionTime(coordinator_mb, architecture, self.wall_s + coordinator_init_s, 1),
         )
 
 
@@ -135,10 +142,11 @@ def predict_times(
     speed = Speed(timing, vcpus(memory_mb) if cores is None else cores / workers, settings.threads)
     tree = Tree(workers, settings.branching)
     launch = _launch_s(tree, timing, warm)
+    cold_workers = max(0, workers - warm) if cores is None else 0
     before = timing["client.before_s"]
     if cores is None:
         before += 2 * timing.latency("begin").mean_s  # for the coordinator and for rank 0
-        before += 2 * timing.latency("cold").mean_s * (warm < workers)
+        before += 2 * timing.latency("cold").mean_s * (cold_workers > 0)
     else:
         starting = timing["cpu.begin_s"] + timing["cpu.open_s"] + timing["cpu.open_queue_s"] * (channel == "queue")
         launch, before = max(launch, (workers - 1) * starting / cores), before + starting
@@ -168,6 +176,8 @@ def predict_times(
         layers_s=layers,
         compute_s=tuple(weight * seconds for weight, seconds in zip(weights, computing, strict=True)),
         functions_s=workers * (run + launch / 2),
+        cold_workers=cold_workers,
+        init_s=timing["init.s"],
         paced_s=sum(layers) - sum(free),
         longest_publishing_s=longest_publishing,
     )

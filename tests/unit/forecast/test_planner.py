@@ -20,7 +20,7 @@ from fsd_inference.forecast.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES,
 from fsd_inference.forecast.options import VARIANTS, Advice, Option, Question
 from fsd_inference.forecast.payloads import Payloads, dense_payloads
 from fsd_inference.forecast.planner import plan_options
-from fsd_inference.forecast.timing import Sourced, load_timing
+from fsd_inference.forecast.timing import Sourced, Timing, load_timing
 from fsd_inference.forecast.work import Work, rank_work, whole_work
 from fsd_inference.partitioning import ExchangePlan, Partition
 from fsd_inference.partitioning.plan import Edge
@@ -152,6 +152,34 @@ def test_clusters_are_priced_by_the_server_and_exchange_by_mpi() -> None:
 def test_limits_that_nothing_meets_say_what_comes_closest() -> None:
     with pytest.raises(SettingError, match=r"the fastest is .* the cheapest "):
         _ = asked(deadline_s=0.001).best
+
+
+def test_functions_are_cold_unless_they_are_used_often_or_said_to_be_warm() -> None:
+    assert [asked(**more).is_cold for more in ({}, {"queries_a_day": 287}, {"queries_a_day": 288})] == [
+        True,
+        True,
+        False,
+    ]
+    assert [asked(queries_a_day=500, cold=cold).is_cold for cold in (True, False)] == [True, False]
+    assert asked(cold=True).to_json()["is_cold"] is True
+
+
+def test_cold_environments_are_billed_for_their_init_phase() -> None:
+    timing = load_timing()
+    longer = timing.with_values("longer", {"init.s": Sourced(timing["init.s"] + 0.01, "a test")})
+
+    def cost(times: Timing, variant: str, replicas: int, *, cold: bool) -> tuple[int, int, float]:
+        found = plan_options(CUTS, Question(SAMPLES, cold=cold), times, load_prices()).options
+        one = next(option for option in found if (option.variant, option.replicas) == (variant, replicas))
+        return one.workers * one.replicas, one.memory_mb or 0, one.usd or 0.0
+
+    for variant, replicas in (("serial", 1), ("serial", 2), ("queue", 1), ("object", 1)):
+        before, after = (cost(times, variant, replicas, cold=True) for times in (timing, longer))
+        functions, memory_mb, usd = before
+        mb = functions * memory_mb + replicas * 512  # each replica has a coordinator
+        assert after[:2] == (functions, memory_mb)
+        assert after[2] - usd == pytest.approx(0.01 * mb / 1024 * 1.66667e-5)
+        assert cost(longer, variant, replicas, cold=False) == cost(timing, variant, replicas, cold=False)
 
 
 @pytest.mark.parametrize(

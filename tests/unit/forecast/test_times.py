@@ -73,7 +73,21 @@ def test_memory_and_warm_environments_help() -> None:
     assert sum(small.compute_s) == pytest.approx(1769 / 512 * sum(large.compute_s), rel=0.05)
     assert warm.wall_s < large.wall_s < small.wall_s
     workers, coordinator = large.function_times(1769, 4)
-    assert (workers.invocations, workers.memory_mb, coordinator.seconds) == (4, 1769, large.wall_s)
+    init_s = load_timing()["init.s"]
+    assert (workers.invocations, workers.memory_mb, coordinator.seconds) == (4, 1769, large.wall_s + init_s)
+
+
+@pytest.mark.parametrize(("warm", "cold_workers", "cold_coordinators"), [(0, 4, 1), (3, 1, 1), (4, 0, 0)])
+def test_the_init_phase_of_each_cold_environment_is_billed(
+    warm: int, cold_workers: int, cold_coordinators: int
+) -> None:
+    it = scenario(4, 5, times=timing(init__s=7.0))
+    found = predict_times(it.plan, it.work, it.payloads, it.settings, "queue", it.timing, warm=warm)
+    workers, coordinator = found.function_times(1769, 4)
+    assert workers.seconds == pytest.approx(found.functions_s + cold_workers * 7.0)
+    assert coordinator.seconds == pytest.approx(found.wall_s + cold_coordinators * 7.0)
+    local = predict_times(it.plan, it.work, it.payloads, it.settings, "queue", it.timing, cores=2.0)
+    assert local.function_times(1769, 4)[0].seconds == local.functions_s  # processes have no init phase
 
 
 def test_a_server_is_the_serial_engine_on_its_processors() -> None:

@@ -187,6 +187,16 @@ def test_cold_environments_are_waited_for() -> None:
     assert cold.wall_s == pytest.approx(warm.wall_s + 4 * 2.0)  # coordinator, rank 0, its child, that one's
 
 
+@pytest.mark.parametrize(("warm", "cold_workers", "cold_coordinators"), [(0, 4, 1), (1, 4, 0), (3, 2, 0), (9, 0, 0)])
+def test_init_phases_are_billed(warm: int, cold_workers: int, cold_coordinators: int) -> None:
+    bare, billed = (
+        simulate(scenario(4, 2, times=timing(init__s=init_s), chances=Chances(warm=warm))).function_times()
+        for init_s in (0.0, 7.0)
+    )
+    more = [later.seconds - earlier.seconds for earlier, later in zip(bare, billed, strict=True)]
+    assert more == pytest.approx([cold_workers * 7.0, cold_coordinators * 7.0])
+
+
 def test_environments_beyond_the_burst_come_at_their_rate() -> None:
     times = timing(environments__burst=4, environments__per_s=2)
     found = simulate(scenario(10, 1, branching=9, times=times))
