@@ -11,7 +11,7 @@ import typer
 
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, table
-from fsd_inference.cli.options import Json, PricesFile, PublishQuota, Region, examples
+from fsd_inference.cli.options import Buckets, Json, PricesFile, PublishQuota, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import LARGEST_FUNCTION_MB
@@ -87,6 +87,7 @@ def advise(
             "--queries-per-day keeps them warm.",
         ),
     ] = None,
+    buckets: Buckets = 1,
     region: Region = "us-east-1",
     prices: PricesFile = None,
     timing: TimingFile = None,
@@ -117,6 +118,7 @@ def advise(
         architecture,
         most_workers,
         cold,
+        buckets,
     )
     check_distinct(NETWORK=network, input=inputs, output=output, prices=prices, timing=timing)
     if output is not None:

@@ -218,7 +218,7 @@ def sns_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
 
 
 def sqs_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
-    """Yield SQS's lines: C_sqs = Q c_sqs [+ W c_sqs], for Q units of receives, deletes and purges, W of SNS's writes."""
+    """Yield SQS's lines: C_sqs = Q c_sqs [+ W c_sqs], for Q units of the caller's requests and W of SNS's writes."""
     for kind in _SQS_KINDS:
         yield from bill.line("SQS", kind, "sqs.request", _units(usage, kind))
     if billing.queue_writes == "billed" and usage.requests["sns.publish"]:

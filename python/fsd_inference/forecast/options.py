@@ -14,6 +14,8 @@ from fsd_inference.units import seconds_text, usd_text
 
 MOST_SAMPLES = 1_000_000_000
 """Maximum samples of a query: a billion, far beyond the sizes for which times and bytes were measured."""
+MOST_BUCKETS = 20
+"""Maximum number of run buckets (terraform/variables.tf)."""
 VARIANTS = (
     "serial", "queue", "object", "express", "job server", "always-on server", "job cluster", "always-on cluster",
 )  # fmt: skip
@@ -51,6 +53,8 @@ class Question:
     cold : bool or None
         Whether the functions' environments start cold, as in the first run of a stack; None: by `queries_a_day`, and
         cold without it.
+    buckets : int
+        Number of buckets over which `object` spreads its objects; each admits a limited rate of requests.
 
     Examples
     --------
@@ -67,12 +71,14 @@ class Question:
     architecture: str = "x86_64"
     most_workers: int = 64
     cold: bool | None = None
+    buckets: int = 1
 
     def __post_init__(self) -> None:
         for name, least, most in (
             ("samples", 1, MOST_SAMPLES),
             ("most_workers", 1, ACCOUNT_CONCURRENCY),
             ("largest_mb", 128, LARGEST_FUNCTION_MB),
+            ("buckets", 1, MOST_BUCKETS),
         ):
             if not least <= getattr(self, name) <= most:
                 raise SettingError(f"{name} must be {least:,} to {most:,}, not {getattr(self, name):,}")

@@ -177,6 +177,7 @@ class _Planner:
             memory_mb=memory_mb,
             warm=settings.workers * self.is_warm,
             weights=thinned.weights,
+            buckets=self._question.buckets,
             totals=totals,
         )
 

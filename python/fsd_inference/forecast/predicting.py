@@ -60,6 +60,11 @@ class Carried:
     memory_mb: int | None
     is_warm: bool
 
+    @property
+    def buckets(self) -> int:
+        """The number of buckets over which `object` spreads its objects."""
+        return 1 if self.stack is None else len(self.stack.run_buckets)
+
 
 def payloads_of(
     network: Network, plan: ExchangePlan, x: sparse.csr_array, known: Payloads | None, micro_batches: int
@@ -142,7 +147,7 @@ def _times(carried: Carried, work: Work, payloads: Payloads, runs: int) -> RunTi
         timing = load_timing("aws", publish_quota=stack.publish_per_s)
         return predict_times(
             carried.plan, work, payloads, replace(settings, threads=threads(memory_mb)), carried.channel,
-            timing, memory_mb=memory_mb, warm=settings.workers * carried.is_warm,
+            timing, memory_mb=memory_mb, warm=settings.workers * carried.is_warm, buckets=carried.buckets,
         )  # fmt: skip
     cores = (os.cpu_count() or 1) / runs
     return predict_times(carried.plan, work, payloads, settings, carried.channel, load_timing("emulator"), cores=cores)
@@ -161,7 +166,7 @@ def _usage(carried: Carried, work: Work, payloads: Payloads, times: RunTimes) ->
     if carried.channel == "queue":
         usage += count_lane(stack.ranks)
     if carried.channel == "object" and not on_functions:  # functions leave their objects to expire
-        usage += count_sweep(len(stack.run_buckets), exchange.requests["s3.put"])
+        usage += count_sweep(carried.buckets, exchange.requests["s3.put"])
     if on_functions:
         usage += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=is_warm)
     return usage

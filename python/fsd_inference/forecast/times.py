@@ -4,8 +4,8 @@ A layer's period is that of its slowest rank: the time for the boundary rows, th
 rows and that of the exchange. The exchange is packing, sending, delivery, receiving and unpacking. A rank waits for its
 slowest source, so the latency used is about the largest of as many random draws as it has sources. With micro-batches,
 the exchange of one overlaps with the computation of the others. Over `queue`, a layer takes at least as long as its
-messages take at a rank's share of the account's publishing quota. Random latencies, retries and the rate limits of S3
-are modelled by the simulator only.
+messages take at a rank's share of the account's publishing quota; over `object`, as long as S3's rate limits take to
+admit its requests. Random latencies and retries are modelled by the simulator only.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def predict_times(
     warm: int = 0,
     weights: Sequence[float] | None = None,
     limits: ChannelLimits | None = None,
+    buckets: int = 1,
     totals: ExchangeTotals | None = None,
 ) -> RunTimes:
     """Predict the times of a run on functions, or on processes of one host.
@@ -126,6 +127,8 @@ def predict_times(
     weights : sequence of float, optional
         Number of layers that each layer represents; default: 1 each.
     limits : ChannelLimits, optional
+    buckets : int
+        Number of buckets over which `object` spreads its objects.
     totals : ExchangeTotals, optional
         Totals of this plan and these payloads; pass them to reuse them for several predictions.
 
@@ -151,7 +154,7 @@ def predict_times(
         starting = timing["cpu.begin_s"] + timing["cpu.open_s"] + timing["cpu.open_queue_s"] * (channel == "queue")
         launch, before = max(launch, (workers - 1) * starting / cores), before + starting
     totals = totals or ExchangeTotals(plan, payloads)
-    periods, computing = layer_times(totals, work, payloads, settings, channel, timing, speed, limits)
+    periods, computing = layer_times(totals, work, payloads, settings, channel, timing, speed, limits, buckets)
     weights = weights or (1.0,) * len(periods)
     layers = free = tuple(weight * period for weight, period in zip(weights, periods, strict=True))
     longest_publishing = 0.0
@@ -219,6 +222,7 @@ def layer_times(
     timing: Timing,
     speed: Speed,
     limits: ChannelLimits | None = None,
+    buckets: int = 1,
 ) -> tuple[list[float], list[float]]:
     """Return each layer's period and the slowest rank's kernel time in it, in seconds; see the module docstring."""
     micro_batches = len(payloads.samples)
@@ -237,5 +241,7 @@ def layer_times(
             hidden = hidden + of_rank * (1 - totals.boundary_share(work)[sending])
         # A rank has one receive thread, whatever the number of micro-batches.
         own = np.maximum(whole + packing * micro_batches, receiving * micro_batches)
-        periods[sending] = np.maximum(own, whole - hidden + packing + exchange).max(axis=1)
+        slowest = np.maximum(own, whole - hidden + packing + exchange).max(axis=1)
+        rationed = micro_batches * totals.rationed_s(channel, timing, buckets)[sending]
+        periods[sending] = np.maximum(slowest, rationed)
     return periods.tolist(), computing.tolist()

@@ -154,12 +154,20 @@ def test_limits_that_nothing_meets_say_what_comes_closest() -> None:
         _ = asked(deadline_s=0.001).best
 
 
+def test_buckets_share_the_requests_of_objects() -> None:
+    slow = load_timing().with_values("slow", {"prefix.gets_per_s": Sourced(0.5, "a test")})
+
+    def wall_s(variant: str, buckets: int) -> float:
+        found = plan_options(CUTS, Question(SAMPLES, buckets=buckets), slow, load_prices()).options
+        return min(option.wall_s for option in found if (option.variant, option.workers) == (variant, 2))
+
+    pairs = sum(len({(edge.source, to) for edge in edges for to in edge.targets}) for edges in CUTS[2].plan.exchanges)
+    assert wall_s("object", 1) - wall_s("object", 2) == pytest.approx(pairs / 0.5 / 2, rel=0.05)
+    assert wall_s("queue", 1) == wall_s("queue", 2)
+
+
 def test_functions_are_cold_unless_they_are_used_often_or_said_to_be_warm() -> None:
-    assert [asked(**more).is_cold for more in ({}, {"queries_a_day": 287}, {"queries_a_day": 288})] == [
-        True,
-        True,
-        False,
-    ]
+    assert [asked(queries_a_day=often).is_cold for often in (None, 287, 288)] == [True, True, False]
     assert [asked(queries_a_day=500, cold=cold).is_cold for cold in (True, False)] == [True, False]
     assert asked(cold=True).to_json()["is_cold"] is True
 
@@ -190,6 +198,7 @@ def test_cold_environments_are_billed_for_their_init_phase() -> None:
         ({"queries_a_day": 0.0}, "more than 0 queries"),
         ({"largest_mb": 20_000}, "largest_mb must be 128 to 10,240"),
         ({"architecture": "mips"}, "architecture must be"),
+        ({"buckets": 21}, "buckets must be 1 to 20"),
     ],
 )
 def test_questions_that_make_no_sense(wrong: dict[str, object], said: str) -> None:

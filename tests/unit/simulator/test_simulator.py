@@ -242,6 +242,15 @@ def test_the_quota_is_the_accounts_and_not_a_topics() -> None:
     assert simulate(two).wall_s == pytest.approx(simulate(one).wall_s, rel=0.1)
 
 
+def test_a_bucket_has_the_rate_of_one_partition_and_more_buckets_have_more() -> None:
+    times = timing(prefix__puts_per_s=8.0, throttle__burst_s=1.0)
+    one, four = (simulate(scenario(5, 4, channel="object", times=times, buckets=count)) for count in (1, 4))
+    assert one.error is four.error is None
+    assert one.usage.retries > 0
+    assert four.usage.retries == 0
+    assert one.wall_s > four.wall_s
+
+
 def test_a_rank_that_is_far_too_slow_ends_the_run() -> None:
     it = scenario(3, 4, times=timing(kernel__1__1=1e-5))
     it = replace(it, settings=replace(it.settings, clocks=Clocks(stall_s=1.0, run_s=500.0)))
@@ -280,7 +289,7 @@ def test_all_queues_of_a_lane_are_purged() -> None:
 
 
 def test_a_run_can_be_priced_and_reported() -> None:
-    it = scenario(4, 5, times=load_timing())
+    it = scenario(4, 5, times=load_timing(), chances=Chances(warm=9))
     found = simulate(it)
     functions = found.function_times()
     assert functions[0].invocations == 4
