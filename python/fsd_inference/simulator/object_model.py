@@ -74,14 +74,15 @@ class ObjectModel(StepModel):
     ) -> float | None:
         """Return the time at which a request that begins at `start` is answered; None if its retries are used up.
 
-        `rates` are the rate limits of the buckets, and `place` selects one of them.
+        Like the real channel, retry a throttled request until the stall clock. `rates` are the rate limits of the
+        buckets, and `place` selects one of them.
         """
-        services, tried, kind = self.services, 1, _KINDS[verb]
+        services, tried, kind, since = self.services, 1, _KINDS[verb], start
         rate = rates[place % len(rates)]
         services.usage.requests[kind] += 1
         services.usage.billed_units[kind] += 1
         while not rate.admits(start):
-            pause_s = services.pause_s(tried)
+            pause_s = services.pause_s(tried, start - since)
             if pause_s is None:
                 return None
             start, tried = start + pause_s, tried + 1

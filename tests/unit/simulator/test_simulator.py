@@ -251,6 +251,15 @@ def test_a_bucket_has_the_rate_of_one_partition_and_more_buckets_have_more() -> 
     assert one.wall_s > four.wall_s
 
 
+def test_objects_that_a_bucket_refuses_for_long_are_asked_for_until_the_stall_clock() -> None:
+    it = scenario(5, 3, channel="object", times=timing(prefix__gets_per_s=1.0))
+    found = simulate(it)
+    assert found.error is None
+    assert found.usage.retries > found.usage.requests["s3.put"]
+    short = replace(it, settings=replace(it.settings, clocks=Clocks(stall_s=3.0)))
+    assert simulate(short).error is not None
+
+
 def test_a_rank_that_is_far_too_slow_ends_the_run() -> None:
     it = scenario(3, 4, times=timing(kernel__1__1=1e-5))
     it = replace(it, settings=replace(it.settings, clocks=Clocks(stall_s=1.0, run_s=500.0)))
