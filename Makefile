@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust package check terraform image e2e bench figures onnx models docs wheel screenshot constraints lock clean
+.PHONY: help venv demo test lint types rust arm package check terraform image e2e bench figures onnx models docs wheel screenshot constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -44,11 +44,12 @@ help:
 	@echo "make lint     formatting, ruff, clippy, which room may import which"
 	@echo "make types    mypy, and the extension against its stub"
 	@echo "make rust     Rust tests, once for each kernel path that this processor has"
+	@echo "make arm      Rust tests for 64-bit Arm, in QEMU's emulation (needs a cross compiler and QEMU; not in CI)"
 	@echo "make package  the wheel, installed alone into an environment of its own"
 	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
 	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS; PyTorch; and long tests"
-	@echo "make bench    benchmarks: activations, codec, import, kernel, loading, memory, overlap, partition, predictions, pruned, quotas, runs, services, simulation, starting (BENCH=runs for one)"
+	@echo "make bench    benchmarks: activations, codec, import, kernel, lanes, loading, memory, overlap, partition, predictions, pruned, quotas, releases, runs, services, simulation, starting (BENCH=runs for one)"
 	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes over an hour)"
 	@echo "make onnx     docs/onnx-operators.md: the ONNX operators that are imported, tried on the test cases of onnx"
 	@echo "make models   docs/published-models.md: published ONNX models, imported, checked and run over an emulated AWS"
@@ -115,9 +116,12 @@ rust: $(VENV)/.test
 	  echo "kernel path $$path"; \
 	  FSD_KERNEL=$$path cargo test --locked --release --quiet --package fsd-core; \
 	done; \
-	for path in portable avx2 avx512; do \
+	for path in portable avx2 avx512 neon; do \
 	  [[ " $$paths " == *" $$path "* ]] || echo "NOT TESTED: kernel path $$path, which this processor lacks"; \
 	done
+
+arm:
+	tests/arm
 
 wheel: $(VENV)/.tools
 	rm -rf dist

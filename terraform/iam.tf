@@ -7,52 +7,58 @@ locals {
       Effect    = "Allow"
       Principal = { Service = "lambda.amazonaws.com" }
       Action    = "sts:AssumeRole"
+      Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
     }]
   })
 
-  # Wildcards for all lanes: a policy is limited to 6,144 characters, and a stack may have thousands of queues.
-  any_topic_arn = "${local.sns_arn}:${var.name}-lane*-block*"
-  any_queue_arn = "${local.sqs_arn}:${var.name}-lane*-rank*"
+  # Wildcards, because a policy is limited to 6,144 characters whatever the number of queues, buckets and functions. With
+  # one `?` for each digit they match no resources of a stack whose name begins with this one's.
+  any_topic_arn  = "${local.sns_arn}:${var.name}-lane*-block*"
+  any_queue_arn  = "${local.sqs_arn}:${var.name}-lane*-rank*"
+  any_run_bucket = distinct([for index in range(var.run_buckets) : "arn:${local.partition}:s3:::${local.bucket_prefix}-runs-${replace(index, "/./", "?")}${local.bucket_suffix}"])
+  any_worker     = distinct([for size in var.memory_sizes : "${var.name}-worker-${replace(size, "/./", "?")}"])
 
   # An invocation may name the function itself or one of its versions or aliases.
-  coordinator_arns     = [local.coordinator_arn, "${local.coordinator_arn}:*"]
-  worker_arns_versions = flatten([for arn in values(local.worker_arns) : [arn, "${arn}:*"]])
+  coordinator_arns = [local.coordinator_arn, "${local.coordinator_arn}:*"]
+  any_worker_arn   = flatten([for name in local.any_worker : ["${local.lambda_arn}:${name}", "${local.lambda_arn}:${name}:*"]])
+
+  # Bucket names are global: once a stack is destroyed, another account may own them.
+  of_this_account = { StringEquals = { "aws:ResourceAccount" = local.account } }
 
   # Without s3:ListBucket, S3 answers 403 instead of 404 for an object that does not exist yet, which a poll could not
-  # distinguish from denied access. A condition on the prefix would have the same effect: GET requests have no prefix.
-  use_run_buckets = local.is_express ? [
+  # distinguish from denied access. A condition on the prefix would have the same effect: GET requests have no prefix. S3
+  # documents that for an absent object it checks the permission to list, but not with which keys: hence IfExists.
+  list_condition = { StringEqualsIfExists = { "aws:ResourceAccount" = local.account } }
+  use_run_buckets = [
     {
-      Sid      = "RunObjects"
-      Effect   = "Allow"
-      Action   = ["s3express:CreateSession"]
-      Resource = local.run_bucket_arns
-    },
-    ] : [
-    {
-      Sid      = "RunObjects"
-      Effect   = "Allow"
-      Action   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
-      Resource = [for arn in local.run_bucket_arns : "${arn}/*"]
+      Sid       = "RunObjects"
+      Effect    = "Allow"
+      Action    = ["s3:GetObject", "s3:PutObject"]
+      Resource  = [for arn in local.any_run_bucket : "${arn}/*"]
+      Condition = local.of_this_account
     },
     {
-      Sid      = "ListRuns"
-      Effect   = "Allow"
-      Action   = ["s3:ListBucket"]
-      Resource = local.run_bucket_arns
+      Sid       = "ListRuns"
+      Effect    = "Allow"
+      Action    = ["s3:ListBucket"]
+      Resource  = local.any_run_bucket
+      Condition = local.list_condition
     },
   ]
   read_networks = [
     {
-      Sid      = "ReadPlans"
-      Effect   = "Allow"
-      Action   = ["s3:GetObject"]
-      Resource = ["${local.network_bucket_arn}/plans/*", "${local.network_bucket_arn}/stack.json"]
+      Sid       = "ReadPlans"
+      Effect    = "Allow"
+      Action    = ["s3:GetObject"]
+      Resource  = ["${local.network_bucket_arn}/plans/*", "${local.network_bucket_arn}/stack.json"]
+      Condition = local.of_this_account
     },
     {
-      Sid      = "ListNetworks"
-      Effect   = "Allow"
-      Action   = ["s3:ListBucket"]
-      Resource = [local.network_bucket_arn]
+      Sid       = "ListNetworks"
+      Effect    = "Allow"
+      Action    = ["s3:ListBucket"]
+      Resource  = [local.network_bucket_arn]
+      Condition = local.list_condition
     },
   ]
   publish = var.lanes == 0 ? [] : [
@@ -71,12 +77,27 @@ locals {
       Resource = [local.key_arn]
     },
   ] : []
+  # Each worker function sleeps by itself after weeks without a run, and may have a concurrency of its own.
+  look_at_workers = [
+    {
+      Sid      = "LookAtWorkers"
+      Effect   = "Allow"
+      Action   = ["lambda:GetFunctionConfiguration", "lambda:GetFunctionConcurrency"]
+      Resource = local.any_worker_arn
+    },
+    {
+      Sid      = "CheckAccount" # the action does not support resource-level permissions
+      Effect   = "Allow"
+      Action   = ["lambda:GetAccountSettings"]
+      Resource = ["*"]
+    },
+  ]
   invoke_workers = [
     {
       Sid      = "InvokeWorkers"
       Effect   = "Allow"
       Action   = ["lambda:InvokeFunction"]
-      Resource = local.worker_arns_versions
+      Resource = local.any_worker_arn
     },
   ]
 
@@ -88,7 +109,7 @@ locals {
       {
         Sid      = "Receive"
         Effect   = "Allow"
-        Action   = ["sqs:ReceiveMessage"]
+        Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage"]
         Resource = [local.any_queue_arn]
       },
     ],
@@ -104,7 +125,7 @@ locals {
         Sid      = "Logs"
         Effect   = "Allow"
         Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-        Resource = [for name in values(local.worker_names) : "${local.logs_arn}:/aws/lambda/${name}:*"]
+        Resource = [for name in local.any_worker : "${local.logs_arn}:/aws/lambda/${name}:*"]
       },
     ],
     local.use_key,
@@ -113,6 +134,15 @@ locals {
   coordinator_statements = concat(
     local.read_networks,
     local.use_run_buckets,
+    [
+      {
+        Sid       = "Admission" # tickets of runs that ended, and the claim of an attempt that must wait
+        Effect    = "Allow"
+        Action    = ["s3:DeleteObject"]
+        Resource  = flatten([for arn in local.any_run_bucket : ["${arn}/admission/*", "${arn}/runs/*/coordinator"]])
+        Condition = local.of_this_account
+      },
+    ],
     local.publish,
     var.lanes == 0 ? [] : [
       {
@@ -123,11 +153,12 @@ locals {
       },
     ],
     local.invoke_workers,
+    local.look_at_workers,
     [
       {
         Sid      = "Failures"
         Effect   = "Allow"
-        Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:SendMessage"]
+        Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:SendMessage"]
         Resource = [local.failures_arn]
       },
       {
@@ -149,42 +180,52 @@ locals {
         Resource = local.coordinator_arns
       },
       {
-        Sid    = "Push"
-        Effect = "Allow"
-        Action = ["s3:GetObject", "s3:PutObject"]
-        Resource = [
-          "${local.network_bucket_arn}/plans/*",
-          "${local.network_bucket_arn}/networks/*",
-        ]
+        Sid       = "WriteNetworks"
+        Effect    = "Allow"
+        Action    = ["s3:PutObject"]
+        Resource  = ["${local.network_bucket_arn}/plans/*", "${local.network_bucket_arn}/networks/*"]
+        Condition = local.of_this_account
       },
       {
-        Sid      = "ReadStack"
-        Effect   = "Allow"
-        Action   = ["s3:GetObject"]
-        Resource = ["${local.network_bucket_arn}/stack.json"]
+        Sid       = "ReadIndex"
+        Effect    = "Allow"
+        Action    = ["s3:GetObject"]
+        Resource  = ["${local.network_bucket_arn}/networks/*"]
+        Condition = local.of_this_account
       },
       {
-        Sid      = "ListNetworks"
-        Effect   = "Allow"
-        Action   = ["s3:ListBucket"]
-        Resource = [local.network_bucket_arn]
+        Sid       = "ContinuePush"
+        Effect    = "Allow"
+        Action    = ["s3:ListMultipartUploadParts", "s3:AbortMultipartUpload"]
+        Resource  = ["${local.network_bucket_arn}/plans/*"]
+        Condition = local.of_this_account
+      },
+      {
+        Sid       = "FindPush"
+        Effect    = "Allow"
+        Action    = ["s3:ListBucketMultipartUploads"]
+        Resource  = [local.network_bucket_arn]
+        Condition = local.of_this_account
+      },
+      {
+        Sid       = "DeleteRuns"
+        Effect    = "Allow"
+        Action    = ["s3:DeleteObject"]
+        Resource  = [for arn in local.any_run_bucket : "${arn}/*"]
+        Condition = local.of_this_account
       },
     ],
+    local.read_networks,
     local.use_run_buckets,
     [
       {
-        Sid      = "CheckFunctions"
+        Sid      = "CheckCoordinator"
         Effect   = "Allow"
         Action   = ["lambda:GetFunctionConfiguration"]
-        Resource = concat(local.coordinator_arns, local.worker_arns_versions)
-      },
-      {
-        Sid      = "CheckAccount" # the action does not support resource-level permissions
-        Effect   = "Allow"
-        Action   = ["lambda:GetAccountSettings"]
-        Resource = ["*"]
+        Resource = local.coordinator_arns
       },
     ],
+    local.look_at_workers,
     var.lanes == 0 ? [] : [
       {
         Sid      = "CheckTopics"
@@ -222,6 +263,7 @@ resource "aws_iam_role" "worker" {
 }
 
 resource "aws_iam_role_policy" "coordinator" {
+  #checkov:skip=CKV_AWS_355:lambda:GetAccountSettings does not support resource-level permissions.
   name   = "run"
   role   = aws_iam_role.coordinator.name
   policy = jsonencode({ Version = "2012-10-17", Statement = local.coordinator_statements })

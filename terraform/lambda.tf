@@ -3,6 +3,7 @@ locals {
   environment = merge(
     { FSD_STACK_BUCKET = local.network_bucket_name },
     var.endpoint_url == null ? {} : { AWS_ENDPOINT_URL = var.endpoint_url },
+    var.metrics ? {} : { FSD_METRICS = "false" },
   )
   coordinator_handler = "fsd_inference.aws.handlers.coordinator.handle"
   worker_handler      = "fsd_inference.aws.handlers.worker.handle"

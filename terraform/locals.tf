@@ -11,18 +11,11 @@ locals {
 
   # Names and ARNs are composed here instead of read from resources, which would be a dependency cycle: roles refer to
   # functions, functions to roles, and queues to themselves in their policies.
-  bucket_prefix    = coalesce(var.bucket_prefix, var.name)
-  is_express       = var.storage_class == "express" && var.express_zone_id != null # a precondition below rejects one alone
-  run_bucket_end   = local.is_express ? "--${var.express_zone_id}--x-s3" : ""
-  run_bucket_names = [for index in range(var.run_buckets) : "${local.bucket_prefix}-runs-${index}${local.run_bucket_end}"]
-  run_bucket_arns = [
-    for name in local.run_bucket_names : (
-      local.is_express
-      ? "arn:${local.partition}:s3express:${local.region}:${local.account}:bucket/${name}"
-      : "arn:${local.partition}:s3:::${name}"
-    )
-  ]
-  network_bucket_name = "${local.bucket_prefix}-networks"
+  bucket_prefix       = coalesce(var.bucket_prefix, var.name)
+  bucket_suffix       = var.bucket_namespace == "global" ? "" : "-${local.account}-${local.region}-an"
+  run_bucket_names    = [for index in range(var.run_buckets) : "${local.bucket_prefix}-runs-${index}${local.bucket_suffix}"]
+  run_bucket_arns     = [for name in local.run_bucket_names : "arn:${local.partition}:s3:::${name}"]
+  network_bucket_name = "${local.bucket_prefix}-networks${local.bucket_suffix}"
   network_bucket_arn  = "arn:${local.partition}:s3:::${local.network_bucket_name}"
 
   sns_arn    = "arn:${local.partition}:sns:${local.region}:${local.account}"
@@ -33,7 +26,6 @@ locals {
   coordinator_name = "${var.name}-coordinator"
   coordinator_arn  = "${local.lambda_arn}:${local.coordinator_name}"
   worker_names     = { for size in var.memory_sizes : tostring(size) => "${var.name}-worker-${size}" }
-  worker_arns      = { for size, name in local.worker_names : size => "${local.lambda_arn}:${name}" }
   function_names   = concat([local.coordinator_name], values(local.worker_names))
   failures_name    = "${var.name}-failures"
   failures_arn     = "${local.sqs_arn}:${local.failures_name}"
@@ -125,20 +117,16 @@ resource "terraform_data" "rules" {
       error_message = "kms_key_create and kms_key_arn exclude each other: create a key or give one."
     }
     precondition {
-      condition     = (var.storage_class == "express") == (var.express_zone_id != null)
-      error_message = "storage_class = \"express\" and express_zone_id go together: give both or neither."
-    }
-    precondition {
-      condition     = !local.is_express || var.endpoint_url == null
-      error_message = "storage_class = \"express\" requires AWS itself: emulators have no directory buckets."
-    }
-    precondition {
-      condition     = !local.is_express || !local.has_key
-      error_message = "storage_class = \"express\" cannot be combined with a KMS key: directory buckets use S3's own."
-    }
-    precondition {
       condition     = var.alarms || length(var.alarm_actions) == 0
       error_message = "alarm_actions requires alarms = true."
     }
+  }
+}
+
+# The argument, which providers before 6.37 refuse, comes from an override file (README.md, "Who may use what").
+check "bucket_namespace" {
+  assert {
+    condition     = var.bucket_namespace == "global" || lookup(aws_s3_bucket.networks, "bucket_namespace", null) == var.bucket_namespace
+    error_message = "bucket_namespace = \"account-regional\" takes effect only with AWS provider 6.37 or newer and the override file in the module's README.md; S3 will refuse the buckets without."
   }
 }

@@ -2,6 +2,7 @@
 # `all`. `fsd stack up` creates the same on an emulator.
 
 locals {
+  # A received message stays hidden until it expires, so that the next run on the lane does not receive it.
   message_lifetime_s = ceil(var.longest_run_s) + 300
 }
 
@@ -19,7 +20,7 @@ resource "aws_sqs_queue" "lane" {
 
   name                              = "${var.name}-${each.key}"
   visibility_timeout_seconds        = local.message_lifetime_s
-  message_retention_seconds         = max(local.message_lifetime_s, 60)
+  message_retention_seconds         = local.message_lifetime_s
   max_message_size                  = 262144
   kms_master_key_id                 = local.key_arn
   kms_data_key_reuse_period_seconds = local.has_key ? 3600 : null

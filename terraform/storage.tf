@@ -5,25 +5,12 @@ resource "aws_s3_bucket" "runs" {
   #checkov:skip=CKV_AWS_21:Objects of runs are written once and expire; old versions would be billed and never read.
   #checkov:skip=CKV_AWS_144:All contents can be computed again; a copy in another region would double the bill.
   #checkov:skip=CKV_AWS_145:S3's own keys encrypt unless kms_key_create or kms_key_arn is set: each request with a KMS key may be billed.
-  #checkov:skip=CKV2_AWS_61:They have a lifecycle, which checkov does not find through the list shared by standard and directory buckets.
   #checkov:skip=CKV2_AWS_62:Nothing consumes events of these buckets; ranks poll for the objects that they expect.
-  count = local.is_express ? 0 : var.run_buckets
+  count = var.run_buckets
 
   bucket        = local.run_bucket_names[count.index]
   force_destroy = var.force_destroy
   tags          = var.tags
-}
-
-# Directory buckets are always encrypted and never public, so they lack a standard bucket's settings for both.
-resource "aws_s3_directory_bucket" "runs" {
-  count = local.is_express ? var.run_buckets : 0
-
-  bucket        = local.run_bucket_names[count.index]
-  force_destroy = var.force_destroy
-
-  location {
-    name = var.express_zone_id
-  }
 }
 
 resource "aws_s3_bucket" "networks" {
@@ -38,16 +25,14 @@ resource "aws_s3_bucket" "networks" {
 }
 
 locals {
-  run_buckets = local.is_express ? aws_s3_directory_bucket.runs[*].bucket : aws_s3_bucket.runs[*].bucket
-
   tls_only = {
     for name, arn in merge(zipmap(local.run_bucket_names, local.run_bucket_arns), { (local.network_bucket_name) = local.network_bucket_arn }) :
     name => {
       Sid       = "TlsOnly"
       Effect    = "Deny"
       Principal = "*"
-      Action    = strcontains(arn, ":s3express:") ? "s3express:*" : "s3:*"
-      Resource  = strcontains(arn, ":s3express:") ? [arn] : [arn, "${arn}/*"]
+      Action    = "s3:*"
+      Resource  = [arn, "${arn}/*"]
       Condition = { Bool = { "aws:SecureTransport" = "false" } }
     }
   }
@@ -55,7 +40,7 @@ locals {
 
 resource "aws_s3_bucket_lifecycle_configuration" "runs" {
   count  = var.run_buckets
-  bucket = local.run_buckets[count.index]
+  bucket = aws_s3_bucket.runs[count.index].bucket
 
   rule {
     id     = "expire"
@@ -84,13 +69,13 @@ resource "aws_s3_bucket_lifecycle_configuration" "networks" {
       prefix = ""
     }
     abort_incomplete_multipart_upload {
-      days_after_initiation = 1
+      days_after_initiation = 7 # within which `fsd push` continues an upload
     }
   }
 }
 
 resource "aws_s3_bucket_public_access_block" "runs" {
-  count  = local.is_express ? 0 : var.run_buckets
+  count  = var.run_buckets
   bucket = aws_s3_bucket.runs[count.index].bucket
 
   block_public_acls       = true
@@ -109,7 +94,7 @@ resource "aws_s3_bucket_public_access_block" "networks" {
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "runs" {
-  count  = local.is_express ? 0 : var.run_buckets
+  count  = var.run_buckets
   bucket = aws_s3_bucket.runs[count.index].bucket
 
   rule {
@@ -137,24 +122,10 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "networks" {
 
 resource "aws_s3_bucket_policy" "runs" {
   count  = var.run_buckets
-  bucket = local.run_buckets[count.index]
-
+  bucket = aws_s3_bucket.runs[count.index].bucket
   policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = concat(
-      [local.tls_only[local.run_bucket_names[count.index]]],
-      # S3 Lifecycle accesses a directory bucket through a session, like any other client.
-      [
-        for arn in slice(local.run_bucket_arns, count.index, count.index + 1) : {
-          Sid       = "Lifecycle"
-          Effect    = "Allow"
-          Principal = { Service = "lifecycle.s3.amazonaws.com" }
-          Action    = "s3express:CreateSession"
-          Resource  = arn
-          Condition = { StringEquals = { "s3express:SessionMode" = "ReadWrite" } }
-        } if local.is_express
-      ]
-    )
+    Version   = "2012-10-17"
+    Statement = [local.tls_only[local.run_bucket_names[count.index]]]
   })
 
   depends_on = [aws_s3_bucket_public_access_block.runs] # S3 rejects concurrent changes of a bucket

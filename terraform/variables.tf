@@ -27,6 +27,18 @@ variable "bucket_prefix" {
   }
 }
 
+variable "bucket_namespace" {
+  description = "Namespace of the bucket names: global, or account-regional, in which no other account can have them (see README.md)."
+  type        = string
+  default     = "global"
+  nullable    = false
+
+  validation {
+    condition     = contains(["global", "account-regional"], var.bucket_namespace)
+    error_message = "bucket_namespace must be global or account-regional."
+  }
+}
+
 variable "tags" {
   description = "Tags of all resources that support them, in addition to the provider's default_tags."
   type        = map(string)
@@ -139,25 +151,14 @@ variable "expire_days" {
 }
 
 variable "storage_class" {
-  description = "Storage class of the run buckets: standard, or express (directory buckets in one availability zone; not on emulators)."
+  description = "Storage class of the run buckets: standard is the only one."
   type        = string
   default     = "standard"
   nullable    = false
 
   validation {
-    condition     = contains(["standard", "express"], var.storage_class)
-    error_message = "storage_class must be standard or express."
-  }
-}
-
-variable "express_zone_id" {
-  description = "Id of the availability zone of express buckets, for example use1-az4."
-  type        = string
-  default     = null
-
-  validation {
-    condition     = var.express_zone_id == null || can(regex("^[a-z0-9]{2,10}-az[0-9]{1,2}$", var.express_zone_id))
-    error_message = "express_zone_id must be the id of an availability zone, such as use1-az4 (not its name, such as us-east-1a)."
+    condition     = var.storage_class == "standard"
+    error_message = "storage_class must be standard. S3 Express One Zone is only modelled, by `fsd advise`: runs need listings in the order of keys, which directory buckets do not give."
   }
 }
 
@@ -259,14 +260,14 @@ variable "coordinator_memory_mb" {
 }
 
 variable "timeout_s" {
-  description = "Timeout of one invocation, in seconds."
+  description = "Timeout of one invocation, in seconds; more than 900 requires a provider that accepts it."
   type        = number
   default     = 900
   nullable    = false
 
   validation {
-    condition     = var.timeout_s >= 1 && var.timeout_s <= 900 && floor(var.timeout_s) == var.timeout_s
-    error_message = "timeout_s must be a whole number from 1 to 900, Lambda's limit."
+    condition     = var.timeout_s >= 1 && var.timeout_s <= 1800 && floor(var.timeout_s) == var.timeout_s
+    error_message = "timeout_s must be a whole number from 1 to 1800, Lambda's limit."
   }
 }
 
@@ -384,6 +385,13 @@ variable "log_retention_days" {
     )
     error_message = "log_retention_days must be one of the retentions that CloudWatch Logs supports: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653."
   }
+}
+
+variable "metrics" {
+  description = "Whether workers write CloudWatch metrics: 8 for each channel that is used, billed by the month."
+  type        = bool
+  default     = true
+  nullable    = false
 }
 
 variable "alarms" {

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fsd_inference.errors import (
         AbortedError,
         AccessDeniedError,
+        AsleepError,
         ChannelError,
         DeadlineError,
         FileFormatError,
@@ -64,6 +65,7 @@ _ROOMS = {
     "AccessDeniedError": "errors",
     "Activation": "network",
     "Advice": "forecast.options",
+    "AsleepError": "errors",
     "ChannelError": "errors",
     "Check": "network",
     "Clocks": "config",
@@ -120,6 +122,7 @@ __all__ = [
     "AccessDeniedError",
     "Activation",
     "Advice",
+    "AsleepError",
     "ChannelError",
     "Check",
     "Clocks",

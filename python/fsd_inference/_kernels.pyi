@@ -30,7 +30,7 @@ __all__ = [
 class NonFiniteError(ArithmeticError):
     """A neuron is not finite, before or after its activation; its args are (message, layer, local row)."""
 
-def simd_path() -> Literal["portable", "avx2", "avx512"]:
+def simd_path() -> Literal["portable", "avx2", "avx512", "neon"]:
     """Return the kernel path in use; FSD_KERNEL forces one, and an unknown or unsupported one raises ValueError."""
 
 def simd_paths() -> list[str]:

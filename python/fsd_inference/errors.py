@@ -15,6 +15,7 @@
     ├── LaneError               no lane could be leased, or a lease was lost
     ├── ResourceLimitError      the machine refuses another thread, process or open file
     ├── StackError              a stack's resources are missing, wrong or do not respond
+    │   ├── AsleepError         a function that was unused for weeks is not ready yet
     │   └── NotAllowedError     a service denied access: credentials or policy
     └── RunError                a run failed; names rank, layer and operation
         ├── NumericError        a value is not finite; names layer and neuron
@@ -110,6 +111,12 @@ class ResourceLimitError(FsdError):
 
 class StackError(FsdError):
     """A stack's resources are missing, not as described or do not respond, or the emulator did not start."""
+
+
+class AsleepError(StackError):
+    """A function that was unused for weeks is being made ready by Lambda, and cannot be invoked yet."""
+
+    retryable = True
 
 
 class NotAllowedError(StackError):

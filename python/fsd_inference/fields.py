@@ -122,7 +122,7 @@ class Fields:
 
     def take_number_if(self, name: str) -> float | None:
         """Return an optional number; None if it is absent or null."""
-        return None if self._left.get(name) is None else self.take_number(name)
+        return self.take_number_optional(name) if name in self._left else None
 
     def take_fields(self, name: str) -> Fields:
         """Return the fields of a required nested object."""

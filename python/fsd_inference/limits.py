@@ -39,6 +39,14 @@ RANKS_PER_TOPIC = 100
 """Number of ranks that share one SNS topic of a lane: below AWS's limit of 200 filter policies a topic, and few enough
 that one `to` attribute can name them all."""
 
+HIDDEN_MESSAGES = 50_000
+"""Number of received messages that one run, and again all earlier ones together, may leave undeleted in a queue. Beyond
+about 120,000 long polls find nothing and report no error ("Amazon SQS standard queue quotas")."""
+MESSAGE_MARGIN_S = 300
+"""Seconds by which a queue keeps and hides messages longer than the stack's longest run takes."""
+LANE_WAIT_S = 120.0
+"""Longest wait of an attempt for a free lane, in seconds: twice the time that the purge of its queues may take."""
+
 
 def publish_quota(region: str) -> int:
     """Return an account's default quota of messages published to SNS in a region, in messages a second."""
@@ -51,6 +59,11 @@ KEYS_A_REQUEST = 1000
 """Maximum number of keys in one LIST response or one DeleteObjects request (S3 API)."""
 PUT_BYTES = 5 * 2**30
 """Maximum size of an object in one PUT, in bytes (S3 API)."""
+PART_BYTES = 16 * 2**20
+"""Size in bytes of the parts in which larger files are uploaded; after an interruption, those under way are sent again.
+S3 takes 5 MiB to 5 GiB (S3 user guide, multipart upload limits)."""
+DIRECTORY_BUCKET = "--x-s3"
+"""How names of directory buckets (S3 Express One Zone) end (S3 user guide, directory bucket naming rules)."""
 NEIGHBOUR_BYTES = 64 * 1024
 """Byte ranges of an object with a smaller gap are read in one request, which is cheaper than two."""
 HASH_FOLDERS = "0123456789abcdef"
@@ -70,14 +83,22 @@ MB_PER_VCPU = 1769
 """Memory in MB for which Lambda gives a function one vCPU ("Configure Lambda function memory")."""
 LARGEST_FUNCTION_MB = 10_240
 """Maximum memory of a function in MB (quotas)."""
-INVOCATION_S = 900.0
-"""Maximum timeout of an invocation in seconds (quotas)."""
+INVOCATION_S = 1800.0
+"""Maximum timeout of an invocation in seconds (Lambda API, CreateFunction, in botocore 1.44.8 of 2026-11-20; pages of
+the developer guide still say 900)."""
+DEFAULT_INVOCATION_S = 900.0
+"""Timeout of a stack's functions in seconds unless it is set (terraform/variables.tf)."""
 BILLED_TICK_S = 0.001
 """Resolution of billed durations in seconds, rounded up (pricing page)."""
 ACCOUNT_CONCURRENCY = 1000
 """Default concurrency quota of an account: invocations that run at the same time (quotas)."""
 COORDINATOR_MB = 512
 """Default memory of the coordinator function in MB (terraform/variables.tf)."""
+WAKING_S = 180.0
+"""Longest wait in seconds for a function that sleeps because it was unused for weeks. AWS says no figure; users report
+40 to 106 s (aws-solutions-library-samples/accelerated-intelligent-document-processing-on-aws on GitHub, 2026-09)."""
+WAKING_POLL_S = 3.0
+"""Pause in seconds between looks at a function that is being woken."""
 DEEPEST_TREE = 12
 """Maximum depth of a launch tree: AWS stops chains of about 16 invocations in which functions invoke each other,
 including the coordinator's (recursive loop detection); this leaves a margin."""
@@ -103,6 +124,10 @@ REPORT_BACKOFF = Backoff(0.05, 1.5, 0.25)
 """Polls of the coordinator for the report of rank 0."""
 FAILURES_POLL_S = 1
 """Duration in seconds of the coordinator's long polls of the failure queue."""
+QUEUE_BACKOFF = Backoff(1.0, 1.5, 5.0)
+"""Invocations of the coordinator by the client of a run that waits for admission."""
+PLACE_S = 30.0
+"""Seconds for which a run that waits for admission keeps its place after such an invocation."""
 PROGRESS_S = 2.0
 """Interval in seconds at which rank 0 writes the progress of a run and the client reads it, and at which a coordinator
 reads the failures of its run that other coordinators received."""

@@ -99,6 +99,8 @@ class RankReport:
         Process id.
     started, ended : float or None
         When its process started and ended, seconds since the epoch on its own clock.
+    init_s : float
+        Seconds of the init phase of its function, which came before `started`; 0 if the environment was warm.
     result_bytes : int
         Size of the object with its results in bytes; 0 if there is none.
     load_requests : int
@@ -131,6 +133,7 @@ class RankReport:
     process: int | None = None
     started: float | None = None
     ended: float | None = None
+    init_s: float = 0.0
     result_bytes: int = 0
     load_requests: int = 0
     load_s: float = 0.0
@@ -167,6 +170,7 @@ class RankReport:
             "process": self.process,
             "started": self.started,
             "ended": self.ended,
+            "init_s": self.init_s,
             "result_bytes": self.result_bytes,
             "load_requests": self.load_requests,
             "load_s": self.load_s,
@@ -221,6 +225,7 @@ class RankReport:
             process=fields.take_count_optional("process"),
             started=fields.take_number_optional("started"),
             ended=fields.take_number_optional("ended"),
+            init_s=fields.take_number_or("init_s", 0.0),
             result_bytes=fields.take_count("result_bytes"),
             load_requests=fields.take_count("load_requests"),
             load_s=fields.take_number("load_s"),

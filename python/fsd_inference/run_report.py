@@ -65,6 +65,8 @@ class RunReport:
         Memory of each worker function in MB; None if the workers were processes.
     coordinators : list of tuple of float
         When each coordinator function (one per replica) started and ended, seconds since the epoch.
+    coordinator_init_s : float
+        Seconds of the init phases of those coordinators whose environment started cold.
     predicted : Prediction or None
         The prediction made before the run, if any.
     error : dict or None
@@ -89,6 +91,7 @@ class RunReport:
     memory_mb: int | None = None
     replicas: int = 1
     coordinators: list[tuple[float, float]] = field(default_factory=list)
+    coordinator_init_s: float = 0.0
     predicted: Prediction | None = None
     error: dict[str, Any] | None = None
 
@@ -142,6 +145,7 @@ class RunReport:
             "simd": self.simd,
             "memory_mb": self.memory_mb,
             "coordinators": [list(span) for span in self.coordinators],
+            "coordinator_init_s": self.coordinator_init_s,
             "predicted": self.predicted and self.predicted.to_json(),
             "error": self.error,
             "ranks": [rank.to_json() for rank in self.ranks],
@@ -176,6 +180,7 @@ class RunReport:
             memory_mb=fields.take_count_if("memory_mb", least=1),
             replicas=fields.take_count_if("replicas", least=1) or 1,
             coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),
+            coordinator_init_s=fields.take_number_or("coordinator_init_s", 0.0),
             predicted=Prediction.from_json(found) if (found := fields.take_if("predicted", dict)) else None,
             error=fields.take_if("error", dict),
         )

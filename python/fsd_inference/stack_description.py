@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from fsd_inference.limits import MESSAGE_BYTES, publish_quota
+from fsd_inference.limits import MESSAGE_BYTES, MESSAGE_MARGIN_S, publish_quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,13 @@ class StackSpec:
     emulator: EmulatorInfo | None = None
 
     @property
+    def account(self) -> str | None:
+        """Id of the AWS account that owns the resources; None if there are neither lanes nor functions to tell it."""
+        arns = [arn for lane in self.lanes for arn in lane.topic_arns]
+        arns += [] if self.functions is None else [self.functions.coordinator]
+        return arns[0].split(":")[4] if arns else None
+
+    @property
     def ranks(self) -> int:
         """Maximum number of workers of a run over queues on this stack."""
         return len(self.lanes[0].queue_urls) if self.lanes else 0
@@ -136,3 +144,13 @@ class StackSpec:
         if self.publish_quota is not None or self.endpoint_url is not None:
             return self.publish_quota
         return publish_quota(self.region)
+
+    @property
+    def message_lifetime_s(self) -> int:
+        """Seconds for which a queue keeps a message, and hides it after it was received."""
+        return message_lifetime_s(self.longest_run_s)
+
+
+def message_lifetime_s(longest_run_s: float) -> int:
+    """Return the queues' message retention and visibility timeout, in seconds, for a stack's longest run."""
+    return math.ceil(longest_run_s) + MESSAGE_MARGIN_S

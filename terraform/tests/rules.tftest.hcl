@@ -73,50 +73,6 @@ run "two_keys" {
   expect_failures = [terraform_data.rules]
 }
 
-run "express_without_a_zone" {
-  command = plan
-
-  variables {
-    storage_class = "express"
-  }
-
-  expect_failures = [terraform_data.rules]
-}
-
-run "zone_without_express" {
-  command = plan
-
-  variables {
-    express_zone_id = "euw1-az1"
-  }
-
-  expect_failures = [terraform_data.rules]
-}
-
-run "express_on_an_emulator" {
-  command = plan
-
-  variables {
-    storage_class   = "express"
-    express_zone_id = "euw1-az1"
-    endpoint_url    = "http://127.0.0.1:4566"
-  }
-
-  expect_failures = [terraform_data.rules]
-}
-
-run "express_with_a_key" {
-  command = plan
-
-  variables {
-    storage_class   = "express"
-    express_zone_id = "euw1-az1"
-    kms_key_create  = true
-  }
-
-  expect_failures = [terraform_data.rules]
-}
-
 run "actions_without_alarms" {
   command = plan
 

@@ -24,7 +24,7 @@ run "lanes_and_policies" {
   }
   assert {
     condition     = alltrue([for queue in aws_sqs_queue.lane : queue.visibility_timeout_seconds == 1200 && queue.message_retention_seconds == 1200])
-    error_message = "the queues' visibility timeout and retention are longer than the longest run"
+    error_message = "the queues' retention is longer than the longest run, and a received message hides until it expires"
   }
   assert {
     condition     = aws_sns_topic_subscription.lane["lane0-rank7"].filter_policy == jsonencode({ to = ["7", "all"] })
@@ -36,10 +36,10 @@ run "lanes_and_policies" {
     condition = alltrue([
       for policy in [aws_iam_role_policy.worker.policy, aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : anytrue([
         for statement in jsondecode(policy).Statement :
-        contains(statement.Action, "s3:ListBucket") && contains(statement.Resource, "arn:aws:s3:::fsd-runs-0") && !can(statement.Condition)
+        contains(statement.Action, "s3:ListBucket") && statement.Resource == ["arn:aws:s3:::fsd-runs-?"] && jsonencode(try(statement.Condition, null)) == jsonencode({ StringEqualsIfExists = { "aws:ResourceAccount" = "123456789012" } })
       ])
     ])
-    error_message = "coordinator, workers and callers may list the run buckets, without a condition"
+    error_message = "coordinator, workers and callers may list the run buckets, with no condition but on the account"
   }
   assert {
     condition = alltrue(flatten([
@@ -58,8 +58,119 @@ run "lanes_and_policies" {
     error_message = "no policy allows all resources, except for actions without resource-level permissions"
   }
   assert {
-    condition     = length(aws_iam_policy.caller.policy) <= 6144 && length(aws_iam_role_policy.worker.policy) <= 10240
-    error_message = "policies stay within IAM's limits"
+    condition = alltrue([
+      for policy in [aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : alltrue([
+        for action in ["lambda:GetFunctionConfiguration", "lambda:GetFunctionConcurrency"] : anytrue([
+          for statement in jsondecode(policy).Statement :
+          contains(statement.Action, action) && contains(statement.Resource, "arn:aws:lambda:eu-west-1:123456789012:function:fsd-worker-????")
+        ])
+      ])
+    ])
+    error_message = "coordinator and callers may read the state and the reserved concurrency of each worker function"
+  }
+  assert {
+    condition     = alltrue([for policy in [aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : strcontains(policy, "lambda:GetAccountSettings")])
+    error_message = "coordinator and callers may read the account's concurrency limit"
+  }
+  assert {
+    condition = alltrue(flatten([
+      for policy in [aws_iam_role_policy.worker.policy, aws_iam_role_policy.coordinator.policy, aws_iam_policy.caller.policy] : [
+        for statement in jsondecode(policy).Statement :
+        [for keys in values(statement.Condition) : keys["aws:ResourceAccount"]] == ["123456789012"] if anytrue([for action in statement.Action : startswith(action, "s3:")])
+      ]
+    ]))
+    error_message = "all permissions on objects are limited to buckets of this account"
+  }
+  assert {
+    condition = alltrue([
+      for role in [aws_iam_role.coordinator, aws_iam_role.worker] :
+      jsondecode(role.assume_role_policy).Statement[0].Condition == { StringEquals = { "aws:SourceAccount" = "123456789012" } }
+    ])
+    error_message = "Lambda may assume the roles for functions of this account only"
+  }
+  assert {
+    condition     = aws_s3_bucket_lifecycle_configuration.networks.rule[0].abort_incomplete_multipart_upload[0].days_after_initiation == 7
+    error_message = "uploads that were broken off are deleted after a week"
+  }
+}
+
+# tests/unit/test_rights.py compares these lists with the requests that the code sends.
+run "rights" {
+  command = plan
+
+  variables {
+    lanes       = 1
+    ranks       = 1
+    kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000"
+  }
+
+  assert {
+    condition = sort(distinct(flatten([for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Action]))) == tolist([
+      "kms:Decrypt", "kms:GenerateDataKey", "lambda:InvokeFunction", "logs:CreateLogStream", "logs:PutLogEvents",
+      "s3:GetObject", "s3:ListBucket", "s3:PutObject", "sns:Publish", "sqs:DeleteMessage", "sqs:ReceiveMessage",
+      "sqs:SendMessage",
+    ])
+    error_message = "the worker has the rights that it uses"
+  }
+  assert {
+    condition = sort(distinct(flatten([for statement in jsondecode(aws_iam_role_policy.coordinator.policy).Statement : statement.Action]))) == tolist([
+      "kms:Decrypt", "kms:GenerateDataKey", "lambda:GetAccountSettings", "lambda:GetFunctionConcurrency",
+      "lambda:GetFunctionConfiguration", "lambda:InvokeFunction", "logs:CreateLogStream", "logs:PutLogEvents",
+      "s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject", "sns:Publish", "sqs:DeleteMessage", "sqs:PurgeQueue",
+      "sqs:ReceiveMessage", "sqs:SendMessage",
+    ])
+    error_message = "the coordinator has the rights that it uses"
+  }
+  assert {
+    condition = sort(distinct(flatten([for statement in jsondecode(aws_iam_policy.caller.policy).Statement : statement.Action]))) == tolist([
+      "kms:Decrypt", "kms:GenerateDataKey", "lambda:GetAccountSettings", "lambda:GetFunctionConcurrency",
+      "lambda:GetFunctionConfiguration", "lambda:InvokeFunction", "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:ListBucket",
+      "s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts", "s3:PutObject", "sns:GetTopicAttributes",
+      "sns:Publish", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:PurgeQueue", "sqs:ReceiveMessage",
+    ])
+    error_message = "the caller has the rights that it uses"
+  }
+}
+
+# The longest names and the most of everything.
+run "long_policies" {
+  command = plan
+
+  variables {
+    name          = "a23456789-123456789-123456789-12"
+    bucket_prefix = "b23456789-123456789-123456789-12"
+    lanes         = 4
+    ranks         = 64
+    run_buckets   = 20
+    memory_sizes  = [for size in range(40) : 128 + 250 * size]
+    kms_key_arn   = "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/mrk-00000000000000000000000000000000"
+    image_uri     = ""
+  }
+
+  override_data {
+    target = data.aws_partition.current
+    values = {
+      partition = "aws-us-gov"
+    }
+  }
+  override_data {
+    target = data.aws_region.current
+    values = {
+      id = "us-gov-west-1"
+    }
+  }
+
+  assert {
+    condition     = length(aws_sqs_queue.lane) == 256
+    error_message = "this stack has 256 queues"
+  }
+  assert {
+    condition     = length(aws_iam_policy.caller.policy) <= 6144
+    error_message = "the policy of the callers has ${length(aws_iam_policy.caller.policy)} characters, and IAM allows 6,144"
+  }
+  assert {
+    condition     = max(length(aws_iam_role_policy.worker.policy), length(aws_iam_role_policy.coordinator.policy)) <= 10240
+    error_message = "a role's inline policy has more than the 10,240 characters that IAM allows"
   }
 }
 
@@ -101,6 +212,23 @@ run "functions" {
   assert {
     condition     = aws_lambda_function.worker["512"].reserved_concurrent_executions == -1
     error_message = "no concurrency is reserved"
+  }
+}
+
+run "without_metrics" {
+  command = plan
+
+  variables {
+    lanes   = 0
+    metrics = false
+  }
+
+  assert {
+    condition = alltrue([
+      for function in concat(values(aws_lambda_function.worker), aws_lambda_function.coordinator) :
+      function.environment[0].variables == tomap({ FSD_METRICS = "false", FSD_STACK_BUCKET = "fsd-networks" })
+    ])
+    error_message = "the functions' environment switches metrics off"
   }
 }
 
@@ -193,25 +321,27 @@ run "everything" {
   }
 }
 
-run "express" {
+# With the tested provider only the names are there, and a warning says so.
+run "account_regional_names" {
   command = plan
 
   variables {
-    lanes           = 0
-    storage_class   = "express"
-    express_zone_id = "euw1-az1"
-    run_buckets     = 2
+    lanes            = 0
+    run_buckets      = 11
+    bucket_namespace = "account-regional"
   }
 
+  expect_failures = [check.bucket_namespace]
+
   assert {
-    condition     = [for bucket in aws_s3_directory_bucket.runs : bucket.bucket] == ["fsd-runs-0--euw1-az1--x-s3", "fsd-runs-1--euw1-az1--x-s3"] && length(aws_s3_bucket.runs) == 0
-    error_message = "the run buckets are directory buckets"
+    condition     = aws_s3_bucket.networks.bucket == "fsd-networks-123456789012-eu-west-1-an" && aws_s3_bucket.runs[10].bucket == "fsd-runs-10-123456789012-eu-west-1-an"
+    error_message = "names end with account, region and -an"
   }
   assert {
     condition = anytrue([
       for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement :
-      statement.Action == ["s3express:CreateSession"] && contains(statement.Resource, "arn:aws:s3express:eu-west-1:123456789012:bucket/fsd-runs-0--euw1-az1--x-s3")
+      statement.Resource == ["arn:aws:s3:::fsd-runs-?-123456789012-eu-west-1-an", "arn:aws:s3:::fsd-runs-??-123456789012-eu-west-1-an"]
     ])
-    error_message = "workers may open sessions on the directory buckets"
+    error_message = "policies name the buckets so"
   }
 }

@@ -10,6 +10,7 @@ run "wrong_1" {
   variables {
     name                  = "ab"
     bucket_prefix         = "Team"
+    bucket_namespace      = "account"
     tags                  = { "aws:owner" = "me" }
     lanes                 = -1
     ranks                 = 0
@@ -19,8 +20,7 @@ run "wrong_1" {
     publish_quota         = 0
     run_buckets           = 0
     expire_days           = 0
-    storage_class         = "glacier"
-    express_zone_id       = "us-east-1a"
+    storage_class         = "express"
     package_type          = "wheel"
     image_uri             = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/fsd:latest"
     zip_path              = "no/such/file.zip"
@@ -43,6 +43,7 @@ run "wrong_1" {
   expect_failures = [
     var.name,
     var.bucket_prefix,
+    var.bucket_namespace,
     var.tags,
     var.lanes,
     var.ranks,
@@ -53,7 +54,6 @@ run "wrong_1" {
     var.run_buckets,
     var.expire_days,
     var.storage_class,
-    var.express_zone_id,
     var.package_type,
     var.image_uri,
     var.zip_path,
@@ -92,7 +92,7 @@ run "wrong_2" {
     zip_runtime           = "nodejs22.x"
     memory_sizes          = [512, 512]
     coordinator_memory_mb = 10241
-    timeout_s             = 901
+    timeout_s             = 1801
     ephemeral_storage_mb  = 10241
     reserved_concurrency  = -2
     endpoint_url          = "ftp://127.0.0.1"

@@ -77,14 +77,14 @@ class Prepared:
         """Predict the run's counts in closed form."""
         if channel == "queue":
             return count_usage(
-                self.planned.plan, self.payloads, self.settings, "queue", lane_ranks=RANKS, receiving=receiving
+                self.planned.plan, self.payloads, self.settings, "queue", purged=RANKS, receiving=receiving
             )
         return count_usage(self.planned.plan, self.payloads, self.settings, "object", receiving=receiving)
 
     def scenario(self, channel: str, timing: Timing) -> Scenario:
         """Return the scenario of the run."""
         it = self.planned
-        return Scenario(it.partition, it.plan, it.work, self.payloads, self.settings, channel, timing, lane_ranks=RANKS)
+        return Scenario(it.partition, it.plan, it.work, self.payloads, self.settings, channel, timing, purged=RANKS)
 
     def run(self, channel: str, stack: Path, delay_s: float) -> fsd.RunReport:
         """Execute the run, with shards uploaded beforehand."""

@@ -273,6 +273,7 @@ def test_a_killed_coordinator_leaves_its_lane_no_longer_than_its_run_could_last(
         LANES,
         purge=purged.append,
         settle_s=0.0,
+        lifetime_s=1200.0,
         clock=lambda: HASTE * time.monotonic(),
         sleep=lambda seconds: time.sleep(seconds / HASTE),
     )

@@ -48,7 +48,7 @@ def foreseen(shards: Path, channel: str, settings: RunSettings) -> Usage:
     _, plan = load_plan(shards)
     (payloads,) = sample_payloads(NETWORK, [plan], X, samples=X.shape[0], micro_batches=settings.micro_batches)
     if channel == "queue":
-        return count_usage(plan, payloads, settings, "queue", lane_ranks=RANKS)
+        return count_usage(plan, payloads, settings, "queue", purged=RANKS)
     return count_usage(plan, payloads, settings, "object", buckets=BUCKETS)
 
 

@@ -66,7 +66,7 @@ def test_argmax(channel: str, stack: Path, uneven: Uneven) -> None:
     assert answer.argmax.tolist() == expected.toarray().argmax(axis=1).tolist()
 
 
-@pytest.mark.parametrize("path", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("path", ["portable", "avx2", "avx512", "neon"])
 def test_ranks_on_every_kernel_path(path: str, uneven: Uneven, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever instructions the ranks use: the answer is that of this process, which uses the best it has."""
     if path not in simd_paths():

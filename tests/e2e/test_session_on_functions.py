@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from fsd_inference.cost.metered import function_times
 from fsd_inference.errors import SettingError, WorkerDiedError
 from fsd_inference.limits import HASH_FOLDERS
 from fsd_inference.stack_description import StackSpec
+from fsd_inference.threads import ThreadPool
 from tests.support.cli import Fsd, fsd_in
 from tests.support.functions import functions_stack
 from tests.support.processes import processes_of, wait_until
@@ -39,7 +42,7 @@ pytestmark = [pytest.mark.emulator, pytest.mark.functions]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with stack.json, a network `net` and inputs `x.npz`."""
     folder = tmp_path_factory.mktemp("session")
-    with functions_stack(folder, ranks=P, memory_mb=(512, 1769, 2048)):
+    with functions_stack(folder, ranks=P, memory_mb=(512, 1769, 2048, 3008)):
         fsd.graph_challenge(1024, 24).save(folder / "net")
         sparse.save_npz(folder / "x.npz", fsd.digits(neurons=1024, samples=300))
         yield folder
@@ -139,6 +142,36 @@ def test_shards_of_a_directory(
             session.infer(inputs)
         fsd.push(shards, stack=stack)
         assert same(session.infer(inputs).outputs, expected)
+
+
+def test_runs_that_do_not_fit_beside_each_other_follow_each_other(
+    place: Path, pushed: Path, inputs: sparse.csr_array, expected: sparse.csr_array
+) -> None:
+    stack, size = load_stack(place / "stack.json"), 3008  # of this test alone
+    assert stack.functions is not None
+    worker = stack.functions.worker(size)
+    assert worker is not None
+    clients = Clients.of_stack(stack)
+    clients.functions.put_function_concurrency(FunctionName=worker.arn, ReservedConcurrentExecutions=2 * P - 1)
+    clients.close()
+    many = sparse.csr_array(sparse.vstack([inputs] * 20))
+    settings: dict[str, Any] = {"channel": "object", "workers": P, "stack": place / "stack.json"}
+    with ExitStack() as opened, ThreadPool(2) as threads:
+        sessions = [
+            opened.enter_context(fsd.Session(pushed, functions=fsd.FunctionSettings(memory_mb=size), **settings))
+            for _ in range(2)
+        ]
+        answers = list(threads.map(lambda session: session.infer(many), sessions))
+        with pytest.raises(SettingError, match=rf"8 workers .* reserved for workers of 3008 MB \({2 * P - 1}\)"):
+            opened.enter_context(
+                fsd.Session(pushed, functions=fsd.FunctionSettings(memory_mb=size), **settings | {"workers": 2 * P})
+            ).prepare()
+    for answer in answers:
+        assert same(answer.outputs, sparse.csr_array(sparse.vstack([expected] * 20)))
+        assert answer.report.attempts == 1
+    spans = sorted((min(rank.started or 0.0 for rank in ranks), max(rank.ended or 0.0 for rank in ranks))
+                   for ranks in (answer.report.ranks for answer in answers))  # fmt: skip
+    assert spans[0][1] <= spans[1][0]
 
 
 def test_what_a_run_leaves(place: Path, pushed: Path, inputs: sparse.csr_array) -> None:

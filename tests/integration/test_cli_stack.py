@@ -81,7 +81,7 @@ def test_on_a_given_endpoint(fsd: Fsd, tmp_path: Path, emulator_url: str) -> Non
 def test_a_client_that_was_killed_holds_its_lane_until_its_run_is_cleaned(
     fsd: Fsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsd_inference.session.stack_executor._LANE_WAIT_S", 1.0)
+    monkeypatch.setattr("fsd_inference.session.stack_executor.LANE_WAIT_S", 1.0)
     file, dead = tmp_path / "stack.json", "d" * 32
     random_network([8, 6, 4], connections=3, seed=1).save(tmp_path / "net")
     np.save(tmp_path / "x.npy", np.ones((2, 8), np.float32))

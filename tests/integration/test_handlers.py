@@ -155,6 +155,25 @@ def test_the_second_run_finds_its_shard_and_counts_its_own_requests(calls: Calle
     assert requests[1] == {"s3.get": 1, "s3.put": 3}
 
 
+def test_the_first_run_of_an_environment_reports_its_init_phase(
+    calls: Caller, inputs: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = calls.push(NETWORK, 1)
+    monkeypatch.setattr(environment, "process_age_s", lambda: 0.75)
+    environment.environment().end_init()
+    found = []
+    for _ in range(2):
+        event = rank_event(calls, pushed, inputs)
+        worker.handle(event.to_json(), Context())
+        found.append(json.loads(calls.store.get(event.spec.report_key(0)) or b"")["init_s"])
+    environment.environment().end_init()
+    for _ in range(2):
+        run = calls.event(pushed, inputs, "serial", 1769)
+        coordinator.handle(run.to_json(), Context())
+        found.append(calls.metrics(run)["coordinator"]["init_s"])
+    assert found == [0.75, 0.0, 0.75, 0.0]
+
+
 def test_a_rank_gives_up_before_Lambda_ends_it(calls: Caller, inputs: sparse.csr_array) -> None:
     event = rank_event(calls, calls.push(NETWORK, 1), inputs)
     assert worker.handle(event.to_json(), Context(left_s=5.0)) == {"rank": 0, "result": "failed"}

@@ -11,6 +11,8 @@ from pathlib import Path
 import obstore
 import pytest
 
+from fsd_inference.config import RetrySettings
+from fsd_inference.errors import SettingError
 from fsd_inference.store.bucket import Credentials, open_bucket
 from fsd_inference.store.s3 import S3Store
 
@@ -30,6 +32,9 @@ def option_names() -> list[str]:
     return names
 
 
+_LIST = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+
+
 class Service(ThreadingHTTPServer):
     """Takes all objects, and remembers how they came."""
 
@@ -46,13 +51,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
+        self._remember()
+        self._answer(b"")
+
+    def do_GET(self) -> None:
+        self._remember()
+        self._answer(_LIST if "list-type" in self.path else b"value")
+
+    def do_HEAD(self) -> None:
+        self._remember()
+        self._answer(b"")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._remember()
+        self._answer(b"<DeleteResult><Deleted><Key>key</Key></Deleted></DeleteResult>")
+
+    def _remember(self) -> None:
         headers = [(name.lower(), value) for name, value in self.headers.items() if name.lower() != "x-amz-date"]
         headers = [(name, value.partition("Signature=")[0]) for name, value in headers]
         self.server.seen.append((self.command, self.path, sorted(headers)))
-        self.send_response(200)
+
+    def _answer(self, body: bytes) -> None:
+        part = self.headers.get("Range") is not None
+        self.send_response(206 if part else 200)
         self.send_header("ETag", '"x"')
-        self.send_header("Content-Length", "0")
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        if part:
+            body = body[:1]
+            self.send_header("Content-Range", "bytes 0-0/5")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -99,6 +129,37 @@ def test_no_proxy_for_loopback(name: str, host: str, service: Service, monkeypat
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert put(service)[1] == "/bucket/folder/key"
+
+
+def test_a_directory_bucket_is_refused() -> None:
+    with pytest.raises(SettingError, match="b--use1-az4--x-s3 is a directory bucket"):
+        S3Store("b--use1-az4--x-s3", region="us-east-1", credentials=Credentials("id", "secret"))
+
+
+def test_the_owner_of_the_bucket_is_named_and_signed_wherever_obstore_signs_it(service: Service) -> None:
+    """obstore does not sign the header in lists, and S3 refuses unsigned headers of its own."""
+    store = S3Store(
+        "bucket",
+        endpoint_url=service.url,
+        region="eu-west-1",
+        credentials=Credentials("id", "secret"),
+        owner="123456789012",
+        retry=RetrySettings(attempts=1),
+    )
+    store.put("key", b"value")
+    store.put_if_absent("key", b"value")
+    store.get("key")
+    store.get_range("key", 0, 1)
+    store.stat("key")
+    store.delete(["key"])
+    list(store.list(""))
+    store.close()
+    assert len(service.seen) == 7
+    for method, path, headers in service.seen:
+        named = dict(headers).get("x-amz-expected-bucket-owner")
+        signed = dict(headers)["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+        assert named == (None if "list-type" in path else "123456789012"), (method, path)
+        assert ("x-amz-expected-bucket-owner" in signed) == (named is not None)
 
 
 def test_where_a_bucket_of_aws_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError
+from fsd_inference.limits import HIDDEN_MESSAGES
 from tests.support.lane import Lane
 from tests.support.proxy import Fault, FaultProxy
 
@@ -67,7 +68,7 @@ def assert_counts_equal(proxy: FaultProxy, *channels: QueueChannel) -> None:
 
 @pytest.mark.parametrize("delete", [False, True])
 def test_counts_equal_the_proxys(open_pair: OpenPair, proxy: FaultProxy, delete: bool) -> None:
-    sender, receiver = open_pair(QueueSettings(retry=QUICK, delete=delete))
+    sender, receiver = open_pair(QueueSettings(retry=QUICK, most_hidden=0 if delete else HIDDEN_MESSAGES))
     use_everything(sender, receiver)
     assert_counts_equal(proxy, sender, receiver)
     sent, received = sender.meter.snapshot(), receiver.meter.snapshot()
@@ -94,7 +95,7 @@ def test_counts_equal_the_proxys(open_pair: OpenPair, proxy: FaultProxy, delete:
 def test_counts_equal_the_proxys_when_each_kind_is_retried(
     open_pair: OpenPair, proxy: FaultProxy, fault: Fault
 ) -> None:
-    sender, receiver = open_pair(QueueSettings(retry=QUICK, delete=True))
+    sender, receiver = open_pair(QueueSettings(retry=QUICK, most_hidden=0))
     # A receive whose answer is lost has hidden its messages until their visibility runs out.
     spared = {"sqs.receive"} if fault.lose_answer else set()
     proxy.hook = lambda request: fault if request.number < 2 and request.kind not in spared else None
@@ -146,8 +147,8 @@ def test_close_ends_a_send_that_is_being_retried(open_pair: OpenPair, proxy: Fau
 
 
 def test_deleted_messages_are_gone_and_others_are_not(open_pair: OpenPair, queue_clients: Clients) -> None:
-    for delete, left in ((True, "0"), (False, "3")):
-        sender, receiver = open_pair(QueueSettings(delete=delete))
+    for most_hidden, left in ((0, "0"), (3, "3")):
+        sender, receiver = open_pair(QueueSettings(most_hidden=most_hidden))
         sender.send(frames(b"1", b"2", b"3")).result(30)
         drain(receiver, 3)
         attributes = queue_clients.sqs.get_queue_attributes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,6 +39,28 @@ def check_schedule(case: Case, *, strays: bool) -> None:
         leftovers = tuple(case.play().sent)
     run = case.play(attempt=1, faults=Faults(duplicates=0.3, corrupted=0.1, strays=leftovers))
     check_answer(case, run)
+
+
+@given(cases(), st.integers(0, 9), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_ten_runs_on_one_lane_are_right_whatever_messages_of_the_others_reappear(
+    case: Case, failing: int, seed: int
+) -> None:
+    """As after runs that leave their lane without a purge; one of them loses frames, aborts and is repeated."""
+    rng, left = np.random.default_rng(seed), list[bytes]()
+    for number in range(10):
+        it = replace(
+            case, x=rng.permutation(case.x, axis=0) * np.float32(rng.choice([0.5, 1, 2])), seed=case.seed + number
+        )
+        attempt = 0
+        if number == failing:
+            left += it.play(run=bytes([number] * 16), faults=Faults(lost=0.3)).sent
+            attempt = 1
+        run = it.play(
+            run=bytes([number] * 16), attempt=attempt, faults=Faults(duplicates=0.2, strays=tuple(left), stray=0.5)
+        )
+        check_answer(it, run)
+        left += run.sent
 
 
 @given(cases(), st.integers(0, 5), st.floats(0, 0.3))

@@ -183,6 +183,11 @@ def test_lanes_are_leased_on_s3_and_purged_with_a_request_a_queue(proxy: FaultPr
     assert "Messages" not in clients.sqs.receive_message(QueueUrl=stack.lanes[third.lane].queue_urls[2])
     with pytest.raises(LaneError):
         table.release(first)
+    slow = open_lanes(store, clients, replace(stack, purge_settle_s=60.0), meter=meter)
+    proxy.reset_counts()
+    slow.release(third, received=1)  # nothing is purged where that takes time
+    assert proxy.counts == {"s3.put": 1}
+    assert slow.acquire("run4", 0, 60, 0).lane == third.lane
     store.close()
     delete_stack(clients, stack)
     clients.close()

@@ -32,12 +32,14 @@ def functions_stack(
     memory_mb: tuple[int, ...] = (512,),
     timeout_s: int = 120,
     runtime: str = "provided.al2023",
+    purge_settle_s: float = 0.0,
 ) -> Iterator[StackSpec]:
     """Create a stack with coordinator and worker functions, described in `folder`/stack.json, for a `with` block."""
     emulator = start_emulator(tied=True)
     try:
         stack = bring_up(
-            StackSettings("fsd-test", lanes=lanes, ranks=ranks, purge_settle_s=0.0), endpoint_url=emulator.endpoint_url
+            StackSettings("fsd-test", lanes=lanes, ranks=ranks, purge_settle_s=purge_settle_s),
+            endpoint_url=emulator.endpoint_url,
         )
         stack = add_functions(replace(stack, emulator=emulator), memory_mb, timeout_s, runtime)
         save_stack(stack, folder / "stack.json")

@@ -1,5 +1,8 @@
 """The permissions of a stack's parties: lists of requests that must be permitted, and that must be denied.
 
+The emulator wants the permission to set a function's reserved concurrency from whoever reads it, so that the module's
+own tests alone (terraform/tests) hold the permission to read it.
+
 Placeholders in arguments name resources of this stack and of another one, as in `names_of`: ``{queue}``,
 ``{other_queue}``.
 """
@@ -101,6 +104,7 @@ _CODE = {"ZipFile": b"other code"}
 _TRUST_ALL = '{"Version": "2012-10-17", "Statement": []}'
 _LOG = {"logStreamName": "permissions"}
 _ABSENT_PLAN = {"Bucket": "{networks}", "Key": "plans/absent"}
+_UPLOAD = {"UploadId": "absent"}
 
 PERMITTED: list[Request] = [
     *(
@@ -109,7 +113,6 @@ PERMITTED: list[Request] = [
         for service, operation, arguments, *answer in (
             ("s3", "put_object", {**_OBJECT, "Body": b"x"}),
             ("s3", "get_object", _OBJECT),
-            ("s3", "delete_object", _OBJECT),
             ("s3", "get_object", {"Bucket": "{runs}", "Key": "absent"}, "NoSuchKey"),
             ("s3", "list_objects_v2", {"Bucket": "{runs}"}),
             ("s3", "get_object", {"Bucket": "{networks}", "Key": "stack.json"}),
@@ -121,6 +124,7 @@ PERMITTED: list[Request] = [
     *_of(
         "worker",
         ("sqs", "receive_message", {"QueueUrl": "{queue}"}),
+        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}, "ReceiptHandleIsInvalid"),
     ),
     *_both(
         ("lambda", "invoke", {"FunctionName": "{worker}", **_EVENT}),
@@ -137,24 +141,37 @@ PERMITTED: list[Request] = [
     ),
     *_of(
         "coordinator",
+        ("s3", "delete_object", {"Bucket": "{runs}", "Key": "admission/permissions"}),
+        ("s3", "delete_object", {"Bucket": "{runs}", "Key": "runs/permissions/0/coordinator"}),
         ("sqs", "purge_queue", {"QueueUrl": "{queue}"}),
         ("sqs", "receive_message", {"QueueUrl": "{failures}"}),
         ("sqs", "delete_message", {"QueueUrl": "{failures}", "ReceiptHandle": "absent"}, "ReceiptHandleIsInvalid"),
         ("logs", "create_log_stream", {"logGroupName": "{coordinator_log}", **_LOG}),
     ),
+    *(
+        Request(party, "lambda", operation, arguments)
+        for party in ("coordinator", "caller")
+        for operation, arguments in (
+            ("get_function_configuration", {"FunctionName": "{worker}"}),
+            ("get_account_settings", {}),
+        )
+    ),
     *_of(
         "caller",
         ("lambda", "invoke", {"FunctionName": "{coordinator}", **_EVENT}),
         ("lambda", "get_function_configuration", {"FunctionName": "{coordinator}"}),
-        ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
-        ("lambda", "get_account_settings", {}),
         ("s3", "put_object", {"Bucket": "{networks}", "Key": "plans/permissions", "Body": b"x"}),
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "plans/permissions"}),
         ("s3", "put_object", {"Bucket": "{networks}", "Key": "networks/permissions", "Body": b"x"}),
+        ("s3", "get_object", {"Bucket": "{networks}", "Key": "networks/permissions"}),
+        ("s3", "create_multipart_upload", {"Bucket": "{networks}", "Key": "plans/permissions"}),
+        ("s3", "list_multipart_uploads", {"Bucket": "{networks}"}),
+        ("s3", "list_parts", {**_ABSENT_PLAN, **_UPLOAD}, "NoSuchUpload"),
+        ("s3", "abort_multipart_upload", {**_ABSENT_PLAN, **_UPLOAD}, "NoSuchUpload"),
+        ("s3", "delete_object", _OBJECT),
         ("sns", "get_topic_attributes", {"TopicArn": "{topic}"}),
         ("sqs", "get_queue_attributes", {"QueueUrl": "{queue}", "AttributeNames": ["All"]}),
         ("sqs", "receive_message", {"QueueUrl": "{queue}"}),
-        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}, "ReceiptHandleIsInvalid"),
         ("sqs", "purge_queue", {"QueueUrl": "{queue}"}),
     ),
 ]
@@ -181,6 +198,7 @@ _REFUSED_TO_ALL: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("sqs", "delete_queue", {"QueueUrl": "{queue}"}),
     ("sqs", "set_queue_attributes", {"QueueUrl": "{queue}", "Attributes": {"VisibilityTimeout": "1"}}),
     ("sqs", "send_message", {"QueueUrl": "{queue}", "MessageBody": "past the topic"}),
+    ("sqs", "change_message_visibility", {"QueueUrl": "{failures}", "ReceiptHandle": "absent", "VisibilityTimeout": 0}),
     ("sqs", "purge_queue", {"QueueUrl": "{failures}"}),
     ("sqs", "delete_queue", {"QueueUrl": "{failures}"}),
     ("sqs", "create_queue", {"QueueName": "{stack}-lane9-rank9"}),
@@ -210,11 +228,16 @@ REFUSED: list[Request] = [
         ("s3", "put_object", {**_ABSENT_PLAN, "Body": b""}),
         ("s3", "get_object", {"Bucket": "{networks}", "Key": "packages/code.zip"}),
         ("lambda", "invoke", {"FunctionName": "{coordinator}", **_EVENT}),
-        ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
-        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}),
+        ("s3", "delete_object", _OBJECT),
+        ("s3", "get_object", {"Bucket": "{networks}", "Key": "networks/permissions"}),
+        ("s3", "list_multipart_uploads", {"Bucket": "{networks}"}),
+        ("s3", "abort_multipart_upload", {**_ABSENT_PLAN, **_UPLOAD}),
     ),
     *_of(
         "worker",
+        ("lambda", "get_function_configuration", {"FunctionName": "{worker}"}),
+        ("lambda", "get_function_concurrency", {"FunctionName": "{worker}"}),
+        ("s3", "delete_object", {"Bucket": "{runs}", "Key": "admission/permissions"}),
         ("sqs", "purge_queue", {"QueueUrl": "{queue}"}),
         ("sqs", "receive_message", {"QueueUrl": "{failures}"}),
         ("logs", "create_log_stream", {"logGroupName": "{coordinator_log}", **_LOG}),
@@ -222,6 +245,7 @@ REFUSED: list[Request] = [
     *_of(
         "coordinator",
         ("sqs", "receive_message", {"QueueUrl": "{queue}"}),
+        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}),
         ("logs", "create_log_stream", {"logGroupName": "{worker_log}", **_LOG}),
     ),
     *_of(

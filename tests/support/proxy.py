@@ -235,6 +235,8 @@ def classify(method: str, path: str, headers: dict[str, str], body: bytes) -> st
     has_key = len(urlsplit(path).path.strip("/").split("/")) > 1
     if method == "POST" and "delete" in query:
         return "s3.delete"
+    if "uploads" in query or "uploadId" in query:  # of a multipart upload
+        return {"GET": "s3.list", "DELETE": "s3.delete"}.get(method, "s3.put")
     if not has_key:
         return "s3.list" if method == "GET" and "list-type" in query else "s3.bucket"
     return f"s3.{method.lower()}"

@@ -49,13 +49,17 @@ PLAN = bytes(range(16, 32))
 
 @dataclass(frozen=True)
 class Faults:
-    """Faults of the simulated network: fractions of frames, stray bodies to inject, and a rank that never starts."""
+    """Faults of the simulated network: fractions of frames, stray bodies to inject, and a rank that never starts.
+
+    `stray` is the fraction of frames that are followed by a stray body.
+    """
 
     duplicates: float = 0.0
     corrupted: float = 0.0
     strays: tuple[bytes, ...] = ()
     silent: int | None = None
     lost: float = 0.0
+    stray: float = 0.2
 
 
 CLOCKS = Clocks(start_s=30, stall_s=60, run_s=900)
@@ -95,6 +99,7 @@ class VirtualRun:
         overlap: bool,
         output: str,
         seed: int,
+        run: bytes = RUN,
         attempt: int = 0,
         limit: int = 1 << 20,
         clocks: Clocks = CLOCKS,
@@ -103,7 +108,7 @@ class VirtualRun:
         self.tree = Tree(len(shards), branching)
         self.sizes = micro_batch_sizes(inputs.samples, micro_batches)
         self.shards, self.inputs, self.faults = shards, inputs, faults
-        self.output, self.attempt, self.limit = output, attempt, limit
+        self.output, self.id, self.attempt, self.limit = output, run, attempt, limit
         self.random = random.Random(seed)
         self.order = itertools.count()
         self.heap: list[tuple[float, int, int, Event | bytes]] = []
@@ -189,7 +194,7 @@ class VirtualRun:
                 self.post(rank, now + self.some(), ChildChecked(child, child != self.faults.silent))
             case Load():
                 shard, kernel = self.shards[rank]
-                me.state = RankState(kernel, RUN, self.attempt, PLAN, self.sizes, 1)
+                me.state = RankState(kernel, self.id, self.attempt, PLAN, self.sizes, 1)
                 for micro_batch, feature, payload in self.inputs.blocks:
                     me.state.put_input(micro_batch, feature, payload)
                 time = now
@@ -212,7 +217,7 @@ class VirtualRun:
                 pieces = [summary[:5], summary[5:]] if summary else [b""]
                 for part, piece in enumerate(pieces):
                     control = Kind.GATHER, layers, [target], part, len(pieces), piece
-                    body = seal(RUN, self.attempt, PLAN, rank, *control)
+                    body = seal(self.id, self.attempt, PLAN, rank, *control)
                     self.deliver(Frame(Kind.GATHER, layers, 0, (target,), body), now)
                 self.post(rank, now + self.some(), Sent())
             case StoreResult():
@@ -225,7 +230,8 @@ class VirtualRun:
                 self.post(rank, now + self.some(), ResultStored(summary))
             case Abort(error=error):
                 others = [r for r in range(len(self.ranks)) if r != rank]
-                body = seal(RUN, self.attempt, PLAN, rank, Kind.ABORT, 0, others, 0, 1, abort_payload(error))
+                body = seal(self.id, self.attempt, PLAN, rank, Kind.ABORT, 0, others, 0, 1, abort_payload(error))
+                self.sent.append(body)
                 for target in others:
                     self.post(target, now + self.some(), body)
             case Finish():
@@ -257,5 +263,5 @@ class VirtualRun:
                 bad = bytearray(frame.body)
                 bad[place] ^= 1 << self.random.randrange(8)
                 self.post(target, now + self.some(), bytes(bad))
-            if self.faults.strays and self.random.random() < 0.2:
+            if self.faults.strays and self.random.random() < self.faults.stray:
                 self.post(target, now + self.some(), self.random.choice(self.faults.strays))

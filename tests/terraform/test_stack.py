@@ -155,9 +155,12 @@ def test_terraform_makes_what_stack_up_makes(
 
 
 def statements(document: Any) -> set[tuple[str, str]]:
-    """Return the (action, resource) pairs that a policy allows; none has a condition."""
-    assert all(set(entry) == {"Sid", "Effect", "Action", "Resource"} for entry in document["Statement"])
-    assert all(entry["Effect"] == "Allow" for entry in document["Statement"])
+    """Return the (action, resource) pairs that a policy allows; those of S3 only for buckets of this account."""
+    for entry in document["Statement"]:
+        assert entry["Effect"] == "Allow"
+        of_s3 = any(action.startswith("s3:") for action in entry["Action"])
+        assert set(entry) == {"Sid", "Effect", "Action", "Resource"} | ({"Condition"} if of_s3 else set())
+        assert list(entry.get("Condition", {}).values()) == [{"aws:ResourceAccount": "000000000000"}] * of_s3
     return {
         (action, resource)
         for entry in document["Statement"]
@@ -178,17 +181,19 @@ def test_each_party_has_the_rights_it_needs_and_no_others(deployment: Deployment
     account = "us-east-1:000000000000"
     plans, networks = [f"arn:aws:s3:::{name}-networks/plans/*"], [f"arn:aws:s3:::{name}-networks"]
     description = [f"arn:aws:s3:::{name}-networks/stack.json"]
-    runs = [f"arn:aws:s3:::{name}-runs-{index}" for index in range(2)]
+    runs = [f"arn:aws:s3:::{name}-runs-?"]
     queue, topic = [f"arn:aws:sqs:{account}:{name}-lane*-rank*"], [f"arn:aws:sns:{account}:{name}-lane*-block*"]
     failures = [f"arn:aws:sqs:{account}:{name}-failures"]
     coordinator = [f"arn:aws:lambda:{account}:function:{name}-coordinator{end}" for end in ("", ":*")]
     workers = [
-        f"arn:aws:lambda:{account}:function:{name}-worker-{size}{end}" for size in (512, 1024) for end in ("", ":*")
+        f"arn:aws:lambda:{account}:function:{name}-worker-{digits}{end}"
+        for digits in ("???", "????")
+        for end in ("", ":*")
     ]
     logs = f"arn:aws:logs:{account}:log-group:/aws/lambda/{name}"
 
     of_runs = pairs(
-        ("s3:GetObject s3:PutObject s3:DeleteObject", [f"{arn}/*" for arn in runs]),
+        ("s3:GetObject s3:PutObject", [f"{arn}/*" for arn in runs]),
         ("s3:ListBucket", runs + networks),
         ("s3:GetObject", plans + description),
         ("sns:Publish", topic),
@@ -200,13 +205,13 @@ def test_each_party_has_the_rights_it_needs_and_no_others(deployment: Deployment
     expected = {
         "worker": functions
         | pairs(
-            ("sqs:ReceiveMessage", queue),
-            ("logs:CreateLogStream logs:PutLogEvents", [f"{logs}-worker-{size}:*" for size in (512, 1024)]),
+            ("sqs:ReceiveMessage sqs:DeleteMessage", queue),
+            ("logs:CreateLogStream logs:PutLogEvents", [f"{logs}-worker-{digits}:*" for digits in ("???", "????")]),
         ),
         "coordinator": functions
         | pairs(
             ("sqs:PurgeQueue", queue),
-            ("sqs:ReceiveMessage sqs:DeleteMessage sqs:ChangeMessageVisibility", failures),
+            ("sqs:ReceiveMessage sqs:DeleteMessage", failures),
             ("logs:CreateLogStream logs:PutLogEvents", [f"{logs}-coordinator:*"]),
         ),
     }
@@ -220,11 +225,14 @@ def test_each_party_has_the_rights_it_needs_and_no_others(deployment: Deployment
     document = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
     assert statements(document) == of_runs | pairs(
         ("s3:GetObject s3:PutObject", [*plans, f"arn:aws:s3:::{name}-networks/networks/*"]),
+        ("s3:ListMultipartUploadParts s3:AbortMultipartUpload", plans),
+        ("s3:ListBucketMultipartUploads", networks),
+        ("s3:DeleteObject", [f"{arn}/*" for arn in runs]),
         ("lambda:InvokeFunction", coordinator),
         ("lambda:GetFunctionConfiguration", coordinator + workers),
         ("lambda:GetAccountSettings", ["*"]),
         ("sns:GetTopicAttributes", topic),
-        ("sqs:GetQueueAttributes sqs:ReceiveMessage sqs:DeleteMessage sqs:PurgeQueue", queue),
+        ("sqs:GetQueueAttributes sqs:ReceiveMessage sqs:PurgeQueue", queue),
     )
 
 

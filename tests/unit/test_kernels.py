@@ -20,7 +20,7 @@ from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, simd
 
 Floats = NDArray[np.float32]
 Kind = Literal["identity", "relu", "clipped_relu"]
-PATHS = ("portable", "avx2", "avx512")
+PATHS = ("portable", "avx2", "avx512", "neon")
 
 
 def frozen(values: Any, dtype: Any) -> NDArray[Any]:

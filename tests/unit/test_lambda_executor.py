@@ -22,6 +22,7 @@ from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import (
     AbortedError,
+    AsleepError,
     DeadlineError,
     NotAllowedError,
     RunError,
@@ -66,8 +67,10 @@ class World:
         self.refusals: list[Exception] = []
         self.invocations: list[RunEvent] = []
         self.unreserved = 1000
+        self.reserved: dict[int, int] = {}
         self.settings_error: Exception | None = None
         self.answers_within = 0.0
+        self.states: list[str] = []  # of the coordinator, before it is "Active"
 
     def at(self, seconds: float, happens: Callable[[], object]) -> None:
         self.later.append((self.now + seconds, happens))
@@ -97,10 +100,18 @@ class World:
             return {}
         return {"Payload": io.BytesIO(json.dumps({}).encode()), **(answer or {})}
 
+    def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
+        assert FunctionName == f"{FUNCTION}coordinator"
+        return {"State": self.states.pop(0) if self.states else "Active"}
+
     def get_account_settings(self) -> dict[str, Any]:
         if self.settings_error is not None:
             raise self.settings_error
         return {"AccountLimit": {"UnreservedConcurrentExecutions": self.unreserved}}
+
+    def get_function_concurrency(self, FunctionName: str) -> dict[str, Any]:
+        reserved = self.reserved.get(int(FunctionName.removeprefix(f"{FUNCTION}worker-")))
+        return {} if reserved is None else {"ReservedConcurrentExecutions": reserved}
 
     def close(self) -> None:
         pass
@@ -140,6 +151,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(lambda_executor, "open_buckets", buckets)
     monkeypatch.setattr(lambda_executor, "time", made)
     monkeypatch.setattr("fsd_inference.retrying.time", made)
+    monkeypatch.setattr("fsd_inference.aws.waking.time", made)
     return made
 
 
@@ -243,13 +255,120 @@ def test_a_coordinator_that_never_begins(world: World) -> None:
     assert caught.value.retryable
 
 
-@pytest.mark.parametrize(("state", "seconds"), [("running", 130), ("waiting", 120)])
+@pytest.mark.parametrize(("state", "seconds"), [("running", 130), ("waiting", 120), ("waking", 210)])
 def test_a_coordinator_that_is_gone(world: World, state: str, seconds: float) -> None:
     world.carry_out = lambda _: world.at(5, lambda: world.put(state))
     with pytest.raises(DeadlineError) as caught:
         attempt(executor())
     assert seconds <= world.now - 5 < seconds + 3
     assert f"run {ID} has been '{state}'" in str(caught.value)
+
+
+# --- functions that sleep ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+@pytest.mark.parametrize("code", ["CodeArtifactUserPendingException", "ResourceNotReadyException"])
+def test_a_coordinator_that_sleeps_is_awaited_and_the_user_is_told(world: World, synchronous: bool, code: str) -> None:
+    world.refusals = [refused(code, 409)] * 36
+    world.carry_out = lambda _: world.end()
+    told: list[str] = []
+    used = executor(synchronous=synchronous, on_wait=told.append)
+    assert attempt(used).error is None
+    assert 106 < world.now < 112
+    assert told == ["Lambda is waking the coordinator, which was unused for weeks; that takes up to 3 minutes"]
+    assert used.usage().requests["lambda.invoke"] == 37
+
+
+def test_a_coordinator_that_lambda_may_queue_events_for_is_woken_before_it_is_invoked(world: World) -> None:
+    world.states = ["Pending"] * 20
+    world.carry_out = lambda _: world.end()
+    told: list[str] = []
+    used = executor(on_wait=told.append)
+    assert world.now == 60
+    assert not world.invocations
+    assert len(told) == 1
+    assert attempt(used).error is None
+
+
+def test_a_coordinator_that_does_not_wake(world: World) -> None:
+    world.refusals = [refused("CodeArtifactUserPendingException", 409)] * 100
+    with pytest.raises(AsleepError, match=r"s-coordinator was unused for weeks and is not ready after 180 s"):
+        attempt(executor())
+    assert 180 <= world.now < 184
+
+
+def test_workers_that_sleep_are_awaited_and_the_user_is_told_at_once(world: World) -> None:
+    def carry_out(_: RunEvent) -> None:
+        world.at(1, lambda: world.put("waking"))
+        world.at(181, lambda: world.put("waiting"))
+        world.at(200, world.end)
+
+    world.carry_out = carry_out
+    told: list[tuple[float, str]] = []
+    assert attempt(executor(on_wait=lambda text: told.append((world.now, text)))).error is None
+    assert [text.split(" (run")[0] for _, text in told] == [
+        "Lambda is waking worker functions that were unused for weeks, which takes up to 3 minutes",
+        "no lane is free; see fsd runs list",
+    ]
+    assert told[0][0] < 3
+
+
+# --- admission --------------------------------------------------------------------------------------------------------
+
+
+def queued(world: World, received: float) -> None:
+    status = RunStatus(SPEC.run, SPEC.attempt, SPEC.plan, "queue", 4, 10, "queued", received)
+    world.runs.put(status_key(SPEC.run), json.dumps(status.to_json()).encode())
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_a_run_that_must_wait_is_requested_until_it_is_admitted(world: World, synchronous: bool) -> None:
+    refusals = 12
+
+    def carry_out(event: RunEvent) -> None:
+        after = partial(world.at, 0 if synchronous else 1)
+        count = len(world.invocations)
+        after(partial(queued, world, 1000.0 + count) if count <= refusals else world.end)
+
+    world.carry_out = carry_out
+    told: list[str] = []
+    assert attempt(executor(synchronous=synchronous, on_wait=told.append)).error is None
+    assert len(told) == 1
+    assert told[0].startswith("the run waits for others of the stack to end")
+    assert [event.queued_since for event in world.invocations] == [None] + [1001.0] * refusals
+    assert {event.spec for event in world.invocations} == {SPEC}
+    assert 12 * 2 < world.now < 13 * 6  # seconds between two requests
+
+
+def test_a_run_is_not_admitted_in_time(world: World) -> None:
+    world.carry_out = lambda _: world.at(1, lambda: queued(world, world.now))
+    with pytest.raises(StartError, match=r"was not admitted within 100 s: .* use fewer workers than 4") as caught:
+        attempt(executor())
+    assert caught.value.retryable
+    assert 100 < world.now < 110
+
+
+def test_a_coordinator_that_is_lost_while_a_run_waits(world: World) -> None:
+    world.carry_out = lambda _: world.at(1, lambda: queued(world, 5.0))  # the second writes nothing new
+    with pytest.raises(StartError, match="did not start"):
+        attempt(executor())
+
+
+def test_a_waiting_run_that_is_given_up_is_not_requested_again(world: World) -> None:
+    used = executor()
+    world.carry_out = lambda _: world.at(1, lambda: queued(world, world.now))
+    requested: list[int] = []
+
+    def give_up() -> None:
+        requested.append(len(world.invocations))
+        used.forget(ID)
+
+    world.at(30, give_up)
+    with pytest.raises(AbortedError, match="was abandoned"):
+        attempt(used)
+    assert world.now < 40
+    assert requested == [len(world.invocations)]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -335,12 +454,28 @@ def test_more_workers_than_the_account_can_run(world: World) -> None:
     executor()  # who may not ask tries
 
 
+def test_workers_with_reserved_concurrency_are_limited_by_it_alone(world: World) -> None:
+    world.unreserved, world.reserved = 400, dict.fromkeys(SIZES, 200)
+    executor("object", RunSettings(workers=200))
+    with pytest.raises(SettingError, match=r"201 workers .* reserved for workers of 512 MB \(200\): use at most 200"):
+        executor("object", RunSettings(workers=201))
+    world.unreserved, world.reserved = 100, {1769: 900}
+    executor("object", RunSettings(workers=900))
+    executor("object", RunSettings(workers=900), memory_mb=1769)
+    with pytest.raises(SettingError, match=r"900 workers and their coordinator .* \(100 unreserved\): use at most 99"):
+        executor("object", RunSettings(workers=900), memory_mb=512)
+
+
 def test_more_replicas_than_the_account_can_run(world: World) -> None:
     world.unreserved = 7
     one = RunSettings(workers=1)
     with pytest.raises(
         SettingError, match=r"4 replicas with a coordinator each .* \(7 unreserved.* at most 3 replicas"
     ):
+        executor("serial", one, runs=4)
+    executor("serial", one, runs=3)
+    world.reserved = dict.fromkeys(SIZES, 3)
+    with pytest.raises(SettingError, match=r"4 replicas .* \(3 reserved for workers\): use at most 3 replicas"):
         executor("serial", one, runs=4)
     executor("serial", one, runs=3)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,10 +12,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fsd_inference.aws.lanes import LaneTable, Lease
+from fsd_inference.aws.lanes import LaneTable, Lease, count_received
 from fsd_inference.errors import LaneError
+from fsd_inference.limits import HIDDEN_MESSAGES, LANE_WAIT_S, LONGEST_POLL_S
+from fsd_inference.rank_report import RankReport, SentTo
 from fsd_inference.store.memory import MemoryStore
+from fsd_inference.usage import Usage
+from tests.support.reports import rank_value
 
+LIFETIME_S = 1200.0
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -35,12 +41,19 @@ class World:
             lanes,
             purge=self.purged.append,
             settle_s=settle_s,
+            lifetime_s=LIFETIME_S,
             clock=lambda: clock_starts_at + self.now,
             sleep=self.sleep,
         )
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+
+
+def reports(received: int, *, retries: int = 0) -> list[RankReport]:
+    """Return the reports of a run whose rank 1 got `received` messages."""
+    report = RankReport.from_json(rank_value(0, 3, 1))
+    return [replace(report, sent_to=(SentTo(1, received, 99),), usage=Usage(retries=retries))]
 
 
 def test_each_run_gets_a_lane_of_its_own_until_none_is_left() -> None:
@@ -153,6 +166,87 @@ def test_a_lane_with_a_poll_that_nobody_waits_for_is_not_held_before_it_has_ende
     assert world.purged == [0]
 
 
+def test_ten_runs_that_end_well_take_turns_on_one_lane_without_a_rest_or_a_purge() -> None:
+    world = World()
+    for run in range(10):
+        began = world.now
+        with world.table(1).hold(f"run{run}", 0, 100, 0, 2.0) as holding:
+            world.now += 5
+            holding.ended_well(reports(1000))
+        assert world.now == began + 5
+        (state,) = world.table(1).look()
+        assert (state.state, state.run) == ("free", f"run{run}")
+    assert world.purged == []
+
+
+def test_a_run_that_failed_leaves_a_purged_lane() -> None:
+    world = World()
+    with pytest.raises(KeyError), world.table(1).hold("run", 0, 100, 0, 2.0):
+        raise KeyError
+    assert world.purged == [0]
+    with world.table(1).hold("next", 0, 100, 120, 2.0):  # without `ended_well`
+        pass
+    assert world.purged == [0, 0]
+
+
+def test_a_wait_for_a_lane_outlasts_a_purge() -> None:
+    world = World()
+    table = world.table(1)
+    table.release(table.acquire("failed", 0, 100, 0), LONGEST_POLL_S)
+    assert table.acquire("failed", 1, 100, LANE_WAIT_S).lane == 0
+
+
+def test_a_lane_is_purged_before_too_many_messages_hide_in_it() -> None:
+    world = World()
+    table, half = world.table(1), HIDDEN_MESSAGES // 2
+    for run in ("a", "b"):
+        table.release(table.acquire(run, 0, 100, 0), received=half)
+    assert world.purged == []
+    table.release(table.acquire("c", 0, 100, 0), received=1)
+    assert world.purged == [0]
+    for run in ("d", "e"):  # the purge has emptied it
+        table.release(table.acquire(run, 0, 100, 100), received=half)
+    assert world.purged == [0]
+
+
+def test_messages_that_have_expired_do_not_count() -> None:
+    world = World()
+    table = world.table(1)
+    for run in range(5):
+        lease = table.acquire(f"run{run}", 0, 100, 0)
+        world.now += 100
+        table.release(table.renew(lease, 100), received=HIDDEN_MESSAGES * 3 // 5)
+        world.now += LIFETIME_S
+    assert world.purged == []
+
+
+def test_a_lease_of_an_earlier_release_says_nothing_of_hidden_messages() -> None:
+    world = World()
+    lease = {"version": 1, "state": "free", "run": "old", "attempt": 0, "lasts_s": 0, "nonce": "x"}
+    world.store.put("lanes/0000.json", json.dumps(lease).encode())
+    assert world.table(1).acquire("new", 0, 100, 0).hidden.total == 0
+
+
+def test_a_lane_rests_for_an_abandoned_poll_of_a_run_that_ended_well() -> None:
+    world = World()
+    with world.table(1).hold("run", 0, 100, 0, 2.0) as holding:
+        holding.ended_well(reports(10, retries=1))
+    with pytest.raises(LaneError, match="lane 0 is draining by run run"):
+        world.table(1).acquire("next", 0, 100, 0)
+    world.now += 4
+    assert world.table(1).acquire("next", 0, 100, 0).lane == 0
+    assert world.purged == []
+
+
+def test_the_fullest_queue_is_counted_from_what_all_ranks_sent() -> None:
+    assert count_received([]) == 0
+    one = replace(reports(7)[0], sent_to=(SentTo(1, 3, 99), SentTo(2, 4, 99)))
+    two = replace(reports(7)[0], sent_to=(SentTo(2, 2, 99),))
+    assert count_received([one, two, one]) == 4 + 2 + 4
+    assert count_received(reports(HIDDEN_MESSAGES + 1)) == HIDDEN_MESSAGES  # ranks delete what they receive beyond
+    assert count_received([one, replace(two, sent_to=None)]) is None
+
+
 @pytest.mark.parametrize("settle_s", [0.0, 60.0])
 def test_a_lane_whose_holder_is_gone_is_purged_before_it_is_held(settle_s: float) -> None:
     world = World()
@@ -199,7 +293,9 @@ def test_a_purge_that_fails_keeps_the_lane_until_its_time_is_over() -> None:
     def fail(lane: int) -> None:
         raise LaneError("no")
 
-    broken = LaneTable(world.store, 1, purge=fail, settle_s=0, clock=lambda: world.now, sleep=world.sleep)
+    broken = LaneTable(
+        world.store, 1, purge=fail, settle_s=0, lifetime_s=LIFETIME_S, clock=lambda: world.now, sleep=world.sleep
+    )
     with pytest.raises(LaneError, match="no"):
         broken.release(broken.acquire("a", 0, 10, 0))
     with pytest.raises(LaneError):
@@ -227,7 +323,9 @@ def test_threads_never_share_a_lane() -> None:
     gate = threading.Barrier(8)
 
     def run(index: int) -> None:
-        table = LaneTable(world.store, 3, purge=lambda lane: None, settle_s=0, sleep=lambda s: None)
+        table = LaneTable(
+            world.store, 3, purge=lambda lane: None, settle_s=0, lifetime_s=LIFETIME_S, sleep=lambda s: None
+        )
         gate.wait()
         for attempt in range(10):
             lease = table.acquire(f"run{index}", attempt, 100, 30)
@@ -258,6 +356,7 @@ class Leases(RuleBasedStateMachine):
 
     LANES = 2
     DEADLINE = 20.0
+    LIFETIME_S = 60.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,6 +366,7 @@ class Leases(RuleBasedStateMachine):
         self.lost: list[Held] = []
         self.runs = 0
         self.purges: dict[int, float] = {}
+        self.received: dict[int, list[tuple[float, int]]] = {}  # by lane: when messages were received, and how many
 
     def table(self, clock_starts_at: float) -> LaneTable:
         return LaneTable(
@@ -274,6 +374,7 @@ class Leases(RuleBasedStateMachine):
             self.LANES,
             purge=self.purge,
             settle_s=self.settle_s,
+            lifetime_s=self.LIFETIME_S,
             clock=lambda: clock_starts_at + self.world.now,
             sleep=self.world.sleep,
         )
@@ -282,6 +383,7 @@ class Leases(RuleBasedStateMachine):
         # A lane is purged by its holder, or when its holder's run is over; never under a run.
         assert all(held.ends <= self.world.now for held in self.held if held.lease.lane == lane)
         self.purges[lane] = self.world.now
+        self.received[lane] = []
 
     @rule(clock_starts_at=st.floats(-1e6, 1e6), wait_s=st.sampled_from([0.0, 1.0, 30.0]))
     def acquire(self, clock_starts_at: float, wait_s: float) -> None:
@@ -293,6 +395,8 @@ class Leases(RuleBasedStateMachine):
             # Refused only where every lane was held or draining a moment ago.
             assert len(self.held) + len(self.lost) + len(self.purges) >= self.LANES
             return
+        hidden = [n for at, n in self.received.get(lease.lane, []) if self.world.now < at + self.LIFETIME_S]
+        assert sum(hidden) <= HIDDEN_MESSAGES
         # A lane that was purged has settled.
         assert self.world.now - self.purges.pop(lease.lane, -1e9) >= self.settle_s
         self.held.append(Held(table, lease, self.world.now + self.DEADLINE))
@@ -316,15 +420,20 @@ class Leases(RuleBasedStateMachine):
             held.ends = self.world.now + self.DEADLINE
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), received=st.sampled_from([None, 10, 20_000, HIDDEN_MESSAGES]))
+    def release(self, data: st.DataObject, received: int | None) -> None:
         held = data.draw(st.sampled_from(self.held))
         was_running = held.ends > self.world.now
         self.held.remove(held)
+        before, inside = dict(self.purges), list(self.received.get(held.lease.lane, []))
+        if received is not None:
+            self.received[held.lease.lane] = [*inside, (self.world.now, received)]
         try:
-            held.table.release(held.lease)
+            held.table.release(held.lease, received=received)
+            assert received is not None or self.purges != before
         except LaneError:
             assert not was_running
+            self.received[held.lease.lane] = inside  # its messages were purged when the lane was taken over
             self.lost.append(held)
 
     @precondition(lambda self: self.lost)

@@ -18,6 +18,7 @@ from fsd_inference.aws.provision import StackSettings, create_stack, delete_stac
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.errors import StackError
+from fsd_inference.limits import HIDDEN_MESSAGES
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.usage import UsageMeter
@@ -94,7 +95,8 @@ def test_objects_of_runs_expire_and_those_of_networks_stay(clients: Clients) -> 
         assert clients.s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] == REGION
         (rule,) = clients.s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
         assert rule["Status"] == "Enabled"
-        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+        days = 1 if bucket in stack.run_buckets else 7
+        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": days}
         assert rule.get("Expiration") == ({"Days": 3} if bucket in stack.run_buckets else None)
         blocked = clients.s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
         assert len(blocked) == 4
@@ -110,7 +112,13 @@ def test_a_stack_is_deleted_whole_and_no_other_with_it(clients: Clients) -> None
     kept = create_stack(clients, StackSettings("moto", ranks=2))
     stack = create_stack(clients, StackSettings("moto", lanes=2, ranks=2))
     assert existing(clients) == (3, 6, 6, 4)
+    owners = []
+    clients.s3.meta.events.register(
+        "before-call.s3.DeleteBucket",
+        lambda params, **_: owners.append(params["headers"]["x-amz-expected-bucket-owner"]),
+    )
     delete_stack(clients, stack)
+    assert owners == ["123456789012"] * 2  # the names may be another account's meanwhile
     assert [topic["TopicArn"] for topic in clients.sns.list_topics()["Topics"]] == list(kept.lanes[0].topic_arns)
     assert sorted(clients.sqs.list_queues()["QueueUrls"]) == sorted(kept.lanes[0].queue_urls)
     assert {b["Name"] for b in clients.s3.list_buckets()["Buckets"]} == {*kept.run_buckets, kept.network_bucket}
@@ -165,7 +173,7 @@ def test_one_message_reaches_exactly_the_ranks_that_it_names(
     clients: Clients, service: MotoService, delete: bool
 ) -> None:
     stack = create_stack(clients, StackSettings("moto", ranks=5))
-    ranks = channels(service, stack, QueueSettings(delete=delete))
+    ranks = channels(service, stack, QueueSettings(most_hidden=0 if delete else HIDDEN_MESSAGES))
     all_bytes = bytes(range(256))
     sent = [
         ((1, 3, 4), b"several"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,42 @@ def test_an_upload_that_was_broken_off_goes_on(shards: Path) -> None:
     upload(store, shards, manifest, Silent())
     assert first.isdisjoint(store.written)
     assert len(first) + len(store.written) == 5
+
+
+def test_only_what_was_sent_counts_as_sent(shards: Path) -> None:
+    class Continued(Recorded):
+        """Has all of the plan but one byte already."""
+
+        def put_file(self, key: str, path: Path, advance: Callable[[int], None]) -> int:
+            whole = super().put_file(key, path, advance)
+            return 1 if key.endswith("plan.safetensors") else whole
+
+    bar, manifest = Bar(), manifest_of(shards)
+    assert upload(Continued(), shards, manifest, bar) == size(manifest) - manifest.plan.size + 1
+    assert bar.said[-1] == ("upload", size(manifest))
+
+
+def test_what_is_under_way_ends_when_a_file_fails(shards: Path) -> None:
+    failed, ended = threading.Event(), []
+
+    class Slow(Recorded):
+        """Fails with the plan, while the shards are sent byte after byte."""
+
+        def put_file(self, key: str, path: Path, advance: Callable[[int], None]) -> int:
+            if key.endswith("plan.safetensors"):
+                failed.set()
+                raise StoreError("broken off")
+            assert failed.wait(30)
+            try:
+                while True:
+                    advance(1)
+            except StoreError:
+                ended.append(path.name)
+                raise
+
+    with pytest.raises(StoreError, match="broken off"):
+        upload(Slow(), shards, manifest_of(shards), Silent())
+    assert sorted(ended) == [entry.file for entry in manifest_of(shards).shards]
 
 
 def test_a_file_of_another_size_is_sent_again(shards: Path) -> None:

@@ -96,6 +96,13 @@ def test_an_emulator_has_no_publishing_quota_unless_it_is_set() -> None:
     assert replace(STACK, publish_quota=300).publish_per_s == 300
 
 
+def test_the_account_is_that_of_topics_or_functions() -> None:
+    assert STACK.account == "000000000000"
+    assert replace(STACK, lanes=()).account == "000000000000"
+    assert replace(STACK, functions=None).account == "000000000000"
+    assert replace(STACK, lanes=(), functions=None).account is None
+
+
 def wrong(change: Callable[[dict[str, Any]], object], path: Path) -> str:
     """Write a stack.json with one change; return the message about it."""
     save_stack(STACK, path)
@@ -127,6 +134,8 @@ def test_a_missing_field(name: str, path: Path) -> None:
         ({"region": None}, "'region' must be a string, not None"),
         ({"endpoint_url": "ftp://x"}, "'endpoint_url': 'ftp://x' is not an http(s) URL"),
         ({"run_buckets": []}, "a stack needs at least one bucket in 'run_buckets'"),
+        ({"run_buckets": ["a", "b--use1-az4--x-s3"]}, "b--use1-az4--x-s3 is a directory bucket (S3 Express One Zone)"),
+        ({"network_bucket": "b--use1-az4--x-s3"}, "b--use1-az4--x-s3 is a directory bucket (S3 Express One Zone)"),
         ({"lanes": [3]}, "lanes[0] must be a JSON object"),
         ({"lanes": [{"topic_arns": [], "queue_urls": []}]}, "'lanes[0].queue_urls' must have as many queues as lane 0"),
         ({"run_buckets": ["a", 3]}, "'run_buckets' must hold strings only"),

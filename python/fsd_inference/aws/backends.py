@@ -43,9 +43,12 @@ def open_aws_backends(
 
 
 def open_buckets(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tuple[list[Store], Store]:
-    """Open a stack's run buckets and its network bucket; `meter` counts the requests of all of them."""
-    runs = [clients.open_bucket(bucket, meter=meter) for bucket in stack.run_buckets]
-    return runs, clients.open_bucket(stack.network_bucket, meter=meter)
+    """Open a stack's run buckets and its network bucket; `meter` counts the requests of all of them.
+
+    Bucket names are global: another account may own a name whose bucket was deleted.
+    """
+    runs = [clients.open_bucket(bucket, owner=stack.account, meter=meter) for bucket in stack.run_buckets]
+    return runs, clients.open_bucket(stack.network_bucket, owner=stack.account, meter=meter)
 
 
 def open_channel(

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fsd_inference.aws.bucket import StackBucket
 from fsd_inference.aws.messaging import message_endpoint
 from fsd_inference.aws.sdk import SDK_ERRORS, check_json, text_of, was_broken_off
 from fsd_inference.aws.sessions import emulator_session, user_session
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_loopback
 from fsd_inference.error_codes import DENIED, is_transient
-from fsd_inference.errors import NotAllowedError, ResourceLimitError, SettingError, StackError
+from fsd_inference.errors import AsleepError, NotAllowedError, ResourceLimitError, SettingError, StackError
 from fsd_inference.retrying import send
 from fsd_inference.services import QueueClient, ServiceEndpoint, TopicClient
 from fsd_inference.stack_description import StackSpec
-from fsd_inference.store import Store, open_store
+from fsd_inference.store import Store
 from fsd_inference.store.bucket import CredentialSource
 from fsd_inference.usage import UsageMeter
 
@@ -38,6 +39,10 @@ T = TypeVar("T")
 _OPEN_FILES = 64
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0  # read timeout in seconds; a long poll is answered within 20 s
+_STALL_S = 120.0  # a slow line empties the system's send buffer of some MB within this time
+_ASLEEP_CODES = frozenset({"CodeArtifactUserPendingException", "ResourceNotReadyException"})
+_ASLEEP_STATES = ("state: Pending", "state: Inactive")
+"""What the message of a ResourceConflictException has when an invocation is rejected because the function sleeps."""
 _EXPIRED = "the credentials have expired; sign in again"
 _HINTS = {
     "ResourceNotFoundException": "it does not exist; run fsd stack check",
@@ -154,16 +159,38 @@ class Clients:
         client: PriceListClient = self._client("pricing")
         return client
 
+    @property
+    def uploads(self) -> S3Client:
+        """The S3 client that sends the content of files, which may take any time as long as it does not stall."""
+        with self._lock:
+            if "uploads" not in self._clients:
+                # urllib3 applies the connection timeout to each block of a file that it sends.
+                self._clients["uploads"] = self._make("s3", _STALL_S, connect_s=_STALL_S)
+            client: S3Client = self._clients["uploads"]
+            return client
+
     def open_bucket(
-        self, bucket: str, folder: str = "", *, meter: UsageMeter | None = None, retry: RetrySettings | None = None
+        self,
+        bucket: str,
+        folder: str = "",
+        *,
+        owner: str | None = None,
+        meter: UsageMeter | None = None,
+        retry: RetrySettings | None = None,
     ) -> Store:
-        """Open a bucket, or a folder of it, as a store with the clients' endpoint, region, credentials and trust."""
-        return open_store(
-            f"s3://{bucket}/{folder}",
+        """Open a bucket, or a folder of it, as a store with the clients' endpoint, region, credentials and trust.
+
+        With `owner`, requests are refused unless that AWS account owns the bucket; see `S3Store`.
+        """
+        return StackBucket(
+            bucket,
+            folder,
+            uploads=lambda: self.uploads,
             endpoint_url=self.endpoint_url,
             region=self.region,
             credentials=self.credentials,
             ca_bundle=self._session.ca_bundle,
+            owner=owner,
             meter=meter,
             retry=retry,
         )
@@ -200,12 +227,12 @@ class Clients:
             answer_timeout_s=_ANSWER_S,
         )
 
-    def _make(self, service: str, answer_s: float) -> Any:
+    def _make(self, service: str, answer_s: float, connect_s: float = _CONNECT_S) -> Any:
         _ = self.credentials  # missing credentials fail here, once, rather than in every request
         config = Config(  # type: ignore[call-arg] # the stubs lack ignore_configured_endpoint_urls
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=self._connections,
-            connect_timeout=_CONNECT_S,
+            connect_timeout=connect_s,
             read_timeout=answer_s,
             tcp_keepalive=True,
             ignore_configured_endpoint_urls=True,  # such as AWS_ENDPOINT_URL_SQS: the stack's description decides
@@ -269,13 +296,21 @@ def request(
 
 
 def refusal(what: str, error: ClientError, action: str = "") -> StackError:
-    """Return the exception for a service's error response: `NotAllowedError` if access was denied, or `StackError`."""
+    """Return the exception for a service's error response.
+
+    `NotAllowedError` if access was denied, `AsleepError` if an invoked function sleeps (not retryable within seconds,
+    which is what the retries of `request` are for), otherwise `StackError`.
+    """
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = error.response.get("Error", {}).get("Message", "")
     message = f"cannot {what}: the service answered {status} {code} ({text})"
     if code in DENIED:
         return NotAllowedError(f"{message}; the caller's policy must allow {action}" if action else message)
+    if code in _ASLEEP_CODES or (
+        code == "ResourceConflictException" and any(state in text for state in _ASLEEP_STATES)
+    ):
+        return AsleepError(f"{message}; it was unused for weeks: try again in two minutes", retryable=False)
     if code in _HINTS:
         message += f"; {_HINTS[code]}"
     return StackError(message, retryable=is_transient(status, code))

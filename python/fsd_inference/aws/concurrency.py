@@ -1,20 +1,78 @@
-"""The Lambda concurrency of an account, and the check that a run fits into it."""
+"""How many functions may run at a time, by the account's quota and a function's reservation, and whether a run fits."""
 
 from __future__ import annotations
 
-from fsd_inference.aws.clients import Clients, request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fsd_inference.aws.clients import request
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import NotAllowedError, SettingError
+from fsd_inference.stack_description import WorkerFunction
+from fsd_inference.threads import ThreadPool
 from fsd_inference.usage import UsageMeter
 
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+
 COORDINATORS = 1
-"""Function invocations of a run in addition to its ranks."""
+"""Function invocations of a run in addition to its ranks; coordinators have no reservation."""
 
 _RETRY = RetrySettings(attempts=3)
+_THREADS = 8
 
 
-def free_concurrency(clients: Clients, meter: UsageMeter) -> int:
-    """Return the unreserved concurrency of this account and region: how many functions may run at a time.
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """The limits of concurrent invocations that a run with a certain worker function is subject to.
+
+    A function with reserved concurrency runs at most that often at a time, and takes nothing from what is unreserved;
+    all other functions of the account and region share what is unreserved.
+
+    Attributes
+    ----------
+    memory_mb : int
+        Memory of the worker function in MB.
+    unreserved : int
+        The account's unreserved concurrency.
+    reserved : int or None
+        The reserved concurrency of the worker function; None if it has none.
+    """
+
+    memory_mb: int
+    unreserved: int
+    reserved: int | None
+
+    @property
+    def workers(self) -> int:
+        """The largest number of workers of a run that has everything for itself."""
+        rest = self.unreserved - COORDINATORS
+        return max(0, rest if self.reserved is None or rest < 0 else self.reserved)
+
+    def runs(self, workers: int) -> int:
+        """Return how many runs of `workers` workers fit at a time."""
+        if self.reserved is None:
+            return self.unreserved // (workers + COORDINATORS)
+        return min(self.reserved // workers, self.unreserved // COORDINATORS)
+
+    def refusal(self, workers: int) -> str:
+        """Return why no run of `workers` workers fits, and what to do, for an error message."""
+        if self.reserved is None or self.unreserved < COORDINATORS:
+            return (
+                f"{workers} workers and their coordinator need more functions than this account can run at a time "
+                f"({self.unreserved} unreserved): use at most {self.workers} workers, or ask AWS for a higher "
+                "concurrency quota"
+            )
+        return (
+            f"{workers} workers need more functions than are reserved for workers of {self.memory_mb} MB "
+            f"({self.reserved}): use at most {self.workers} workers, or raise the stack's reserved_concurrency"
+        )
+
+
+def unreserved_concurrency(client: LambdaClient, meter: UsageMeter) -> int:
+    """Return the unreserved concurrency of the account and region.
 
     Raises
     ------
@@ -26,7 +84,7 @@ def free_concurrency(clients: Clients, meter: UsageMeter) -> int:
     answer = request(
         "lambda.settings",
         "read the account's concurrency limit",
-        clients.functions.get_account_settings,
+        client.get_account_settings,
         meter=meter,
         retry=_RETRY,
         action="lambda:GetAccountSettings",
@@ -34,24 +92,55 @@ def free_concurrency(clients: Clients, meter: UsageMeter) -> int:
     return answer["AccountLimit"]["UnreservedConcurrentExecutions"]
 
 
-def check_concurrency(clients: Clients, workers: int, meter: UsageMeter, runs: int = 1) -> None:
-    """Raise `SettingError` if `runs` concurrent runs of `workers` ranks exceed the account's concurrency.
+def read_concurrency(
+    client: LambdaClient, functions: Sequence[WorkerFunction], meter: UsageMeter
+) -> tuple[Concurrency, ...]:
+    """Return the limits for each of some worker functions.
 
-    Callers whose policy does not allow reading the limit skip the check.
+    Callers whose policy does not allow reading a function's reservation take it to have none.
+
+    Raises
+    ------
+    StackError, NotAllowedError
+        As for `unreserved_concurrency`, and Lambda does not answer for a function.
+    """
+    unreserved = unreserved_concurrency(client, meter)
+
+    def one(function: WorkerFunction) -> Concurrency:
+        try:
+            answer = request(
+                "lambda.settings",
+                f"read the reserved concurrency of function {function.arn}",
+                partial(client.get_function_concurrency, FunctionName=function.arn),
+                meter=meter,
+                retry=_RETRY,
+                action="lambda:GetFunctionConcurrency",
+            )
+        except NotAllowedError:
+            return Concurrency(function.memory_mb, unreserved, None)
+        return Concurrency(function.memory_mb, unreserved, answer.get("ReservedConcurrentExecutions"))
+
+    with ThreadPool(_THREADS) as threads:
+        return tuple(threads.map(one, functions))
+
+
+def check_concurrency(
+    client: LambdaClient, functions: Sequence[WorkerFunction], workers: int, meter: UsageMeter, runs: int = 1
+) -> None:
+    """Raise `SettingError` if `runs` concurrent runs of `workers` ranks fit with none of some worker functions.
+
+    Callers whose policy does not allow reading the account's limit skip the check.
     """
     try:
-        free = free_concurrency(clients, meter)
+        found = read_concurrency(client, functions, meter)
     except NotAllowedError:
         return
-    if runs > 1 and runs * (workers + COORDINATORS) > free:
+    best = max(found, key=lambda limits: limits.runs(workers))
+    if best.runs(workers) < 1:
+        raise SettingError(max(found, key=lambda limits: limits.workers).refusal(workers))
+    if best.runs(workers) < runs:
+        which = f"{best.unreserved} unreserved" if best.reserved is None else f"{best.reserved} reserved for workers"
         raise SettingError(
             f"{runs} replicas with a coordinator each need more functions than this account can run at a time "
-            f"({free} unreserved): use at most {max(free // (workers + COORDINATORS), 1)} replicas, or ask AWS for a "
-            "higher concurrency quota"
-        )
-    if workers + COORDINATORS > free:
-        raise SettingError(
-            f"{workers} workers and their coordinator need more functions than this account can run at a time "
-            f"({free} unreserved): use at most {max(free - COORDINATORS, 0)} workers, or ask AWS for a higher "
-            "concurrency quota"
+            f"({which}): use at most {best.runs(workers)} replicas, or ask AWS for a higher concurrency quota"
         )

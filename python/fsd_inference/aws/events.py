@@ -11,11 +11,13 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
-from fsd_inference.limits import DEEPEST_TREE
+from fsd_inference.limits import DEEPEST_TREE, LANE_WAIT_S
 from fsd_inference.stack_description import StackSpec
 
 EVENT_VERSION = 1
 
+WAKE_EVENT = {"version": EVENT_VERSION, "wake": True}
+"""The event that wakes functions: a worker does nothing, the coordinator wakes the worker functions."""
 
 CHANNELS = ("serial", "queue", "object")
 
@@ -35,12 +37,16 @@ class RunEvent:
         Memory in MB of the worker function to use.
     lane_wait_s : float
         Longest wait for a free lane in seconds, for "queue".
+    queued_since : float or None
+        Time at which this attempt was first told to wait for admission, in seconds since the epoch: `received` of its
+        first status "queued"; None if it was not.
     """
 
     spec: RunSpec
     channel: str
     memory_mb: int
-    lane_wait_s: float = 60.0
+    lane_wait_s: float = LANE_WAIT_S
+    queued_since: float | None = None
 
     def __post_init__(self) -> None:
         if self.channel not in CHANNELS:
@@ -61,6 +67,7 @@ class RunEvent:
             "channel": self.channel,
             "memory_mb": self.memory_mb,
             "lane_wait_s": self.lane_wait_s,
+            "queued_since": self.queued_since,
             "workers": settings.workers,
             "branching": settings.branching,
             "micro_batches": settings.micro_batches,
@@ -95,7 +102,8 @@ class RunEvent:
             spec=spec,
             channel=fields.take("channel", str),
             memory_mb=fields.take("memory_mb", int),
-            lane_wait_s=fields.take_number_or("lane_wait_s", 60.0),
+            lane_wait_s=fields.take_number_or("lane_wait_s", LANE_WAIT_S),
+            queued_since=fields.take_number_if("queued_since"),
         )
         fields.end()
         return event

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from botocore.exceptions import ClientError
 
@@ -17,11 +19,12 @@ from fsd_inference.aws.events import RunEvent, check_fit
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.sdk import SDK_ERRORS
 from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
+from fsd_inference.aws.waking import until_awake, wake
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
-from fsd_inference.limits import PROGRESS_S, STATUS_BACKOFF
+from fsd_inference.limits import PROGRESS_S, QUEUE_BACKOFF, STATUS_BACKOFF, WAKING_S
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.usage import Usage, UsageMeter
@@ -35,6 +38,7 @@ _SLOW_S = 10.0
 """Seconds that a run may wait for its coordinator or for a lane before `on_wait` is called."""
 _WAITS = {
     "": "the coordinator has not started yet: Lambda is starting it, or has no concurrency left for it",
+    "waking": "Lambda is waking worker functions that were unused for weeks, which takes up to 3 minutes",
     "waiting": "no lane is free; see fsd runs list",
 }
 
@@ -59,7 +63,8 @@ class LambdaExecutor:
     runs : int, optional
         Maximum number of concurrent runs; `attempt` may be called from several threads for different runs.
     on_wait : callable, optional
-        Called once per attempt with a progress message if the run waits for its coordinator or a lane for long.
+        Called with a progress message if functions must be woken, and once per state of an attempt if the run waits for
+        its coordinator or a lane for long.
 
     Raises
     ------
@@ -97,7 +102,9 @@ class LambdaExecutor:
         check_fit(RunEvent(any_run, channel, memory_mb or self._functions.workers[0].memory_mb), stack)
         self._clients = Clients.of_stack(stack)
         try:
-            check_concurrency(self._clients, settings.workers, self._meter, runs)
+            usable = [worker for worker in stack.functions.workers if memory_mb in {None, worker.memory_mb}]
+            check_concurrency(self._clients.functions, usable, settings.workers, self._meter, runs)
+            wake(self._clients.functions, self._functions.coordinator, self._meter, on_sleep=self._tell_sleep)
             self._runs, self._plans = open_buckets(self._clients, stack, self._meter)
         except BaseException:
             self._clients.close()
@@ -139,19 +146,24 @@ class LambdaExecutor:
             Lambda refused the invocation.
         """
         event = RunEvent(spec, self._channel, self.memory_mb(spec))
-        payload = json.dumps(event.to_json()).encode()
         self._followed.add(spec.run)
-        if self._synchronous:
-            self._invoke_and_wait(payload)
-        else:
-            self._invoke(payload)
-        status = self._follow(event, on_layer)
+        self._request(event)
+        status = self._follow(event, on_layer, None)
+        if status.state == "queued":
+            status = self._admitted(event, status, on_layer)
         self._ended[spec.run] = status
         launched = status.launched or status.received
         metrics = self._read_metrics(spec, status)
         if metrics is None:
             return Ended(launched, [], status.error)
-        return Ended(launched, metrics.ranks, status.error, metrics.memory_mb, metrics.coordinated)
+        return Ended(
+            launched,
+            metrics.ranks,
+            status.error,
+            metrics.memory_mb,
+            metrics.coordinated,
+            metrics.coordinator_init_s,
+        )
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if it does not exist."""
@@ -202,6 +214,14 @@ class LambdaExecutor:
 
     # --- invoking the coordinator ------------------------------------------------------------------------------------
 
+    def _request(self, event: RunEvent) -> None:
+        payload = json.dumps(event.to_json()).encode()
+        invoke = self._invoke_and_wait if self._synchronous else self._invoke
+        until_awake(lambda: invoke(payload), self._functions.coordinator, on_sleep=self._tell_sleep)
+
+    def _tell_sleep(self) -> None:
+        self._on_wait("Lambda is waking the coordinator, which was unused for weeks; that takes up to 3 minutes")
+
     def _invoke(self, payload: bytes) -> None:
         """Invoke the coordinator asynchronously."""
         request(
@@ -237,44 +257,75 @@ class LambdaExecutor:
 
     # --- polling the status ------------------------------------------------------------------------------------------
 
-    def _follow(self, event: RunEvent, on_layer: Callable[[float], None]) -> RunStatus:
-        """Poll the status until the attempt has ended, and return the final status."""
+    def _admitted(self, event: RunEvent, queued: RunStatus, on_layer: Callable[[float], None]) -> RunStatus:
+        """Invoke the coordinator again until it admits a run that was told to wait, and return the final status.
+
+        The wait may be as long as the run clock, the longest that the caller wants to wait for the run itself.
+        """
+        spec, began, pause = event.spec, time.monotonic(), QUEUE_BACKOFF.first_s
+        event = replace(event, queued_since=queued.received)
+        self._on_wait(
+            "the run waits for others of the stack to end: together they need more functions than may run at a time; "
+            f"see fsd runs list (run {spec.run})"
+        )
+        while queued.state == "queued":
+            if time.monotonic() - began > spec.settings.clocks.run_s:
+                raise StartError(
+                    f"run {spec.run} was not admitted within {spec.settings.clocks.run_s:g} s: other runs of the stack "
+                    f"need all functions that may run at a time; use fewer workers than {spec.settings.workers}, or "
+                    "ask AWS for a higher concurrency quota",
+                    operation="admit",
+                )
+            self._sleep(spec, random.uniform(pause / 2, pause))  # noqa: S311 -- spreads load, no secret
+            pause = QUEUE_BACKOFF.after(pause)
+            self._request(event)
+            queued = self._follow(event, on_layer, queued)
+        return queued
+
+    def _follow(self, event: RunEvent, on_layer: Callable[[float], None], old: RunStatus | None) -> RunStatus:
+        """Poll the status until the attempt has ended or must be requested again; ignore `old`, the status before."""
         spec = event.spec
-        state, since, has_waited = "", time.monotonic(), False
+        state, since, told = "", time.monotonic(), set[str]()
         progress_at, pause = since + PROGRESS_S, STATUS_BACKOFF.first_s
         while True:
-            status = self._status(spec)
+            status = self._status(spec, old)
             now = time.monotonic()
-            if status is not None and status.is_over:
+            if status is not None and (status.is_over or status.state == "queued"):
                 return status
             if status is not None and status.state != state:
                 state, since = status.state, now
-            if not has_waited and state != "running" and now - since > _SLOW_S:
-                has_waited = True
+            if state not in told and state in _WAITS and now - since > (0.0 if state == "waking" else _SLOW_S):
+                told.add(state)
                 self._on_wait(f"{_WAITS[state]} (run {spec.run})")
             if now - since > self._patience(event, state):
                 raise self._overdue(event, state, now - since)
             if state == "running" and now >= progress_at:
                 progress_at = now + PROGRESS_S
                 self._report_progress(spec, on_layer)
-            time.sleep(pause)
-            if spec.run not in self._followed:
-                raise AbortedError(f"run {spec.run} was abandoned by its client", operation="run")
+            self._sleep(spec, pause)
             pause = STATUS_BACKOFF.after(pause)
 
-    def _status(self, spec: RunSpec) -> RunStatus | None:
+    def _sleep(self, spec: RunSpec, seconds: float) -> None:
+        """Sleep, and raise `AbortedError` if the run was given up meanwhile."""
+        time.sleep(seconds)
+        if spec.run not in self._followed:
+            raise AbortedError(f"run {spec.run} was abandoned by its client", operation="run")
+
+    def _status(self, spec: RunSpec, old: RunStatus | None) -> RunStatus | None:
         key = status_key(spec.run)
         data = self._runs[0].get(key)
         if data is None:
             return None
         status = RunStatus.from_bytes(data, key)
-        return status if status.attempt == spec.attempt else None  # the status is still that of an earlier attempt
+        return status if status.attempt == spec.attempt and status != old else None  # still of an earlier invocation
 
     def _patience(self, event: RunEvent, state: str) -> float:
         """Return how long a state may last, in seconds; after that the coordinator must have died."""
         clocks = event.spec.settings.clocks
         if state == "":
             return clocks.start_s + _EVENT_AGE_S
+        if state == "waking":
+            return WAKING_S + _GRACE_S
         if state == "waiting":
             return event.lane_wait_s + clocks.start_s + _GRACE_S
         return clocks.run_s + _GRACE_S

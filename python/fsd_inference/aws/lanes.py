@@ -5,29 +5,36 @@ Each lane's lease is one small object in S3, changed only by conditional writes 
 - *free* (or no object): any attempt may acquire it.
 - *held*: an attempt holds it until it expires. By then the holder's ranks have passed their deadline; the next client
   that finds it takes it over, purges its queues and leaves it draining.
-- *draining*: its queues were purged, which takes a while; after that it may be acquired again.
+- *draining*: its queues were purged, which takes a while, or a long poll of its last holder may still be open; after
+  that it may be acquired again.
 
 The object contains the duration of its state. The state began at the object's modification time, and the current time
 is the modification time of an object written now, so that only the store's clock counts. The client's clock only
 measures the time since that write.
+
+A lane is free at once after an attempt that ended well: its ranks have received all messages, which hide in the queues
+until they expire. Should one appear again, the next attempt's ranks drop it as a message of another attempt. Queues are
+purged only after failures, which leave messages that nobody received, and before too many messages hide.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Literal, get_args
-from uuid import uuid4
+from datetime import datetime
 
 from fsd_inference.aws.clients import Clients, request
+from fsd_inference.aws.hidden_messages import HiddenMessages
+from fsd_inference.aws.leases import TICK_S, LeaseView, State, lease_data, lease_key, store_time
 from fsd_inference.config import RetrySettings
-from fsd_inference.errors import FsdError, LaneError, StoreError
+from fsd_inference.errors import FsdError, LaneError
+from fsd_inference.limits import HIDDEN_MESSAGES
 from fsd_inference.logs import Logger
+from fsd_inference.rank_report import RankReport
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store import Store
 from fsd_inference.threads import ThreadPool
@@ -35,29 +42,35 @@ from fsd_inference.usage import UsageMeter
 
 _log = Logger(__name__)
 
-State = Literal["free", "held", "draining"]
-
-_VERSION = 1
-_FOLDER = "lanes/"
-_CLOCK_KEY = "lane-clock"
-_TICK_S = 1.0  # resolution of the store's times, in seconds
 _MARGIN_S = 30.0  # seconds that a run may take to stop after its deadline
 _PURGE_S = 120.0  # longest time of a purge request with all its retries, in seconds
 _POLL_S = (0.2, 3.0)
 _PURGE_THREADS = 16
 _PURGE_RETRY = RetrySettings()
+_NOTHING = HiddenMessages()
 _FREE = "if the client of such a run is gone, free its lane with: fsd runs clean RUN --stack stack.json"
-_LONGEST_S = 7 * 86_400.0  # upper limit of a valid lease's duration
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lane held by an attempt; `etag` is the version of the lease object, which later changes must match."""
+    """A lane held by an attempt.
+
+    Attributes
+    ----------
+    lane : int
+    run, attempt
+        The attempt that holds it.
+    etag : str
+        Version of the lease object, which later changes must match.
+    hidden : HiddenMessages
+        Messages of earlier attempts that hide in the lane's queues.
+    """
 
     lane: int
     run: str
     attempt: int
     etag: str
+    hidden: HiddenMessages = _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +85,28 @@ class LaneState:
     is_over: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """The content of a lease object, with its version tag and modification time."""
+@dataclass(slots=True)
+class Holding:
+    """A lease for the duration of a `with` block, and what the release at its end has to know.
 
-    state: State
-    run: str
-    attempt: int
-    lasts_s: float
-    etag: str
-    since: datetime
+    Attributes
+    ----------
+    lease : Lease
+    open_poll_s : float
+        See `LaneTable.release`.
+    received : int or None
+        See `LaneTable.release`.
+    """
 
-    @property
-    def until(self) -> datetime:
-        return self.since + timedelta(seconds=self.lasts_s + _TICK_S)
+    lease: Lease
+    open_poll_s: float
+    received: int | None = None
+
+    def ended_well(self, reports: Sequence[RankReport]) -> None:
+        """Note that the attempt has succeeded, with the reports of all its ranks."""
+        self.received = count_received(reports)
+        if not any(report.usage.retries for report in reports):
+            self.open_poll_s = 0.0  # no receive request was repeated, so none was abandoned
 
 
 class LaneTable:
@@ -100,7 +121,10 @@ class LaneTable:
     purge : callable
         Starts the purge of all queues of a lane, given its number.
     settle_s : float
-        Seconds that a purge may take after it was started; with 0, lanes skip the draining state.
+        Seconds that a purge may take after it was started. With 0, as on emulators, every released lane is purged and
+        free at once, so that messages do not fill the emulator's memory.
+    lifetime_s : float
+        Seconds after which messages expire.
     clock, sleep : callable, optional
         A monotonic clock in seconds, and a sleep of some seconds; tests pass their own.
     """
@@ -112,6 +136,7 @@ class LaneTable:
         *,
         purge: Callable[[int], None],
         settle_s: float,
+        lifetime_s: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -119,12 +144,13 @@ class LaneTable:
         self._lanes = lanes
         self._purge = purge
         self._settle_s = settle_s
+        self._lifetime_s = lifetime_s + TICK_S
         self._clock = clock
         self._sleep = sleep
 
     def look(self) -> list[LaneState]:
         """Return the states of all lanes that were ever held, ordered by lane number."""
-        view = _View(self._store, self._lanes, self._clock)
+        view = LeaseView(self._store, self._lanes, self._clock)
         return [
             LaneState(
                 lane, entry.state, entry.run, entry.attempt, entry.until, entry.state != "free" and view.is_over(entry)
@@ -165,7 +191,7 @@ class LaneTable:
         wanted = list(range(self._lanes) if lanes is None else lanes)
         give_up = self._clock() + wait_s
         pause, has_waited = _POLL_S[0], False
-        view = _View(self._store, self._lanes, self._clock)
+        view = LeaseView(self._store, self._lanes, self._clock)
         while True:
             lease = self._try(view, wanted, run, attempt, deadline_s)
             if lease is not None:
@@ -182,36 +208,42 @@ class LaneTable:
             pause = min(2 * pause, _POLL_S[1])
 
     @contextmanager
-    def hold(self, run: str, attempt: int, deadline_s: float, wait_s: float, open_poll_s: float) -> Iterator[Lease]:
-        """Hold a lane for the duration of a `with` block.
+    def hold(
+        self,
+        run: str,
+        attempt: int,
+        deadline_s: float,
+        wait_s: float,
+        open_poll_s: float,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[Holding]:
+        """Hold a lane for the duration of a `with` block; it is purged at the end unless `ended_well` was called.
 
         Parameters
         ----------
-        run, attempt, deadline_s, wait_s
+        run, attempt, deadline_s, wait_s, on_wait
             See `acquire`.
         open_poll_s : float
-            See `release`; applies only if the block raises, since all polls have ended otherwise.
+            See `release`.
         """
-        lease = self.acquire(run, attempt, deadline_s, wait_s)
+        holding = Holding(self.acquire(run, attempt, deadline_s, wait_s, on_wait=on_wait), open_poll_s)
         try:
-            yield lease
-            open_poll_s = 0.0
+            yield holding
         finally:
             with suppress(FsdError):  # the lease expires anyway, and a failure here must not hide the run's outcome
-                self.release(lease, open_poll_s)
+                self.release(holding.lease, holding.open_poll_s, holding.received)
 
     def renew(self, lease: Lease, deadline_s: float) -> Lease:
         """Extend the lease to `deadline_s` seconds from now; raise `LaneError` if another run has taken it over."""
-        renewed = self._hold(lease.lane, lease.run, lease.attempt, deadline_s + _MARGIN_S, lease.etag)
+        renewed = self._hold(
+            lease.lane, lease.run, lease.attempt, deadline_s + _MARGIN_S, lease.etag, hidden=lease.hidden
+        )
         if renewed is None:
-            raise LaneError(
-                f"lane {lease.lane} no longer belongs to run {lease.run}, attempt {lease.attempt}: "
-                "its lease had expired and another run took it over"
-            )
+            raise _lost(lease)
         return renewed
 
-    def release(self, lease: Lease, open_poll_s: float = 0.0) -> None:
-        """Purge the lane's queues and release its lease.
+    def release(self, lease: Lease, open_poll_s: float = 0.0, received: int | None = None) -> None:
+        """Release a lane's lease; purge its queues first unless all messages in them hide and are not too many.
 
         Parameters
         ----------
@@ -219,20 +251,36 @@ class LaneTable:
         open_poll_s : float, optional
             Seconds for which an abandoned long poll of the run may still be open and consume messages; the lane cannot
             be acquired before they are over.
+        received : int, optional
+            After a run whose ranks received all their messages: how many its fullest queue got and did not delete.
+            Without it some messages may be visible.
 
         Raises
         ------
         LaneError
             Another run has taken the lane over; nothing is purged if that happened before the purge began.
         """
-        # Purging a lane of another run would delete its messages, so hold the lane before the purge and during it.
-        _log.of(run=lease.run).info("lane %d is purged and released", lease.lane)
-        holding = self.renew(lease, _PURGE_S)
-        self._purge(holding.lane)
-        settle_s = max(self._settle_s, open_poll_s)
-        state: State = "draining" if settle_s > 0 else "free"
-        if self._write(holding.lane, state, lease.run, lease.attempt, settle_s, holding.etag) is None:
-            raise LaneError(f"another run took over lane {lease.lane} while run {lease.run} was purging it")
+        log, hidden, rest_s = _log.of(run=lease.run), self._left_hidden(lease, received), open_poll_s
+        if hidden is None:
+            # Purging a lane of another run would delete its messages, so hold the lane before the purge and during it.
+            log.info("lane %d is purged and released", lease.lane)
+            lease = self.renew(lease, _PURGE_S)
+            self._purge(lease.lane)
+            hidden, rest_s = _NOTHING, max(self._settle_s, open_poll_s)
+        else:
+            log.info("lane %d is released; at most %d messages hide in each queue", lease.lane, hidden.total)
+        state: State = "draining" if rest_s > 0 else "free"
+        if self._write(lease.lane, state, lease.run, lease.attempt, rest_s, lease.etag, hidden) is None:
+            raise _lost(lease)
+
+    def _left_hidden(self, lease: Lease, received: int | None) -> HiddenMessages | None:
+        """Return the messages that hide in a lane's queues after a run; None if the queues must be purged."""
+        if received is None or self._settle_s == 0:
+            return None
+        hidden = lease.hidden.plus(received)
+        if hidden.total > HIDDEN_MESSAGES:  # unless some have expired, which only the store's clock tells
+            hidden = hidden.at(store_time(self._store).timestamp(), self._lifetime_s)
+        return hidden if hidden.total <= HIDDEN_MESSAGES else None
 
     def free(self, run: str, open_poll_s: float) -> list[int]:
         """Purge and release the lanes held by a run whose client is gone, and return their numbers.
@@ -244,7 +292,7 @@ class LaneTable:
             See `release`.
         """
         freed = []
-        for lane, entry in sorted(_View(self._store, self._lanes, self._clock).read().items()):
+        for lane, entry in sorted(LeaseView(self._store, self._lanes, self._clock).read().items()):
             if entry.state == "held" and entry.run == run:
                 taken = self._hold(lane, run, entry.attempt, _PURGE_S, entry.etag)
                 if taken is not None:
@@ -252,7 +300,7 @@ class LaneTable:
                     freed.append(lane)
         return freed
 
-    def _try(self, view: _View, wanted: Sequence[int], run: str, attempt: int, deadline_s: float) -> Lease | None:
+    def _try(self, view: LeaseView, wanted: Sequence[int], run: str, attempt: int, deadline_s: float) -> Lease | None:
         """Read all wanted leases once and acquire a free lane, or else take over expired ones and purge them."""
         lasts_s = deadline_s + _MARGIN_S
         entries = view.read()
@@ -261,7 +309,11 @@ class LaneTable:
         for lane in lanes:
             entry = entries.get(lane)
             if entry is None or entry.state == "free" or (entry.state == "draining" and view.is_over(entry)):
-                lease = self._hold(lane, run, attempt, lasts_s, None if entry is None else entry.etag)
+                if entry is None:
+                    lease = self._hold(lane, run, attempt, lasts_s, None)
+                else:
+                    hidden = entry.hidden.at(entry.since.timestamp(), self._lifetime_s)
+                    lease = self._hold(lane, run, attempt, lasts_s, entry.etag, hidden)
                 if lease is not None:
                     return lease
         for lane in lanes:
@@ -276,82 +328,59 @@ class LaneTable:
                 self.release(taken)
         return None
 
-    def _hold(self, lane: int, run: str, attempt: int, lasts_s: float, etag: str | None) -> Lease | None:
-        new = self._write(lane, "held", run, attempt, lasts_s, etag)
-        return None if new is None else Lease(lane, run, attempt, new)
+    def _hold(
+        self,
+        lane: int,
+        run: str,
+        attempt: int,
+        lasts_s: float,
+        etag: str | None,
+        hidden: HiddenMessages = _NOTHING,
+    ) -> Lease | None:
+        new = self._write(lane, "held", run, attempt, lasts_s, etag, hidden)
+        return None if new is None else Lease(lane, run, attempt, new, hidden)
 
-    def _write(self, lane: int, state: State, run: str, attempt: int, lasts_s: float, etag: str | None) -> str | None:
-        value = {
-            "version": _VERSION,
-            "state": state,
-            "run": run,
-            "attempt": attempt,
-            "lasts_s": lasts_s,
-            "nonce": uuid4().hex,  # two versions with equal content would have equal tags
-        }
-        data = json.dumps(value).encode()
-        key = _key(lane)
+    def _write(
+        self,
+        lane: int,
+        state: State,
+        run: str,
+        attempt: int,
+        lasts_s: float,
+        etag: str | None,
+        hidden: HiddenMessages,
+    ) -> str | None:
+        key, data = lease_key(lane), lease_data(state, run, attempt, lasts_s, hidden)
         return self._store.put_if_absent(key, data) if etag is None else self._store.put_if_match(key, data, etag)
 
 
-class _View:
-    """A client's cached view of all leases and of the store's clock, refreshed while it waits for a lane."""
+def count_received(reports: Sequence[RankReport]) -> int | None:
+    """Return the messages that the fullest queue of a lane got in a run that ended well and did not delete.
 
-    def __init__(self, store: Store, lanes: int, clock: Callable[[], float]) -> None:
-        self._store = store
-        self._lanes = lanes
-        self._clock = clock
-        self._entries: dict[int, _Entry] = {}
-        self._store_time: tuple[datetime, float] | None = None
+    Parameters
+    ----------
+    reports : sequence of RankReport
+        The reports of all ranks: each frame that a rank sent to another one was one message in that one's queue.
 
-    def read(self) -> dict[int, _Entry]:
-        """Return the current entries of all leases by lane, reading only the objects that have changed."""
-        known: dict[int, _Entry] = {}
-        for info in self._store.list(_FOLDER):
-            lane = _lane_of(info.key)
-            if lane is None or lane >= self._lanes:
-                continue
-            before = self._entries.get(lane)
-            if before is not None and before.etag == info.etag:
-                known[lane] = before
-                continue
-            found = self._store.get_object(info.key)
-            # The modification time of a version newer than the listing is unknown; its lane just changed hands.
-            if found is not None and found.etag == info.etag:
-                known[lane] = _parse(found.data, info.key, info.etag, info.modified)
-            else:
-                known[lane] = _Entry("held", "another", 0, _PURGE_S, info.etag, info.modified)
-        self._entries = known
-        return known
-
-    def is_over(self, entry: _Entry) -> bool:
-        return self._now() >= entry.until
-
-    def _now(self) -> datetime:
-        """Return a lower bound of the store's current time."""
-        if self._store_time is None:
-            self._store_time = (store_time(self._store), self._clock())
-        written, then = self._store_time
-        return written + timedelta(seconds=self._clock() - then)
-
-    def holders(self) -> str:
-        shown = [
-            f"lane {lane} is {entry.state} by run {entry.run}, attempt {entry.attempt}, "
-            f"until {entry.until:%H:%M:%S} UTC"
-            for lane, entry in sorted(self._entries.items())
-            if entry.state != "free"
-        ]
-        more = f"; and {len(shown) - 4} more" if len(shown) > 4 else ""
-        return "; ".join(shown[:4]) + more if shown else "other runs took the free ones first"
+    Returns
+    -------
+    int or None
+        None if the reports do not say.
+    """
+    sent: Counter[int] = Counter()
+    for report in reports:
+        if report.sent_to is None:
+            return None
+        for target, frames, _ in report.sent_to:
+            sent[target] += frames
+    return min(max(sent.values(), default=0), HIDDEN_MESSAGES)
 
 
-def store_time(store: Store) -> datetime:
-    """Return the current time of a store's clock: the modification time of an object written now."""
-    store.put(_CLOCK_KEY, uuid4().hex.encode())
-    info = store.stat(_CLOCK_KEY)
-    if info is None:
-        raise StoreError(f"the object {_CLOCK_KEY} disappeared right after it was written; try again")
-    return info.modified
+def _lost(lease: Lease) -> LaneError:
+    return LaneError(
+        f"lane {lease.lane} no longer belongs to run {lease.run}, attempt {lease.attempt}: "
+        "its lease had expired and another run took it over"
+    )
 
 
 def open_lanes(store: Store, clients: Clients, stack: StackSpec, *, meter: UsageMeter) -> LaneTable:
@@ -365,26 +394,10 @@ def open_lanes(store: Store, clients: Clients, stack: StackSpec, *, meter: Usage
         with ThreadPool(_PURGE_THREADS) as threads:
             list(threads.map(one, stack.lanes[lane].queue_urls))
 
-    return LaneTable(store, len(stack.lanes), purge=purge, settle_s=stack.purge_settle_s)
-
-
-def _key(lane: int) -> str:
-    return f"{_FOLDER}{lane:04}.json"
-
-
-def _lane_of(key: str) -> int | None:
-    number = key.removeprefix(_FOLDER).removesuffix(".json")
-    return int(number) if number.isdecimal() and key == _key(int(number)) else None
-
-
-def _parse(data: bytes, key: str, etag: str, since: datetime) -> _Entry:
-    try:
-        value = json.loads(data)
-        entry = _Entry(value["state"], str(value["run"]), int(value["attempt"]), float(value["lasts_s"]), etag, since)
-        is_ours = value["version"] == _VERSION and entry.state in get_args(State) and 0 <= entry.lasts_s < _LONGEST_S
-    except (ValueError, KeyError, TypeError):
-        is_ours = False
-    if not is_ours:
-        message = f"object {key} is not a lease that this version can read: delete it if no run uses the lane"
-        raise LaneError(message, retryable=False)
-    return entry
+    return LaneTable(
+        store,
+        len(stack.lanes),
+        purge=purge,
+        settle_s=stack.purge_settle_s,
+        lifetime_s=stack.message_lifetime_s,
+    )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 from fsd_inference.aws.clients import request
 from fsd_inference.aws.events import RankEvent
+from fsd_inference.aws.waking import until_awake
 from fsd_inference.config import RetrySettings
 from fsd_inference.engine.launcher import ChildEnd
+from fsd_inference.limits import WAKING_S
 from fsd_inference.usage import UsageMeter
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
+
 
 _RETRY = RetrySettings()
 
@@ -48,10 +52,14 @@ class LambdaLauncher:
 def invoke_rank(client: LambdaClient, function: str, event: RankEvent, meter: UsageMeter) -> None:
     """Invoke a worker function asynchronously; raise `StackError` if Lambda does not accept the event."""
     payload = json.dumps(event.to_json()).encode()
-    request(
-        "lambda.invoke",
-        f"start rank {event.rank} with {function}",
-        lambda: client.invoke(FunctionName=function, InvocationType="Event", Payload=payload),
-        meter=meter,
-        retry=_RETRY,
-    )
+
+    def invoke() -> None:
+        request(
+            "lambda.invoke",
+            f"start rank {event.rank} with {function}",
+            lambda: client.invoke(FunctionName=function, InvocationType="Event", Payload=payload),
+            meter=meter,
+            retry=_RETRY,
+        )
+
+    until_awake(invoke, function, limit_s=min(WAKING_S, event.spec.deadline - time.time()))

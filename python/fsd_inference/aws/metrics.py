@@ -25,6 +25,8 @@ class RunMetrics:
         Requests and bytes of the coordinator.
     coordinated : tuple of float
         Start and end of the coordinator, in seconds since the epoch.
+    coordinator_init_s : float
+        Seconds of the coordinator's init phase; 0 if its environment was warm.
     ranks : list of RankReport
         The ranks' reports; in a failed attempt some may be missing.
     """
@@ -32,6 +34,7 @@ class RunMetrics:
     memory_mb: int
     coordinator: Usage
     coordinated: tuple[float, float]
+    coordinator_init_s: float
     ranks: list[RankReport]
 
     @property
@@ -59,5 +62,6 @@ class RunMetrics:
             fields.take_count("memory_mb", least=1),
             Usage.from_fields(coordinator.take_fields("usage")),
             (coordinator.take_number("started"), coordinator.take_number("ended")),
+            coordinator.take_number_or("init_s", 0.0),
             [RankReport.from_json(each, f"ranks[{i}].") for i, each in enumerate(fields.take("ranks", list))],
         )

@@ -14,11 +14,12 @@ from uuid import uuid4
 from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.check import stack_problems
 from fsd_inference.aws.clients import Clients, request
-from fsd_inference.aws.concurrency import COORDINATORS, free_concurrency
+from fsd_inference.aws.concurrency import read_concurrency
 from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.aws.lanes import LaneTable, open_lanes
-from fsd_inference.aws.probe import probe_lane
+from fsd_inference.aws.probe import PROBES, probe_lane
 from fsd_inference.aws.stack import parse_stack
+from fsd_inference.aws.waking import wake_stack
 from fsd_inference.config import Clocks, RetrySettings
 from fsd_inference.errors import FsdError, LaneError, NotAllowedError, StackError
 from fsd_inference.limits import PUBLISH_BURST_S
@@ -55,7 +56,7 @@ class Finding:
     text: str
 
 
-def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False) -> Iterator[Finding]:
+def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False, wake: bool = False) -> Iterator[Finding]:
     """Check a stack, and yield each finding as soon as it is known.
 
     Parameters
@@ -64,17 +65,21 @@ def preflight(clients: Clients, stack: StackSpec, *, wait: bool = False) -> Iter
         The stack, and clients of its services.
     wait : bool, optional
         Repeat the probe of each lane until it finds no problem, for up to `SETTLES_S` seconds.
+    wake : bool, optional
+        First wake the functions that sleep because they were unused for weeks.
     """
     meter = UsageMeter()
     runs, networks = open_buckets(clients, stack, meter)
     try:
+        if wake and stack.functions is not None:
+            yield from _waking(clients, stack.functions, meter)
         yield from _resources(clients, stack, meter)
         yield _objects(runs[0], "run bucket", _read_write)
         if stack.functions is not None:
             yield from _function_settings(clients, stack, stack.functions, meter)
             yield _objects(networks, "description", partial(_description, stack))
             yield _invocation(clients, stack.functions, meter)
-            yield _concurrency(clients, stack, meter)
+            yield _concurrency(clients, stack, stack.functions, meter)
         if stack.lanes and stack.publish_per_s is not None:
             yield _publishing(stack, stack.publish_per_s)
         lanes = open_lanes(runs[0], clients, stack, meter=meter)
@@ -139,6 +144,18 @@ def _description(stack: StackSpec, networks: Store) -> str:
 # --- functions --------------------------------------------------------------------------------------------------------
 
 
+def _waking(clients: Clients, functions: FunctionsSpec, meter: UsageMeter) -> Iterator[Finding]:
+    try:
+        problems = wake_stack(clients, functions, meter)
+    except StackError as error:
+        yield _failed("waking", error)
+        return
+    for problem in problems:
+        yield Finding("waking", "problem", problem)
+    if not problems:
+        yield Finding("waking", "ok", "all functions are awake")
+
+
 def _function_settings(
     clients: Clients, stack: StackSpec, functions: FunctionsSpec, meter: UsageMeter
 ) -> Iterator[Finding]:
@@ -173,7 +190,9 @@ def _function_settings(
 def _differences(
     found: Mapping[str, Any], stack: StackSpec, functions: FunctionsSpec, memory_mb: int | None
 ) -> Iterator[str]:
-    if found.get("State") != "Active":
+    if found.get("State") == "Inactive":
+        yield "it sleeps, because it was unused for weeks: wake it with fsd stack check --wake"
+    elif found.get("State") != "Active":
         yield f"it is {found.get('State')} ({found.get('StateReason', 'no reason given')})"
     if found.get("LastUpdateStatus") == "Failed":
         yield f"its last update failed ({found.get('LastUpdateStatusReason', 'no reason given')})"
@@ -201,15 +220,25 @@ def _invocation(clients: Clients, functions: FunctionsSpec, meter: UsageMeter) -
     return Finding("invocation", "ok", "the coordinator may be invoked")
 
 
-def _concurrency(clients: Clients, stack: StackSpec, meter: UsageMeter) -> Finding:
+def _concurrency(clients: Clients, stack: StackSpec, functions: FunctionsSpec, meter: UsageMeter) -> Finding:
     try:
-        largest = free_concurrency(clients, meter) - COORDINATORS
+        found = read_concurrency(clients.functions, functions.workers, meter)
     except StackError as error:
         return _failed("concurrency", error)
-    if largest < 1:
-        return Finding("concurrency", "problem", "the account has no free concurrency: ask AWS for a higher quota")
-    queues = f" (over queues: {min(largest, stack.ranks)})" if stack.lanes else ""
-    return Finding("concurrency", "ok", f"the largest run has P = {largest}{queues}")
+    for limits in found:
+        if limits.workers < 1:
+            rest = f"{limits.unreserved} unreserved functions" + (", and 0 for them" if limits.reserved == 0 else "")
+            text = (
+                f"no worker of {limits.memory_mb} MB can run: the account has {rest}; ask AWS for more, or reserve less"
+            )
+            return Finding("concurrency", "problem", text)
+    largest = max(limits.workers for limits in found)
+    text = f"the largest run has P = {largest}" + (
+        f" (over queues: {min(largest, stack.ranks)})" if stack.lanes else ""
+    )
+    if any(limits.workers < largest for limits in found):
+        text += "; by size: " + ", ".join(f"{limits.workers} workers of {limits.memory_mb} MB" for limits in found)
+    return Finding("concurrency", "ok", text)
 
 
 def _publishing(stack: StackSpec, quota: int) -> Finding:
@@ -253,8 +282,12 @@ def _lane(clients: Clients, stack: StackSpec, lanes: LaneTable, lane: int, meter
 
 def _probe(clients: Clients, stack: StackSpec, lanes: LaneTable, lane: int, meter: UsageMeter) -> list[str]:
     lease = lanes.acquire(uuid4().hex, 0, _PROBE_S, stack.purge_settle_s + _LANE_WAIT_S, [lane])
+    received = None
     try:
-        return probe_lane(clients, stack.lanes[lane], meter)
+        problems = probe_lane(clients, stack.lanes[lane], meter)
+        if not problems:
+            received = PROBES
+        return problems
     finally:
         with suppress(FsdError):  # the lease expires by itself
-            lanes.release(lease)
+            lanes.release(lease, received=received)

@@ -25,13 +25,15 @@ _RECEIVE_S = 2
 _ROUNDS = 5
 """Receive requests per queue before a missing message counts as lost."""
 _THREADS = 32
+PROBES = 2
+"""Messages that each queue gets from a probe: one for its rank, and one for all ranks."""
 
 
 def probe_lane(clients: Clients, lane: LaneSpec, meter: UsageMeter) -> list[str]:
     """Send a message to each rank of a lane and one to all ranks; return a line for each queue with a problem.
 
-    The caller must hold the lane during the probe and purge it afterwards. Ranks drop probe messages, which are not
-    valid frames.
+    The caller must hold the lane during the probe, and purge it afterwards if there was a problem. Ranks drop probe
+    messages, which are not valid frames.
 
     Raises
     ------

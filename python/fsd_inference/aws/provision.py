@@ -16,8 +16,14 @@ from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
 from fsd_inference.endpoints import is_plain
 from fsd_inference.errors import FsdError, SettingError, StackError
-from fsd_inference.limits import LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, MESSAGE_BYTES, RANKS_PER_TOPIC
-from fsd_inference.stack_description import EmulatorInfo, LaneSpec, StackSpec
+from fsd_inference.limits import (
+    LARGEST_MESSAGE_BYTES,
+    LEAST_MESSAGE_BYTES,
+    MESSAGE_BYTES,
+    MESSAGE_MARGIN_S,
+    RANKS_PER_TOPIC,
+)
+from fsd_inference.stack_description import EmulatorInfo, LaneSpec, StackSpec, message_lifetime_s
 from fsd_inference.threads import ThreadPool
 from fsd_inference.usage import UsageMeter
 
@@ -30,8 +36,7 @@ _THREADS = 16
 _RETRY = RetrySettings(attempts=8, base_s=0.2, cap_s=10.0)
 _NAME = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
 _LONGEST_HIDING_S = 43_200  # SQS's longest VisibilityTimeout
-_RETENTION_S = (60, 1_209_600)  # SQS's MessageRetentionPeriod
-_MARGIN_S = 300
+_PUSH_DAYS = 7  # within which `fsd push` continues an upload that was broken off
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +83,9 @@ class StackSettings:
         least, most = LEAST_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES
         if not least <= self.message_bytes <= most:
             raise SettingError(f"message_bytes must be from {least} to {most}, not {self.message_bytes}")
-        if not 0 < self.longest_run_s <= _LONGEST_HIDING_S - _MARGIN_S:
+        if not 0 < self.longest_run_s <= _LONGEST_HIDING_S - MESSAGE_MARGIN_S:
             raise SettingError(
-                f"longest_run_s must be more than 0 and at most {_LONGEST_HIDING_S - _MARGIN_S}, the longest "
+                f"longest_run_s must be more than 0 and at most {_LONGEST_HIDING_S - MESSAGE_MARGIN_S}, the longest "
                 f"visibility timeout of queues less a margin, not {self.longest_run_s:g}"
             )
 
@@ -92,6 +97,7 @@ class _Made:
     topic_arns: list[str] = field(default_factory=list)
     queue_urls: list[str] = field(default_factory=list)
     buckets: list[str] = field(default_factory=list)
+    account: str | None = None
 
 
 def create_stack(
@@ -169,6 +175,7 @@ def delete_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None
         [arn for lane in stack.lanes for arn in lane.topic_arns],
         [url for lane in stack.lanes for url in lane.queue_urls],
         [*stack.run_buckets, stack.network_bucket],
+        stack.account,
     )
     with ThreadPool(_THREADS) as threads:
         failures = _delete(clients, made, meter or UsageMeter(), threads)
@@ -205,10 +212,10 @@ class _Provision:
         name = f"{self.name}-lane{lane}-rank{rank}"
         _, partition, _, region, account, _ = topic_arn.split(":")
         arn = f"arn:{partition}:sqs:{region}:{account}:{name}"
-        lifetime_s = math.ceil(self.settings.longest_run_s) + _MARGIN_S
+        lifetime_s = str(message_lifetime_s(self.settings.longest_run_s))
         attributes: dict[QueueAttributeNameType, str] = {
-            "MessageRetentionPeriod": str(min(max(lifetime_s, _RETENTION_S[0]), _RETENTION_S[1])),
-            "VisibilityTimeout": str(lifetime_s),
+            "MessageRetentionPeriod": lifetime_s,
+            "VisibilityTimeout": lifetime_s,
             "MaximumMessageSize": str(max(self.settings.message_bytes, MESSAGE_BYTES)),
             "SqsManagedSseEnabled": "true",
             "Policy": json.dumps(_queue_policy(arn, topic_arn)),
@@ -247,7 +254,7 @@ class _Provision:
             "ID": "expire",
             "Status": "Enabled",
             "Filter": {"Prefix": ""},
-            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _PUSH_DAYS if expire_days is None else 1},
         }
         if expire_days is not None:
             expire["Expiration"] = {"Days": expire_days}
@@ -322,7 +329,7 @@ def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPoo
         request("sqs.manage", f"delete queue {url}", call, meter=meter, retry=_RETRY)
 
     def bucket(name: str) -> None:
-        store = clients.open_bucket(name, meter=meter, retry=_RETRY)
+        store = clients.open_bucket(name, owner=made.account, meter=meter, retry=_RETRY)
         try:
             store.delete(info.key for info in store.list(""))
         except FsdError as error:
@@ -331,8 +338,8 @@ def _delete(clients: Clients, made: _Made, meter: UsageMeter, threads: ThreadPoo
             raise
         finally:
             store.close()
-        what = f"delete bucket {name}"
-        request("s3.manage", what, lambda: clients.s3.delete_bucket(Bucket=name), meter=meter, retry=_RETRY)
+        what, owner = f"delete bucket {name}", {} if made.account is None else {"ExpectedBucketOwner": made.account}
+        request("s3.manage", what, lambda: clients.s3.delete_bucket(Bucket=name, **owner), meter=meter, retry=_RETRY)
 
     def attempt(job: tuple[Callable[[str], None], str]) -> FsdError | None:
         delete, name = job

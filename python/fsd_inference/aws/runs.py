@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from fsd_inference.aws.lanes import store_time
+from fsd_inference.aws.admission import ADMISSION_FOLDER, parse_ticket
+from fsd_inference.aws.leases import store_time
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.status import STATUS_FOLDER, RunStatus, metrics_key, status_key
 from fsd_inference.engine.spec import RUNS_FOLDER, attempt_folder
@@ -103,6 +104,9 @@ def find_traces(stores: Sequence[Store]) -> dict[str, RunTraces]:
             found.values(), threads.map(lambda run: _status(first, status_key(run)), list(found)), strict=True
         ):
             traces.status = status
+    for info in first.list(ADMISSION_FOLDER):
+        ticket = parse_ticket(info.key)
+        note("" if ticket is None else ticket.run, 0, info)
     for info in first.list(RUNS_FOLDER):
         note(info.key.split("/")[1], 0, info)
     for bucket, store in enumerate(stores):

@@ -11,7 +11,7 @@ from fsd_inference.atomic import write_text
 from fsd_inference.endpoints import check_endpoint
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields
-from fsd_inference.limits import LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, RANKS_PER_TOPIC
+from fsd_inference.limits import DIRECTORY_BUCKET, LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, RANKS_PER_TOPIC
 from fsd_inference.stack_description import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
 _FORMAT = "fsd-stack"
@@ -127,6 +127,12 @@ def _check(stack: StackSpec) -> None:
         _check_url("endpoint_url", stack.endpoint_url)
     if not stack.run_buckets:
         raise FileFormatError("a stack needs at least one bucket in 'run_buckets'")
+    for bucket in (*stack.run_buckets, stack.network_bucket):
+        if bucket.endswith(DIRECTORY_BUCKET):
+            raise FileFormatError(
+                f"{bucket} is a directory bucket (S3 Express One Zone), which stacks cannot use: apply the stack's "
+                "Terraform module again, which makes general purpose buckets"
+            )
     for index, lane in enumerate(stack.lanes):
         _check_lane(lane, stack.ranks, f"lanes[{index}].")
     for what in ("topic_arns", "queue_urls"):

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from fsd_inference.errors import FileFormatError, RunError, run_error_from_record
 from fsd_inference.fields import Fields
 
-State = Literal["waiting", "running", "done", "failed"]
+State = Literal["waking", "queued", "waiting", "running", "done", "failed"]
 
 STATUS_FOLDER = "status/"
 
@@ -28,8 +28,10 @@ class RunStatus:
     ----------
     run, attempt, plan, channel, workers, samples
         The requested attempt, as in its `RunEvent`.
-    state : {"waiting", "running", "done", "failed"}
-        Waiting for a lane; ranks are running; ended with a result; ended with an error.
+    state : {"waking", "queued", "waiting", "running", "done", "failed"}
+        Waiting for a worker function that was unused for weeks; to be invoked again, because the account runs as many
+        functions as it may; waiting for a lane; ranks are running; ended with a
+        result; ended with an error.
     received : float
         Start of the coordinator, in seconds since the epoch.
     launched, ended : float or None

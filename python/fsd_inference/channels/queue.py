@@ -2,8 +2,9 @@
 
 A lane has one topic per block of `RANKS_PER_TOPIC` ranks, and one queue per rank, which is subscribed to its block's
 topic with raw delivery and the filter ``{"to": ["<rank>", "all"]}``. A message's body is the frame in URL-safe base64
-without padding (SNS percent-encodes bodies, SQS accepts text only); its attribute ``to`` lists the target ranks. By
-default messages are not deleted: the lane is purged after the run, and the queues' visibility timeout outlasts the run.
+without padding (SNS percent-encodes bodies, SQS accepts text only); its attribute ``to`` lists the target ranks.
+Messages are not deleted, as that would cost requests: the queues hide a received message until it expires. Only what a
+rank receives beyond `HIDDEN_MESSAGES` is deleted, because SQS limits how many may hide.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fsd_inference.error_codes import THROTTLED, is_throttled, is_transient
 from fsd_inference.errors import ChannelError, SettingError
 from fsd_inference.limits import (
     BATCH_ENTRIES,
+    HIDDEN_MESSAGES,
     LARGEST_MESSAGE_BYTES,
     LEAST_MESSAGE_BYTES,
     MESSAGE_BYTES,
@@ -62,8 +64,9 @@ class QueueSettings:
     senders : int
         Maximum concurrent publish requests; the clients' connection pools need as many connections, and one more for
         each receiving thread.
-    delete : bool
-        Whether to delete messages in batches as they are received, for stacks whose lanes are reused at once.
+    most_hidden : int
+        Number of messages that stay in the rank's queue after they were received, hidden until they expire; those
+        received later are deleted in batches.
     publish_per_s : float or None
         Messages a second that the account may publish, of which each rank keeps to an equal share; None for no limit.
     retry : RetrySettings
@@ -72,7 +75,7 @@ class QueueSettings:
 
     message_bytes: int = MESSAGE_BYTES
     senders: int = SENDERS
-    delete: bool = False
+    most_hidden: int = HIDDEN_MESSAGES
     publish_per_s: float | None = None
     retry: RetrySettings = field(default_factory=RetrySettings)
 
@@ -132,6 +135,7 @@ class QueueChannel(Channel):
         self._topics = tuple(topics)
         self._queue_url = queue_url
         self._workers = workers
+        self._received = 0
         self._closed = threading.Event()
         self._share = PublishingShare(self._settings.publish_per_s, workers)
         self._senders = ThreadPool(self._settings.senders, thread_name_prefix="queue-sender")
@@ -182,7 +186,8 @@ class QueueChannel(Channel):
         self.meter.received(size)
         self.meter.more_units("sqs.receive", _units(size) - 1)
         self.meter.more_units(RECEIVED_MESSAGES, sum(_units(_text_bytes(body)) for body in bodies))
-        if self._settings.delete:
+        self._received += len(bodies)
+        if self._received > self._settings.most_hidden:
             self._delete(receipts)
         return bodies
 

@@ -188,6 +188,8 @@ def _shown(advice: Advice, every: bool, inputs: Path | None) -> list[RenderableT
         )
     if any(option.is_estimated for option in rows):
         said.append(("~", "exchange estimated from other partitions of the network, for lack of time to partition it"))
+    if any(option.variant == "express" for option in rows):
+        said.append(("express", "modelled only, at the latency of one availability zone: stacks use S3 Standard"))
     if len(rows) < len(advice.options):
         said.append(("more", f"--all shows {len(advice.options) - len(rows)} more options"))
     return [drawn, facts(said)]

@@ -55,8 +55,9 @@ def auto_plan(
 ) -> RunChoice:
     """Return the best settings to run a batch on functions, and print them.
 
-    If a server would be better, that is only printed, since a session cannot run servers. If the stack has functions,
-    plans are limited to their memory sizes, and the run uses the smallest function that has the planned memory.
+    If an option that is only modelled, such as a server, would be better, that is only printed. If the stack has
+    functions, plans are limited to their memory sizes, and the run uses the smallest function that has the planned
+    memory.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def auto_plan(
         quota = None if stack is None else stack.publish_per_s
         advice = advise(loaded, question, timing=load_timing(publish_quota=quota), cuts=cuts, progress=tasks)
     possible = [option for option in advice.options if option.problem is None]
-    ours = next((option for option in possible if not option.is_server), None)
+    ours = next((option for option in possible if not option.is_modelled_only), None)
     if ours is None:
         of_stack = f" --largest-function {max(sizes)}" if sizes else ""
         raise SettingError(
@@ -92,9 +93,8 @@ def auto_plan(
         best = possible[0]
         said += f"; better, but not run here: {best.name} (USD {usd_text(best.usd or 0.0)})"
     out.note(f"plan: {said}")
-    channel = "object" if ours.variant == "express" else ours.variant
-    workers = None if channel == "serial" else ours.workers
+    workers = None if ours.variant == "serial" else ours.workers
     planned_mb = ours.memory_mb or 0
     memory_mb = min((size for size in sizes if size >= planned_mb), default=None)
     known = cuts[ours.workers].payloads
-    return RunChoice(channel, workers, ours.replicas, ours.branching, ours.micro_batches, memory_mb, known)
+    return RunChoice(ours.variant, workers, ours.replicas, ours.branching, ours.micro_batches, memory_mb, known)

@@ -204,11 +204,12 @@ def _facts(status: RunStatus, metrics: RunMetrics | None) -> list[tuple[str, obj
 
 
 def _rank_table(metrics: RunMetrics) -> Any:
-    columns = ("rank", "by", "s", "load", "compute", "wait", "requests", "MB", "error")
+    columns = ("rank", "by", "init", "s", "load", "compute", "wait", "requests", "MB", "error")
     rows = (
         (
             rank.rank,
             "" if rank.starter is None else rank.starter,
+            f"{rank.init_s:.2f}" if rank.init_s else "",
             "" if rank.lived_s is None else f"{rank.lived_s:.2f}",
             f"{rank.load_s:.2f}",
             f"{rank.compute_s:.2f}",
@@ -220,7 +221,8 @@ def _rank_table(metrics: RunMetrics) -> Any:
         for rank in metrics.ranks
     )
     return table(
-        f"{len(metrics.ranks)} ranks reported (by: rank that started it; s: lifetime in seconds; MB: peak memory)",
+        f"{len(metrics.ranks)} ranks reported (by: rank that started it; init: seconds of a cold function's "
+        "init phase; s: lifetime in seconds; MB: peak memory)",
         columns,
         rows,
     )

@@ -112,7 +112,7 @@ def show(path: StackFile = _DEFAULT, profile: Profile = None, as_json: Json = Fa
     Output(as_json).result({**_record(stack, path), "problem": problem}, facts(rows))
 
 
-@app.command(epilog=examples("fsd stack check stack.json", "fsd stack check --wait stack.json"))
+@app.command(epilog=examples("fsd stack check stack.json", "fsd stack check --wait --wake stack.json"))
 def check(
     path: StackFile = _DEFAULT,
     wait: Annotated[
@@ -120,6 +120,10 @@ def check(
         typer.Option(
             "--wait", help="Wait until messages reach only the right queues, which takes up to 15 minutes on AWS."
         ),
+    ] = False,
+    wake: Annotated[
+        bool,
+        typer.Option("--wake", help="First wake functions that were unused for weeks, which takes up to 3 minutes."),
     ] = False,
     profile: Profile = None,
     as_json: Json = False,
@@ -131,10 +135,12 @@ def check(
 
     use_profile(profile)
     out, stack = Output(as_json), load_stack(path)
-    clients = Clients.of_stack(stack)
     findings = []
+    if wake and stack.functions is None:
+        raise SettingError(f"--wake applies to stacks with functions, and {stack.name} has none")
+    clients = Clients.of_stack(stack)
     try:
-        for finding in preflight(clients, stack, wait=wait):
+        for finding in preflight(clients, stack, wait=wait, wake=wake):
             findings.append(finding)
             out.note(f"{finding.state:<8} {finding.what}: {finding.text}")
     finally:

@@ -18,7 +18,9 @@ def function_times(
     architecture: str = "x86_64",
     coordinator_mb: int = COORDINATOR_MB,
 ) -> tuple[FunctionTime, ...]:
-    """Return the billed time of a run's workers, from start to end, and of the coordinators that wait for them.
+    """Return the billed time of a run's workers and of the coordinators that wait for them.
+
+    An invocation is billed from its start to its end, and the first one of an environment also for the init phase.
 
     Parameters
     ----------
@@ -41,12 +43,12 @@ def function_times(
         A rank in the report has no start or end time.
     """
     # A report without ranks is that of a serial run, where one worker does all the work.
-    spans = [_lifetime_s(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
+    spans = [rank.init_s + _lifetime_s(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
     memory_mb = memory_mb or report.memory_mb or MB_PER_VCPU
     workers = FunctionTime(memory_mb, architecture, sum(map(_billed, spans)), len(spans))
     # Where no function carried out the run, assume a coordinator a replica that would have lasted the whole run.
     coordinated = report.coordinators or [(0.0, report.wall_s)] * report.replicas
-    seconds = sum(_billed(max(0.0, ended - began)) for began, ended in coordinated)
+    seconds = sum(_billed(max(0.0, ended - began)) for began, ended in coordinated) + report.coordinator_init_s
     return workers, FunctionTime(coordinator_mb, architecture, seconds, len(coordinated))
 
 

@@ -32,6 +32,8 @@ class Ended:
         Memory size of the ranks' functions in MB; None if the ranks were not functions.
     coordinator : (float, float), optional
         When the coordinator function started and ended, seconds since the epoch; None if there was none.
+    coordinator_init_s : float
+        Seconds of the coordinator's init phase; 0 if its environment was warm.
     """
 
     launched: float
@@ -39,6 +41,7 @@ class Ended:
     error: RunError | None
     memory_mb: int | None = None
     coordinator: tuple[float, float] | None = None
+    coordinator_init_s: float = 0.0
 
 
 def read_reports(store: Store, spec: RunSpec, ranks: Sequence[int]) -> list[RankReport]:

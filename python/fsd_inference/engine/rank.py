@@ -73,6 +73,7 @@ def run_rank(
     launcher: Launcher,
     attached: Callable[[Driver], None] = lambda _: None,
     on_layer: Callable[[int], None] = lambda _: None,
+    init_s: float = 0.0,
 ) -> RankEnd | None:
     """Run a rank to its end and write its report as the last object.
 
@@ -92,6 +93,8 @@ def run_rank(
         Called with the driver before it runs, so that the caller can make it fail (for example if its parent is gone).
     on_layer : callable, optional
         Called with the number of completed layers.
+    init_s : float, optional
+        Seconds of the init phase that started this process as a function, for the report.
 
     Returns
     -------
@@ -122,6 +125,7 @@ def run_rank(
         rank=rank,
         starter=starter,
         started=started,
+        init_s=init_s,
         workers=spec.settings.workers,
         layers=driver.layers,
         intervals=timeline.intervals(),

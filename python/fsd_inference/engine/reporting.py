@@ -129,6 +129,7 @@ def rank_report(
     requests: Sequence[int],
     result_bytes: int,
     error: RunError | None,
+    init_s: float = 0.0,
 ) -> RankReport:
     """Return the report of this process's rank, with the current time as its end; `usage` is left to the caller.
 
@@ -142,6 +143,8 @@ def rank_report(
         Size of the object with this rank's results in bytes; 0 if there is none.
     error : RunError, optional
         Why the rank failed.
+    init_s : float, optional
+        Seconds of its function's init phase; 0 if the environment was warm, or if it is no function.
     """
     activity = activity_report(
         rank=rank,
@@ -157,6 +160,7 @@ def rank_report(
     return replace(
         activity,
         process=os.getpid(),
+        init_s=round(init_s, _MICROSECOND),
         result_bytes=result_bytes,
         peak_rss_bytes=peak_rss_bytes(),
         simd=simd_path(),

@@ -12,8 +12,10 @@ from fsd_inference.config import RunSettings
 from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF, STATUS_BACKOFF, Backoff
 from fsd_inference.usage import Usage
 
-_STATUSES, _METRICS, _CLAIM = 3, 1, 1
+_STATUSES, _METRICS, _CLAIM, _TICKET = 3, 1, 1, 1
 """Number of objects of each kind that a coordinator writes; the status when it begins, starts rank 0, and ends."""
+_LOOKS = 3
+"""Requests of a cold coordinator for the state of the worker function and the limits of concurrency."""
 
 
 def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is_warm: bool) -> Usage:
@@ -36,14 +38,18 @@ def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is
     requests = Counter(
         {
             "lambda.invoke": 1 + workers,
-            "s3.put": _CLAIM + _STATUSES + _METRICS + updates,
+            "s3.put": _CLAIM + _TICKET + _STATUSES + _METRICS + updates,
+            "s3.list": 1,  # all tickets
+            "s3.delete": 1,  # its own
             "s3.get": reads + round(_polls_within(wall_s, STATUS_BACKOFF)) + 2 * updates + 1,
             "s3.head": heads,
             "sqs.receive": receives,
         }
     )
     if run_s > settings.clocks.start_s:
-        requests["s3.list"] = 1  # checks that all ranks have claimed their places
+        requests["s3.list"] += 1  # checks that all ranks have claimed their places
+    if not is_warm:
+        requests["lambda.settings"] = _LOOKS
     return Usage(requests, Counter(requests), misses=early + updates + heads - 1, empty_polls=receives)
 
 

@@ -44,7 +44,7 @@ def count_usage(
     settings: RunSettings,
     channel: str,
     *,
-    lane_ranks: int | None = None,
+    purged: int = 0,
     buckets: int = 1,
     receiving: ReceiveModel | None = None,
     limits: ChannelLimits | None = None,
@@ -60,8 +60,8 @@ def count_usage(
     settings : RunSettings
         Workers, branching and output of the run.
     channel : {"serial", "queue", "object"}
-    lane_ranks : int, optional
-        Over `queue`, the number of queues in a lane, all of which are purged after the run; default: one a worker.
+    purged : int
+        Over `queue`, see `count_lane`.
     buckets : int
         Over `object`, the number of buckets over which objects are spread; all are swept after the run. 0 for
         functions, whose objects expire instead.
@@ -79,7 +79,7 @@ def count_usage(
     own = count_own(payloads, settings, limits, [0] * plan.workers if shard_bytes is None else shard_bytes)
     exchange = count_exchange(plan, payloads, settings, channel, receiving=receiving, limits=limits)
     if channel == "queue":
-        own += count_lane(lane_ranks or plan.workers)
+        own += count_lane(purged)
     if channel == "object":
         own += count_sweep(buckets, exchange.requests["s3.put"])
     return exchange + own
@@ -126,10 +126,18 @@ def count_exchange(
     return _count_objects(layers, gathers, plan.workers, receiving)
 
 
-def count_lane(ranks: int) -> Usage:
-    """Return the requests that lease a lane of `ranks` queues, purge and release it."""
-    # The lease is listed and read; then it is written three times: acquired, renewed for the purge, and released.
-    return _requests({"sqs.purge": ranks, "s3.list": 1, "s3.get": 1, "s3.put": 3})
+def count_lane(purged: int) -> Usage:
+    """Return the requests that lease a lane and release it after a run that ends well.
+
+    Parameters
+    ----------
+    purged : int
+        Number of queues that are purged before the release: none on AWS, all of the lane on a stack where purges take
+        no time (`StackSpec.purge_settle_s`).
+    """
+    # The lease is listed and read, written when it is acquired and when it is released, and renewed before a purge.
+    lease = {"s3.list": 1, "s3.get": 1, "s3.put": 2}
+    return _requests({**lease, "s3.put": 3, "sqs.purge": purged} if purged else lease)
 
 
 def count_sweep(buckets: int, objects: int) -> Usage:

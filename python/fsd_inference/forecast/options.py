@@ -19,8 +19,8 @@ MOST_BUCKETS = 20
 VARIANTS = (
     "serial", "queue", "object", "express", "job server", "always-on server", "job cluster", "always-on cluster",
 )  # fmt: skip
-"""`express` is `object` over S3 Express One Zone. A cluster is several servers that exchange rows by MPI. Servers and
-clusters are only modelled: this package does not run them."""
+"""`express` is `object` over S3 Express One Zone. A cluster is several servers that exchange rows by MPI. `express`,
+servers and clusters are only modelled: this package does not run them."""
 OPTION_COLUMNS = ("option", "MB", "b", "M", "time", "USD a query", "", "why")
 """Headers of a table of options, whose cells `Option.row` returns."""
 _SHOWN = 15  # options that a notebook shows
@@ -186,6 +186,11 @@ class Option:
         """Whether the option uses servers instead of functions."""
         return self.instance is not None
 
+    @property
+    def is_modelled_only(self) -> bool:
+        """Whether this package cannot run the option: it uses servers or S3 Express One Zone."""
+        return self.is_server or self.variant == "express"
+
     def row(self) -> tuple[str, ...]:
         """Return the option as a row of a table with `OPTION_COLUMNS`."""
         is_spread = self.workers > 1
@@ -202,7 +207,7 @@ class Option:
 
     def to_json(self) -> dict[str, Any]:
         """Return the option as plain JSON values."""
-        return {"name": self.name, **asdict(self)}
+        return {"name": self.name, "is_modelled_only": self.is_modelled_only, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)

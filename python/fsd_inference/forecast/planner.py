@@ -28,7 +28,7 @@ from fsd_inference.forecast.servers import INSTANCES, ServerTimes, cluster_times
 from fsd_inference.forecast.speed import threads
 from fsd_inference.forecast.times import RunTimes, predict_times
 from fsd_inference.forecast.timing import PUBLISH_QUOTA, Sourced, Timing
-from fsd_inference.limits import DEEPEST_TREE, INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
+from fsd_inference.limits import DEEPEST_TREE, DEFAULT_INVOCATION_S, INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
 from fsd_inference.units import seconds_text, usd_text
 from fsd_inference.usage import Usage
 
@@ -206,7 +206,7 @@ class _Planner:
         own = count_own(cut.payloads, settings, ChannelLimits(), cut.work.shard_bytes, is_warm=self.is_warm)
         own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self.is_warm)
         if variant == "queue":
-            own += count_lane(settings.workers)
+            own += count_lane(0)
         standard = replace(self._billing, storage="standard")
         billing = replace(standard, storage="express") if variant == "express" else standard
         samples = sum(cut.payloads.samples)
@@ -232,6 +232,8 @@ class _Planner:
                 f"; {seconds_text(times.paced_s)} of it is waiting to publish at most {quota:,.0f} messages a second"
             )
             return replace(option, reason=reason, limit="quota", problem=said)
+        if longest > DEFAULT_INVOCATION_S:
+            reason += f"; the stack's timeout_s and longest_run_s must be more than {DEFAULT_INVOCATION_S:.0f}"
         return self._checked_by_question(replace(option, reason=reason))
 
     def _checked_by_question(self, option: Option) -> Option:

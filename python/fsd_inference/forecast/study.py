@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from fsd_inference.config import Clocks
 from fsd_inference.cost.model import Billing
 from fsd_inference.cost.prices import PriceTable
 from fsd_inference.errors import SettingError
@@ -22,12 +23,13 @@ from fsd_inference.forecast.options import VARIANTS, Advice, Option, Question
 from fsd_inference.forecast.planner import KEPT_WARM_S
 from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.workload import Query
-from fsd_inference.limits import ACCOUNT_CONCURRENCY
+from fsd_inference.limits import ACCOUNT_CONCURRENCY, QUEUE_BACKOFF
 from fsd_inference.network import Network
 from fsd_inference.progress import Progress, Silent, task
 
 PERCENTILES = (50, 95, 99)
 _SIZES = 5  # batch sizes that are planned; times and costs of others are interpolated log-log
+_PATIENCE_S = Clocks().run_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Day:
     cold : float or None
         Fraction of the queries with a cold start; None for servers.
     throttled : int or None
-        Number of queries that waited for the account's concurrency limit; None for servers.
+        Number of queries that waited for admission because of the account's concurrency limit; None for servers.
     problem : str or None
         Why some queries cannot be answered within the limits; None if all are.
     is_estimated : bool
@@ -86,9 +88,9 @@ def study(
     init phase is billed. An always-on server answers one query after the other; a job-scoped server is started for each
     query.
 
-    Overlapping queries share the account's concurrency limit. No query is refused, because runs are started by
-    asynchronous invocations, which Lambda queues and retries. Queries are served in order of arrival: each waits until
-    all functions that it needs are free. Lambda's pauses between retries would come on top and are not modelled.
+    Overlapping queries share the account's concurrency limit. They are admitted in order of arrival: each waits without
+    occupying a function until all functions that it needs are free, and its client next asks for admission. A query
+    that is not admitted within the run clock is refused.
 
     Parameters
     ----------
@@ -181,12 +183,15 @@ def _function_day(
     costs = [_curve(sizes, [option.usd or 0.0 for option in options]) for options in (cold, warm)]
     account = _Account(concurrency)
     free: list[float] = []  # for each set of environments, the time at which its last query ended
-    latencies, usd, colds, throttled = [], 0.0, 0, 0
+    latencies, usd, colds, throttled, refused = [], 0.0, 0, 0, 0
     for query in queries:
         option = cold[min(bisect_left(sizes, query.samples), len(sizes) - 1)]
         need = option.replicas * (option.workers + 1)  # workers and a coordinator
         began_s = account.free_from(query.at_s, need)
-        throttled += began_s > query.at_s
+        waited_s = _asked_for(began_s - query.at_s)
+        began_s = query.at_s + waited_s
+        throttled += waited_s > 0
+        refused += waited_s > _PATIENCE_S
         # The most recently used environments are taken first, so that the others can expire.
         free = [ended for ended in free if began_s - ended <= KEPT_WARM_S]
         ready = max((ended for ended in free if ended <= began_s), default=None)
@@ -200,8 +205,19 @@ def _function_day(
         usd += costs[is_warm](query.samples)
         free.append(ended_s)
     problem = _problem(cold) or account.problem or _late(latencies, deadline_s)
+    if problem is None and refused:
+        problem = f"{refused:,} of {len(queries):,} queries are not admitted within {_PATIENCE_S:g} s"
     is_estimated = any(option.is_estimated for option in cold)
     return Day(name, usd, _percentiles(latencies), colds / len(queries), throttled, problem, is_estimated)
+
+
+def _asked_for(wait_s: float) -> float:
+    """Return the seconds until a waiting client asks for the first time after `wait_s`; 0 if it need not wait."""
+    asked_s, pause_s = 0.0, QUEUE_BACKOFF.first_s
+    while asked_s < wait_s:
+        asked_s += pause_s
+        pause_s = QUEUE_BACKOFF.after(pause_s)
+    return asked_s
 
 
 class _Account:

@@ -67,7 +67,7 @@ _OTHERS = {
     ),
     "client.before_s": (SECONDS, "from the caller's request until rank 0 is started"),
     "client.after_s": (SECONDS, "from rank 0's end until the caller has the result"),
-    "lane.s": (SECONDS, "leasing a lane of queues before a run, and purging and releasing it afterwards"),
+    "lane.s": (SECONDS, "leasing a lane of queues before a run, and releasing it afterwards"),
     "mpi.latency_s": (SECONDS, "latency of a message between servers"),
     "mpi.bytes_per_s": (BYTES_A_SECOND, "bandwidth between servers"),
     "boot.s": (SECONDS, "from the request for a server until it runs"),

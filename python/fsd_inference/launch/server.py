@@ -25,7 +25,7 @@ _MODULE = "fsd_inference.launch.fork_server"
 _SETTINGS = {
     # Ranks compute with the package's own kernels; OpenBLAS would start a thread per processor before the fork.
     "OPENBLAS_NUM_THREADS": "1",
-    # With an arena a thread, the memory that one thread of a rank frees does not serve the others. Only glibc reads this.
+    # For glibc: with an arena a thread, memory that one thread frees does not serve the others.
     "MALLOC_ARENA_MAX": "1",
 }
 _END_S = 10.0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from fsd_inference.errors import FileFormatError, InputError
@@ -40,17 +42,22 @@ class FileEntry:
 
     def check(self, data: Bytes) -> None:
         """Raise FileFormatError unless `data` is the content of this file."""
-        self._check(data, self.size, self.sha256)
+        self._compare(len(data), hashlib.sha256(data), self.size, self.sha256)
+
+    def check_file(self, path: Path) -> None:
+        """Raise FileFormatError unless `path` has the content of this file."""
+        with path.open("rb") as file:
+            self._compare(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256"), self.size, self.sha256)
 
     def check_head(self, data: Bytes) -> None:
         """Raise FileFormatError unless `data` is the head of this file."""
         assert self.head is not None  # noqa: S101 - the caller has its size from there
-        self._check(data, self.head.size, self.head.sha256)
+        self._compare(len(data), hashlib.sha256(data), self.head.size, self.head.sha256)
 
-    def _check(self, data: Bytes, size: int, sha256: str) -> None:
-        if len(data) != size:
-            raise FileFormatError(f"{self.file}: has {len(data)} bytes, the manifest says {size}")
-        if hashlib.sha256(data).hexdigest() != sha256:
+    def _compare(self, found: int, digest: hashlib._Hash, size: int, sha256: str) -> None:
+        if found != size:
+            raise FileFormatError(f"{self.file}: has {found} bytes, the manifest says {size}")
+        if digest.hexdigest() != sha256:
             raise FileFormatError(
                 f"{self.file}: its digest differs from the manifest; the file has changed or is corrupt"
             )

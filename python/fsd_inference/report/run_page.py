@@ -94,7 +94,7 @@ def _tiles(figures: RunFigures, priced: Priced) -> Markup:
     report, usage = figures.report, figures.report.usage
     rows = [
         ("Wall time", seconds_text(report.wall_s), f"{report.samples_per_s:,.0f} samples/s" if report.wall_s else ""),
-        ("Launch", seconds_text(report.launch_s), f"first to last {figures.part}"),
+        ("Launch", seconds_text(report.launch_s), f"first to last {figures.part}{_cold(figures)}"),
         ("Compute", seconds_text(report.compute_s), f"slowest {figures.part}; {report.gedges_per_s:.2f} Gedge/s"),
         ("Waiting", seconds_text(figures.wait_s), f"mean {figures.part}"),
         ("Requests", f"{sum(usage.requests.values()):,}", f"{usage.retries:,} retries, {usage.misses:,} misses"),
@@ -105,6 +105,11 @@ def _tiles(figures: RunFigures, priced: Priced) -> Markup:
         more = f"prices of {priced.metered.date}" if predicted is None else f"predicted ${predicted.usd:.3g}"
         rows.append(("Cost", f"${priced.metered.usd:.3g}", more))
     return tiles(rows)
+
+
+def _cold(figures: RunFigures) -> str:
+    cold = [rank.init_s for rank in figures.ranks if rank.init_s]
+    return f"; {len(cold):,} cold, init up to {seconds_text(max(cold))}" if cold else ""
 
 
 def _timeline(figures: RunFigures) -> Markup:
@@ -296,6 +301,7 @@ def _ranks(figures: RunFigures) -> Markup:
         caption += f": {len(shown)} of {len(figures.ranks):,}, evenly spaced"
     names = [
         figures.part,
+        "init",
         "lifetime",
         "load",
         "compute",
@@ -322,4 +328,5 @@ def _rank_row(rank: RankReport) -> list[object]:
         for seconds in (rank.load_s, rank.compute_s, rank.unpack_s, rank.pack_s, rank.wait_s, rank.send_s)
     )
     sizes = (bytes_text(rank.usage.wire_bytes), bytes_text(rank.peak_rss_bytes))
-    return [rank.rank, lived, *times, f"{rank.usage.requests.total():,}", *sizes]
+    init = f"{rank.init_s:.3f}" if rank.init_s else ""
+    return [rank.rank, init, lived, *times, f"{rank.usage.requests.total():,}", *sizes]

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from fsd_inference import partitioning
 from fsd_inference.engine.spec import plan_folder
-from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.errors import FileFormatError, SettingError, StoreError
 from fsd_inference.network import Network
 from fsd_inference.partitioning import METHODS, ExchangePlan, Manifest, Partition, read_manifest, read_plan
 from fsd_inference.partitioning.manifest import MANIFEST_FILE, FileEntry
@@ -26,7 +27,7 @@ from fsd_inference.threads import ThreadPool
 _FORMAT, _VERSION = "fsd-pushed", 1
 _UPLOADS = 8
 _IN_FLIGHT_BYTES = 1 << 30
-"""Maximum size of the files that are uploaded at the same time, which are held in memory."""
+"""Maximum size of the files that are uploaded at the same time, which some stores hold in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def push(
     described = load_stack(Path(stack))
     progress = progress or Silent()
     clients = Clients.of_stack(described)
-    store = clients.open_bucket(described.network_bucket)
+    store = clients.open_bucket(described.network_bucket, owner=described.account)
     try:
         with _shards(network, store, workers, partition, seed, progress) as found:
             if isinstance(found, Manifest):  # pushed before
@@ -178,7 +179,8 @@ def upload(plans: Store, folder: Path, manifest: Manifest, progress: Progress) -
     """Upload shards, plan and, last, the manifest; return the number of bytes sent.
 
     The keys contain the digest of the plan, so uploads are idempotent: a file that exists with the right size is
-    skipped, and an interrupted upload resumes. The manifest marks the upload as complete.
+    skipped, and an interrupted upload resumes, where the store can within a file. The manifest marks the upload as
+    complete.
 
     Raises
     ------
@@ -193,16 +195,19 @@ def upload(plans: Store, folder: Path, manifest: Manifest, progress: Progress) -
             return 0
         there = {}  # shards of the same plan, written by another release
     missing = [entry for entry in _files(manifest) if there.get(entry.file) != entry.size]
-    sent, lock = 0, threading.Lock()
+    done, lock, is_stopped = 0, threading.Lock(), False
 
-    def send(entry: FileEntry) -> None:
-        nonlocal sent
-        data = (folder / entry.file).read_bytes()
-        entry.check(data)
-        plans.put(prefix + entry.file, data)
+    def advance(count: int) -> None:
+        nonlocal done
+        if is_stopped:
+            raise StoreError("the upload was stopped", retryable=False)
         with lock:
-            sent += entry.size
-            progress.advance("upload", sent)
+            done += count
+            progress.advance("upload", done)
+
+    def send(entry: FileEntry) -> int:
+        entry.check_file(folder / entry.file)
+        return plans.put_file(prefix + entry.file, folder / entry.file, advance)
 
     at_once = max(1, min(_UPLOADS, _IN_FLIGHT_BYTES // max((entry.size for entry in missing), default=1)))
     with (
@@ -211,11 +216,12 @@ def upload(plans: Store, folder: Path, manifest: Manifest, progress: Progress) -
     ):
         futures = [pool.submit(send, entry) for entry in missing]
         try:
-            for future in futures:
-                future.result()
-        finally:
+            sent = sum(future.result() for future in as_completed(futures))
+        except BaseException:
+            is_stopped = True
             for future in futures:
                 future.cancel()
+            raise
     plans.put(prefix + MANIFEST_FILE, own)
     return sent
 

@@ -70,6 +70,7 @@ def run_report(
         ranks=ranks,
         memory_mb=last[0][1].memory_mb,
         coordinators=[each.coordinator for _, each in last if each.coordinator is not None],
+        coordinator_init_s=sum(each.coordinator_init_s for _, each in last),
         predicted=predicted,
         error=None if error is None else error.record(),
     )

@@ -21,14 +21,11 @@ from fsd_inference.errors import FsdError, SettingError
 from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.server import Server
 from fsd_inference.launch.spec import LaunchSpec
-from fsd_inference.limits import LONGEST_POLL_S
+from fsd_inference.limits import LANE_WAIT_S, LONGEST_POLL_S
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder, finalizer
 from fsd_inference.usage import Usage, UsageMeter
-
-_LANE_WAIT_S = 120.0
-"""Maximum wait of an attempt for a free lane, in seconds."""
 
 
 class StackExecutor:
@@ -114,19 +111,16 @@ class StackExecutor:
             try:
                 return self._run(spec, None, on_layer)
             finally:
-                _clean_up(sweep, self._runs, spec.run)
-        lease = self._lanes.acquire(
-            spec.run, spec.attempt, spec.settings.clocks.run_s, _LANE_WAIT_S, on_wait=self._on_wait
-        )
-        # Killed ranks may have left a long poll open, which takes messages of the next holder.
-        open_poll_s = LONGEST_POLL_S
-        try:
-            ended = self._run(spec, lease.lane, on_layer)
+                with suppress(FsdError):  # leftovers expire, and must not hide how the run ended
+                    sweep(self._runs, spec.run)
+        # Killed ranks may leave a long poll open, which would take messages of the next holder.
+        with self._lanes.hold(
+            spec.run, spec.attempt, spec.settings.clocks.run_s, LANE_WAIT_S, LONGEST_POLL_S, self._on_wait
+        ) as holding:
+            ended = self._run(spec, holding.lease.lane, on_layer)
             if ended.error is None:
-                open_poll_s = 0.0
+                holding.ended_well(ended.reports)
             return ended
-        finally:
-            _clean_up(self._lanes.release, lease, open_poll_s)
 
     def _run(self, spec: RunSpec, lane: int | None, on_layer: Callable[[float], None]) -> Ended:
         # The wait for a lane does not count: the run's deadline starts now.
@@ -153,9 +147,3 @@ class StackExecutor:
             store.close()
         self._clients.close()
         self._finalizer()
-
-
-def _clean_up(work: Callable[..., None], *arguments: object) -> None:
-    """Call a clean-up and ignore its errors: leftovers expire, and must not hide how the run ended."""
-    with suppress(FsdError):
-        work(*arguments)

@@ -79,8 +79,8 @@ class Scenario:
     limits : ChannelLimits
     buckets : int
         Number of buckets over which `object` spreads its objects.
-    lane_ranks : int or None
-        Number of queues in a lane, all of which are purged after the run; None: one for each worker.
+    purged : int
+        Number of queues of the lane that are purged after the run (`count_lane`).
     """
 
     partition: Partition
@@ -94,7 +94,7 @@ class Scenario:
     chances: Chances = field(default_factory=Chances)
     limits: ChannelLimits = field(default_factory=ChannelLimits)
     buckets: int = 1
-    lane_ranks: int | None = None
+    purged: int = 0
 
     def __post_init__(self) -> None:
         workers = self.settings.workers

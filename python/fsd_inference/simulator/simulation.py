@@ -160,7 +160,7 @@ class Simulation:
             self.scenario.payloads, settings, self.scenario.limits, self.scenario.work.shard_bytes
         )
         if self.scenario.channel == "queue":
-            usage += count_lane(self.scenario.lane_ranks or settings.workers)
+            usage += count_lane(self.scenario.purged)
         elif self.scenario.channel == "object":
             usage += count_sweep(self.scenario.buckets, self.services.usage.requests["s3.put"])
         return SimulatedRun(

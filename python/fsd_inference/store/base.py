@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from fsd_inference.config import RetrySettings
@@ -82,6 +83,18 @@ class Store(ABC):
     @abstractmethod
     def put(self, key: str, data: bytes) -> str:
         """Write the object and return its version tag."""
+
+    def put_file(self, key: str, path: Path, advance: Callable[[int], None]) -> int:
+        """Write the content of a file as the object, and return how many bytes were sent.
+
+        An upload of a large file that was broken off is continued where the store can. `advance` is called from any
+        thread with the number of bytes by which the upload has advanced, negative if some have to be sent again; an
+        exception that it raises ends the upload.
+        """
+        data = path.read_bytes()
+        self.put(key, data)
+        advance(len(data))
+        return len(data)
 
     @abstractmethod
     def put_if_absent(self, key: str, data: bytes) -> str | None:

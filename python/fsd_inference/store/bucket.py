@@ -22,6 +22,7 @@ from obstore.store import S3Store as Bucket
 
 from fsd_inference.endpoints import check_endpoint, is_loopback, is_plain
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import DIRECTORY_BUCKET
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Credential
@@ -45,6 +46,7 @@ _WITHOUT_NEUTRAL_VALUE = (
     "AWS_SSE_CUSTOMER_KEY_BASE64",
     "AWS_SSE_KMS_KEY_ID",
 )
+_OWNER = "x-amz-expected-bucket-owner"
 _PROXY_OF_NOTHING = "http://127.0.0.1:9"
 """A dummy proxy: obstore has no option for "no proxy", only a list of hosts that bypass the configured one."""
 
@@ -91,8 +93,18 @@ def open_bucket(
     credentials: CredentialSource | None,
     ca_bundle: str | None,
     timeout_s: float,
+    owner: str | None = None,
 ) -> Bucket:
-    """Return a client for the objects of a bucket below a prefix, without retries of its own; see `S3Store`."""
+    """Return a client for the objects of a bucket below a prefix, without retries of its own; see `S3Store`.
+
+    With `owner`, the client cannot list: obstore sends the owner's header unsigned in requests for lists (0.12.1), and
+    S3 refuses them then.
+    """
+    if bucket.endswith(DIRECTORY_BUCKET):
+        raise SettingError(
+            f"bucket {bucket} is a directory bucket (S3 Express One Zone), which stacks cannot use: name a "
+            "general purpose bucket"
+        )
     config = _NEUTRAL.copy()
     config["endpoint"] = config["aws_endpoint_url_s3"] = _endpoint(endpoint_url, region)
     if region is not None:
@@ -103,6 +115,8 @@ def open_bucket(
         "timeout": timedelta(seconds=timeout_s),
         "connect_timeout": timedelta(seconds=5),
     }
+    if owner is not None:
+        client["default_headers"] = {_OWNER: owner}
     if is_loopback(config["endpoint"]):
         client["proxy_url"] = _PROXY_OF_NOTHING
         client["proxy_excludes"] = urlsplit(config["endpoint"]).hostname or ""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
@@ -28,6 +28,7 @@ from fsd_inference.usage import UsageMeter
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
+    from obstore.store import S3Store as Bucket
 
 T = TypeVar("T")
 
@@ -66,6 +67,8 @@ class S3Store(Store):
         retried for as long as a run waits for a rank.
     timeout_s : float, optional
         Timeout of one request, its body included, in seconds.
+    owner : str, optional
+        Id of the AWS account that must own the bucket; S3 refuses all requests but lists if another one does.
     meter : UsageMeter, optional
         Counts ``s3.get``, ``s3.put``, ``s3.head``, ``s3.list`` and ``s3.delete``.
 
@@ -86,13 +89,15 @@ class S3Store(Store):
         ca_bundle: str | None = None,
         retry: RetrySettings | None = None,
         timeout_s: float = 120.0,
+        owner: str | None = None,
         meter: UsageMeter | None = None,
     ) -> None:
         self.meter = meter or UsageMeter()
         self._retry = retry or RetrySettings(throttled_s=Clocks().stall_s)
         self._wait: Callable[[float], object] = time.sleep
         self._name = f"bucket {bucket}" + (f", folder {prefix.strip('/')}" if prefix.strip("/") else "")
-        self._bucket = open_bucket(
+        open_for = partial(
+            open_bucket,
             bucket,
             prefix,
             endpoint_url=endpoint_url,
@@ -101,6 +106,8 @@ class S3Store(Store):
             ca_bundle=ca_bundle,
             timeout_s=timeout_s,
         )
+        self._bucket = open_for(owner=owner)
+        self._bucket_to_list: Callable[[], Bucket] = cache(open_for) if owner is not None else lambda: self._bucket
         self._sends_ranges = True
         self._threads = ThreadPool(_PARALLEL_RANGES, thread_name_prefix="s3-range")
 
@@ -216,7 +223,9 @@ class S3Store(Store):
 
         obstore would request the next page only if more than a full page were taken.
         """
-        return next(iter(obstore.list(self._bucket, prefix or None, offset=after, chunk_size=KEYS_A_REQUEST)), ())
+        return next(
+            iter(obstore.list(self._bucket_to_list(), prefix or None, offset=after, chunk_size=KEYS_A_REQUEST)), ()
+        )
 
     def delete(self, keys: Iterable[str]) -> None:
         remaining = iter(keys)
@@ -282,7 +291,7 @@ class S3Store(Store):
         """Send a request, with retries; raise `_Refused` for an `expected` status."""
 
         def classify(error: Exception, is_repeat: bool) -> StoreError:
-            failure = _Failure.of(error)
+            failure = Failure.of(error)
             if _WHOLE in failure.text:
                 raise _WholeAnswerError from None
             if failure.status in expected and failure.code != "NoSuchBucket":
@@ -297,10 +306,10 @@ class S3Store(Store):
             errors=(BaseError, OSError),
             classify=classify,
             wait=self._wait,
-            is_throttled=lambda error: _Failure.of(error).is_throttled,
+            is_throttled=lambda error: Failure.of(error).is_throttled,
         )
 
-    def _error(self, what: str, failure: _Failure) -> StoreError:
+    def _error(self, what: str, failure: Failure) -> StoreError:
         message = f"cannot {what} in {self._name}: {failure.text}"
         if failure.status in {401, 403} or "AccessDenied" in failure.text:
             if what.startswith(("get ", "head ")):
@@ -326,7 +335,7 @@ class _WholeAnswerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class Failure:
     """A failed request, parsed from obstore's error text: HTTP status (0 if no response), S3 error code, one line."""
 
     status: int
@@ -334,7 +343,7 @@ class _Failure:
     text: str
 
     @classmethod
-    def of(cls, error: Exception) -> _Failure:
+    def of(cls, error: Exception) -> Failure:
         text = str(error).partition("\n\nDebug source:")[0]
         status = _STATUS.search(text)
         code = _CODE.search(text)

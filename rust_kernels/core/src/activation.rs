@@ -98,8 +98,10 @@ impl Activation {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 => unsafe { sweep_avx512(self, slope, values) },
-            #[cfg(not(target_arch = "x86_64"))]
-            Path::Avx2 | Path::Avx512 => unreachable!("not supported on this processor"),
+            // The portable code is compiled for NEON on Arm.
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => sweep(self, slope, values),
+            _ => unreachable!("not supported on this processor"),
         }
     }
 

@@ -12,16 +12,18 @@ pub enum Path {
     Portable,
     Avx2,
     Avx512,
+    Neon,
 }
 
 impl Path {
-    const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Neon];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Neon => "neon",
         }
     }
 
@@ -38,8 +40,10 @@ impl Path {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Self::Avx2.supported() && is_x86_feature_detected!("avx512f"),
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
+            // Every 64-bit Arm processor that runs Linux has it, and it is always compiled for.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => true,
+            _ => false,
         }
     }
 
@@ -76,17 +80,20 @@ impl FromStr for Path {
     type Err = Invalid;
 
     fn from_str(name: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
-            .find(|path| path.name() == name)
-            .ok_or_else(|| Invalid(format!("FSD_KERNEL is \"{name}\"; the kernel paths are portable, avx2 and avx512")))
+        Self::ALL.into_iter().find(|path| path.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Invalid(format!("FSD_KERNEL is \"{name}\"; the kernel paths are {names}"))
+        })
     }
 }
+
+/// Typical sizes of a core's caches for data; those of aarch64 are of Neoverse N1 and V1 (AWS Graviton 2 and 3).
+const TYPICAL_CACHES: [usize; 2] = [if cfg!(target_arch = "aarch64") { 64 << 10 } else { 32 << 10 }, 1 << 20];
 
 /// Returns the bytes of a core's cache for data of a level (1 or 2), or a typical size if the processor does not report it.
 pub fn cache_bytes(level: u32) -> usize {
     static BYTES: [OnceLock<usize>; 2] = [const { OnceLock::new() }; 2];
-    *BYTES[level as usize - 1].get_or_init(|| reported_cache(level).unwrap_or([32 << 10, 1 << 20][level as usize - 1]))
+    *BYTES[level as usize - 1].get_or_init(|| reported_cache(level).unwrap_or(TYPICAL_CACHES[level as usize - 1]))
 }
 
 /// Returns the size of a cache from the leaf for deterministic cache parameters: 4 of Intel, 0x8000001D of AMD.
@@ -107,8 +114,20 @@ fn reported_cache(level: u32) -> Option<usize> {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn reported_cache(_level: u32) -> Option<usize> {
-    None
+fn reported_cache(level: u32) -> Option<usize> {
+    listed_cache(std::path::Path::new("/sys/devices/system/cpu/cpu0/cache"), level)
+}
+
+/// Returns the size of a cache from the kernel's list of a processor's caches, a directory for each.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn listed_cache(list: &std::path::Path, level: u32) -> Option<usize> {
+    let caches = (0..).map(|index| list.join(format!("index{index}"))).take_while(|cache| cache.is_dir());
+    let read = |cache: &std::path::Path, name| std::fs::read_to_string(cache.join(name)).unwrap_or_default();
+    let mut data = caches.filter(|cache| {
+        read(cache, "level").trim() == level.to_string() && read(cache, "type").trim() != "Instruction"
+    });
+    let kilobytes: usize = read(&data.next()?, "size").trim().strip_suffix('K')?.parse().ok()?;
+    (kilobytes > 0).then_some(kilobytes << 10)
 }
 
 /// A guard that makes this thread round to nearest and keep subnormals until it is dropped: other libraries may have
@@ -191,9 +210,17 @@ mod tests {
 
     #[test]
     fn names_are_checked() {
-        assert_eq!("avx2".parse(), Ok(Path::Avx2));
+        for path in Path::ALL {
+            assert_eq!(path.name().parse(), Ok(path));
+        }
         assert!("sse".parse::<Path>().unwrap_err().to_string().contains("\"sse\""));
         assert!(Path::available().contains(&Path::Portable));
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn neon_is_chosen_on_arm() {
+        assert_eq!(Path::available(), [Path::Portable, Path::Neon]);
     }
 
     #[test]
@@ -202,10 +229,33 @@ mod tests {
         assert!((8 << 10..=1 << 20).contains(&l1) && l1 < l2 && l2 <= 1 << 28, "{l1} {l2}");
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_kernels_list_of_caches_is_read() {
+        let list = std::env::temp_dir().join(format!("fsd-caches-{}", std::process::id()));
+        // In Linux's form, with the sizes of Graviton 3.
+        let caches =
+            [("1", "Data", "64K"), ("1", "Instruction", "64K"), ("2", "Unified", "1024K"), ("3", "Unified", "32768K")];
+        for (index, (level, kind, size)) in caches.into_iter().enumerate() {
+            let cache = list.join(format!("index{index}"));
+            std::fs::create_dir_all(&cache).unwrap();
+            for (name, value) in [("level", level), ("type", kind), ("size", size)] {
+                std::fs::write(cache.join(name), format!("{value}\n")).unwrap();
+            }
+        }
+        let found = [1, 2, 4].map(|level| listed_cache(&list, level));
+        std::fs::write(list.join("index0/size"), "unknown\n").unwrap();
+        let damaged = listed_cache(&list, 1);
+        std::fs::remove_dir_all(&list).unwrap();
+        assert_eq!(found, [Some(64 << 10), Some(1 << 20), None]);
+        assert_eq!((damaged, listed_cache(&list, 1)), (None, None));
+    }
+
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[test]
     fn subnormals_are_kept_and_the_callers_state_comes_back() {
-        let flushing = 0x9FC0; // flush to zero, denormals are zeros
+        // Flush subnormal results to zero, and on x86 subnormal operands too, which Arm's bit includes. MXCSR also has
+        // the flags of exceptions, in its low bits; Arm has those elsewhere.
+        let flushing = if cfg!(target_arch = "aarch64") { 1 << 24 } else { 0x9FC0 };
         let before = control::read();
         control::write(flushing);
         {

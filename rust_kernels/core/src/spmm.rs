@@ -12,6 +12,8 @@ mod avx512;
 mod blocked;
 mod body;
 mod few;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use std::ops::Range;
@@ -290,8 +292,9 @@ unsafe fn run(work: &impl Work, stride: usize, path: Path) -> bool {
             Path::Avx2 => avx2::run(work, stride),
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 => avx512::run(work, stride),
-            #[cfg(not(target_arch = "x86_64"))]
-            Path::Avx2 | Path::Avx512 => unreachable!("not supported on this processor"),
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => neon::run(work, stride),
+            _ => unreachable!("not supported on this processor"),
         }
     }
 }

@@ -148,7 +148,7 @@ fn large_layers_are_cut_into_row_blocks() {
 
 #[test]
 fn paths_that_cannot_run_here_say_so() {
-    for path in [Path::Avx2, Path::Avx512] {
+    for path in [Path::Avx2, Path::Avx512, Path::Neon] {
         if !path.supported() {
             eprintln!("SKIPPED: this processor does not support {path}; its tests did not run");
             assert!(Compute::with_path(path, 1).err().unwrap().to_string().contains(path.name()));

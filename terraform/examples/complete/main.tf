@@ -74,6 +74,7 @@ module "fsd" {
   kms_key_create       = true
 
   log_retention_days = 30
+  metrics            = true
   alarms             = true
   alarm_actions      = [aws_sns_topic.alarms.arn]
   dashboard          = true

@@ -214,13 +214,24 @@ def test_a_large_answer_is_billed_by_its_units_and_text_that_is_no_frame_is_hand
 def test_only_the_messages_that_were_not_deleted_are_deleted_again(service: MessageService) -> None:
     busy = {"Id": "1", "Code": "InternalError", "Message": "busy", "SenderFault": False}
     service.answers.extend((received("AAAA", "BBBB", "CCCC"), deleted([busy]), deleted()))
-    channel = opened(service, delete=True)
+    channel = opened(service, most_hidden=0)
     assert len(channel.receive(EXPECTED, 0)) == 3
     _, first, second = service.requests
     all_three = [{"Id": str(number), "ReceiptHandle": f"receipt-{number}"} for number in range(3)]
     assert first.json == {"QueueUrl": QUEUE, "Entries": all_three}
     assert second.json == {"QueueUrl": QUEUE, "Entries": all_three[1:2]}
     assert channel.meter.snapshot().requests["sqs.delete"] == 2
+    channel.close()
+
+
+def test_messages_are_deleted_once_more_would_hide_than_may(service: MessageService) -> None:
+    service.answers.extend((received("AAAA", "BBBB"), received("CCCC"), received("DDDD", "EEEE"), deleted()))
+    channel = opened(service, most_hidden=3)
+    for _ in range(3):
+        channel.receive(EXPECTED, 0)
+    *receives, delete = service.requests
+    assert ["Entries" in request.json for request in receives] == [False] * 3
+    assert [entry["Id"] for entry in delete.json["Entries"]] == ["0", "1"]
     channel.close()
 
 

@@ -36,9 +36,9 @@ def counted(wall_s: float, run_s: float, *, is_warm: bool = False, workers: int 
 def test_a_longer_run_is_looked_at_more_often() -> None:
     short, long = counted(2, 1), counted(62, 61)
     assert short.requests["lambda.invoke"] == long.requests["lambda.invoke"] == 5
-    assert short.requests["s3.put"] == 5
-    assert long.requests["s3.put"] == 5 + 30  # rank 0 says how far it is
-    assert (short.requests["s3.list"], long.requests["s3.list"]) == (0, 1)  # after the start clock
+    assert short.requests["s3.put"] == 6
+    assert long.requests["s3.put"] == 6 + 30  # rank 0 says how far it is
+    assert (short.requests["s3.list"], long.requests["s3.list"]) == (1, 2)  # of tickets, and after the start clock
     assert long.requests["s3.get"] - short.requests["s3.get"] == pytest.approx(2 * 30 + 63, abs=4)
     assert long.requests["sqs.receive"] == long.empty_polls == 61
     assert long.requests["s3.head"] == pytest.approx(4 * 61, abs=5)
@@ -47,6 +47,7 @@ def test_a_longer_run_is_looked_at_more_often() -> None:
 def test_warm_functions_have_their_shards() -> None:
     cold, warm = counted(5, 4), counted(5, 4, is_warm=True)
     assert cold.requests["s3.get"] - warm.requests["s3.get"] == 4 + 1  # each rank the description; one manifest
+    assert (cold.requests["lambda.settings"], warm.requests["lambda.settings"]) == (3, 0)
     plan = ExchangePlan(4, ((),) * 3)
     payloads = dense_payloads(plan, samples=10)
     shard_bytes = [1, 1 << 20, (1 << 20) + 1, 5 << 20]

@@ -114,9 +114,29 @@ def test_a_run_that_could_not_publish_in_time_is_refused_for_the_quota() -> None
     assert "function would run for" in (queue(1.05).problem or "")
     assert "of it is waiting to publish at most 1 messages a second" in (queue(1.05).problem or "")
     assert "ranks wait 60 s for a message" in (queue(0.95).problem or "")
-    # 40 layers of 40 messages at half of the quota: within 900 s or not.
-    assert queue(3.2).limit == "quota"
-    assert queue(3.8).limit is None
+    # 40 layers of 40 messages at half of the quota: within 1,800 s or not.
+    assert queue(1.6).limit == "quota"
+    assert queue(1.9).limit is None
+
+
+def test_long_functions_need_a_longer_timeout_than_a_stack_has_by_default() -> None:
+    work, seen = CUTS[1].work, set()
+    for factor in np.geomspace(1e5, 1e7, 9):
+        slow = replace(CUTS[1], work=replace(work, connections=work.connections * factor))
+        for option in asked({1: slow}).options:
+            if option.variant != "serial":
+                continue
+            # The caller waits for little more than the function's time.
+            said = (option.limit == "invocation", "timeout_s" in option.reason)
+            if option.wall_s < 900:
+                assert said == (False, False)
+            elif 910 < option.wall_s < 1800:
+                assert said == (False, True)
+            elif option.wall_s > 1810:
+                assert said == (True, False)
+                assert "may run for 1800 s" in (option.problem or "")
+            seen.add(said)
+    assert len(seen) == 3
 
 
 def test_break_even_is_where_the_costs_meet() -> None:

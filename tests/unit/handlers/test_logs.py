@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -65,3 +66,30 @@ def test_metrics_have_the_stack_and_the_channel_as_dimensions_alone(capsys: pyte
         "Errors": 0,
     }
     assert isinstance(value["_aws"]["Timestamp"], int)
+
+
+def test_without_metrics_the_log_keeps_the_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(run="r", attempt=1, rank=3)
+    log.rank_metrics("fsd", "queue", REPORT)
+    with_metrics = json.loads(capsys.readouterr().out)
+    monkeypatch.setenv("FSD_METRICS", "false")
+    log.rank_metrics("fsd", "queue", REPORT)
+    without = json.loads(capsys.readouterr().out)
+    del with_metrics["_aws"]
+    assert without == with_metrics
+
+
+@pytest.mark.parametrize(("metrics", "kilobytes"), [("true", 1.4), ("false", 0.9)])
+def test_a_worker_logs_as_much_as_the_cost_model_says(
+    metrics: str, kilobytes: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSD_METRICS", metrics)
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793")
+    log = Log(run="a" * 32, attempt=0, rank=12, request="8f5b7c1e-1b2a-4c3d-9e4f-0123456789ab")
+    report = replace(REPORT, compute_s=1 / 3, wait_s=1 / 3, load_s=1 / 3, ended=12.512345, peak_rss_bytes=10**8)
+    log.line("rank begins", starter=2, channel="queue", workers=16)
+    log.rank_metrics("fsd-sparse", "queue", report)
+    log.line("rank is done", seconds=2.345)
+    assert len(capsys.readouterr().out) == pytest.approx(1000 * kilobytes, rel=0.05)

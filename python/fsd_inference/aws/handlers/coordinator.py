@@ -10,11 +10,12 @@ from typing import Any
 
 from fsd_inference import logs
 from fsd_inference.aws.coordination import Coordination, Resources
-from fsd_inference.aws.events import RunEvent
+from fsd_inference.aws.events import WAKE_EVENT, RunEvent
 from fsd_inference.aws.handlers.environment import environment
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.handlers.worker import Context
 from fsd_inference.aws.status import RunStatus, status_key
+from fsd_inference.aws.waking import wake_workers
 from fsd_inference.errors import InputError, RunError
 from fsd_inference.store.base import Store
 
@@ -25,7 +26,7 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     Parameters
     ----------
     event : dict
-        JSON value of a `RunEvent`.
+        JSON value of a `RunEvent`, or `WAKE_EVENT`.
     context : Context
         Lambda's context of the invocation.
 
@@ -33,12 +34,15 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     -------
     dict
         The run's status (`RunStatus.to_json`), which is also stored; ``{"duplicate": true}`` if another invocation
-        carries out this attempt.
+        carries out this attempt. ``{"asleep": [...]}`` after `WAKE_EVENT`: a line for each worker function that cannot
+        be woken.
     """
     ends = time.time() + context.get_remaining_time_in_millis() / 1000
     warm = environment()
-    before = warm.meter.snapshot()
+    before, init_s = warm.meter.snapshot(), warm.take_init_s()
     opened = warm.open()
+    if event == WAKE_EVENT and opened.stack.functions is not None:
+        return {"asleep": wake_workers(warm.clients.functions, opened.stack.functions, warm.meter)}
     try:
         run_event = RunEvent.from_json(event)
     except InputError as error:
@@ -46,9 +50,17 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     log = Log(run=run_event.spec.run, attempt=run_event.spec.attempt, request=context.aws_request_id)
     log.line("run begins", channel=run_event.channel, workers=run_event.spec.settings.workers, plan=run_event.spec.plan)
     resources = Resources(
-        warm.clients, opened.stack, opened.digest, opened.runs, warm.meter, warm.plans(opened).get, warm.code
+        warm.clients,
+        opened.stack,
+        opened.digest,
+        opened.runs,
+        warm.meter,
+        warm.plans(opened).get,
+        warm.code,
+        warm.concurrency,
+        warm.awake,
     )
-    status = Coordination(resources, run_event, ends, before).carry_out()
+    status = Coordination(resources, run_event, ends=ends, before=before, init_s=init_s).carry_out()
     if status is None:
         log.line("another invocation has this attempt", level="WARNING")
         return {"duplicate": True}
@@ -82,4 +94,4 @@ def _refuse(store: Store, event: object, error: InputError) -> RunStatus:
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     logs.start(as_json=True)
-    environment()  # during Lambda's init phase, whose time does not count against the invocation's timeout
+    environment().end_init()  # the init phase, whose time does not count against the invocation's timeout

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ from shutil import disk_usage
 
 from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.concurrency import Concurrency, read_concurrency
 from fsd_inference.aws.handlers.code import code_digest
+from fsd_inference.aws.handlers.init_phase import process_age_s
 from fsd_inference.aws.handlers.kept_files import KeptFiles
 from fsd_inference.aws.stack import parse_stack
 from fsd_inference.engine.loading import WarmShard, start_shard
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FsdError, StackError, StackUpdatedError
 from fsd_inference.limits import MB_PER_VCPU
-from fsd_inference.stack_description import StackSpec
+from fsd_inference.stack_description import StackSpec, WorkerFunction
 from fsd_inference.store.base import Readable, Store
 from fsd_inference.usage import UsageMeter
 
@@ -34,6 +37,9 @@ STACK_KEY = "stack.json"
 
 
 _CONNECTIONS = 64
+_FRESH_S = 300.0
+"""Seconds for which limits of concurrency are taken to be as they were read: Lambda answers few such requests a second
+for an account, and people change the limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class Environment:
     clients : Clients
     meter : UsageMeter
         Counts the requests of all stores, and the invocations that start ranks.
+    awake : set of str
+        ARNs of worker functions that were found awake.
     """
 
     def __init__(self) -> None:
@@ -77,10 +85,13 @@ class Environment:
         self.memory_mb = int(os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"])
         self.threads = max(1, round(self.memory_mb / MB_PER_VCPU))
         self.meter = UsageMeter()
+        self.awake: set[str] = set()
         self.clients = Clients.of_function(connections=_CONNECTIONS)
         folder = Path(tempfile.gettempdir())
         # Spilled frames and cached shards share the disk.
         self._files = KeptFiles(folder / "fsd-plans", disk_usage(folder).free // 2)
+        self._concurrency: dict[str, tuple[float, Concurrency | None]] = {}
+        self._init_s = 0.0
         self._opened: Opened | None = None
         self._shard: tuple[tuple[str, int], WarmShard] | None = None
 
@@ -89,6 +100,15 @@ class Environment:
         with suppress(FsdError):
             self.open()
             _ = self.clients.topics, self.clients.queues, self.clients.functions
+
+    def end_init(self) -> None:
+        """Note the length of the init phase, which ends now."""
+        self._init_s = process_age_s()
+
+    def take_init_s(self) -> float:
+        """Return the seconds of the init phase to the first invocation after it, and 0 to the others."""
+        init_s, self._init_s = self._init_s, 0.0
+        return init_s
 
     def open(self, digest: str | None = None) -> Opened:
         """Return the stack that the function belongs to, with open buckets.
@@ -127,6 +147,19 @@ class Environment:
             self._shard = None  # memory may not hold two shards at a time
             self._shard = (key, start_shard(self.plans(opened), spec, rank, stopped))
         return self._shard[1]
+
+    def concurrency(self, function: WorkerFunction) -> Concurrency | None:
+        """Return what may run at a time with a worker function, as read within the last minutes.
+
+        None if it cannot be read: the function's role is of an earlier release, or Lambda does not answer.
+        """
+        read_at, known = self._concurrency.get(function.arn, (0.0, None))
+        if time.time() - read_at > _FRESH_S:
+            known = None
+            with suppress(StackError):
+                (known,) = read_concurrency(self.clients.functions, [function], self.meter)
+            self._concurrency[function.arn] = time.time(), known
+        return known
 
     def plans(self, opened: Opened) -> Readable:
         """Return the network bucket, whose plan objects are immutable, behind the disk cache."""

@@ -1,7 +1,8 @@
 """The functions' logs: JSON lines, and one metrics record per rank in CloudWatch's embedded metric format.
 
 The only dimensions of the metrics are stack and channel: CloudWatch bills each combination of dimension values as a
-metric of its own. Run ids are plain properties of the record, which Logs Insights can query.
+metric of its own. Run ids are plain properties of the record, which Logs Insights can query. If the environment
+variable FSD_METRICS is "false", the record has the same figures, but CloudWatch makes no metrics of them.
 """
 
 from __future__ import annotations
@@ -56,13 +57,19 @@ class Log:
             "PeakMemory": report.peak_rss_bytes,
             "Errors": int(report.error is not None),
         }
-        definition = {
-            "Namespace": NAMESPACE,
-            "Dimensions": [["Stack", "Channel"]],
-            "Metrics": [{"Name": name, "Unit": unit} for name, unit in _METRICS.items()],
-        }
-        directive = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [definition]}
-        _write({"_aws": directive, "Stack": stack, "Channel": channel, **values, **self._fields})
+        _write({**_directive(), "Stack": stack, "Channel": channel, **values, **self._fields})
+
+
+def _directive() -> dict[str, object]:
+    """Return the field of a record from which CloudWatch makes metrics; nothing if the stack wants none."""
+    if os.environ.get("FSD_METRICS") == "false":
+        return {}
+    definition = {
+        "Namespace": NAMESPACE,
+        "Dimensions": [["Stack", "Channel"]],
+        "Metrics": [{"Name": name, "Unit": unit} for name, unit in _METRICS.items()],
+    }
+    return {"_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [definition]}}
 
 
 def _write(value: Mapping[str, object]) -> None:

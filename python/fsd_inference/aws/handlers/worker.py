@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from fsd_inference import logs
 from fsd_inference.aws.backends import open_channel
-from fsd_inference.aws.events import RankEvent
+from fsd_inference.aws.events import WAKE_EVENT, RankEvent
 from fsd_inference.aws.handlers.environment import Environment, environment
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.launcher import LambdaLauncher
@@ -43,7 +43,7 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     Parameters
     ----------
     event : dict
-        JSON value of a `RankEvent`.
+        JSON value of a `RankEvent`, or `WAKE_EVENT`, which does nothing.
     context : Context
         Lambda's context of the invocation.
 
@@ -51,26 +51,29 @@ def handle(event: object, context: Context) -> dict[str, Any]:
     -------
     dict
         ``{"rank": r, "result": "done" | "failed" | "duplicate" | "late"}``. The outcome of the run is in its status.
+        ``{"awake": true}`` after `WAKE_EVENT`.
 
     Raises
     ------
     FsdError
         The rank could not start; Lambda sends a failure record to the queue that the coordinator reads.
     """
-    started = time.time()
+    started, warm = time.time(), environment()
+    init_s = warm.take_init_s()
+    if event == WAKE_EVENT:
+        return {"awake": True}
     rank_event = RankEvent.from_json(event)
     spec = rank_event.spec
     log = Log(run=spec.run, attempt=spec.attempt, rank=rank_event.rank, request=context.aws_request_id)
     try:
-        warm = environment()
-        result = _run(warm, rank_event, started, context.get_remaining_time_in_millis() / 1000, log)
+        result = _run(warm, rank_event, started, init_s, context.get_remaining_time_in_millis() / 1000, log)
     except FsdError as error:
         log.line(str(error), level="ERROR", kind=type(error).__name__)
         raise
     return {"rank": rank_event.rank, "result": result}
 
 
-def _run(warm: Environment, rank_event: RankEvent, started: float, left_s: float, log: Log) -> str:
+def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float, left_s: float, log: Log) -> str:
     if started >= rank_event.spec.deadline:
         log.line("this event arrived after the run's deadline", level="WARNING")
         return "late"
@@ -115,6 +118,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, left_s: float
                 backends=backends,
                 launcher=LambdaLauncher(warm.clients.functions, function.arn, rank_event, warm.meter),
                 on_layer=_progress(opened.store, rank_event, notes) if rank_event.rank == 0 else (lambda _: None),
+                init_s=init_s,
             )
     finally:
         backends.close()
@@ -151,3 +155,4 @@ if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     logs.start(as_json=True)
     # In Lambda's init phase, which has full processors whatever the function's memory, and is not part of its timeout.
     environment().warm_up()
+    environment().end_init()

@@ -4,6 +4,8 @@
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 
 /// Maximum number of lanes of any path.
 pub(super) const MOST: usize = 16;
@@ -28,10 +30,41 @@ pub(super) trait Lanes: Copy {
     unsafe fn compact(self, mask: u32, to: *mut f32);
     /// Moves the first lanes to those of `mask`, in order; all other lanes become zero.
     unsafe fn expand(self, mask: u32) -> Self;
+
     /// Returns the bits of `word` at the ones of `mask`, next to each other.
-    unsafe fn extract(word: u64, mask: u64) -> u64;
+    #[inline(always)]
+    unsafe fn extract(word: u64, mut mask: u64) -> u64 {
+        let (mut bits, mut next) = (0, 0);
+        while mask != 0 {
+            let (start, count, run) = lowest_run(mask);
+            bits |= (word >> start & run) << next;
+            next += count;
+            mask ^= run << start;
+        }
+        bits
+    }
+
     /// Moves the lowest bits of `word` to the ones of `mask`, in order.
-    unsafe fn deposit(word: u64, mask: u64) -> u64;
+    #[inline(always)]
+    unsafe fn deposit(mut word: u64, mut mask: u64) -> u64 {
+        let mut bits = 0;
+        while mask != 0 {
+            let (start, count, run) = lowest_run(mask);
+            bits |= (word & run) << start;
+            word = word.unbounded_shr(count);
+            mask ^= run << start;
+        }
+        bits
+    }
+}
+
+/// Returns the position and the number of the lowest ones of a mask that are next to each other, and as many low bits. Most
+/// masks have few zeros, and so fewer runs than ones.
+#[inline(always)]
+fn lowest_run(mask: u64) -> (u32, u32, u64) {
+    let start = mask.trailing_zeros();
+    let count = (mask >> start).trailing_ones();
+    (start, count, u64::MAX >> (64 - count))
 }
 
 /// The vectors of the portable path.
@@ -96,28 +129,6 @@ impl Lanes for Portable {
             bits
         }))
     }
-
-    #[inline(always)]
-    unsafe fn extract(word: u64, mut mask: u64) -> u64 {
-        let (mut bits, mut next) = (0, 0);
-        while mask != 0 {
-            bits |= (word >> mask.trailing_zeros() & 1) << next;
-            next += 1;
-            mask &= mask - 1;
-        }
-        bits
-    }
-
-    #[inline(always)]
-    unsafe fn deposit(mut word: u64, mut mask: u64) -> u64 {
-        let mut bits = 0;
-        while mask != 0 {
-            bits |= (word & 1) << mask.trailing_zeros();
-            word >>= 1;
-            mask &= mask - 1;
-        }
-        bits
-    }
 }
 
 /// Calls `body`, which is generic over `Lanes`, compiled for the instruction set of a path.
@@ -141,8 +152,9 @@ macro_rules! on_path {
             Path::Avx2 => avx2($($name),*),
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 => avx512($($name),*),
-            #[cfg(not(target_arch = "x86_64"))]
-            Path::Avx2 | Path::Avx512 => unreachable!("not supported on this processor"),
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => $body::<$crate::codec::lanes::neon::Vector>($($name),*),
+            _ => unreachable!("not supported on this processor"),
         }
     }};
 }

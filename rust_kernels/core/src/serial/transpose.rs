@@ -2,6 +2,10 @@
 //! sample. Zeros of either sign become +0.
 
 use crate::isa::Path;
+#[cfg(target_arch = "x86_64")]
+use avx2::transpose;
+#[cfg(target_arch = "aarch64")]
+use neon::transpose;
 
 /// The bits of -0.
 const NEGATIVE_ZERO: u32 = 1 << 31;
@@ -23,12 +27,12 @@ pub fn gather(samples: &[&[f32]], panel: &mut [f32], stride: usize, path: Path) 
             panel[row * stride + lane] = positive(samples[lane][row]);
             return;
         }
-        // SAFETY: only AVX2 and above have squares; the square lies within samples and panel.
-        #[cfg(target_arch = "x86_64")]
+        // SAFETY: only paths with vectors have squares; the square lies within samples and panel.
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         unsafe {
             let from = std::array::from_fn(|k| samples.get_unchecked(lane + k).as_ptr().add(row));
             let to = std::array::from_fn(|k| panel.as_mut_ptr().add((row + k) * stride + lane));
-            avx2::transpose(from, to);
+            transpose(from, to);
         }
     });
 }
@@ -47,11 +51,11 @@ pub fn scatter(panel: &[f32], stride: usize, samples: &mut [&mut [f32]], path: P
             return;
         }
         // SAFETY: as in `gather`.
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         unsafe {
             let from = std::array::from_fn(|k| panel.as_ptr().add((row + k) * stride + lane));
             let to = std::array::from_fn(|k| samples.get_unchecked_mut(lane + k).as_mut_ptr().add(row));
-            avx2::transpose(from, to);
+            transpose(from, to);
         }
     });
 }
@@ -127,6 +131,37 @@ mod avx2 {
             unsafe {
                 _mm256_storeu_ps(to[k], _mm256_permute2f128_ps::<0x20>(fours[k], fours[k + 4]));
                 _mm256_storeu_ps(to[k + 4], _mm256_permute2f128_ps::<0x31>(fours[k], fours[k + 4]));
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::*;
+
+    use super::NEGATIVE_ZERO;
+
+    /// Transposes a square of 8 x 8 floats, as four of 4 x 4.
+    ///
+    /// # Safety
+    /// 8 floats can be read from each of `from` and written to each of `to`.
+    pub unsafe fn transpose(from: [*const f32; 8], to: [*mut f32; 8]) {
+        for (row, lane) in [(0, 0), (0, 4), (4, 0), (4, 4)] {
+            // SAFETY: promised by the caller.
+            unsafe {
+                let zero = vdupq_n_u32(NEGATIVE_ZERO);
+                let load = |k: usize| {
+                    let bits = vld1q_u32(from[row + k].add(lane).cast());
+                    vbicq_u32(bits, vceqq_u32(bits, zero))
+                };
+                let (upper, lower) = (vtrnq_u32(load(0), load(1)), vtrnq_u32(load(2), load(3)));
+                let pairs = [upper.0, upper.1, lower.0, lower.1].map(|pair| vreinterpretq_u64_u32(pair));
+                let store = |k: usize, values| vst1q_u64(to[lane + k].add(row).cast(), values);
+                store(0, vzip1q_u64(pairs[0], pairs[2]));
+                store(1, vzip1q_u64(pairs[1], pairs[3]));
+                store(2, vzip2q_u64(pairs[0], pairs[2]));
+                store(3, vzip2q_u64(pairs[1], pairs[3]));
             }
         }
     }

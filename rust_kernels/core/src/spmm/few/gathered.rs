@@ -50,8 +50,9 @@ pub(super) unsafe fn run<I: Columns>(job: &Job<'_>, form: &Gathered<I>) -> bool 
             Path::Portable => slices::<Sums, I>(job, form),
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 | Path::Avx512 => x86::run(job, form),
-            #[cfg(not(target_arch = "x86_64"))]
-            Path::Avx2 | Path::Avx512 => unreachable!("not supported on this processor"),
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => slices::<neon::Four, I>(job, form),
+            _ => unreachable!("not supported on this processor"),
         }
     }
 }
@@ -172,6 +173,55 @@ mod x86 {
             unsafe {
                 _mm256_storeu_ps(sums.as_mut_ptr(), self.0);
                 _mm256_storeu_ps(sums.as_mut_ptr().add(8), self.1);
+            }
+            sums
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::*;
+
+    use super::{Columns, LANES, Rows, Sums};
+
+    #[derive(Clone, Copy)]
+    pub struct Four([float32x4_t; 4]);
+
+    // SAFETY (of every block in here): the processor has the instructions, and pointers reach all lanes.
+    impl Rows for Four {
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            Self([unsafe { vdupq_n_f32(value) }; 4])
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: &Sums) -> Self {
+            Self(std::array::from_fn(|part| unsafe { vld1q_f32(from.as_ptr().add(4 * part)) }))
+        }
+
+        #[inline(always)]
+        unsafe fn gather<I: Columns>(input: *const f32, columns: &[I; LANES]) -> Self {
+            let at = |part: usize| unsafe {
+                let [a, b, c, d] = I::four(&*columns.as_ptr().add(4 * part).cast());
+                let x = vsetq_lane_f32::<0>(*input.add(a), vdupq_n_f32(0.0));
+                let x = vld1q_lane_f32::<1>(input.add(b), x);
+                let x = vld1q_lane_f32::<2>(input.add(c), x);
+                vld1q_lane_f32::<3>(input.add(d), x)
+            };
+            Self(std::array::from_fn(at))
+        }
+
+        #[inline(always)]
+        unsafe fn fma(self, x: Self, acc: Self) -> Self {
+            Self(std::array::from_fn(|part| unsafe { vfmaq_f32(acc.0[part], self.0[part], x.0[part]) }))
+        }
+
+        #[inline(always)]
+        unsafe fn sums(self) -> Sums {
+            let mut sums = [0.0; LANES];
+            for (sums, part) in sums.chunks_exact_mut(4).zip(self.0) {
+                unsafe { vst1q_f32(sums.as_mut_ptr(), part) };
             }
             sums
         }

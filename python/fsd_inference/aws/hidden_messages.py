@@ -1,0 +1,48 @@
+"""A count of the messages that hide in the queues of a lane: received, not deleted, and not expired yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenMessages:
+    """An upper bound of the messages that hide in the fullest queue of a lane.
+
+    They are counted in two consecutive periods, each at least as long as a message lives, so that those from before the
+    previous period have expired.
+
+    Attributes
+    ----------
+    since : float
+        Start of the current period, in seconds since the epoch on the store's clock.
+    current, previous : int
+        Messages received in the current and in the previous period.
+    """
+
+    since: float = 0.0
+    current: int = 0
+    previous: int = 0
+
+    @property
+    def total(self) -> int:
+        """Messages that may still hide in the fullest queue."""
+        return self.current + self.previous
+
+    def plus(self, received: int) -> HiddenMessages:
+        """Return the count after a run whose fullest queue received `received` messages."""
+        return replace(self, current=self.current + received)
+
+    def at(self, now: float, lifetime_s: float) -> HiddenMessages:
+        """Return the count at a later time `now`, when messages live for `lifetime_s` seconds."""
+        return HiddenMessages(now, 0, self.current) if now - self.since >= lifetime_s else self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the count as a JSON value."""
+        return {"since": self.since, "current": self.current, "previous": self.previous}
+
+    @classmethod
+    def from_json(cls, value: Any) -> HiddenMessages:
+        """Parse a count; raise `ValueError`, `KeyError` or `TypeError` if it is invalid."""
+        return cls(float(value["since"]), int(value["current"]), int(value["previous"]))

@@ -1,0 +1,171 @@
+"""Observation of a running attempt by its coordinator: rank 0's report, missing ranks, and Lambda's failure records."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_failure, parse_failure
+from fsd_inference.aws.status import RunStatus, failure_key, status_key
+from fsd_inference.engine.ending import read_reports
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import DeadlineError, FsdError, RunError, StartError
+from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF
+from fsd_inference.rank_report import RankReport
+from fsd_inference.store.base import Store
+from fsd_inference.threads import start
+
+_GRACE_S = 5.0
+"""Seconds after their deadline that ranks may take to end by themselves."""
+_ABORT_S = 8.0
+"""Seconds that aborted ranks may take to write their reports."""
+_LAST_REPORTS_S = 10.0
+"""Seconds after rank 0's report to wait for the other reports, which the ranks began to write before it."""
+
+
+class Watch:
+    """A monitor of a running attempt: polls for rank 0's report, and receives failure records in a thread.
+
+    Parameters
+    ----------
+    store : Store
+        The store of claims, reports and statuses.
+    failures : FailureQueue
+        The queue of Lambda's failure records.
+    spec : RunSpec
+        The attempt.
+    """
+
+    def __init__(self, store: Store, failures: FailureQueue, spec: RunSpec) -> None:
+        self._store = store
+        self._spec = spec
+        self._failures = failures
+        self._failed: RunError | None = None
+        self._woken = threading.Event()
+        self._stop = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name="failures")
+
+    def __enter__(self) -> Watch:
+        start(self._listener)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._listener.join()
+
+    def until_over(self, launched: float) -> RunError | None:
+        """Wait for the end of the attempt; return None once rank 0 has reported, or an error if one is seen first."""
+        store, spec = self._store, self._spec
+        barrier: float | None = launched + spec.settings.clocks.start_s
+        forwarded_due = launched + PROGRESS_S
+        pause = REPORT_BACKOFF.first_s
+        while not self._woken.wait(pause):
+            if store.stat(spec.report_key(0)) is not None:
+                return None
+            now = time.time()
+            if now >= forwarded_due:
+                forwarded_due = now + PROGRESS_S
+                self._poll_forwarded()
+            if barrier is not None and now >= barrier:
+                barrier = None
+                missing = self._missing()
+                if missing:
+                    return _not_started(spec, missing)
+            if now > spec.deadline + _GRACE_S:
+                return DeadlineError("the run did not end by its deadline, and rank 0 wrote no report", operation="run")
+            pause = REPORT_BACKOFF.after(pause)
+        return self._failed
+
+    def _missing(self) -> list[int]:
+        """Return the ranks that have not claimed their places, in ascending order."""
+        prefix = self._spec.claim_key(0).rpartition("/")[0] + "/"
+        claimed = {int(info.key.rpartition("/")[2]) for info in self._store.list(prefix)}
+        return sorted(set(range(self._spec.settings.workers)) - claimed)
+
+    def _poll_forwarded(self) -> None:
+        """Note a failure of this attempt that another run's coordinator received and stored."""
+        data = self._store.get(failure_key(self._spec.prefix))
+        failure = None if data is None else parse_failure(data)
+        if failure is not None:
+            self._note(failure.error)
+
+    def _listen(self) -> None:
+        """Receive failure records until stopped, and handle each."""
+        while not self._stop.is_set():
+            try:
+                for body, receipt in self._failures.receive(FAILURES_POLL_S):
+                    self._handle(body)
+                    self._failures.delete(receipt)
+            except FsdError as error:
+                if not self._stop.is_set():
+                    self._note(as_run_error(error))
+                return
+
+    def _handle(self, body: str) -> None:
+        """Handle a failure record: note those of this attempt, forward those of other runs, and end orphaned runs.
+
+        Coordinators compete for the records. A record of another run's rank is stored in that run's folder, where its
+        coordinator polls for it. A run whose coordinator failed has none left, so its final status is written here.
+        """
+        failure, orphan = parse_failure(body), parse_coordinator_failure(body)
+        if failure is not None and self._is_ours(failure):
+            self._note(failure.error)
+        elif failure is not None:
+            other = failure.event.spec
+            self._store.put_if_absent(failure_key(other.prefix), body.encode())
+        elif orphan is not None:
+            event, error = orphan
+            self._end(event.spec, error)
+
+    def _end(self, spec: RunSpec, error: RunError) -> None:
+        """Write the final status of a run whose coordinator died."""
+        key = status_key(spec.run)
+        data = self._store.get(key)
+        if data is None:
+            return
+        status = RunStatus.from_bytes(data, key)
+        if status.attempt == spec.attempt and not status.is_over:
+            ended = replace(status, state="failed", error=error, ended=time.time())
+            self._store.put(key, json.dumps(ended.to_json()).encode())
+
+    def _is_ours(self, failure: Failure) -> bool:
+        spec = failure.event.spec
+        return (spec.run, spec.attempt) == (self._spec.run, self._spec.attempt)
+
+    def _note(self, error: RunError) -> None:
+        self._failed = self._failed or error
+        self._woken.set()
+
+
+def last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[RankReport]:
+    """Return the reports of all ranks, or of those that report before the timeout."""
+    until = time.time() + (_LAST_REPORTS_S if failed is None else _ABORT_S)
+    silent = set() if failed is None or failed.rank is None else {failed.rank}
+    reports: dict[int, RankReport] = {}
+    while True:
+        missing = [rank for rank in range(spec.settings.workers) if rank not in reports]
+        reports |= {report.rank: report for report in read_reports(store, spec, missing)}
+        if silent.issuperset(set(range(spec.settings.workers)) - reports.keys()) or time.time() > until:
+            return [reports[rank] for rank in sorted(reports)]
+        time.sleep(REPORT_BACKOFF.longest_s)
+
+
+def _not_started(spec: RunSpec, missing: Sequence[int]) -> StartError:
+    workers = spec.settings.workers
+    names = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+    return StartError(
+        f"{workers - len(missing)} of {workers} ranks started within {spec.settings.clocks.start_s:g} s "
+        f"(missing: {names}); check that the account has enough free concurrency, and try again",
+        rank=missing[0],
+        operation="start",
+    )
+
+
+def as_run_error(error: Exception) -> RunError:
+    """Return an error of a coordinator as one of its run."""
+    if isinstance(error, FsdError):
+        return RunError(str(error), operation="coordinate", retryable=error.retryable)
+    return RunError(f"the coordinator failed: {type(error).__name__}: {error}", operation="coordinate")
