@@ -11,6 +11,8 @@ from fsd_inference.fields import Fields
 
 EACH_MESSAGE = ".messages"
 """Suffix of the kinds of billing units that round up each message of a batch, instead of the batch's total."""
+RECEIVED_MESSAGES = f"sqs.receive{EACH_MESSAGE}"
+"""Kind of the billing units of the messages that SNS wrote into queues, counted when they are received."""
 
 
 @dataclass(slots=True)
@@ -24,7 +26,7 @@ class Usage:
     billed_units : Counter
         Billing units by kind: 64 KiB units for SNS and SQS, requests for S3. AWS does not say how it rounds a
         PublishBatch, so both ways are counted: ``"sns.publish"`` rounds the batch, ``"sns.publish.messages"`` each
-        message.
+        message. ``"sqs.receive.messages"`` rounds each received message, as a write into the queue would be billed.
     retries : int
         Requests that repeated a failed one (also counted in `requests`).
     misses : int

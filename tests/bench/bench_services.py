@@ -1,8 +1,8 @@
 """Processor time of requests, at the callers and at the emulated service: ``make bench BENCH=services``.
 
 Several callers send requests at a time, each from its own thread, through the channels and stores that ranks use. The
-processor times are those of this process and of the emulator's process. They are the source of the values ``cpu.*`` and
-``server.*`` of the timing "emulator".
+processor times are those of this process and of the emulator's process. They are the source of the values ``cpu.*`` of
+requests in both timing sets.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Measured:
             (later - earlier) / (calls * CALLERS * requests) * 1e3
             for earlier, later in zip(before, after, strict=True)
         ]  # fmt: skip
-        self.table.add_row(what, *(f"{mean:.2f}" for mean in means))
+        self.table.add_row(what, *(f"{mean:.3f}" for mean in means))
 
 
 def measure_objects(measured: Measured, stack: StackSpec, count: int) -> None:

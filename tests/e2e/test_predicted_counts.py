@@ -95,7 +95,7 @@ def test_what_is_sent_is_foreseen(stack: Path, tmp_path: Path, channel: str, mic
     for kind in counted.requests.keys() - TIMED:
         slack = 4 if kind == "s3.delete" else 0  # objects are spread over the folders that are swept by a hash
         assert abs(expected.requests[kind] - counted.requests[kind]) <= slack, kind
-    for units in ("sns.publish", "sns.publish.messages"):
+    for units in ("sns.publish", "sns.publish.messages", "sqs.receive.messages"):
         assert expected.billed_units[units] == counted.billed_units[units]
     if channel == "object":
         reads = [usage.requests["s3.get"] - usage.misses for usage in (expected, counted)]

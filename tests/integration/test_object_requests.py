@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -40,14 +41,20 @@ def open_channels(proxy: FaultProxy, new_bucket: Callable[[], str]) -> Iterator[
                     endpoint_url=proxy.url,
                     region="us-east-1",
                     credentials=Credentials("test", "test"),
-                    retry=QUICK,
                     meter=meter,
                 )
                 for bucket in buckets
             ]
             stores.extend(mine)
             channels.append(
-                ObjectChannel(mine, run="run", attempt=attempt, rank=rank, workers=workers, settings=settings)
+                ObjectChannel(
+                    mine,
+                    run="run",
+                    attempt=attempt,
+                    rank=rank,
+                    workers=workers,
+                    settings=replace(settings or ObjectSettings(), retry=QUICK),
+                )
             )
         opened.extend(channels)
         return channels

@@ -52,6 +52,12 @@ def test_a_ranked_answer_with_its_reasons(fsd: Fsd, place: Path) -> None:
     assert again["best"]["problem"] is None
     assert {8} <= {option["workers"] for option in again["options"]}
     assert not any(option["is_estimated"] for option in again["options"])
+    assert again["is_cold"] is False
+    first = fsd(
+        "advise", "net", "--batch", 500, "--input", "x.npz", "--queries-per-day", 500, "--cold", "--json"
+    ).json()
+    assert first["is_cold"] is True
+    assert first["best"]["wall_s"] > again["best"]["wall_s"]
 
 
 def test_the_region_of_the_prices_and_a_raised_quota_decide_how_much_may_be_published(fsd: Fsd, place: Path) -> None:

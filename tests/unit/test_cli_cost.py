@@ -32,7 +32,9 @@ REPORT = RunReport(
     row_sends=7,
     usage=Usage(
         Counter({"sns.publish": 4, "sqs.receive": 9, "s3.put": 6}),
-        Counter({"sns.publish": 4, "sns.publish.messages": 8, "sqs.receive": 9, "s3.put": 6}),
+        Counter(
+            {"sns.publish": 4, "sns.publish.messages": 8, "sqs.receive": 9, "sqs.receive.messages": 12, "s3.put": 6}
+        ),
         empty_polls=2,
         received_bytes=10**6,
     ),
@@ -74,8 +76,9 @@ def test_settings_change_the_cost(fsd: Fsd, report: Path) -> None:
         return float(fsd("cost", report, "--json", *flags).json()["usd"])
 
     whole = usd()
-    assert usd("--publish-units", "batch") == pytest.approx(whole - 4 * 5e-7)
-    assert usd("--delivery", "free") == pytest.approx(whole - 0.09e-3)
+    assert usd("--publish-units", "message") == pytest.approx(whole + 4 * 5e-7)
+    assert usd("--delivery", "paid") == pytest.approx(whole + 0.09e-3)
+    assert usd("--queue-writes", "billed") == pytest.approx(whole + 12 * 4e-7)
     assert usd("--memory", "3538") == pytest.approx(whole + 4.0 * 1769 / 1024 * 1.66667e-5)
     assert usd("--coordinator-memory", "1024") == pytest.approx(whole + 3.001 * 0.5 * 1.66667e-5)
     assert usd("--architecture", "arm64") < whole

@@ -43,6 +43,12 @@ def test_a_run_is_simulated_and_priced(fsd: Fsd, network: Path, tmp_path: Path) 
     text = fsd("simulate", network, *options).stdout
     assert "simulated     queue, P=3, 40 samples; timing of aws" in text
     assert "of 3 runs median" in text
+    objects = [
+        fsd("simulate", network, *options, "--channel", "object", "--buckets", count, "--json").json()
+        for count in (1, 2)
+    ]
+    lists = [found["usage"]["requests"]["s3.list"] for found in objects]
+    assert lists[1] - lists[0] == 16  # the folders of a bucket more
     servers = fsd("simulate", network, *options, "--channel", "mpi", "--json").json()
     assert servers["cost"] is None
     assert servers["wall_s"] < said["wall_s"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fsd_inference.aws.clients import Clients
 from fsd_inference.channels.base import Channel
 from fsd_inference.channels.in_process import InProcessHub
-from fsd_inference.channels.object import ObjectChannel
+from fsd_inference.channels.object import ObjectChannel, ObjectSettings
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
 from fsd_inference.config import RetrySettings
 from fsd_inference.engine.rank import Backends
@@ -85,7 +85,8 @@ def open_channel(
     if channel == "serial" and workers == 1:
         return InProcessHub(1).channel(0)
     if channel == "object":
-        return ObjectChannel(runs, run=spec.run, attempt=spec.attempt, rank=rank, workers=workers)
+        settings = ObjectSettings(retry=RetrySettings(throttled_s=spec.settings.clocks.stall_s))
+        return ObjectChannel(runs, run=spec.run, attempt=spec.attempt, rank=rank, workers=workers, settings=settings)
     if channel != "queue" or lane is None or lane >= len(stack.lanes):
         raise SettingError(f"channel {channel!r} of {workers} workers cannot be opened on stack {stack.name}")
     return QueueChannel(

@@ -19,6 +19,7 @@ from fsd_inference.channels.base import Channel, Expected, Frame, Kind, Limits
 from fsd_inference.channels.pace import Pace, PaceSettings
 from fsd_inference.channels.parts import HEADER_BYTES, index_size, pack_parts, read_index
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
+from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, LimitError, SettingError, StoreError
 from fsd_inference.limits import ABORT_EVERY_S, FIRST_READ_BYTES, HASH_FOLDERS, OBJECT_FRAME_BYTES, READERS, WRITERS
 from fsd_inference.store.base import Store
@@ -43,6 +44,8 @@ class ObjectSettings:
         Seconds between a waiting rank's polls for an abort; each poll is a billed request.
     pace : PaceSettings
         Schedule of the polls for missing objects.
+    retry : RetrySettings
+        Retries of throttled, failed and interrupted requests.
     """
 
     first_bytes: int = FIRST_READ_BYTES
@@ -51,6 +54,7 @@ class ObjectSettings:
     readers: int = READERS
     abort_every_s: float = ABORT_EVERY_S
     pace: PaceSettings = field(default_factory=PaceSettings)
+    retry: RetrySettings = field(default_factory=RetrySettings)
 
     def __post_init__(self) -> None:
         for name, least in (("first_bytes", HEADER_BYTES), ("object_bytes", 1), ("writers", 1), ("readers", 1)):
@@ -97,11 +101,11 @@ class ObjectChannel(Channel):
             raise SettingError("the object channel's buckets must share one usage meter")
         self._settings = settings or ObjectSettings()
         self.limits = Limits(OBJECT_FRAME_BYTES, 1 << 20, self._settings.object_bytes)
-        self._stores = tuple(stores)
         self._folder = f"{run}/{attempt}"
         self._rank = rank
         self._workers = workers
         self._closed = threading.Event()
+        self._stores = tuple(store.retrying(self._settings.retry, self._wait) for store in stores)
         self._receiving = threading.Lock()  # held by the one thread that polls; guards the four fields below
         self._read: set[Expected] = set()
         self._paces = {kind: Pace(self._settings.pace) for kind in Kind}
@@ -268,6 +272,11 @@ class ObjectChannel(Channel):
         if any(len(body) != part.end - part.start for body, part in zip(bodies, mine, strict=True)):
             raise ChannelError("it ends before its last part")
         return bodies
+
+    def _wait(self, seconds: float) -> None:
+        """Wait before a retry; raise ChannelError if the channel is closed meanwhile."""
+        if self._closed.wait(seconds):
+            raise closed_error()
 
     # --- keys --------------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ from fsd_inference.packing import first_fit
 from fsd_inference.retrying import send
 from fsd_inference.services import NoAnswerError, QueueClient, RefusedError, TopicClient, without_signatures
 from fsd_inference.threads import ThreadPool
-from fsd_inference.usage import EACH_MESSAGE, UsageMeter
+from fsd_inference.usage import EACH_MESSAGE, RECEIVED_MESSAGES, UsageMeter
 
 T = TypeVar("T")
 FailedEntry = tuple[str, str, str, bool]
@@ -185,6 +185,7 @@ class QueueChannel(Channel):
             return []
         self.meter.received(size)
         self.meter.more_units("sqs.receive", _units(size) - 1)
+        self.meter.more_units(RECEIVED_MESSAGES, sum(_units(_text_bytes(body)) for body in bodies))
         self._received += len(bodies)
         if self._received > self._settings.most_hidden:
             self._delete(receipts)

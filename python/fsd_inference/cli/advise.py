@@ -11,7 +11,7 @@ import typer
 
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, table
-from fsd_inference.cli.options import Json, PricesFile, PublishQuota, Region, examples
+from fsd_inference.cli.options import Buckets, Json, PricesFile, PublishQuota, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import LARGEST_FUNCTION_MB
@@ -79,6 +79,15 @@ def advise(
     largest: LargestFunction = LARGEST_FUNCTION_MB,
     most_workers: MostWorkers = 64,
     architecture: Architecture = "x86_64",
+    cold: Annotated[
+        bool | None,
+        typer.Option(
+            "--cold/--warm",
+            help="Whether functions start cold, which takes longer and is billed. Default: cold, unless "
+            "--queries-per-day keeps them warm.",
+        ),
+    ] = None,
+    buckets: Buckets = 1,
     region: Region = "us-east-1",
     prices: PricesFile = None,
     timing: TimingFile = None,
@@ -108,6 +117,8 @@ def advise(
         largest,
         architecture,
         most_workers,
+        cold,
+        buckets,
     )
     check_distinct(NETWORK=network, input=inputs, output=output, prices=prices, timing=timing)
     if output is not None:

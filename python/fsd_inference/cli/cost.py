@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "fsd cost run1/report.json",
-    "fsd cost run1 --memory 3538 --architecture arm64 --publish-units batch --delivery free",
+    "fsd cost run1 --memory 3538 --architecture arm64 --publish-units message --queue-writes billed",
     "fsd cost --paper",
 )
 
@@ -57,17 +57,21 @@ def cost(
         Literal["x86_64", "arm64"], typer.Option("--architecture", help="Architecture of the functions.")
     ] = "x86_64",
     publish_units: Annotated[
-        Literal["message", "batch"],
+        Literal["batch", "message"],
         typer.Option(
-            "--publish-units", help="Unit that SNS rounds up to 64 KiB: each message, or each batch (as in the paper)."
+            "--publish-units", help="Unit that SNS rounds up to 64 KiB: each batch (as in the paper), or each message."
         ),
-    ] = "message",
+    ] = "batch",
     delivery: Annotated[
-        Literal["paid", "free"],
+        Literal["free", "paid"],
+        typer.Option("--delivery", help="Whether data transfer from SNS to SQS is free, or paid (as in the paper)."),
+    ] = "free",
+    queue_writes: Annotated[
+        Literal["free", "billed"],
         typer.Option(
-            "--delivery", help="Whether data transfer from SNS to SQS is billed: paid (as in the paper) or free."
+            "--queue-writes", help="Whether messages that SNS writes into queues are free, or billed as SQS requests."
         ),
-    ] = "paid",
+    ] = "free",
     storage: Annotated[
         Literal["standard", "express"], typer.Option("--storage", help="Storage class of the S3 buckets of runs.")
     ] = "standard",
@@ -76,7 +80,7 @@ def cost(
     """Compute what a run costs on AWS, by service, from its counts; or compare the model with the paper's runs.
 
     Lambda time is taken from the report, as the ranks took on the machine where they ran. Where AWS's pricing rules are
-    ambiguous, the more expensive reading is the default.
+    unclear, options select how to read them.
     """
     if paper == (report is not None):
         raise SettingError("give either a report.json or --paper")
@@ -101,7 +105,7 @@ def cost(
         functions,
         load_prices(region, prices),
         samples=run.samples,
-        billing=Billing(publish_units, delivery, storage),
+        billing=Billing(publish_units, delivery, queue_writes, storage),
     )
     title = f"{report}: channel {run.channel}, P={run.workers}, {run.samples:,} samples"
     out.result({"report": str(report), **found.to_json()}, *_tables(title, found))

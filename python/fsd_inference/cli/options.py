@@ -50,6 +50,14 @@ PublishQuota = Annotated[
 ]
 
 
+Buckets = Annotated[
+    int,
+    typer.Option(
+        "--buckets", min=1, help="Number of buckets over which channel object spreads its objects, and so its requests."
+    ),
+]
+
+
 SETTINGS = {"FSD_STACK": "--stack", "FSD_CHANNEL": "--channel", "FSD_REGION": "--region", "FSD_PRICES": "--prices"}
 """Environment variables that set options, and the options."""
 

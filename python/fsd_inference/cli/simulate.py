@@ -9,7 +9,7 @@ import typer
 
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, requests_text, table
-from fsd_inference.cli.options import Json, Method, PricesFile, PublishQuota, Region, TimingFiles, examples
+from fsd_inference.cli.options import Buckets, Json, Method, PricesFile, PublishQuota, Region, TimingFiles, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import DEEPEST_TREE, LARGEST_FUNCTION_MB, MB_PER_VCPU
@@ -79,6 +79,7 @@ def simulate(
         float,
         typer.Option("--live", min=0, max=1, help="Without INPUT: fraction of samples that keep non-zero activations."),
     ] = 1.0,
+    buckets: Buckets = 1,
     timing: TimingFiles = None,
     publish_quota: PublishQuota = None,
     warm: Annotated[
@@ -151,8 +152,9 @@ def simulate(
         )
         chances = Chances(seed, warm, stragglers, slowdown)
         scenario = Scenario(
-            planned.partition, planned.plan, planned.work, payloads, settings, channel, times, memory, chances
-        )
+            planned.partition, planned.plan, planned.work, payloads, settings, channel, times, memory, chances,
+            buckets=buckets,
+        )  # fmt: skip
         tasks.begin("simulate", runs)
         found = []
         for number in range(runs):

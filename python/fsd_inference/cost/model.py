@@ -14,7 +14,7 @@ from typing import Any
 from fsd_inference.cost.prices import PriceTable
 from fsd_inference.errors import SettingError
 from fsd_inference.prediction import FunctionTime
-from fsd_inference.usage import EACH_MESSAGE, Usage
+from fsd_inference.usage import EACH_MESSAGE, RECEIVED_MESSAGES, Usage
 
 GB = 1e9
 """Bytes in a GB of transfer. AWS also uses 2**30, which is cheaper."""
@@ -32,34 +32,38 @@ _KNOWN = {*_PUT_KINDS, *_GET_KINDS, *_SQS_KINDS, *_FREE_KINDS, "sns.publish", "s
 
 @dataclass(frozen=True, slots=True)
 class Billing:
-    """Assumptions about billing rules that AWS does not document; the defaults give the higher cost.
+    """How to read the billing rules that AWS leaves unclear; docs/cost-model.md gives the reasons for the defaults.
 
     Attributes
     ----------
-    publish_units : {"message", "batch"}
-        Whether SNS rounds each message of a PublishBatch up to 64 KiB units, or the batch's total (as the paper does).
-    delivery : {"paid", "free"}
-        Whether bytes delivered from SNS to SQS cost ``sns.delivery`` per GB (as in the paper), or nothing.
+    publish_units : {"batch", "message"}
+        Whether SNS rounds the total of a PublishBatch up to 64 KiB units, or each of its messages.
+    delivery : {"free", "paid"}
+        Whether bytes delivered from SNS to SQS cost nothing, or ``sns.delivery`` per GB (as in the paper).
+    queue_writes : {"free", "billed"}
+        Whether the messages that SNS writes into queues cost nothing, or as much as SQS requests of 64 KiB units.
     storage : {"standard", "express"}
         S3 storage class of the buckets that runs use.
     """
 
-    publish_units: str = "message"
-    delivery: str = "paid"
+    publish_units: str = "batch"
+    delivery: str = "free"
+    queue_writes: str = "free"
     storage: str = "standard"
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("publish_units", ("message", "batch")),
-            ("delivery", ("paid", "free")),
+            ("publish_units", ("batch", "message")),
+            ("delivery", ("free", "paid")),
+            ("queue_writes", ("free", "billed")),
             ("storage", ("standard", "express")),
         ):
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
 
 
-PAPER_BILLING = Billing(publish_units="batch", delivery="paid")
-"""The paper's billing assumptions, for comparisons."""
+PAPER_BILLING = Billing(publish_units="batch", delivery="paid", queue_writes="free")
+"""The paper's reading, for comparisons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +169,15 @@ def run_cost(
     samples : int
         Number of samples in the batch.
     billing : Billing, optional
-        Billing rules where AWS documents none; default: those with the higher cost.
+        How to read the rules that AWS leaves unclear.
     month : mapping of str to float, optional
         Units already used in the same month, by price name, which decide the price tiers; default: none.
 
     Raises
     ------
     SettingError
-        The price table lacks a price that is needed, the billed units do not match the requests, or `samples` is
-        below 1.
+        The price table lacks a price that is needed, the billed units do not match the requests, messages written into
+        queues are billed but were not counted, or `samples` is below 1.
     """
     if samples < 1:
         raise SettingError(f"a cost needs at least 1 sample, not {samples}")
@@ -185,7 +189,7 @@ def run_cost(
     lines = (
         *lambda_lines(bill, functions),
         *sns_lines(bill, usage, billing),
-        *sqs_lines(bill, usage),
+        *sqs_lines(bill, usage, billing),
         *s3_lines(bill, usage, billing),
     )
     return Cost(lines, samples, prices.region, prices.date)
@@ -204,7 +208,7 @@ def lambda_lines(bill: Bill, functions: Iterable[FunctionTime]) -> Iterator[Cost
 
 
 def sns_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
-    """Yield SNS's lines: C_sns = S c_pub + Z c_byte, for S billed units and Z bytes delivered; a delivery is free."""
+    """Yield SNS's lines: C_sns = S c_pub [+ Z c_byte], for S billed units and Z bytes delivered."""
     kind = "sns.publish" if billing.publish_units == "batch" else f"sns.publish{EACH_MESSAGE}"
     yield from bill.line("SNS", f"published, each {billing.publish_units} rounded", "sns.publish", _units(usage, kind))
     yield from bill.line("SNS", "sns.manage", "sns.publish", _units(usage, "sns.manage"))
@@ -213,10 +217,17 @@ def sns_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
         yield from bill.line("SNS", "delivered bytes", "sns.delivery", delivered / GB)
 
 
-def sqs_lines(bill: Bill, usage: Usage) -> Iterator[CostLine]:
-    """Yield SQS's lines: C_sqs = Q c_sqs, for Q units of receives (empty ones included), deletes and purges."""
+def sqs_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:
+    """Yield SQS's lines: C_sqs = Q c_sqs [+ W c_sqs], for Q units of the caller's requests and W of SNS's writes."""
     for kind in _SQS_KINDS:
         yield from bill.line("SQS", kind, "sqs.request", _units(usage, kind))
+    if billing.queue_writes == "billed" and usage.requests["sns.publish"]:
+        if RECEIVED_MESSAGES not in usage.billed_units:
+            raise SettingError(
+                f"the usage has no {RECEIVED_MESSAGES!r}, the messages that SNS wrote into queues, because an earlier "
+                "release counted it; run again, or price it with free queue writes"
+            )
+        yield from bill.line("SQS", "writes by SNS", "sqs.request", usage.billed_units[RECEIVED_MESSAGES])
 
 
 def s3_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:

@@ -46,7 +46,7 @@ def advise(
     x : array or sparse matrix, samples x features, optional
         A sample of the inputs; default: random inputs, in which a fifth of the features are 1 and the others 0.
     billing : Billing, optional
-        Billing rules where AWS documents none; default: those with the higher cost.
+        How to read the billing rules that AWS leaves unclear.
     cuts : mapping of int to Cut, optional
         The partitioned network by number of workers, as `cut_network` returns it; pass it to reuse the cuts for
         several questions.

@@ -33,7 +33,7 @@ from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.receive_model import ReceiveModel
 from fsd_inference.limits import HASH_FOLDERS, KEYS_A_REQUEST, SUMMARY_BYTES
 from fsd_inference.partitioning.plan import ExchangePlan
-from fsd_inference.usage import EACH_MESSAGE, Usage
+from fsd_inference.usage import EACH_MESSAGE, RECEIVED_MESSAGES, Usage
 
 _EACH = f"sns.publish{EACH_MESSAGE}"
 
@@ -215,8 +215,9 @@ def _count_queue(
     for layer in (*layers, gathers):
         total.send(layer)
         for step, times in layer.steps:
+            of_all = times * layer.weight
+            total.billed[RECEIVED_MESSAGES] += of_all * sum(map(units, step.sizes.tolist()))
             for sent in step.sent.values():
-                of_all = times * layer.weight
                 total.count("sns.publish", of_all * len(sent.batches), of_all * sum(it.units for it in sent.batches))
                 total.billed[_EACH] += of_all * sum(it.message_units for it in sent.batches)
         total.receive_by_polls(layer, receiving)

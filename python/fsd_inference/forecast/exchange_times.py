@@ -34,6 +34,8 @@ class ExchangeTotals:
         Payload bytes that a rank sends and receives.
     frames, sources : ndarray of float64, exchanges x P
         Number of edges over which a rank sends and receives.
+    pairs : ndarray of int64, exchanges
+        Number of pairs of a sender and a receiver.
     """
 
     def __init__(self, plan: ExchangePlan, payloads: Payloads) -> None:
@@ -45,6 +47,8 @@ class ExchangeTotals:
         target = np.fromiter((start + rank for start, edge in edges for rank in edge.targets), np.int64, counts.sum())
         self.sent, self.frames = self._sums(source, sizes), self._sums(source)
         self.got, self.sources = self._sums(target, np.repeat(sizes, counts)), self._sums(target)
+        pairs = np.unique(np.repeat(source, counts) * plan.workers + target % plan.workers)
+        self.pairs = np.bincount(pairs // plan.workers**2, minlength=len(plan.exchanges))
         rows: Floats = np.zeros(math.prod(self._shape))
         np.maximum.at(rows, source, np.array([edge.rows.size for _, edge in edges], np.float64))
         self._rows = rows.reshape(self._shape)  # rows of a rank's largest edge
@@ -63,6 +67,14 @@ class ExchangeTotals:
         """Return the messages that each rank publishes over `queue` in each exchange, exchanges x P."""
         found: Floats = np.maximum(self.frames, np.ceil(self.sent / limits.queue_frame_bytes))
         return found
+
+    def rationed_s(self, channel: str, timing: Timing, buckets: int) -> Floats:
+        """Return the seconds in which S3 admits the requests of each exchange, for an average micro-batch."""
+        if channel != "object":
+            return np.zeros(self._shape[0])
+        writes_s = np.count_nonzero(self.frames, axis=1) / timing["prefix.puts_per_s"]
+        admitted: Floats = np.maximum(writes_s, self.pairs / timing["prefix.gets_per_s"]) / buckets
+        return admitted
 
     def exchange_s(
         self, channel: str, timing: Timing, speed: Speed, limits: ChannelLimits

@@ -14,6 +14,8 @@ from fsd_inference.units import seconds_text, usd_text
 
 MOST_SAMPLES = 1_000_000_000
 """Maximum samples of a query: a billion, far beyond the sizes for which times and bytes were measured."""
+MOST_BUCKETS = 20
+"""Maximum number of run buckets (terraform/variables.tf)."""
 VARIANTS = (
     "serial", "queue", "object", "express", "job server", "always-on server", "job cluster", "always-on cluster",
 )  # fmt: skip
@@ -40,14 +42,19 @@ class Question:
     budget_usd : float or None
         Highest cost of a query in dollars.
     queries_a_day : float or None
-        Number of queries a day. It determines whether functions are still warm, and what an always-on server costs per
-        query.
+        Number of queries a day. It determines what an always-on server costs per query, and unless `cold` is given
+        whether functions are still warm.
     largest_mb : int
         Memory in MB of the largest function that the account allows; new accounts start with 3,008 MB.
     architecture : {"x86_64", "arm64"}
         Processor architecture of the functions.
     most_workers : int
         Maximum number of workers of a run.
+    cold : bool or None
+        Whether the functions' environments start cold, as in the first run of a stack; None: by `queries_a_day`, and
+        cold without it.
+    buckets : int
+        Number of buckets over which `object` spreads its objects; each admits a limited rate of requests.
 
     Examples
     --------
@@ -63,12 +70,15 @@ class Question:
     largest_mb: int = LARGEST_FUNCTION_MB
     architecture: str = "x86_64"
     most_workers: int = 64
+    cold: bool | None = None
+    buckets: int = 1
 
     def __post_init__(self) -> None:
         for name, least, most in (
             ("samples", 1, MOST_SAMPLES),
             ("most_workers", 1, ACCOUNT_CONCURRENCY),
             ("largest_mb", 128, LARGEST_FUNCTION_MB),
+            ("buckets", 1, MOST_BUCKETS),
         ):
             if not least <= getattr(self, name) <= most:
                 raise SettingError(f"{name} must be {least:,} to {most:,}, not {getattr(self, name):,}")
@@ -241,6 +251,8 @@ class Advice:
         None if there is no feasible option on functions, or no always-on server that keeps memory and deadline.
     prices, timing : str
         Names and dates of the price table and of the timing values used.
+    is_cold : bool
+        Whether the functions' environments start cold.
     """
 
     question: Question
@@ -248,11 +260,13 @@ class Advice:
     break_even: BreakEven | None
     prices: str
     timing: str
+    is_cold: bool
 
     @property
     def title(self) -> str:
-        """The question, and where prices and times are from."""
-        return f"{self.question.rule}, {self.question.samples:,} samples; {self.prices}; {self.timing}"
+        """The question, and what prices and times rest on."""
+        state = "cold" if self.is_cold else "warm"
+        return f"{self.question.rule}, {self.question.samples:,} samples, {state}; {self.prices}; {self.timing}"
 
     def _repr_html_(self) -> str:
         shown = [option.row() for option in self.options[:_SHOWN]]
@@ -292,6 +306,7 @@ class Advice:
             "rule": self.question.rule,
             "prices": self.prices,
             "timing": self.timing,
+            "is_cold": self.is_cold,
             "options": [option.to_json() for option in self.options],
             "break_even": None if self.break_even is None else asdict(self.break_even),
         }

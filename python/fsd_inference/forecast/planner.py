@@ -91,7 +91,7 @@ def plan_options(
         if workers <= _MOST_SERVERS:
             found += planner.servers(cut)
     kept = _kept(found, question)
-    return Advice(question, kept, _break_even(kept), str(prices), str(timing))
+    return Advice(question, kept, _break_even(kept), str(prices), str(timing), is_cold=not planner.is_warm)
 
 
 def express_timing(timing: Timing) -> Timing:
@@ -107,7 +107,7 @@ class _Planner:
         self._prices = prices
         self._billing = billing
         often = question.queries_a_day is not None and question.queries_a_day * KEPT_WARM_S >= _DAY_S
-        self._is_warm = often
+        self.is_warm = often if question.cold is None else not question.cold
 
     # --- functions ---------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class _Planner:
             replica = thin(replace(cut, payloads=payloads), _MOST_EDGES)
             need_mb = self._need_mb(replica.cut)
             # The slowest replica determines when the query is answered.
-            late = self._timing.latency("begin" if self._is_warm else "cold")
+            late = self._timing.latency("begin" if self.is_warm else "cold")
             waited = max(0.0, late.largest_s(replicas) - late.mean_s) if replicas > 1 else 0.0
             settings = RunSettings()
             for memory_mb in self._sizes(need_mb, _SERIAL_SIZES):
@@ -175,8 +175,9 @@ class _Planner:
             "object" if variant == "express" else variant,
             self._express if variant == "express" else self._timing,
             memory_mb=memory_mb,
-            warm=settings.workers * self._is_warm,
+            warm=settings.workers * self.is_warm,
             weights=thinned.weights,
+            buckets=self._question.buckets,
             totals=totals,
         )
 
@@ -194,7 +195,7 @@ class _Planner:
     def _branching(self, workers: int) -> int:
         """Return the branching with which all ranks are started soonest."""
         allowed = [b for b in _BRANCHINGS if Tree(workers, b).depth <= DEEPEST_TREE]
-        warm = workers * self._is_warm
+        warm = workers * self.is_warm
         return min(allowed, key=lambda b: (launch_s(Tree(workers, b), self._timing, warm=warm), b))
 
     def _cost(
@@ -202,8 +203,8 @@ class _Planner:
     ) -> Cost:
         """Price a run: the exchange in the variant's storage class, all its other requests in S3 standard."""
         functions = times.function_times(memory_mb, settings.workers, architecture=self._question.architecture)
-        own = count_own(cut.payloads, settings, ChannelLimits(), cut.work.shard_bytes, is_warm=self._is_warm)
-        own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self._is_warm)
+        own = count_own(cut.payloads, settings, ChannelLimits(), cut.work.shard_bytes, is_warm=self.is_warm)
+        own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self.is_warm)
         if variant == "queue":
             own += count_lane(0)
         standard = replace(self._billing, storage="standard")

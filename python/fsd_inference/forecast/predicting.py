@@ -60,6 +60,11 @@ class Carried:
     memory_mb: int | None
     is_warm: bool
 
+    @property
+    def buckets(self) -> int:
+        """The number of buckets over which `object` spreads its objects."""
+        return 1 if self.stack is None else len(self.stack.run_buckets)
+
 
 def payloads_of(
     network: Network, plan: ExchangePlan, x: sparse.csr_array, known: Payloads | None, micro_batches: int
@@ -96,17 +101,19 @@ def predict_runs(
     """
     payloads = payloads_of(network, carried.plan, x, known, carried.settings.micro_batches)
     work = rank_work(network, carried.partition)
+    memory_mb = carried.memory_mb or MB_PER_VCPU
     usage, seconds, coordinated, wall_s = Usage(), 0.0, 0.0, 0.0
     for size, count in Counter(sizes).items():
         part = payloads.scaled(size, carried.settings.micro_batches)
         times = _times(carried, work, part, len(sizes))
         usage = sum([_usage(carried, work, part, times)] * count, usage)
-        seconds += count * times.functions_s
-        coordinated += count * times.wall_s
+        of_workers, of_coordinator = times.function_times(memory_mb, carried.settings.workers)
+        seconds += count * of_workers.seconds
+        coordinated += count * of_coordinator.seconds
         wall_s = max(wall_s, times.wall_s)
     workers = carried.settings.workers * len(sizes)
     functions = (
-        FunctionTime(carried.memory_mb or MB_PER_VCPU, "x86_64", seconds, workers),
+        FunctionTime(memory_mb, "x86_64", seconds, workers),
         FunctionTime(COORDINATOR_MB, "x86_64", coordinated, len(sizes)),
     )
     return Prediction(usage, functions, wall_s)
@@ -140,7 +147,7 @@ def _times(carried: Carried, work: Work, payloads: Payloads, runs: int) -> RunTi
         timing = load_timing("aws", publish_quota=stack.publish_per_s)
         return predict_times(
             carried.plan, work, payloads, replace(settings, threads=threads(memory_mb)), carried.channel,
-            timing, memory_mb=memory_mb, warm=settings.workers * carried.is_warm,
+            timing, memory_mb=memory_mb, warm=settings.workers * carried.is_warm, buckets=carried.buckets,
         )  # fmt: skip
     cores = (os.cpu_count() or 1) / runs
     return predict_times(carried.plan, work, payloads, settings, carried.channel, load_timing("emulator"), cores=cores)
@@ -159,7 +166,7 @@ def _usage(carried: Carried, work: Work, payloads: Payloads, times: RunTimes) ->
     if carried.channel == "queue":
         usage += count_lane(0 if stack.purge_settle_s else stack.ranks)
     if carried.channel == "object" and not on_functions:  # functions leave their objects to expire
-        usage += count_sweep(len(stack.run_buckets), exchange.requests["s3.put"])
+        usage += count_sweep(carried.buckets, exchange.requests["s3.put"])
     if on_functions:
         usage += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=is_warm)
     return usage

@@ -22,7 +22,7 @@ from fsd_inference.forecast.cutting import cut_network
 from fsd_inference.forecast.options import VARIANTS, Advice, Option, Question
 from fsd_inference.forecast.planner import KEPT_WARM_S
 from fsd_inference.forecast.timing import Timing
-from fsd_inference.forecast.workload import DAY_S, Query
+from fsd_inference.forecast.workload import Query
 from fsd_inference.limits import ACCOUNT_CONCURRENCY, QUEUE_BACKOFF
 from fsd_inference.network import Network
 from fsd_inference.progress import Progress, Silent, task
@@ -30,7 +30,6 @@ from fsd_inference.progress import Progress, Silent, task
 PERCENTILES = (50, 95, 99)
 _SIZES = 5  # batch sizes that are planned; times and costs of others are interpolated log-log
 _PATIENCE_S = Clocks().run_s
-_OFTEN = DAY_S  # queries a day with which functions stay warm
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +84,9 @@ def study(
     """Predict cost and latency of a day's queries for each alternative.
 
     On functions, each query uses the option of the variant that `advise` ranks first for its number of samples, and
-    reuses warm environments that are idle and were used in the last `KEPT_WARM_S` seconds. An always-on server answers
-    one query after the other; a job-scoped server is started for each query.
+    reuses warm environments that are idle and were used in the last `KEPT_WARM_S` seconds; others start cold, and their
+    init phase is billed. An always-on server answers one query after the other; a job-scoped server is started for each
+    query.
 
     Overlapping queries share the account's concurrency limit. They are admitted in order of arrival: each waits without
     occupying a function until all functions that it needs are free, and its client next asks for admission. A query
@@ -98,7 +98,7 @@ def study(
     queries : sequence of Query
         At least one, by ascending time.
     question : Question
-        Its limits apply to each query; its `samples` is ignored.
+        Its limits apply to each query; `samples`, `queries_a_day` and `cold` follow from the queries.
     timing, prices, x, billing, cuts, cache, progress
         As for `advise`.
     concurrency : int
@@ -122,12 +122,12 @@ def study(
         cuts = cut_network(network, largest, x=x, cache=cache, progress=progress)
     sizes = _sizes(query.samples for query in queries)
 
-    def plans(queries_a_day: float | None) -> list[Advice]:
-        asked = (replace(question, samples=size, queries_a_day=queries_a_day) for size in sizes)
+    def plans(*, are_cold: bool) -> list[Advice]:
+        asked = (replace(question, samples=size, queries_a_day=None, cold=are_cold) for size in sizes)
         return [advise(network, one, cuts=cuts, timing=timing, prices=prices, billing=billing) for one in asked]
 
     with task(progress, "study"):
-        cold, warm = plans(None), plans(_OFTEN)
+        cold, warm = plans(are_cold=True), plans(are_cold=False)
     days = []
     for name, picked in _alternatives(cold[-1]).items():
         seldom, often = ([picked(advice.options) for advice in each] for each in (cold, warm))

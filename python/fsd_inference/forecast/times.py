@@ -4,8 +4,8 @@ A layer's period is that of its slowest rank: the time for the boundary rows, th
 rows and that of the exchange. The exchange is packing, sending, delivery, receiving and unpacking. A rank waits for its
 slowest source, so the latency used is about the largest of as many random draws as it has sources. With micro-batches,
 the exchange of one overlaps with the computation of the others. Over `queue`, a layer takes at least as long as its
-messages take at a rank's share of the account's publishing quota. Random latencies, retries and the rate limits of S3
-are modelled by the simulator only.
+messages take at a rank's share of the account's publishing quota; over `object`, as long as S3's rate limits take to
+admit its requests. Random latencies and retries are modelled by the simulator only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class RunTimes:
     layers_s, compute_s : tuple of float
         For each layer, its period, and the slowest rank's kernel time in it.
     functions_s : float
-        Sum over the functions of all ranks.
+        Sum over the functions of all ranks, from start to end of their handlers.
+    cold_workers : int
+        Number of ranks whose environment starts cold; if any does, the coordinator's does too.
+    init_s : float
+        Duration of the init phase of each environment that starts cold.
     paced_s : float
         Part of `layers_s` that the ranks wait for the account's publishing quota.
     longest_publishing_s : float
@@ -63,6 +67,8 @@ class RunTimes:
     layers_s: tuple[float, ...]
     compute_s: tuple[float, ...]
     functions_s: float
+    cold_workers: int
+    init_s: float
     paced_s: float = 0.0
     longest_publishing_s: float = 0.0
 
@@ -74,10 +80,11 @@ class RunTimes:
     def function_times(
         self, memory_mb: int, workers: int, *, architecture: str = "x86_64", coordinator_mb: int = COORDINATOR_MB
     ) -> tuple[FunctionTime, ...]:
-        """Return the billed Lambda time of the workers' functions and of the coordinator."""
+        """Return the billed Lambda time of the workers' functions and of the coordinator, init phases included."""
+        worker_init_s, coordinator_init_s = self.cold_workers * self.init_s, (self.cold_workers > 0) * self.init_s
         return (
-            FunctionTime(memory_mb, architecture, self.functions_s, workers),
-            FunctionTime(coordinator_mb, architecture, self.wall_s, 1),
+            FunctionTime(memory_mb, architecture, self.functions_s + worker_init_s, workers),
+            FunctionTime(coordinator_mb, architecture, self.wall_s + coordinator_init_s, 1),
         )
 
 
@@ -94,6 +101,7 @@ def predict_times(
     warm: int = 0,
     weights: Sequence[float] | None = None,
     limits: ChannelLimits | None = None,
+    buckets: int = 1,
     totals: ExchangeTotals | None = None,
 ) -> RunTimes:
     """Predict the times of a run on functions, or on processes of one host.
@@ -119,6 +127,8 @@ def predict_times(
     weights : sequence of float, optional
         Number of layers that each layer represents; default: 1 each.
     limits : ChannelLimits, optional
+    buckets : int
+        Number of buckets over which `object` spreads its objects.
     totals : ExchangeTotals, optional
         Totals of this plan and these payloads; pass them to reuse them for several predictions.
 
@@ -135,15 +145,16 @@ def predict_times(
     speed = Speed(timing, vcpus(memory_mb) if cores is None else cores / workers, settings.threads)
     tree = Tree(workers, settings.branching)
     launch = _launch_s(tree, timing, warm)
+    cold_workers = max(0, workers - warm) if cores is None else 0
     before = timing["client.before_s"]
     if cores is None:
         before += 2 * timing.latency("begin").mean_s  # for the coordinator and for rank 0
-        before += 2 * timing.latency("cold").mean_s * (warm < workers)
+        before += 2 * timing.latency("cold").mean_s * (cold_workers > 0)
     else:
         starting = timing["cpu.begin_s"] + timing["cpu.open_s"] + timing["cpu.open_queue_s"] * (channel == "queue")
         launch, before = max(launch, (workers - 1) * starting / cores), before + starting
     totals = totals or ExchangeTotals(plan, payloads)
-    periods, computing = layer_times(totals, work, payloads, settings, channel, timing, speed, limits)
+    periods, computing = layer_times(totals, work, payloads, settings, channel, timing, speed, limits, buckets)
     weights = weights or (1.0,) * len(periods)
     layers = free = tuple(weight * period for weight, period in zip(weights, periods, strict=True))
     longest_publishing = 0.0
@@ -168,6 +179,8 @@ def predict_times(
         layers_s=layers,
         compute_s=tuple(weight * seconds for weight, seconds in zip(weights, computing, strict=True)),
         functions_s=workers * (run + launch / 2),
+        cold_workers=cold_workers,
+        init_s=timing["init.s"],
         paced_s=sum(layers) - sum(free),
         longest_publishing_s=longest_publishing,
     )
@@ -209,6 +222,7 @@ def layer_times(
     timing: Timing,
     speed: Speed,
     limits: ChannelLimits | None = None,
+    buckets: int = 1,
 ) -> tuple[list[float], list[float]]:
     """Return each layer's period and the slowest rank's kernel time in it, in seconds; see the module docstring."""
     micro_batches = len(payloads.samples)
@@ -227,5 +241,7 @@ def layer_times(
             hidden = hidden + of_rank * (1 - totals.boundary_share(work)[sending])
         # A rank has one receive thread, whatever the number of micro-batches.
         own = np.maximum(whole + packing * micro_batches, receiving * micro_batches)
-        periods[sending] = np.maximum(own, whole - hidden + packing + exchange).max(axis=1)
+        slowest = np.maximum(own, whole - hidden + packing + exchange).max(axis=1)
+        rationed = micro_batches * totals.rationed_s(channel, timing, buckets)[sending]
+        periods[sending] = np.maximum(slowest, rationed)
     return periods.tolist(), computing.tolist()

@@ -26,7 +26,7 @@ LATENCIES = {
     "get": "an S3 GET, hit or miss",
     "start": "the call that starts another rank",
     "begin": "from that call until a warm function's handler begins",
-    "cold": "additional delay of a cold start",
+    "cold": "additional delay of a cold start, its init phase included",
 }
 """Latencies of the services: each has the values ``NAME.median_s`` and ``NAME.p99_s``."""
 REQUESTS = {
@@ -43,9 +43,10 @@ _OTHERS = {
     "environments.burst": (COUNT, "burst of function environments that can be created at once"),
     "environments.per_s": (A_SECOND, "rate at which environments are created after the burst"),
     PUBLISH_QUOTA: (A_SECOND, "rate limit of the messages that an account publishes in a region, to all topics"),
-    "prefix.puts_per_s": (A_SECOND, "rate limit of PUTs to a prefix of a bucket"),
-    "prefix.gets_per_s": (A_SECOND, "rate limit of GETs from a prefix of a bucket"),
+    "prefix.puts_per_s": (A_SECOND, "rate limit of PUTs to a bucket, which has one partition until S3 has split it"),
+    "prefix.gets_per_s": (A_SECOND, "rate limit of GETs from a bucket, which has one partition until S3 has split it"),
     "throttle.burst_s": (SECONDS, "burst that these rate limits admit, as seconds of their rate"),
+    "init.s": (SECONDS, "duration of a cold start's init phase, which Lambda bills like the time of the handler"),
     "cpu.begin_s": (SECONDS, "processor time of a new process before its program runs: imports"),
     "cpu.open_s": (SECONDS, "processor time to open the clients, before a rank claims its place"),
     "cpu.open_queue_s": (SECONDS, "additional processor time to open the clients of SNS and SQS"),

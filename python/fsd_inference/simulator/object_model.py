@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.engine.messages import Step
 from fsd_inference.forecast.frames import Outgoing
-from fsd_inference.limits import ABORT_EVERY_S, HASH_FOLDERS, READERS, WRITERS
+from fsd_inference.limits import ABORT_EVERY_S, READERS, WRITERS
 from fsd_inference.simulator.channels import Incoming, StepModel
 from fsd_inference.simulator.rank import Rank
 from fsd_inference.simulator.scenario import Scenario
@@ -40,15 +40,17 @@ class _Objects(NamedTuple):
 
 
 class ObjectModel(StepModel):
-    """A model of S3 buckets whose prefixes have rate limits, and of ranks that poll for objects."""
+    """A model of S3 buckets with rate limits, and of ranks that poll for objects.
+
+    Each bucket has one partition, as a new one has: S3 splits it only after minutes of load.
+    """
 
     def __init__(self, services: Services, scenario: Scenario, ranks: list[Rank], listener: Listener) -> None:
         super().__init__(services, scenario, ranks, listener)
         timing = scenario.timing
         puts, gets, burst_s = timing["prefix.puts_per_s"], timing["prefix.gets_per_s"], timing["throttle.burst_s"]
-        prefixes = range(len(HASH_FOLDERS) * scenario.buckets)
-        self._puts = [TokenBucket(puts, puts * burst_s) for _ in prefixes]
-        self._gets = [TokenBucket(gets, gets * burst_s) for _ in prefixes]
+        self._puts = [TokenBucket(puts, puts * burst_s) for _ in range(scenario.buckets)]
+        self._gets = [TokenBucket(gets, gets * burst_s) for _ in range(scenario.buckets)]
         self._writers = [[0.0] * WRITERS for _ in ranks]
 
     def send(self, rank: Rank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
@@ -72,14 +74,15 @@ class ObjectModel(StepModel):
     ) -> float | None:
         """Return the time at which a request that begins at `start` is answered; None if its retries are used up.
 
-        `rates` are the rate limits of the prefixes, and `place` selects one of them.
+        Like the real channel, retry a throttled request until the stall clock. `rates` are the rate limits of the
+        buckets, and `place` selects one of them.
         """
-        services, tried, kind = self.services, 1, _KINDS[verb]
-        rate = rates[place * 7 % len(rates)]
+        services, tried, kind, since = self.services, 1, _KINDS[verb], start
+        rate = rates[place % len(rates)]
         services.usage.requests[kind] += 1
         services.usage.billed_units[kind] += 1
         while not rate.admits(start):
-            pause_s = services.pause_s(tried)
+            pause_s = services.pause_s(tried, start - since)
             if pause_s is None:
                 return None
             start, tried = start + pause_s, tried + 1
@@ -145,7 +148,7 @@ class ObjectModel(StepModel):
         """
         services, gets, pass_s = self.services, self._gets, rank.down.pass_s
         visible, sizes, layer, is_cut = objects.visible, objects.sizes, objects.layer, bool(objects.beyond)
-        connection, prefixes = services.connection, len(gets)
+        connection, buckets = services.connection, len(gets)
         begin_s, byte_s = services.get_work_s(rank)
         readers = [start] * READERS
         read: list[int] = []
@@ -153,7 +156,7 @@ class ObjectModel(StepModel):
         for source, latency in zip(sources, services.draws.latencies("get", len(sources)), strict=True):
             now = readers[0]
             exists = visible[source] <= now
-            if is_cut or not gets[(source + layer) * 7 % prefixes].admits(now):
+            if is_cut or not gets[(source + layer) % buckets].admits(now):
                 not_inlined += 1
                 found = self._read(rank, objects, source, now)
                 if found is None:

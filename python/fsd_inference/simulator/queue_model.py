@@ -15,7 +15,7 @@ from fsd_inference.simulator.rank import Rank
 from fsd_inference.simulator.scenario import Scenario
 from fsd_inference.simulator.services import Listener, Services
 from fsd_inference.token_bucket import TokenBucket, share_of_publishing
-from fsd_inference.usage import EACH_MESSAGE
+from fsd_inference.usage import EACH_MESSAGE, RECEIVED_MESSAGES
 
 _EACH = f"sns.publish{EACH_MESSAGE}"
 
@@ -76,6 +76,7 @@ class QueueModel(StepModel):
         services, target = self.services, self.ranks[int(outgoing.targets[0])]
         size = float(outgoing.sizes.sum())
         services.count("sqs.receive", units(size))
+        services.usage.billed_units[RECEIVED_MESSAGES] += sum(map(units, outgoing.sizes.tolist()))
         services.usage.received_bytes += round(size)
         receive_s = services.request_s(target, "receive", 0.0, size, outgoing.sizes.size, arrived)
         self.tell(rank, outgoing, arrived + receive_s)
@@ -102,6 +103,7 @@ class QueueModel(StepModel):
             taken = last
         usage.requests["sqs.receive"] += polls + empty
         usage.billed_units["sqs.receive"] += billed + empty
+        usage.billed_units[RECEIVED_MESSAGES] += sum(map(units, sizes))
         usage.empty_polls += empty
         usage.received_bytes += round(sum(sizes))
         return now

@@ -180,10 +180,12 @@ class SimulatedRun:
     def function_times(
         self, *, architecture: str = "x86_64", coordinator_mb: int = COORDINATOR_MB
     ) -> tuple[FunctionTime, ...]:
-        """Return the billed Lambda time of the workers' functions and of the coordinator."""
+        """Return the billed Lambda time of the workers' functions and of the coordinator, init phases included."""
         seconds = sum(math.ceil((rank.ended - rank.begun) / BILLED_TICK_S) * BILLED_TICK_S for rank in self.ranks)
+        init_s, warm = self.scenario.timing["init.s"], self.scenario.chances.warm
+        seconds += init_s * max(0, len(self.ranks) - max(0, warm - 1))  # the coordinator takes a warm environment first
         whole = FunctionTime(self.scenario.memory_mb, architecture, seconds, len(self.ranks))
-        return whole, FunctionTime(coordinator_mb, architecture, self.wall_s, 1)
+        return whole, FunctionTime(coordinator_mb, architecture, self.wall_s + init_s * (warm == 0), 1)
 
     def _sent_between(self) -> NDArray[np.float64]:
         """Return frames and bytes from each rank to each other: 2 x sources x targets."""

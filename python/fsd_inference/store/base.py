@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from fsd_inference.config import RetrySettings
 from fsd_inference.usage import UsageMeter
 
 
@@ -50,6 +51,18 @@ class Store(ABC):
     """
 
     meter: UsageMeter
+
+    def retrying(self, retry: RetrySettings, wait: Callable[[float], object]) -> Store:  # noqa: ARG002
+        """Return this store with other retries; the caller closes only the original.
+
+        Parameters
+        ----------
+        retry : RetrySettings
+            Retries of throttled and failed requests. A store that sends none ignores it.
+        wait : callable
+            Waits for a number of seconds before a retry; may raise to end the request.
+        """
+        return self
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
@@ -13,7 +15,8 @@ from uuid import uuid4
 import obstore
 from obstore.exceptions import BaseError
 
-from fsd_inference.config import RetrySettings
+from fsd_inference.config import Clocks, RetrySettings
+from fsd_inference.error_codes import THROTTLED
 from fsd_inference.errors import AccessDeniedError, StoreError
 from fsd_inference.limits import KEYS_A_REQUEST, NEIGHBOUR_BYTES, PUT_BYTES
 from fsd_inference.retrying import send
@@ -37,6 +40,7 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 # 409: another conditional write or a delete of the key was in progress; S3 asks the client to retry.
 _TRANSIENT_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TRANSIENT_CODE = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"})
+_THROTTLED_STATUS = frozenset({429, 503})  # Slow Down and Service Unavailable (S3 error responses)
 _CUT = re.compile(r"invalid \w+( \w+)? response|response body")  # obstore's text if a response was cut off
 _WHOLE = "non-partial response"  # obstore's text if a range was requested and the whole object was returned
 
@@ -59,7 +63,8 @@ class S3Store(Store):
         PEM file of certificates to trust in addition to the system's, such as those of a company's proxy;
         AWS_CA_BUNDLE if not given.
     retry : RetrySettings, optional
-        Retries of requests that were throttled, failed, or lost their connection.
+        Retries of requests that were throttled, failed, or lost their connection; by default, throttled ones are
+        retried for as long as a run waits for a rank.
     timeout_s : float, optional
         Timeout of one request, its body included, in seconds.
     owner : str, optional
@@ -88,7 +93,8 @@ class S3Store(Store):
         meter: UsageMeter | None = None,
     ) -> None:
         self.meter = meter or UsageMeter()
-        self._retry = retry or RetrySettings()
+        self._retry = retry or RetrySettings(throttled_s=Clocks().stall_s)
+        self._wait: Callable[[float], object] = time.sleep
         self._name = f"bucket {bucket}" + (f", folder {prefix.strip('/')}" if prefix.strip("/") else "")
         open_for = partial(
             open_bucket,
@@ -104,6 +110,11 @@ class S3Store(Store):
         self._bucket_to_list: Callable[[], Bucket] = cache(open_for) if owner is not None else lambda: self._bucket
         self._sends_ranges = True
         self._threads = ThreadPool(_PARALLEL_RANGES, thread_name_prefix="s3-range")
+
+    def retrying(self, retry: RetrySettings, wait: Callable[[float], object]) -> S3Store:
+        other = copy(self)
+        other._retry, other._wait = retry, wait
+        return other
 
     def get(self, key: str) -> bytes | None:
         found = self.get_object(key)
@@ -287,7 +298,16 @@ class S3Store(Store):
                 raise _Refused(failure.status, was_repeat=is_repeat) from None
             return self._error(what, failure)
 
-        return send(kind, call, meter=self.meter, retry=self._retry, errors=(BaseError, OSError), classify=classify)
+        return send(
+            kind,
+            call,
+            meter=self.meter,
+            retry=self._retry,
+            errors=(BaseError, OSError),
+            classify=classify,
+            wait=self._wait,
+            is_throttled=lambda error: Failure.of(error).is_throttled,
+        )
 
     def _error(self, what: str, failure: Failure) -> StoreError:
         message = f"cannot {what} in {self._name}: {failure.text}"
@@ -331,6 +351,11 @@ class Failure:
             return cls(0, "" if code is None else code[1], " ".join(text.split()))
         known_code = "" if code is None else code[1]
         return cls(int(status[1]), known_code, f"the service answered {status[1]} {known_code}".rstrip())
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether S3 asks for fewer requests; its answer to a HEAD has the status only."""
+        return self.status in _THROTTLED_STATUS or any(code in self.text for code in THROTTLED)
 
     @property
     def is_transient(self) -> bool:

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.model import PAPER_BILLING, Billing, run_cost
+from fsd_inference.cost.model import Billing, run_cost
 from fsd_inference.cost.prices import PriceTable
 from fsd_inference.forecast.counts import count_usage
 from fsd_inference.forecast.cut import Cut
@@ -28,7 +28,8 @@ from fsd_inference.prediction import FunctionTime
 from fsd_inference.usage import Usage
 
 CHANNELS = ("queue", "object", "express")
-CAUTIOUS = Billing()
+DEFAULT = Billing()
+DEAREST = Billing(publish_units="message", delivery="paid", queue_writes="billed")
 WORKERS = (2, 4, 8, 16, 32, 64)
 DRAWN = (2, 8, 32)
 STEPS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
@@ -76,7 +77,7 @@ class Channels:
         self.prices = prices
 
     @cache  # noqa: B019 - few instances, which live as long as the program
-    def exchange(self, channel: str, workers: int, kb: float, billing: Billing = CAUTIOUS) -> Exchange:
+    def exchange(self, channel: str, workers: int, kb: float, billing: Billing = DEFAULT) -> Exchange:
         """Return the cost and time of one exchange.
 
         Parameters
@@ -98,7 +99,7 @@ class Channels:
         return Exchange(services, seconds, services + run_cost(Usage(), functions, self.prices, samples=1).usd)
 
     def crossing_workers(
-        self, kb: float, value: Callable[[Exchange], float], other: str, billing: Billing = CAUTIOUS
+        self, kb: float, value: Callable[[Exchange], float], other: str, billing: Billing = DEFAULT
     ) -> int | None:
         """Return the fewest workers of `STEPS` with which `queue` takes more than another channel; None if none."""
         for workers in STEPS:
@@ -108,7 +109,7 @@ class Channels:
         return None
 
     def crossing_kb(
-        self, workers: int, value: Callable[[Exchange], float], other: str, billing: Billing = CAUTIOUS
+        self, workers: int, value: Callable[[Exchange], float], other: str, billing: Billing = DEFAULT
     ) -> float | None:
         """Return the payload in kilobytes per pair above which `queue` takes more than another channel.
 
@@ -146,12 +147,12 @@ def _seconds(channel: str, workers: int, kb: float, timing: Timing) -> float:
 # --- crossings --------------------------------------------------------------------------------------------------------
 
 _VALUES: dict[str, tuple[Callable[[Exchange], float], str, Billing]] = {
-    "services": (lambda one: one.services_usd, "object", CAUTIOUS),
-    "with functions' time": (lambda one: one.usd, "object", CAUTIOUS),
-    "the paper's rounding": (lambda one: one.usd, "object", PAPER_BILLING),
-    "free delivery": (lambda one: one.usd, "object", Billing(delivery="free")),
-    "of express": (lambda one: one.usd, "express", CAUTIOUS),
-    "time": (lambda one: one.seconds, "object", CAUTIOUS),
+    "services": (lambda one: one.services_usd, "object", DEFAULT),
+    "with functions' time": (lambda one: one.usd, "object", DEFAULT),
+    "queue writes billed": (lambda one: one.usd, "object", Billing(queue_writes="billed")),
+    "the dearest reading": (lambda one: one.usd, "object", DEAREST),
+    "of express": (lambda one: one.usd, "express", DEFAULT),
+    "time": (lambda one: one.seconds, "object", DEFAULT),
 }
 """Comparisons: dollars or seconds, the other channel, and the reading of AWS's pricing rules."""
 DOLLARS = "with functions' time"

@@ -8,7 +8,7 @@ from typing import Any
 from fsd_inference.channels.base import Expected, Kind
 from fsd_inference.errors import ChannelError
 from fsd_inference.forecast.frames import Outgoing, Reader
-from fsd_inference.limits import ABORT_EVERY_S, HASH_FOLDERS
+from fsd_inference.limits import ABORT_EVERY_S
 from fsd_inference.simulator.scenario import Scenario
 from tests.support.one_by_one.listener import EventListener
 from tests.support.one_by_one.ordered_bucket import OrderedBucket
@@ -25,9 +25,8 @@ class ObjectModel:
         timing = scenario.timing
         self._services, self._ranks, self._listener = services, ranks, listener
         puts, gets, burst_s = timing["prefix.puts_per_s"], timing["prefix.gets_per_s"], timing["throttle.burst_s"]
-        prefixes = range(len(HASH_FOLDERS) * scenario.buckets)
-        self._puts = [OrderedBucket(puts, puts * burst_s) for _ in prefixes]
-        self._gets = [OrderedBucket(gets, gets * burst_s) for _ in prefixes]
+        self._puts = [OrderedBucket(puts, puts * burst_s) for _ in range(scenario.buckets)]
+        self._gets = [OrderedBucket(gets, gets * burst_s) for _ in range(scenario.buckets)]
 
     def send(self, rank: EventRank, outgoing: Outgoing, key: Expected, call: Callable[..., None], *rest: Any) -> None:
         """See `ChannelModel`."""
@@ -55,7 +54,7 @@ class ObjectModel:
     ) -> None:
         services = self._services
         services.count(f"s3.{verb}", repeat=tried > 1)
-        # Any hash that spreads keys over prefixes will do, if it is the same in each run.
+        # Any hash that spreads keys over buckets will do, if it is the same in each run.
         rate = rates[(key.source * 31 + key.layer * 7 + key.micro_batch * 3 + key.kind) % len(rates)]
         if rate.admits(services.clock.now):
             services.send(rank, verb, up, down, 0, call)

@@ -13,7 +13,7 @@ from fsd_inference.forecast.frames import Batch, Outgoing, units
 from fsd_inference.limits import BATCH_ENTRIES
 from fsd_inference.simulator.scenario import Scenario
 from fsd_inference.token_bucket import share_of_publishing
-from fsd_inference.usage import EACH_MESSAGE
+from fsd_inference.usage import EACH_MESSAGE, RECEIVED_MESSAGES
 from tests.support.one_by_one.listener import EventListener
 from tests.support.one_by_one.ordered_bucket import OrderedBucket
 from tests.support.one_by_one.rank import EventRank, Message
@@ -155,6 +155,7 @@ class QueueModel:
         services.usage.billed_units["sqs.receive"] += empty
         services.usage.received_bytes += round(size)
         services.count("sqs.receive", units(size))
+        services.usage.billed_units[RECEIVED_MESSAGES] += sum(units(message[3]) for message in messages)
         rank.is_waiting = False
         return messages, size
 

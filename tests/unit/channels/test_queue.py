@@ -207,6 +207,7 @@ def test_a_large_answer_is_billed_by_its_units_and_text_that_is_no_frame_is_hand
     assert channel.receive(EXPECTED, 0) == [bytes(75_000), b"not base64!", b"", b"A", "ü".encode()]
     usage = channel.meter.snapshot()
     assert (usage.requests["sqs.receive"], usage.billed_units["sqs.receive"]) == (1, 2)
+    assert usage.billed_units["sqs.receive.messages"] == 2 + 4
     channel.close()
 
 

@@ -31,9 +31,10 @@ KINDS = (
     "s3.delete",
 )
 BILLINGS = [
-    Billing(units, delivery, storage)
-    for units in ("message", "batch")
-    for delivery in ("paid", "free")
+    Billing(units, delivery, writes, storage)
+    for units in ("batch", "message")
+    for delivery in ("free", "paid")
+    for writes in ("free", "billed")
     for storage in ("standard", "express")
 ]
 
@@ -52,6 +53,7 @@ def usages(draw: st.DrawFn) -> Usage:
     requests = Counter({kind: draw(st.integers(0, 10**6)) for kind in (*KINDS, "sns.publish")})
     units = Counter({kind: count + draw(st.integers(0, 10**6)) for kind, count in requests.items()})
     units["sns.publish.messages"] = units["sns.publish"] + draw(st.integers(0, 10**6))
+    units["sqs.receive.messages"] = draw(st.integers(1, 10**6))
     return Usage(requests, units, body_bytes=draw(st.integers(0, 10**12)), received_bytes=draw(st.integers(0, 10**12)))
 
 
@@ -69,22 +71,24 @@ def test_each_service_by_hand() -> None:
     )
     usage.requests["sns.publish"] = 100
     usage.billed_units["sns.publish"], usage.billed_units["sns.publish.messages"] = 120, 300
+    usage.billed_units["sqs.receive.messages"] = 700
     usage.received_bytes = 2 * 10**9
     function = FunctionTime(2048, "x86_64", 10.0, 9)
     found = cost(usage, function)
     assert found.by_service() == {
         "Lambda": pytest.approx(20 * 1.66667e-5 + 9 * 2e-7),
-        "SNS": pytest.approx(300 * 5e-7 + 2 * 0.09),
+        "SNS": pytest.approx(120 * 5e-7),
         "SQS": pytest.approx(1010 * 4e-7),
         "S3": pytest.approx(24 * 5e-6 + 60 * 4e-7),
     }
     assert found.usd == pytest.approx(sum(found.by_service().values()))
     assert found.usd_per_sample == pytest.approx(found.usd / 100)
     assert (found.region, found.date) == ("us-east-1", "2026-11")
-    paper_way = cost(usage, function, billing=PAPER_BILLING).by_service()["SNS"]
-    assert paper_way == pytest.approx(120 * 5e-7 + 2 * 0.09)
-    free = cost(usage, function, billing=Billing("batch", "free")).by_service()["SNS"]
-    assert free == pytest.approx(120 * 5e-7)
+    paper_way = cost(usage, function, billing=PAPER_BILLING).by_service()
+    assert paper_way == found.by_service() | {"SNS": pytest.approx(120 * 5e-7 + 2 * 0.09)}
+    dearest = cost(usage, function, billing=Billing("message", "paid", "billed")).by_service()
+    assert dearest["SNS"] == pytest.approx(300 * 5e-7 + 2 * 0.09)
+    assert dearest["SQS"] == pytest.approx((1010 + 700) * 4e-7)
 
 
 def test_express_bills_bytes_both_ways() -> None:
@@ -136,9 +140,9 @@ def test_more_requests_never_cost_less(usage: Usage, kind: str, more: int, billi
 
 
 @given(usages(), times())
-def test_the_default_reading_is_the_dearest(usage: Usage, function: FunctionTime) -> None:
+def test_the_default_reading_is_the_cheapest(usage: Usage, function: FunctionTime) -> None:
     standard = [billing for billing in BILLINGS if billing.storage == "standard"]
-    assert cost(usage, function).usd == max(cost(usage, function, billing=billing).usd for billing in standard)
+    assert cost(usage, function).usd == min(cost(usage, function, billing=billing).usd for billing in standard)
 
 
 def test_what_the_month_has_used_moves_the_tiers() -> None:
@@ -155,17 +159,21 @@ def test_what_the_month_has_used_moves_the_tiers() -> None:
         (counted(dynamodb_query=1), "no price for requests of kind 'dynamodb.query'"),
         (Usage(Counter({"s3.get": 5}), Counter({"s3.get": 4})), "5 requests but 4 billed units of 's3.get'"),
         (Usage(Counter({"sns.publish": 5}), Counter({"sns.publish": 5})), "0 billed units of 'sns.publish.messages'"),
+        (
+            Usage(Counter({"sns.publish": 5}), Counter({"sns.publish": 5, "sns.publish.messages": 5})),
+            "no 'sqs.receive.messages', the messages that SNS wrote into queues",
+        ),
     ],
 )
 def test_what_cannot_be_priced_is_an_error(usage: Usage, said: str) -> None:
     with pytest.raises(SettingError, match=said):
-        cost(usage)
+        cost(usage, billing=Billing(publish_units="message", queue_writes="billed"))
 
 
 def test_nonsense_is_refused() -> None:
     with pytest.raises(SettingError, match="at least 1 sample"):
         run_cost(Usage(), [], PRICES, samples=0)
-    with pytest.raises(SettingError, match="publish_units must be message or batch, not 'frame'"):
+    with pytest.raises(SettingError, match="publish_units must be batch or message, not 'frame'"):
         Billing(publish_units="frame")
     for wrong in ({"seconds": -1.0}, {"memory_mb": 0}, {"invocations": -1}, {"architecture": "z80"}):
         with pytest.raises(SettingError):

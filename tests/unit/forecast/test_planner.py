@@ -20,7 +20,7 @@ from fsd_inference.forecast.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES,
 from fsd_inference.forecast.options import VARIANTS, Advice, Option, Question
 from fsd_inference.forecast.payloads import Payloads, dense_payloads
 from fsd_inference.forecast.planner import plan_options
-from fsd_inference.forecast.timing import Sourced, load_timing
+from fsd_inference.forecast.timing import Sourced, Timing, load_timing
 from fsd_inference.forecast.work import Work, rank_work, whole_work
 from fsd_inference.partitioning import ExchangePlan, Partition
 from fsd_inference.partitioning.plan import Edge
@@ -174,6 +174,42 @@ def test_limits_that_nothing_meets_say_what_comes_closest() -> None:
         _ = asked(deadline_s=0.001).best
 
 
+def test_buckets_share_the_requests_of_objects() -> None:
+    slow = load_timing().with_values("slow", {"prefix.gets_per_s": Sourced(0.5, "a test")})
+
+    def wall_s(variant: str, buckets: int) -> float:
+        found = plan_options(CUTS, Question(SAMPLES, buckets=buckets), slow, load_prices()).options
+        return min(option.wall_s for option in found if (option.variant, option.workers) == (variant, 2))
+
+    pairs = sum(len({(edge.source, to) for edge in edges for to in edge.targets}) for edges in CUTS[2].plan.exchanges)
+    assert wall_s("object", 1) - wall_s("object", 2) == pytest.approx(pairs / 0.5 / 2, rel=0.05)
+    assert wall_s("queue", 1) == wall_s("queue", 2)
+
+
+def test_functions_are_cold_unless_they_are_used_often_or_said_to_be_warm() -> None:
+    assert [asked(queries_a_day=often).is_cold for often in (None, 287, 288)] == [True, True, False]
+    assert [asked(queries_a_day=500, cold=cold).is_cold for cold in (True, False)] == [True, False]
+    assert asked(cold=True).to_json()["is_cold"] is True
+
+
+def test_cold_environments_are_billed_for_their_init_phase() -> None:
+    timing = load_timing()
+    longer = timing.with_values("longer", {"init.s": Sourced(timing["init.s"] + 0.01, "a test")})
+
+    def cost(times: Timing, variant: str, replicas: int, *, cold: bool) -> tuple[int, int, float]:
+        found = plan_options(CUTS, Question(SAMPLES, cold=cold), times, load_prices()).options
+        one = next(option for option in found if (option.variant, option.replicas) == (variant, replicas))
+        return one.workers * one.replicas, one.memory_mb or 0, one.usd or 0.0
+
+    for variant, replicas in (("serial", 1), ("serial", 2), ("queue", 1), ("object", 1)):
+        before, after = (cost(times, variant, replicas, cold=True) for times in (timing, longer))
+        functions, memory_mb, usd = before
+        mb = functions * memory_mb + replicas * 512  # each replica has a coordinator
+        assert after[:2] == (functions, memory_mb)
+        assert after[2] - usd == pytest.approx(0.01 * mb / 1024 * 1.66667e-5)
+        assert cost(longer, variant, replicas, cold=False) == cost(timing, variant, replicas, cold=False)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -182,6 +218,7 @@ def test_limits_that_nothing_meets_say_what_comes_closest() -> None:
         ({"queries_a_day": 0.0}, "more than 0 queries"),
         ({"largest_mb": 20_000}, "largest_mb must be 128 to 10,240"),
         ({"architecture": "mips"}, "architecture must be"),
+        ({"buckets": 21}, "buckets must be 1 to 20"),
     ],
 )
 def test_questions_that_make_no_sense(wrong: dict[str, object], said: str) -> None:

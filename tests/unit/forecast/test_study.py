@@ -14,7 +14,7 @@ from fsd_inference.forecast.options import Question
 from fsd_inference.forecast.payloads import dense_payloads
 from fsd_inference.forecast.planner import plan_options
 from fsd_inference.forecast.study import Day, study
-from fsd_inference.forecast.timing import load_timing
+from fsd_inference.forecast.timing import Sourced, load_timing
 from fsd_inference.forecast.workload import DAY_S, PATTERNS, Query, drawn_trace, parse_trace, trace_text
 from fsd_inference.network import random_network
 from tests.support.cli import Fsd, fsd_in
@@ -53,6 +53,22 @@ def test_functions_that_were_used_just_now_are_warm() -> None:
     assert found["serial"].cold == pytest.approx(0.1)
     assert found["serial"].latency_s["p50"] < found["serial"].latency_s["max"]
     assert days(*(Query(0.0, 1000) for _ in range(10)))["serial"].cold == 1.0  # all at once
+
+
+def test_only_cold_queries_pay_for_init_phases() -> None:
+    timing = load_timing()
+    longer = timing.with_values("longer", {"init.s": Sourced(timing["init.s"] + 0.01, "a test")})
+    queries = [Query(100.0 * k, 1000) for k in range(4)] + [Query(50_000.0, 1000)]  # two are cold
+    before, after = (
+        {day.name: day for day in study(NETWORK, queries, Question(1000), cuts=CUTS, timing=times)}
+        for times in (timing, longer)
+    )
+    assert before["queue"].cold == pytest.approx(2 / 5)
+    advice = plan_options(CUTS, Question(1000, cold=True), timing, load_prices())
+    option = next(option for option in advice.options if option.variant == "queue")
+    mb = option.workers * (option.memory_mb or 0) + 512
+    assert after["queue"].usd - before["queue"].usd == pytest.approx(2 * 0.01 * mb / 1024 * 1.66667e-5)
+    assert after["queue"].latency_s == before["queue"].latency_s
 
 
 def test_queries_wait_for_the_one_server() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsd_inference.errors import SettingError
+from fsd_inference.forecast.exchange_times import ExchangeTotals
 from fsd_inference.forecast.payloads import dense_payloads
 from fsd_inference.forecast.servers import server_times
 from fsd_inference.forecast.times import predict_times
 from fsd_inference.forecast.timing import load_timing
+from fsd_inference.partitioning.plan import Edge, ExchangePlan
 from fsd_inference.simulator import simulate
 from tests.support.scenarios import latencies, scenario, timing
 
@@ -73,7 +76,46 @@ def test_memory_and_warm_environments_help() -> None:
     assert sum(small.compute_s) == pytest.approx(1769 / 512 * sum(large.compute_s), rel=0.05)
     assert warm.wall_s < large.wall_s < small.wall_s
     workers, coordinator = large.function_times(1769, 4)
-    assert (workers.invocations, workers.memory_mb, coordinator.seconds) == (4, 1769, large.wall_s)
+    init_s = load_timing()["init.s"]
+    assert (workers.invocations, workers.memory_mb, coordinator.seconds) == (4, 1769, large.wall_s + init_s)
+
+
+@pytest.mark.parametrize(("warm", "cold_workers", "cold_coordinators"), [(0, 4, 1), (3, 1, 1), (4, 0, 0)])
+def test_the_init_phase_of_each_cold_environment_is_billed(
+    warm: int, cold_workers: int, cold_coordinators: int
+) -> None:
+    it = scenario(4, 5, times=timing(init__s=7.0))
+    found = predict_times(it.plan, it.work, it.payloads, it.settings, "queue", it.timing, warm=warm)
+    workers, coordinator = found.function_times(1769, 4)
+    assert workers.seconds == pytest.approx(found.functions_s + cold_workers * 7.0)
+    assert coordinator.seconds == pytest.approx(found.wall_s + cold_coordinators * 7.0)
+    local = predict_times(it.plan, it.work, it.payloads, it.settings, "queue", it.timing, cores=2.0)
+    assert local.function_times(1769, 4)[0].seconds == local.functions_s  # processes have no init phase
+
+
+@pytest.mark.parametrize("limited", ["puts", "gets"])
+def test_a_layer_takes_as_long_as_a_bucket_admits_its_requests(limited: str) -> None:
+    it = scenario(6, 4, channel="object", times=timing(**{f"prefix__{limited}_per_s": 2.0}), micro_batches=3)
+
+    def layers(buckets: int) -> tuple[float, ...]:
+        return predict_times(it.plan, it.work, it.payloads, it.settings, "object", it.timing, buckets=buckets).layers_s
+
+    # Each rank that sends writes one object for each micro-batch, which each of its targets reads.
+    asked = [
+        len({edge.source for edge in edges})
+        if limited == "puts"
+        else len({(edge.source, target) for edge in edges for target in edge.targets})
+        for edges in it.plan.exchanges
+    ]
+    assert layers(1)[:3] == pytest.approx([3 * count / 2.0 for count in asked])
+    assert layers(4)[:3] == pytest.approx([3 * count / 8.0 for count in asked])
+
+
+def test_an_object_is_read_once_by_each_target_whatever_it_holds_for_it() -> None:
+    row = np.arange(1, dtype=np.int32)
+    edges = Edge(0, (1, 2), row), Edge(0, (1,), row), Edge(2, (1,), row)
+    plan = ExchangePlan(3, (edges, (), edges[2:]))
+    assert ExchangeTotals(plan, dense_payloads(plan, samples=1)).pairs.tolist() == [3, 0, 1]
 
 
 def test_a_server_is_the_serial_engine_on_its_processors() -> None:

@@ -186,6 +186,16 @@ def test_cold_environments_are_waited_for() -> None:
     assert cold.wall_s == pytest.approx(warm.wall_s + 4 * 2.0)  # coordinator, rank 0, its child, that one's
 
 
+@pytest.mark.parametrize(("warm", "cold_workers", "cold_coordinators"), [(0, 4, 1), (1, 4, 0), (3, 2, 0), (9, 0, 0)])
+def test_init_phases_are_billed(warm: int, cold_workers: int, cold_coordinators: int) -> None:
+    bare, billed = (
+        simulate(scenario(4, 2, times=timing(init__s=init_s), chances=Chances(warm=warm))).function_times()
+        for init_s in (0.0, 7.0)
+    )
+    more = [later.seconds - earlier.seconds for earlier, later in zip(bare, billed, strict=True)]
+    assert more == pytest.approx([cold_workers * 7.0, cold_coordinators * 7.0])
+
+
 def test_environments_beyond_the_burst_come_at_their_rate() -> None:
     times = timing(environments__burst=4, environments__per_s=2)
     found = simulate(scenario(10, 1, branching=9, times=times))
@@ -231,6 +241,24 @@ def test_the_quota_is_the_accounts_and_not_a_topics() -> None:
     assert simulate(two).wall_s == pytest.approx(simulate(one).wall_s, rel=0.1)
 
 
+def test_a_bucket_has_the_rate_of_one_partition_and_more_buckets_have_more() -> None:
+    times = timing(prefix__puts_per_s=8.0, throttle__burst_s=1.0)
+    one, four = (simulate(scenario(5, 4, channel="object", times=times, buckets=count)) for count in (1, 4))
+    assert one.error is four.error is None
+    assert one.usage.retries > 0
+    assert four.usage.retries == 0
+    assert one.wall_s > four.wall_s
+
+
+def test_objects_that_a_bucket_refuses_for_long_are_asked_for_until_the_stall_clock() -> None:
+    it = scenario(5, 3, channel="object", times=timing(prefix__gets_per_s=1.0))
+    found = simulate(it)
+    assert found.error is None
+    assert found.usage.retries > found.usage.requests["s3.put"]
+    short = replace(it, settings=replace(it.settings, clocks=Clocks(stall_s=3.0)))
+    assert simulate(short).error is not None
+
+
 def test_a_rank_that_is_far_too_slow_ends_the_run() -> None:
     it = scenario(3, 4, times=timing(kernel__1__1=1e-5))
     it = replace(it, settings=replace(it.settings, clocks=Clocks(stall_s=1.0, run_s=500.0)))
@@ -269,7 +297,7 @@ def test_a_lane_is_purged_only_where_that_takes_no_time() -> None:
 
 
 def test_a_run_can_be_priced_and_reported() -> None:
-    it = scenario(4, 5, times=load_timing())
+    it = scenario(4, 5, times=load_timing(), chances=Chances(warm=9))
     found = simulate(it)
     functions = found.function_times()
     assert functions[0].invocations == 4
