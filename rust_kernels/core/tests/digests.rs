@@ -100,7 +100,8 @@ fn functions() -> Vec<Layer> {
 /// Returns samples of 300 values, a third of which are zero; some samples have nothing else.
 fn inputs() -> Vec<Vec<f32>> {
     let mut random = Random(3);
-    let mut value = |sample: usize| if sample % 9 == 4 || random.next() % 3 == 0 { 0.0 } else { random.value() };
+    let mut value =
+        |sample: usize| if sample % 9 == 4 || random.next().is_multiple_of(3) { 0.0 } else { random.value() };
     (0..SAMPLES).map(|sample| (0..300).map(|_| value(sample)).collect()).collect()
 }
 
