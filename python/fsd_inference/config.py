@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import MOST_MICRO_BATCHES
 
 _MOST_DOUBLINGS = 64  # of a pause, which has long reached its cap: keeps the power within the range of floats
 
@@ -123,6 +124,8 @@ class Tuning:
     def __post_init__(self) -> None:
         for name in ("branching", "micro_batches", "threads"):
             check_count(name, getattr(self, name))
+        if self.micro_batches > MOST_MICRO_BATCHES:
+            raise SettingError(f"micro_batches must be at most {MOST_MICRO_BATCHES:,}, not {self.micro_batches:,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

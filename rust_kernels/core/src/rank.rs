@@ -132,6 +132,9 @@ impl Rank {
         compute: Compute,
         budget: Budget,
     ) -> Result<Self, Invalid> {
+        if samples.len() > frame::MOST {
+            return Err(Invalid(format!("{} micro-batches are more than frames can number", samples.len())));
+        }
         if let Some(count) = samples.iter().find(|&&count| u32::try_from(count).is_err()) {
             return Err(Invalid(format!("a micro-batch of {count} samples is too large")));
         }
@@ -328,23 +331,23 @@ impl Rank {
             if live.len() < samples {
                 sent.now.insert((self.shard.rank(), edge), live);
             }
-            let (bytes, room) = (packed.bytes(), limit.saturating_sub(frame::overhead(send.targets.len())));
-            let room = room.min(u32::MAX as usize);
+            let whole = Header {
+                kind: Kind::Data,
+                attempt: self.attempt,
+                layer: layer as u16,
+                micro_batch: micro_batch as u16,
+                source: self.shard.rank(),
+                edge,
+                part: 0,
+                parts: 1,
+            };
+            let (bytes, room) = (packed.bytes(), limit.saturating_sub(frame::overhead(&whole, &send.targets)));
             let parts = u16::try_from(bytes.checked_div(room).map_or(usize::MAX, |_| bytes.div_ceil(room)));
             let parts = parts.map_err(|_| {
                 Invalid(format!("{bytes} bytes for {:?} do not fit frames of {limit} bytes", send.targets))
             })?;
             for part in 0..parts {
-                let header = Header {
-                    kind: Kind::Data,
-                    attempt: self.attempt,
-                    layer: layer as u32,
-                    micro_batch: micro_batch as u32,
-                    source: self.shard.rank(),
-                    edge,
-                    part,
-                    parts,
-                };
+                let header = Header { part, parts, ..whole };
                 let start = usize::from(part) * room;
                 frames.push((header, start..bytes.min(start + room)));
             }

@@ -69,7 +69,7 @@ fn seal<'py>(
     plan: &[u8],
     source: u16,
     kind: u32,
-    layer: u32,
+    layer: u16,
     targets: Vec<u16>,
     part: u16,
     parts: u16,
@@ -77,14 +77,10 @@ fn seal<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let kind = Kind::from_number(kind).filter(|kind| *kind != Kind::Data);
     let kind = kind.ok_or_else(|| invalid("only gather and abort frames (1, 2) are made here"))?;
-    if part >= parts || u16::try_from(targets.len()).is_err() || u32::try_from(payload.len()).is_err() {
-        return Err(invalid(format!(
-            "part {part} of {parts}, {} targets and {} bytes do not fit a frame",
-            targets.len(),
-            payload.len()
-        )));
+    if part >= parts {
+        return Err(invalid(format!("there is no part {part} of {parts}; parts are counted from 0")));
     }
-    let attempt = Attempt { run: name16("run", run)?, attempt, plan: name16("plan", plan)? };
+    let attempt = Attempt::new(name16("run", run)?, attempt, name16("plan", plan)?);
     let header = Header { kind, attempt, layer, micro_batch: 0, source, edge: 0, part, parts };
     Ok(PyBytes::new(py, &py.detach(|| frame::seal(&header, &targets, payload))))
 }

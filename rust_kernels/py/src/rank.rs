@@ -106,8 +106,8 @@ impl Shard {
 struct Accepted {
     status: &'static str,
     kind: Option<u32>,
-    layer: Option<u32>,
-    micro_batch: Option<u32>,
+    layer: Option<u16>,
+    micro_batch: Option<u16>,
     source: Option<u16>,
     edge: Option<u32>,
     /// Whether this body was the last missing part of its edge in the step, or of its control message.
@@ -138,7 +138,7 @@ impl RankState {
         spill_dir: Option<PathBuf>,
         spill_bytes: u64,
     ) -> PyResult<Self> {
-        let attempt = Attempt { run: name16("run", run)?, attempt, plan: name16("plan", plan)? };
+        let attempt = Attempt::new(name16("run", run)?, attempt, name16("plan", plan)?);
         let budget = Budget::new(spill_dir, spill_bytes);
         let rank = py.detach(|| Rank::new(shard.shard.clone(), attempt, samples, Compute::new(threads)?, budget));
         Ok(Self { rank: rank.map_err(value_error)? })

@@ -59,9 +59,7 @@ fn with_floats(samples: usize, rows: &[Vec<u32>]) -> Vec<u8> {
     }
     body.extend(rows.iter().flatten().filter(|bits| **bits != 0).flat_map(|bits| bits.to_le_bytes()));
     let mut block = Vec::new();
-    for number in [rows.len(), samples, 2 * body.len()] {
-        varint::put(&mut block, number as u32);
-    }
+    varint::put(&mut block, 2 * body.len() as u32);
     block.extend_from_slice(&body);
     block
 }
@@ -98,9 +96,12 @@ proptest! {
         }
         let floats = with_floats(samples, &rows);
         prop_assert_eq!(&expanded(&Block::decode(&floats, rows.len(), samples, &|_| None, &compute()).unwrap()), &rows);
-        prop_assert!(Block::decode_any(&floats, &compute()).is_err());
-        prop_assert!(Block::decode(&block, rows.len() + 1, samples, &|_| None, &compute()).is_err());
-        prop_assert!(Block::decode(&block, rows.len(), samples + 1, &|_| None, &compute()).is_err());
+        // A framed block does not say its shape, which the exchange plan does: with another one it is a block or an error.
+        for (rows, samples) in [(rows.len() + 1, samples), (rows.len(), samples + 1)] {
+            if let Ok(block) = Block::decode(&block, rows, samples, &|_| None, &compute()) {
+                expanded(&block);
+            }
+        }
     }
 
     #[test]
@@ -130,9 +131,6 @@ proptest! {
         live::put(&mut lists[1], 300, &live, &[]);
         prop_assert!(lists[0].len() <= lists[1].len());
         prop_assert!(block.len() <= alone.len() + 40, "{} {}", block.len(), alone.len());
-        if block.len() < alone.len() {
-            prop_assert!(Block::decode_any(&block, &compute).is_err());
-        }
         let mut damaged = block;
         for (at, byte) in damage {
             let at = at.index(damaged.len());
