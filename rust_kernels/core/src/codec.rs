@@ -36,6 +36,7 @@ mod pieces;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use csr::encode_csr;
 pub use decode::{Block, Reader};
@@ -43,6 +44,7 @@ pub use encode::{Framed, Packed, encode};
 pub use live::Known;
 pub use pieces::Chunk;
 pub use rows::{PanelRows, Rows};
+pub use wire::Wire;
 
 /// An upper bound on the rows of any layer, which limits the memory that a damaged block can request.
 const MAX_ROWS: usize = 1 << 24;

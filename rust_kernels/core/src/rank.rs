@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::activations::Panels;
 use crate::buffer::Buffer;
-use crate::codec::{self, Block, Framed, PanelRows};
+use crate::codec::{self, Block, Framed, Packed, PanelRows, Wire};
 use crate::compute::Compute;
 use crate::errors::Invalid;
 use crate::frame::{self, Attempt, Header, Kind};
@@ -27,6 +27,9 @@ pub enum RankError {
     Invalid(#[from] Invalid),
     #[error("layer {layer}, local row {row} is not finite")]
     NonFinite { layer: usize, row: usize },
+    /// A value that is to be sent becomes infinite in the number format of the run.
+    #[error("layer {layer}, local row {row} does not fit the number format in which it is sent")]
+    TooLarge { layer: usize, row: usize },
     /// A step was requested out of order.
     #[error("layer {layer}, micro-batch {micro_batch}: {why}")]
     Order { layer: usize, micro_batch: usize, why: &'static str },
@@ -49,6 +52,7 @@ pub struct Rank {
     shard: Arc<Shard>,
     attempt: Attempt,
     samples: Vec<usize>,
+    wire: Wire,
     compute: Compute,
     inbox: Mutex<Inbox>,
     batches: Vec<Batch>,
@@ -124,11 +128,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Rank {
-    /// Starts an attempt; `samples` is the number of samples in each micro-batch.
+    /// Starts an attempt; `samples` is the number of samples in each micro-batch, and `wire` the number format to which
+    /// the rows for other ranks are rounded.
     pub fn new(
         shard: Arc<Shard>,
         attempt: Attempt,
         samples: Vec<usize>,
+        wire: Wire,
         compute: Compute,
         budget: Budget,
     ) -> Result<Self, Invalid> {
@@ -145,7 +151,7 @@ impl Rank {
             sent: Mutex::default(),
         };
         let batches = samples.iter().map(batch).collect();
-        Ok(Self { shard, attempt, samples, compute, inbox: Mutex::new(inbox), batches, spare: Mutex::default() })
+        Ok(Self { shard, attempt, samples, wire, compute, inbox: Mutex::new(inbox), batches, spare: Mutex::default() })
     }
 
     fn batch(&self, micro_batch: usize) -> Result<&Batch, Invalid> {
@@ -317,14 +323,17 @@ impl Rank {
         let samples = self.samples[micro_batch];
         let mut sent = lock(&batch.sent);
         sent.advance(layer);
-        let pack = |index: usize| {
+        let pack = |index: usize| -> Result<Packed, RankError> {
             let send = &part.sends()[index];
-            let source = PanelRows::selected(output, &send.rows);
+            let source = PanelRows::selected(output, &send.rows, self.wire, self.compute.path());
+            if let Some(row) = source.too_large() {
+                return Err(RankError::TooLarge { layer, row });
+            }
             let known = self.known(layer, &send.targets, &sent.before);
             let framed = Framed { known: &known, fast };
-            codec::encode(send.rows.len(), samples, output.samples(), &source, Some(framed), &self.compute)
+            Ok(codec::encode(send.rows.len(), samples, output.samples(), &source, Some(framed), &self.compute))
         };
-        let packed = self.compute.map(part.sends().len(), pack);
+        let packed = self.compute.map(part.sends().len(), pack).into_iter().collect::<Result<Vec<_>, _>>()?;
         let (mut edges, mut frames) = (Vec::with_capacity(packed.len()), Vec::with_capacity(packed.len()));
         for ((edge, send), mut packed) in (0u32..).zip(part.sends()).zip(packed) {
             let live = std::mem::take(&mut packed.live);
