@@ -58,9 +58,6 @@ class RunReport:
         Number of attempts, including the successful one; with replicas, the maximum over them.
     simd : str
         Name of the kernel path in use on the session's machine.
-    wire : str
-        Number format of the exchanged activations; unless it is ``"float32"``, the answer is not that of a serial run
-        bit for bit.
     ranks : list of RankReport
         Reports of the ranks (or replicas) in the successful attempt; of a failed run, of the ranks of the last attempt
         that could still report.
@@ -74,6 +71,9 @@ class RunReport:
         The prediction made before the run, if any.
     error : dict or None
         Why the run failed (`RunError.record`); None if it succeeded.
+    wire : str
+        Number format of the exchanged activations; unless it is ``"float32"``, the answer is not that of a serial run
+        bit for bit.
     """
 
     channel: str
@@ -90,7 +90,6 @@ class RunReport:
     usage: Usage
     attempts: int
     simd: str
-    wire: str = "float32"
     ranks: list[RankReport] = field(default_factory=list)
     memory_mb: int | None = None
     replicas: int = 1
@@ -98,6 +97,7 @@ class RunReport:
     coordinator_init_s: float = 0.0
     predicted: Prediction | None = None
     error: dict[str, Any] | None = None
+    wire: str = "float32"
 
     @property
     def parts(self) -> int:
