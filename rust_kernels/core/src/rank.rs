@@ -325,7 +325,7 @@ impl Rank {
         sent.advance(layer);
         let pack = |index: usize| -> Result<Packed, RankError> {
             let send = &part.sends()[index];
-            let source = PanelRows::selected(output, &send.rows, self.wire, self.compute.path());
+            let source = PanelRows::selected(output, &send.rows).rounded(self.wire, self.compute.path());
             if let Some(row) = source.too_large() {
                 return Err(RankError::TooLarge { layer, row });
             }

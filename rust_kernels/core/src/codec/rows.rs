@@ -29,9 +29,13 @@ impl<'a> PanelRows<'a> {
         Self { panels, selected: None, wire: Wire::Float32, path: Path::Portable }
     }
 
-    /// Rows that are rounded to a number format.
-    pub fn selected(panels: &'a Panels, rows: &'a [u32], wire: Wire, path: Path) -> Self {
-        Self { panels, selected: Some(rows), wire, path }
+    pub fn selected(panels: &'a Panels, rows: &'a [u32]) -> Self {
+        Self { selected: Some(rows), ..Self::all(panels) }
+    }
+
+    /// Returns the rows as they are if rounded to a number format.
+    pub fn rounded(self, wire: Wire, path: Path) -> Self {
+        Self { wire, path, ..self }
     }
 }
 
