@@ -52,7 +52,7 @@ fn encoded(samples: usize, rows: &[Vec<u32>], known: Option<&[(u32, &[u32])]>) -
 }
 
 /// Returns the rows as a block in a frame, all samples of which are live, with their nonzeros as floats.
-fn with_floats(samples: usize, rows: &[Vec<u32>]) -> Vec<u8> {
+fn with_floats(rows: &[Vec<u32>]) -> Vec<u8> {
     let mut body = vec![LIVE_ALL | VALUES_FLOATS];
     for row in rows {
         body.extend(row.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bits| byte << 1 | u8::from(*bits != 0))));
@@ -94,7 +94,7 @@ proptest! {
         for (index, row) in rows.iter().enumerate() {
             prop_assert_eq!(decoded.nonzeros(index), row.iter().filter(|bits| **bits != 0).count());
         }
-        let floats = with_floats(samples, &rows);
+        let floats = with_floats(&rows);
         prop_assert_eq!(&expanded(&Block::decode(&floats, rows.len(), samples, &|_| None, &compute()).unwrap()), &rows);
         // A framed block does not say its shape, which the exchange plan does: with another one it is a block or an error.
         for (rows, samples) in [(rows.len() + 1, samples), (rows.len(), samples + 1)] {
@@ -169,7 +169,7 @@ proptest! {
         has_floats in any::<bool>(),
     ) {
         let mut block = if is_framed && has_floats {
-            with_floats(samples, &rows)
+            with_floats(&rows)
         } else {
             encoded(samples, &rows, is_framed.then_some(&[]))
         };
