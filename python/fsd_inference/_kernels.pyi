@@ -19,9 +19,11 @@ __all__ = [
     "Shard",
     "ShardLayer",
     "TopicClient",
+    "WireRangeError",
     "activate",
     "decode_block",
     "encode_block",
+    "round_to_wire",
     "seal",
     "simd_path",
     "simd_paths",
@@ -29,6 +31,9 @@ __all__ = [
 
 class NonFiniteError(ArithmeticError):
     """A neuron is not finite, before or after its activation; its args are (message, layer, local row)."""
+
+class WireRangeError(ArithmeticError):
+    """A value does not fit the number format in which it is sent; its args are (message, layer, local row)."""
 
 def simd_path() -> Literal["portable", "avx2", "avx512", "neon"]:
     """Return the kernel path in use; FSD_KERNEL forces one, and an unknown or unsupported one raises ValueError."""
@@ -219,10 +224,12 @@ class RankState:
         threads: int,
         spill_dir: str | None = None,
         spill_bytes: int = 1 << 62,
+        wire: str = "float32",
     ) -> RankState:
         """Start an attempt. `run` and `plan` have 16 bytes; `samples` is the number of samples in each micro-batch.
 
-        Received frames beyond `spill_bytes` bytes are stored in files under `spill_dir`.
+        Received frames beyond `spill_bytes` bytes are stored in files under `spill_dir`. The rows in `frames` are
+        rounded to the number format `wire`: "float32" (as computed), "bfloat16" or "float16".
         """
 
     def put_input(self, micro_batch: int, first_feature: int, payload: bytes) -> None:
@@ -246,7 +253,8 @@ class RankState:
     def frames(self, layer: int, micro_batch: int, limit: int, fast: bool = False) -> list[tuple[list[int], bytes]]:
         """Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order.
 
-        If `fast`, bytes are only saved where that takes next to no time.
+        If `fast`, bytes are only saved where that takes next to no time. A value that would become infinite in the
+        number format raises WireRangeError.
         """
 
     def output(self, micro_batch: int) -> bytes:
@@ -283,6 +291,9 @@ def encode_block(
 
     The block stands alone, or with `known`, numbered lists of samples that all receivers have, is one of a frame.
     """
+
+def round_to_wire(values: NDArray[np.float32], wire: str) -> NDArray[np.float32]:
+    """Return values rounded to a number format as those that ranks send; the format must hold them."""
 
 def decode_block(payload: bytes) -> tuple[int, int, NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
     """Decode a block into (rows, samples, indptr, indices, data) in CSR format; an invalid block raises ValueError."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fsd_inference.errors import SettingError
+from fsd_inference.limits import MOST_MICRO_BATCHES
 
 _MOST_DOUBLINGS = 64  # of a pause, which has long reached its cap: keeps the power within the range of floats
 
@@ -123,6 +124,8 @@ class Tuning:
     def __post_init__(self) -> None:
         for name in ("branching", "micro_batches", "threads"):
             check_count(name, getattr(self, name))
+        if self.micro_batches > MOST_MICRO_BATCHES:
+            raise SettingError(f"micro_batches must be at most {MOST_MICRO_BATCHES:,}, not {self.micro_batches:,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +184,7 @@ class FailurePolicy:
 
 
 OUTPUTS = ("rows", "argmax", "any")
+WIRES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +200,9 @@ class RunSettings(Tuning):
     output : str
         ``"rows"`` for all output activations, ``"argmax"`` or ``"any"`` for the largest output of each sample and its
         neuron.
+    wire : str
+        Number format to which ranks round the rows that they send: ``"float32"`` (as computed), ``"bfloat16"`` or
+        ``"float16"``. Any but the first changes the answer.
     clocks : Clocks
         Timeouts of an attempt.
     spill_bytes : int
@@ -204,6 +211,7 @@ class RunSettings(Tuning):
 
     workers: int = 1
     output: str = "rows"
+    wire: str = "float32"
     clocks: Clocks = Clocks()
     spill_bytes: int = 1 << 29
 
@@ -213,6 +221,12 @@ class RunSettings(Tuning):
             check_count(name, getattr(self, name))
         if self.output not in OUTPUTS:
             raise SettingError(f"output must be one of {', '.join(OUTPUTS)}, not {self.output!r}")
+        if self.wire not in WIRES:
+            raise SettingError(f"wire must be one of {', '.join(WIRES)}, not {self.wire!r}")
+        if self.wire != "float32" and self.workers == 1:
+            raise SettingError(
+                f"wire {self.wire} rounds what workers send to each other, and one worker sends nothing: leave it out"
+            )
 
 
 def check_count(name: str, value: object) -> None:

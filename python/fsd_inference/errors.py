@@ -18,7 +18,7 @@
     │   ├── AsleepError         a function that was unused for weeks is not ready yet
     │   └── NotAllowedError     a service denied access: credentials or policy
     └── RunError                a run failed; names rank, layer and operation
-        ├── NumericError        a value is not finite; names layer and neuron
+        ├── NumericError        a value is not finite, or too large to be sent; names layer and neuron
         ├── StartError          a rank did not report its start in time (start clock)
         ├── StallError          no frame arrived from a rank in time (stall clock)
         ├── DeadlineError       the run exceeded its deadline (run clock)
@@ -165,7 +165,7 @@ class RunError(FsdError):
 
 
 class NumericError(RunError):
-    """A value is not finite."""
+    """A value is not finite, or too large for the number format in which it is sent."""
 
 
 class StartError(RunError):

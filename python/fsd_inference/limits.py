@@ -143,8 +143,11 @@ WRITERS, READERS = 2, 8
 
 # --- frames and summaries ---------------------------------------------------------------------------------------------
 
-FRAME_HEADER_BYTES = 73
-"""Size of a frame's header in bytes, plus two bytes for each target (rust_kernels/core/src/frame.rs)."""
+FRAME_HEADER_BYTES = 28
+"""Size in bytes of a frame's header and checksum, without the varints of source, edge and targets, in the first 128
+attempts (rust_kernels/core/src/frame.rs)."""
+MOST_MICRO_BATCHES = 65_535
+"""Maximum number of micro-batches, which frames number in two bytes."""
 CONTROL_BYTES = 128 * 1024
 """Maximum payload in bytes of a frame with part of a summary, which travels up the tree; every channel takes it."""
 SUMMARY_BYTES = 8

@@ -71,6 +71,9 @@ class RunReport:
         The prediction made before the run, if any.
     error : dict or None
         Why the run failed (`RunError.record`); None if it succeeded.
+    wire : str
+        Number format of the exchanged activations; unless it is ``"float32"``, the answer is not that of a serial run
+        bit for bit.
     """
 
     channel: str
@@ -94,11 +97,17 @@ class RunReport:
     coordinator_init_s: float = 0.0
     predicted: Prediction | None = None
     error: dict[str, Any] | None = None
+    wire: str = "float32"
 
     @property
     def parts(self) -> int:
         """Number of ranks or replicas, each of which writes a report."""
         return self.workers * self.replicas
+
+    @property
+    def rounding(self) -> str | None:
+        """What the number format of the exchange does to the answer, as a sentence part; None if nothing."""
+        return None if self.wire == "float32" else f"rounded to {self.wire}, so not bit-identical to a serial run"
 
     @property
     def samples_per_s(self) -> float:
@@ -143,6 +152,7 @@ class RunReport:
             "empty_polls": usage.empty_polls,
             "attempts": self.attempts,
             "simd": self.simd,
+            "wire": self.wire,
             "memory_mb": self.memory_mb,
             "coordinators": [list(span) for span in self.coordinators],
             "coordinator_init_s": self.coordinator_init_s,
@@ -177,6 +187,7 @@ class RunReport:
                 RankReport.from_json(each, f"ranks[{index}].") for index, each in enumerate(fields.take("ranks", list))
             ],
             # Reports of older releases lack these fields.
+            wire=fields.take_or("wire", "float32"),
             memory_mb=fields.take_count_if("memory_mb", least=1),
             replicas=fields.take_count_if("replicas", least=1) or 1,
             coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),

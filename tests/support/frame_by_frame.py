@@ -39,9 +39,16 @@ class StepFrames:
     frames: tuple[FrameSize, ...]
 
 
-def cut_frames(targets: tuple[int, ...], payload: float, frame_bytes: int) -> list[FrameSize]:
+def header_bytes(source: int, edge: int, targets: tuple[int, ...]) -> int:
+    """Return the bytes of a frame without its payload: 28, and a varint for each of these numbers."""
+    return FRAME_HEADER_BYTES + sum(
+        max(1, -(-number.bit_length() // 7)) for number in (source, edge, len(targets), *targets)
+    )
+
+
+def cut_frames(source: int, edge: int, targets: tuple[int, ...], payload: float, frame_bytes: int) -> list[FrameSize]:
     """Split `payload` bytes into frames of at most `frame_bytes` bytes, including headers."""
-    header = FRAME_HEADER_BYTES + 2 * len(targets)
+    header = header_bytes(source, edge, targets)
     room = frame_bytes - header
     whole, rest = divmod(payload, room)
     last = [FrameSize(targets, header + rest)] if rest or not whole else []
@@ -53,8 +60,11 @@ def step_frames(plan: ExchangePlan, payloads: Payloads, frame_bytes: int) -> Ite
     for layer, sizes in enumerate(payloads.exchanges):
         for micro_batch, of_edges in enumerate(sizes.T.tolist()):
             of_source: defaultdict[int, list[FrameSize]] = defaultdict(list)
+            numbers: defaultdict[int, int] = defaultdict(int)
             for edge, payload in zip(plan.exchanges[layer], of_edges, strict=True):
-                of_source[edge.source] += cut_frames(edge.targets, payload, frame_bytes)
+                number = numbers[edge.source]
+                of_source[edge.source] += cut_frames(edge.source, number, edge.targets, payload, frame_bytes)
+                numbers[edge.source] += 1
             for source, frames in of_source.items():
                 yield StepFrames(layer, micro_batch, source, tuple(frames))
 

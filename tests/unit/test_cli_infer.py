@@ -329,3 +329,24 @@ def test_shards_alone_are_not_foreseen(fsd: Fsd, place: Path) -> None:
     said = fsd("infer", "shards", "x.npz", "-o", "out.npz", "--channel", "local", "--predict")
     assert said.code == 0
     assert "no prediction: predictions need the network itself" in said.stderr
+
+
+def test_a_rounded_exchange_is_told(fsd: Fsd, place: Path) -> None:
+    said = fsd(
+        "infer", "net", "x.npz", "-o", "out.npz", "--channel", "local", "--workers", "2", "--wire", "bfloat16", "--json"
+    )
+    assert said.code == 0
+    assert said.json()["wire"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--wire float16", "one worker sends nothing: leave it out"),
+        ("--wire float16 --plan auto", "--plan auto compares plans that exchange float32"),
+    ],
+)
+def test_what_a_rounded_exchange_does_not_go_with_is_one_line(fsd: Fsd, place: Path, flags: str, message: str) -> None:
+    said = fsd("infer", *f"net x.npz -o out.npz {flags}".split())
+    assert said.code == 2
+    assert message in said.error()

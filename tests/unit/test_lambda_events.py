@@ -29,6 +29,7 @@ def spec(workers: int = 4, branching: int = 2) -> RunSpec:
         micro_batches=3,
         overlap=False,
         output="any",
+        wire="float16",
         clocks=Clocks(1.5, 2.5, 30.0),
     )
     return RunSpec(ID, 1, ID, 100, 16, 0.0, settings)
@@ -66,6 +67,8 @@ def test_a_rank_event_comes_back_and_leads_to_its_children() -> None:
         ({"run": "x"}, "run must be 32 hexadecimal digits"),
         ({"samples": 0}, "samples must be a whole number >= 1"),
         ({"workers": 0}, "workers must be a whole number of at least 1"),
+        ({"wire": "int8"}, "wire must be one of float32, bfloat16, float16, not 'int8'"),
+        ({"wire": "float16", "workers": 1}, "one worker sends nothing: leave it out"),
         ({"workers": True}, "'workers' must be a whole number, not True"),
         ({"overlap": 1}, "'overlap' must be true or false, not 1"),
         ({"channel": "local"}, "'channel' must be one of serial, queue, object, not 'local'"),

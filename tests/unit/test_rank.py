@@ -385,8 +385,8 @@ def test_steps_out_of_order_are_errors() -> None:
         state.ready(2, 0)
     with pytest.raises(ValueError, match="phase"):
         state.compute(0, 0, "some")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="do not fit frames of 75 bytes"):
-        state.frames(0, 0, 75)
+    with pytest.raises(ValueError, match="do not fit frames of 32 bytes"):
+        state.frames(0, 0, 32)
 
 
 def test_overflow_names_layer_and_local_row() -> None:

@@ -20,6 +20,7 @@ X = np.random.default_rng(1).random((9, 16), np.float32)
 WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: fsd.Tuning(branching=0), "branching must be a whole number of at least 1, not 0"),
     (lambda: fsd.Tuning(micro_batches=-1), "micro_batches must be a whole number of at least 1, not -1"),
+    (lambda: fsd.Tuning(micro_batches=65_536), "micro_batches must be at most 65,535, not 65,536"),
     (lambda: fsd.Tuning(threads=1.5), "threads must be a whole number of at least 1, not 1.5"),  # type: ignore[arg-type]
     (lambda: fsd.FunctionSettings(memory_mb=0), "memory_mb must be a whole number of at least 1, not 0"),
     (lambda: fsd.FailurePolicy(attempts=0), "attempts must be a whole number of at least 1, not 0"),

@@ -73,6 +73,7 @@ class RunEvent:
             "micro_batches": settings.micro_batches,
             "overlap": settings.overlap,
             "output": settings.output,
+            "wire": settings.wire,
             **asdict(settings.clocks),
         }
 
@@ -87,6 +88,7 @@ class RunEvent:
             micro_batches=fields.take_or("micro_batches", default.micro_batches),
             overlap=fields.take_or("overlap", default.overlap),
             output=fields.take_or("output", default.output),
+            wire=fields.take_or("wire", default.wire),
             clocks=Clocks(*(fields.take_number_or(name, seconds) for name, seconds in asdict(default.clocks).items())),
         )
         spec = RunSpec(

@@ -35,6 +35,7 @@ EXAMPLES = examples(
     "fsd infer net samples.csv -o labels.csv --argmax",
     "fsd infer net parts -o outputs/ --format parquet",
     "fsd infer net-p8 digits.npz -o out.npz --channel local --micro-batches 2",
+    "fsd infer net-p8 digits.npz -o out.npz --channel queue --wire bfloat16",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
     "fsd infer net digits.npz -o out.npz --plan auto --deadline 30s",
 )
@@ -136,6 +137,15 @@ def infer(
     branching: Annotated[
         int, typer.Option("--branching", min=1, help="Number of workers that each worker starts.")
     ] = 4,
+    wire: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(
+            "--wire",
+            help="Number format of what workers send to each other. bfloat16 and float16 send fewer bytes, but the "
+            "outputs are then not bit-identical to those of one worker: each value that is sent has a relative error "
+            "of up to 2^-8 or 2^-11.",
+        ),
+    ] = "float32",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Number of compute threads of each worker.")] = 1,
     no_overlap: Annotated[
         bool,
@@ -199,7 +209,10 @@ def infer(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run inference of a batch; outputs are identical bit for bit on every channel and for any number of workers."""
+    """Run inference of a batch; outputs are identical bit for bit on every channel and for any number of workers.
+
+    Only --wire changes that.
+    """
     out = Output(as_json)
     use_profile(profile)
     output = Path(output_path)
@@ -217,7 +230,7 @@ def infer(
     outputs = part_outputs(batch, output, output_format or "npz") if is_in_parts else None
     choice = RunChoice(channel or "serial", workers, replicas, branching, micro_batches, memory_mb)
     if plan is not None:
-        _check_unplanned(choice, (channel, workers, method))
+        _check_unplanned(choice, (channel, workers, method), wire)
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
         choice = auto_plan(
             network, batch if outputs is None else next(iter(outputs)), deadline_s, budget, described, out
@@ -234,6 +247,7 @@ def infer(
             stack=stack,
             partition=method,
             output="argmax" if argmax else "rows",
+            wire=wire,
             tuning=Tuning(
                 branching=choice.branching,
                 micro_batches=choice.micro_batches,
@@ -273,7 +287,7 @@ def _check_no_format(output_format: OutputFormat | None) -> None:
         raise SettingError("--format is for --output DIR/: of a file, the suffix is the format")
 
 
-def _check_unplanned(choice: RunChoice, optional: tuple[object, ...]) -> None:
+def _check_unplanned(choice: RunChoice, optional: tuple[object, ...], wire: str) -> None:
     """Reject what is given by hand although --plan auto chooses it; `optional` has options without a default."""
     given = any(option is not None for option in optional)
     if given or (choice.replicas, choice.micro_batches, choice.branching) != (1, 1, 4):
@@ -281,6 +295,8 @@ def _check_unplanned(choice: RunChoice, optional: tuple[object, ...]) -> None:
             "--plan auto chooses channel, workers, replicas, partition, micro-batches, branching: "
             "give none, nor FSD_CHANNEL"
         )
+    if wire != "float32":
+        raise SettingError("--plan auto compares plans that exchange float32: give --wire only without it")
 
 
 def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Output) -> Prediction | None:

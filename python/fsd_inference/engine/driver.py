@@ -44,7 +44,7 @@ from fsd_inference.engine.messages import (
     Ticked,
 )
 from fsd_inference.engine.micro_batches import micro_batch_sizes
-from fsd_inference.engine.numeric import overflow
+from fsd_inference.engine.numeric import beyond_wire, overflow
 from fsd_inference.engine.results import concatenate, pack_blocks
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.telling import Teller
@@ -52,7 +52,7 @@ from fsd_inference.engine.timeline import Timeline
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker
 from fsd_inference.errors import PeerGoneError, ResourceLimitError, RunError, as_run_error
-from fsd_inference.kernels import NonFiniteError, RankState
+from fsd_inference.kernels import NonFiniteError, RankState, WireRangeError
 from fsd_inference.limits import CONTROL_BYTES, LONGEST_POLL_S, STARTERS
 from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.store.base import Store
@@ -271,7 +271,7 @@ class Driver:
                     self._compute(action)
                 case StoreResult():
                     self._store_result()
-        except NonFiniteError as error:
+        except (NonFiniteError, WireRangeError) as error:
             self._events.put(Failed(self._numeric_error(error)))
         except Exception as error:  # noqa: BLE001 - an action may fail in any way, and the run must end with its reason
             self._fail(error, operation, layer)
@@ -382,9 +382,11 @@ class Driver:
     def _on_child_end(self, rank: int, reason: str, reported: bool) -> None:
         self._events.put(ChildEnded(rank, reason, reported))
 
-    def _numeric_error(self, error: NonFiniteError) -> RunError:
+    def _numeric_error(self, error: NonFiniteError | WireRangeError) -> RunError:
         _, layer, row = error.args
         neuron = self._work.neuron(layer, row) if self._work is not None else row
+        if isinstance(error, WireRangeError):
+            return beyond_wire(layer, neuron, self.rank, self.spec.settings.wire)
         return overflow(layer, neuron, self.rank)
 
     def _ready_state(self) -> RankState:

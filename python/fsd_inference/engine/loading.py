@@ -100,6 +100,7 @@ class LoadedRank:
             settings.threads,
             spill_dir,
             settings.spill_bytes,
+            settings.wire,
         )
 
     @property

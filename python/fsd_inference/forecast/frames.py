@@ -36,7 +36,6 @@ from fsd_inference.partitioning.plan import Edge
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_TARGET_BYTES = 2  # per target in a frame's header (rust_kernels/core/src/frame.rs)
 _INDEX_BYTES, _ENTRY_BYTES, _ENTRY_TARGET_BYTES = map(struct.calcsize, (OBJECT_HEADER, OBJECT_ENTRY, OBJECT_TARGET))
 
 
@@ -115,6 +114,7 @@ class EdgeArrays:
     places: list[tuple[int, int]]  # (source, number)
     fan: Ints  # number of targets
     targets: Ints  # the targets of all edges, edge after edge
+    header: Ints  # bytes of a frame without its payload
 
     @classmethod
     def of(cls, edges: tuple[Edge, ...]) -> EdgeArrays:
@@ -123,7 +123,9 @@ class EdgeArrays:
         fan = np.array([len(edge.targets) for edge in edges], np.int64)
         targets = np.array(list(chain.from_iterable([edge.targets for edge in edges])), np.int64)
         numbers = np.arange(len(edges)) - _starts(sources)
-        return cls(sources, numbers, list(zip(sources.tolist(), numbers.tolist(), strict=True)), fan, targets)
+        header = FRAME_HEADER_BYTES + _varint_bytes(sources) + _varint_bytes(numbers) + _varint_bytes(fan)
+        np.add.at(header, np.repeat(np.arange(fan.size), fan), _varint_bytes(targets))
+        return cls(sources, numbers, list(zip(sources.tolist(), numbers.tolist(), strict=True)), fan, targets, header)
 
     def received(self, payloads: Floats, workers: int) -> Floats:
         """Return the payload bytes that each rank receives, workers x micro-batches."""
@@ -314,7 +316,8 @@ def sent_between(edges: tuple[Edge, ...], payloads: Floats, frame_bytes: int, wo
 def gather_step(source: int, target: int, payload: int, limits: ChannelLimits, *, queue: bool) -> Outgoing:
     """Return a rank's gather message: it tells the parent that the subtree is done, with `payload` bytes of summary."""
     pieces = [min(CONTROL_BYTES, payload - start) for start in range(0, payload, CONTROL_BYTES)] or [0]
-    sizes = np.array(pieces, np.float64) + FRAME_HEADER_BYTES + _TARGET_BYTES
+    # The numbers of the edge and of targets are 0 and 1, a byte each.
+    sizes = np.array(pieces, np.float64) + FRAME_HEADER_BYTES + 2 + _varint_bytes(np.array([source, target])).sum()
     count, wire = sizes.size, float(sizes.sum())
     sources, targets, edges = np.full(count, source), np.full(count, target), np.zeros(count, np.int64)
     if not queue:
@@ -333,7 +336,7 @@ def gather_step(source: int, target: int, payload: int, limits: ChannelLimits, *
 
 def _frames(exchange: EdgeArrays, payloads: Floats, frame_bytes: int) -> _Frames:
     """Split each edge's payload into frames of at most `frame_bytes` bytes."""
-    header = FRAME_HEADER_BYTES + _TARGET_BYTES * exchange.fan
+    header = exchange.header
     room = frame_bytes - header
     whole, rest = np.divmod(payloads, room)
     parts = (whole + ((rest > 0) | (whole == 0))).astype(np.int64)
@@ -383,6 +386,11 @@ def _units(sizes: Floats) -> Ints:
 
 def _digits(numbers: Ints) -> Ints:
     return np.searchsorted(10 ** np.arange(1, 10), numbers, side="right") + 1
+
+
+def _varint_bytes(numbers: Ints) -> Ints:
+    """Return the number of bytes that each number takes as a varint."""
+    return np.searchsorted(1 << np.arange(7, 35, 7), numbers, side="right") + 1
 
 
 def _changes(*keys: Ints) -> NDArray[np.bool_]:

@@ -67,7 +67,12 @@ class Carried:
 
 
 def payloads_of(
-    network: Network, plan: ExchangePlan, x: sparse.csr_array, known: Payloads | None, micro_batches: int
+    network: Network,
+    plan: ExchangePlan,
+    x: sparse.csr_array,
+    known: Payloads | None,
+    micro_batches: int,
+    wire: str = "float32",
 ) -> Payloads:
     """Return the payload sizes of a plan for a batch, scaled from `known` if that fits the plan, or else sampled."""
     if known is None or not known.fits(plan):
@@ -79,6 +84,7 @@ def payloads_of(
             micro_batches=micro_batches,
             most_samples=_SAMPLES,
             most_edges=_EDGES,
+            wire=wire,
         )
     return known.scaled(x.shape[0], micro_batches)
 
@@ -99,7 +105,7 @@ def predict_runs(
     known : Payloads, optional
         Payload sizes of the plan, if already known for any number of samples.
     """
-    payloads = payloads_of(network, carried.plan, x, known, carried.settings.micro_batches)
+    payloads = payloads_of(network, carried.plan, x, known, carried.settings.micro_batches, carried.settings.wire)
     work = rank_work(network, carried.partition)
     memory_mb = carried.memory_mb or MB_PER_VCPU
     usage, seconds, coordinated, wall_s = Usage(), 0.0, 0.0, 0.0

@@ -23,7 +23,14 @@ from fsd_inference.engine.numeric import overflow
 from fsd_inference.engine.serial import serial_state
 from fsd_inference.errors import InputError, SettingError
 from fsd_inference.forecast.payloads import Payloads
-from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, encode_block, read_only
+from fsd_inference.kernels import (
+    LayerKernel,
+    NonFiniteError,
+    SerialState,
+    encode_block,
+    read_only,
+    round_to_wire,
+)
 from fsd_inference.network import Network
 from fsd_inference.partitioning.plan import Edge, ExchangePlan
 from fsd_inference.threads import ThreadPool
@@ -50,6 +57,7 @@ def sample_payloads(
     most_samples: int = 1024,
     most_edges: int = 256,
     seed: int = 0,
+    wire: str = "float32",
 ) -> list[Payloads]:
     """Predict the sizes of what each plan's edges carry, from a sample of the inputs.
 
@@ -69,6 +77,9 @@ def sample_payloads(
         Maximum number of edges of each exchange that are packed; the sizes of the others are estimated by their rows.
     seed : int
         Seed of the random choice of samples and edges.
+    wire : {"float32", "bfloat16", "float16"}
+        Number format to which the run rounds the rows that it sends. The samples are computed without that error: the
+        sizes are then estimates even if all samples of the run are given.
 
     Returns
     -------
@@ -100,7 +111,7 @@ def sample_payloads(
     before = x
     # A second thread packs a layer's rows while this one computes the next layer.
     with ThreadPool(1) as packer:
-        for layer, active in enumerate(_activations(network, x)):
+        for layer, active in enumerate(_activations(network, x, wire)):
             if layer == len(network) - 1:
                 break
             live.append(_live(active) / x.shape[0])
@@ -168,8 +179,8 @@ def _are_same(edges: Sequence[Edge], others: Sequence[Edge]) -> bool:
     return len(edges) == len(others) and all(one is other for one, other in zip(edges, others, strict=True))
 
 
-def _activations(network: Network, x: sparse.csr_array) -> Iterator[sparse.csr_array]:
-    """Yield the activations after each layer, samples x neurons."""
+def _activations(network: Network, x: sparse.csr_array, wire: str) -> Iterator[sparse.csr_array]:
+    """Yield the activations after each layer as they are sent in a number format, samples x neurons."""
     indptr, indices = read_only(x.indptr.astype(np.int64)), read_only(x.indices.astype(np.int32))
     state = SerialState(indptr, indices, read_only(x.data.astype(np.float32)), x.shape[1], 1)
     for kernel in _kernels(network):
@@ -179,7 +190,9 @@ def _activations(network: Network, x: sparse.csr_array) -> Iterator[sparse.csr_a
             _, number, neuron = error.args
             raise overflow(number, neuron) from error
         ends, neurons, values = state.result()
-        yield sparse.csr_array((values, neurons, ends), shape=(x.shape[0], kernel.rows))
+        sent = sparse.csr_array((round_to_wire(values, wire), neurons, ends), shape=(x.shape[0], kernel.rows))
+        sent.eliminate_zeros()
+        yield sent
 
 
 def _kernels(network: Network) -> Iterator[LayerKernel]:

@@ -67,6 +67,8 @@ def _header(figures: RunFigures, title: str) -> Markup:
         f"{when}{report.layers:,} layers, {report.connections:,} connections; {where}, kernel {report.simd}, "
         f"{report.attempts} {'attempt' if report.attempts == 1 else 'attempts'}"
     )
+    if report.rounding is not None:
+        about += f"; what ranks sent was {report.rounding}"
     return tag(
         "header", tag("p", "FSD-Inference run", class_="eyebrow"), tag("h1", title), tag("p", about, class_="soft")
     )

@@ -101,9 +101,10 @@ def summary(figures: RunFigures, priced: Priced) -> Sequence[tuple[str, str]]:
         rows += [("requests", requests)] if usage.requests else []
     if report.workers > 1:
         waited = f"{seconds_text(figures.wait_s)} for frames (mean rank); launch {seconds_text(report.launch_s)}"
+        sent = f"{report.row_sends:,} row_sends, {usage.frames:,} frames, {bytes_text(usage.wire_bytes)}"
         rows += [
             ("waiting", waited),
-            ("exchanged", f"{report.row_sends:,} row_sends, {usage.frames:,} frames, {bytes_text(usage.wire_bytes)}"),
+            ("exchanged", sent if report.rounding is None else f"{sent}, {report.rounding}"),
             ("requests", requests),
         ]
     cost = priced.metered

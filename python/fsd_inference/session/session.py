@@ -64,6 +64,11 @@ class Session:
     output : {"rows", "argmax", "any"}
         All output activations ("rows"), to which the output function of the network is applied; or only the largest
         output of each sample and its neuron, without the output function.
+    wire : {"float32", "bfloat16", "float16"}
+        Number format of the activations that workers send to each other. The 16-bit formats send fewer bytes, but the
+        answer is no longer that of a serial run bit for bit: each value that is sent is rounded to the nearest one of
+        the format, with a relative error of at most 2**-8 (bfloat16) or 2**-11 (float16; below 2**-14 an absolute error
+        of at most 2**-25). Above the range of the format, 65,504 for float16, the run fails.
     tuning : Tuning, optional
         How the workers divide their work.
     functions : FunctionSettings, optional
@@ -104,6 +109,7 @@ class Session:
         stack: str | os.PathLike[str] | None = None,
         partition: str | None = None,
         output: str = "rows",
+        wire: str = "float32",
         tuning: Tuning | None = None,
         functions: FunctionSettings | None = None,
         failures: FailurePolicy | None = None,
@@ -121,7 +127,9 @@ class Session:
         tuning, functions, failures = tuning or Tuning(), functions or FunctionSettings(), failures or FailurePolicy()
         described = _functions_of(stack, channel, tuning, functions)
         self._network = ShardedNetwork(network, workers, partition)
-        settings = RunSettings(**asdict(tuning), workers=self._network.workers, output=output, clocks=failures.clocks)
+        settings = RunSettings(
+            **asdict(tuning), workers=self._network.workers, output=output, wire=wire, clocks=failures.clocks
+        )
         progress = progress or Silent()
         self._engine: Alone | Distributed
         if channel == "serial" and described is None:

@@ -8,7 +8,7 @@
 //! Only the float of 32 zero bits is a zero; -0 is kept as a value.
 //!
 //! ```text
-//! block  = varint rows, varint samples, pieces of the body
+//! block  = [alone: varint rows, varint samples], pieces of the body
 //! piece  = varint 2 x length, bytes | varint 2 x length + 1, varint packed length, packed bytes
 //! body   = flags, [live], [repeats: varint distinct rows, one varint per row],
 //!          [not full: bitmaps (distinct rows x ceil(live / 8) bytes)], values
@@ -21,8 +21,8 @@
 //!        | planes: the floats' bits rotated left by one (so that the exponent fills a byte), high bytes first | floats
 //! ```
 //!
-//! Only blocks in frames, whose readers know the shape, have changes and full bitmaps, and no list of repeats if all
-//! rows are equal: elsewhere a few bytes could claim to be a block of any size. Only they have values as floats.
+//! Only blocks in frames, whose readers know the shape, leave it out, have changes and full bitmaps, and no list of repeats
+//! if all rows are equal: elsewhere a few bytes could claim to be a block of any size. Only they have values as floats.
 
 mod bits;
 mod compact;
@@ -36,6 +36,7 @@ mod pieces;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use csr::encode_csr;
 pub use decode::{Block, Reader};
@@ -43,6 +44,7 @@ pub use encode::{Framed, Packed, encode};
 pub use live::Known;
 pub use pieces::Chunk;
 pub use rows::{PanelRows, Rows};
+pub use wire::Wire;
 
 /// An upper bound on the rows of any layer, which limits the memory that a damaged block can request.
 const MAX_ROWS: usize = 1 << 24;

@@ -1,35 +1,41 @@
 //! The wire format of frames, each of which carries a part of an encoded block or of a control message.
 //!
-//! All numbers are little-endian. Layout of version 2, with `t` targets:
+//! A frame costs few bytes, because a layer may have hundreds of them that carry a few values each. Fixed-size numbers are
+//! little-endian, the others varints. Layout of version 3:
 //!
-//! | offset   | bytes | field |
-//! |----------|-------|-------|
-//! | 0        | 3     | magic `FSD` |
-//! | 3        | 1     | version, 2 |
-//! | 4        | 1     | kind: 0 data, 1 gather, 2 abort |
-//! | 5        | 16    | run |
-//! | 21       | 4     | attempt |
-//! | 25       | 16    | digest of the exchange plan |
-//! | 41       | 4     | layer; for data, the layer that produced the rows |
-//! | 45       | 4     | micro-batch |
-//! | 49       | 2     | source rank |
-//! | 51       | 4     | edge: number of the edge among the source's edges after the layer |
-//! | 55       | 2     | part, from 0 |
-//! | 57       | 2     | number of parts |
-//! | 59       | 4     | size of the payload in bytes |
-//! | 63       | 2     | number of targets |
-//! | 65       | 2 t   | target ranks |
-//! | 65 + 2 t |       | payload |
-//! | end - 8  | 8     | checksum: XXH3-64 of all bytes before |
+//! | bytes    | field |
+//! |----------|-------|
+//! | 1        | magic `F` |
+//! | 1        | version, 3 |
+//! | 1        | kind: 0 data, 1 gather, 2 abort |
+//! | 8        | XXH3-64 of the run's id and the digest of the exchange plan |
+//! | 2        | layer; for data, the layer that produced the rows |
+//! | 2        | micro-batch |
+//! | 2        | part, from 0 |
+//! | 2        | number of parts |
+//! | varint   | attempt |
+//! | varint   | source rank |
+//! | varint   | edge: number of the edge among the source's edges after the layer |
+//! | varint   | number of targets |
+//! | varints  | target ranks |
+//! |          | payload |
+//! | 8        | checksum: XXH3-64 of all bytes before |
+
+use std::cmp::Ordering;
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-const MAGIC: &[u8; 4] = b"FSD\x02";
-const FIXED: usize = 65;
+use crate::varint;
+
+const MAGIC: &[u8; 2] = b"F\x03";
+/// Bytes of the fields of fixed size before the varints.
+const FIXED: usize = 19;
 const CHECKSUM: usize = 8;
+/// Maximum numbers of layers and of micro-batches that frames can tell apart.
+pub const MOST: usize = u16::MAX as usize;
 
 /// The content of a frame; the values are those on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,21 +53,51 @@ impl Kind {
     }
 }
 
-/// The identity of an attempt: its run, its number and its exchange plan.
+/// The identity of an attempt: its run with its exchange plan, and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    pub run: [u8; 16],
-    pub attempt: u32,
-    pub plan: [u8; 16],
+    /// XXH3-64 of the run's id and the plan's digest, which are random: two runs share it by a chance of 2^-64.
+    run: u64,
+    number: u32,
 }
 
-/// The fields of a header without the targets and the size of the payload.
+/// The relation of an attempt to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    Same,
+    /// An older attempt of the same run.
+    Older,
+    /// Of another run or plan, or a newer attempt.
+    Foreign,
+}
+
+impl Attempt {
+    /// Returns the identity of attempt `number` of a run with an exchange plan.
+    pub fn new(run: [u8; 16], number: u32, plan: [u8; 16]) -> Self {
+        let mut both = [0; 32];
+        both[..16].copy_from_slice(&run);
+        both[16..].copy_from_slice(&plan);
+        Self { run: xxh3_64(&both), number }
+    }
+
+    /// Returns what this attempt is to `other`.
+    pub fn relation(&self, other: &Attempt) -> Relation {
+        match self.number.cmp(&other.number) {
+            _ if self.run != other.run => Relation::Foreign,
+            Ordering::Equal => Relation::Same,
+            Ordering::Less => Relation::Older,
+            Ordering::Greater => Relation::Foreign,
+        }
+    }
+}
+
+/// The fields of a header without the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub kind: Kind,
     pub attempt: Attempt,
-    pub layer: u32,
-    pub micro_batch: u32,
+    pub layer: u16,
+    pub micro_batch: u16,
     pub source: u16,
     pub edge: u32,
     pub part: u16,
@@ -72,7 +108,9 @@ pub struct Header {
 #[derive(Debug)]
 pub struct Frame<'a> {
     pub header: Header,
+    /// Varints.
     targets: &'a [u8],
+    start: usize,
     pub payload: &'a [u8],
 }
 
@@ -81,14 +119,28 @@ pub struct Frame<'a> {
 #[error("not an undamaged frame of this version")]
 pub struct Corrupt;
 
-/// Returns the bytes of a frame with this number of targets without its payload.
-pub fn overhead(targets: usize) -> usize {
-    FIXED + 2 * targets + CHECKSUM
+/// Returns the header of a frame.
+fn head(header: &Header, targets: &[u16]) -> Vec<u8> {
+    let mut head = Vec::with_capacity(FIXED + 20 + 3 * targets.len());
+    head.extend_from_slice(MAGIC);
+    head.push(header.kind as u8);
+    head.extend_from_slice(&header.attempt.run.to_le_bytes());
+    for number in [header.layer, header.micro_batch, header.part, header.parts] {
+        head.extend_from_slice(&number.to_le_bytes());
+    }
+    let numbers = [header.attempt.number, u32::from(header.source), header.edge, targets.len() as u32];
+    numbers.into_iter().chain(targets.iter().map(|target| u32::from(*target))).for_each(|n| varint::put(&mut head, n));
+    head
 }
 
-/// Builds a frame. `targets` and `payload` must fit their length fields (u16, u32), which the callers' limits ensure.
+/// Returns the bytes of a frame without its payload, which are the same for all parts.
+pub fn overhead(header: &Header, targets: &[u16]) -> usize {
+    head(header, targets).len() + CHECKSUM
+}
+
+/// Builds a frame.
 pub fn seal(header: &Header, targets: &[u16], payload: &[u8]) -> Vec<u8> {
-    let length = overhead(targets.len()) + payload.len();
+    let length = overhead(header, targets) + payload.len();
     let mut body = Vec::with_capacity(length);
     write(header, targets, &[payload], &mut body.spare_capacity_mut()[..length]);
     // SAFETY: all these bytes were written.
@@ -99,12 +151,12 @@ pub fn seal(header: &Header, targets: &[u16], payload: &[u8]) -> Vec<u8> {
 /// Writes a frame, whose payload comes in parts, to all bytes of `to`.
 ///
 /// # Panics
-/// If the frame has another length, or lengths do not fit their fields.
+/// If the frame has another length.
 pub fn write(header: &Header, targets: &[u16], payload: &[&[u8]], to: &mut [MaybeUninit<u8>]) {
-    let length = payload.iter().map(|part| part.len()).sum();
-    assert_eq!(to.len(), overhead(targets.len()) + length, "the place is as long as the frame");
+    let length: usize = payload.iter().map(|part| part.len()).sum();
+    assert_eq!(to.len(), overhead(header, targets) + length, "the place is as long as the frame");
     let end = to.len() - CHECKSUM;
-    let mut done = put(to, 0, &head(header, targets, length));
+    let mut done = put(to, 0, &head(header, targets));
     for part in payload {
         done = put(to, done, part);
     }
@@ -123,87 +175,51 @@ fn put(to: &mut [MaybeUninit<u8>], at: usize, bytes: &[u8]) -> usize {
     at + bytes.len()
 }
 
-/// Returns the bytes of a frame before its payload.
-fn head(header: &Header, targets: &[u16], length: usize) -> Vec<u8> {
-    let count = u16::try_from(targets.len()).expect("a frame has at most 65,535 targets");
-    let length = u32::try_from(length).expect("a frame's payload is below 4 GiB");
-    let mut body = Vec::with_capacity(FIXED + 2 * targets.len());
-    body.extend_from_slice(MAGIC);
-    body.push(header.kind as u8);
-    body.extend_from_slice(&header.attempt.run);
-    body.extend_from_slice(&header.attempt.attempt.to_le_bytes());
-    body.extend_from_slice(&header.attempt.plan);
-    body.extend_from_slice(&header.layer.to_le_bytes());
-    body.extend_from_slice(&header.micro_batch.to_le_bytes());
-    body.extend_from_slice(&header.source.to_le_bytes());
-    body.extend_from_slice(&header.edge.to_le_bytes());
-    body.extend_from_slice(&header.part.to_le_bytes());
-    body.extend_from_slice(&header.parts.to_le_bytes());
-    body.extend_from_slice(&length.to_le_bytes());
-    body.extend_from_slice(&count.to_le_bytes());
-    for target in targets {
-        body.extend_from_slice(&target.to_le_bytes());
-    }
-    body
-}
-
 /// Validates and parses a frame. Allocates nothing, whatever sizes the bytes claim.
 pub fn open(body: &[u8]) -> Result<Frame<'_>, Corrupt> {
     let (covered, checksum) = body.split_last_chunk::<CHECKSUM>().ok_or(Corrupt)?;
     if !covered.starts_with(MAGIC) || xxh3_64(covered) != u64::from_le_bytes(*checksum) {
         return Err(Corrupt);
     }
-    let mut reader = Reader(&covered[MAGIC.len()..]);
-    let kind = Kind::from_number(u32::from(reader.take::<1>()?[0])).ok_or(Corrupt)?;
-    let attempt = Attempt { run: reader.take()?, attempt: reader.u32()?, plan: reader.take()? };
-    let header = Header {
-        kind,
-        attempt,
-        layer: reader.u32()?,
-        micro_batch: reader.u32()?,
-        source: reader.u16()?,
-        edge: reader.u32()?,
-        part: reader.u16()?,
-        parts: reader.u16()?,
-    };
-    let length = reader.u32()? as usize;
-    let count = usize::from(reader.u16()?);
-    let (targets, payload) = reader.0.split_at_checked(2 * count).ok_or(Corrupt)?;
-    if payload.len() != length || header.part >= header.parts {
+    let mut rest = &covered[MAGIC.len()..];
+    let [kind] = take(&mut rest)?;
+    let run = take(&mut rest).map(u64::from_le_bytes)?;
+    let mut short = || take(&mut rest).map(u16::from_le_bytes);
+    let (layer, micro_batch, part, parts) = (short()?, short()?, short()?, short()?);
+    let mut number = || varint::take(&mut rest).ok_or(Corrupt);
+    let attempt = Attempt { run, number: number()? };
+    let (source, edge, count) = (number()?, number()?, number()?);
+    let before = rest;
+    for _ in 0..count {
+        varint::take(&mut rest).ok_or(Corrupt)?;
+    }
+    let targets = &before[..before.len() - rest.len()];
+    let kind = Kind::from_number(u32::from(kind)).ok_or(Corrupt)?;
+    let source = u16::try_from(source).map_err(|_| Corrupt)?;
+    if part >= parts {
         return Err(Corrupt);
     }
-    Ok(Frame { header, targets, payload })
+    let header = Header { kind, attempt, layer, micro_batch, source, edge, part, parts };
+    Ok(Frame { header, targets, start: covered.len() - rest.len(), payload: rest })
+}
+
+/// Removes so many bytes from the front of `rest`.
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Corrupt> {
+    let (field, after) = rest.split_first_chunk::<N>().ok_or(Corrupt)?;
+    *rest = after;
+    Ok(*field)
 }
 
 impl Frame<'_> {
     /// Returns the position of the payload in the frame's bytes.
     pub fn range(&self) -> Range<usize> {
-        let start = FIXED + self.targets.len();
-        start..start + self.payload.len()
+        self.start..self.start + self.payload.len()
     }
 
     /// Returns whether `rank` is among the targets.
     pub fn is_for(&self, rank: u16) -> bool {
-        self.targets.chunks_exact(2).any(|target| target == rank.to_le_bytes())
-    }
-}
-
-/// A reader of consecutive fixed-size fields of a slice.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Corrupt> {
-        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(Corrupt)?;
-        self.0 = rest;
-        Ok(*field)
-    }
-
-    fn u16(&mut self) -> Result<u16, Corrupt> {
-        self.take().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Corrupt> {
-        self.take().map(u32::from_le_bytes)
+        let mut rest = self.targets;
+        std::iter::from_fn(|| varint::take(&mut rest)).any(|target| target == u32::from(rank))
     }
 }
 
@@ -213,12 +229,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn header() -> impl Strategy<Value = Header> {
-        let attempt = (any::<[u8; 16]>(), any::<u32>(), any::<[u8; 16]>()).prop_map(|(run, attempt, plan)| Attempt {
-            run,
-            attempt,
-            plan,
-        });
-        (0u32..3, attempt, any::<(u32, u32, u16, u32)>(), any::<(u16, u16)>()).prop_map(
+        let attempt = (any::<[u8; 16]>(), any::<u32>(), any::<[u8; 16]>())
+            .prop_map(|(run, number, plan)| Attempt::new(run, number, plan));
+        (0u32..3, attempt, any::<(u16, u16, u16, u32)>(), any::<(u16, u16)>()).prop_map(
             |(kind, attempt, (layer, micro_batch, source, edge), (a, b))| Header {
                 kind: Kind::from_number(kind).unwrap(),
                 attempt,
@@ -232,6 +245,15 @@ mod tests {
         )
     }
 
+    #[test]
+    fn a_header_takes_few_bytes() {
+        let attempt = Attempt::new([1; 16], 0, [2; 16]);
+        let header =
+            Header { kind: Kind::Data, attempt, layer: 119, micro_batch: 0, source: 7, edge: 12, part: 0, parts: 1 };
+        assert_eq!(overhead(&header, &[3]), 32);
+        assert_eq!(overhead(&Header { source: 128, ..header }, &[0, 1, 127, 128]), 28 + 2 + 1 + 1 + 5);
+    }
+
     proptest! {
         #[test]
         fn what_is_sealed_opens(
@@ -240,7 +262,7 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let body = seal(&header, &targets, &payload);
-            prop_assert_eq!(body.len(), overhead(targets.len()) + payload.len());
+            prop_assert_eq!(body.len(), overhead(&header, &targets) + payload.len());
             let frame = open(&body).unwrap();
             prop_assert_eq!(frame.header, header);
             prop_assert_eq!(frame.payload, &payload[..]);
@@ -253,6 +275,23 @@ mod tests {
             prop_assert_eq!(&written, &body);
             for rank in 0..=u16::MAX {
                 prop_assert_eq!(frame.is_for(rank), targets.contains(&rank));
+            }
+        }
+
+        #[test]
+        fn runs_and_plans_and_attempts_are_told_apart(
+            run in any::<[u8; 16]>(), plan in any::<[u8; 16]>(), number in 0u32..9, at in 0usize..16, flip in 1u8..,
+        ) {
+            let this = Attempt::new(run, number, plan);
+            prop_assert_eq!(this.relation(&this), Relation::Same);
+            let next = Attempt::new(run, number + 1, plan);
+            prop_assert_eq!((this.relation(&next), next.relation(&this)), (Relation::Older, Relation::Foreign));
+            let (mut other_run, mut other_plan) = (run, plan);
+            other_run[at] ^= flip;
+            other_plan[at] ^= flip;
+            for other in [Attempt::new(other_run, number, plan), Attempt::new(run, number, other_plan)] {
+                prop_assert_eq!((this.relation(&other), next.relation(&other)), (Relation::Foreign, Relation::Foreign));
+                prop_assert_eq!(other.relation(&next), Relation::Foreign);
             }
         }
 

@@ -6,7 +6,7 @@ use std::io;
 
 use crate::buffer::Buffer;
 use crate::codec;
-use crate::frame::{self, Attempt, Frame, Header, Kind};
+use crate::frame::{self, Attempt, Frame, Header, Kind, Relation};
 use crate::spill::{Budget, Kept};
 
 /// The inbox's classification of a body.
@@ -49,10 +49,10 @@ pub struct Inbox {
     rank: u16,
     workers: usize,
     /// Position of each (layer that produces the rows, source, edge) among the edges of the step that needs them.
-    places: HashMap<(u32, u16, u32), usize>,
+    places: HashMap<(u16, u16, u32), usize>,
     steps: Vec<Vec<Step>>,
     /// Control messages by (kind, source, layer, micro-batch).
-    control: HashMap<(Kind, u16, u32, u32), Message>,
+    control: HashMap<(Kind, u16, u16, u16), Message>,
     budget: Budget,
 }
 
@@ -89,7 +89,7 @@ impl Inbox {
         budget: Budget,
     ) -> Self {
         let mut places = HashMap::new();
-        for (layer, edges) in (0u32..).zip(incoming).skip(1) {
+        for (layer, edges) in (0u16..).zip(incoming).skip(1) {
             places.extend(edges.iter().enumerate().map(|(place, from)| ((layer - 1, from.source, from.edge), place)));
         }
         let step = |edges: &[Incoming], samples| Step::Waiting {
@@ -127,12 +127,10 @@ impl Inbox {
 
     /// Returns an error with the status of a frame that is not for this rank and attempt.
     fn belongs(&self, header: &Header, is_target: bool) -> Result<(), Status> {
-        let theirs = &header.attempt;
-        if theirs.run != self.attempt.run || theirs.plan != self.attempt.plan || theirs.attempt > self.attempt.attempt {
-            return Err(Status::Foreign);
-        }
-        if theirs.attempt < self.attempt.attempt {
-            return Err(Status::Stale);
+        match header.attempt.relation(&self.attempt) {
+            Relation::Same => {}
+            Relation::Older => return Err(Status::Stale),
+            Relation::Foreign => return Err(Status::Foreign),
         }
         // An abort is for all ranks, whatever its source.
         if header.kind == Kind::Abort || is_target && usize::from(header.source) < self.workers {
@@ -234,21 +232,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ATTEMPT: Attempt = Attempt { run: [7; 16], attempt: 3, plan: [9; 16] };
     const RANK: u16 = 1;
 
     fn inbox(budget: Budget) -> Inbox {
         let edge = |source, edge| Incoming { source, edge, rows: 4 };
         let incoming = [vec![], vec![edge(0, 0), edge(2, 1)], vec![edge(0, 0)]];
-        Inbox::new(ATTEMPT, RANK, 3, &[10, 20], &incoming, budget)
+        Inbox::new(attempt(), RANK, 3, &[10, 20], &incoming, budget)
+    }
+
+    fn attempt() -> Attempt {
+        Attempt::new([7; 16], 3, [9; 16])
     }
 
     fn unlimited() -> Budget {
         Budget::new(None, 0)
     }
 
-    fn data(layer: u32, micro_batch: u32, source: u16, edge: u32, part: u16, parts: u16) -> Header {
-        Header { kind: Kind::Data, attempt: ATTEMPT, layer, micro_batch, source, edge, part, parts }
+    fn data(layer: u16, micro_batch: u16, source: u16, edge: u32, part: u16, parts: u16) -> Header {
+        Header { kind: Kind::Data, attempt: attempt(), layer, micro_batch, source, edge, part, parts }
     }
 
     fn accept(inbox: &mut Inbox, body: &[u8]) -> Accepted {
@@ -290,14 +291,14 @@ mod tests {
         let good = data(0, 0, 0, 0, 0, 2);
         let with = |attempt| Header { attempt, ..good };
         let cases = [
-            (with(Attempt { run: [8; 16], ..ATTEMPT }), Status::Foreign),
-            (with(Attempt { plan: [8; 16], ..ATTEMPT }), Status::Foreign),
-            (with(Attempt { run: [8; 16], attempt: 2, ..ATTEMPT }), Status::Foreign),
-            (with(Attempt { attempt: 2, ..ATTEMPT }), Status::Stale),
-            (with(Attempt { attempt: 4, ..ATTEMPT }), Status::Foreign),
+            (with(Attempt::new([8; 16], 3, [9; 16])), Status::Foreign),
+            (with(Attempt::new([7; 16], 3, [8; 16])), Status::Foreign),
+            (with(Attempt::new([8; 16], 2, [9; 16])), Status::Foreign),
+            (with(Attempt::new([7; 16], 2, [9; 16])), Status::Stale),
+            (with(Attempt::new([7; 16], 4, [9; 16])), Status::Foreign),
             (data(0, 2, 0, 0, 0, 1), Status::Foreign),
             (data(2, 0, 0, 0, 0, 1), Status::Foreign),
-            (data(u32::MAX, u32::MAX, 0, 0, 0, 1), Status::Foreign),
+            (data(u16::MAX, u16::MAX, 0, 0, 0, 1), Status::Foreign),
             (data(0, 0, 0, 1, 0, 1), Status::Foreign),
             (data(0, 0, 3, 0, 0, 1), Status::Foreign),
             (data(0, 0, 1, 0, 0, 1), Status::Foreign),
@@ -353,7 +354,7 @@ mod tests {
     fn parts_of_two_attempts_make_no_edge() {
         let mut inbox = inbox(unlimited());
         let header = data(0, 0, 0, 0, 0, 2);
-        let older = Header { attempt: Attempt { attempt: 2, ..ATTEMPT }, part: 1, ..header };
+        let older = Header { attempt: Attempt::new([7; 16], 2, [9; 16]), part: 1, ..header };
         assert!(!accept(&mut inbox, &frame::seal(&header, &[RANK], b"ab")).is_complete);
         let stale = accept(&mut inbox, &frame::seal(&older, &[RANK], b"xy"));
         assert_eq!((stale.status, stale.is_complete), (Status::Stale, false));

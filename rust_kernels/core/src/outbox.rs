@@ -34,7 +34,8 @@ impl<'a> Outbox<'a> {
 
     /// Returns the size of a frame in bytes.
     pub fn bytes(&self, index: usize) -> usize {
-        frame::overhead(self.targets(index).len()) + self.frames[index].1.len()
+        let (header, range) = &self.frames[index];
+        frame::overhead(header, self.targets(index)) + range.len()
     }
 
     /// Writes a frame to all bytes of `to`.

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::activations::Panels;
 use crate::buffer::Buffer;
-use crate::codec::{self, Block, Framed, PanelRows};
+use crate::codec::{self, Block, Framed, Packed, PanelRows, Wire};
 use crate::compute::Compute;
 use crate::errors::Invalid;
 use crate::frame::{self, Attempt, Header, Kind};
@@ -27,6 +27,9 @@ pub enum RankError {
     Invalid(#[from] Invalid),
     #[error("layer {layer}, local row {row} is not finite")]
     NonFinite { layer: usize, row: usize },
+    /// A value that is to be sent becomes infinite in the number format of the run.
+    #[error("layer {layer}, local row {row} does not fit the number format in which it is sent")]
+    TooLarge { layer: usize, row: usize },
     /// A step was requested out of order.
     #[error("layer {layer}, micro-batch {micro_batch}: {why}")]
     Order { layer: usize, micro_batch: usize, why: &'static str },
@@ -49,6 +52,7 @@ pub struct Rank {
     shard: Arc<Shard>,
     attempt: Attempt,
     samples: Vec<usize>,
+    wire: Wire,
     compute: Compute,
     inbox: Mutex<Inbox>,
     batches: Vec<Batch>,
@@ -124,14 +128,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Rank {
-    /// Starts an attempt; `samples` is the number of samples in each micro-batch.
+    /// Starts an attempt; `samples` is the number of samples in each micro-batch, and `wire` the number format to which
+    /// the rows for other ranks are rounded.
     pub fn new(
         shard: Arc<Shard>,
         attempt: Attempt,
         samples: Vec<usize>,
+        wire: Wire,
         compute: Compute,
         budget: Budget,
     ) -> Result<Self, Invalid> {
+        if samples.len() > frame::MOST {
+            return Err(Invalid(format!("{} micro-batches are more than frames can number", samples.len())));
+        }
         if let Some(count) = samples.iter().find(|&&count| u32::try_from(count).is_err()) {
             return Err(Invalid(format!("a micro-batch of {count} samples is too large")));
         }
@@ -142,7 +151,7 @@ impl Rank {
             sent: Mutex::default(),
         };
         let batches = samples.iter().map(batch).collect();
-        Ok(Self { shard, attempt, samples, compute, inbox: Mutex::new(inbox), batches, spare: Mutex::default() })
+        Ok(Self { shard, attempt, samples, wire, compute, inbox: Mutex::new(inbox), batches, spare: Mutex::default() })
     }
 
     fn batch(&self, micro_batch: usize) -> Result<&Batch, Invalid> {
@@ -314,37 +323,40 @@ impl Rank {
         let samples = self.samples[micro_batch];
         let mut sent = lock(&batch.sent);
         sent.advance(layer);
-        let pack = |index: usize| {
+        let pack = |index: usize| -> Result<Packed, RankError> {
             let send = &part.sends()[index];
-            let source = PanelRows::selected(output, &send.rows);
+            let source = PanelRows::selected(output, &send.rows).rounded(self.wire, self.compute.path());
+            if let Some(row) = source.too_large() {
+                return Err(RankError::TooLarge { layer, row });
+            }
             let known = self.known(layer, &send.targets, &sent.before);
             let framed = Framed { known: &known, fast };
-            codec::encode(send.rows.len(), samples, output.samples(), &source, Some(framed), &self.compute)
+            Ok(codec::encode(send.rows.len(), samples, output.samples(), &source, Some(framed), &self.compute))
         };
-        let packed = self.compute.map(part.sends().len(), pack);
+        let packed = self.compute.map(part.sends().len(), pack).into_iter().collect::<Result<Vec<_>, _>>()?;
         let (mut edges, mut frames) = (Vec::with_capacity(packed.len()), Vec::with_capacity(packed.len()));
         for ((edge, send), mut packed) in (0u32..).zip(part.sends()).zip(packed) {
             let live = std::mem::take(&mut packed.live);
             if live.len() < samples {
                 sent.now.insert((self.shard.rank(), edge), live);
             }
-            let (bytes, room) = (packed.bytes(), limit.saturating_sub(frame::overhead(send.targets.len())));
-            let room = room.min(u32::MAX as usize);
+            let whole = Header {
+                kind: Kind::Data,
+                attempt: self.attempt,
+                layer: layer as u16,
+                micro_batch: micro_batch as u16,
+                source: self.shard.rank(),
+                edge,
+                part: 0,
+                parts: 1,
+            };
+            let (bytes, room) = (packed.bytes(), limit.saturating_sub(frame::overhead(&whole, &send.targets)));
             let parts = u16::try_from(bytes.checked_div(room).map_or(usize::MAX, |_| bytes.div_ceil(room)));
             let parts = parts.map_err(|_| {
                 Invalid(format!("{bytes} bytes for {:?} do not fit frames of {limit} bytes", send.targets))
             })?;
             for part in 0..parts {
-                let header = Header {
-                    kind: Kind::Data,
-                    attempt: self.attempt,
-                    layer: layer as u32,
-                    micro_batch: micro_batch as u32,
-                    source: self.shard.rank(),
-                    edge,
-                    part,
-                    parts,
-                };
+                let header = Header { part, parts, ..whole };
                 let start = usize::from(part) * room;
                 frames.push((header, start..bytes.min(start + room)));
             }

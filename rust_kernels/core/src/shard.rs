@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use crate::errors::Invalid;
+use crate::frame;
 use crate::inbox::Incoming;
 use crate::layer::Layer;
 
@@ -131,6 +132,9 @@ impl Shard {
             format!("there is no rank {rank} among {workers} workers (of at most {})", u16::MAX)
         })?;
         check(!receives.is_empty(), || "a shard has at least one layer".into())?;
+        check(receives.len() <= frame::MOST, || {
+            format!("{} layers are more than frames can tell apart ({})", receives.len(), frame::MOST)
+        })?;
         check(receives[0].is_empty(), || "layer 0 reads the input and receives nothing".into())?;
         let layers = receives.iter().map(|_| OnceLock::new()).collect();
         let shard = Self { rank: rank as u16, workers, receives, layers };

@@ -1,6 +1,6 @@
 //! The functions with which Python encodes and decodes blocks and builds control frames.
 
-use fsd_core::codec::{self, Block, Framed};
+use fsd_core::codec::{self, Block, Framed, Wire};
 use fsd_core::compute::Compute;
 use fsd_core::frame::{self, Attempt, Header, Kind};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
@@ -11,6 +11,7 @@ use pyo3::types::PyBytes;
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(encode_block, m)?)?;
     m.add_function(wrap_pyfunction!(decode_block, m)?)?;
+    m.add_function(wrap_pyfunction!(round_to_wire, m)?)?;
     m.add_function(wrap_pyfunction!(seal, m)?)
 }
 
@@ -21,6 +22,32 @@ fn invalid(message: impl ToString) -> PyErr {
 /// Converts a run id or plan digest, which must have 16 bytes.
 pub fn name16(what: &str, bytes: &[u8]) -> PyResult<[u8; 16]> {
     bytes.try_into().map_err(|_| invalid(format!("{what} has {} bytes; it must have 16", bytes.len())))
+}
+
+/// Converts the name of a number format.
+pub fn named_wire(name: &str) -> PyResult<Wire> {
+    let unknown = || invalid(format!("the wire format is \"{name}\"; it must be float32, bfloat16 or float16"));
+    Wire::from_name(name).ok_or_else(unknown)
+}
+
+/// Return values rounded to a number format as those that ranks send; the format must hold them.
+#[pyfunction]
+fn round_to_wire<'py>(
+    py: Python<'py>,
+    values: PyReadonlyArray1<'py, f32>,
+    wire: &str,
+) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    let (values, wire) = (values.as_slice()?, named_wire(wire)?);
+    let rounded = py.detach(|| {
+        let compute = Compute::new(1)?;
+        let round = |_| {
+            let mut out = vec![0.0; values.len()];
+            wire.round(values, &mut out, compute.path());
+            out
+        };
+        Ok(compute.map(1, round).remove(0))
+    });
+    Ok(rounded.map_err(|error: fsd_core::errors::Invalid| invalid(error))?.into_pyarray(py))
 }
 
 /// Encode a CSR matrix (rows x samples) as a block, losslessly: one that stands alone, or with `known`, numbered lists
@@ -69,7 +96,7 @@ fn seal<'py>(
     plan: &[u8],
     source: u16,
     kind: u32,
-    layer: u32,
+    layer: u16,
     targets: Vec<u16>,
     part: u16,
     parts: u16,
@@ -77,14 +104,10 @@ fn seal<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let kind = Kind::from_number(kind).filter(|kind| *kind != Kind::Data);
     let kind = kind.ok_or_else(|| invalid("only gather and abort frames (1, 2) are made here"))?;
-    if part >= parts || u16::try_from(targets.len()).is_err() || u32::try_from(payload.len()).is_err() {
-        return Err(invalid(format!(
-            "part {part} of {parts}, {} targets and {} bytes do not fit a frame",
-            targets.len(),
-            payload.len()
-        )));
+    if part >= parts {
+        return Err(invalid(format!("there is no part {part} of {parts}; parts are counted from 0")));
     }
-    let attempt = Attempt { run: name16("run", run)?, attempt, plan: name16("plan", plan)? };
+    let attempt = Attempt::new(name16("run", run)?, attempt, name16("plan", plan)?);
     let header = Header { kind, attempt, layer, micro_batch: 0, source, edge: 0, part, parts };
     Ok(PyBytes::new(py, &py.detach(|| frame::seal(&header, &targets, payload))))
 }

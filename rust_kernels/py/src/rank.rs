@@ -10,15 +10,23 @@ use fsd_core::rank::{Phase, Rank, RankError};
 use fsd_core::shard::{self, Outgoing};
 use fsd_core::spill::Budget;
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyArithmeticError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::arrays::{borrow_bytes, new_bytes};
-use crate::codec::name16;
+use crate::codec::{name16, named_wire};
 use crate::layer::{LayerKernel, non_finite, value_error};
 
+pyo3::create_exception!(
+    fsd_inference._kernels,
+    WireRangeError,
+    PyArithmeticError,
+    "A value does not fit the number format in which it is sent: args are (message, layer, local row)."
+);
+
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("WireRangeError", m.py().get_type::<WireRangeError>())?;
     m.add_class::<ShardLayer>()?;
     m.add_class::<Shard>()?;
     m.add_class::<Accepted>()?;
@@ -29,6 +37,7 @@ fn error(error: RankError) -> PyErr {
     match error {
         RankError::Invalid(error) => value_error(error),
         RankError::NonFinite { layer, row } => non_finite(layer, row),
+        RankError::TooLarge { layer, row } => WireRangeError::new_err((error.to_string(), layer, row)),
         RankError::Order { .. } => PyRuntimeError::new_err(error.to_string()),
         RankError::Spill(_) => PyOSError::new_err(error.to_string()),
     }
@@ -106,8 +115,8 @@ impl Shard {
 struct Accepted {
     status: &'static str,
     kind: Option<u32>,
-    layer: Option<u32>,
-    micro_batch: Option<u32>,
+    layer: Option<u16>,
+    micro_batch: Option<u16>,
     source: Option<u16>,
     edge: Option<u32>,
     /// Whether this body was the last missing part of its edge in the step, or of its control message.
@@ -125,7 +134,7 @@ struct RankState {
 #[pymethods]
 impl RankState {
     #[new]
-    #[pyo3(signature = (shard, run, attempt, plan, samples, threads, spill_dir=None, spill_bytes=1 << 62))]
+    #[pyo3(signature = (shard, run, attempt, plan, samples, threads, spill_dir=None, spill_bytes=1 << 62, wire="float32"))]
     #[expect(clippy::too_many_arguments, reason = "all parameters of an attempt")]
     fn new(
         py: Python<'_>,
@@ -137,10 +146,12 @@ impl RankState {
         threads: usize,
         spill_dir: Option<PathBuf>,
         spill_bytes: u64,
+        wire: &str,
     ) -> PyResult<Self> {
-        let attempt = Attempt { run: name16("run", run)?, attempt, plan: name16("plan", plan)? };
+        let attempt = Attempt::new(name16("run", run)?, attempt, name16("plan", plan)?);
         let budget = Budget::new(spill_dir, spill_bytes);
-        let rank = py.detach(|| Rank::new(shard.shard.clone(), attempt, samples, Compute::new(threads)?, budget));
+        let wire = named_wire(wire)?;
+        let rank = py.detach(|| Rank::new(shard.shard.clone(), attempt, samples, wire, Compute::new(threads)?, budget));
         Ok(Self { rank: rank.map_err(value_error)? })
     }
 

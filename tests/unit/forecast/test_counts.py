@@ -193,10 +193,10 @@ def channel_reads(packed: bytes, frames: Sequence[tuple[int, tuple[int, ...]]], 
 
 @given(st.integers(0, 10**6), st.integers(200, 300_000))
 def test_frames_hold_the_payload_and_no_more(payload: int, limit: int) -> None:
-    frames = cut_frames((1, 2), payload, limit)
+    frames = cut_frames(0, 3, (1, 200), payload, limit)
     assert all(frame.size <= limit for frame in frames)
-    assert sum(frame.size - 77 for frame in frames) == payload
-    assert len(frames) == max(1, -(-payload // (limit - 77)))
+    assert sum(frame.size - 34 for frame in frames) == payload
+    assert len(frames) == max(1, -(-payload // (limit - 34)))
 
 
 def test_large_frames_are_cut_and_read_in_pieces(plan: ExchangePlan) -> None:

@@ -127,7 +127,7 @@ def test_what_is_sent_is_what_the_plan_says(
     gathers = workers - 1
     assert usage.frames == sum(len(step.frames) for step in steps) + gathers
     assert usage.wire_bytes == pytest.approx(
-        sum(frame.size for step in steps for frame in step.frames) + 75 * gathers,
+        sum(frame.size for step in steps for frame in step.frames) + 32 * gathers,
         abs=micro_batches * len(steps) + 1,
     )
     if channel == "queue":
@@ -357,7 +357,7 @@ def test_means_agree_with_the_same_runs_request_by_request(channel: str, micro_b
         np.array([[(run.wall_s, run.usage.requests.total()) for run in pair] for pair in pairs]).mean(0).T
     )
     assert wall_s[1] == pytest.approx(wall_s[0], rel=0.15)
-    assert requests[1] == pytest.approx(requests[0], rel=0.15)  # polls of several micro-batches are not shared
+    assert requests[1] == pytest.approx(requests[0], rel=0.16)  # polls of several micro-batches are not shared
 
 
 def test_services_refuse_what_is_too_much() -> None:

@@ -48,7 +48,8 @@ enum Values {
 }
 
 impl<'a> Block<'a> {
-    /// Validates and decompresses a block of a frame, of a known shape; `known` are the lists to which it may refer.
+    /// Validates and decompresses a block of a frame, which does not say its shape; `known` are the lists to which it may
+    /// refer.
     pub fn decode(
         block: &'a [u8],
         rows: usize,
@@ -56,25 +57,27 @@ impl<'a> Block<'a> {
         known: Known<'_>,
         compute: &Compute,
     ) -> Result<Self, BadBlock> {
-        Self::decode_if(block, |shape| shape == (rows, samples), Some(known), compute)
+        Self::decode_body(block, rows, samples, Some(known), compute)
     }
 
     /// Validates and decompresses a block that stands alone, of any shape.
     pub fn decode_any(block: &'a [u8], compute: &Compute) -> Result<Self, BadBlock> {
-        Self::decode_if(block, |_| true, None, compute)
+        const CUT: BadBlock = BadBlock("it ends too early");
+        let mut body = block;
+        let rows = varint::take(&mut body).ok_or(CUT)? as usize;
+        let samples = varint::take(&mut body).ok_or(CUT)? as usize;
+        Self::decode_body(body, rows, samples, None, compute)
     }
 
-    fn decode_if(
-        mut block: &'a [u8],
-        fits: impl Fn((usize, usize)) -> bool,
+    fn decode_body(
+        block: &'a [u8],
+        rows: usize,
+        samples: usize,
         known: Option<Known<'_>>,
         compute: &Compute,
     ) -> Result<Self, BadBlock> {
-        const CUT: BadBlock = BadBlock("it ends too early");
-        let rows = varint::take(&mut block).ok_or(CUT)? as usize;
-        let samples = varint::take(&mut block).ok_or(CUT)? as usize;
-        if !fits((rows, samples)) || rows > MAX_ROWS {
-            return Err(BadBlock("it has another shape"));
+        if rows > MAX_ROWS {
+            return Err(BadBlock("it has more rows than any layer"));
         }
         let mut runs = pieces::take(block, most_body(rows, samples), compute)?;
         let mut layout = Layout::read(rows, samples, &runs, known);

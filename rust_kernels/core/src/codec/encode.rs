@@ -93,8 +93,10 @@ pub fn encode(
     front[0] = flags;
     parts[0] = front;
     let mut head = Vec::new();
-    varint::put(&mut head, rows as u32);
-    varint::put(&mut head, samples as u32);
+    if framed.is_none() {
+        varint::put(&mut head, rows as u32);
+        varint::put(&mut head, samples as u32);
+    }
     let mut chunks = vec![Chunk::Bytes(head)];
     pieces::put(&mut chunks, parts, floats, compute);
     Packed { chunks, live }

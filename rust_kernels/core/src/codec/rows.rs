@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::Wire;
 use crate::activations::Panels;
 use crate::compute::Compute;
+use crate::isa::Path;
 
 /// Rows of activations, with one value for each sample that may have nonzeros.
 pub trait Rows: Sync {
@@ -18,23 +20,48 @@ pub struct PanelRows<'a> {
     panels: &'a Panels,
     /// The rows to encode; all if there is no list.
     selected: Option<&'a [u32]>,
+    wire: Wire,
+    path: Path,
 }
 
 impl<'a> PanelRows<'a> {
     pub fn all(panels: &'a Panels) -> Self {
-        Self { panels, selected: None }
+        Self { panels, selected: None, wire: Wire::Float32, path: Path::Portable }
     }
 
     pub fn selected(panels: &'a Panels, rows: &'a [u32]) -> Self {
-        Self { panels, selected: Some(rows) }
+        Self { selected: Some(rows), ..Self::all(panels) }
+    }
+
+    /// Returns the rows as they are if rounded to a number format.
+    pub fn rounded(self, wire: Wire, path: Path) -> Self {
+        Self { wire, path, ..self }
+    }
+}
+
+impl PanelRows<'_> {
+    /// Returns the first selected row with a value that the number format cannot hold.
+    pub fn too_large(&self) -> Option<usize> {
+        let holds = |row: &usize| {
+            let values = |index| self.panels.panel_row(index, *row);
+            (0..self.panels.spans().len()).all(|index| self.wire.holds(values(index), self.path))
+        };
+        let rows = self.selected.filter(|_| self.wire != Wire::Float32).unwrap_or_default();
+        rows.iter().map(|row| *row as usize).find(|row| !holds(row))
     }
 }
 
 impl Rows for PanelRows<'_> {
-    fn visit(&self, row: usize, _scratch: &mut Vec<f32>, mut visit: impl FnMut(&[f32]) -> bool) {
+    fn visit(&self, row: usize, scratch: &mut Vec<f32>, mut visit: impl FnMut(&[f32]) -> bool) {
         let row = self.selected.map_or(row, |rows| rows[row] as usize);
         for index in 0..self.panels.spans().len() {
-            if !visit(self.panels.panel_row(index, row)) {
+            let mut values = self.panels.panel_row(index, row);
+            if self.wire != Wire::Float32 {
+                scratch.resize(values.len(), 0.0);
+                self.wire.round(values, scratch, self.path);
+                values = scratch;
+            }
+            if !visit(values) {
                 break;
             }
         }

@@ -52,16 +52,14 @@ fn encoded(samples: usize, rows: &[Vec<u32>], known: Option<&[(u32, &[u32])]>) -
 }
 
 /// Returns the rows as a block in a frame, all samples of which are live, with their nonzeros as floats.
-fn with_floats(samples: usize, rows: &[Vec<u32>]) -> Vec<u8> {
+fn with_floats(rows: &[Vec<u32>]) -> Vec<u8> {
     let mut body = vec![LIVE_ALL | VALUES_FLOATS];
     for row in rows {
         body.extend(row.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bits| byte << 1 | u8::from(*bits != 0))));
     }
     body.extend(rows.iter().flatten().filter(|bits| **bits != 0).flat_map(|bits| bits.to_le_bytes()));
     let mut block = Vec::new();
-    for number in [rows.len(), samples, 2 * body.len()] {
-        varint::put(&mut block, number as u32);
-    }
+    varint::put(&mut block, 2 * body.len() as u32);
     block.extend_from_slice(&body);
     block
 }
@@ -96,11 +94,14 @@ proptest! {
         for (index, row) in rows.iter().enumerate() {
             prop_assert_eq!(decoded.nonzeros(index), row.iter().filter(|bits| **bits != 0).count());
         }
-        let floats = with_floats(samples, &rows);
+        let floats = with_floats(&rows);
         prop_assert_eq!(&expanded(&Block::decode(&floats, rows.len(), samples, &|_| None, &compute()).unwrap()), &rows);
-        prop_assert!(Block::decode_any(&floats, &compute()).is_err());
-        prop_assert!(Block::decode(&block, rows.len() + 1, samples, &|_| None, &compute()).is_err());
-        prop_assert!(Block::decode(&block, rows.len(), samples + 1, &|_| None, &compute()).is_err());
+        // A framed block does not say its shape, which the exchange plan does: with another one it is a block or an error.
+        for (rows, samples) in [(rows.len() + 1, samples), (rows.len(), samples + 1)] {
+            if let Ok(block) = Block::decode(&block, rows, samples, &|_| None, &compute()) {
+                expanded(&block);
+            }
+        }
     }
 
     #[test]
@@ -130,9 +131,6 @@ proptest! {
         live::put(&mut lists[1], 300, &live, &[]);
         prop_assert!(lists[0].len() <= lists[1].len());
         prop_assert!(block.len() <= alone.len() + 40, "{} {}", block.len(), alone.len());
-        if block.len() < alone.len() {
-            prop_assert!(Block::decode_any(&block, &compute).is_err());
-        }
         let mut damaged = block;
         for (at, byte) in damage {
             let at = at.index(damaged.len());
@@ -171,7 +169,7 @@ proptest! {
         has_floats in any::<bool>(),
     ) {
         let mut block = if is_framed && has_floats {
-            with_floats(samples, &rows)
+            with_floats(&rows)
         } else {
             encoded(samples, &rows, is_framed.then_some(&[]))
         };
@@ -245,7 +243,7 @@ fn framed_rows_of_one_value_take_no_more_bytes_if_there_are_more() {
     for (rows, samples) in [(1, 1), (7, 33), (50, 1000)] {
         let lists = vec![vec![32f32.to_bits(); samples]; rows];
         let block = encoded(samples, &lists, Some(&[]));
-        assert!(block.len() < 15);
+        assert!(block.len() <= 7);
         assert_eq!(expanded(&Block::decode(&block, rows, samples, &|_| None, &compute()).unwrap()), lists);
         assert!(Block::decode_any(&block, &compute()).is_err());
     }
