@@ -99,6 +99,20 @@ class SerialState:
         or threads < 1 raise ValueError.
         """
 
+    @staticmethod
+    def from_blocks(
+        samples: int,
+        neurons: int,
+        parts: Sequence[tuple[bytes | memoryview, int, int, NDArray[np.uint32]]],
+        threads: int,
+    ) -> SerialState:
+        """Load a batch, samples x neurons, from blocks of some neurons each; others are 0.
+
+        A part is (block that stands alone, first sample, end of the samples, neurons of its rows). Parts of the same
+        samples have different neurons, and others have no sample in common. Blocks that are damaged or of another shape
+        raise ValueError.
+        """
+
     @property
     def samples(self) -> int: ...
     @property
@@ -116,6 +130,12 @@ class SerialState:
 
     def write(self, out: NDArray[np.float32]) -> None:
         """Write the activations to a C-contiguous array, samples x neurons; another shape raises ValueError."""
+
+    def blocks(self, first: int, end: int, count: int) -> list[bytes]:
+        """Return the activations of samples `first` to `end` - 1 as blocks (neurons x samples) of `count` neurons each.
+
+        Samples that are not there, or a `count` of 0, raise ValueError.
+        """
 
     def reduce(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return, for each sample, its largest activation and the lowest neuron that has it."""
@@ -208,8 +228,11 @@ class RankState:
     def put_input(self, micro_batch: int, first_feature: int, payload: bytes) -> None:
         """Add input rows: features from `first_feature` x samples of the micro-batch, encoded by encode_block."""
 
-    def accept(self, body: bytes) -> Accepted:
-        """Classify a body and store it if it is new. Thread-safe; never raises, whatever the bytes."""
+    def accept(self, body: bytes | memoryview) -> Accepted:
+        """Classify a body and keep it if it is new. Thread-safe; never raises, whatever the bytes.
+
+        A view must be contiguous and read-only, and its memory must not change.
+        """
 
     def ready(self, layer: int, micro_batch: int) -> bool:
         """Return whether all rows that the step needs from other ranks have arrived."""
@@ -220,8 +243,11 @@ class RankState:
     def compute(self, layer: int, micro_batch: int, phase: Literal["boundary", "interior", "all"]) -> None:
         """Compute the rows that other ranks need, the rest, or all; release the inputs once all rows are computed."""
 
-    def frames(self, layer: int, micro_batch: int, limit: int) -> list[tuple[list[int], bytes]]:
-        """Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order."""
+    def frames(self, layer: int, micro_batch: int, limit: int, fast: bool = False) -> list[tuple[list[int], bytes]]:
+        """Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order.
+
+        If `fast`, bytes are only saved where that takes next to no time.
+        """
 
     def output(self, micro_batch: int) -> bytes:
         """Return the last layer's rows as a block (local rows x samples of the micro-batch), and release them."""

@@ -156,7 +156,7 @@ def collect(channel: Channel, expected: Sequence[Expected], count: int, within_s
     while len(came) < count:
         left = until - time.monotonic()
         assert left > 0, f"{len(came)} of {count} bodies came within {within_s} s"
-        came.update(body for body in channel.receive(expected, min(left, 1.0)) if body != STRAY)
+        came.update(bytes(body) for body in channel.receive(expected, min(left, 1.0)) if body != STRAY)
     return came
 
 
@@ -332,7 +332,7 @@ def test_several_threads_send_and_receive_at_once(open_channels: Open) -> None:
             assert time.monotonic() < until
             missing = {(int(body.split()[1]), int(body.split()[0])) for body in wanted - came}
             expected = [Expected(Kind.DATA, layer, 0, source) for layer, source in sorted(missing)]
-            came.update(body for body in channels[0].receive(expected, 0.2) if body != STRAY)
+            came.update(bytes(body) for body in channels[0].receive(expected, 0.2) if body != STRAY)
 
     with ThreadPoolExecutor(6) as pool:
         receivers = [pool.submit(receive) for _ in range(2)]

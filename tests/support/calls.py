@@ -22,7 +22,8 @@ from fsd_inference.aws.status import RunStatus, metrics_key, status_key
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
-from fsd_inference.engine.results import output_triplets
+from fsd_inference.engine.results import joined_outputs
+from fsd_inference.engine.serial import serial_state, state_rows
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.partitioning import Manifest, Partition, load_plan, read_manifest
 from fsd_inference.partitioning.manifest import MANIFEST_FILE
@@ -68,7 +69,7 @@ class Caller:
         """Upload the inputs of a run, and return the event that starts it."""
         run = RunSettings(workers=pushed.manifest.workers, **{"clocks": PATIENT, **settings})
         spec = RunSpec(uuid4().hex, 0, pushed.plan, x.shape[0], x.shape[1], 0.0, run)
-        self.store.put(spec.input_key, encode_input(x, micro_batch_sizes(x.shape[0], run.micro_batches)))
+        self.store.put(spec.input_key, encode_input(serial_state(x), micro_batch_sizes(x.shape[0], run.micro_batches)))
         return RunEvent(spec, channel, memory_mb)
 
     def ask(self, event: RunEvent | dict[str, Any]) -> None:
@@ -104,15 +105,13 @@ class Caller:
         spec, manifest = event.spec, pushed.manifest
         found = status.results or [self.store.get(spec.result_key(rank)) for rank in range(manifest.workers)]
         sizes = micro_batch_sizes(spec.samples, spec.settings.micro_batches)
-        shape = (spec.samples, manifest.widths[-1])
-        total = sparse.csr_array(shape, dtype="f4")
+        results = []
         for rank, data in enumerate(found):
             assert data is not None
-            rows = pushed.partition.rows(manifest.layers - 1, rank)
-            samples, neurons, values = output_triplets(data, sizes, rows)
-            total = total + sparse.coo_array((values, (samples, neurons)), shape=shape).tocsr()
-        total.sort_indices()
-        return total
+            results.append((data, pushed.partition.rows(manifest.layers - 1, rank)))
+        rows = state_rows(joined_outputs(results, sizes, manifest.widths[-1]), "csr")
+        assert isinstance(rows, sparse.csr_array)
+        return rows
 
     def close(self) -> None:
         self.store.close()

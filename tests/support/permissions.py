@@ -172,6 +172,7 @@ PERMITTED: list[Request] = [
         ("sns", "get_topic_attributes", {"TopicArn": "{topic}"}),
         ("sqs", "get_queue_attributes", {"QueueUrl": "{queue}", "AttributeNames": ["All"]}),
         ("sqs", "receive_message", {"QueueUrl": "{queue}"}),
+        ("sqs", "delete_message", {"QueueUrl": "{queue}", "ReceiptHandle": "absent"}, "ReceiptHandleIsInvalid"),
         ("sqs", "purge_queue", {"QueueUrl": "{queue}"}),
     ),
 ]

@@ -14,8 +14,8 @@ from fsd_inference import kernels
 from fsd_inference.engine.gather import decode
 from fsd_inference.engine.inputs import encode_input, read_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
-from fsd_inference.engine.results import output_triplets, pack_blocks
-from fsd_inference.engine.serial import serial_outputs
+from fsd_inference.engine.results import joined_outputs, pack_blocks
+from fsd_inference.engine.serial import serial_outputs, serial_state, state_rows
 from fsd_inference.network import Activation, Layer, Network, RowGroup
 from fsd_inference.network.activation import ACTIVATION_KINDS
 from fsd_inference.partitioning import Partition, RankShard, exchange_plan, layer_parts
@@ -51,7 +51,7 @@ class Case:
     def inputs(self) -> Inputs:
         sizes = micro_batch_sizes(len(self.x), self.micro_batches)
         store = MemoryStore()
-        store.put("input", encode_input(sparse.csr_array(self.x), sizes))
+        store.put("input", encode_input(serial_state(self.x), sizes))
         features = np.arange(self.x.shape[1], dtype=np.uint32)
         blocks = read_input(store, "input", features, sizes, self.x.shape[1])
         return Inputs(len(self.x), [(b.micro_batch, b.first_feature, b.payload) for b in blocks])
@@ -138,11 +138,12 @@ def schedules(draw: st.DrawFn, network: Network, partition: Partition, x: NDArra
 
 def outputs(case: Case, ranks: list[Rank]) -> NDArray[np.float32]:
     sizes = micro_batch_sizes(len(case.x), case.micro_batches)
-    y = np.zeros((len(case.x), case.network.widths[-1]), np.float32)
-    for rank, ended in enumerate(ranks):
-        rows = case.partition.rows(len(case.network) - 1, rank)
-        samples, neurons, values = output_triplets(pack_blocks(ended.outputs), sizes, rows)
-        y[samples, neurons] = values
+    results = [
+        (pack_blocks(ended.outputs), case.partition.rows(len(case.network) - 1, rank))
+        for rank, ended in enumerate(ranks)
+    ]
+    y = state_rows(joined_outputs(results, sizes, case.network.widths[-1]), "dense")
+    assert isinstance(y, np.ndarray)
     return y
 
 

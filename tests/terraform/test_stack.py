@@ -198,6 +198,10 @@ def test_each_party_has_the_rights_it_needs_and_no_others(deployment: Deployment
         ("s3:GetObject", plans + description),
         ("sns:Publish", topic),
     )
+    look = pairs(
+        ("lambda:GetFunctionConfiguration lambda:GetFunctionConcurrency", workers),
+        ("lambda:GetAccountSettings", ["*"]),
+    )
     functions = of_runs | pairs(
         ("lambda:InvokeFunction", workers),
         ("sqs:SendMessage", failures),
@@ -209,7 +213,9 @@ def test_each_party_has_the_rights_it_needs_and_no_others(deployment: Deployment
             ("logs:CreateLogStream logs:PutLogEvents", [f"{logs}-worker-{digits}:*" for digits in ("???", "????")]),
         ),
         "coordinator": functions
+        | look
         | pairs(
+            ("s3:DeleteObject", [f"{arn}/{keys}" for arn in runs for keys in ("admission/*", "runs/*/coordinator")]),
             ("sqs:PurgeQueue", queue),
             ("sqs:ReceiveMessage sqs:DeleteMessage", failures),
             ("logs:CreateLogStream logs:PutLogEvents", [f"{logs}-coordinator:*"]),
@@ -223,16 +229,15 @@ def test_each_party_has_the_rights_it_needs_and_no_others(deployment: Deployment
     arn = deployment.outputs["caller_policy_arn"]
     version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
     document = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
-    assert statements(document) == of_runs | pairs(
+    assert statements(document) == of_runs | look | pairs(
         ("s3:GetObject s3:PutObject", [*plans, f"arn:aws:s3:::{name}-networks/networks/*"]),
         ("s3:ListMultipartUploadParts s3:AbortMultipartUpload", plans),
         ("s3:ListBucketMultipartUploads", networks),
         ("s3:DeleteObject", [f"{arn}/*" for arn in runs]),
         ("lambda:InvokeFunction", coordinator),
-        ("lambda:GetFunctionConfiguration", coordinator + workers),
-        ("lambda:GetAccountSettings", ["*"]),
+        ("lambda:GetFunctionConfiguration", coordinator),
         ("sns:GetTopicAttributes", topic),
-        ("sqs:GetQueueAttributes sqs:ReceiveMessage sqs:PurgeQueue", queue),
+        ("sqs:GetQueueAttributes sqs:ReceiveMessage sqs:DeleteMessage sqs:PurgeQueue", queue),
     )
 
 

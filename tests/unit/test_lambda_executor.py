@@ -255,7 +255,7 @@ def test_a_coordinator_that_never_begins(world: World) -> None:
     assert caught.value.retryable
 
 
-@pytest.mark.parametrize(("state", "seconds"), [("running", 130), ("waiting", 120), ("waking", 210)])
+@pytest.mark.parametrize(("state", "seconds"), [("running", 130), ("waiting", 180), ("waking", 210)])
 def test_a_coordinator_that_is_gone(world: World, state: str, seconds: float) -> None:
     world.carry_out = lambda _: world.at(5, lambda: world.put(state))
     with pytest.raises(DeadlineError) as caught:

@@ -17,7 +17,7 @@ from fsd_inference.engine import pieces as engine_pieces
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.loading import LoadedRank, start_shard
 from fsd_inference.engine.pieces import Pieces, requests
-from fsd_inference.engine.serial import serial_outputs
+from fsd_inference.engine.serial import serial_outputs, serial_state
 from fsd_inference.engine.spec import RunSpec, plan_folder
 from fsd_inference.errors import AbortedError, FileFormatError
 from fsd_inference.kernels import decode_block
@@ -56,7 +56,7 @@ def stored(store: MemoryStore, network: Network) -> tuple[Manifest, RunSpec, NDA
         store.put(plan_folder(plan) + name, data)
     x = np.random.default_rng(2).random((5, network.widths[0]), np.float32)
     spec = RunSpec(RUN, 0, plan, 5, network.widths[0], 1e18, RunSettings(workers=1))
-    store.put(spec.input_key, encode_input(sparse.csr_array(x), (5,)))
+    store.put(spec.input_key, encode_input(serial_state(x), (5,)))
     return manifest, spec, x
 
 

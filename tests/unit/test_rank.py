@@ -291,6 +291,40 @@ def first_frame(state: RankState) -> bytes:
     return body
 
 
+def test_frames_for_a_fast_channel_are_not_compressed_in_vain_and_bring_the_same_rows() -> None:
+    rng = np.random.default_rng(3)
+    eye = np.eye(90, dtype=np.float32)
+    layers = [Dense(eye, np.zeros(1, np.float32), "relu") for _ in range(2)]
+    shards = split(layers, [np.zeros(90, np.intp), np.ones(90, np.intp)], 2)
+    alive = rng.standard_normal((2000, 90), np.float32)
+    for x, is_smaller in [(alive, False), (np.round(alive), True)]:
+        sizes = []
+        for fast in (False, True):
+            sender, receiver = (RankState(shard, RUN, 1, PLAN, [2000], 1) for shard in shards)
+            for state in (sender, receiver):
+                put_input(state, x, [2000])
+                state.assemble(0, 0)
+                state.compute(0, 0, "all")
+            ((_, body),) = sender.frames(0, 0, 1 << 30, fast)
+            sizes.append(len(body))
+            assert receiver.accept(memoryview(body)).status == "new"
+            receiver.assemble(1, 0)
+            receiver.compute(1, 0, "all")
+            assert np.array_equal(matrix_of(receiver.output(0)).T, np.maximum(x, 0))
+        assert (sizes[1] == sizes[0]) == is_smaller
+        assert sizes[1] <= 4 * np.count_nonzero(x > 0) + x.size // 8 + 200
+
+
+def test_a_frame_that_may_change_is_not_taken() -> None:
+    sender, receiver = two_ranks()
+    state, body = state_of(receiver), first_frame(state_of(sender))
+    with pytest.raises(ValueError, match="read-only"):
+        state.accept(memoryview(bytearray(body)))
+    with pytest.raises(ValueError, match="contiguous"):
+        state.accept(memoryview(body)[::2])
+    assert state.accept(memoryview(body)).status == "new"
+
+
 def test_strays_are_told_apart() -> None:
     sender, receiver = two_ranks()
     state = state_of(receiver)

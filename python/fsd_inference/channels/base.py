@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 from fsd_inference.usage import UsageMeter
 
+Body = bytes | memoryview
+"""A received frame; a view is read-only, and nothing else uses its memory."""
+
 
 class Kind(IntEnum):
     """The content of a frame; the values are those of the frame header (rust_kernels/core/src/frame.rs)."""
@@ -42,7 +45,7 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The size limits of a channel's service.
+    """The size limits of a channel's service, and whether its bytes are cheap.
 
     Attributes
     ----------
@@ -52,11 +55,14 @@ class Limits:
         Maximum frames of one batch.
     batch_bytes : int
         Maximum bytes of one batch.
+    is_fast : bool
+        Whether bytes travel at the speed of memory, so that compressing them takes longer than sending them.
     """
 
     frame_bytes: int
     batch_frames: int
     batch_bytes: int
+    is_fast: bool = False
 
 
 class Channel(ABC):
@@ -78,7 +84,7 @@ class Channel(ABC):
         """
 
     @abstractmethod
-    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> Sequence[Body]:
         """Return the bodies that have arrived, in any order; wait up to `timeout_s` seconds for the first.
 
         `expected` lists the missing messages, the most urgent first; a channel may poll for these only, but must also

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from fsd_inference.channels.base import Channel, Expected, Frame
+from fsd_inference.channels.base import Body, Channel, Expected, Frame
 from fsd_inference.channels.sending import Joined, check_limits, closed_error
 from fsd_inference.channels.wrapper import Wrapper
 from fsd_inference.threads import start
@@ -43,7 +43,7 @@ class Delayed(Wrapper):
         self._changed = threading.Condition()  # guards all fields below
         self._closed = False
         self._held_sends: list[tuple[float, int, Sequence[Frame], Joined]] = []
-        self._held_bodies: list[tuple[float, int, bytes]] = []
+        self._held_bodies: list[tuple[float, int, Body]] = []
         self._expected: Sequence[Expected] = ()
         self._receivers = 0
         self._error: Exception | None = None
@@ -63,7 +63,7 @@ class Delayed(Wrapper):
             self._changed.notify_all()
         return joined.future
 
-    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> Sequence[Body]:
         if self._deliver_s <= 0:
             return self.inner.receive(expected, timeout_s)
         until = time.monotonic() + timeout_s
@@ -103,7 +103,7 @@ class Delayed(Wrapper):
     def _due(self, seconds: float) -> float:
         return time.monotonic() + seconds * self._random.uniform(1 - self._jitter, 1 + self._jitter)
 
-    def _take_due(self) -> list[bytes]:
+    def _take_due(self) -> list[Body]:
         now, due = time.monotonic(), []
         while self._held_bodies and self._held_bodies[0][0] <= now:
             due.append(heapq.heappop(self._held_bodies)[2])
@@ -119,7 +119,7 @@ class Delayed(Wrapper):
                 if self._closed:
                     return
                 expected = self._expected
-            arrived: list[bytes] = []
+            arrived: Sequence[Body] = []
             error = None
             try:
                 arrived = self.inner.receive(expected, _TURN_S)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from fsd_inference.channels.base import Channel, Expected, Frame, Limits
+from fsd_inference.channels.base import Body, Channel, Expected, Frame, Limits
 from fsd_inference.channels.mailbox import Mailbox
 from fsd_inference.channels.sending import check_frames, check_limits, closed_error, done
 from fsd_inference.usage import UsageMeter
 
-LOCAL_LIMITS = Limits(frame_bytes=64 << 20, batch_frames=1 << 20, batch_bytes=1 << 40)
+LOCAL_LIMITS = Limits(frame_bytes=64 << 20, batch_frames=1 << 20, batch_bytes=1 << 40, is_fast=True)
 """Limits of channels on this machine: a frame fits into one buffer, and batches are practically unlimited."""
 
 
@@ -54,7 +54,7 @@ class InProcessChannel(Channel):
             self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(frame.body))
         return done()
 
-    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:  # noqa: ARG002 - takes all
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> Sequence[Body]:  # noqa: ARG002 - takes all
         bodies = self._mailbox.take(timeout_s)
         self.meter.received(sum(map(len, bodies)))
         return bodies

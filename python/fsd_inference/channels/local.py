@@ -22,7 +22,9 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fsd_inference.channels.base import Channel, Expected, Frame, Limits
+import numpy as np
+
+from fsd_inference.channels.base import Body, Channel, Expected, Frame, Limits
 from fsd_inference.channels.in_process import LOCAL_LIMITS
 from fsd_inference.channels.mailbox import Mailbox
 from fsd_inference.channels.sending import Joined, check_frames, check_limits, closed_error, done
@@ -32,6 +34,7 @@ from fsd_inference.usage import UsageMeter
 
 _U32 = struct.Struct("<I")
 _READ_BYTES = 1 << 20
+"""Bytes that are read at a time; larger bodies are read to where they stay."""
 _WRITE_PIECES = 64
 """Buffers passed to the operating system in one call (at most IOV_MAX, 1024 on Linux)."""
 _RETRY_S = 0.02
@@ -67,11 +70,27 @@ class _Peer:
 
 @dataclass(slots=True)
 class _Source:
-    """A connection from another rank; `rank` is -1 until the sender's rank has been read."""
+    """A connection from another rank.
+
+    `rank` is -1 until the sender's rank has been read. `buffer` has the bytes of a body that has not arrived
+    completely. A large one is read to where it stays instead: `body`, of which `filled` bytes have arrived.
+    """
 
     socket: socket.socket
     rank: int = -1
     buffer: bytearray = field(default_factory=bytearray)
+    body: memoryview | None = None
+    filled: int = 0
+
+    def read(self) -> int:
+        """Read what has arrived, and return the number of bytes; 0 if the other end is closed."""
+        if self.body is not None:
+            count = self.socket.recv_into(self.body[self.filled :])
+            self.filled += count
+            return count
+        received = self.socket.recv(_READ_BYTES)
+        self.buffer += received
+        return len(received)
 
 
 def check_run_directory(directory: Path, workers: int) -> None:
@@ -169,7 +188,7 @@ class LocalChannel(Channel):
             self.meter.sent(frames=1, wire_bytes=len(frame.body), body_bytes=len(frame.body))
         return joined.future
 
-    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:  # noqa: ARG002 - takes all
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> Sequence[Body]:  # noqa: ARG002 - takes all
         bodies = self._mailbox.take(timeout_s)
         self.meter.received(sum(map(len, bodies)))
         return bodies
@@ -260,17 +279,21 @@ class LocalChannel(Channel):
 
     def _read(self, source: _Source) -> None:
         try:
-            received = source.socket.recv(_READ_BYTES)
+            count = source.read()
         except BlockingIOError:
             return
         except OSError:
-            received = b""
-        if not received:
-            if source.buffer:
+            count = 0
+        if not count:
+            if source.buffer or source.body is not None:
                 self._mailbox.fail(PeerGoneError(f"rank {source.rank} ended in the middle of a frame"))
             self._drop(source)
             return
-        source.buffer += received
+        if source.body is not None:
+            if source.filled == len(source.body):
+                self._mailbox.put([source.body.toreadonly()])
+                source.body = None
+            return
         if source.rank < 0:
             if len(source.buffer) < _U32.size:
                 return
@@ -280,7 +303,7 @@ class LocalChannel(Channel):
 
     def _split(self, source: _Source) -> None:
         """Move the complete bodies at the front of the source's buffer to the mailbox."""
-        start, bodies = 0, []
+        start, bodies = 0, list[Body]()
         while len(source.buffer) - start >= _U32.size:
             (length,) = _U32.unpack_from(source.buffer, start)
             if not 0 < length <= self.limits.frame_bytes:
@@ -294,6 +317,13 @@ class LocalChannel(Channel):
                 break
             end = start + _U32.size + length
             if end > len(source.buffer):
+                if length > _READ_BYTES:
+                    source.body = np.empty(length, np.uint8).data
+                    arrived = memoryview(source.buffer)[start + _U32.size :]
+                    source.filled = len(arrived)
+                    source.body[: source.filled] = arrived
+                    arrived.release()  # a buffer with a view cannot be cut
+                    start = len(source.buffer)
                 break
             bodies.append(bytes(memoryview(source.buffer)[start + _U32.size : end]))
             start = end

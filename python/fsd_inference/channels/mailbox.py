@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
+from fsd_inference.channels.base import Body
 from fsd_inference.channels.sending import closed_error
 from fsd_inference.errors import ChannelError
 
@@ -15,11 +16,11 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._bodies: deque[bytes] = deque()
+        self._bodies: deque[Body] = deque()
         self._errors: deque[ChannelError] = deque()
         self._closed = False
 
-    def put(self, bodies: Sequence[bytes]) -> None:
+    def put(self, bodies: Sequence[Body]) -> None:
         """Add bodies; after `close` they are dropped."""
         with self._changed:
             if not self._closed:
@@ -32,7 +33,7 @@ class Mailbox:
             self._errors.append(error)
             self._changed.notify_all()
 
-    def take(self, timeout_s: float) -> list[bytes]:
+    def take(self, timeout_s: float) -> list[Body]:
         """Remove and return all bodies; wait up to `timeout_s` seconds for the first. `close` ends the wait."""
         with self._changed:
             if self._closed:

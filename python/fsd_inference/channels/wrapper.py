@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from fsd_inference.channels.base import Channel, Expected, Frame
+from fsd_inference.channels.base import Body, Channel, Expected, Frame
 
 
 class Wrapper(Channel):
@@ -25,7 +25,7 @@ class Wrapper(Channel):
     def send(self, frames: Sequence[Frame]) -> Future[None]:
         return self.inner.send(frames)
 
-    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> Sequence[Body]:
         return self.inner.receive(expected, timeout_s)
 
     def abort(self, frame: Frame) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from fsd_inference.channels.base import Channel, Expected, Frame, Kind
+from fsd_inference.channels.base import Body, Channel, Expected, Frame, Kind
 from fsd_inference.engine.control import abort_frame, seal_control
 from fsd_inference.engine.gather import encode
 from fsd_inference.engine.launcher import Launcher
@@ -315,7 +315,8 @@ class Driver:
             state.compute(layer, micro_batch, action.phase.value)
         if action.phase is not Phase.INTERIOR and self._plan().sends[layer]:
             with timeline.measure("pack", layer, micro_batch):
-                packed = state.frames(layer, micro_batch, self._channel.limits.frame_bytes)
+                limits = self._channel.limits
+                packed = state.frames(layer, micro_batch, limits.frame_bytes, limits.is_fast)
             self._packed[action.step] = [
                 Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
             ]
@@ -433,7 +434,7 @@ class Driver:
                 self._fail(error, "receive")
                 return
 
-    def _accept(self, body: bytes) -> None:
+    def _accept(self, body: Body) -> None:
         accepted = self._ready_state().accept(body)
         if accepted.status != "new":
             return

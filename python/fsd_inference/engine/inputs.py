@@ -3,7 +3,7 @@
 Layout: ``b"FSDI"``, version (u32), header length (u32), all little-endian; then the header, a JSON object with
 ``features``, ``block`` (features per block), ``samples`` (of each micro-batch), ``offsets`` (per micro-batch, in bytes
 from the end of the header, where each block starts and the last one ends) and ``crc32`` (per micro-batch, of each
-block); then the blocks, each written by `kernels.encode_block`.
+block); then the blocks, each written by `SerialState.blocks`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.ma  # np.unique would import it when it is first called, which is in every rank
 from numpy.typing import NDArray
 
-from fsd_inference import kernels
 from fsd_inference.errors import FileFormatError
+from fsd_inference.kernels import SerialState
 from fsd_inference.store.base import Store
-
-if TYPE_CHECKING:
-    from scipy import sparse  # a worker never imports it
 
 _MAGIC = b"FSDI"
 _VERSION = 1
@@ -35,38 +32,34 @@ _BLOCK_BYTES = 32 * 1024
 """Maximum bytes of a block's bitmap: small enough to skip unneeded blocks, large enough to justify a range request."""
 
 
-def encode_input(x: sparse.csr_array, micro_batches: tuple[int, ...]) -> bytes:
-    """Return the input object of a batch.
+def encode_input(batch: SerialState, micro_batches: tuple[int, ...], first_sample: int = 0) -> bytes:
+    """Return the input object of consecutive samples of a batch.
 
     Parameters
     ----------
-    x : csr_array of float32, samples x features
-        The batch.
+    batch : SerialState
+        The batch, to which no layer was applied.
     micro_batches : tuple of int
-        Samples of each micro-batch, in order; they add up to the samples of the batch.
+        Samples of each micro-batch, in order.
+    first_sample : int
+        The first of these samples.
     """
-    features = x.shape[1]
+    features = batch.neurons
     block = max(1, min(features, _BLOCK_BYTES * 8 // max(micro_batches)))
     bodies: list[bytes] = []
     offsets: list[list[int]] = []
     sums: list[list[int]] = []
-    position = first = 0
+    position, first = 0, first_sample
     for size in micro_batches:
-        by_feature = x[first : first + size].T.tocsr()
-        by_feature.sort_indices()
-        first += size
         starts = [position]
         sums.append([])
-        for row in range(0, features, block):
-            part = by_feature[row : row + block]
-            body = kernels.encode_block(
-                part.indptr.astype(np.int64), part.indices.astype(np.int32), part.data.astype(np.float32), size
-            )
+        for body in batch.blocks(first, first + size, block):
             bodies.append(body)
             sums[-1].append(zlib.crc32(body))
             position += len(body)
             starts.append(position)
         offsets.append(starts)
+        first += size
     header = json.dumps(
         {"features": features, "block": block, "samples": list(micro_batches), "offsets": offsets, "crc32": sums}
     ).encode()

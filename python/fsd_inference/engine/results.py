@@ -1,4 +1,4 @@
-"""The result object, which holds a rank's output rows, and its conversion back into triplets.
+"""The result object, which holds a rank's output rows, and the batch that the results of all ranks make.
 
 Layout: ``b"FSDR"``, version (u32), number of micro-batches (u32), CRC-32 of all bytes that follow (u32), the length of
 each block (u64), all little-endian; then the blocks (local rows x samples of the micro-batch), each written by
@@ -7,23 +7,21 @@ each block (u64), all little-endian; then the blocks (local rows x samples of th
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.engine.gather import Summary
 from fsd_inference.errors import FileFormatError
-from fsd_inference.kernels import decode_block
+from fsd_inference.kernels import SerialState
 
 _PREFIX = struct.Struct("<4sIII")
 _MAGIC = b"FSDR"
 _VERSION = 1
-
-Triplets = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""Samples, neurons and values of stored activations."""
 
 
 def pack_blocks(blocks: Sequence[bytes]) -> bytes:
@@ -49,34 +47,37 @@ def unpack_blocks(data: bytes, micro_batches: int) -> list[memoryview]:
     return blocks
 
 
-def output_triplets(data: bytes, sizes: Sequence[int], rows: NDArray[np.integer]) -> Triplets:
-    """Return the non-zero outputs of one rank.
+def joined_outputs(
+    results: Iterable[tuple[bytes, NDArray[np.integer]]], sizes: Sequence[int], neurons: int, threads: int = 1
+) -> SerialState:
+    """Return the outputs of a batch of `neurons` neurons.
 
     Parameters
     ----------
-    data : bytes
-        The result object.
+    results : iterable of (bytes, ndarray)
+        For each rank its result object, and the global neuron of each of its local rows, ascending.
     sizes : sequence of int
         Samples of each micro-batch.
-    rows : ndarray
-        Global neuron of each local row, ascending.
+    neurons : int
+        Outputs of a sample.
+    threads : int
+        Number of kernel threads.
+
+    Raises
+    ------
+    FileFormatError
+        A result object is damaged, or of other outputs.
     """
-    samples: list[NDArray[np.int64]] = []
-    neurons: list[NDArray[np.int64]] = []
-    values: list[NDArray[np.float32]] = []
-    first = 0
-    for block, size in zip(unpack_blocks(data, len(sizes)), sizes, strict=True):
-        try:
-            n_rows, n_samples, indptr, indices, found = decode_block(bytes(block))
-        except ValueError as error:
-            raise FileFormatError(f"a result block cannot be read: {error}") from error
-        if (n_rows, n_samples) != (len(rows), size):
-            raise FileFormatError(f"a result block is {n_rows} x {n_samples} instead of {len(rows)} x {size}")
-        samples.append(indices.astype(np.int64) + first)
-        neurons.append(np.repeat(rows.astype(np.int64), np.diff(indptr)))
-        values.append(found)
-        first += size
-    return np.concatenate(samples), np.concatenate(neurons), np.concatenate(values)
+    ends = list(itertools.accumulate(sizes))
+    parts = [
+        (block, end - size, end, rows.astype(np.uint32))
+        for data, rows in results
+        for block, size, end in zip(unpack_blocks(data, len(sizes)), sizes, ends, strict=True)
+    ]
+    try:
+        return SerialState.from_blocks(sum(sizes), neurons, parts, threads)
+    except ValueError as error:
+        raise FileFormatError(f"a result block cannot be read: {error}") from error
 
 
 def concatenate(parts: Sequence[Summary]) -> Summary:

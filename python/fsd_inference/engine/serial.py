@@ -129,15 +129,8 @@ def run_serial(
         group.clear()  # before the next layers are read
         compute_s += time.perf_counter() - started
     started = time.perf_counter()
-    rows: Rows | None = None
-    summary = None
-    if output != "rows":
-        summary = state.reduce()
-    elif is_dense(form, (state.samples, state.neurons), state.non_zeros):
-        rows = np.empty((state.samples, state.neurons), np.float32)
-        state.write(rows)
-    else:
-        rows = _csr(state)
+    rows = state_rows(state, form) if output == "rows" else None
+    summary = None if output == "rows" else state.reduce()
     compute_s += time.perf_counter() - started
     return SerialRun(rows, summary, load_s, compute_s, connections)
 
@@ -149,6 +142,11 @@ def serial_outputs(layers: Iterable[Layer], x: sparse.csr_array) -> sparse.csr_a
     return rows
 
 
-def _csr(state: SerialState) -> sparse.csr_array:
+def state_rows(state: SerialState, form: OutputForm | None) -> Rows:
+    """Return the activations of a batch, samples x neurons, in the form that `is_dense` chooses."""
+    if is_dense(form, (state.samples, state.neurons), state.non_zeros):
+        rows = np.empty((state.samples, state.neurons), np.float32)
+        state.write(rows)
+        return rows
     indptr, indices, data = state.result()
     return sparse.csr_array((data, indices, indptr), shape=(state.samples, state.neurons))

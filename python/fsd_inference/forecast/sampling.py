@@ -20,6 +20,7 @@ from scipy import sparse
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.numeric import overflow
+from fsd_inference.engine.serial import serial_state
 from fsd_inference.errors import InputError, SettingError
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.kernels import LayerKernel, NonFiniteError, SerialState, encode_block, read_only
@@ -126,8 +127,8 @@ def sample_payloads(
                 found.append((packer.submit(_edge_bytes, edges, earlier, picked, parts, sizes), 1.0))
             before = active
             wait([found[-2][0] for found in exchanges if layer])  # back-pressure: hold activations of few layers
-    whole = _probes(x.shape[0], samples)
-    inputs = {probe: np.array([float(len(encode_input(x[:probe], (probe,))))]) for probe in whole}
+    whole, batch = _probes(x.shape[0], samples), serial_state(x)
+    inputs = {probe: np.array([float(len(encode_input(batch, (probe,))))]) for probe in whole}
     input_bytes = float(_line(inputs, np.array([samples]))[0, 0])
     return [
         Payloads(

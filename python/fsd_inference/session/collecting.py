@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from scipy import sparse
+import os
 
 from fsd_inference.engine.gather import Summary, decode
-from fsd_inference.engine.results import output_triplets
+from fsd_inference.engine.output_forms import OutputForm, Rows
+from fsd_inference.engine.results import joined_outputs
+from fsd_inference.engine.serial import state_rows
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
 from fsd_inference.partitioning import Manifest, Partition
@@ -16,8 +15,13 @@ from fsd_inference.session.executor import Executor
 
 
 def collect(
-    executor: Executor, spec: RunSpec, sizes: tuple[int, ...], manifest: Manifest, partition: Partition
-) -> tuple[sparse.csr_array | None, Summary | None]:
+    executor: Executor,
+    spec: RunSpec,
+    sizes: tuple[int, ...],
+    manifest: Manifest,
+    partition: Partition,
+    form: OutputForm | None,
+) -> tuple[Rows | None, Summary | None]:
     """Return the output rows, or the summary of each sample if the run's output is "argmax" or "any".
 
     Parameters
@@ -30,10 +34,12 @@ def collect(
         Samples of each micro-batch.
     manifest, partition
         Description and partition of the network that was run.
+    form : {"csr", "dense"}, optional
+        The form of output rows; None lets `is_dense` choose.
 
     Returns
     -------
-    rows : csr_array of float32, samples x outputs, or None
+    rows : csr_array or ndarray of float32, samples x outputs, or None
     summary : (values, neurons) or None
         Exactly one of the two is given.
 
@@ -48,15 +54,11 @@ def collect(
             return None, decode(data, spec.samples)
         except ValueError as error:
             raise FileFormatError(f"{spec.result_key(0)}: {error}") from error
-    parts = [
-        output_triplets(_result(executor, spec, rank), sizes, partition.rows(manifest.layers - 1, rank))
+    results = (
+        (_result(executor, spec, rank), partition.rows(manifest.layers - 1, rank))
         for rank in range(spec.settings.workers)
-    ]
-    samples, neurons, values = (np.concatenate([part[i] for part in parts]) for i in range(3))
-    shape = (spec.samples, manifest.widths[-1])
-    rows: Any = sparse.coo_array((values, (samples, neurons)), shape=shape).tocsr()
-    rows.sort_indices()
-    return rows, None
+    )
+    return state_rows(joined_outputs(results, sizes, manifest.widths[-1], os.cpu_count() or 1), form), None
 
 
 def _result(executor: Executor, spec: RunSpec, rank: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
@@ -16,10 +19,12 @@ from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
-from fsd_inference.engine.output_forms import OutputForm
+from fsd_inference.engine.output_forms import OutputForm, Rows
+from fsd_inference.engine.serial import serial_state
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError, SettingError
 from fsd_inference.forecast.payloads import Payloads
+from fsd_inference.kernels import SerialState
 from fsd_inference.logs import Logger
 from fsd_inference.network import Network
 from fsd_inference.prediction import Prediction
@@ -38,11 +43,13 @@ _log = Logger(__name__)
 
 @dataclass(slots=True)
 class _Run:
-    """State of one run: its latest attempt, the outcome of each attempt, and the answer or the final error."""
+    """State of one run: its latest attempt, its samples, the outcome of each attempt, and its answer or final error."""
 
     spec: RunSpec
+    first_sample: int
+    form: OutputForm | None
     ends: list[Ended] = field(default_factory=list)
-    rows: sparse.csr_array | None = None
+    rows: Rows | None = None
     summary: Summary | None = None
     failure: RunError | None = None
     ended: float = 0.0
@@ -113,18 +120,23 @@ class Distributed:
         return predict_runs(network, carried, batch, sizes, known)
 
     def infer(
-        self, batch: sparse.csr_array, predicted: Prediction | None = None, *, form: OutputForm | None = "csr"
+        self,
+        batch: sparse.csr_array | NDArray[np.float32],
+        predicted: Prediction | None = None,
+        *,
+        form: OutputForm | None = "csr",
     ) -> Inference:
         """Run a batch, once batches of other threads have ended, and return outputs in a form; see `Session.infer`."""
+        loaded = serial_state(batch, os.cpu_count() or 1)
         with self._busy:
-            return self._infer(batch, predicted, form)
+            return self._infer(loaded, predicted, form)
 
-    def _infer(self, batch: sparse.csr_array, predicted: Prediction | None, form: OutputForm | None) -> Inference:
+    def _infer(self, batch: SerialState, predicted: Prediction | None, form: OutputForm | None) -> Inference:
         self.report = None
         executor, stored = self._prepared()
         began, before = time.perf_counter(), executor.usage()
-        parts = slices(batch.shape[0], self._replicas)
-        runs = self._run_all(executor, stored, batch, parts)
+        parts = slices(batch.samples, self._replicas)
+        runs = self._run_all(executor, stored, batch, parts, form)
         failure = _first_failure(runs, parts)
         if any(run.ends for run in runs):
             self._is_warm = True
@@ -145,15 +157,19 @@ class Distributed:
         return Inference(rows, values, argmax, self.report)
 
     def _run_all(
-        self, executor: Executor, stored: StoredPlan, batch: sparse.csr_array, parts: Sequence[slice]
+        self,
+        executor: Executor,
+        stored: StoredPlan,
+        batch: SerialState,
+        parts: Sequence[slice],
+        form: OutputForm | None,
     ) -> list[_Run]:
         """Carry out one run per part of the batch in parallel, and return them; each holds its own failure, if any."""
-        runs = [_Run(self._spec(stored, part.stop - part.start)) for part in parts]
+        runs = [_Run(self._spec(stored, part.stop - part.start), part.start, form) for part in parts]
         combined = CombinedProgress(self._progress, "infer", len(parts))
 
         def carry_out(number: int) -> None:
-            part = batch if len(parts) == 1 else batch[parts[number]]
-            self._carry_out(executor, stored, runs, number, part, combined)
+            self._carry_out(executor, stored, runs, number, batch, combined)
 
         def stop() -> None:
             for run in runs:  # keeps replicas that are between attempts from starting another
@@ -212,17 +228,17 @@ class Distributed:
         stored: StoredPlan,
         runs: list[_Run],
         number: int,
-        batch: sparse.csr_array,
+        batch: SerialState,
         combined: CombinedProgress,
     ) -> None:
         """Carry out one run: upload its input, make attempts, collect its answer; record an error as its failure."""
         run = runs[number]
-        sizes = micro_batch_sizes(batch.shape[0], self._settings.micro_batches)
+        sizes = micro_batch_sizes(run.spec.samples, self._settings.micro_batches)
         try:
-            executor.runs.put(run.spec.input_key, encode_input(batch, sizes))
+            executor.runs.put(run.spec.input_key, encode_input(batch, sizes, run.first_sample))
             self._attempts_until_answer(executor, stored, runs, number, combined)
             try:
-                run.rows, run.summary = collect(executor, run.spec, sizes, stored.manifest, stored.partition)
+                run.rows, run.summary = collect(executor, run.spec, sizes, stored.manifest, stored.partition, run.form)
             except FileFormatError as error:  # not a file of the user, so not an input error
                 raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
         except RunError as error:

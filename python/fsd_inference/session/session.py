@@ -216,10 +216,7 @@ class Session:
         if outputs not in {None, "csr", "dense"}:
             raise SettingError(f"outputs must be csr or dense, not {outputs!r}")
         form: OutputForm | None = "csr" if outputs is None and sparse.issparse(x) else outputs
-        if isinstance(self._engine, Alone):
-            answer = self._engine.infer(as_batch(x, self.features), predicted, form=form)
-        else:
-            answer = self._engine.infer(as_inputs(x, self.features), predicted, form=form)
+        answer = self._engine.infer(as_batch(x, self.features), predicted, form=form)
         return answer if scores else answer.applied(self._network.output, form)
 
     def infer_parts(

@@ -46,6 +46,11 @@ impl PanelMut<'_> {
         self.span
     }
 
+    /// Returns all rows, with their padding.
+    pub fn data_mut(&mut self) -> &mut [f32] {
+        self.data
+    }
+
     /// Returns one row without padding.
     pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
         &mut self.data[row * self.span.stride..][..self.span.count]
@@ -72,6 +77,27 @@ impl Panels {
         assert!(samples.is_sorted_by(|a, b| a < b), "sample ids must ascend strictly");
         let (spans, len) = lay_out(rows, samples.len(), width);
         Self { rows, width, samples, spans, data: Aligned::zeroed(len) }
+    }
+
+    /// Returns panels in the memory of `spare` ones if that is about as large as needed, otherwise in memory of their own.
+    /// Their values are arbitrary and must all be written; their padding is zero.
+    ///
+    /// # Panics
+    /// As `zeroed`.
+    pub(crate) fn within(spare: Option<Self>, rows: usize, samples: Vec<u32>, width: usize) -> Self {
+        assert!(samples.is_sorted_by(|a, b| a < b), "sample ids must ascend strictly");
+        let (spans, len) = lay_out(rows, samples.len(), width);
+        let Some(data) = spare.and_then(|spare| spare.data.resized(len)) else {
+            return Self { rows, width, samples, spans, data: Aligned::zeroed(len) };
+        };
+        let mut panels = Self { rows, width, samples, spans, data };
+        for index in 0..panels.spans.len() {
+            let Span { count, stride, .. } = panels.spans[index];
+            if count < stride {
+                panels.panel_mut(index).chunks_exact_mut(stride).for_each(|row| row[count..].fill(0.0));
+            }
+        }
+        panels
     }
 
     /// Returns panels of zeros with the samples and widths of `self` but another number of rows.

@@ -23,6 +23,16 @@ impl Aligned {
     }
 }
 
+impl Aligned {
+    /// Returns the same memory for another number of floats, whose values are arbitrary; `None` if it has not enough room,
+    /// or more than twice as much.
+    pub fn resized(mut self, len: usize) -> Option<Self> {
+        let room = self.data.len() - self.start;
+        self.len = len;
+        (len <= room && room / 2 <= len).then_some(self)
+    }
+}
+
 impl Clone for Aligned {
     fn clone(&self) -> Self {
         Self::from(&self[..])
@@ -67,5 +77,12 @@ mod tests {
             assert_eq!(copy[..], one[..]);
             assert_eq!(copy.as_ptr() as usize % LINE, 0);
         }
+    }
+
+    #[test]
+    fn memory_that_is_too_small_or_much_too_large_is_not_used_for_other_floats() {
+        let length = |len| Aligned::zeroed(1000).resized(len).map(|floats| floats.len());
+        assert_eq!([length(1000), length(600)], [Some(1000), Some(600)]);
+        assert_eq!([length(1100), length(400)], [None, None]);
     }
 }

@@ -1,7 +1,7 @@
 //! Shared immutable arrays, either owned or borrowed from an owner that they keep alive.
 
 use std::any::Any;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -24,6 +24,16 @@ impl<T> Buffer<T> {
     /// Until `owner` is dropped the memory of `slice` must stay where it is and must not be written.
     pub unsafe fn borrowed(slice: &[T], owner: Arc<dyn Any + Send + Sync>) -> Self {
         Self { slice: NonNull::from(slice), _owner: owner }
+    }
+}
+
+impl<T> Buffer<T> {
+    /// Returns a part of the slice, with the same owner.
+    ///
+    /// # Panics
+    /// If the range lies outside.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        Self { slice: NonNull::from(&self[range]), _owner: self._owner.clone() }
     }
 }
 

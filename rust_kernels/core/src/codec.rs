@@ -4,24 +4,25 @@
 //! distinct row, a bitmap of its nonzeros over the live samples. The nonzeros follow in the smallest of three
 //! encodings: one value for all, one-byte codes into a table of at most 256 values, or the floats themselves, byte
 //! plane by byte plane. Each kind of bytes is compressed separately with Zstandard if that makes it smaller; of large
-//! ones a sample decides. Only the float of 32 zero bits is a zero; -0 is kept as a value.
+//! ones a sample decides. Where bytes cost next to nothing, floats that could hardly be compressed are left as they are.
+//! Only the float of 32 zero bits is a zero; -0 is kept as a value.
 //!
 //! ```text
 //! block  = varint rows, varint samples, pieces of the body
 //! piece  = varint 2 x length, bytes | varint 2 x length + 1, varint packed length, packed bytes
 //! body   = flags, [live], [repeats: varint distinct rows, one varint per row],
 //!          [not full: bitmaps (distinct rows x ceil(live / 8) bytes)], values
-//! flags  = live: 0 all, 1 bitmap, 2 varint gaps, 3 changes | repeats: 4 | values: 0 one, 8 table, 16 planes |
-//!          full: 32
+//! flags  = live: 0 all, 1 bitmap, 2 varint gaps, 3 changes | repeats: 4 | values: 0 one, 8 table, 16 planes,
+//!          24 floats | full: 32
 //! live   = varint live count, bitmap or gaps | changes: varint number of a list that the reader has,
 //!          varint 2 x gone, gaps of their positions in that list (or + 1, bitmap), varint new, gaps of their ids
 //! repeat = 0 for a row not seen before, else 1 + the number of the distinct row that it equals
 //! values = one: the float, if there is a nonzero | table: count - 1, floats, one code per nonzero
-//!        | planes: the floats' bits rotated left by one (so that the exponent fills a byte), high bytes first
+//!        | planes: the floats' bits rotated left by one (so that the exponent fills a byte), high bytes first | floats
 //! ```
 //!
 //! Only blocks in frames, whose readers know the shape, have changes and full bitmaps, and no list of repeats if all
-//! rows are equal: elsewhere a few bytes could claim to be a block of any size.
+//! rows are equal: elsewhere a few bytes could claim to be a block of any size. Only they have values as floats.
 
 mod bits;
 mod compact;
@@ -38,8 +39,9 @@ mod tests;
 
 pub use csr::encode_csr;
 pub use decode::{Block, Reader};
-pub use encode::{Packed, encode};
+pub use encode::{Framed, Packed, encode};
 pub use live::Known;
+pub use pieces::Chunk;
 pub use rows::{PanelRows, Rows};
 
 /// An upper bound on the rows of any layer, which limits the memory that a damaged block can request.
@@ -58,6 +60,7 @@ const VALUES: u8 = 0b11000;
 const VALUES_ONE: u8 = 0;
 const VALUES_TABLE: u8 = 8;
 const VALUES_PLANES: u8 = 16;
+const VALUES_FLOATS: u8 = 24;
 const FULL: u8 = 32;
 
 /// The bytes are not a valid block, or not one of the expected shape.

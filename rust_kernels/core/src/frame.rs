@@ -22,6 +22,9 @@
 //! | 65 + 2 t |       | payload |
 //! | end - 8  | 8     | checksum: XXH3-64 of all bytes before |
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8; 4] = b"FSD\x02";
@@ -85,9 +88,46 @@ pub fn overhead(targets: usize) -> usize {
 
 /// Builds a frame. `targets` and `payload` must fit their length fields (u16, u32), which the callers' limits ensure.
 pub fn seal(header: &Header, targets: &[u16], payload: &[u8]) -> Vec<u8> {
+    let length = overhead(targets.len()) + payload.len();
+    let mut body = Vec::with_capacity(length);
+    write(header, targets, &[payload], &mut body.spare_capacity_mut()[..length]);
+    // SAFETY: all these bytes were written.
+    unsafe { body.set_len(length) };
+    body
+}
+
+/// Writes a frame, whose payload comes in parts, to all bytes of `to`.
+///
+/// # Panics
+/// If the frame has another length, or lengths do not fit their fields.
+pub fn write(header: &Header, targets: &[u16], payload: &[&[u8]], to: &mut [MaybeUninit<u8>]) {
+    let length = payload.iter().map(|part| part.len()).sum();
+    assert_eq!(to.len(), overhead(targets.len()) + length, "the place is as long as the frame");
+    let end = to.len() - CHECKSUM;
+    let mut done = put(to, 0, &head(header, targets, length));
+    for part in payload {
+        done = put(to, done, part);
+    }
+    assert_eq!(done, end, "all of the frame but its checksum");
+    // SAFETY: these bytes were written.
+    let covered = unsafe { std::slice::from_raw_parts(to.as_ptr().cast::<u8>(), end) };
+    let checksum = xxh3_64(covered);
+    put(to, end, &checksum.to_le_bytes());
+}
+
+/// Writes bytes from a position on, and returns the position behind them.
+fn put(to: &mut [MaybeUninit<u8>], at: usize, bytes: &[u8]) -> usize {
+    let place = &mut to[at..at + bytes.len()];
+    // SAFETY: the place is as long as the bytes, and nothing else has it.
+    unsafe { place.as_mut_ptr().copy_from_nonoverlapping(bytes.as_ptr().cast(), bytes.len()) };
+    at + bytes.len()
+}
+
+/// Returns the bytes of a frame before its payload.
+fn head(header: &Header, targets: &[u16], length: usize) -> Vec<u8> {
     let count = u16::try_from(targets.len()).expect("a frame has at most 65,535 targets");
-    let length = u32::try_from(payload.len()).expect("a frame's payload is below 4 GiB");
-    let mut body = Vec::with_capacity(overhead(targets.len()) + payload.len());
+    let length = u32::try_from(length).expect("a frame's payload is below 4 GiB");
+    let mut body = Vec::with_capacity(FIXED + 2 * targets.len());
     body.extend_from_slice(MAGIC);
     body.push(header.kind as u8);
     body.extend_from_slice(&header.attempt.run);
@@ -104,9 +144,6 @@ pub fn seal(header: &Header, targets: &[u16], payload: &[u8]) -> Vec<u8> {
     for target in targets {
         body.extend_from_slice(&target.to_le_bytes());
     }
-    body.extend_from_slice(payload);
-    let checksum = xxh3_64(&body);
-    body.extend_from_slice(&checksum.to_le_bytes());
     body
 }
 
@@ -139,6 +176,12 @@ pub fn open(body: &[u8]) -> Result<Frame<'_>, Corrupt> {
 }
 
 impl Frame<'_> {
+    /// Returns the position of the payload in the frame's bytes.
+    pub fn range(&self) -> Range<usize> {
+        let start = FIXED + self.targets.len();
+        start..start + self.payload.len()
+    }
+
     /// Returns whether `rank` is among the targets.
     pub fn is_for(&self, rank: u16) -> bool {
         self.targets.chunks_exact(2).any(|target| target == rank.to_le_bytes())
@@ -201,6 +244,13 @@ mod tests {
             let frame = open(&body).unwrap();
             prop_assert_eq!(frame.header, header);
             prop_assert_eq!(frame.payload, &payload[..]);
+            prop_assert_eq!(&body[frame.range()], &payload[..]);
+            let mut parts = vec![std::mem::MaybeUninit::new(0); body.len()];
+            let (begin, end) = payload.split_at(payload.len() / 3);
+            write(&header, &targets, &[begin, &[], end], &mut parts);
+            // SAFETY: all bytes are initialized.
+            let written: Vec<u8> = parts.iter().map(|byte| unsafe { byte.assume_init() }).collect();
+            prop_assert_eq!(&written, &body);
             for rank in 0..=u16::MAX {
                 prop_assert_eq!(frame.is_for(rank), targets.contains(&rank));
             }

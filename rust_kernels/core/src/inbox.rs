@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 
+use crate::buffer::Buffer;
 use crate::codec;
 use crate::frame::{self, Attempt, Frame, Header, Kind};
 use crate::spill::{Budget, Kept};
@@ -100,24 +101,25 @@ impl Inbox {
         Self { attempt, rank, workers, places, steps, control: HashMap::new(), budget }
     }
 
-    /// Classifies a body; stores a new data frame, and returns a control message once it is complete.
-    pub fn accept(&mut self, body: &[u8]) -> Accepted {
+    /// Classifies a body; stores a new data frame, which stays where it is, and returns a control message once it is
+    /// complete.
+    pub fn accept(&mut self, body: &Buffer<u8>) -> Accepted {
         let Ok(frame) = frame::open(body) else {
             return Accepted { status: Status::Corrupt, header: None, is_complete: false, payload: None };
         };
         let header = Some(frame.header);
-        match self.judge(&frame) {
+        match self.judge(&frame, body) {
             Ok((is_complete, payload)) => Accepted { status: Status::New, header, is_complete, payload },
             Err(status) => Accepted { status, header, is_complete: false, payload: None },
         }
     }
 
     /// Returns, for a new frame, whether it completes its edge or message, and that message; otherwise its status.
-    fn judge(&mut self, frame: &Frame<'_>) -> Result<(bool, Option<Vec<u8>>), Status> {
+    fn judge(&mut self, frame: &Frame<'_>, body: &Buffer<u8>) -> Result<(bool, Option<Vec<u8>>), Status> {
         let header = &frame.header;
         self.belongs(header, frame.is_for(self.rank))?;
         if header.kind == Kind::Data {
-            return Ok((self.keep(header, frame.payload)?, None));
+            return Ok((self.keep(header, body.part(frame.range()))?, None));
         }
         let whole = self.hear(header, frame.payload)?;
         Ok((whole.is_some(), whole))
@@ -140,7 +142,7 @@ impl Inbox {
     }
 
     /// Stores a new part of an edge and returns whether the edge is now complete; otherwise returns the part's status.
-    fn keep(&mut self, header: &Header, payload: &[u8]) -> Result<bool, Status> {
+    fn keep(&mut self, header: &Header, payload: Buffer<u8>) -> Result<bool, Status> {
         let place = self.places.get(&(header.layer, header.source, header.edge)).ok_or(Status::Foreign)?;
         let step = self.steps[header.layer as usize + 1].get_mut(header.micro_batch as usize).ok_or(Status::Foreign)?;
         let Step::Waiting { arrivals, missing } = step else {
@@ -196,7 +198,7 @@ impl Inbox {
     }
 
     /// Removes and returns the joined payloads of a step, in edge order; `None` if it is not ready or was taken before.
-    pub fn take(&mut self, layer: usize, micro_batch: usize) -> Option<io::Result<Vec<Vec<u8>>>> {
+    pub fn take(&mut self, layer: usize, micro_batch: usize) -> Option<io::Result<Vec<Buffer<u8>>>> {
         let step = &mut self.steps[layer][micro_batch];
         if !matches!(step, Step::Waiting { missing: 0, .. }) {
             return None;
@@ -222,13 +224,8 @@ impl Arrival {
         self.kept.len() == usize::from(self.parts)
     }
 
-    fn join(self, budget: &mut Budget) -> io::Result<Vec<u8>> {
-        let mut payload = Vec::new();
-        for kept in self.kept.into_values() {
-            budget.take(kept, &mut payload)?;
-            payload.reserve_exact(self.bytes as usize - payload.len());
-        }
-        Ok(payload)
+    fn join(self, budget: &mut Budget) -> io::Result<Buffer<u8>> {
+        budget.join(self.kept.into_values(), self.bytes as usize)
     }
 }
 
@@ -254,8 +251,16 @@ mod tests {
         Header { kind: Kind::Data, attempt: ATTEMPT, layer, micro_batch, source, edge, part, parts }
     }
 
+    fn accept(inbox: &mut Inbox, body: &[u8]) -> Accepted {
+        inbox.accept(&body.to_vec().into())
+    }
+
+    fn taken(inbox: &mut Inbox, layer: usize, micro_batch: usize) -> Vec<Vec<u8>> {
+        inbox.take(layer, micro_batch).unwrap().unwrap().iter().map(|payload| payload.to_vec()).collect()
+    }
+
     fn judge(inbox: &mut Inbox, header: &Header, targets: &[u16]) -> Status {
-        inbox.accept(&frame::seal(header, targets, b"some")).status
+        accept(inbox, &frame::seal(header, targets, b"some")).status
     }
 
     #[test]
@@ -266,14 +271,14 @@ mod tests {
             assert!(!inbox.is_ready(1, 1));
             assert!(inbox.take(1, 1).is_none());
             let body = frame::seal(&data(0, 1, source, edge, part, parts), &[0, RANK], text.as_bytes());
-            let first = inbox.accept(&body);
+            let first = accept(&mut inbox, &body);
             assert_eq!((first.status, first.is_complete), (Status::New, part == 0));
-            let again = inbox.accept(&body);
+            let again = accept(&mut inbox, &body);
             assert_eq!((again.status, again.is_complete), (Status::Duplicate, false));
         }
         assert!(inbox.is_ready(1, 1) && !inbox.is_ready(1, 0));
         assert_eq!(inbox.held(), 5);
-        assert_eq!(inbox.take(1, 1).unwrap().unwrap(), [b"x".to_vec(), b"abcd".to_vec()]);
+        assert_eq!(taken(&mut inbox, 1, 1), [b"x".to_vec(), b"abcd".to_vec()]);
         assert_eq!(inbox.held(), 0);
         assert!(inbox.is_ready(1, 1) && inbox.take(1, 1).is_none());
         assert_eq!(judge(&mut inbox, &data(0, 1, 2, 1, 0, 2), &[RANK]), Status::Duplicate);
@@ -305,8 +310,8 @@ mod tests {
         assert_eq!(judge(&mut inbox, &good, &[RANK]), Status::New);
         assert_eq!(judge(&mut inbox, &data(0, 0, 0, 0, 1, 3), &[RANK]), Status::Corrupt);
         let large = frame::seal(&data(0, 0, 0, 0, 1, 2), &[RANK], &[0; 1000]);
-        assert_eq!(inbox.accept(&large).status, Status::Corrupt);
-        assert_eq!(inbox.accept(b"").status, Status::Corrupt);
+        assert_eq!(accept(&mut inbox, &large).status, Status::Corrupt);
+        assert_eq!(accept(&mut inbox, b"").status, Status::Corrupt);
         assert_eq!(inbox.held(), 4);
     }
 
@@ -316,10 +321,10 @@ mod tests {
         for kind in [Kind::Gather, Kind::Abort] {
             let header = Header { kind, ..data(0, 0, 2, 0, 0, 1) };
             let body = frame::seal(&header, &[RANK], b"text");
-            let first = inbox.accept(&body);
+            let first = accept(&mut inbox, &body);
             assert_eq!((first.status, first.is_complete), (Status::New, true));
             assert_eq!(first.payload.as_deref(), Some(&b"text"[..]));
-            let again = inbox.accept(&body);
+            let again = accept(&mut inbox, &body);
             assert_eq!((again.status, again.is_complete, again.payload), (Status::Duplicate, false, None));
             assert_eq!(judge(&mut inbox, &Header { part: 1, parts: 2, ..header }, &[RANK]), Status::Duplicate);
             assert_eq!(judge(&mut inbox, &Header { micro_batch: 1, ..header }, &[RANK]), Status::New);
@@ -335,10 +340,10 @@ mod tests {
         let header = Header { kind: Kind::Gather, ..data(2, 0, 2, 0, 0, 3) };
         for (part, text, whole) in [(2, "ef", None), (0, "ab", None), (1, "cd", Some(b"abcdef".to_vec()))] {
             let body = frame::seal(&Header { part, ..header }, &[RANK], text.as_bytes());
-            let accepted = inbox.accept(&body);
+            let accepted = accept(&mut inbox, &body);
             assert_eq!((accepted.status, accepted.is_complete), (Status::New, whole.is_some()));
             assert_eq!(accepted.payload, whole);
-            assert_eq!(inbox.accept(&body).status, Status::Duplicate);
+            assert_eq!(accept(&mut inbox, &body).status, Status::Duplicate);
             let other = judge(&mut inbox, &Header { part: 3, parts: 4, ..header }, &[RANK]);
             assert_eq!(other, if whole.is_none() { Status::Corrupt } else { Status::Duplicate });
         }
@@ -349,10 +354,10 @@ mod tests {
         let mut inbox = inbox(unlimited());
         let header = data(0, 0, 0, 0, 0, 2);
         let older = Header { attempt: Attempt { attempt: 2, ..ATTEMPT }, part: 1, ..header };
-        assert!(!inbox.accept(&frame::seal(&header, &[RANK], b"ab")).is_complete);
-        let stale = inbox.accept(&frame::seal(&older, &[RANK], b"xy"));
+        assert!(!accept(&mut inbox, &frame::seal(&header, &[RANK], b"ab")).is_complete);
+        let stale = accept(&mut inbox, &frame::seal(&older, &[RANK], b"xy"));
         assert_eq!((stale.status, stale.is_complete), (Status::Stale, false));
-        assert!(inbox.accept(&frame::seal(&Header { part: 1, ..header }, &[RANK], b"cd")).is_complete);
+        assert!(accept(&mut inbox, &frame::seal(&Header { part: 1, ..header }, &[RANK], b"cd")).is_complete);
     }
 
     #[test]
@@ -366,7 +371,7 @@ mod tests {
             assert_eq!(judge(&mut inbox, &data(0, 0, 2, 1, part, 4), &[RANK]), Status::New);
         }
         assert_eq!((inbox.held(), files()), (4, 7));
-        assert_eq!(inbox.take(1, 0).unwrap().unwrap(), [b"somesomesomesome".to_vec(), b"somesomesomesome".to_vec()]);
+        assert_eq!(taken(&mut inbox, 1, 0), [b"somesomesomesome".to_vec(), b"somesomesomesome".to_vec()]);
         assert_eq!((inbox.held(), files()), (0, 0));
         for part in 0..3 {
             judge(&mut inbox, &data(1, 1, 0, 0, part, 4), &[RANK]);
@@ -394,19 +399,19 @@ mod tests {
                 let mut body = bodies[which].clone();
                 let at = at.index(body.len());
                 body[at] ^= flip;
-                prop_assert_eq!(inbox.accept(&body).status, Status::Corrupt);
+                prop_assert_eq!(accept(&mut inbox, &body).status, Status::Corrupt);
             }
             let mut left = [6, 6];
             for which in order {
                 prop_assert!(!inbox.is_ready(1, 0));
                 left[which / 6] -= 1;
-                let first = inbox.accept(&bodies[which]);
+                let first = accept(&mut inbox, &bodies[which]);
                 prop_assert_eq!((first.status, first.is_complete), (Status::New, left[which / 6] == 0));
-                let again = inbox.accept(&bodies[which]);
+                let again = accept(&mut inbox, &bodies[which]);
                 prop_assert_eq!((again.status, again.is_complete), (Status::Duplicate, false));
             }
             let expected = [0u8, 2].map(|source| (0..6u8).flat_map(|part| [source, part]).collect::<Vec<_>>());
-            prop_assert_eq!(inbox.take(1, 0).unwrap().unwrap(), expected);
+            prop_assert_eq!(taken(&mut inbox, 1, 0), expected);
         }
     }
 }

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
 use crate::activations::Panels;
-use crate::codec::{self, Block, PanelRows};
+use crate::buffer::Buffer;
+use crate::codec::{self, Block, Framed, PanelRows};
 use crate::compute::Compute;
 use crate::errors::Invalid;
 use crate::frame::{self, Attempt, Header, Kind};
 use crate::inbox::{Accepted, Inbox};
+use crate::outbox::Outbox;
 use crate::shard::{Shard, ShardLayer};
 use crate::spill::Budget;
 use crate::spmm::{Rows, spmm};
@@ -42,9 +44,6 @@ pub enum Phase {
     All,
 }
 
-/// A sealed frame and its targets.
-pub type Sealed<'a> = (&'a [u16], Vec<u8>);
-
 /// One rank's inbox and activations. The steps of one micro-batch must follow in order; other calls are independent.
 pub struct Rank {
     shard: Arc<Shard>,
@@ -53,6 +52,8 @@ pub struct Rank {
     compute: Compute,
     inbox: Mutex<Inbox>,
     batches: Vec<Batch>,
+    /// The inputs of the last step, whose memory the next one uses.
+    spare: Mutex<Option<Panels>>,
 }
 
 /// One micro-batch, and the bytes that it holds (readable while a step computes).
@@ -141,7 +142,7 @@ impl Rank {
             sent: Mutex::default(),
         };
         let batches = samples.iter().map(batch).collect();
-        Ok(Self { shard, attempt, samples, compute, inbox: Mutex::new(inbox), batches })
+        Ok(Self { shard, attempt, samples, compute, inbox: Mutex::new(inbox), batches, spare: Mutex::default() })
     }
 
     fn batch(&self, micro_batch: usize) -> Result<&Batch, Invalid> {
@@ -176,8 +177,8 @@ impl Rank {
         Ok(())
     }
 
-    /// Classifies a body and stores it if it is new.
-    pub fn accept(&self, body: &[u8]) -> Accepted {
+    /// Classifies a body and keeps it if it is new.
+    pub fn accept(&self, body: &Buffer<u8>) -> Accepted {
         lock(&self.inbox).accept(body)
     }
 
@@ -208,14 +209,17 @@ impl Rank {
         let blocks = self.decode(part, &payloads, self.samples[micro_batch], known)?;
         let input = match &own {
             State::Input(input) => self.read_input(part, input, self.samples[micro_batch])?,
-            State::Output(_, own, _) => gather(part, own, &blocks, self.samples[micro_batch], &self.compute),
+            State::Output(_, own, _) => {
+                let spare = lock(&self.spare).take();
+                gather(part, own, &blocks, self.samples[micro_batch], spare, &self.compute)
+            }
             State::Step(_) | State::Ended => unreachable!("checked above"),
         };
         let lists = part.receives().iter().map(|edge| (edge.source, edge.edge)).zip(blocks);
         let received = lists.map(|(from, block)| (from, block.into_live()));
         let received = received.filter(|(_, live)| live.len() < self.samples[micro_batch]).collect();
-        drop(own);
-        let output = input.like(part.layer().rows());
+        let own = if let State::Output(_, own, _) = own { Some(own) } else { None };
+        let output = Panels::within(own, part.layer().rows(), input.samples().to_vec(), input.width());
         *state = State::Step(Step { layer, received, input, output, boundary: false, interior: false });
         batch.bytes.store(state.bytes(), Ordering::Relaxed);
         Ok(())
@@ -224,7 +228,7 @@ impl Rank {
     fn decode<'a>(
         &self,
         part: &ShardLayer,
-        payloads: &'a [Vec<u8>],
+        payloads: &'a [Buffer<u8>],
         samples: usize,
         known: &Lists,
     ) -> Result<Vec<Block<'a>>, Invalid> {
@@ -262,7 +266,7 @@ impl Rank {
         }
         let supplies: Vec<_> =
             blocks.iter().zip(&taken).map(|((_, block), pairs)| Supply::block(block, pairs)).collect();
-        Ok(unpack(part.layer(), samples, &supplies, &self.compute))
+        Ok(unpack(part.layer(), samples, &supplies, None, &self.compute))
     }
 
     /// Computes rows of an assembled step; releases its inputs once all rows are computed.
@@ -290,16 +294,16 @@ impl Rank {
         step.boundary |= boundary;
         step.interior |= interior;
         if step.boundary && step.interior {
-            // The inputs are dropped with the old state.
             let State::Step(step) = std::mem::replace(&mut *state, State::Ended) else { unreachable!("matched above") };
+            *lock(&self.spare) = Some(step.input).filter(|_| layer + 1 < self.shard.receives().len());
             *state = State::Output(layer, step.output, step.received);
         }
         batch.bytes.store(state.bytes(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Packs the computed boundary rows into frames of at most `limit` bytes each, in edge order.
-    pub fn frames(&self, layer: usize, micro_batch: usize, limit: usize) -> Result<Vec<Sealed<'_>>, RankError> {
+    /// Packs the computed boundary rows into frames of at most `limit` bytes each. `fast` as of `Framed`.
+    pub fn frames(&self, layer: usize, micro_batch: usize, limit: usize, fast: bool) -> Result<Outbox<'_>, RankError> {
         let (part, batch) = self.check(layer, micro_batch)?;
         let state = lock(&batch.state);
         let output = match &*state {
@@ -314,26 +318,23 @@ impl Rank {
             let send = &part.sends()[index];
             let source = PanelRows::selected(output, &send.rows);
             let known = self.known(layer, &send.targets, &sent.before);
-            codec::encode(send.rows.len(), samples, output.samples(), &source, Some(&known), &self.compute)
+            let framed = Framed { known: &known, fast };
+            codec::encode(send.rows.len(), samples, output.samples(), &source, Some(framed), &self.compute)
         };
         let packed = self.compute.map(part.sends().len(), pack);
-        let mut payloads = Vec::with_capacity(packed.len());
-        for (edge, packed) in (0..).zip(packed) {
-            payloads.push(packed.block);
-            if packed.live.len() < samples {
-                sent.now.insert((self.shard.rank(), edge), packed.live);
+        let (mut edges, mut frames) = (Vec::with_capacity(packed.len()), Vec::with_capacity(packed.len()));
+        for ((edge, send), mut packed) in (0u32..).zip(part.sends()).zip(packed) {
+            let live = std::mem::take(&mut packed.live);
+            if live.len() < samples {
+                sent.now.insert((self.shard.rank(), edge), live);
             }
-        }
-        drop(sent);
-        let mut sealed = Vec::with_capacity(payloads.len());
-        for ((edge, send), payload) in (0u32..).zip(part.sends()).zip(payloads) {
-            let room = limit.saturating_sub(frame::overhead(send.targets.len())).min(u32::MAX as usize);
-            let parts =
-                u16::try_from(payload.len().checked_div(room).map_or(usize::MAX, |_| payload.len().div_ceil(room)));
+            let (bytes, room) = (packed.bytes(), limit.saturating_sub(frame::overhead(send.targets.len())));
+            let room = room.min(u32::MAX as usize);
+            let parts = u16::try_from(bytes.checked_div(room).map_or(usize::MAX, |_| bytes.div_ceil(room)));
             let parts = parts.map_err(|_| {
-                Invalid(format!("{} bytes for {:?} do not fit frames of {limit} bytes", payload.len(), send.targets))
+                Invalid(format!("{bytes} bytes for {:?} do not fit frames of {limit} bytes", send.targets))
             })?;
-            for (part, piece) in (0u16..).zip(payload.chunks(room)) {
+            for part in 0..parts {
                 let header = Header {
                     kind: Kind::Data,
                     attempt: self.attempt,
@@ -344,10 +345,12 @@ impl Rank {
                     part,
                     parts,
                 };
-                sealed.push((&send.targets[..], frame::seal(&header, &send.targets, piece)));
+                let start = usize::from(part) * room;
+                frames.push((header, start..bytes.min(start + room)));
             }
+            edges.push((&send.targets[..], packed));
         }
-        Ok(sealed)
+        Ok(Outbox::new(edges, frames))
     }
 
     /// Returns the live samples of the edges after the layer before, by number, that all of `targets` received.
@@ -377,7 +380,7 @@ impl Rank {
         let source = PanelRows::all(output);
         let block =
             codec::encode(output.rows(), self.samples[micro_batch], output.samples(), &source, None, &self.compute)
-                .block;
+                .block();
         *state = State::Ended;
         batch.bytes.store(0, Ordering::Relaxed);
         Ok(block)
@@ -414,14 +417,22 @@ impl Rank {
     /// Returns the bytes that panels and encoded frames currently hold.
     pub fn resident_bytes(&self) -> u64 {
         let panels: usize = self.batches.iter().map(|batch| batch.bytes.load(Ordering::Relaxed)).sum();
-        panels as u64 + lock(&self.inbox).held()
+        let spare = lock(&self.spare).as_ref().map_or(0, Panels::bytes);
+        (panels + spare) as u64 + lock(&self.inbox).held()
     }
 }
 
 /// Returns the inputs of a later layer: the rank's own rows of the previous layer, and the rows that others sent.
-fn gather(part: &ShardLayer, own: &Panels, blocks: &[Block<'_>], samples: usize, compute: &Compute) -> Panels {
+fn gather(
+    part: &ShardLayer,
+    own: &Panels,
+    blocks: &[Block<'_>],
+    samples: usize,
+    spare: Option<Panels>,
+    compute: &Compute,
+) -> Panels {
     let (first, rest) = part.supplies().split_first().expect("a layer has at least the rank itself as a supplier");
     let mut supplies = vec![Supply::panels(own, first)];
     supplies.extend(blocks.iter().zip(rest).map(|(block, pairs)| Supply::block(block, pairs)));
-    unpack(part.layer(), samples, &supplies, compute)
+    unpack(part.layer(), samples, &supplies, spare, compute)
 }

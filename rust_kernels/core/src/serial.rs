@@ -3,6 +3,7 @@
 mod batches;
 mod dense;
 mod outputs;
+mod packed;
 mod pipeline;
 mod source;
 mod transpose;
@@ -18,6 +19,7 @@ use crate::spmm::{Rows, prepare, shares_few, spmm};
 use batches::Batches;
 pub use dense::{Dense, Order};
 pub use outputs::Csr;
+pub use packed::Part;
 pub use source::Samples;
 use source::Source;
 
@@ -152,7 +154,7 @@ impl Serial {
             spmm(layer, Rows::All, &panels, &mut output, &self.compute).map_err(|error| (index, error))?;
             panels = output;
         }
-        Ok(Batches::of(&panels))
+        Ok(Batches::of(&panels, &self.compute))
     }
 
     /// Returns the number of activations that are not zero.
@@ -184,15 +186,15 @@ impl Serial {
     fn read<R>(&self, work: impl FnOnce(&Batches) -> R) -> R {
         match &self.activations {
             Activations::Batches(batches) => work(batches),
-            Activations::Csr(input) => work(&loaded(input)),
-            Activations::Dense(input) => work(&loaded(input)),
+            Activations::Csr(input) => work(&self.loaded(input)),
+            Activations::Dense(input) => work(&self.loaded(input)),
         }
     }
-}
 
-/// Returns the samples of an input to which no layer was applied.
-fn loaded(source: &impl Source) -> Batches {
-    Batches::of(&source.panels(source.live(), 16))
+    /// Returns the samples of an input to which no layer was applied.
+    fn loaded(&self, source: &impl Source) -> Batches {
+        Batches::of(&source.panels(source.live(), 16), &self.compute)
+    }
 }
 
 /// Cuts layers into segments within which dropped samples are never needed again.

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::buffer::Buffer;
+
 /// The memory budget of encoded bytes, and the directory for bytes beyond it.
 pub struct Budget {
     directory: Option<PathBuf>,
@@ -14,7 +16,7 @@ pub struct Budget {
 
 /// Stored bytes; a file is deleted when its value is dropped.
 pub enum Kept {
-    Memory(Vec<u8>),
+    Memory(Buffer<u8>),
     File(Spilled),
 }
 
@@ -34,33 +36,36 @@ impl Budget {
         self.held
     }
 
-    /// Stores a copy of `bytes`. If writing to disk fails they stay in memory, where the run may still fit.
-    pub fn keep(&mut self, bytes: &[u8]) -> Kept {
+    /// Stores bytes. If writing to disk fails they stay in memory, where the run may still fit.
+    pub fn keep(&mut self, bytes: Buffer<u8>) -> Kept {
         if self.held + bytes.len() as u64 > self.bytes
             && let Some(directory) = &self.directory
-            && let Ok(spilled) = Spilled::write(directory.clone(), bytes)
+            && let Ok(spilled) = Spilled::write(directory.clone(), &bytes)
         {
             return Kept::File(spilled);
         }
         self.held += bytes.len() as u64;
-        Kept::Memory(bytes.to_vec())
+        Kept::Memory(bytes)
     }
 
-    /// Appends stored bytes to `out` and releases them.
-    pub fn take(&mut self, kept: Kept, out: &mut Vec<u8>) -> io::Result<()> {
-        match kept {
-            Kept::Memory(bytes) => {
-                self.held -= bytes.len() as u64;
-                // A frame in one part is not copied.
-                if out.is_empty() {
-                    *out = bytes
-                } else {
-                    out.extend_from_slice(&bytes)
+    /// Returns stored bytes, of which there are `length`, one part after the other, and releases them.
+    pub fn join(&mut self, parts: impl ExactSizeIterator<Item = Kept>, length: usize) -> io::Result<Buffer<u8>> {
+        let is_whole = parts.len() == 1;
+        let mut joined = Vec::new();
+        for part in parts {
+            match part {
+                Kept::Memory(bytes) => {
+                    self.held -= bytes.len() as u64;
+                    if is_whole {
+                        return Ok(bytes);
+                    }
+                    joined.reserve_exact(length - joined.len());
+                    joined.extend_from_slice(&bytes);
                 }
-                Ok(())
+                Kept::File(spilled) => spilled.read(&mut joined)?,
             }
-            Kept::File(spilled) => spilled.read(out),
         }
+        Ok(joined.into())
     }
 }
 

@@ -39,15 +39,38 @@ impl<'a> Supply<'a> {
     }
 }
 
-/// Returns the inputs of a layer as panels. All-zero samples are left out if the layer is zero-preserving.
-pub(crate) fn unpack(layer: &Layer, samples: usize, supplies: &[Supply<'_>], compute: &Compute) -> Panels {
+/// Returns the inputs of a layer, all of which are supplied, as panels, if possible in the memory of `spare` ones.
+/// All-zero samples are left out if the layer is zero-preserving.
+pub(crate) fn unpack(
+    layer: &Layer,
+    samples: usize,
+    supplies: &[Supply<'_>],
+    spare: Option<Panels>,
+    compute: &Compute,
+) -> Panels {
     let mut present = vec![!layer.zero_preserving(); samples];
     for supply in supplies.iter().filter(|supply| layer.zero_preserving() && !supply.pairs.is_empty()) {
         supply.mark(&mut present);
     }
-    let live: Vec<u32> = (0..).zip(&present).filter_map(|(sample, &present)| present.then_some(sample)).collect();
+    let live = positions(&present);
     let width = panel_width([layer].into_iter(), live.len(), compute.path());
-    let mut panels = Panels::zeroed(layer.columns(), live, width);
+    fill(Panels::within(spare, layer.columns(), live, width), supplies, compute)
+}
+
+/// Returns `rows` rows of the samples that any supply has as panels of a width; rows that no supply has are zero.
+pub(crate) fn join(rows: usize, samples: usize, width: usize, supplies: &[Supply<'_>], compute: &Compute) -> Panels {
+    let mut present = vec![false; samples];
+    supplies.iter().for_each(|supply| supply.mark(&mut present));
+    fill(Panels::zeroed(rows, positions(&present), width), supplies, compute)
+}
+
+/// Returns the positions of what is true.
+fn positions(present: &[bool]) -> Vec<u32> {
+    (0..).zip(present).filter_map(|(position, &present)| present.then_some(position)).collect()
+}
+
+/// Writes the rows of the supplies, of which no two have the same, into panels.
+fn fill(mut panels: Panels, supplies: &[Supply<'_>], compute: &Compute) -> Panels {
     let plans: Vec<_> = supplies.iter().map(|supply| Plan::new(supply, &panels, compute)).collect();
     let mut parts = panels.panels_mut();
     // Each thread fills some consecutive panels.
@@ -124,6 +147,7 @@ impl<'a> Plan<'a> {
                     for (panel, part) in panels.iter_mut().zip(&parts) {
                         let slot = panel.span().first;
                         let out = panel.row_mut(column as usize);
+                        out.fill(0.0);
                         part.iter().for_each(|&(to, from)| out[to as usize - slot] = values[from as usize]);
                     }
                 }
@@ -139,4 +163,37 @@ fn mask(samples: &[u32], some: &[u32]) -> Vec<u8> {
         mask[slot as usize / 8] |= 1 << (slot % 8);
     }
     mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Framed, PanelRows, encode};
+
+    #[test]
+    fn the_memory_of_other_panels_leaves_no_trace() {
+        let compute = Compute::new(2).unwrap();
+        let some: Vec<u32> = (0..150).filter(|id| id % 3 != 0).collect();
+        let mut source = Panels::zeroed(5, some.clone(), 32);
+        for row in 0..5 {
+            let values: Vec<f32> = some.iter().map(|id| (*id as usize * 10 + row) as f32 * (row % 2) as f32).collect();
+            source.write_row(row, &values);
+        }
+        let framed = Some(Framed { known: &[], fast: true });
+        let block = encode(5, 150, &some, &PanelRows::all(&source), framed, &compute).block();
+        let block = Block::decode(&block, 5, 150, &|_| None, &compute).unwrap();
+        let (own, other) = ([(0, 3), (1, 0), (4, 1)], [(0, 5), (1, 2), (3, 4)]);
+        let supplies = [Supply::panels(&source, &own), Supply::block(&block, &other)];
+        for samples in [(0..150).collect::<Vec<u32>>(), some] {
+            let mut spare = Panels::zeroed(6, (0..190).collect(), 64);
+            spare.panels_mut().iter_mut().for_each(|panel| panel.data_mut().fill(f32::NAN));
+            let place = spare.panel(0).as_ptr();
+            let reused = fill(Panels::within(Some(spare), 6, samples.clone(), 64), &supplies, &compute);
+            assert_eq!(reused.panel(0).as_ptr(), place);
+            let fresh = fill(Panels::zeroed(6, samples, 64), &supplies, &compute);
+            for index in 0..fresh.spans().len() {
+                assert_eq!(reused.panel(index), fresh.panel(index));
+            }
+        }
+    }
 }

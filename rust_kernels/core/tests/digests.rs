@@ -5,7 +5,7 @@
 
 use fsd_core::activation::Activation;
 use fsd_core::activations::Panels;
-use fsd_core::codec::{PanelRows, encode};
+use fsd_core::codec::{Framed, PanelRows, encode};
 use fsd_core::compute::Compute;
 use fsd_core::csr::{Csr, Indices};
 use fsd_core::frame::{Attempt, Header, Kind, seal};
@@ -133,10 +133,11 @@ fn digest(parts: &[Panels]) -> u64 {
 
 fn frame(panels: &Panels, compute: &Compute) -> Vec<u8> {
     let rows = PanelRows::all(panels);
-    let packed = encode(panels.rows(), panels.samples().len(), panels.samples(), &rows, Some(&[]), compute);
+    let packed =
+        encode(panels.rows(), panels.samples().len(), panels.samples(), &rows, Some(Framed::default()), compute);
     let attempt = Attempt { run: [5; 16], attempt: 1, plan: [6; 16] };
     let header = Header { kind: Kind::Data, attempt, layer: 2, micro_batch: 3, source: 4, edge: 5, part: 0, parts: 1 };
-    seal(&header, &[1, 2], &packed.block)
+    seal(&header, &[1, 2], &packed.block())
 }
 
 fn check(network: fn() -> Vec<Layer>, answer: u64, sent: u64) {

@@ -6,7 +6,7 @@ use common::{Plain, bits, plain, relu, value};
 use fsd_core::compute::Compute;
 use fsd_core::isa::Path;
 use fsd_core::layer::Layer;
-use fsd_core::serial::{ApplyError, Overflow, Samples, Serial};
+use fsd_core::serial::{ApplyError, Overflow, Part, Samples, Serial};
 use proptest::prelude::*;
 
 /// Generates layers of any width, a batch with many all-zero samples, and the number of layers in the first `apply`.
@@ -120,4 +120,54 @@ fn layers_must_follow_each_other() {
     let (first, wrong) = (layer(3, 5).layer(), layer(4, 2).layer());
     let error = serial.apply(&[&first, &wrong]).unwrap_err();
     assert_eq!(error.to_string(), "layer 1 has 4 columns for 5 inputs");
+}
+
+proptest! {
+    #[test]
+    fn a_batch_that_is_packed_in_parts_comes_back(
+        (features, samples) in (1..40_usize, 1..150_usize),
+        live in prop::collection::vec(prop::bool::weighted(0.7), 150),
+        cut in any::<prop::sample::Index>(),
+        every in 1..5_usize,
+        threads in 1..3_usize,
+        seed in any::<u32>(),
+    ) {
+        let at = |sample: usize, feature: usize| {
+            let mixed = ((sample * 40 + feature) as u32).wrapping_mul(2_654_435_761) ^ seed;
+            if live[sample] && mixed & 0x3000 != 0 { mixed as f32 } else { 0.0 }
+        };
+        let batch: Vec<Vec<f32>> = (0..samples).map(|sample| (0..features).map(|feature| at(sample, feature)).collect()).collect();
+        let compute = || Compute::new(threads).unwrap();
+        let cut = cut.index(samples);
+        // Each rank has the features with the same remainder; the second half of the samples is given first.
+        let ranks: Vec<Vec<u32>> = (0..every).map(|rank| (rank as u32..features as u32).step_by(every).collect()).collect();
+        let mut packed = Vec::new();
+        for range in [cut..samples, 0..cut] {
+            for rows in &ranks {
+                let own: Vec<Vec<f32>> = batch.iter().map(|sample| rows.iter().map(|row| sample[*row as usize]).collect()).collect();
+                let blocks = serial(rows.len(), &own, compute()).blocks(range.clone(), rows.len().max(1));
+                prop_assert_eq!(blocks.len(), usize::from(!rows.is_empty()));
+                packed.extend(blocks.into_iter().map(|block| (block, range.clone(), rows)));
+            }
+        }
+        let parts = |packed: &[(Vec<u8>, std::ops::Range<usize>, &Vec<u32>)]| -> Result<Vec<Vec<f32>>, String> {
+            let parts: Vec<_> = packed.iter().map(|(block, samples, neurons)| Part { block, samples: samples.clone(), neurons }).collect();
+            let found = Serial::unpacked(samples, features, &parts, compute()).map_err(|error| error.to_string())?;
+            Ok(dense(&found, features))
+        };
+        prop_assert_eq!(&parts(&packed).unwrap(), &batch);
+        let whole = serial(features, &batch, compute()).blocks(0..samples, features);
+        prop_assert_eq!(whole.len(), 1);
+        let all: Vec<u32> = (0..features as u32).collect();
+        prop_assert_eq!(&parts(&[(whole[0].clone(), 0..samples, &all)]).unwrap(), &batch);
+        let shifted: Vec<u32> = all.iter().map(|id| id + 1).collect();
+        prop_assert!(parts(&[(whole[0].clone(), 0..samples, &shifted)]).unwrap_err().contains("are not, in ascending order"));
+        prop_assert!(parts(&[(whole[0].clone(), 1..samples + 1, &all)]).is_err());
+        prop_assert!(parts(&[(whole[0].clone(), 0..samples - 1, &all)]).unwrap_err().contains("instead of"));
+        prop_assert!(parts(&[(vec![1, 2, 3], 0..samples, &all)]).unwrap_err().contains("not a valid block"));
+        if samples > 1 {
+            let overlapping = [(whole[0].clone(), 0..samples, &all), (whole[0].clone(), 1..samples, &all)];
+            prop_assert!(parts(&overlapping).is_err());
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The functions with which Python encodes and decodes blocks and builds control frames.
 
-use fsd_core::codec::{self, Block};
+use fsd_core::codec::{self, Block, Framed};
 use fsd_core::compute::Compute;
 use fsd_core::frame::{self, Attempt, Header, Kind};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
@@ -38,8 +38,9 @@ fn encode_block<'py>(
     let list = |(number, list): &'_ (u32, PyReadonlyArray1<'py, u32>)| Ok((*number, list.as_slice()?.to_vec()));
     let lists = known.map(|known| known.iter().map(list).collect::<PyResult<Vec<_>>>()).transpose()?;
     let known: Option<Vec<_>> = lists.as_ref().map(|lists| lists.iter().map(|(n, list)| (*n, &list[..])).collect());
+    let framed = known.as_ref().map(|known| Framed { known, fast: false });
     let (indptr, indices, data) = (indptr.as_slice()?, indices.as_slice()?, data.as_slice()?);
-    let block = py.detach(|| codec::encode_csr(indptr, indices, data, samples, known.as_deref(), &Compute::new(1)?));
+    let block = py.detach(|| codec::encode_csr(indptr, indices, data, samples, framed, &Compute::new(1)?));
     Ok(PyBytes::new(py, &block.map_err(invalid)?))
 }
 

@@ -14,6 +14,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::arrays::{borrow_bytes, new_bytes};
 use crate::codec::name16;
 use crate::layer::{LayerKernel, non_finite, value_error};
 
@@ -32,6 +33,9 @@ fn error(error: RankError) -> PyErr {
         RankError::Spill(_) => PyOSError::new_err(error.to_string()),
     }
 }
+
+/// Bytes of a body from which on it is kept where Python has it; smaller ones are copied, as returning them takes longer.
+const KEPT: usize = 64 << 10;
 
 type Array<'py, T> = Bound<'py, PyArray1<T>>;
 
@@ -145,11 +149,13 @@ impl RankState {
         py.detach(|| self.rank.put_input(micro_batch, first_feature, payload.to_vec())).map_err(error)
     }
 
-    /// Classify a body and store it if it is new. Thread-safe; never raises, whatever the bytes.
-    fn accept(&self, py: Python<'_>, body: &[u8]) -> Accepted {
-        let accepted = py.detach(|| self.rank.accept(body));
+    /// Classify a body and keep it if it is new. Thread-safe; read-only bytes never raise, whatever they are.
+    fn accept(&self, py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<Accepted> {
+        let body = borrow_bytes(body)?;
+        let accepted =
+            py.detach(move || self.rank.accept(&if body.len() < KEPT { body.to_vec().into() } else { body }));
         let header = accepted.header.as_ref();
-        Accepted {
+        Ok(Accepted {
             status: match accepted.status {
                 Status::New => "new",
                 Status::Duplicate => "duplicate",
@@ -164,7 +170,7 @@ impl RankState {
             edge: header.map(|header| header.edge),
             complete: accepted.is_complete,
             payload: accepted.payload.map(|payload| PyBytes::new(py, &payload).unbind()),
-        }
+        })
     }
 
     /// Return whether all rows that the step needs from other ranks have arrived.
@@ -191,16 +197,23 @@ impl RankState {
         py.detach(|| self.rank.compute(layer, micro_batch, phase)).map_err(error)
     }
 
-    /// Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order.
+    /// Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order. If `fast`,
+    /// bytes are only saved where that takes next to no time.
+    #[pyo3(signature = (layer, micro_batch, limit, fast=false))]
     fn frames<'py>(
         &self,
         py: Python<'py>,
         layer: usize,
         micro_batch: usize,
         limit: usize,
+        fast: bool,
     ) -> PyResult<Vec<(Vec<u16>, Bound<'py, PyBytes>)>> {
-        let frames = py.detach(|| self.rank.frames(layer, micro_batch, limit)).map_err(error)?;
-        Ok(frames.into_iter().map(|(targets, body)| (targets.to_vec(), PyBytes::new(py, &body))).collect())
+        let outbox = py.detach(|| self.rank.frames(layer, micro_batch, limit, fast)).map_err(error)?;
+        let seal = |index| {
+            let body = new_bytes(py, outbox.bytes(index), |to| outbox.write(index, to))?;
+            Ok((outbox.targets(index).to_vec(), body))
+        };
+        (0..outbox.len()).map(seal).collect()
     }
 
     /// Return the last layer's rows as a block (local rows x samples of the micro-batch), and release them.

@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fsd_core::compute::Compute;
 use fsd_core::layer::Layer;
-use fsd_core::serial::{ApplyError, Dense, Samples, Serial};
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
+use fsd_core::serial::{ApplyError, Dense, Part, Samples, Serial};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
-use crate::arrays::{borrow_matrix, borrow_or_copy};
+use crate::arrays::{borrow_bytes, borrow_matrix, borrow_or_copy};
 use crate::layer::{LayerKernel, non_finite, value_error};
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -57,6 +58,27 @@ impl SerialState {
         let serial = py.detach(|| {
             let compute = Compute::new(threads)?;
             Ok(Serial::dense(Dense::new(values, shape, order, &compute)?, compute))
+        });
+        Ok(Self { serial: Mutex::new(serial.map_err(value_error)?) })
+    }
+
+    /// Load a batch from blocks of some neurons each: (block, first sample, end of the samples, neurons of its rows).
+    #[staticmethod]
+    fn from_blocks(
+        py: Python<'_>,
+        samples: usize,
+        neurons: usize,
+        parts: Vec<(Bound<'_, PyAny>, usize, usize, PyReadonlyArray1<'_, u32>)>,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let borrow = |(block, first, end, rows): &(Bound<'_, PyAny>, usize, usize, PyReadonlyArray1<'_, u32>)| {
+            Ok((borrow_bytes(block)?, *first..*end, rows.as_slice()?.to_vec()))
+        };
+        let borrowed = parts.iter().map(borrow).collect::<PyResult<Vec<_>>>()?;
+        let serial = py.detach(|| {
+            let parts =
+                borrowed.iter().map(|(block, samples, neurons)| Part { block, samples: samples.clone(), neurons });
+            Serial::unpacked(samples, neurons, &parts.collect::<Vec<_>>(), Compute::new(threads)?)
         });
         Ok(Self { serial: Mutex::new(serial.map_err(value_error)?) })
     }
@@ -115,6 +137,26 @@ impl SerialState {
             Ok(())
         })
         .map_err(PyValueError::new_err)
+    }
+
+    /// Return the activations of consecutive samples as blocks, one for every `count` neurons.
+    fn blocks<'py>(
+        &self,
+        py: Python<'py>,
+        first: usize,
+        end: usize,
+        count: usize,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let blocks = self.with(py, |serial| {
+            let samples = serial.samples();
+            if first > end || end > samples || count == 0 {
+                return Err(format!(
+                    "{count} neurons of samples {first} to {end} cannot be cut from {samples} samples"
+                ));
+            }
+            Ok(serial.blocks(first..end, count))
+        });
+        Ok(blocks.map_err(PyValueError::new_err)?.iter().map(|block| PyBytes::new(py, block)).collect())
     }
 
     /// Return, for each sample, its largest activation and the lowest neuron that has it.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from fsd_inference.channels.base import Channel, Expected, Frame
+from fsd_inference.channels.base import Body, Channel, Expected, Frame
 from fsd_inference.channels.wrapper import Wrapper
 from fsd_inference.errors import ChannelError
 
@@ -66,7 +66,7 @@ class Faulty(Wrapper):
         self._faults = faults
         self._random = random.Random(faults.seed)
         self._lock = threading.Lock()
-        self._held: list[bytes] = []
+        self._held: list[Body] = []
 
     def send(self, frames: Sequence[Frame]) -> Future[None]:
         with self._lock:
@@ -77,7 +77,7 @@ class Faulty(Wrapper):
         future.set_exception(ChannelError("the service still throttles after all retries (an injected fault)"))
         return future
 
-    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> Sequence[Body]:
         with self._lock:
             held = bool(self._held)
         received = self.inner.receive(expected, 0.0 if held else timeout_s)
@@ -87,9 +87,9 @@ class Faulty(Wrapper):
             time.sleep(self._faults.slow_read_s)
         return bodies
 
-    def _disturb(self, received: list[bytes]) -> list[bytes]:
+    def _disturb(self, received: Sequence[Body]) -> list[Body]:
         draw, faults = self._random.random, self._faults
-        now, later = self._held, list[bytes]()
+        now, later = self._held, list[Body]()
         for body in received:
             (later if received[1:] and faults.reorder and draw() < 0.5 else now).append(body)
             if draw() < faults.duplicate:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from fsd_inference.channels.base import Channel, Expected, Frame, Kind
+from fsd_inference.channels.base import Body, Channel, Expected, Frame, Kind
 from fsd_inference.channels.wrapper import Wrapper
 
 
@@ -118,7 +118,7 @@ class Metered(Wrapper):
         future.add_done_callback(ended)
         return future
 
-    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> Sequence[Body]:
         bodies = self.inner.receive(expected, timeout_s)
         if bodies:
             self._report("received", self._clock(), None, len(bodies), sum(map(len, bodies)))

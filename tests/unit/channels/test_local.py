@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import resource
 import socket
 import struct
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from fsd_inference.channels import local
-from fsd_inference.channels.base import Frame, Kind, Limits
+from fsd_inference.channels.base import Body, Frame, Kind, Limits
 from fsd_inference.channels.local import LocalChannel
 from fsd_inference.errors import ChannelError
 from tests.support.processes import state_of, wait_until
@@ -29,8 +30,10 @@ Open = Callable[..., LocalChannel]
 def open_channel(tmp_path: Path) -> Iterator[Open]:
     opened: list[LocalChannel] = []
 
-    def opener(rank: int, workers: int = 2, directory: Path = tmp_path, **options: float) -> LocalChannel:
-        limits = Limits(1 << 20, 100, 1 << 30)
+    def opener(
+        rank: int, workers: int = 2, directory: Path = tmp_path, *, frame_bytes: int = 1 << 20, **options: float
+    ) -> LocalChannel:
+        limits = Limits(frame_bytes, 100, 1 << 30)
         channel = LocalChannel(directory, rank, workers, limits=limits, **options)
         opened.append(channel)
         return channel
@@ -246,9 +249,34 @@ def test_many_threads_and_long_frames_keep_frames_whole(open_channel: Open) -> N
     threads = [threading.Thread(target=send, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
-    came: set[bytes] = set()
+    came: set[Body] = set()
     while len(came) < len(bodies):
         came.update(receiver.receive([], 10))
     assert came == bodies
     for thread in threads:
         thread.join()
+
+
+def test_large_bodies_are_read_to_where_they_stay(open_channel: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_READ_BYTES", 1000)
+    sender, receiver = open_channel(0), open_channel(1)
+    rng = random.Random(5)
+    bodies = [rng.randbytes(length) for length in (996, 1, 1001, 2, 3, 400_000, 1000, 1 << 20, 5000, 999, 50_000)]
+    for body in bodies:
+        sender.send([data(body, 1)])
+    came: list[Body] = []
+    while len(came) < len(bodies):
+        came.extend(receiver.receive([], 10))
+    assert came == bodies
+    large = [body for body in came if len(body) > 1000]
+    assert all(isinstance(body, memoryview) and body.readonly for body in large)
+
+
+def test_a_connection_that_ends_within_a_large_body_is_an_error(open_channel: Open, tmp_path: Path) -> None:
+    channel = open_channel(0, frame_bytes=4 << 20)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(str(tmp_path / "0.sock"))
+        stranger.sendall(struct.pack("<II", 1, 3) + b"abc" + struct.pack("<I", 2 << 20) + bytes(1_500_000))
+    assert channel.receive([], 10) == [b"abc"]
+    with pytest.raises(ChannelError, match="rank 1 ended in the middle of a frame"):
+        channel.receive([], 10)

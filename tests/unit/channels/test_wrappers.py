@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from fsd_inference.channels.base import Channel, Expected, Frame, Kind
+from fsd_inference.channels.base import Body, Channel, Expected, Frame, Kind
 from fsd_inference.channels.delayed import Delayed
 from fsd_inference.channels.in_process import InProcessChannel, InProcessHub
 from fsd_inference.channels.wrapper import Wrapper
@@ -89,7 +89,7 @@ def test_delayed_deliveries_are_held() -> None:
     delayed = Delayed(receiver, deliver_s=0.1)
     sender.send([data(b"x", 1)])
     begun = time.monotonic()
-    came: list[bytes] = []
+    came: Sequence[Body] = []
     while not came:
         came = delayed.receive([], 0.02)
     assert came == [b"x"]
@@ -123,7 +123,7 @@ class Broken(Wrapper):
         super().__init__(inner)
         self.left = 1
 
-    def receive(self, expected: Sequence[Expected], timeout_s: float) -> list[bytes]:
+    def receive(self, expected: Sequence[Expected], timeout_s: float) -> Sequence[Body]:
         self.left -= 1
         if self.left == 0:
             raise ChannelError("cannot receive")
@@ -168,10 +168,10 @@ def test_jitter_is_drawn_from_the_seed() -> None:
     assert all(50 <= seconds <= 155 for seconds in jitter(3))
 
 
-def disturbed(faults: Faults, count: int = 200) -> list[bytes]:
+def disturbed(faults: Faults, count: int = 200) -> list[Body]:
     sender, receiver = pair()
     faulty = Faulty(receiver, faults)
-    came: list[bytes] = []
+    came: list[Body] = []
     for number in range(count):
         sender.send([data(b"%d" % number, 1)])
         if number % 5 == 4:
@@ -195,7 +195,7 @@ def test_faulty_duplicates_reorders_and_injects_the_same_for_a_seed() -> None:
     assert max(counts[b"%d" % number] for number in range(200)) >= 2
     assert counts[b"old"]
     assert counts[b"other"]
-    order = [int(body) for body in came if body.isdigit()]
+    order = [int(body) for body in came if bytes(body).isdigit()]
     assert order != sorted(order)
 
 

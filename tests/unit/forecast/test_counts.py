@@ -18,6 +18,7 @@ from fsd_inference.channels.parts import pack_parts
 from fsd_inference.channels.queue import QueueSettings, _Message, pack
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.inputs import encode_input
+from fsd_inference.engine.serial import serial_state
 from fsd_inference.errors import InputError, SettingError
 from fsd_inference.forecast import sampling
 from fsd_inference.forecast.counts import count_usage
@@ -320,4 +321,4 @@ def test_a_fit_needs_runs() -> None:
 
 
 def test_the_input_object_is_as_long_as_foreseen(plan: ExchangePlan) -> None:
-    assert payloads(plan).input_bytes == len(encode_input(X, (60,)))
+    assert payloads(plan).input_bytes == len(encode_input(serial_state(X), (60,)))

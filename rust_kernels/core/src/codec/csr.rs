@@ -6,14 +6,14 @@ use crate::csr::check_indptr;
 use crate::errors::Invalid;
 use crate::isa::Path;
 
-/// Encodes a CSR matrix, rows x `samples`, as a block; column indices must ascend strictly within a row. `known` as for
+/// Encodes a CSR matrix, rows x `samples`, as a block; column indices must ascend strictly within a row. `framed` as for
 /// `encode`.
 pub fn encode_csr(
     indptr: &[i64],
     indices: &[i32],
     data: &[f32],
     samples: usize,
-    known: Option<&[(u32, &[u32])]>,
+    framed: Option<Framed<'_>>,
     compute: &Compute,
 ) -> Result<Vec<u8>, Invalid> {
     check_indptr(indptr, indices.len())?;
@@ -44,7 +44,7 @@ pub fn encode_csr(
         live.push(sample);
     }
     let source = CsrRows { indptr, indices, data, slots: &slots, live: live.len() };
-    Ok(encode(rows, samples, &live, &source, known, compute).block)
+    Ok(encode(rows, samples, &live, &source, framed, compute).block())
 }
 
 /// The rows of a CSR matrix over its live columns.

@@ -44,6 +44,7 @@ enum Values {
     One(f32),
     Table { table: Box<[f32; TABLE]>, codes: Section },
     Planes([Section; 4]),
+    Floats(Section),
 }
 
 impl<'a> Block<'a> {
@@ -134,6 +135,7 @@ impl<'a> Block<'a> {
             Values::One(value) => Nonzeros::One(*value),
             Values::Table { table, codes } => Nonzeros::Table { table, codes: self.bytes(*codes) },
             Values::Planes(planes) => Nonzeros::Planes(planes.map(|plane| self.bytes(plane))),
+            Values::Floats(floats) => Nonzeros::Floats(self.bytes(*floats)),
         };
         Reader { block: self, bitmaps: self.bytes(self.layout.bitmaps), nonzeros, path }
     }
@@ -181,7 +183,7 @@ impl Layout {
         let mut body = Body { runs, run: 0, at: 0 };
         let flags = body.read(|rest| rest.split_off_first().copied()).ok_or(CUT)?;
         let allowed = LIVE | REPEATS | VALUES | if known.is_some() { FULL } else { 0 };
-        if flags & !allowed != 0 {
+        if flags & !allowed != 0 || flags & VALUES == VALUES_FLOATS && known.is_none() {
             return Err(BadBlock("it has flags that are not known here"));
         }
         let room = body.left();
@@ -315,6 +317,10 @@ fn take_values(body: &mut Body<'_, '_>, how: u8, nonzeros: usize) -> Option<Valu
         VALUES_PLANES => {
             let mut plane = || body.section(nonzeros).map(|(section, _)| section);
             Some(Values::Planes([plane()?, plane()?, plane()?, plane()?]))
+        }
+        VALUES_FLOATS => {
+            let (floats, _) = body.section(nonzeros.checked_mul(size_of::<f32>())?)?;
+            Some(Values::Floats(floats))
         }
         _ => None,
     }

@@ -1,7 +1,10 @@
 //! The encoder of blocks.
 
+use std::ops::Range;
+
 use super::bits::{self, BitWriter};
 use super::compact::{compact, split};
+use super::pieces::Chunk;
 use super::rows::{Groups, Rows};
 use super::*;
 use crate::compute::Compute;
@@ -11,21 +14,54 @@ use crate::varint;
 /// Values that one task packs, which stay in the cache of a core.
 const TASK: usize = 1 << 16;
 
-/// A block and its live samples.
+/// A block, in chunks, and its live samples.
 pub struct Packed {
-    pub block: Vec<u8>,
+    pub chunks: Vec<Chunk>,
     pub live: Vec<u32>,
 }
 
+impl Packed {
+    /// Returns the size of the block in bytes.
+    pub fn bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.bytes().len()).sum()
+    }
+
+    /// Returns a range of the block's bytes, as runs of consecutive ones.
+    pub fn parts(&self, range: Range<usize>) -> Vec<&[u8]> {
+        let (mut start, mut parts) = (0, Vec::with_capacity(self.chunks.len()));
+        for bytes in self.chunks.iter().map(Chunk::bytes) {
+            let end = start + bytes.len();
+            if range.start < end && start < range.end {
+                parts.push(&bytes[range.start.max(start) - start..range.end.min(end) - start]);
+            }
+            start = end;
+        }
+        parts
+    }
+
+    /// Returns the block in one piece.
+    pub fn block(&self) -> Vec<u8> {
+        self.parts(0..self.bytes()).concat()
+    }
+}
+
+/// What readers of a block have, and what its bytes cost.
+#[derive(Clone, Copy, Default)]
+pub struct Framed<'a> {
+    /// Numbered lists of samples that all receivers have.
+    pub known: &'a [(u32, &'a [u32])],
+    /// Whether bytes cost so little that only those are saved that take next to no time.
+    pub fast: bool,
+}
+
 /// Encodes `rows` rows as a block. `live` are the samples (ascending, below `samples`) that may have nonzeros; the rows
-/// of `source` have a value for each of them. `known` are, for a block in frames, numbered lists of samples that all
-/// receivers have; `None` for a block that stands alone.
+/// of `source` have a value for each of them. `framed` is `None` for a block that stands alone.
 pub fn encode(
     rows: usize,
     samples: usize,
     live: &[u32],
     source: &impl Rows,
-    known: Option<&[(u32, &[u32])]>,
+    framed: Option<Framed<'_>>,
     compute: &Compute,
 ) -> Packed {
     assert!(rows <= MAX_ROWS && u32::try_from(samples).is_ok(), "a block has at most 2^24 rows and 2^32 - 1 samples");
@@ -35,26 +71,45 @@ pub fn encode(
     let (bitmaps, nonzeros): (Vec<_>, Vec<_>) = packed.into_iter().unzip();
     let (live, bitmaps) = without_dead(live, &bitmaps, compute.path());
     let mut front = vec![0];
-    let mut flags = live::put(&mut front, samples, &live, known.unwrap_or_default());
+    let mut flags = live::put(&mut front, samples, &live, framed.unwrap_or_default().known);
     if groups.distinct.len() < rows && !live.is_empty() {
         flags |= REPEATS;
         varint::put(&mut front, groups.distinct.len() as u32);
-        if known.is_none() || groups.distinct.len() > 1 {
+        if framed.is_none() || groups.distinct.len() > 1 {
             groups.repeats.iter().for_each(|&repeat| varint::put(&mut front, repeat));
         }
     }
     let is_full = nonzeros.iter().map(Vec::len).sum::<usize>() == groups.distinct.len() * live.len();
-    let leaves_out = known.is_some() && is_full && !live.is_empty();
+    let leaves_out = framed.is_some() && is_full && !live.is_empty();
     flags |= if leaves_out { FULL } else { 0 };
     let mut parts = vec![Vec::new(), if leaves_out { Vec::new() } else { bitmaps }];
-    flags |= put_values(&mut parts, &nonzeros, compute);
+    let mut floats = Vec::new();
+    if framed.is_some_and(|framed| framed.fast) && hardly_compress(&nonzeros, compute) {
+        flags |= VALUES_FLOATS;
+        floats = nonzeros;
+    } else {
+        flags |= put_values(&mut parts, &nonzeros, compute);
+    }
     front[0] = flags;
     parts[0] = front;
-    let mut block = Vec::new();
-    varint::put(&mut block, rows as u32);
-    varint::put(&mut block, samples as u32);
-    pieces::put(&mut block, parts, compute);
-    Packed { block, live }
+    let mut head = Vec::new();
+    varint::put(&mut head, rows as u32);
+    varint::put(&mut head, samples as u32);
+    let mut chunks = vec![Chunk::Bytes(head)];
+    pieces::put(&mut chunks, parts, floats, compute);
+    Packed { chunks, live }
+}
+
+/// Returns whether there are many nonzeros, and a sample of them shows that no encoding makes them much smaller.
+fn hardly_compress(nonzeros: &[Vec<f32>], compute: &Compute) -> bool {
+    let count: usize = nonzeros.iter().map(Vec::len).sum();
+    if count <= pieces::SAMPLED || count > LARGEST_PIECE / size_of::<f32>() {
+        return false;
+    }
+    let lists = (0..pieces::SAMPLES).map(|index| &nonzeros[index * nonzeros.len() / pieces::SAMPLES]);
+    let sample: Vec<f32> = lists.flat_map(|list| &list[..list.len().min(pieces::SAMPLE)]).copied().collect();
+    let sample = std::slice::from_ref(&sample);
+    tabulate(sample).is_none() && !pieces::saves_much(&planes(sample, sample[0].len(), compute))
 }
 
 /// Returns the bitmaps of rows over all of `columns` samples, and their nonzeros.

@@ -13,7 +13,8 @@ pub(super) const MOST: usize = 16;
 /// A vector of the bits of consecutive floats.
 ///
 /// # Safety
-/// The processor must support the type's instruction set, and pointers must be valid for `COUNT` elements.
+/// The processor must support the type's instruction set, and pointers must be valid for `COUNT` elements; they need no
+/// alignment.
 pub(super) trait Lanes: Copy {
     const COUNT: usize;
 

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, ParamSwitch, Strategy};
 
+use super::rows::bytes_of;
 use super::{BadBlock, LARGEST_PIECE};
 use crate::compute::Compute;
 use crate::varint;
@@ -14,9 +15,9 @@ const LEVEL: i32 = 1;
 /// Minimum bytes of a piece that is compressed separately.
 const SMALL: usize = 200;
 /// Bytes above which a sample decides whether a part is compressed, and how: this many samples of so many bytes.
-const SAMPLED: usize = 64 << 10;
-const SAMPLES: usize = 4;
-const SAMPLE: usize = 2 << 10;
+pub(super) const SAMPLED: usize = 64 << 10;
+pub(super) const SAMPLES: usize = 4;
+pub(super) const SAMPLE: usize = 2 << 10;
 /// Bytes of a compressed piece, so that threads can share the work: about as far as this level looks back.
 const CUT: usize = 512 << 10;
 /// Bytes of a stored piece that are worth reading where they are, instead of with their neighbours.
@@ -82,33 +83,60 @@ fn choose(part: &[u8]) -> Method {
     }
 }
 
-/// Appends the parts of a body as pieces; each part has its own statistics.
-pub(super) fn put(block: &mut Vec<u8>, parts: Vec<Vec<u8>>, compute: &Compute) {
-    let parts = merged(parts);
-    let methods = compute.map(parts.len(), |part| choose(&parts[part]));
-    let mut pieces: Vec<(&[u8], Method)> = Vec::new();
-    for (part, method) in parts.iter().zip(methods) {
-        let most = if method == Method::Store { LARGEST_PIECE } else { CUT };
-        pieces.extend(part.chunks(most).map(|piece| (piece, method)));
-    }
-    let packed = compute.map(pieces.len(), |index| compress(pieces[index].0, pieces[index].1));
-    let bytes: usize =
-        pieces.iter().zip(&packed).map(|((piece, _), packed)| packed.as_deref().unwrap_or(piece).len() + 10).sum();
-    block.reserve_exact(bytes);
-    for ((piece, _), packed) in pieces.into_iter().zip(packed) {
-        let length = piece.len() as u32;
-        match packed {
-            Some(packed) => {
-                varint::put(block, length << 1 | 1);
-                varint::put(block, packed.len() as u32);
-                block.extend_from_slice(&packed);
-            }
-            None => {
-                varint::put(block, length << 1);
-                block.extend_from_slice(piece);
-            }
+/// Consecutive bytes of a block.
+pub enum Chunk {
+    Bytes(Vec<u8>),
+    Floats(Vec<f32>),
+}
+
+impl Chunk {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Floats(values) => bytes_of(values),
         }
     }
+}
+
+/// Appends the parts of a body as pieces; each part has its own statistics. Floats follow, in one piece and as they are.
+pub(super) fn put(chunks: &mut Vec<Chunk>, parts: Vec<Vec<u8>>, floats: Vec<Vec<f32>>, compute: &Compute) {
+    let mut parts = merged(parts);
+    let methods = compute.map(parts.len(), |part| choose(&parts[part]));
+    let mut pieces = Vec::new();
+    for (part, method) in methods.into_iter().enumerate() {
+        let (length, most) = (parts[part].len(), if method == Method::Store { LARGEST_PIECE } else { CUT });
+        pieces.extend((0..length).step_by(most).map(|start| (part, start..length.min(start + most), method)));
+    }
+    let packed = compute.map(pieces.len(), |index| {
+        let (part, range, method) = &pieces[index];
+        compress(&parts[*part][range.clone()], *method)
+    });
+    for ((part, range, _), packed) in pieces.into_iter().zip(packed) {
+        let mut head = Vec::new();
+        match &packed {
+            Some(packed) => {
+                varint::put(&mut head, (range.len() as u32) << 1 | 1);
+                varint::put(&mut head, packed.len() as u32);
+            }
+            None => varint::put(&mut head, (range.len() as u32) << 1),
+        }
+        let is_whole = range.len() == parts[part].len();
+        let stored = || if is_whole { std::mem::take(&mut parts[part]) } else { parts[part][range].to_vec() };
+        chunks.extend([Chunk::Bytes(head), Chunk::Bytes(packed.unwrap_or_else(stored))]);
+    }
+    let bytes: usize = floats.iter().map(|values| size_of_val(&values[..])).sum();
+    if bytes > 0 {
+        let mut head = Vec::new();
+        varint::put(&mut head, (bytes as u32) << 1);
+        chunks.push(Chunk::Bytes(head));
+        chunks.extend(floats.into_iter().map(Chunk::Floats));
+    }
+}
+
+/// Returns whether compressing the parts, samples of larger ones, saves a third of their bytes.
+pub(super) fn saves_much(parts: &[Vec<u8>]) -> bool {
+    let size = |part: &Vec<u8>| compress(part, Method::Entropy).map_or(part.len(), |packed| packed.len());
+    3 * parts.iter().map(size).sum::<usize>() <= 2 * parts.iter().map(Vec::len).sum::<usize>()
 }
 
 /// Joins small parts to the next one, as each piece has some bytes of overhead.

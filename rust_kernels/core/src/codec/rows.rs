@@ -122,7 +122,9 @@ fn read(source: &impl Rows, row: usize, out: &mut Vec<f32>) {
     });
 }
 
-fn bytes_of(row: &[f32]) -> &[u8] {
+/// Returns the bytes of floats, which are little-endian in blocks.
+pub(super) fn bytes_of(row: &[f32]) -> &[u8] {
+    const { assert!(cfg!(target_endian = "little"), "blocks are written from memory") };
     // SAFETY: every byte of a float is initialized, bytes need no alignment, and the borrow is the same.
     unsafe { std::slice::from_raw_parts(row.as_ptr().cast(), size_of_val(row)) }
 }

@@ -47,7 +47,23 @@ fn compute() -> Compute {
 
 fn encoded(samples: usize, rows: &[Vec<u32>], known: Option<&[(u32, &[u32])]>) -> Vec<u8> {
     let all: Vec<u32> = (0..samples as u32).collect();
-    encode(rows.len(), samples, &all, &Lists(rows), known, &compute()).block
+    let framed = known.map(|known| Framed { known, fast: false });
+    encode(rows.len(), samples, &all, &Lists(rows), framed, &compute()).block()
+}
+
+/// Returns the rows as a block in a frame, all samples of which are live, with their nonzeros as floats.
+fn with_floats(samples: usize, rows: &[Vec<u32>]) -> Vec<u8> {
+    let mut body = vec![LIVE_ALL | VALUES_FLOATS];
+    for row in rows {
+        body.extend(row.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bits| byte << 1 | u8::from(*bits != 0))));
+    }
+    body.extend(rows.iter().flatten().filter(|bits| **bits != 0).flat_map(|bits| bits.to_le_bytes()));
+    let mut block = Vec::new();
+    for number in [rows.len(), samples, 2 * body.len()] {
+        varint::put(&mut block, number as u32);
+    }
+    block.extend_from_slice(&body);
+    block
 }
 
 fn expanded(block: &Block<'_>) -> Vec<Vec<u32>> {
@@ -80,6 +96,9 @@ proptest! {
         for (index, row) in rows.iter().enumerate() {
             prop_assert_eq!(decoded.nonzeros(index), row.iter().filter(|bits| **bits != 0).count());
         }
+        let floats = with_floats(samples, &rows);
+        prop_assert_eq!(&expanded(&Block::decode(&floats, rows.len(), samples, &|_| None, &compute()).unwrap()), &rows);
+        prop_assert!(Block::decode_any(&floats, &compute()).is_err());
         prop_assert!(Block::decode(&block, rows.len() + 1, samples, &|_| None, &compute()).is_err());
         prop_assert!(Block::decode(&block, rows.len(), samples + 1, &|_| None, &compute()).is_err());
     }
@@ -96,24 +115,25 @@ proptest! {
         let [before, other] = [before, other].map(|ids| ids.into_iter().collect::<Vec<u32>>());
         let rows = vec![live.iter().map(|id| (*id as f32 + 0.5).to_bits()).collect(); 2];
         let known = [(7, &other[..]), (300, &before[..])];
-        let packed = encode(2, 300, &live, &Lists(&rows), Some(&known), &compute());
+        let packed = encode(2, 300, &live, &Lists(&rows), Some(Framed { known: &known, fast: false }), &compute());
         prop_assert_eq!(&packed.live, &live);
+        let block = packed.block();
         let find = |number| known.iter().find(|(other, _)| *other == number).map(|(_, ids)| *ids);
         let compute = compute();
-        let decoded = Block::decode(&packed.block, 2, 300, &find, &compute).unwrap();
+        let decoded = Block::decode(&block, 2, 300, &find, &compute).unwrap();
         prop_assert_eq!(decoded.live(), &live[..]);
         prop_assert_eq!(expanded(&decoded)[1].iter().filter(|bits| **bits != 0).count(), live.len());
-        let alone = encode(2, 300, &live, &Lists(&rows), None, &compute).block;
+        let alone = encode(2, 300, &live, &Lists(&rows), None, &compute).block();
         // The shortest list is chosen, before compression, which may shorten the other one more.
         let mut lists = [Vec::new(), Vec::new()];
         live::put(&mut lists[0], 300, &live, &known);
         live::put(&mut lists[1], 300, &live, &[]);
         prop_assert!(lists[0].len() <= lists[1].len());
-        prop_assert!(packed.block.len() <= alone.len() + 40, "{} {}", packed.block.len(), alone.len());
-        if packed.block.len() < alone.len() {
-            prop_assert!(Block::decode_any(&packed.block, &compute).is_err());
+        prop_assert!(block.len() <= alone.len() + 40, "{} {}", block.len(), alone.len());
+        if block.len() < alone.len() {
+            prop_assert!(Block::decode_any(&block, &compute).is_err());
         }
-        let mut damaged = packed.block;
+        let mut damaged = block;
         for (at, byte) in damage {
             let at = at.index(damaged.len());
             damaged[at] = byte;
@@ -131,7 +151,7 @@ proptest! {
         let value = |row: usize, sample: u32| if sample.is_multiple_of(3) { 0.0 } else { (row * 7) as f32 + sample as f32 };
         let lists: Vec<Vec<u32>> =
             (0..rows).map(|row| live.iter().map(|sample| value(row, *sample).to_bits()).collect()).collect();
-        let block = encode(rows, 200, &live, &Lists(&lists), Some(&[]), &compute()).block;
+        let block = encode(rows, 200, &live, &Lists(&lists), Some(Framed::default()), &compute()).block();
         let found = expanded(&Block::decode(&block, rows, 200, &|_| None, &compute()).unwrap());
         for (row, found) in found.iter().enumerate() {
             for (sample, bits) in (0u32..).zip(found) {
@@ -148,8 +168,13 @@ proptest! {
         cut in any::<prop::sample::Index>(),
         store in any::<bool>(),
         is_framed in any::<bool>(),
+        has_floats in any::<bool>(),
     ) {
-        let mut block = encoded(samples, &rows, is_framed.then_some(&[]));
+        let mut block = if is_framed && has_floats {
+            with_floats(samples, &rows)
+        } else {
+            encoded(samples, &rows, is_framed.then_some(&[]))
+        };
         if store && !is_framed {
             // Stored uncompressed, so that the changes reach the body.
             let body = Block::decode_any(&block, &compute()).unwrap().body();
@@ -243,7 +268,7 @@ fn large_blocks_are_the_same_for_every_path_and_thread_count() {
     for path in Path::available() {
         for threads in [1, 3] {
             let compute = Compute::with_path(path, threads).unwrap();
-            assert!(encode(400, 2999, &all, &Lists(&rows), Some(&[]), &compute).block == expected);
+            assert!(encode(400, 2999, &all, &Lists(&rows), Some(Framed::default()), &compute).block() == expected);
             let block = Block::decode(&expected, 400, 2999, &|_| None, &compute).unwrap();
             assert!(expanded(&block) == rows);
             let reader = block.reader(path);
@@ -251,6 +276,40 @@ fn large_blocks_are_the_same_for_every_path_and_thread_count() {
             let bitmap = reader.bitmap(5);
             reader.expand(bitmap, 1234, reader.seek(5, bitmap, 1234), &mut part);
             assert!(part.iter().zip(&rows[5][1234..]).all(|(value, bits)| value.to_bits() == *bits));
+        }
+    }
+}
+
+#[test]
+fn where_bytes_are_cheap_only_values_that_hardly_compress_are_left_as_they_are() {
+    let mut state = 7u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32) as u32
+    };
+    let fast = Some(Framed { known: &[], fast: true });
+    let any = |bits: u32| if bits.is_multiple_of(2) { 0 } else { 0x3e00_0000 + (bits >> 4 & 0x03ff_ffff) };
+    let coarse = |bits: u32| if bits.is_multiple_of(2) { 0 } else { 0x3f80_0000 + (bits & 0x007f_ff00) };
+    let few = |bits: u32| ((bits % 100) as f32).to_bits();
+    for (kind, are_floats) in [(any as fn(u32) -> u32, true), (coarse, false), (few, false)] {
+        let rows: Vec<Vec<u32>> = (0..100).map(|_| (0..3001).map(|_| kind(random())).collect()).collect();
+        let all: Vec<u32> = (0..3001).collect();
+        let of = |compute: &Compute, framed| encode(rows.len(), 3001, &all, &Lists(&rows), framed, compute).block();
+        let (slow, block) = (of(&compute(), Some(Framed::default())), of(&compute(), fast));
+        assert_eq!(block == slow, !are_floats);
+        let nonzeros = rows.iter().flatten().filter(|bits| **bits != 0).count();
+        assert_eq!(block.len() > 4 * nonzeros, are_floats);
+        assert!(block.len() <= 4 * nonzeros + 100 * 3001_usize.div_ceil(8) + 100);
+        for path in Path::available() {
+            let compute = Compute::with_path(path, 3).unwrap();
+            assert!(of(&compute, fast) == block);
+            let decoded = Block::decode(&block, 100, 3001, &|_| None, &compute).unwrap();
+            let (reader, mut part) = (decoded.reader(path), vec![0.0; 700]);
+            for (row, bits) in rows.iter().enumerate() {
+                let bitmap = reader.bitmap(row);
+                reader.expand(bitmap, 2301, reader.seek(row, bitmap, 2301), &mut part);
+                assert!(part.iter().zip(&bits[2301..]).all(|(value, bits)| value.to_bits() == *bits), "{path}");
+            }
         }
     }
 }

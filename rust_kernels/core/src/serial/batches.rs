@@ -3,6 +3,7 @@
 use super::source::Source;
 use crate::activations::{Panels, copy_lanes};
 use crate::aligned::Aligned;
+use crate::compute::Compute;
 
 /// One panel and the ids of its samples; its padding is zero unless it is being filled.
 pub struct Batch {
@@ -39,14 +40,8 @@ impl Batches {
     }
 
     /// Copies panels.
-    pub fn of(panels: &Panels) -> Self {
-        let spans = panels.spans().iter().enumerate();
-        let list = spans.map(|(index, span)| Batch {
-            ids: panels.samples()[span.slots()].to_vec(),
-            stride: span.stride,
-            data: panels.panel(index).into(),
-        });
-        Self::new(panels.rows(), list.collect())
+    pub fn of(panels: &Panels, compute: &Compute) -> Self {
+        Self::new(panels.rows(), copies(panels, 0, compute))
     }
 
     /// Returns the panels.
@@ -66,6 +61,15 @@ impl Batches {
         let held = self.list.iter().map(|batch| batch.ids.iter().map(&mut taken).collect()).collect();
         (held, parts.into_iter().flatten().collect())
     }
+}
+
+/// Copies panels, with `first` added to the ids of their samples.
+pub fn copies(panels: &Panels, first: usize, compute: &Compute) -> Vec<Batch> {
+    compute.map(panels.spans().len(), |index| {
+        let span = panels.spans()[index];
+        let ids = panels.samples()[span.slots()].iter().map(|id| id + first as u32).collect();
+        Batch { ids, stride: span.stride, data: panels.panel(index).into() }
+    })
 }
 
 impl Source for Batches {
