@@ -116,6 +116,13 @@ def table(title: str, found: dict[str, list[Figures]]) -> Table:
     return shown
 
 
+def _without(path: Path, field: str) -> None:
+    """Remove a field that former releases do not know, and that may be absent, from a JSON file."""
+    value = json.loads(path.read_bytes())
+    del value[field]
+    path.write_text(json.dumps(value))
+
+
 def main() -> None:
     """Run the cases in all checkouts in turn and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -131,6 +138,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, temporary_stack(settings) as stack:
         folder = Path(made)
         save_stack(stack, folder / "stack.json")
+        _without(folder / "stack.json", "publish_quota")
         for case in (CASES[name] for name in options.cases):
             for channel in case.channels:
                 found: dict[str, list[Figures]] = {}
