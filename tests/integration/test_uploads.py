@@ -286,6 +286,8 @@ def test_whoever_follows_an_upload_can_end_it(store: Store, proxy: FaultProxy, t
 
 
 PROGRAM = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it may be ignored
 import fsd_inference.aws.bucket as bucket
 bucket.PART_BYTES = {PART}
 from fsd_inference.cli.main import main
@@ -308,7 +310,7 @@ def test_a_push_that_was_interrupted_goes_on_with_what_arrived(
     stack = create_stack(clients, StackSettings("slow", ranks=2))
     key = plan_folder(manifest.plan_digest.hex())
     try:
-        with SlowLine(emulator_url, bytes_per_s=250_000) as line:
+        with SlowLine(emulator_url, bytes_per_s=600_000) as line:
             save_stack(replace(stack, endpoint_url=line.url), tmp_path / "stack.json")
             push = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, "push", "shards", "--stack", "stack.json"],
