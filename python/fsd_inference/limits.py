@@ -12,7 +12,8 @@ from typing import NamedTuple
 MESSAGE_BYTES = 256 * 1024
 """Default maximum size of an SNS message, and of a batch, in bytes (MaximumMessageSize of the topic)."""
 LARGEST_MESSAGE_BYTES = 1024 * 1024
-"""Highest value of MaximumMessageSize, in bytes (SNS SetTopicAttributes)."""
+"""Highest value of MaximumMessageSize of a topic and of a queue, in bytes (SNS SetTopicAttributes, SQS CreateQueue). A
+topic above 256 KiB may have 100 subscriptions, all to SQS, Lambda or Firehose (SNS, "Publishing large messages")."""
 LEAST_MESSAGE_BYTES = 2048
 """Lowest maximum message size that we accept, in bytes: it must hold a frame's header, its targets and some rows."""
 BATCH_ENTRIES = 10
@@ -36,8 +37,8 @@ PUBLISH_BURST_S = 1.0
 LONGEST_POLL_S = 2.0
 """Maximum duration in seconds of one receive call of a rank, which notices failures and deadlines in between."""
 RANKS_PER_TOPIC = 100
-"""Number of ranks that share one SNS topic of a lane: below AWS's limit of 200 filter policies a topic, and few enough
-that one `to` attribute can name them all."""
+"""Number of ranks that share one SNS topic of a lane: the subscriptions that a topic of large messages may have, fewer
+than the 200 filter policies that AWS allows a topic, and few enough that one `to` attribute can name them all."""
 
 HIDDEN_MESSAGES = 50_000
 """Number of received messages that one run, and again all earlier ones together, may leave undeleted in a queue. Beyond

@@ -126,6 +126,27 @@ def test_a_larger_message_limit_raises_the_topics(clients: Clients) -> None:
     delete_stack(clients, stack)
 
 
+def test_a_check_finds_topics_and_queues_that_take_smaller_messages(clients: Clients) -> None:
+    stack = create_stack(clients, StackSettings("sized", ranks=1, message_bytes=1024 * 1024))
+    check_stack(clients, stack)
+    (topic,), (queue,) = stack.lanes[0].topic_arns, stack.lanes[0].queue_urls
+    clients.sqs.set_queue_attributes(QueueUrl=queue, Attributes={"MaximumMessageSize": "262144"})
+    with pytest.raises(StackError, match=r"1 of 4 .*Size of queue \S+ is 262144 bytes.*\(1048576\)"):
+        check_stack(clients, stack)
+    check_stack(clients, replace(stack, message_bytes=262144))
+    clients.sns.set_topic_attributes(TopicArn=topic, AttributeName="MaximumMessageSize", AttributeValue="262143")
+    with pytest.raises(StackError, match=r"1 of 4 .*Size of topic \S+ is 262143 bytes.*\(262144\)"):
+        check_stack(clients, replace(stack, message_bytes=262144))
+    delete_stack(clients, stack)
+
+
+def test_stacks_at_an_endpoint_have_messages_of_the_usual_size(clients: Clients) -> None:
+    stack = create_stack(clients, StackSettings("usual", ranks=1))
+    assert stack.message_bytes == 262144
+    check_stack(clients, stack)
+    delete_stack(clients, stack)
+
+
 def test_a_stack_that_cannot_be_made_leaves_nothing(proxy: FaultProxy, clients: Clients) -> None:
     def hook(seen: object) -> Fault | None:
         kind, number = getattr(seen, "kind", ""), getattr(seen, "number", 0)

@@ -53,11 +53,15 @@ def existing(clients: Clients) -> tuple[int, int, int, int]:
 
 
 def test_topics_queues_and_subscriptions_are_as_described(clients: Clients) -> None:
-    meter = UsageMeter()
-    settings = StackSettings("moto", lanes=2, ranks=3, longest_run_s=600.5, message_bytes=1 << 20)
+    meter, asked = UsageMeter(), []
+    clients.sns.meta.events.register(
+        "provide-client-params.sns.CreateTopic", lambda params, **_: asked.append(params["Attributes"])
+    )
+    settings = StackSettings("moto", lanes=2, ranks=3, longest_run_s=600.5)
     stack = create_stack(clients, settings, meter=meter)
     assert existing(clients) == (2, 6, 6, 2)
     assert meter.snapshot().requests == {"s3.manage": 10, "sns.manage": 2 + 6, "sqs.manage": 6}
+    assert asked == [{"MaximumMessageSize": str(1 << 20)}] * 2  # moto does not store it
     assert (stack.region, stack.endpoint_url, stack.message_bytes) == (REGION, None, 1 << 20)
     for number, lane in enumerate(stack.lanes):
         (topic,) = lane.topic_arns
@@ -86,6 +90,26 @@ def test_topics_queues_and_subscriptions_are_as_described(clients: Clients) -> N
             assert subscription["RawMessageDelivery"] == "true"
             assert subscription["FilterPolicyScope"] == "MessageAttributes"
             assert json.loads(subscription["FilterPolicy"]) == {"to": [str(rank), "all"]}
+
+
+def test_where_topics_take_no_large_messages_the_stack_has_the_usual_size(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_topic = clients.sns.create_topic
+
+    def refuse_attributes(**request: Any) -> object:
+        if "Attributes" in request:
+            error = {"Error": {"Code": "InvalidParameter", "Message": "no such attribute"}, "ResponseMetadata": {}}
+            raise clients.sns.exceptions.InvalidParameterException(error, "CreateTopic")  # type: ignore[arg-type]
+        return create_topic(**request)
+
+    monkeypatch.setattr(clients.sns, "create_topic", refuse_attributes)
+    meter = UsageMeter()
+    stack = create_stack(clients, StackSettings("moto", ranks=1), meter=meter)
+    assert stack.message_bytes == 1 << 18
+    assert meter.snapshot().requests["sns.manage"] == 2 + 1
+    queue = clients.sqs.get_queue_attributes(QueueUrl=stack.lanes[0].queue_urls[0], AttributeNames=["All"])
+    assert queue["Attributes"]["MaximumMessageSize"] == str(1 << 18)
 
 
 def test_objects_of_runs_expire_and_those_of_networks_stay(clients: Clients) -> None:

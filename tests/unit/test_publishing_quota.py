@@ -19,10 +19,11 @@ from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.forecast import advising
 from fsd_inference.forecast.cutting import random_inputs
+from fsd_inference.forecast.options import Question
 from fsd_inference.forecast.partitioned import Partitioned
 from fsd_inference.forecast.predicting import Carried, predict_runs
 from fsd_inference.forecast.timing import Timing
-from fsd_inference.network import random_network
+from fsd_inference.network import Network, random_network
 from fsd_inference.stack_description import LaneSpec, StackSpec
 from tests.support.cli import fsd_in
 
@@ -56,21 +57,23 @@ def test_a_prediction_takes_as_long_as_its_messages() -> None:
     assert less.wall_s == pytest.approx(usual.wall_s + (busiest - 10) * 4, abs=usual.wall_s)
 
 
-def test_a_plan_for_a_stack_heeds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_for_a_stack_heeds_it_and_the_size_of_its_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     NETWORK.save(tmp_path / "net")
     sparse.save_npz(tmp_path / "x.npz", random_inputs(64, 20))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    seen: list[float] = []
+    seen: list[tuple[float, int]] = []
     advise = advising.advise
 
-    def noted(*given: Any, timing: Timing, **more: Any) -> Any:
-        seen.append(timing["account.messages_per_s"])
-        return advise(*given, timing=timing, **more)
+    def noted(network: Network, question: Question, *, timing: Timing, **more: Any) -> Any:
+        seen.append((timing["account.messages_per_s"], question.message_bytes))
+        return advise(network, question, timing=timing, **more)
 
     monkeypatch.setattr(advising, "advise", noted)
-    for stack in (STACK, replace(STACK, publish_quota=9), None):
+    for stack in (STACK, replace(STACK, publish_quota=9, message_bytes=1 << 20), None):
         auto_plan(tmp_path / "net", tmp_path / "x.npz", None, None, stack, Output(as_json=False))
-    assert seen == [300, 9, 30_000]
+    assert seen == [(300, 1 << 18), (9, 1 << 20), (30_000, 1 << 18)]
 
 
 def test_a_simulation_heeds_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from fsd_inference.aws.clients import Clients, request
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import StackError
+from fsd_inference.limits import MESSAGE_BYTES
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.threads import ThreadPool
 from fsd_inference.usage import UsageMeter
@@ -35,21 +36,25 @@ def stack_problems(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tup
     Returns
     -------
     list of StackError
-        One for each resource that is missing or could not be checked, and for each queue whose visibility timeout or
-        retention is shorter than the longest run.
+        One for each resource that is missing or could not be checked, for each topic or queue that takes smaller
+        messages than the stack's, and for each queue whose visibility timeout or retention is shorter than the longest
+        run.
     int
         The total number of resources.
     """
 
     def topic(arn: str) -> None:
-        clients.sns.get_topic_attributes(TopicArn=arn)
+        answer: Mapping[str, Any] = clients.sns.get_topic_attributes(TopicArn=arn)
+        # SNS returns the attribute only if it was set (GetTopicAttributes).
+        _check_size(stack, f"topic {arn}", int(answer["Attributes"].get("MaximumMessageSize", MESSAGE_BYTES)))
 
     def queue(url: str) -> None:
         names = ["VisibilityTimeout", "MessageRetentionPeriod"]
         answer: Mapping[str, Any] = clients.sqs.get_queue_attributes(
             QueueUrl=url,
-            AttributeNames=names,  # type: ignore[arg-type]
+            AttributeNames=[*names, "MaximumMessageSize"],  # type: ignore[list-item]
         )
+        _check_size(stack, f"queue {url}", int(answer["Attributes"]["MaximumMessageSize"]))
         for name in names:
             seconds = int(answer["Attributes"][name])
             if seconds < stack.longest_run_s:
@@ -81,3 +86,11 @@ def stack_problems(clients: Clients, stack: StackSpec, meter: UsageMeter) -> tup
             futures += [threads.submit(problem, "sqs", queue, url) for url in lane.queue_urls]
         problems = [found for found in (future.result() for future in futures) if found is not None]
     return problems, len(futures)
+
+
+def _check_size(stack: StackSpec, what: str, largest: int) -> None:
+    """Raise `StackError` if the largest message of a topic or queue, in bytes, is smaller than the stack's."""
+    if largest < stack.message_bytes:
+        raise StackError(
+            f"the MaximumMessageSize of {what} is {largest} bytes, less than message_bytes ({stack.message_bytes})"
+        )

@@ -28,6 +28,7 @@ from fsd_inference.threads import ThreadPool
 from fsd_inference.usage import UsageMeter
 
 if TYPE_CHECKING:
+    from mypy_boto3_sns.type_defs import CreateTopicResponseTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 T = TypeVar("T")
@@ -53,8 +54,9 @@ class StackSettings:
         Maximum number of workers of each such run.
     run_buckets : int
         Number of run buckets; more buckets serve more requests per second.
-    message_bytes : int
-        Largest message in bytes; above 256 KiB the topics' MaximumMessageSize is raised.
+    message_bytes : int or None
+        Largest message in bytes. None: 1 MiB on AWS, and 256 KiB at an endpoint URL, because emulators store the
+        topics' MaximumMessageSize and do not heed it. If the service refuses to raise it, the stack has 256 KiB.
     longest_run_s : float
         Longest run in seconds; the queues' visibility timeout and retention exceed it.
     purge_settle_s : float
@@ -67,7 +69,7 @@ class StackSettings:
     lanes: int = 1
     ranks: int = 8
     run_buckets: int = 1
-    message_bytes: int = MESSAGE_BYTES
+    message_bytes: int | None = None
     longest_run_s: float = 900.0
     purge_settle_s: float = 60.0
     expire_days: int = 1
@@ -81,7 +83,7 @@ class StackSettings:
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, not {getattr(self, name)}")
         least, most = LEAST_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES
-        if not least <= self.message_bytes <= most:
+        if self.message_bytes is not None and not least <= self.message_bytes <= most:
             raise SettingError(f"message_bytes must be from {least} to {most}, not {self.message_bytes}")
         if not 0 < self.longest_run_s <= _LONGEST_HIDING_S - MESSAGE_MARGIN_S:
             raise SettingError(
@@ -119,7 +121,8 @@ def create_stack(
     emulator : EmulatorInfo, optional
         The emulator to record in the description, so that deleting the stack stops it.
     meter : UsageMeter, optional
-        Counts the requests: 1 per topic, 2 per queue, 5 per bucket (4 over plain http, without a policy for TLS).
+        Counts the requests: 1 per topic (2 where large messages are refused), 2 per queue, 5 per bucket (4 over plain
+        http, without a policy for TLS).
 
     Raises
     ------
@@ -156,7 +159,7 @@ def create_stack(
         ),
         run_buckets=tuple(run_buckets),
         network_bucket=network_bucket,
-        message_bytes=settings.message_bytes,
+        message_bytes=work.message_bytes,
         longest_run_s=settings.longest_run_s,
         purge_settle_s=settings.purge_settle_s,
         emulator=emulator,
@@ -185,27 +188,40 @@ def delete_stack(clients: Clients, stack: StackSpec, *, meter: UsageMeter | None
 
 
 class _Provision:
-    """The creation of one stack's resources; `made` records those created so far."""
+    """The creation of one stack's resources; `made` records those created so far.
+
+    `message_bytes` is the largest message that all topics created so far take.
+    """
 
     def __init__(self, clients: Clients, settings: StackSettings, meter: UsageMeter) -> None:
         self.clients = clients
         self.settings = settings
+        self.message_bytes = settings.message_bytes or (
+            LARGEST_MESSAGE_BYTES if clients.endpoint_url is None else MESSAGE_BYTES
+        )
         self.name = f"{settings.name}-{uuid4().hex[:8]}"
         self.meter = meter
         self.made = _Made()
 
     def topic(self, lane: int, block: int) -> str:
         name = f"{self.name}-lane{lane}-block{block}"
-        attributes = {}
-        if self.settings.message_bytes > MESSAGE_BYTES:
-            attributes["MaximumMessageSize"] = str(self.settings.message_bytes)
-        answer = self._request(
-            "sns.manage",
-            f"create topic {name}",
-            lambda: self.clients.sns.create_topic(Name=name, Attributes=attributes),
-        )
+        what = f"create topic {name}"
+        answer = None
+        if self.message_bytes > MESSAGE_BYTES:
+            answer = self._request("sns.manage", what, lambda: self._large_topic(name, self.message_bytes))
+        if answer is None:
+            self.message_bytes = min(self.message_bytes, MESSAGE_BYTES)
+            answer = self._request("sns.manage", what, lambda: self.clients.sns.create_topic(Name=name))
         self.made.topic_arns.append(answer["TopicArn"])
         return answer["TopicArn"]
+
+    def _large_topic(self, name: str, message_bytes: int) -> CreateTopicResponseTypeDef | None:
+        """Create a topic that takes larger messages than usual, or return None if the service refuses the attribute."""
+        attributes = {"MaximumMessageSize": str(message_bytes)}
+        try:
+            return self.clients.sns.create_topic(Name=name, Attributes=attributes)
+        except self.clients.sns.exceptions.InvalidParameterException:
+            return None
 
     def queue(self, lane: int, rank: int, topic_arn: str) -> str:
         """Create a rank's queue and subscribe it to the topic's messages for that rank and for all ranks."""
@@ -216,7 +232,7 @@ class _Provision:
         attributes: dict[QueueAttributeNameType, str] = {
             "MessageRetentionPeriod": lifetime_s,
             "VisibilityTimeout": lifetime_s,
-            "MaximumMessageSize": str(max(self.settings.message_bytes, MESSAGE_BYTES)),
+            "MaximumMessageSize": str(max(self.message_bytes, MESSAGE_BYTES)),
             "SqsManagedSseEnabled": "true",
             "Policy": json.dumps(_queue_policy(arn, topic_arn)),
         }

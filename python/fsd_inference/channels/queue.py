@@ -59,8 +59,8 @@ class QueueSettings:
     Attributes
     ----------
     message_bytes : int
-        Maximum bytes of a message, and of all messages of a batch, including attributes: 256 KiB on AWS (SNS quotas,
-        2026-11), up to 1 MiB on topics whose MaximumMessageSize is raised.
+        Maximum bytes of a message, and of all messages of a batch, including attributes: 256 KiB by default, up to
+        1 MiB on topics whose MaximumMessageSize is raised.
     senders : int
         Maximum concurrent publish requests; the clients' connection pools need as many connections, and one more for
         each receiving thread.

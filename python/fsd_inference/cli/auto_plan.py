@@ -74,6 +74,8 @@ def auto_plan(
     loaded = Network.load(network)
     x = load_inputs(batch, loaded.widths[0])
     question = Question(x.shape[0], deadline_s, budget_usd)
+    if stack is not None:
+        question = replace(question, message_bytes=stack.message_bytes)
     sizes = [] if stack is None or stack.functions is None else [worker.memory_mb for worker in stack.functions.workers]
     if sizes:
         question = replace(question, largest_mb=max(sizes))

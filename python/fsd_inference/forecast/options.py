@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fsd_inference.errors import SettingError
-from fsd_inference.limits import ACCOUNT_CONCURRENCY, LARGEST_FUNCTION_MB
+from fsd_inference.limits import (
+    ACCOUNT_CONCURRENCY,
+    LARGEST_FUNCTION_MB,
+    LARGEST_MESSAGE_BYTES,
+    LEAST_MESSAGE_BYTES,
+    MESSAGE_BYTES,
+)
 from fsd_inference.markup import records_table
 from fsd_inference.prediction import ARCHITECTURES
 from fsd_inference.units import seconds_text, usd_text
@@ -55,6 +61,8 @@ class Question:
         cold without it.
     buckets : int
         Number of buckets over which `object` spreads its objects; each admits a limited rate of requests.
+    message_bytes : int
+        Largest message of the topics of `queue` in bytes (`StackSpec.message_bytes`).
 
     Examples
     --------
@@ -72,6 +80,7 @@ class Question:
     most_workers: int = 64
     cold: bool | None = None
     buckets: int = 1
+    message_bytes: int = MESSAGE_BYTES
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -79,6 +88,7 @@ class Question:
             ("most_workers", 1, ACCOUNT_CONCURRENCY),
             ("largest_mb", 128, LARGEST_FUNCTION_MB),
             ("buckets", 1, MOST_BUCKETS),
+            ("message_bytes", LEAST_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES),
         ):
             if not least <= getattr(self, name) <= most:
                 raise SettingError(f"{name} must be {least:,} to {most:,}, not {getattr(self, name):,}")

@@ -102,6 +102,7 @@ def express_timing(timing: Timing) -> Timing:
 class _Planner:
     def __init__(self, question: Question, timing: Timing, prices: PriceTable, billing: Billing) -> None:
         self._question = question
+        self._limits = ChannelLimits(message_bytes=question.message_bytes)
         self._timing = timing
         self._express = express_timing(timing)
         self._prices = prices
@@ -146,8 +147,9 @@ class _Planner:
             stores = ("object", "express") if EXPRESS in self._prices.prices else ("object",)
             for channel, variants in (("queue", ("queue",)), ("object", stores)):
                 exchange = count_exchange(
-                    thinned.cut.plan, thinned.cut.payloads, settings, channel, weights=thinned.exchange_weights
-                )
+                    thinned.cut.plan, thinned.cut.payloads, settings, channel,
+                    weights=thinned.exchange_weights, limits=self._limits,
+                )  # fmt: skip
                 for variant in variants:
                     for memory_mb in self._sizes(need_mb, _SIZES[:2]):
                         times = self._times(thinned, settings, variant, memory_mb, totals)
@@ -177,6 +179,7 @@ class _Planner:
             memory_mb=memory_mb,
             warm=settings.workers * self.is_warm,
             weights=thinned.weights,
+            limits=self._limits,
             buckets=self._question.buckets,
             totals=totals,
         )
@@ -203,7 +206,7 @@ class _Planner:
     ) -> Cost:
         """Price a run: the exchange in the variant's storage class, all its other requests in S3 standard."""
         functions = times.function_times(memory_mb, settings.workers, architecture=self._question.architecture)
-        own = count_own(cut.payloads, settings, ChannelLimits(), cut.work.shard_bytes, is_warm=self.is_warm)
+        own = count_own(cut.payloads, settings, self._limits, cut.work.shard_bytes, is_warm=self.is_warm)
         own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self.is_warm)
         if variant == "queue":
             own += count_lane(0)

@@ -147,22 +147,29 @@ def predict_alone(
 
 def _times(carried: Carried, work: Work, payloads: Payloads, runs: int) -> RunTimes:
     """Predict the times of one of `runs` concurrent runs."""
-    settings, stack = carried.settings, carried.stack
+    settings, stack, limits = carried.settings, carried.stack, _limits(carried.stack)
     if stack is not None and stack.endpoint_url is None:
         memory_mb = carried.memory_mb or MB_PER_VCPU
         timing = load_timing("aws", publish_quota=stack.publish_per_s)
         return predict_times(
             carried.plan, work, payloads, replace(settings, threads=threads(memory_mb)), carried.channel,
-            timing, memory_mb=memory_mb, warm=settings.workers * carried.is_warm, buckets=carried.buckets,
+            timing, memory_mb=memory_mb, warm=settings.workers * carried.is_warm, limits=limits,
+            buckets=carried.buckets,
         )  # fmt: skip
     cores = (os.cpu_count() or 1) / runs
-    return predict_times(carried.plan, work, payloads, settings, carried.channel, load_timing("emulator"), cores=cores)
+    timing = load_timing("emulator")
+    return predict_times(carried.plan, work, payloads, settings, carried.channel, timing, cores=cores, limits=limits)
+
+
+def _limits(stack: StackSpec | None) -> ChannelLimits:
+    """Return the channels' limits on a stack, whose topics say how large a message may be."""
+    return ChannelLimits() if stack is None else ChannelLimits(message_bytes=stack.message_bytes)
 
 
 def _usage(carried: Carried, work: Work, payloads: Payloads, times: RunTimes) -> Usage:
     """Return the usage of one run on its channel and platform."""
-    settings, stack, limits = carried.settings, carried.stack, ChannelLimits()
-    exchange = count_exchange(carried.plan, payloads, settings, carried.channel)
+    settings, stack, limits = carried.settings, carried.stack, _limits(carried.stack)
+    exchange = count_exchange(carried.plan, payloads, settings, carried.channel, limits=limits)
     if stack is None:  # local processes that use no service
         size = exchange.wire_bytes
         return Usage(frames=exchange.frames, wire_bytes=size, body_bytes=size, received_bytes=exchange.received_bytes)

@@ -243,6 +243,25 @@ def test_a_batch_is_rounded_both_ways(service: MessageService) -> None:
     channel.close()
 
 
+@pytest.mark.parametrize("message_bytes", [1 << 18, 1 << 20])
+def test_messages_and_batches_fill_what_the_topics_take_and_no_more(
+    service: MessageService, message_bytes: int
+) -> None:
+    channel = opened(service, message_bytes=message_bytes)
+    largest = channel.limits.frame_bytes
+    third = largest // 3 - 1000
+    bodies = [bytes([number]) * size for number, size in enumerate([largest, third, third, third, third])]
+    service.answers.extend(published() for _ in range(3))
+    channel.send(frames(*bodies)).result(30)
+    batches = entries(service)
+    # Name, type and value of the attribute count as well: 2, 12 and 5 bytes.
+    sizes = [sum(len(body) + len('toString.Array["1"]') for body in batch.values()) for batch in batches]
+    assert sorted(len(batch) for batch in batches) == [1, 1, 3]
+    assert max(sizes) <= message_bytes
+    assert sum(size > 0.98 * message_bytes for size in sizes) == 2
+    channel.close()
+
+
 @pytest.mark.parametrize(("workers", "topics"), [(1, 0), (100, 2), (101, 1), (250, 2)])
 def test_topics_must_fit_the_workers(service: MessageService, workers: int, topics: int) -> None:
     with pytest.raises(SettingError, match=f"{workers} workers need"):

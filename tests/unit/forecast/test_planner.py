@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from fsd_inference.forecast.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES,
 from fsd_inference.forecast.options import VARIANTS, Advice, Option, Question
 from fsd_inference.forecast.payloads import Payloads, dense_payloads
 from fsd_inference.forecast.planner import plan_options
-from fsd_inference.forecast.timing import Sourced, Timing, load_timing
+from fsd_inference.forecast.timing import PUBLISH_QUOTA, Sourced, Timing, load_timing
 from fsd_inference.forecast.work import Work, rank_work, whole_work
 from fsd_inference.partitioning import ExchangePlan, Partition
 from fsd_inference.partitioning.plan import Edge
@@ -186,6 +187,22 @@ def test_buckets_share_the_requests_of_objects() -> None:
     assert wall_s("queue", 1) == wall_s("queue", 2)
 
 
+def test_larger_messages_are_fewer_that_wait_for_the_quota() -> None:
+    slow = load_timing().with_values("slow", {PUBLISH_QUOTA: Sourced(10.0, "a test")})
+    samples = 40 * SAMPLES
+
+    def wall_s(variant: str, message_bytes: int) -> float:
+        question = Question(samples, budget_usd=100.0, message_bytes=message_bytes)  # the fastest are shown
+        found = plan_options(CUTS, question, slow, load_prices()).options
+        return min(option.wall_s for option in found if (option.variant, option.workers) == (variant, 2))
+
+    small, large = (wall_s("queue", size) for size in (256 * 1024, 1024 * 1024))
+    longest = [40 * float(sizes.max()) for sizes in CUTS[2].payloads.exchanges if sizes.size]  # one edge a rank
+    fewer = sum(math.ceil(size / 195_840) - math.ceil(size / 785_664) for size in longest)
+    assert small - large == pytest.approx(fewer / (10 / 2), rel=0.05)  # each rank has half of the quota
+    assert wall_s("object", 256 * 1024) == wall_s("object", 1024 * 1024)
+
+
 def test_functions_are_cold_unless_they_are_used_often_or_said_to_be_warm() -> None:
     assert [asked(queries_a_day=often).is_cold for often in (None, 287, 288)] == [True, True, False]
     assert [asked(queries_a_day=500, cold=cold).is_cold for cold in (True, False)] == [True, False]
@@ -219,6 +236,7 @@ def test_cold_environments_are_billed_for_their_init_phase() -> None:
         ({"largest_mb": 20_000}, "largest_mb must be 128 to 10,240"),
         ({"architecture": "mips"}, "architecture must be"),
         ({"buckets": 21}, "buckets must be 1 to 20"),
+        ({"message_bytes": 1 << 21}, "message_bytes must be 2,048 to 1,048,576"),
     ],
 )
 def test_questions_that_make_no_sense(wrong: dict[str, object], said: str) -> None:
