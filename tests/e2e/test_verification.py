@@ -16,6 +16,8 @@ from fsd_inference.report.verification import Verification
 from tests.support.cli import Fsd, fsd_in
 from tests.support.functions import functions_stack
 from tests.support.proxy import Fault, FaultProxy, Request
+from tests.support.terraform import MODULE
+from tests.support.terraform_stand_in import stand_in
 
 pytestmark = [pytest.mark.emulator, pytest.mark.functions]
 
@@ -102,6 +104,33 @@ def test_services_that_fail_in_the_middle(fsd: Fsd, place: Path) -> None:
     ]
     assert "no more" in str(record.runs[1].note)
     assert record.runs[1].spent_usd >= record.runs[1].predicted_usd  # what it cost is not known
+
+
+@pytest.mark.parametrize("is_deletable", [True, False])
+def test_a_stack_of_terraform_is_deleted_although_runs_fail(
+    fsd: Fsd, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deletable: bool
+) -> None:
+    """Terraform is a stand-in that knows a stack whose functions cannot be invoked."""
+    stack = load_stack(place / "stack.json")
+    output = f"made-{is_deletable}"
+    (tmp_path / "code.zip").touch()
+    with FaultProxy(str(stack.endpoint_url)) as proxy:
+        save_stack(replace(stack, endpoint_url=proxy.url), tmp_path / "made.json")
+        log = stand_in(tmp_path, monkeypatch, tmp_path / "made.json", failing="" if is_deletable else "destroy")
+        proxy.hook = lambda request: (
+            Fault(status=403, body='{"message": "no"}')
+            if request.path.endswith("/invocations") and request.headers.get("x-amz-invocation-type") != "DryRun"
+            else None
+        )
+        arguments = ("--terraform", MODULE, "--package", tmp_path / "code.zip", "--yes", "-o", output)
+        said = fsd("verify-aws", *arguments)
+    record = saved(place / output)
+    assert said.code == 1
+    assert [line.split()[1] for line in log.read_text().splitlines()] == ["init", "apply", "output", "destroy"]
+    assert [state for _, state in states(record)] == ["failed", "skipped", "skipped", "skipped"]
+    assert (place / output / "terraform").exists() is not is_deletable
+    assert (record.left is None) is is_deletable
+    assert is_deletable or f"terraform -chdir={output}/terraform destroy" in said.stderr
 
 
 def test_a_stack_without_functions_is_refused(fsd: Fsd, place: Path) -> None:

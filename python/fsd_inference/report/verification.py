@@ -12,6 +12,7 @@ from fsd_inference.fields import Fields
 from fsd_inference.prediction import Prediction
 from fsd_inference.report.pricing import Priced
 from fsd_inference.run_report import RunReport
+from fsd_inference.usage import EACH_MESSAGE
 
 _FORMAT, _VERSION = "fsd-verification", 1
 
@@ -147,14 +148,14 @@ class Verification:
                 run.state, run.note = "skipped", why
 
     def add_totals(self, report: RunReport) -> None:
-        """Add a run's figures to the totals."""
+        """Add a run's invocations, their seconds without init phases, SNS units and empty receives to the totals."""
         functions = function_times(report)
-        queue = report.channel == "queue"
+        init_s = report.coordinator_init_s + sum(rank.init_s for rank in report.ranks)
         for name, value in {
             "invocations": sum(each.invocations for each in functions),
-            "function_s": sum(each.seconds for each in functions),
-            "sns_units": report.usage.billed_units["sns.publish.messages"],
-            "empty_receives": report.usage.empty_polls if queue else 0,
+            "function_s": max(0.0, sum(each.seconds for each in functions) - init_s),
+            "sns_units": report.usage.billed_units[f"sns.publish{EACH_MESSAGE}"],
+            "empty_receives": report.usage.empty_polls,
         }.items():
             self.totals[name] = self.totals.get(name, 0.0) + value
 

@@ -46,6 +46,11 @@ def run_row(run: VerifiedRun) -> tuple[str, ...]:
     return run.name, run.state, same, usd_text(run.predicted_usd), counted, run.note or ""
 
 
+def bill_rows(record: Verification) -> list[tuple[str, ...]]:
+    """Return the rows of the table that compares the runs' counts with CloudWatch's."""
+    return [_row(line) for line in record.bill]
+
+
 def save_verification(record: Verification, directory: Path) -> Path:
     """Write ``verification.json`` and ``verification.html`` together; return the path of the page."""
     html = verification_page(record)
@@ -56,8 +61,11 @@ def save_verification(record: Verification, directory: Path) -> Path:
 
 
 def _compared(title: str, lines: Iterable[Comparison], names: tuple[str, str]) -> Markup:
-    rows = ((line.what, *map(_number, (line.predicted, line.counted, line.ratio))) for line in lines)
-    return tag("section", tag("h2", title), table(title, ("figure", *names, "ratio"), rows))
+    return tag("section", tag("h2", title), table(title, ("figure", *names, "ratio"), map(_row, lines)))
+
+
+def _row(line: Comparison) -> tuple[str, ...]:
+    return line.what, *map(_number, (line.predicted, line.counted, line.ratio))
 
 
 def _number(value: float | None) -> str:

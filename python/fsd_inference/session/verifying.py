@@ -38,12 +38,13 @@ def names_of(stack: StackSpec) -> StackNames:
     if functions is None:
         raise SettingError(f"stack {stack.name} has no functions to verify: give one that Terraform deployed")
     arns = (functions.coordinator, *(worker.arn for worker in functions.workers))
+    urls = (*(url for lane in stack.lanes for url in lane.queue_urls), functions.failures_queue_url)
     return StackNames(
         stack.name,
         stack.region,
         tuple(arn.split(":")[6] for arn in arns),
         tuple(arn.rpartition(":")[2] for lane in stack.lanes for arn in lane.topic_arns),
-        tuple(url.rpartition("/")[2] for lane in stack.lanes for url in lane.queue_urls),
+        tuple(url.rpartition("/")[2] for url in urls),
     )
 
 
