@@ -54,7 +54,7 @@ def terraform_stack(module: Path, package: Path, folder: Path, *, region: str | 
         raise InputError(left)
     with naming(folder):
         folder.mkdir(parents=True)
-        (folder / "main.tf.json").write_text(json.dumps(_configuration(module, package, region, ranks)))
+        (folder / "main.tf.json").write_text(json.dumps(stack_configuration(module, package, region, ranks)))
     try:
         _terraform(folder, "init", *_QUIET)
         _terraform(folder, "apply", *_QUIET, "-auto-approve")
@@ -72,7 +72,8 @@ def stack_left(folder: Path) -> str | None:
     return f"a stack is left and goes on costing: run terraform -chdir={folder} destroy, then remove the folder"
 
 
-def _configuration(module: Path, package: Path, region: str | None, ranks: int) -> dict[str, object]:
+def stack_configuration(module: Path, package: Path, region: str | None, ranks: int) -> dict[str, object]:
+    """Return the content of ``main.tf.json``: the module with few queues and its ``stack.json`` as an output."""
     return {
         "provider": {"aws": {} if region is None else {"region": region}},
         "module": {
