@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
+    from fsd_inference.aws.billing import MetricsClient
     from fsd_inference.aws.price_list import PriceListClient
 
 T = TypeVar("T")
@@ -157,6 +158,12 @@ class Clients:
     def pricing(self) -> PriceListClient:
         """The client of the AWS Price List API, which is available in few regions."""
         client: PriceListClient = self._client("pricing")
+        return client
+
+    @property
+    def metrics(self) -> MetricsClient:
+        """The CloudWatch client, for reading what AWS counted."""
+        client: MetricsClient = self._client("cloudwatch")
         return client
 
     @property

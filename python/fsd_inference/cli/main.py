@@ -35,6 +35,7 @@ from fsd_inference.cli import (
     simulate,
     stack,
     study,
+    verify_aws,
 )
 from fsd_inference.cli.console import print_error, print_json
 from fsd_inference.cli.ending import undo_when_ended
@@ -71,6 +72,9 @@ app.command("simulate", epilog=simulate.EXAMPLES, short_help="Simulate the time 
 app.command(
     "calibrate", epilog=calibrate.EXAMPLES, short_help="Measure this machine, or fit service latencies to runs."
 )(calibrate.calibrate)
+app.command("verify-aws", epilog=verify_aws.EXAMPLES, short_help="Verify predictions by small runs on AWS.")(
+    verify_aws.verify_aws
+)
 network.app.command("prune", epilog=prune.EXAMPLES)(prune.prune)
 app.add_typer(network.app)
 app.add_typer(dataset.app)
