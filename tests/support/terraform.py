@@ -47,7 +47,7 @@ class Terraform:
         self.directory = directory
         configuration = directory / "terraform.rc"
         configuration.write_text(_cli_configuration())
-        self._environment = {
+        self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))
         } | {
             "TF_CLI_CONFIG_FILE": str(configuration),
@@ -62,7 +62,7 @@ class Terraform:
         done = subprocess.run(
             ["terraform", *arguments],
             cwd=self.directory,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,
@@ -101,14 +101,7 @@ class Deployment(Terraform):
         super().__init__(directory)
         self.endpoint_url = endpoint_url
         self._provider = {
-            "region": "us-east-1",
-            "access_key": "test",
-            "secret_key": "test",
-            "skip_credentials_validation": True,
-            "skip_metadata_api_check": True,
-            "skip_requesting_account_id": True,
-            "s3_use_path_style": True,
-            "endpoints": [dict.fromkeys(_SERVICES, endpoint_url)],
+            **emulator_provider(endpoint_url),
             **(provider or {}),
         }
         self.copy_module()
@@ -155,6 +148,20 @@ class Deployment(Terraform):
             "output": {"stack": {"value": "${module.stack}"}},
         }
         (self.directory / "main.tf.json").write_text(json.dumps(root, indent=2))
+
+
+def emulator_provider(endpoint_url: str) -> dict[str, Any]:
+    """Return the settings of the AWS provider for an emulator."""
+    return {
+        "region": "us-east-1",
+        "access_key": "test",
+        "secret_key": "test",
+        "skip_credentials_validation": True,
+        "skip_metadata_api_check": True,
+        "skip_requesting_account_id": True,
+        "s3_use_path_style": True,
+        "endpoints": [dict.fromkeys(_SERVICES, endpoint_url)],
+    }
 
 
 @contextmanager
