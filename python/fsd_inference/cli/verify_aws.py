@@ -148,9 +148,10 @@ def _verify(record: Verification, out: Output, path: Path, prices: Path | None, 
     def confirm(runs: Sequence[VerifiedRun]) -> bool:
         out.note(facts([(run.name, f"USD {usd_text(run.predicted_usd)} predicted") for run in runs]))
         whole = sum(run.predicted_usd for run in runs)
-        question = f"Carry out {len(runs)} runs for USD {usd_text(whole)} (at most {record.limit_usd:g})?"
+        # A line of its own: progress bars hold back what does not end a line.
+        out.note(f"{len(runs)} runs for USD {usd_text(whole)}, at most {record.limit_usd:g}; carry them out? y or N")
         try:
-            return yes or typer.confirm(question, err=True)
+            return yes or typer.confirm("", err=True)
         except typer.Abort:  # Ctrl-C, or no terminal to ask at
             return False
 
