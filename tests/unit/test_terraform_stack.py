@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,15 @@ def test_the_state_of_a_stack_that_stays_is_kept_and_named(package: Path, monkey
         made(package)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have programs start with SIGINT's default: where the tests run in the background it may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_terraform_ends_by_itself_and_the_stack_is_deleted(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
