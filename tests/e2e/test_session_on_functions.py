@@ -249,6 +249,7 @@ def test_a_killed_replica_is_tried_again_alone(
 # --- what is foreseen -------------------------------------------------------------------------------------------------
 
 TIMED = {"sqs.receive", "s3.get", "s3.head"}  # how often someone looks
+COLD = {"lambda.settings"}  # of a coordinator that starts cold, as is predicted; earlier runs may have warmed it
 
 
 @pytest.mark.parametrize(
@@ -267,10 +268,10 @@ def test_predicted_and_metered_side_by_side(
     for kind in sorted({*foreseen.usage.requests, *counted.requests}):
         print(f"{channel}, P={workers}, R={replicas}: {kind}: {foreseen.usage.requests[kind]} {counted.requests[kind]}")
     print(f"wall {foreseen.wall_s} {report.wall_s}")
-    assert set(foreseen.usage.requests) == set(counted.requests)
+    assert set(foreseen.usage.requests) == set(counted.requests) | COLD
     assert foreseen.wall_s is not None
     notes = max(foreseen.wall_s, report.wall_s) / 2  # rank 0 says how far it is every two seconds
-    for kind in counted.requests.keys() - TIMED:
+    for kind in counted.requests.keys() - TIMED - COLD:
         slack = replicas * (1 + notes) if kind == "s3.put" else 0
         assert foreseen.usage.requests[kind] == pytest.approx(counted.requests[kind], abs=slack), kind
     assert foreseen.usage.wire_bytes == pytest.approx(counted.wire_bytes, rel=0.25)
