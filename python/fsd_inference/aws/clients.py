@@ -169,12 +169,9 @@ class Clients:
     @property
     def uploads(self) -> S3Client:
         """The S3 client that sends the content of files, which may take any time as long as it does not stall."""
-        with self._lock:
-            if "uploads" not in self._clients:
-                # urllib3 applies the connection timeout to each block of a file that it sends.
-                self._clients["uploads"] = self._make("s3", _STALL_S, connect_s=_STALL_S)
-            client: S3Client = self._clients["uploads"]
-            return client
+        # urllib3 applies the connection timeout to each block of a file that it sends.
+        client: S3Client = self._client("s3", kept_as="uploads", answer_s=_STALL_S, connect_s=_STALL_S)
+        return client
 
     def open_bucket(
         self,
@@ -217,11 +214,14 @@ class Clients:
             self._clients.clear()
             self._topics = self._queues = None
 
-    def _client(self, service: str) -> Any:
+    def _client(
+        self, service: str, *, kept_as: str | None = None, answer_s: float = _ANSWER_S, connect_s: float = _CONNECT_S
+    ) -> Any:
+        name = kept_as or service
         with self._lock:  # boto3 clients are thread-safe, boto3 sessions are not
-            if service not in self._clients:
-                self._clients[service] = self._make(service, _ANSWER_S)
-            return self._clients[service]
+            if name not in self._clients:
+                self._clients[name] = self._make(service, answer_s, connect_s)
+            return self._clients[name]
 
     def _message_endpoint(self, service: Literal["sns", "sqs"]) -> ServiceEndpoint:
         return message_endpoint(
