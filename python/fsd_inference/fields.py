@@ -1,9 +1,9 @@
-"""Validation of parsed JSON objects: each field has the expected type, and there are no unknown fields."""
+"""Parsing of JSON, and validation of its objects: each field has the expected type, and there are no unknown fields."""
 
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +23,51 @@ def read_text(file: Path, kind: str = "JSON") -> str:
         raise FileFormatError(f"{file}: is not {kind}") from error
 
 
-def parse_json(text: str, what: str, parse: Callable[[object], T]) -> T:
-    """Parse the JSON text of the file named `what`, whose name every error of it gets.
+def load_json(data: str | bytes | bytearray) -> Any:
+    """Parse JSON of values that `Fields` does not read: numbers are finite, whole numbers fit into 64 bits.
+
+    Returns
+    -------
+    Any
+        Value made of dict, list, str, int, float, bool and None.
+
+    Raises
+    ------
+    ValueError
+        The text is not JSON (RFC 8259 has no NaN or Infinity), is nested too deeply, or has a number out of range.
+    """
+    return _loads(data, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
+
+
+def _loads(data: str | bytes | bytearray, **parsers: Callable[[str], object]) -> Any:
+    try:
+        return json.loads(data, **parsers)  # type: ignore[arg-type]
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits:.20} is out of range")
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _LONGEST_WHOLE or not -(1 << 63) <= int(digits) < 1 << 64:
+        raise ValueError(f"the number {digits:.20} is out of range")
+    return int(digits)
+
+
+_LONGEST_WHOLE = 20  # digits of 2^64 - 1, and of -2^63 with its sign
+
+
+def parse_json(text: str | bytes | bytearray, what: str, parse: Callable[[object], T]) -> T:
+    """Parse the JSON text of the file named `what`, whose name every error of it gets; `parse` reads it by `Fields`.
 
     Raises
     ------
@@ -32,9 +75,9 @@ def parse_json(text: str, what: str, parse: Callable[[object], T]) -> T:
         The text is not JSON, or `parse` rejects its value with an InputError.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{what}: is not JSON") from error
+        value = _loads(text)
+    except ValueError as error:
+        raise FileFormatError(f"{what}: is not JSON ({error})") from error
     try:
         return parse(value)
     except InputError as error:
@@ -66,7 +109,15 @@ class Fields:
         self._where = where
 
     def take(self, name: str, kind: type[T]) -> T:
-        """Return a required field; a string must not be empty."""
+        """Return a required field; a string must not be empty, and a number must be finite and fit into 64 bits."""
+        value = self._take(name, kind)
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise FileFormatError(f"'{self._where}{name}' must fit into 64 bits, not {value!r:.60}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise FileFormatError(f"'{self._where}{name}' must be a finite number, not {value}")
+        return value
+
+    def _take(self, name: str, kind: type[T]) -> T:
         if name not in self._left:
             raise FileFormatError(f"'{self._where}{name}' is missing")
         value = self._left.pop(name)
@@ -97,24 +148,37 @@ class Fields:
         """Return an optional field of the default's type; the default if it is absent."""
         return self.take(name, type(default)) if name in self._left else default
 
-    def take_count(self, name: str, least: int = 0) -> int:
-        """Return a required whole number of at least `least`."""
+    def take_count(self, name: str, least: int = 0, most: int = (1 << 63) - 1) -> int:
+        """Return a required whole number from `least` to `most`."""
         value = self.take(name, int)
         if value < least:
             raise FileFormatError(f"'{self._where}{name}' must be at least {least}, not {value}")
+        if value > most:
+            raise FileFormatError(f"'{self._where}{name}' must be at most {most}, not {value}")
         return value
 
-    def take_count_if(self, name: str, least: int = 0) -> int | None:
-        """Return an optional whole number of at least `least`; None if it is absent or null."""
-        return None if self._left.get(name) is None else self.take_count(name, least)
+    def take_count_if(self, name: str, least: int = 0, most: int = (1 << 63) - 1) -> int | None:
+        """Return an optional whole number from `least` to `most`; None if it is absent or null."""
+        return None if self._left.get(name) is None else self.take_count(name, least, most)
 
     def take_number(self, name: str, unit: str = "seconds") -> float:
         """Return a required number that is finite and not negative; `unit` is its unit in messages."""
         kind = int if isinstance(self._left.get(name), int) else float
-        value = self.take(name, kind)
-        if not 0 <= value <= sys.float_info.max:
+        value = self._take(name, kind)
+        if not 0 <= value <= _LARGEST:
             raise FileFormatError(f"'{self._where}{name}' must be a number of {unit}, not {value!r:.60}")
         return float(value)
+
+    def take_time(self, name: str) -> float:
+        """Return a required time in seconds since the epoch, before the year 10000."""
+        value = self.take_number(name)
+        if value >= _YEAR_10000:
+            raise FileFormatError(f"'{self._where}{name}' must be a time before the year 10000, not {value:g}")
+        return value
+
+    def take_time_optional(self, name: str) -> float | None:
+        """Return a required time that may be null."""
+        return self.take_optional(name, float) if self._left.get(name, ...) is None else self.take_time(name)
 
     def take_number_or(self, name: str, default: float) -> float:
         """Return an optional number; the default if it is absent."""
@@ -153,6 +217,12 @@ class Fields:
         if self._left:
             raise FileFormatError(f"'{self._where}{min(self._left)}' is an unknown field")
 
+
+_LARGEST = 1e18
+"""Largest number of seconds, dollars or units in a file; far beyond real ones, so that no sum of them overflows."""
+
+_YEAR_10000 = 253_402_300_800.0
+"""The first second of the year 10000, which dates cannot hold."""
 
 _KINDS: dict[type, str] = {
     bool: "true or false",

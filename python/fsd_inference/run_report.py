@@ -12,7 +12,7 @@ from typing import Any, Self
 from fsd_inference.atomic import filled_directory, write_text
 from fsd_inference.channel_names import current_name
 from fsd_inference.errors import FileFormatError
-from fsd_inference.fields import Fields
+from fsd_inference.fields import Fields, parse_json
 from fsd_inference.prediction import Prediction
 from fsd_inference.rank_report import RankReport
 from fsd_inference.usage import Usage
@@ -20,6 +20,7 @@ from fsd_inference.usage import Usage
 REPORT_FILE = "report.json"
 
 _VERSION = 1  # of report.json
+_MOST = 65_535  # workers, replicas, layers and attempts: pages have a row or a column for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +171,9 @@ class RunReport:
             raise FileFormatError(f"reports of version {version} are not known; this release reads {_VERSION}")
         return cls(
             channel=current_name(fields.take("channel", str)),
-            workers=fields.take_count("workers", least=1),
+            workers=fields.take_count("workers", 1, _MOST),
             samples=fields.take_count("samples"),
-            layers=fields.take_count("layers"),
+            layers=fields.take_count("layers", 0, _MOST),
             connections=fields.take_count("connections"),
             wall_s=fields.take_number("wall_s"),
             launch_s=fields.take_number("launch_s"),
@@ -181,7 +182,7 @@ class RunReport:
             peak_rss_bytes=fields.take_count("peak_rss_bytes"),
             row_sends=fields.take_count("row_sends"),
             usage=Usage.from_fields(fields),
-            attempts=fields.take_count("attempts"),
+            attempts=fields.take_count("attempts", 0, _MOST),
             simd=fields.take("simd", str),
             ranks=[
                 RankReport.from_json(each, f"ranks[{index}].") for index, each in enumerate(fields.take("ranks", list))
@@ -189,7 +190,7 @@ class RunReport:
             # Reports of older releases lack these fields.
             wire=fields.take_or("wire", "float32"),
             memory_mb=fields.take_count_if("memory_mb", least=1),
-            replicas=fields.take_count_if("replicas", least=1) or 1,
+            replicas=fields.take_count_if("replicas", 1, _MOST) or 1,
             coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),
             coordinator_init_s=fields.take_number_or("coordinator_init_s", 0.0),
             predicted=Prediction.from_json(found) if (found := fields.take_if("predicted", dict)) else None,
@@ -208,13 +209,17 @@ class RunReport:
         file = Path(path)
         file = file / REPORT_FILE if file.is_dir() else file
         try:
-            return cls.from_json(json.loads(file.read_bytes()))
+            data = file.read_bytes()
         except OSError as error:
             raise FileFormatError(f"{file}: cannot be read ({error.strerror})") from error
-        except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"{file}: is not JSON") from error
+        return parse_json(data, str(file), cls._of_file)
+
+    @classmethod
+    def _of_file(cls, value: object) -> Self:
+        try:
+            return cls.from_json(value)
         except FileFormatError as error:
-            raise FileFormatError(f"{file}: is not a run's report: {error}") from error
+            raise FileFormatError(f"is not a run's report: {error}") from error
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``report.json`` into a directory, which is created if necessary, and return its path."""

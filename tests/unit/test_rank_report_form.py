@@ -15,8 +15,9 @@ from fsd_inference.errors import FileFormatError, StallError
 from fsd_inference.rank_report import Interval, LayerReport, LeftOut, RankReport, SentTo
 from fsd_inference.usage import Usage
 
-COUNTS = st.integers(0, 2**63)
-SECONDS = st.floats(0, 1e300)
+COUNTS = st.integers(0, 2**63 - 1)
+SECONDS = st.floats(0, 1e18)
+TIMES = st.floats(0, 2.5e11)
 NAMES = st.text(max_size=5)
 
 
@@ -31,8 +32,8 @@ REPORTS = st.builds(
     rank=COUNTS,
     starter=st.none() | COUNTS,
     process=st.none() | COUNTS,
-    started=st.none() | SECONDS,
-    ended=st.none() | SECONDS,
+    started=st.none() | TIMES,
+    ended=st.none() | TIMES,
     init_s=SECONDS,
     result_bytes=COUNTS,
     load_requests=COUNTS,

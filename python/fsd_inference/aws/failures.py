@@ -6,7 +6,6 @@ contains the event that started the rank.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from fsd_inference.aws.events import RankEvent, RunEvent
 from fsd_inference.config import RetrySettings
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import InputError, RunError, StackUpdatedError, StartError, WorkerDiedError
+from fsd_inference.fields import load_json
 from fsd_inference.usage import UsageMeter
 
 _RETRY = RetrySettings()
@@ -74,7 +74,7 @@ class FailureQueue:
 def parse_failure(body: str | bytes) -> Failure | None:
     """Parse the record of a rank's failed invocation; return None for anything else."""
     try:
-        record = json.loads(body)
+        record = load_json(body)
         event = RankEvent.from_json(record["requestPayload"])
         context = _mapping(record.get("requestContext"))
         answer = _mapping(record.get("responsePayload"))
@@ -86,7 +86,7 @@ def parse_failure(body: str | bytes) -> Failure | None:
 def parse_coordinator_failure(body: str | bytes) -> tuple[RunEvent, RunError] | None:
     """Parse the record of a coordinator's failed invocation; return its event and the error to report, or None."""
     try:
-        record = json.loads(body)
+        record = load_json(body)
         event = RunEvent.from_json(record["requestPayload"])
         answer = _mapping(record.get("responsePayload"))
     except (ValueError, KeyError, TypeError, InputError):

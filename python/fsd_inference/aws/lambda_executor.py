@@ -24,6 +24,7 @@ from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
+from fsd_inference.fields import load_json
 from fsd_inference.limits import PROGRESS_S, QUEUE_BACKOFF, STATUS_BACKOFF, WAKING_S
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
@@ -352,7 +353,7 @@ class LambdaExecutor:
 def _crash(body: bytes) -> RunError:
     """Return the error for a coordinator that failed without a status, from the payload of Lambda's response."""
     try:
-        value = json.loads(body)
+        value = load_json(body)
         text = f"{value.get('errorType', 'error')}: {value['errorMessage']}"
     except (ValueError, KeyError, AttributeError):
         text = body[:200].decode(errors="replace")

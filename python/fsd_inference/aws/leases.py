@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from fsd_inference.aws.hidden_messages import HiddenMessages
 from fsd_inference.errors import LaneError, StoreError
+from fsd_inference.fields import load_json
 from fsd_inference.store import Store
 
 State = Literal["free", "held", "draining"]
@@ -145,7 +146,7 @@ def _lane_of(key: str) -> int | None:
 
 def _parse(data: bytes, key: str, etag: str, since: datetime) -> Entry:
     try:
-        value = json.loads(data)
+        value = load_json(data)
         entry = Entry(
             value["state"],
             str(value["run"]),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from fsd_inference.errors import FileFormatError
-from fsd_inference.fields import Fields
+from fsd_inference.fields import Fields, load_json
 from fsd_inference.rank_report import RankReport
 from fsd_inference.usage import Usage
 
@@ -46,8 +45,8 @@ class RunMetrics:
     def from_bytes(cls, data: bytes, key: str) -> RunMetrics:
         """Parse the metrics object at `key`; raise `FileFormatError` if it is invalid."""
         try:
-            return cls._from_json(json.loads(data))
-        except (ValueError, RecursionError) as error:
+            return cls._from_json(load_json(data))
+        except ValueError as error:
             raise FileFormatError(f"{key} does not hold the metrics of a run: it is not JSON") from error
         except FileFormatError as error:
             raise FileFormatError(f"{key} does not hold the metrics of a run: {error}") from error
@@ -61,7 +60,7 @@ class RunMetrics:
         return cls(
             fields.take_count("memory_mb", least=1),
             Usage.from_fields(coordinator.take_fields("usage")),
-            (coordinator.take_number("started"), coordinator.take_number("ended")),
+            (coordinator.take_time("started"), coordinator.take_time("ended")),
             coordinator.take_number_or("init_s", 0.0),
             [RankReport.from_json(each, f"ranks[{i}].") for i, each in enumerate(fields.take("ranks", list))],
         )

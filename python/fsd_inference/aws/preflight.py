@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ from fsd_inference.aws.stack import parse_stack
 from fsd_inference.aws.waking import wake_stack
 from fsd_inference.config import Clocks, RetrySettings
 from fsd_inference.errors import FsdError, LaneError, NotAllowedError, StackError
+from fsd_inference.fields import load_json
 from fsd_inference.limits import PUBLISH_BURST_S
 from fsd_inference.stack_description import FunctionsSpec, StackSpec
 from fsd_inference.store.base import Store
@@ -128,7 +128,7 @@ def _description(stack: StackSpec, networks: Store) -> str:
             "Terraform module again"
         )
     try:
-        theirs = parse_stack(json.loads(data))
+        theirs = parse_stack(load_json(data))
     except ValueError as error:
         raise StackError(f"{STACK_KEY} in bucket {stack.network_bucket} is not JSON ({error}); apply again") from error
     ours = replace(stack, emulator=None)

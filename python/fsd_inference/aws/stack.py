@@ -10,7 +10,7 @@ from pathlib import Path
 from fsd_inference.atomic import write_text
 from fsd_inference.endpoints import check_endpoint
 from fsd_inference.errors import FileFormatError, SettingError
-from fsd_inference.fields import Fields
+from fsd_inference.fields import Fields, parse_json
 from fsd_inference.limits import DIRECTORY_BUCKET, LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, RANKS_PER_TOPIC
 from fsd_inference.stack_description import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
 
@@ -32,15 +32,10 @@ def load_stack(path: Path) -> StackSpec:
         The file cannot be read, has another format or version, or has missing, unknown or invalid fields.
     """
     try:
-        value = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise FileFormatError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise FileFormatError(f"{path} is not JSON ({error})") from error
-    try:
-        return parse_stack(value)
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+    return parse_json(data, str(path), parse_stack)
 
 
 def parse_stack(value: object) -> StackSpec:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from fsd_inference.errors import FileFormatError, RunError, run_error_from_record
-from fsd_inference.fields import Fields
+from fsd_inference.fields import Fields, load_json
 
 State = Literal["waking", "queued", "waiting", "running", "done", "failed"]
 
@@ -91,10 +90,10 @@ class RunStatus:
         status = cls(
             **{name: fields.take(name, kind) for name, kind in _WHAT.items()},
             state=_state(fields.take("state", str)),
-            received=fields.take_number("received"),
+            received=fields.take_time("received"),
             layers=fields.take("layers", int),
-            launched=_time(fields, "launched"),
-            ended=_time(fields, "ended"),
+            launched=fields.take_time_optional("launched"),
+            ended=fields.take_time_optional("ended"),
             error=None if error is None else run_error_from_record(error),
             results=None if results is None else tuple(_decode(result) for result in results),
         )
@@ -105,8 +104,8 @@ class RunStatus:
     def from_bytes(cls, data: bytes, key: str) -> RunStatus:
         """Parse the status object at `key`; raise `FileFormatError` if it is invalid."""
         try:
-            return cls.from_json(json.loads(data))
-        except (ValueError, RecursionError) as error:
+            return cls.from_json(load_json(data))
+        except ValueError as error:
             raise FileFormatError(f"{key} is not a run's status: {error}") from error
         except FileFormatError as error:
             raise FileFormatError(f"{key}: {error}") from error
@@ -142,11 +141,6 @@ def _state(text: str) -> State:
             found: State = state
             return found
     raise FileFormatError(f"'state' must be one of {', '.join(get_args(State))}, not {text!r}")
-
-
-def _time(fields: Fields, name: str) -> float | None:
-    value = fields.take_optional(name, float)
-    return None if value is None else value
 
 
 def _decode(text: object) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -54,7 +55,9 @@ class Output:
             else:
                 console = _console(sys.stdout)
                 for table in tables:
-                    console.print(table, soft_wrap=isinstance(table, str))
+                    console.print(
+                        printable(table) if isinstance(table, str) else table, soft_wrap=isinstance(table, str)
+                    )
                 sys.stdout.flush()  # raises here, rather than at exit, if the disk is full
         except OSError as error:
             error.filename = error.filename or "stdout"
@@ -63,7 +66,7 @@ class Output:
     def note(self, text: str) -> None:
         """Print a line on stderr, unless the output is JSON."""
         if not self._as_json:
-            self._stderr().print(text, soft_wrap=True)
+            self._stderr().print(printable(text), soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[Tasks]:
@@ -116,7 +119,7 @@ class _Bars(_NoBars):
 
     def begin(self, task: str, total: float | None, unit: str = "") -> None:
         self.end(task)
-        self._tasks[task] = (self._progress.add_task(task, total=total, done=""), total, unit)
+        self._tasks[task] = (self._progress.add_task(printable(task), total=total, done=""), total, unit)
 
     def advance(self, task: str, completed: float) -> None:
         if task in self._tasks:
@@ -148,8 +151,20 @@ def print_warning(message: str) -> None:
 
 def _print_line(line: str) -> None:
     with suppress(OSError):
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    r"""Return text with control characters other than line ends and tabs as escapes (``\\x1b``).
+
+    Names and messages come from files and services, and a terminal would obey what they contain.
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters (category Cc) except line feed and tab, and those that change the direction of text."""
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> str:
@@ -162,11 +177,11 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     """Return a titled table whose first column is left-aligned and whose other columns are right-aligned."""
     from rich.table import Table  # noqa: PLC0415
 
-    drawn = Table(title=title, title_justify="left", title_style="bold")
+    drawn = Table(title=printable(title), title_justify="left", title_style="bold")
     for number, name in enumerate(columns):
-        drawn.add_column(name, justify="right" if number else "left", overflow="fold")
+        drawn.add_column(printable(name), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*map(str, row))
+        drawn.add_row(*(printable(str(cell)) for cell in row))
     return drawn
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, FileFormatError, RunError
+from fsd_inference.fields import load_json
 from fsd_inference.rank_report import RankReport
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool
@@ -50,7 +50,7 @@ def read_reports(store: Store, spec: RunSpec, ranks: Sequence[int]) -> list[Rank
     with ThreadPool(_READERS) as threads:
         for data in threads.map(store.get, map(spec.report_key, ranks)):
             with suppress(ValueError, FileFormatError):
-                reports.append(RankReport.from_json(json.loads(data or b"")))
+                reports.append(RankReport.from_json(load_json(data or b"")))
     return reports
 
 

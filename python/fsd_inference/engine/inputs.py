@@ -20,6 +20,7 @@ import numpy.ma  # np.unique would import it when it is first called, which is i
 from numpy.typing import NDArray
 
 from fsd_inference.errors import FileFormatError
+from fsd_inference.fields import load_json
 from fsd_inference.kernels import SerialState
 from fsd_inference.store.base import Store
 
@@ -150,7 +151,7 @@ class _Header:
 
 def _parse_header(key: str, text: bytes, samples: tuple[int, ...], features: int) -> _Header:
     try:
-        value = json.loads(text)
+        value = load_json(text)
         block, offsets = int(value["block"]), [[int(o) for o in starts] for starts in value["offsets"]]
         sums = [[int(s) for s in of_blocks] for of_blocks in value["crc32"]]
         if value["features"] != features or tuple(value["samples"]) != samples:

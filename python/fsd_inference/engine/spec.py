@@ -10,6 +10,7 @@ from typing import Any
 
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.errors import FileFormatError, SettingError
+from fsd_inference.fields import load_json
 
 SPEC_VERSION = 1
 
@@ -110,7 +111,7 @@ class RunSpec:
     def from_json(cls, text: str) -> RunSpec:
         """Parse the output of `to_json`; raise `FileFormatError` for anything else."""
         try:
-            value = json.loads(text)
+            value = load_json(text)
             if not isinstance(value, dict) or value.pop("version", None) != SPEC_VERSION:
                 raise FileFormatError(
                     f"the run specification is not of version {SPEC_VERSION}; use one release throughout"

@@ -50,6 +50,7 @@ from fsd_inference.errors import (
     WorkerDiedError,
     run_error_from_record,
 )
+from fsd_inference.fields import load_json
 from fsd_inference.partitioning.plan import RankPlan
 
 _ABORT_GRACE_S = 2.0
@@ -404,7 +405,7 @@ def died(rank: int, reason: str) -> WorkerDiedError:
 
 def _json_object(payload: bytes) -> dict[str, object]:
     try:
-        value = json.loads(payload)
+        value = load_json(payload)
     except ValueError:
         value = None
     return value if isinstance(value, dict) else {}

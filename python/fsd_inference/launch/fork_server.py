@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
-import json
 import os
 import selectors
 import signal
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Never
 
 from fsd_inference import interpreter, logs
+from fsd_inference.fields import load_json
 from fsd_inference.launch import worker
 from fsd_inference.launch.requests import REQUEST_BYTES, Start
 
@@ -90,7 +90,7 @@ class ForkServer:
     def _take(self) -> None:
         """Receive a request and carry it out."""
         message, descriptors, _, _ = socket.recv_fds(self._receiver, REQUEST_BYTES, _DESCRIPTORS)
-        request = json.loads(message)
+        request = load_json(message)
         if "kill" in request:
             if request["kill"] in self._ranks:
                 os.kill(request["kill"], signal.SIGKILL)

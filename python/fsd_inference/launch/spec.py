@@ -9,6 +9,7 @@ from typing import Any
 
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
+from fsd_inference.fields import load_json
 
 LAUNCH_FILE = "launch.json"
 
@@ -50,7 +51,7 @@ class LaunchSpec:
         """Read ``launch.json`` from `directory`; raise `FileFormatError` if it is missing or invalid."""
         path = directory / LAUNCH_FILE
         try:
-            value = json.loads(path.read_text())
+            value = load_json(path.read_text())
             return cls(**{**value, "spec": RunSpec.from_json(value["spec"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FileFormatError(f"{path} is not a valid configuration of a rank's process: {error}") from error

@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 
 from fsd_inference.atomic import atomic_directory
 from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.fields import load_json
 from fsd_inference.network.activation import Activation, RowGroup, row_groups
 from fsd_inference.network.fidelity import Check
 from fsd_inference.network.labels import checked_labels
@@ -238,12 +239,12 @@ def _read_json(file: Path) -> object:
     try:
         if file.stat().st_size > _MANIFEST_BYTES:
             raise FileFormatError(f"{file} is too large to be the manifest of a network")
-        return json.loads(file.read_text(encoding="utf-8"))
+        return load_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileFormatError(f"{file.parent} is not a network: there is no {file}") from error
     except OSError as error:
         raise FileFormatError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise FileFormatError(f"{file} is not valid JSON: {error}") from error
 
 

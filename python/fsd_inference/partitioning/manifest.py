@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fsd_inference.errors import FileFormatError, InputError
+from fsd_inference.fields import load_json
 from fsd_inference.partitioning.plan import PLAN_DIGEST_BYTES, PlanVolumes
 from fsd_inference.partitioning.tensors import Bytes
 
@@ -138,7 +139,7 @@ class Manifest:
             The data is not a manifest of this format and version, or is inconsistent; `what` names it in the message.
         """
         try:
-            value = json.loads(data)
+            value = load_json(data)
             if value["format"] != _FORMAT:
                 raise FileFormatError(f"{what}: its format is {value['format']!r}, not {_FORMAT!r}")
             if value["version"] != _VERSION:
@@ -146,6 +147,8 @@ class Manifest:
                     f"{what}: shard format {value['version']} is not known; this release reads {_VERSION}"
                 )
             manifest = cls._from_json(value)
+            if manifest.layers < 1:
+                raise ValueError(manifest.widths)
             consistent = value["features"] == manifest.features and value["layers"] == manifest.layers
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FileFormatError(f"{what}: not the manifest of a set of shards") from error
@@ -155,7 +158,6 @@ class Manifest:
             and len(manifest.shards) == manifest.workers
             and len(manifest.plan_digest) == PLAN_DIGEST_BYTES
             and min(manifest.widths) >= 1
-            and manifest.layers >= 1
         ):
             raise FileFormatError(f"{what}: its workers, layers or widths contradict each other")
         return manifest
@@ -206,6 +208,6 @@ def _file_entry(value: Mapping[str, Any]) -> FileEntry:
     if entry.head is not None and not 0 < entry.head.size <= entry.size:
         raise ValueError(entry.head.size)
     # Paths and keys are built from the name, so it must not leave the folder.
-    if "/" in entry.file or "\\" in entry.file or entry.file.startswith("."):
+    if "/" in entry.file or "\\" in entry.file or entry.file.startswith(".") or not entry.file.isprintable():
         raise ValueError(entry.file)
     return entry

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fsd_inference.errors import FileFormatError
+from fsd_inference.fields import load_json
 from fsd_inference.kernels import KernelGroup
 from fsd_inference.partitioning.plan import Edge, ExchangePlan, Partition
 from fsd_inference.partitioning.shard import U16_COLUMNS, ShardPart
@@ -98,7 +99,7 @@ class ShardHead(NamedTuple):
 def parse_head(metadata: Mapping[str, str], what: str) -> ShardHead:
     """Parse the metadata of a shard file; raise FileFormatError, which names `what`, if they are not valid."""
     try:
-        head = json.loads(metadata["fsd_shard"])
+        head = load_json(metadata["fsd_shard"])
         version = head["version"]
         if version not in _READS:
             raise FileFormatError(f"{what}: shard format {version} is not known; this release reads 1 and 2")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.errors import FileFormatError
+from fsd_inference.fields import load_json
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("<u1"),
@@ -144,7 +145,7 @@ def read_header(data: Bytes, size: int, what: str) -> tuple[dict[str, str], list
         raise FileFormatError(f"{what}: truncated, or not a safetensors file (header of {length} bytes)")
     first = 8 + length
     try:
-        header = json.loads(data[8:first])
+        header = load_json(data[8:first])
         metadata = header.pop("__metadata__", {})
         tensors = [
             Tensor(name, _DTYPES[entry["dtype"]], tuple(entry["shape"]), *entry["data_offsets"])

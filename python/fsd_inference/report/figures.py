@@ -56,15 +56,21 @@ def run_figures(report: RunReport) -> RunFigures:
     Raises
     ------
     FileFormatError
-        A rank appears twice or is not one of the run.
+        A rank appears twice, is not one of the run, or names a layer or a rank that is not one of the run.
     """
     ranks = tuple(sorted(report.ranks, key=lambda rank: rank.rank))
     numbers = [rank.rank for rank in ranks]
     if len(set(numbers)) != len(numbers) or not all(rank < report.parts for rank in numbers):
         raise FileFormatError(f"the report must have different ranks below {report.parts}, not {numbers!r:.60}")
+    for rank in ranks:
+        layers = [len(rank.layers) - 1, *(event.layer for event in rank.events)]
+        if max(layers) >= report.layers or min(layers) < -1:
+            raise FileFormatError(f"rank {rank.rank} of the report names a layer that is not one of {report.layers}")
+        if any(sent.target >= report.parts for sent in rank.sent_to or ()):
+            raise FileFormatError(f"rank {rank.rank} of the report sent to a rank that is not one of {report.parts}")
     starts = [rank.started for rank in ranks if rank.started is not None]
     ends = [rank.ended for rank in ranks if rank.ended is not None]
-    start = max(starts) - report.launch_s if starts else 0.0
+    start = max(0.0, max(starts) - report.launch_s) if starts else 0.0
     return RunFigures(report, ranks, min([start, *starts]), max([start, *ends]), _layer_totals(ranks))
 
 

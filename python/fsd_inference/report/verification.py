@@ -176,7 +176,7 @@ class Verification:
             None if stack is None else _names(Fields(stack, "stack.")),
             fields.take_number("limit_usd", "USD"),
             fields.take_number("began"),
-            fields.take_number("ended"),
+            fields.take_time("ended"),
             [_run(each) for each in fields.take_each("runs")],
             {name: sums.take_number(name, "units") for name in totals},
             fields.take_optional("problem", str),

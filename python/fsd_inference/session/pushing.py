@@ -15,6 +15,7 @@ from pathlib import Path
 from fsd_inference import partitioning
 from fsd_inference.engine.spec import plan_folder
 from fsd_inference.errors import FileFormatError, SettingError, StoreError
+from fsd_inference.fields import load_json
 from fsd_inference.network import Network
 from fsd_inference.partitioning import METHODS, ExchangePlan, Manifest, Partition, read_manifest, read_plan
 from fsd_inference.partitioning.manifest import MANIFEST_FILE, FileEntry
@@ -315,7 +316,7 @@ def find_pushed(plans: Store, network_digest: bytes, workers: int) -> Pushed | N
     if data is None:
         return None
     try:
-        value = json.loads(data)
+        value = load_json(data)
         if value["format"] != _FORMAT or value["version"] != _VERSION:
             raise ValueError(value["version"])
         found = Pushed(str(value["plan"]), str(value["method"]), int(value["seed"]), str(value["pushed"]))

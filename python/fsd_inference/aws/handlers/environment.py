@@ -6,7 +6,6 @@ It keeps no state of a run. The meter adds up over all runs; the usage of one is
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 import time
@@ -27,6 +26,7 @@ from fsd_inference.aws.stack import parse_stack
 from fsd_inference.engine.loading import WarmShard, start_shard
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FsdError, StackError, StackUpdatedError
+from fsd_inference.fields import load_json
 from fsd_inference.limits import MB_PER_VCPU
 from fsd_inference.stack_description import StackSpec, WorkerFunction
 from fsd_inference.store.base import Readable, Store
@@ -177,7 +177,7 @@ class Environment:
         if data is None:
             raise StackError(f"{STACK_KEY} is not in bucket {bucket}; apply the stack's Terraform module again")
         try:
-            stack = parse_stack(json.loads(data))
+            stack = parse_stack(load_json(data))
         except ValueError as error:
             raise StackError(f"{STACK_KEY} in bucket {bucket} is not JSON ({error})") from error
         runs, plans = open_buckets(self.clients, stack, self.meter)
