@@ -120,6 +120,8 @@ def atomic_directory(
         unfinished = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=".part", dir=place.parent))
         try:
             yield unfinished
+            for file in unfinished.iterdir():
+                file.chmod(_without_umask(0o666))  # libraries may have created it for this user only
             unfinished.chmod(_mode(place, 0o777))
             _replace_directory(unfinished, place)
         finally:
@@ -275,9 +277,13 @@ def _mode(place: Path, usual: int) -> int:
     """Return the permissions of a new output: those of what it replaces, or `usual` without the bits of the umask."""
     with suppress(FileNotFoundError):
         return place.stat().st_mode & 0o777
+    return _without_umask(usual)
+
+
+def _without_umask(mode: int) -> int:
     mask = os.umask(0)
     os.umask(mask)
-    return usual & ~mask
+    return mode & ~mask
 
 
 def _replace_directory(new: Path, place: Path) -> None:

@@ -252,16 +252,40 @@ def test_a_stack_at_an_endpoint_url(emulator_url: str, clients: Clients) -> None
     assert existing(clients, stack.name) == 0
 
 
-def test_only_our_own_process_is_ended(tmp_path: Path) -> None:
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+TOKEN = "0" * 32
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), (f"x{TOKEN}",), (f"fsd_emulator={TOKEN}0",), (f"fsd_emulator={TOKEN}",)],
+    ids=["no token", "part of an argument", "longer token", "another directory"],
+)
+def test_only_our_own_process_is_ended(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "fsd-emulator-mine"
+    folder.mkdir()
+    command = [sys.executable, "-c", "import time; time.sleep(60)", *arguments]
+    other = subprocess.Popen(command, start_new_session=True)
     try:
-        info = EmulatorInfo("http://127.0.0.1:1", other.pid, "0" * 32, str(tmp_path))
+        info = EmulatorInfo("http://127.0.0.1:1", other.pid, TOKEN, str(folder))
         assert stop_emulator(info) is False
         assert other.poll() is None
-        assert tmp_path.exists()
+        assert folder.exists()
     finally:
         os.killpg(other.pid, signal.SIGKILL)
         other.wait()
+
+
+def test_only_the_directory_of_the_emulator_is_removed(tmp_path: Path) -> None:
+    folder, link = tmp_path / "fsd-emulator-mine", tmp_path / "fsd-emulator-link"
+    folder.mkdir()
+    (folder / "token").write_text(TOKEN)
+    link.symlink_to(folder)
+    no_process = 2**22 - 1
+    for directory, token in ((folder, "1" * 32), (link, TOKEN)):
+        assert stop_emulator(EmulatorInfo("http://127.0.0.1:1", no_process, token, str(directory))) is False
+        assert folder.exists()
+    assert stop_emulator(EmulatorInfo("http://127.0.0.1:1", no_process, TOKEN, str(folder))) is False
+    assert not folder.exists()
 
 
 def test_no_emulator_installed(monkeypatch: pytest.MonkeyPatch) -> None:

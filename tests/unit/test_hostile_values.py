@@ -22,7 +22,7 @@ from tests.support.cli import Fsd, fsd_in
 from tests.support.reports import made_up
 from tests.support.scenarios import scenario
 
-HOSTILE = (
+HOSTILE: tuple[Any, ...] = (
     None,
     True,
     "",

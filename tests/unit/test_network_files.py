@@ -3,7 +3,9 @@
 import hashlib
 import itertools
 import json
+import os
 import shutil
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -319,3 +321,13 @@ def test_missing_files_are_named(damaged: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileFormatError, match="cannot be read"):
         Network.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_all_files_have_the_permissions_of_new_files(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        graph_challenge(1024, 1).save(tmp_path / "net")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "net").iterdir()} == {mode}

@@ -38,7 +38,7 @@ STACK = StackSpec(
         failures_queue_url="http://127.0.0.1:1234/000000000000/s-failures",
         timeout_s=900.0,
     ),
-    emulator=EmulatorInfo("http://127.0.0.1:1234", 4321, "0123456789abcdef", "/tmp/x"),
+    emulator=EmulatorInfo("http://127.0.0.1:1234", 4321, "0123456789abcdef" * 2, "/tmp/x"),
 )
 
 

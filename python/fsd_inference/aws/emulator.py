@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import tempfile
 import time
@@ -89,8 +90,10 @@ def start_emulator(
 def stop_emulator(info: EmulatorInfo) -> bool:
     """Stop the emulator and remove its directory; return whether it was still running.
 
-    The process is killed only if its command line still contains the token that it was started with: the operating
-    system may have given its id to another process.
+    Both are left alone unless they are certainly what `start_emulator` made: `info` may come from a file that another
+    process wrote, and the operating system may have given the process's id to another one. The process belongs to this
+    user, works in the directory, and has the token as an argument of its own; the directory belongs to this user and
+    holds the token in a file.
     """
     was_running = _is_ours(info)
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -106,9 +109,8 @@ def stop_emulator(info: EmulatorInfo) -> bool:
             process.wait(_STOP_S)
         if process.stdin is not None:
             process.stdin.close()
-    directory = Path(info.directory)
-    if directory.name.startswith(_DIRECTORY_PREFIX):
-        shutil.rmtree(directory, ignore_errors=True)
+    if _is_our_directory(info):
+        shutil.rmtree(info.directory, ignore_errors=True)
     return was_running
 
 
@@ -128,6 +130,8 @@ def certificate_path(info: EmulatorInfo) -> Path:
 
 
 _DIRECTORY_PREFIX = "fsd-emulator-"
+_TOKEN_FILE = "token"  # noqa: S105 -- recognises a process, and is no secret
+_TOKEN_OPTION = "fsd_emulator="  # noqa: S105
 _TIED, _UNTIED = "fsd_inference.aws.tied_emulator", "ministack"
 _HANDED_DOWN = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 """Environment variables passed on to the emulator; others, such as SERVICES, USE_SSL or AWS_..., would configure it."""
@@ -136,6 +140,7 @@ _HANDED_DOWN = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
     directory = tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX)
     token = uuid4().hex
+    Path(directory, _TOKEN_FILE).write_text(token)
     environment = {name: os.environ[name] for name in _HANDED_DOWN if name in os.environ} | {
         "HOME": directory,
         "AWS_DEFAULT_REGION": EMULATOR_REGION,
@@ -161,7 +166,7 @@ def _launch(port: int, *, tied: bool, strict: bool) -> EmulatorInfo:
         with Path(directory, "log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 -- our own interpreter
                 # Python ignores unknown -X options; this one carries the token that identifies the process.
-                interpreter.command(_TIED if tied else _UNTIED, options=("-X", f"fsd_emulator={token}")),
+                interpreter.command(_TIED if tied else _UNTIED, options=("-X", f"{_TOKEN_OPTION}{token}")),
                 env=environment,
                 cwd=directory,
                 stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
@@ -210,22 +215,43 @@ def _is_ours(info: EmulatorInfo) -> bool:
     process = _started.get(info.pid)
     if process is not None:  # not reaped yet, so its id cannot have been reused
         return process.poll() is None
-    return info.token.encode() in _command_line(info.pid)
-
-
-def _command_line(pid: int) -> bytes:
-    if (_PROC / "self" / "cmdline").exists():
-        try:
-            return (_PROC / str(pid) / "cmdline").read_bytes()
-        except OSError:
-            return b""
-    ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+    option = f"{_TOKEN_OPTION}{info.token}".encode()
+    if not (_PROC / "self" / "cmdline").exists():
+        return option in _listed_arguments(info.pid)
+    process_files = _PROC / str(info.pid)
     try:
-        return subprocess.run(ps, capture_output=True, check=False, timeout=_STOP_S).stdout  # noqa: S603 -- `pid` is a number
+        return (
+            option in (process_files / "cmdline").read_bytes().split(b"\0")
+            and process_files.stat().st_uid == os.geteuid()
+            and (process_files / "cwd").samefile(info.directory)
+        )
+    except OSError:  # it has ended, or belongs to another user
+        return False
+
+
+def _listed_arguments(pid: int) -> list[bytes]:
+    """Return the arguments of a process of this user as ps lists them; empty if there is none."""
+    ps = ["ps", "-ww", "-o", "command=", "-U", str(os.geteuid()), "-p", str(pid)]
+    try:
+        return subprocess.run(ps, capture_output=True, check=False, timeout=_STOP_S).stdout.split()  # noqa: S603 -- numbers
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StackError(
             f"without /proc and ps it cannot be determined whether process {pid} is the emulator: end it yourself"
         ) from error
+
+
+def _is_our_directory(info: EmulatorInfo) -> bool:
+    """Return whether the directory is this user's, not a link to it, and was made for an emulator with this token."""
+    directory = Path(info.directory)
+    try:
+        return (
+            directory.name.startswith(_DIRECTORY_PREFIX)
+            and stat.S_ISDIR(directory.lstat().st_mode)
+            and directory.lstat().st_uid == os.geteuid()
+            and (directory / _TOKEN_FILE).read_text() == info.token
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def _last_lines(log: Path) -> str:

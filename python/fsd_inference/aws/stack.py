@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def _emulator(value: object) -> EmulatorInfo:
     )
     fields.end()
     _check_url("emulator.endpoint_url", found.endpoint_url)
-    if found.pid <= 1 or len(found.token) < 16:
+    if found.pid <= 1 or not re.fullmatch("[0-9a-f]{32}", found.token) or not Path(found.directory).is_absolute():
         raise FileFormatError("'emulator' names no process that was started for a stack")
     return found
 

@@ -63,8 +63,8 @@ def run_figures(report: RunReport) -> RunFigures:
     if len(set(numbers)) != len(numbers) or not all(rank < report.parts for rank in numbers):
         raise FileFormatError(f"the report must have different ranks below {report.parts}, not {numbers!r:.60}")
     for rank in ranks:
-        layers = [len(rank.layers) - 1, *(event.layer for event in rank.events)]
-        if max(layers) >= report.layers or min(layers) < -1:
+        events = [event.layer for event in rank.events]  # -1 before the first layer, L for what follows the last
+        if len(rank.layers) > report.layers or not all(-1 <= layer <= report.layers for layer in events):
             raise FileFormatError(f"rank {rank.rank} of the report names a layer that is not one of {report.layers}")
         if any(sent.target >= report.parts for sent in rank.sent_to or ()):
             raise FileFormatError(f"rank {rank.rank} of the report sent to a rank that is not one of {report.parts}")
