@@ -22,6 +22,8 @@ from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.config import Clocks
+from fsd_inference.engine.ending import Ended
+from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, RunError, StallError, WorkerDiedError
 from fsd_inference.partitioning import Manifest
 from fsd_inference.session.distributed import Distributed
@@ -153,16 +155,16 @@ def changed(data: bytes) -> bytes | None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "damage", "said"),
+    ("channel", "damage", "said", "is_retried"),
     [
-        ("local", missing, "rank 1, load: .*rank-00001"),
-        ("local", cut_short, "rank 1, load: .*rank-00001"),
-        ("local", changed, r"rank 1, layer \d+, load: rank-00001"),
-        ("queue", missing, "rank 1, load: .*rank-00001"),
+        ("local", missing, "rank 1, load: .*rank-00001", False),
+        ("local", cut_short, "rank 1, load: .*rank-00001", False),
+        ("local", changed, r"rank 1, layer \d+, load: rank-00001", True),
+        ("queue", missing, "rank 1, load: .*rank-00001", False),
     ],
 )
 def test_a_damaged_shard_names_its_rank(
-    channel: str, stack: Path, damage: Callable[[bytes], bytes | None], said: str
+    channel: str, stack: Path, damage: Callable[[bytes], bytes | None], said: str, is_retried: bool
 ) -> None:
     with session(NETWORK, channel, stack, workers=2, partition="block") as distributed:
         executor, manifest = prepared(distributed)
@@ -176,10 +178,30 @@ def test_a_damaged_shard_names_its_rank(
             executor.plans.put(key, harmed)
         with pytest.raises(RunError, match=said) as caught:
             distributed.infer(X)
-        assert (caught.value.rank, caught.value.operation, caught.value.retryable) == (1, "load", False)
+        assert (caught.value.rank, caught.value.operation, caught.value.retryable) == (1, "load", is_retried)
         assert list(executor.runs.list("runs/")) == []
         executor.plans.put(key, whole)
         assert distributed.infer(X).outputs is not None
+
+
+def test_a_shard_that_was_read_wrong_once_is_read_again(monkeypatch: pytest.MonkeyPatch, serial: fsd.Inference) -> None:
+    with session(NETWORK, "local", workers=2, partition="block") as distributed:
+        executor, manifest = prepared(distributed)
+        key = f"plans/{manifest.plan_digest.hex()}/{manifest.shard(1).file}"
+        whole = executor.plans.get(key)
+        assert whole is not None
+        attempt = executor.attempt
+        numbers: list[int] = []
+
+        def flip_a_bit_of_the_first(spec: RunSpec, progress: Callable[[float], None]) -> Ended:
+            numbers.append(spec.attempt)
+            executor.plans.put(key, changed(whole) or b"" if spec.attempt == 0 else whole)
+            return attempt(spec, progress)
+
+        monkeypatch.setattr(executor, "attempt", flip_a_bit_of_the_first)
+        outputs = distributed.infer(X).outputs
+    assert numbers == [0, 1]
+    assert same(outputs, serial.outputs)
 
 
 @pytest.mark.parametrize("damage", [missing, cut_short, changed])
@@ -197,7 +219,7 @@ def test_a_damaged_input_is_found_when_it_is_loaded(
         monkeypatch.setattr(executor.runs, "put", harm)
         with pytest.raises(RunError, match=r"rank \d, load:") as caught:
             distributed.infer(X)
-        assert (caught.value.operation, caught.value.retryable) == ("load", False)
+        assert (caught.value.operation, caught.value.retryable) == ("load", damage is changed)
 
 
 @pytest.mark.parametrize("damage", [missing, cut_short, changed])

@@ -138,7 +138,7 @@ def _fetch(store: Store, key: str, first: bytes, wanted: list[_Wanted]) -> Itera
         if len(payload) != length:
             raise FileFormatError(f"the input object {key} is truncated; upload the batch again")
         if zlib.crc32(payload) != crc32:
-            raise FileFormatError(f"the input object {key} is damaged; upload the batch again")
+            raise FileFormatError(f"the input object {key} is damaged; upload the batch again", retryable=True)
         yield InputBlock(micro_batch, feature, payload)
 
 

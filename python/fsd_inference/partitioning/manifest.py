@@ -42,7 +42,7 @@ class FileEntry:
     head: HeadEntry | None = None
 
     def check(self, data: Bytes) -> None:
-        """Raise FileFormatError unless `data` is the content of this file."""
+        """Raise FileFormatError unless `data` is the content of this file; retryable, since a read may go wrong."""
         self._compare(len(data), hashlib.sha256(data), self.size, self.sha256)
 
     def check_file(self, path: Path) -> None:
@@ -57,10 +57,10 @@ class FileEntry:
 
     def _compare(self, found: int, digest: hashlib._Hash, size: int, sha256: str) -> None:
         if found != size:
-            raise FileFormatError(f"{self.file}: has {found} bytes, the manifest says {size}")
+            raise FileFormatError(f"{self.file}: has {found} bytes, the manifest says {size}", retryable=True)
         if digest.hexdigest() != sha256:
             raise FileFormatError(
-                f"{self.file}: its digest differs from the manifest; the file has changed or is corrupt"
+                f"{self.file}: its digest differs from the manifest; the file has changed or is corrupt", retryable=True
             )
 
 
@@ -151,7 +151,7 @@ class Manifest:
                 raise ValueError(manifest.widths)
             consistent = value["features"] == manifest.features and value["layers"] == manifest.layers
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise FileFormatError(f"{what}: not the manifest of a set of shards") from error
+            raise FileFormatError(f"{what}: not the manifest of a set of shards", retryable=True) from error
         if not (
             consistent
             and manifest.workers >= 1

@@ -159,5 +159,7 @@ def _layers(read: Read, tensors: Sequence[Tensor], head: ShardHead, what: str) -
                 hashed.update(data)
                 arrays[tensor.name] = tensor.array(data)
         if hashed.hexdigest() != layer.sha256:
-            raise FileFormatError(f"{what}: layer {k}: its digest differs; the file has changed or is corrupt")
+            raise FileFormatError(
+                f"{what}: layer {k}: its digest differs; the file has changed or is corrupt", retryable=True
+            )
         yield arrays
