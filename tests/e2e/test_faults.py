@@ -28,6 +28,7 @@ from fsd_inference.errors import DeadlineError, RunError, StallError, WorkerDied
 from fsd_inference.partitioning import Manifest
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.executor import Executor
+from fsd_inference.temporary import TemporaryFolder
 from tests.support.processes import ranks_of, runs, temporary_folders, wait_until
 from tests.support.runs import same, session
 
@@ -323,10 +324,19 @@ def program(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
         process.wait()
 
 
+@pytest.mark.parametrize("channel", ["local", "queue", "object"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL], ids=lambda n: n.name
+)
 def test_ranks_and_emulator_end_with_a_session_that_is_killed(
-    program: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+    program: Callable[[str], subprocess.Popen[str]],
+    channel: str,
+    number: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    process = program("queue")
+    """A program without handlers of signals: its processes end with it, and the next one removes its files."""
+    process = program(channel)
     pids: dict[int, int] = {}
 
     def all_run() -> bool:
@@ -334,16 +344,20 @@ def test_ranks_and_emulator_end_with_a_session_that_is_killed(
         return len(pids) == 3
 
     wait_until(all_run, "all ranks run", 60)
-    (described,) = tmp_path.glob("fsd-inference-stack-*/stack.json")
-    emulator = load_stack(described).emulator
-    assert emulator is not None
-    assert runs(emulator.pid)
-    process.kill()
+    started = list(pids.values())
+    for described in tmp_path.glob("fsd-inference-stack-*/stack.json"):
+        emulator = load_stack(described).emulator
+        assert emulator is not None
+        assert runs(emulator.pid)
+        started.append(emulator.pid)
+    assert len(started) == (3 if channel == "local" else 4)
+    process.send_signal(number)
     process.wait()
-    wait_until(lambda: not any(map(runs, [*pids.values(), emulator.pid])), "ranks and emulator have ended", 30)
-    assert not Path(emulator.directory).exists()
-    for left in tmp_path.glob("fsd-*"):  # a killed program cannot remove its files
-        subprocess.run(["rm", "-r", left], check=True)
+    wait_until(lambda: not any(map(runs, started)), "ranks and emulator have ended", 30)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    TemporaryFolder("next").close()
+    assert temporary_folders() == set()
 
 
 NOT_CLOSED = """
