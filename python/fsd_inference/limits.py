@@ -104,6 +104,23 @@ DEEPEST_TREE = 12
 """Maximum depth of a launch tree: AWS stops chains of about 16 invocations in which functions invoke each other,
 including the coordinator's (recursive loop detection); this leaves a margin."""
 
+# --- Lambda MicroVMs --------------------------------------------------------------------------------------------------
+
+MICROVM_MB = (512, 1024, 2048, 4096, 8192)
+"""Sizes of a MicroVM: baseline memory in MB (Lambda API, `minimumMemoryInMiB`; launch post, 2026-06-22)."""
+MICROVM_MB_PER_VCPU = 2048
+"""Baseline memory in MB for which a MicroVM has one baseline vCPU (0.5 GB and 0.25 vCPU to 8 GB and 4 vCPU)."""
+MICROVM_BURST = 4
+"""Factor by which a MicroVM may exceed its baseline of memory and vCPUs, without a setting (launch post)."""
+MICROVM_CONNECTIONS = 8
+"""Maximum open connections to a MicroVM's endpoint for each vCPU of its burst (MicroVM quotas: 8 at 1 vCPU to 128 at
+16; not adjustable)."""
+MICROVM_ACCOUNT_MB = 400 * 1024
+"""Default quota of the baseline memory of all MicroVMs of an account in a region, in MB (MicroVM quotas; 1,024 GB in
+us-east-1, us-east-2, us-west-2 and ap-northeast-1, and less in new accounts)."""
+MICROVM_S = 28_800.0
+"""Longest life of a MicroVM in seconds (Lambda API, `maximumDurationInSeconds`)."""
+
 # --- polls of the coordinator and its client --------------------------------------------------------------------------
 
 

@@ -45,6 +45,31 @@ class FunctionTime:
 
 
 @dataclass(frozen=True, slots=True)
+class MicrovmTime:
+    """Billed time of Lambda MicroVMs of one size, whose processors are arm64.
+
+    Attributes
+    ----------
+    memory_mb : int
+        Baseline memory of each MicroVM in MB.
+    seconds : float
+        Duration in seconds, summed over the MicroVMs; the baseline is billed for all of it.
+    burst_vcpu_s : float
+        vCPU-seconds beyond the baseline, summed over the MicroVMs.
+    launches : int
+        Number of MicroVMs that are launched from the image's snapshot.
+    snapshot_gb : float
+        Size of that snapshot in GB, which each launch reads.
+    """
+
+    memory_mb: int
+    seconds: float
+    burst_vcpu_s: float
+    launches: int
+    snapshot_gb: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The prediction of a run, made before it starts.
 

@@ -58,6 +58,16 @@ _QUERIES = {
     "s3express.upload": _Query("AmazonS3", {}, "Upload-XZ", optional=True),
     "s3express.retrieval": _Query("AmazonS3", {}, "Retrieval-XZ", optional=True),
     "s3express.storage": _Query("AmazonS3", {}, "TimedStorage-XZ-ByteHrs", optional=True),
+    "microvm.vcpu_second": _Query("AWSLambda", {"group": "AWS-Lambda-MicroVM-vCPU-Second-ARM"}, optional=True),
+    "microvm.gb_second": _Query("AWSLambda", {"group": "AWS-Lambda-MicroVM-Memory-GB-Second-ARM"}, optional=True),
+    "microvm.snapshot_read": _Query("AWSLambda", {"group": "AWS-Lambda-MicroVM-Snapshot-Read-GB"}, optional=True),
+    "microvm.snapshot_write": _Query("AWSLambda", {"group": "AWS-Lambda-MicroVM-Snapshot-Write-GB"}, optional=True),
+    "microvm.snapshot_storage": _Query(
+        "AWSLambda", {"group": "AWS-Lambda-MicroVM-Snapshot-Storage-GB-Hour"}, optional=True
+    ),
+    "microvm.transfer": _Query(
+        "AWSDataTransfer", {"transferType": "IntraRegion"}, "DataTransfer-Regional-Bytes", optional=True
+    ),
 } | {
     f"{INSTANCE}{instance}": _Query(
         "AmazonEC2",

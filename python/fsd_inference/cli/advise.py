@@ -190,6 +190,8 @@ def _shown(advice: Advice, every: bool, inputs: Path | None) -> list[RenderableT
         said.append(("~", "exchange estimated from other partitions of the network, for lack of time to partition it"))
     if any(option.variant == "express" for option in rows):
         said.append(("express", "modelled only, at the latency of one availability zone: stacks use S3 Standard"))
+    if any(option.variant == "direct" for option in rows):
+        said.append(("direct", "modelled only, on Lambda MicroVMs: frames at an assumed latency, see docs/microvms.md"))
     if len(rows) < len(advice.options):
         said.append(("more", f"--all shows {len(advice.options) - len(rows)} more options"))
     return [drawn, facts(said)]

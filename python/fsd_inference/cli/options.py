@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fsd_inference.channel_names import CHANNELS, current_name, renamed
+from fsd_inference.channel_names import CHANNELS, MODELLED, current_name, modelled_only, renamed
 from fsd_inference.cli.console import print_warning
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -75,6 +75,8 @@ def variable_of(message: str, arguments: Sequence[str]) -> str | None:
 def channel_name(given: str) -> str:
     """Parse the value of a channel option: return the current name, and warn about a former one."""
     name = current_name(given)
+    if name in MODELLED:
+        raise typer.BadParameter(f"{modelled_only(name)}.")
     if name not in CHANNELS:
         raise typer.BadParameter(f"{given!r} is not one of {', '.join(CHANNELS)}.")
     if name != given:

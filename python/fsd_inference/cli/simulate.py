@@ -42,9 +42,11 @@ def simulate(
         typer.Argument(help="File of typical inputs, to predict the data that workers exchange.", metavar="[INPUT]"),
     ] = None,
     channel: Annotated[
-        Literal["queue", "object", "mpi"],
+        Literal["queue", "object", "direct", "mpi"],
         typer.Option(
-            "--channel", help="queue: SNS and SQS. object: S3. mpi: a cluster of servers with its own network."
+            "--channel",
+            help="queue: SNS and SQS. object: S3. direct: Lambda MicroVMs, which send each other frames (modelled "
+            "only). mpi: a cluster of servers with its own network.",
         ),
     ] = "queue",
     workers: Annotated[
@@ -65,7 +67,8 @@ def simulate(
             "--memory",
             min=128,
             max=LARGEST_FUNCTION_MB,
-            help="Memory of a worker function in MB; 1,769 MB have one vCPU.",
+            help="Memory of a worker function in MB; 1,769 MB have one vCPU. For direct, baseline memory of a MicroVM: "
+            "512, 1024, 2048, 4096 or 8192.",
         ),
     ] = MB_PER_VCPU,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Number of compute threads of each worker.")] = 1,
@@ -177,7 +180,7 @@ def _result(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, An
     failed = sum(run.error is not None for run in found)
     cost = None
     if first.scenario.channel != "mpi":
-        cost = run_cost(first.usage, first.function_times(), prices, samples=samples)
+        cost = run_cost(first.usage, first.function_times(), prices, samples=samples, microvms=first.microvm_times())
     ranks = first.report().ranks
     seconds = {
         name: max(getattr(rank, f"{name}_s") for rank in ranks)

@@ -1,7 +1,7 @@
 """The cost model: converts the counted or predicted usage of a run to US dollars. Formulas: docs/cost-model.md.
 
-A run's cost is the sum of what each service bills: `lambda_lines`, `sns_lines`, `sqs_lines` and `s3_lines`. All four
-apply to the `queue` channel; `object` and `serial` use neither SNS nor SQS.
+A run's cost is the sum of what each service bills: `lambda_lines`, `microvm_lines`, `sns_lines`, `sqs_lines` and
+`s3_lines`. `queue` uses all but MicroVMs; `object` and `serial` use neither SNS nor SQS; `direct` uses MicroVMs and S3.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from fsd_inference.cost.prices import PriceTable
 from fsd_inference.errors import SettingError
-from fsd_inference.prediction import FunctionTime
+from fsd_inference.limits import MICROVM_MB_PER_VCPU
+from fsd_inference.prediction import FunctionTime, MicrovmTime
 from fsd_inference.usage import EACH_MESSAGE, RECEIVED_MESSAGES, Usage
 
 GB = 1e9
@@ -27,7 +28,8 @@ _GET_KINDS = ("s3.get", "s3.head")  # whether or not the object exists
 _SQS_KINDS = ("sqs.receive", "sqs.delete", "sqs.purge", "sqs.manage")  # receives include empty polls
 # DELETE and reading Lambda's settings are free; invocations are billed from the functions' time (`FunctionTime`).
 _FREE_KINDS = ("s3.delete", "lambda.invoke", "lambda.settings")
-_KNOWN = {*_PUT_KINDS, *_GET_KINDS, *_SQS_KINDS, *_FREE_KINDS, "sns.publish", "sns.manage"}
+_MICROVM_KINDS = ("microvm.run", "microvm.token", "microvm.connect", "microvm.terminate")  # no price is published
+_KNOWN = {*_PUT_KINDS, *_GET_KINDS, *_SQS_KINDS, *_FREE_KINDS, *_MICROVM_KINDS, "sns.publish", "sns.manage"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ def run_cost(
     samples: int,
     billing: Billing | None = None,
     month: Mapping[str, float] | None = None,
+    microvms: Iterable[MicrovmTime] = (),
 ) -> Cost:
     """Return the cost of one inference request.
 
@@ -172,6 +175,8 @@ def run_cost(
         How to read the rules that AWS leaves unclear.
     month : mapping of str to float, optional
         Units already used in the same month, by price name, which decide the price tiers; default: none.
+    microvms : iterable of MicrovmTime
+        The time of all MicroVMs.
 
     Raises
     ------
@@ -188,6 +193,7 @@ def run_cost(
     bill = Bill(prices, dict(month or {}))
     lines = (
         *lambda_lines(bill, functions),
+        *microvm_lines(bill, microvms, usage),
         *sns_lines(bill, usage, billing),
         *sqs_lines(bill, usage, billing),
         *s3_lines(bill, usage, billing),
@@ -205,6 +211,23 @@ def lambda_lines(bill: Bill, functions: Iterable[FunctionTime]) -> Iterator[Cost
     for architecture, gb_seconds in sorted(seconds.items()):
         yield from bill.line("Lambda", f"time, {architecture}", f"lambda.{architecture}.gb_second", gb_seconds)
     yield from bill.line("Lambda", "invocations", "lambda.request", invocations)
+
+
+def microvm_lines(bill: Bill, microvms: Iterable[MicrovmTime], usage: Usage) -> Iterator[CostLine]:
+    """Yield the lines of Lambda MicroVMs: C_vm = (T v + B) c_vcpu + T m c_gb + L s c_read for each size, + 2 Z c_tr.
+
+    Bytes between MicroVMs are billed in both directions; docs/cost-model.md has the symbols.
+    """
+    for microvm in microvms:
+        baseline_s = microvm.seconds * microvm.memory_mb / MICROVM_MB_PER_VCPU
+        gb_seconds = microvm.seconds * microvm.memory_mb / _LAMBDA_GB
+        yield from bill.line("Lambda", "MicroVM vCPUs, baseline", "microvm.vcpu_second", baseline_s)
+        yield from bill.line("Lambda", "MicroVM vCPUs, burst", "microvm.vcpu_second", microvm.burst_vcpu_s)
+        yield from bill.line("Lambda", "MicroVM memory", "microvm.gb_second", gb_seconds)
+        read_gb = microvm.launches * microvm.snapshot_gb
+        yield from bill.line("Lambda", "snapshots read", "microvm.snapshot_read", read_gb)
+    if usage.requests["microvm.connect"]:
+        yield from bill.line("Lambda", "bytes between MicroVMs", "microvm.transfer", 2 * usage.received_bytes / GB)
 
 
 def sns_lines(bill: Bill, usage: Usage, billing: Billing) -> Iterator[CostLine]:

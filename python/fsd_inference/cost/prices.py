@@ -31,12 +31,20 @@ UNITS = {
     "s3express.upload": "GB",
     "s3express.retrieval": "GB",
     "s3express.storage": "GB-month",
+    "microvm.vcpu_second": "vCPU-second",
+    "microvm.gb_second": "GB-second",
+    "microvm.snapshot_read": "GB",
+    "microvm.snapshot_write": "GB",
+    "microvm.snapshot_storage": "GB-hour",
+    "microvm.transfer": "GB",
 }
 """The unit of each price. ``ec2.<instance type>`` is also a price: an hour on demand with Linux."""
 INSTANCE = "ec2."
 """Prefix of the prices of EC2 instances."""
 EXPRESS = "s3express.put"
 """A price that exists only in regions with S3 Express One Zone."""
+MICROVM = "microvm.vcpu_second"
+"""A price that exists only in regions with Lambda MicroVMs."""
 _FORMAT, _VERSION = "fsd-prices", 1
 _DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
 _NAME = re.compile(r"[a-z0-9-]+")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby, repeat
 from typing import NamedTuple
 
@@ -123,7 +124,19 @@ def count_exchange(
     gathers = _gathers(settings, sum(payloads.samples), limits, queue=is_queue)
     if is_queue:
         return _count_queue(layers, gathers, plan.workers, receiving, limits)
+    if channel == "direct":
+        return _count_direct(layers, gathers, plan.workers)
     return _count_objects(layers, gathers, plan.workers, receiving)
+
+
+def count_microvms(workers: int) -> Usage:
+    """Return the requests that launch a run's MicroVMs, pass on their endpoints and tokens, and end them.
+
+    The coordinator, which checks that all ranks have started, writes one object with all endpoints and tokens, which
+    each rank reads.
+    """
+    each = dict.fromkeys(("microvm.run", "microvm.token", "microvm.terminate", "s3.get"), workers)
+    return _requests({**each, "s3.put": 1})
 
 
 def count_lane(purged: int) -> Usage:
@@ -239,6 +252,17 @@ def _count_objects(layers: Sequence[_Layer], gathers: _Layer, workers: int, rece
         misses += layer.weight * sum(receiving.misses_before(count) for count in total.sources(layer) if count)
     total.count("s3.get", round(misses))
     return total.usage(misses=misses)
+
+
+def _count_direct(layers: Sequence[_Layer], gathers: _Layer, workers: int) -> Usage:
+    total, pairs = _Totals(workers), set[int]()
+    for layer in (*layers, gathers):
+        total.send(layer)
+        for step, _ in layer.steps:
+            pairs.update((step.sources * workers + step.targets).tolist())
+    total.count("microvm.connect", len(pairs))
+    usage = total.usage()
+    return replace(usage, body_bytes=usage.received_bytes)  # each target is sent its own copy
 
 
 class _Totals:

@@ -15,7 +15,7 @@ from fsd_inference.forecast.work import Work
 from fsd_inference.limits import BATCH_ENTRIES, READERS, SENDERS
 from fsd_inference.partitioning.plan import ExchangePlan
 
-HOPS = {"queue": ("publish", "deliver", "receive"), "object": ("put", "get")}
+HOPS = {"queue": ("publish", "deliver", "receive"), "object": ("put", "get"), "direct": ("frame",)}
 """The latencies that a frame incurs from sender to receiver, by channel."""
 
 
@@ -34,6 +34,8 @@ class ExchangeTotals:
         Payload bytes that a rank sends and receives.
     frames, sources : ndarray of float64, exchanges x P
         Number of edges over which a rank sends and receives.
+    posted, targets : ndarray of float64, exchanges x P
+        Payload bytes that a rank sends if each target gets its own copy, and number of its targets.
     pairs : ndarray of int64, exchanges
         Number of pairs of a sender and a receiver.
     """
@@ -49,6 +51,7 @@ class ExchangeTotals:
         self.got, self.sources = self._sums(target, np.repeat(sizes, counts)), self._sums(target)
         pairs = np.unique(np.repeat(source, counts) * plan.workers + target % plan.workers)
         self.pairs = np.bincount(pairs // plan.workers**2, minlength=len(plan.exchanges))
+        self.posted, self.targets = self._sums(source, sizes * counts), self._sums(pairs // plan.workers)
         rows: Floats = np.zeros(math.prod(self._shape))
         np.maximum.at(rows, source, np.array([edge.rows.size for _, edge in edges], np.float64))
         self._rows = rows.reshape(self._shape)  # rows of a rank's largest edge
@@ -110,6 +113,11 @@ class ExchangeTotals:
             receiving = wait / 16 + reads * (timing.latency("get").largest_s(READERS) + work_s["get"])
             receiving = receiving + self.got * byte_s["get"] + self.got / network
             return wait + receiving, receiving, packing
+        if channel == "direct":
+            sending = self.targets * work_s["put"] + self.posted * byte_s["put"] + self.posted / network
+            endpoint = timing["endpoint.bytes_per_vcpu_s"] * speed.vcpus
+            receiving = self.sources * work_s["get"] + self.got * byte_s["get"] + self.got / min(endpoint, network)
+            return sending.max(axis=1, keepdims=True) + largest["frame"] + receiving, receiving, packing
         is_mpi = channel == "mpi"
         latency = timing["mpi.latency_s"] if is_mpi else 0.0
         bandwidth = timing["mpi.bytes_per_s" if is_mpi else "connection.bytes_per_s"]

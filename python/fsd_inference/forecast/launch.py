@@ -81,10 +81,11 @@ def study_launch(
             yield Launch(count, branching, tree.depth, found[len(found) // 2], found[-1])
 
 
-def launch_s(tree: Tree, timing: Timing, *, warm: int = 0, seed: int = 0) -> float:
-    """Simulate a launch and return the seconds from the start of rank 0 to that of the last rank."""
+def launch_s(tree: Tree, timing: Timing, *, warm: int = 0, seed: int = 0, microvms: bool = False) -> float:
+    """Simulate a launch of functions, or of MicroVMs; return the seconds from rank 0's start to the last rank's."""
     draws = Draws(timing, seed)
-    environments = TokenBucket(timing["environments.per_s"], timing["environments.burst"])
+    rates = "microvms" if microvms else "environments"
+    environments = TokenBucket(timing[f"{rates}.per_s"], timing[f"{rates}.burst"])
     work_s = (timing["cpu.begin_s"] + timing["cpu.open_s"]) / timing["core.factor"]
     last = 0.0
     begun = [(0.0, 0)]
@@ -96,7 +97,9 @@ def launch_s(tree: Tree, timing: Timing, *, warm: int = 0, seed: int = 0) -> flo
         for child in tree.children(rank):
             asked = starters[0] + timing["cpu.start_s"] + draws.latency("start")
             heapq.heapreplace(starters, asked)
-            if warm > 0:
+            if microvms:
+                began = asked + environments.wait_s(asked) + draws.latency("launch")
+            elif warm > 0:
                 warm -= 1
                 began = asked + draws.latency("begin")
             else:

@@ -23,16 +23,20 @@ MOST_SAMPLES = 1_000_000_000
 MOST_BUCKETS = 20
 """Maximum number of run buckets (terraform/variables.tf)."""
 VARIANTS = (
-    "serial", "queue", "object", "express", "job server", "always-on server", "job cluster", "always-on cluster",
+    "serial", "queue", "object", "express", "direct",
+    "job server", "always-on server", "job cluster", "always-on cluster",
 )  # fmt: skip
-"""`express` is `object` over S3 Express One Zone. A cluster is several servers that exchange rows by MPI. `express`,
-servers and clusters are only modelled: this package does not run them."""
+"""`express` is `object` over S3 Express One Zone. `direct` is Lambda MicroVMs that send each other frames. A cluster is
+several servers that exchange rows by MPI. `express`, `direct`, servers and clusters are only modelled: this package
+does not run them."""
+MODELLED = ("express", "direct")
+"""Variants on Lambda that are only modelled."""
 OPTION_COLUMNS = ("option", "MB", "b", "M", "time", "USD a query", "", "why")
 """Headers of a table of options, whose cells `Option.row` returns."""
 _SHOWN = 15  # options that a notebook shows
 LIMITS = ("memory", "quota", "invocation", "deadline", "budget", "rate")
-"""Limits that rule options out: memory of a function or server, the account's publishing quota, duration of an
-invocation, deadline and budget of the question, and queries a day that a server can answer."""
+"""Limits that rule options out: memory of a function or server, the account's publishing quota and the quotas of
+MicroVMs, duration of an invocation, deadline and budget of the question, and queries a day that a server can answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ class Option:
     replicas : int
         Number of concurrent runs, each of a slice of the batch.
     memory_mb : int or None
-        Memory in MB of each worker's function; None for servers.
+        Memory in MB of each worker's function, or baseline memory of its MicroVM; None for servers.
     branching, micro_batches : int
         See `RunSettings`.
     instance : str or None
@@ -198,8 +202,8 @@ class Option:
 
     @property
     def is_modelled_only(self) -> bool:
-        """Whether this package cannot run the option: it uses servers or S3 Express One Zone."""
-        return self.is_server or self.variant == "express"
+        """Whether this package cannot run the option: it uses servers, S3 Express One Zone or MicroVMs."""
+        return self.is_server or self.variant in MODELLED
 
     def row(self) -> tuple[str, ...]:
         """Return the option as a row of a table with `OPTION_COLUMNS`."""

@@ -12,23 +12,32 @@ from dataclasses import replace
 
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.cost.model import Billing, Cost, run_cost
-from fsd_inference.cost.prices import EXPRESS, INSTANCE, PriceTable
+from fsd_inference.cost.prices import EXPRESS, INSTANCE, MICROVM, PriceTable
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
 from fsd_inference.forecast.coordination import count_coordination
-from fsd_inference.forecast.counts import count_exchange, count_lane, count_own
+from fsd_inference.forecast.counts import count_exchange, count_lane, count_microvms, count_own
 from fsd_inference.forecast.cut import Cut, Thinned, thin
 from fsd_inference.forecast.exchange_times import ExchangeTotals
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.launch import launch_s
 from fsd_inference.forecast.memory import MARGIN, function_mb, rank_bytes
+from fsd_inference.forecast.microvms import microvm_limit, most_connections
 from fsd_inference.forecast.options import Advice, BreakEven, Option, Question
 from fsd_inference.forecast.publishing import stall_problem
 from fsd_inference.forecast.servers import INSTANCES, ServerTimes, cluster_times, server_times
-from fsd_inference.forecast.speed import threads
+from fsd_inference.forecast.speed import burst_vcpus, threads
 from fsd_inference.forecast.times import RunTimes, predict_times
 from fsd_inference.forecast.timing import PUBLISH_QUOTA, Sourced, Timing
-from fsd_inference.limits import DEEPEST_TREE, DEFAULT_INVOCATION_S, INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
+from fsd_inference.limits import (
+    DEEPEST_TREE,
+    DEFAULT_INVOCATION_S,
+    INVOCATION_S,
+    LARGEST_FUNCTION_MB,
+    MB_PER_VCPU,
+    MICROVM_MB,
+)
+from fsd_inference.prediction import MicrovmTime
 from fsd_inference.units import seconds_text, usd_text
 from fsd_inference.usage import Usage
 
@@ -135,7 +144,7 @@ class _Planner:
                 yield self._checked(option, need_mb, times, cost)
 
     def distributed(self, cut: Cut) -> Iterator[Option]:
-        """Yield the options of P functions over queues and over objects."""
+        """Yield the options of P functions over queues and over objects, and of P MicroVMs."""
         branching = self._branching(cut.workers)
         for micro_batches in _MICRO_BATCHES:
             parts = replace(cut, payloads=cut.payloads.scaled(self._question.samples, micro_batches))
@@ -143,22 +152,25 @@ class _Planner:
             need_mb = self._need_mb(thinned.cut)
             totals = ExchangeTotals(thinned.cut.plan, thinned.cut.payloads)
             settings = RunSettings(workers=cut.workers, branching=branching, micro_batches=micro_batches)
-            # Not every region has S3 Express.
+            # Not every region has S3 Express and MicroVMs.
             stores = ("object", "express") if EXPRESS in self._prices.prices else ("object",)
-            for channel, variants in (("queue", ("queue",)), ("object", stores)):
+            direct = ("direct",) if MICROVM in self._prices.prices else ()
+            connections = most_connections(thinned.cut.plan)
+            for channel, variants in (("queue", ("queue",)), ("object", stores), ("direct", direct)):
                 exchange = count_exchange(
                     thinned.cut.plan, thinned.cut.payloads, settings, channel,
                     weights=thinned.exchange_weights, limits=self._limits,
                 )  # fmt: skip
                 for variant in variants:
-                    for memory_mb in self._sizes(need_mb, _SIZES[:2]):
+                    is_direct = variant == "direct"
+                    for memory_mb in _microvm_sizes(need_mb) if is_direct else self._sizes(need_mb, _SIZES[:2]):
                         times = self._times(thinned, settings, variant, memory_mb, totals)
                         cost = self._cost(exchange, parts, times, memory_mb, settings, variant)
                         option = Option(
                             variant, times.wall_s, cost.usd, _megabytes(need_mb), "", cut.workers, 1, memory_mb,
                             branching, micro_batches, services=cost.by_service(), is_estimated=cut.is_estimated,
                         )  # fmt: skip
-                        yield self._checked(option, need_mb, times, cost)
+                        yield self._checked(option, need_mb, times, cost, connections if is_direct else None)
 
     def _times(
         self,
@@ -173,7 +185,7 @@ class _Planner:
             cut.plan,
             cut.work,
             cut.payloads,
-            replace(settings, threads=threads(memory_mb)),
+            replace(settings, threads=math.ceil(burst_vcpus(memory_mb)) if variant == "direct" else threads(memory_mb)),
             "object" if variant == "express" else variant,
             self._express if variant == "express" else self._timing,
             memory_mb=memory_mb,
@@ -210,34 +222,55 @@ class _Planner:
         own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self.is_warm)
         if variant == "queue":
             own += count_lane(0)
+        microvms: tuple[MicrovmTime, ...] = ()
+        if variant == "direct":
+            own += count_microvms(settings.workers)
+            functions = functions[1:]  # the coordinator's
+            microvms = (times.microvm_time(memory_mb, settings.workers),)
         standard = replace(self._billing, storage="standard")
         billing = replace(standard, storage="express") if variant == "express" else standard
         samples = sum(cut.payloads.samples)
-        whole = run_cost(exchange, functions, self._prices, samples=samples, billing=billing)
+        whole = run_cost(exchange, functions, self._prices, samples=samples, billing=billing, microvms=microvms)
         more = run_cost(own, (), self._prices, samples=samples, billing=standard)
         return replace(whole, lines=(*whole.lines, *more.lines))
 
-    def _checked(self, option: Option, need_mb: float, times: RunTimes, cost: Cost) -> Option:
-        """Return an option on functions with its reason and the first limit that it exceeds."""
-        assert option.memory_mb is not None  # noqa: S101 - these are functions
+    def _checked(
+        self, option: Option, need_mb: float, times: RunTimes, cost: Cost, connections: int | None = None
+    ) -> Option:
+        """Return an option on functions or MicroVMs with its reason and the first limit that it exceeds.
+
+        `connections` is the number of connections to a MicroVM; None for functions.
+        """
+        assert option.memory_mb is not None  # noqa: S101 - no server
         reason = f"{_time_reason(times, self._timing)}; {_cost_reason(cost)}"
-        if need_mb > option.memory_mb:
-            needs = f"it needs {need_mb:,.0f} MB, the largest function has {option.memory_mb:,}"
-            return replace(option, reason=reason, limit="memory", problem=f"memory does not fit: {needs}")
-        quota = self._timing[PUBLISH_QUOTA]
-        if stalls := stall_problem(times.longest_publishing_s, quota, Clocks()):
-            return replace(option, reason=reason, limit="quota", problem=stalls)
-        if (longest := times.functions_s / option.workers) > INVOCATION_S:
-            said = f"a function would run for {seconds_text(longest)}, and may run for {INVOCATION_S:.0f} s"
-            if longest - times.paced_s > INVOCATION_S:
-                return replace(option, reason=reason, limit="invocation", problem=said)
-            said += (
-                f"; {seconds_text(times.paced_s)} of it is waiting to publish at most {quota:,.0f} messages a second"
-            )
-            return replace(option, reason=reason, limit="quota", problem=said)
-        if longest > DEFAULT_INVOCATION_S:
+        longest = times.functions_s / option.workers
+        if connections is not None:
+            limited = microvm_limit(option.workers, connections, option.memory_mb, need_mb, longest)
+        else:
+            limited = self._function_limit(option.memory_mb, need_mb, times, longest)
+        if limited is not None:
+            return replace(option, reason=reason, limit=limited[0], problem=limited[1])
+        if connections is None and longest > DEFAULT_INVOCATION_S:
             reason += f"; the stack's timeout_s and longest_run_s must be more than {DEFAULT_INVOCATION_S:.0f}"
         return self._checked_by_question(replace(option, reason=reason))
+
+    def _function_limit(
+        self, memory_mb: int, need_mb: float, times: RunTimes, longest: float
+    ) -> tuple[str, str] | None:
+        """Return the limit that functions exceed and how; None if they exceed none."""
+        if need_mb > memory_mb:
+            return "memory", f"memory does not fit: it needs {need_mb:,.0f} MB, the largest function has {memory_mb:,}"
+        quota = self._timing[PUBLISH_QUOTA]
+        if stalls := stall_problem(times.longest_publishing_s, quota, Clocks()):
+            return "quota", stalls
+        if longest <= INVOCATION_S:
+            return None
+        said = f"a function would run for {seconds_text(longest)}, and may run for {INVOCATION_S:.0f} s"
+        if longest - times.paced_s > INVOCATION_S:
+            return "invocation", said
+        return "quota", (
+            f"{said}; {seconds_text(times.paced_s)} of it is waiting to publish at most {quota:,.0f} messages a second"
+        )
 
     def _checked_by_question(self, option: Option) -> Option:
         """Return an option with the question's limit that it exceeds, if any."""
@@ -307,6 +340,11 @@ class _Planner:
             problem=problem,
             limit=problem and "rate",
         )
+
+
+def _microvm_sizes(need_mb: float) -> list[int]:
+    """Return the sizes of MicroVMs to try: the two smallest whose baseline holds a rank, or else the largest."""
+    return [size for size in MICROVM_MB if size >= need_mb][:2] or [MICROVM_MB[-1]]
 
 
 def _megabytes(need_mb: float) -> float:

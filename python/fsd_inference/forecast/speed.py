@@ -13,7 +13,7 @@ from fsd_inference.errors import SettingError
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
-from fsd_inference.limits import MB_PER_VCPU
+from fsd_inference.limits import MB_PER_VCPU, MICROVM_BURST, MICROVM_MB_PER_VCPU
 
 MOST_VCPUS = 6.0
 """vCPUs of the largest function (AWS Lambda documentation)."""
@@ -75,6 +75,11 @@ class Speed:
 def vcpus(memory_mb: int) -> float:
     """Return the vCPUs of a Lambda function by its memory in MB."""
     return min(MOST_VCPUS, memory_mb / MB_PER_VCPU)
+
+
+def burst_vcpus(memory_mb: int) -> float:
+    """Return the vCPUs that a MicroVM may use, by its baseline memory in MB."""
+    return MICROVM_BURST * memory_mb / MICROVM_MB_PER_VCPU
 
 
 def threads(memory_mb: int) -> int:

@@ -22,16 +22,17 @@ from fsd_inference.errors import SettingError
 from fsd_inference.forecast.exchange_times import HOPS, ExchangeTotals
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.launch import launch_s
+from fsd_inference.forecast.microvms import microvm_time
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.publishing import longest_publishing_s, paced_s
-from fsd_inference.forecast.speed import Speed, vcpus
+from fsd_inference.forecast.speed import Speed, burst_vcpus, vcpus
 from fsd_inference.forecast.timing import PUBLISH_QUOTA, REQUESTS, Timing
 from fsd_inference.forecast.work import Work
 from fsd_inference.limits import COORDINATOR_MB, MB_PER_VCPU
 from fsd_inference.partitioning.plan import ExchangePlan
-from fsd_inference.prediction import FunctionTime
+from fsd_inference.prediction import FunctionTime, MicrovmTime
 
-CHANNELS = ("serial", "local", "queue", "object", "mpi")
+CHANNELS = ("serial", "local", "queue", "object", "direct", "mpi")
 _LAUNCHES = 5  # simulated launches, whose median is used
 
 
@@ -87,6 +88,10 @@ class RunTimes:
             FunctionTime(coordinator_mb, architecture, self.wall_s + coordinator_init_s, 1),
         )
 
+    def microvm_time(self, memory_mb: int, workers: int) -> MicrovmTime:
+        """Return the billed time of MicroVMs of `memory_mb` MB that ran all ranks; each computes with its burst."""
+        return microvm_time(memory_mb, [self.functions_s / workers] * workers, workers * sum(self.compute_s))
+
 
 def predict_times(
     plan: ExchangePlan,
@@ -115,11 +120,11 @@ def predict_times(
     payloads : Payloads
         Sizes of what the plan's edges carry.
     settings : RunSettings
-    channel : {"serial", "local", "queue", "object", "mpi"}
-        "serial" needs a plan for one worker.
+    channel : {"serial", "local", "queue", "object", "direct", "mpi"}
+        "serial" needs a plan for one worker; with "direct", ranks are MicroVMs, launched for the run.
     timing : Timing
     memory_mb : int
-        Memory in MB of each function.
+        Memory in MB of each function, or baseline memory of each MicroVM.
     cores : float, optional
         Cores of the host, for ranks that are its processes and share them evenly; `memory_mb` is then ignored.
     warm : int
@@ -142,14 +147,18 @@ def predict_times(
         raise SettingError(f"the settings are for {workers} workers, but the plan has {plan.workers}")
     if channel not in CHANNELS:
         raise SettingError(f"channel must be one of {', '.join(CHANNELS)}, not {channel!r}")
-    speed = Speed(timing, vcpus(memory_mb) if cores is None else cores / workers, settings.threads)
+    is_direct = channel == "direct"
+    of_rank = burst_vcpus(memory_mb) if is_direct else vcpus(memory_mb)
+    speed = Speed(timing, of_rank if cores is None else cores / workers, settings.threads)
     tree = Tree(workers, settings.branching)
-    launch = _launch_s(tree, timing, warm)
+    launch = _launch_s(tree, timing, warm, is_direct)
     cold_workers = max(0, workers - warm) if cores is None else 0
     before = timing["client.before_s"]
     if cores is None:
-        before += 2 * timing.latency("begin").mean_s  # for the coordinator and for rank 0
-        before += 2 * timing.latency("cold").mean_s * (cold_workers > 0)
+        begin = timing.latency("begin").mean_s + timing.latency("cold").mean_s * (cold_workers > 0)
+        before += begin + (
+            timing.latency("launch").mean_s if is_direct else begin
+        )  # for the coordinator and for rank 0
     else:
         starting = timing["cpu.begin_s"] + timing["cpu.open_s"] + timing["cpu.open_queue_s"] * (channel == "queue")
         launch, before = max(launch, (workers - 1) * starting / cores), before + starting
@@ -163,6 +172,8 @@ def predict_times(
         weighted = messages * settings.micro_batches * np.array(weights[:-1])[:, None]
         layers, longest_publishing = paced_s(free, weighted, quota), longest_publishing_s(messages, quota)
     load = _load_s(work, payloads, timing, speed, hidden_s=sum(layers))
+    if is_direct and workers > 1:
+        load += timing["endpoint.connect_s"]
     # Each rank writes a result and a report; the gather messages then climb the tree.
     store = 2 * _request_s("put", timing, speed)
     if workers > 1:
@@ -186,8 +197,9 @@ def predict_times(
     )
 
 
-def _launch_s(tree: Tree, timing: Timing, warm: int) -> float:
-    launches = sorted(launch_s(tree, timing, warm=max(0, warm - 1), seed=seed) for seed in range(_LAUNCHES))
+def _launch_s(tree: Tree, timing: Timing, warm: int, microvms: bool) -> float:
+    warm = max(0, warm - 1)
+    launches = sorted(launch_s(tree, timing, warm=warm, seed=seed, microvms=microvms) for seed in range(_LAUNCHES))
     return launches[_LAUNCHES // 2]
 
 

@@ -27,6 +27,8 @@ LATENCIES = {
     "start": "the call that starts another rank",
     "begin": "from that call until a warm function's handler begins",
     "cold": "additional delay of a cold start, its init phase included",
+    "launch": "from the call that launches a MicroVM until it serves requests",
+    "frame": "a message over an open connection to the endpoint of another rank's MicroVM, one way",
 }
 """Latencies of the services: each has the values ``NAME.median_s`` and ``NAME.p99_s``."""
 REQUESTS = {
@@ -42,6 +44,10 @@ _OTHERS = {
     "network.bytes_per_s": (BYTES_A_SECOND, "bandwidth of all transfers of one function, in each direction"),
     "environments.burst": (COUNT, "burst of function environments that can be created at once"),
     "environments.per_s": (A_SECOND, "rate at which environments are created after the burst"),
+    "microvms.burst": (COUNT, "burst of MicroVMs that can be launched at once"),
+    "microvms.per_s": (A_SECOND, "rate at which MicroVMs are launched after the burst"),
+    "endpoint.bytes_per_vcpu_s": (BYTES_A_SECOND, "bandwidth of a MicroVM's endpoint for each vCPU of its burst"),
+    "endpoint.connect_s": (SECONDS, "getting tokens for the endpoints of other MicroVMs and connecting to them"),
     PUBLISH_QUOTA: (A_SECOND, "rate limit of the messages that an account publishes in a region, to all topics"),
     "prefix.puts_per_s": (A_SECOND, "rate limit of PUTs to a bucket, which has one partition until S3 has split it"),
     "prefix.gets_per_s": (A_SECOND, "rate limit of GETs from a bucket, which has one partition until S3 has split it"),
@@ -84,7 +90,7 @@ _FORMAT, _VERSION = "fsd-timing", 1
 _Z99 = 2.3263478740408408  # standard deviations from the median to the 99th percentile
 _FORMER = ("host.", "server.", "poll.", "topic.")
 """Prefixes of names from earlier releases; files that have them can still be read, and those values are ignored."""
-_POSITIVE = {"core.factor", "environments.burst", "environments.per_s"}
+_POSITIVE = {"core.factor", "environments.burst", "environments.per_s", "microvms.burst", "microvms.per_s"}
 
 
 @dataclass(frozen=True, slots=True)

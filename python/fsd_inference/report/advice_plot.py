@@ -23,6 +23,7 @@ COLOURS = {
     "queue": "#d55e00",
     "object": "#009e73",
     "express": "#56b4e9",
+    "direct": "#f0e442",
     "job server": "#999999",
     "always-on server": "#000000",
     "job cluster": "#cc79a7",

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from fsd_inference import logs
-from fsd_inference.channel_names import CHANNELS, current_name, renamed
+from fsd_inference.channel_names import CHANNELS, MODELLED, current_name, modelled_only, renamed
 from fsd_inference.config import FailurePolicy, FunctionSettings, RunSettings, Tuning, check_count
 from fsd_inference.engine.output_forms import OutputForm
 from fsd_inference.errors import SettingError
@@ -278,6 +278,8 @@ class Session:
 
 
 def _check(channel: str, workers: int | None, partition: str | None, replicas: int) -> None:
+    if channel in MODELLED:
+        raise SettingError(modelled_only(channel))
     if channel not in CHANNELS:
         raise SettingError(f"channel must be one of {', '.join(CHANNELS)}, not {channel!r}")
     if partition is not None and partition not in METHODS:

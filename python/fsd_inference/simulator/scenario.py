@@ -12,17 +12,18 @@ from fsd_inference.config import RunSettings
 from fsd_inference.engine.reporting import activity_report
 from fsd_inference.errors import RunError, SettingError
 from fsd_inference.forecast.frames import ChannelLimits, sent_between
+from fsd_inference.forecast.microvms import microvm_time, most_connections, quota_problem
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
-from fsd_inference.limits import BILLED_TICK_S, COORDINATOR_MB, MB_PER_VCPU
+from fsd_inference.limits import BILLED_TICK_S, COORDINATOR_MB, MB_PER_VCPU, MICROVM_MB
 from fsd_inference.partitioning.plan import ExchangePlan, Partition
-from fsd_inference.prediction import FunctionTime
+from fsd_inference.prediction import FunctionTime, MicrovmTime
 from fsd_inference.rank_report import Interval, RankReport, SentTo
 from fsd_inference.run_report import RunReport
 from fsd_inference.usage import Usage
 
-CHANNELS = ("local", "queue", "object", "mpi")
+CHANNELS = ("local", "queue", "object", "direct", "mpi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,11 @@ class Scenario:
     payloads : Payloads
         Sizes of what the plan's edges carry.
     settings : RunSettings
-    channel : {"local", "queue", "object", "mpi"}
+    channel : {"local", "queue", "object", "direct", "mpi"}
     timing : Timing
         Latencies, rates and processor times.
     memory_mb : int
-        Memory in MB of each rank's function.
+        Memory in MB of each rank's function, or over `direct` baseline memory of its MicroVM.
     chances : Chances
         Seed, warm functions and stragglers.
     limits : ChannelLimits
@@ -102,6 +103,12 @@ class Scenario:
             raise SettingError(f"the settings are for {workers} workers, but the plan has {self.plan.workers}")
         if self.channel not in CHANNELS:
             raise SettingError(f"a simulated channel must be one of {', '.join(CHANNELS)}, not {self.channel!r}")
+        if self.channel == "direct":
+            if self.memory_mb not in MICROVM_MB:
+                sizes = ", ".join(map(str, MICROVM_MB))
+                raise SettingError(f"a MicroVM has {sizes} MB of memory, not {self.memory_mb}: set one of these")
+            if problem := quota_problem(workers, most_connections(self.plan), self.memory_mb):
+                raise SettingError(problem)
         self.payloads.check(self.plan)
 
 
@@ -180,12 +187,25 @@ class SimulatedRun:
     def function_times(
         self, *, architecture: str = "x86_64", coordinator_mb: int = COORDINATOR_MB
     ) -> tuple[FunctionTime, ...]:
-        """Return the billed Lambda time of the workers' functions and of the coordinator, init phases included."""
+        """Return the billed time of the workers' functions, unless they are MicroVMs, and of the coordinator's.
+
+        Init phases are included.
+        """
         seconds = sum(math.ceil((rank.ended - rank.begun) / BILLED_TICK_S) * BILLED_TICK_S for rank in self.ranks)
         init_s, warm = self.scenario.timing["init.s"], self.scenario.chances.warm
         seconds += init_s * max(0, len(self.ranks) - max(0, warm - 1))  # the coordinator takes a warm environment first
-        whole = FunctionTime(self.scenario.memory_mb, architecture, seconds, len(self.ranks))
-        return whole, FunctionTime(coordinator_mb, architecture, self.wall_s + init_s * (warm == 0), 1)
+        coordinator = FunctionTime(coordinator_mb, architecture, self.wall_s + init_s * (warm == 0), 1)
+        if self.scenario.channel == "direct":
+            return (coordinator,)
+        return FunctionTime(self.scenario.memory_mb, architecture, seconds, len(self.ranks)), coordinator
+
+    def microvm_times(self) -> tuple[MicrovmTime, ...]:
+        """Return the billed time of the workers' MicroVMs; empty over the other channels."""
+        if self.scenario.channel != "direct":
+            return ()
+        computing = sum(rank.report(len(self.ranks)).compute_s for rank in self.ranks)
+        seconds = [rank.ended - rank.begun for rank in self.ranks]
+        return (microvm_time(self.scenario.memory_mb, seconds, computing),)
 
     def _sent_between(self) -> NDArray[np.float64]:
         """Return frames and bytes from each rank to each other: 2 x sources x targets."""

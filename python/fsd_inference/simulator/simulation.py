@@ -42,14 +42,15 @@ from fsd_inference.engine.pieces import PARALLEL_PIECES, PIECE_BYTES
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
 from fsd_inference.errors import ChannelError, RunError, as_run_error
-from fsd_inference.forecast.counts import count_lane, count_own, count_sweep
+from fsd_inference.forecast.counts import count_lane, count_microvms, count_own, count_sweep
 from fsd_inference.forecast.draws import Draws
 from fsd_inference.forecast.frames import Outgoing, gather_step
-from fsd_inference.forecast.speed import Speed, vcpus
+from fsd_inference.forecast.speed import Speed, burst_vcpus, vcpus
 from fsd_inference.limits import SUMMARY_BYTES
 from fsd_inference.partitioning.plan import rank_plans
 from fsd_inference.simulator.channels import DirectModel
 from fsd_inference.simulator.clock import Clock
+from fsd_inference.simulator.direct_model import MicrovmModel
 from fsd_inference.simulator.object_model import ObjectModel
 from fsd_inference.simulator.queue_model import QueueModel
 from fsd_inference.simulator.rank import Rank
@@ -104,7 +105,9 @@ class Simulation:
         timing, chances, settings = scenario.timing, scenario.chances, scenario.settings
         self.clock = Clock()
         self.draws = Draws(timing, chances.seed)
-        self.speed = Speed(timing, vcpus(scenario.memory_mb), settings.threads)
+        self._is_direct = scenario.channel == "direct"
+        of_rank = burst_vcpus(scenario.memory_mb) if self._is_direct else vcpus(scenario.memory_mb)
+        self.speed = Speed(timing, of_rank, settings.threads)
         self.tree = Tree(settings.workers, settings.branching)
         self.plans = rank_plans(scenario.partition, scenario.plan)
         self.layers = len(self.plans[0].receives)
@@ -114,6 +117,7 @@ class Simulation:
         self.traffic = StepTraffic(scenario.plan, scenario.payloads, scenario.limits, queue=scenario.channel == "queue")
         self._warm = chances.warm
         self._environments = TokenBucket(timing["environments.per_s"], timing["environments.burst"])
+        self._microvms = TokenBucket(timing["microvms.per_s"], timing["microvms.burst"])
         self._running = 0  # ranks that have been asked to start and have not ended
         self._launched = 0.0
         self._error: RunError | None = None
@@ -139,7 +143,9 @@ class Simulation:
     def make_services(self) -> tuple[Services, ChannelModel]:
         """Return the simulated services and the scenario's channel."""
         services = Services(self.scenario, self.clock, self.draws, self.speed)
-        models: dict[str, type[QueueModel | ObjectModel | DirectModel]] = {"queue": QueueModel, "object": ObjectModel}
+        models: dict[str, type[QueueModel | ObjectModel | MicrovmModel | DirectModel]] = {
+            "queue": QueueModel, "object": ObjectModel, "direct": MicrovmModel,
+        }  # fmt: skip
         return services, models.get(self.scenario.channel, DirectModel)(services, self.scenario, self.ranks, self)
 
     def run(self) -> SimulatedRun:
@@ -163,6 +169,8 @@ class Simulation:
             usage += count_lane(self.scenario.purged)
         elif self.scenario.channel == "object":
             usage += count_sweep(self.scenario.buckets, self.services.usage.requests["s3.put"])
+        elif self._is_direct:
+            usage += count_microvms(settings.workers)
         return SimulatedRun(
             self.scenario,
             self.caller_done(reading_s + after_s),
@@ -176,7 +184,7 @@ class Simulation:
         """Return two times: when the coordinator, itself a function, launches rank 0, and when rank 0 begins."""
         launched = self.scenario.timing["client.before_s"]
         launched += self._begin_s(launched)
-        return launched, launched + self._begin_s(launched)
+        return launched, launched + self._rank_begins_s(launched)
 
     def caller_done(self, work_s: float) -> float:
         """Return the time at which the caller has the result, after `work_s` seconds of reading it."""
@@ -199,6 +207,12 @@ class Simulation:
             return self.draws.latency("begin")
         return self._environments.wait_s(now) + self.draws.latency("begin") + self.draws.latency("cold")
 
+    def _rank_begins_s(self, now: float) -> float:
+        """Return the seconds until a rank that is started begins: a function, or a MicroVM, which is never warm."""
+        if not self._is_direct:
+            return self._begin_s(now)
+        return self._microvms.wait_s(now) + self.draws.latency("launch")
+
     def _begin(self, rank: Rank) -> None:
         rank.begun = self.clock.now
         self.services.work(self._work_s(rank, "cpu.begin_s"), self._open, rank)
@@ -209,6 +223,8 @@ class Simulation:
         work = self._work_s(rank, "cpu.open_s")
         if self.scenario.channel == "queue":
             work += self._work_s(rank, "cpu.open_queue_s")
+        elif self._is_direct and self.scenario.settings.workers > 1:
+            work += self.scenario.timing["endpoint.connect_s"]
         self.services.work(work, self._claim, rank)
 
     def _claim(self, rank: Rank) -> None:
@@ -275,7 +291,7 @@ class Simulation:
     def _child_started(self, rank: Rank, child: Rank) -> None:
         rank.starters.end()
         now = self.clock.now
-        self.clock.at(now + self._begin_s(now), self._begin, child)
+        self.clock.at(now + self._rank_begins_s(now), self._begin, child)
 
     def _checked(self, rank: Rank, child: int) -> None:
         self.tell(rank, ChildChecked(child, self.ranks[child].is_claimed))
