@@ -18,6 +18,7 @@ def timing(**values: float) -> Timing:
     """Return timing in which only the given values take time (two underscores for a dot); kernels do 1 GEdge/s."""
     found = {name: Sourced(NOTHING[unit], "a test") for name, unit in UNITS.items()}
     found["environments.burst"] = Sourced(1e15, "a test")
+    found["microvms.burst"] = Sourced(1e15, "a test")
     found["throttle.burst_s"] = Sourced(1.0, "a test")
     found["kernel.1.1"] = Sourced(1.0, "a test")
     for name, value in values.items():
@@ -68,6 +69,8 @@ def scenario(
 ) -> Scenario:
     """Return a scenario with a random plan."""
     partition, plan, work = random_plan(workers, layers, 12 * workers, seed)
+    if channel == "direct":
+        more.setdefault("memory_mb", 2048)
     return Scenario(
         partition,
         plan,

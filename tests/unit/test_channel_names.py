@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -64,3 +65,21 @@ def test_an_older_report_shows_the_present_name(tmp_path: Path) -> None:
     path = tmp_path / "run" / "report.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "channel": "memory"}))
     assert RunReport.load(path).channel == "local"
+
+
+def test_a_channel_that_is_only_modelled_is_refused_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = (
+        "the channel 'direct' is only modelled and cannot run: choose one of serial, local, queue, object, or predict "
+        "it with `fsd simulate` or `fsd advise`"
+    )
+    with pytest.raises(fsd.SettingError, match=re.escape(said)):
+        fsd.Session(NETWORK, channel="direct", workers=2)
+    NETWORK.save(tmp_path / "net")
+    refused = fsd_in(capsys)(
+        "infer", tmp_path / "net", tmp_path / "x.npz", "-o", tmp_path / "out.npz", "--channel", "direct"
+    )
+    assert refused.code == 2
+    assert said in " ".join(refused.stderr.replace("│", " ").split())
+    assert not (tmp_path / "out.npz").exists()

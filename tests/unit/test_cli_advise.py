@@ -148,23 +148,31 @@ def test_infer_runs_replicas_that_win_and_names_a_server(
     assert Path("out.npz").read_bytes() == Path("serial.npz").read_bytes()
 
 
-def test_express_is_modelled_and_never_run(fsd: Fsd, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def express_first(*given: Any, **more: Any) -> Advice:
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ("express", "express modelled only, at the latency of one availability zone: stacks use S3 Standard"),
+        ("direct", "direct modelled only, on Lambda MicroVMs: frames at an assumed latency, see docs/microvms.md"),
+    ],
+)
+def test_what_is_modelled_only_is_never_run(
+    fsd: Fsd, place: Path, monkeypatch: pytest.MonkeyPatch, variant: str, said: str
+) -> None:
+    def modelled_first(*given: Any, **more: Any) -> Advice:
         found = plan_options(*given, **more)
-        express = [option for option in found.options if option.variant == "express"]
-        return replace(found, options=(*express[:1], *found.options))
+        modelled = [option for option in found.options if option.variant == variant]
+        return replace(found, options=(*modelled[:1], *found.options))
 
-    monkeypatch.setattr(advising, "plan_options", express_first)
+    monkeypatch.setattr(advising, "plan_options", modelled_first)
     shown = " ".join(fsd("advise", "net", "--batch", 500, "--input", "x.npz").stdout.split())
-    assert "express modelled only, at the latency of one availability zone: stacks use S3 Standard" in shown
+    assert said in shown
     options = fsd("advise", "net", "--batch", 500, "--input", "x.npz", "--json").json()["options"]
-    of_express = {option["is_modelled_only"] for option in options if option["variant"] == "express"}
-    assert of_express == {True}
+    assert {option["is_modelled_only"] for option in options if option["variant"] == variant} == {True}
     assert not any(option["is_modelled_only"] for option in options if option["variant"] in {"serial", "object"})
-    said = fsd("infer", "net", "x.npz", "-o", "out.npz", "--plan", "auto")
-    assert said.code == 0
-    assert said.stderr.startswith("plan: serial (")
-    assert "; better, but not run here: express, P=" in said.stderr
+    answered = fsd("infer", "net", "x.npz", "-o", "out.npz", "--plan", "auto")
+    assert answered.code == 0
+    assert answered.stderr.startswith("plan: serial (")
+    assert f"; better, but not run here: {variant}, P=" in answered.stderr
 
 
 # --- cuts -------------------------------------------------------------------------------------------------------------

@@ -113,11 +113,11 @@ def test_missing_prices_are_named(failed: Callable[[str], str], folder: Path) ->
         assert "have no price 'sns.publish'; add it to a price file" in failed(f"{command} --prices file")
 
 
-def test_a_region_may_lack_express_and_servers(
+def test_a_region_may_lack_express_microvms_and_servers(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(folder)
-    names = [name for name in PRICES["prices"] if not name.startswith(("s3express.", "ec2."))]
+    names = [name for name in PRICES["prices"] if not name.startswith(("s3express.", "microvm.", "ec2."))]
     write(PRICES, lambda value: value.update(prices={name: value["prices"][name] for name in names}), folder / "file")
     said = fsd_in(capsys)("advise", "net", "--batch", 5, "--prices", "file", "--cache", tmp_path, "--json")
     assert {option["variant"] for option in said.json()["options"]} == {"serial", "queue", "object"}

@@ -49,6 +49,10 @@ def test_a_run_is_simulated_and_priced(fsd: Fsd, network: Path, tmp_path: Path) 
     ]
     lists = [found["usage"]["requests"]["s3.list"] for found in objects]
     assert lists[1] - lists[0] == 16  # the folders of a bucket more
+    direct = fsd("simulate", network, *options, "--channel", "direct", "--memory", 1024, "--json").json()
+    assert "MicroVM memory" in {line["item"] for line in direct["cost"]["lines"]}
+    of_functions = sum(line["quantity"] for line in direct["cost"]["lines"] if line["item"].startswith("time, "))
+    assert of_functions == pytest.approx(0.5 * direct["wall_s"], rel=0.05)  # of the coordinator alone, with 512 MB
     servers = fsd("simulate", network, *options, "--channel", "mpi", "--json").json()
     assert servers["cost"] is None
     assert servers["wall_s"] < said["wall_s"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from fsd_inference.forecast.speed import burst_vcpus
-from fsd_inference.limits import MICROVM_ACCOUNT_MB, MICROVM_BURST, MICROVM_CONNECTIONS, MICROVM_S
+from fsd_inference.limits import MICROVM_ACCOUNT_MB, MICROVM_BURST, MICROVM_CONNECTIONS, MICROVM_MB, MICROVM_S
 from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.prediction import MicrovmTime
 from fsd_inference.units import seconds_text
@@ -42,9 +42,19 @@ def most_connections(plan: ExchangePlan) -> int:
     return max(found)
 
 
+def microvm_sizes(need_mb: float, connections: int) -> list[int]:
+    """Return the sizes in MB to try: the two smallest that hold a rank and its connections, or else the largest."""
+    held = [size for size in MICROVM_MB if size >= need_mb and _connections_of(size) >= connections]
+    return held[:2] or [MICROVM_MB[-1]]
+
+
+def _connections_of(memory_mb: int) -> int:
+    return math.floor(MICROVM_CONNECTIONS * burst_vcpus(memory_mb))
+
+
 def quota_problem(workers: int, connections: int, memory_mb: int) -> str | None:
     """Return why a run of MicroVMs exceeds a quota of connections or memory; None if it does not."""
-    most = math.floor(MICROVM_CONNECTIONS * burst_vcpus(memory_mb))
+    most = _connections_of(memory_mb)
     if connections > most:
         return f"{connections:,} ranks send to one, and a MicroVM of {memory_mb:,} MB holds {most:,} connections"
     if workers * memory_mb > MICROVM_ACCOUNT_MB:

@@ -22,7 +22,7 @@ from fsd_inference.forecast.exchange_times import ExchangeTotals
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.launch import launch_s
 from fsd_inference.forecast.memory import MARGIN, function_mb, rank_bytes
-from fsd_inference.forecast.microvms import microvm_limit, most_connections
+from fsd_inference.forecast.microvms import microvm_limit, microvm_sizes, most_connections
 from fsd_inference.forecast.options import Advice, BreakEven, Option, Question
 from fsd_inference.forecast.publishing import stall_problem
 from fsd_inference.forecast.servers import INSTANCES, ServerTimes, cluster_times, server_times
@@ -35,7 +35,6 @@ from fsd_inference.limits import (
     INVOCATION_S,
     LARGEST_FUNCTION_MB,
     MB_PER_VCPU,
-    MICROVM_MB,
 )
 from fsd_inference.prediction import MicrovmTime
 from fsd_inference.units import seconds_text, usd_text
@@ -145,25 +144,26 @@ class _Planner:
 
     def distributed(self, cut: Cut) -> Iterator[Option]:
         """Yield the options of P functions over queues and over objects, and of P MicroVMs."""
-        branching = self._branching(cut.workers)
         for micro_batches in _MICRO_BATCHES:
             parts = replace(cut, payloads=cut.payloads.scaled(self._question.samples, micro_batches))
             thinned = thin(parts, _MOST_EDGES // micro_batches)
             need_mb = self._need_mb(thinned.cut)
             totals = ExchangeTotals(thinned.cut.plan, thinned.cut.payloads)
-            settings = RunSettings(workers=cut.workers, branching=branching, micro_batches=micro_batches)
             # Not every region has S3 Express and MicroVMs.
             stores = ("object", "express") if EXPRESS in self._prices.prices else ("object",)
             direct = ("direct",) if MICROVM in self._prices.prices else ()
             connections = most_connections(thinned.cut.plan)
             for channel, variants in (("queue", ("queue",)), ("object", stores), ("direct", direct)):
+                is_direct = channel == "direct"
+                branching = self._branching(cut.workers, microvms=is_direct)
+                settings = RunSettings(workers=cut.workers, branching=branching, micro_batches=micro_batches)
+                sizes = microvm_sizes(need_mb, connections) if is_direct else self._sizes(need_mb, _SIZES[:2])
                 exchange = count_exchange(
                     thinned.cut.plan, thinned.cut.payloads, settings, channel,
                     weights=thinned.exchange_weights, limits=self._limits,
                 )  # fmt: skip
                 for variant in variants:
-                    is_direct = variant == "direct"
-                    for memory_mb in _microvm_sizes(need_mb) if is_direct else self._sizes(need_mb, _SIZES[:2]):
+                    for memory_mb in sizes:
                         times = self._times(thinned, settings, variant, memory_mb, totals)
                         cost = self._cost(exchange, parts, times, memory_mb, settings, variant)
                         option = Option(
@@ -207,11 +207,13 @@ class _Planner:
             return [self._question.largest_mb]  # too small, which the memory limit will report
         return sorted({least, *(size for size in sizes if least < size <= self._question.largest_mb)})
 
-    def _branching(self, workers: int) -> int:
+    def _branching(self, workers: int, *, microvms: bool) -> int:
         """Return the branching with which all ranks are started soonest."""
-        allowed = [b for b in _BRANCHINGS if Tree(workers, b).depth <= DEEPEST_TREE]
+        allowed = [Tree(workers, b) for b in _BRANCHINGS if Tree(workers, b).depth <= DEEPEST_TREE]
         warm = workers * self.is_warm
-        return min(allowed, key=lambda b: (launch_s(Tree(workers, b), self._timing, warm=warm), b))
+        return min(
+            allowed, key=lambda tree: (launch_s(tree, self._timing, warm=warm, microvms=microvms), tree.branching)
+        ).branching
 
     def _cost(
         self, exchange: Usage, cut: Cut, times: RunTimes, memory_mb: int, settings: RunSettings, variant: str
@@ -340,11 +342,6 @@ class _Planner:
             problem=problem,
             limit=problem and "rate",
         )
-
-
-def _microvm_sizes(need_mb: float) -> list[int]:
-    """Return the sizes of MicroVMs to try: the two smallest whose baseline holds a rank, or else the largest."""
-    return [size for size in MICROVM_MB if size >= need_mb][:2] or [MICROVM_MB[-1]]
 
 
 def _megabytes(need_mb: float) -> float:

@@ -14,7 +14,7 @@ from fsd_inference.cost.model import PAPER_BILLING, Billing, Cost, run_cost
 from fsd_inference.cost.paper import compare, paper_prices, paper_runs
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.errors import SettingError
-from fsd_inference.prediction import FunctionTime
+from fsd_inference.prediction import FunctionTime, MicrovmTime
 from fsd_inference.usage import Usage
 
 PRICES = load_prices()
@@ -198,3 +198,16 @@ def test_the_model_returns_the_papers_costs(run: Any) -> None:
     assert set(found.errors) == {*(("Lambda", "SNS", "SQS") if run.channel == "queue" else ("Lambda", "S3")), "total"}
     assert found.largest_error < 0.01
     assert found.cost.usd == pytest.approx(run.total_usd, rel=0.01)
+
+
+def test_microvms_are_billed_by_hand() -> None:
+    """Two MicroVMs of 4 GB and 2 vCPUs for 30 s in all, 50 vCPU-seconds of burst; half a GB from one to the other."""
+    usage = counted(microvm_run=2, microvm_token=2, microvm_connect=2, microvm_terminate=2)
+    usage.received_bytes = 5 * 10**8
+    found = cost(usage, microvms=[MicrovmTime(4096, 30.0, 50.0, 2, 0.6)])
+    vcpus = (30 * 2 + 50) * 2.76944e-5
+    rest = 30 * 4 * 3.6667e-6 + 2 * 0.6 * 0.0015467699 + 2 * 0.5 * 0.01
+    assert found.usd == pytest.approx(vcpus + rest)
+    assert found.by_service()["Lambda"] == pytest.approx(found.usd)
+    usage.requests["microvm.connect"] = 0
+    assert cost(usage, microvms=[MicrovmTime(4096, 30.0, 50.0, 2, 0.6)]).usd == pytest.approx(vcpus + rest - 0.01)

@@ -20,14 +20,15 @@ from fsd_inference.simulator import simulate
 from tests.support.scenarios import latencies, scenario, timing
 
 
-@pytest.mark.parametrize("channel", ["local", "mpi", "queue", "object"])
+@pytest.mark.parametrize("channel", ["local", "mpi", "queue", "object", "direct"])
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_it_agrees_with_the_simulator_on_the_whole(channel: str, micro_batches: int) -> None:
     it = scenario(6, 20, seed=1, channel=channel, times=load_timing(), samples=600, micro_batches=micro_batches)
-    model = predict_times(it.plan, it.work, it.payloads, it.settings, channel, it.timing)
+    model = predict_times(it.plan, it.work, it.payloads, it.settings, channel, it.timing, memory_mb=it.memory_mb)
     found = simulate(it)
     assert model.wall_s == pytest.approx(found.wall_s, rel=0.5)
-    assert model.functions_s == pytest.approx(found.function_times()[0].seconds, rel=0.6)
+    billed_s = sum(rank.ended - rank.begun for rank in found.ranks)
+    assert model.functions_s == pytest.approx(billed_s, rel=0.6)
     assert len(model.layers_s) == len(model.compute_s) == 20
 
 
@@ -41,7 +42,7 @@ def test_one_rank_takes_the_serial_time(layers: int, seed: int) -> None:
     assert sum(model.compute_s) == pytest.approx(expected)
 
 
-@given(st.floats(0.001, 0.1), st.floats(1, 10), st.sampled_from(["queue", "object"]))
+@given(st.floats(0.001, 0.1), st.floats(1, 10), st.sampled_from(["queue", "object", "direct"]))
 @settings(max_examples=20, deadline=None)
 def test_more_latency_is_never_faster(latency: float, factor: float, channel: str) -> None:
     it = scenario(5, 6, channel=channel)

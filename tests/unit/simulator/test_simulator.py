@@ -26,7 +26,7 @@ from tests.support.one_by_one import Host, simulate_one_by_one
 from tests.support.scenarios import latencies, scenario, timing
 from tests.support.schedules import Case, cases
 
-CHANNELS = ("local", "queue", "object", "mpi")
+CHANNELS = ("local", "queue", "object", "direct", "mpi")
 plans = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(0, 10**6))
 any_channel = st.sampled_from(CHANNELS)
 
@@ -89,7 +89,7 @@ def test_equal_seeds_give_equal_runs(plan: tuple[int, int, int], channel: str, m
     assert first.wall_s != other.wall_s
 
 
-@given(plans, st.sampled_from(["queue", "local", "mpi"]), st.floats(1.0, 20.0))
+@given(plans, st.sampled_from(["queue", "local", "direct", "mpi"]), st.floats(1.0, 20.0))
 @settings(max_examples=30, deadline=None)
 def test_latency_alone_scales_a_run(plan: tuple[int, int, int], channel: str, factor: float) -> None:
     workers, layers, seed = plan
@@ -318,7 +318,7 @@ def test_nonsense_is_refused() -> None:
     it = scenario(3, 3)
     with pytest.raises(SettingError, match="the settings are for 2 workers, but the plan has 3"):
         replace(it, settings=replace(it.settings, workers=2))
-    with pytest.raises(SettingError, match="one of local, queue, object, mpi, not 'pigeon'"):
+    with pytest.raises(SettingError, match="one of local, queue, object, direct, mpi, not 'pigeon'"):
         replace(it, channel="pigeon")
     with pytest.raises(SettingError, match="predicted for another plan"):
         replace(it, payloads=scenario(3, 4).payloads)
