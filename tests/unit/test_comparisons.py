@@ -17,7 +17,7 @@ from fsd_inference.forecast.planner import plan_options
 from fsd_inference.forecast.timing import load_timing
 from fsd_inference.partitioning.exchange import exchange_plan, volumes
 from fsd_inference.partitioning.methods import partition_network
-from tests.bench.comparisons import channels, choosing, grid, partitions, servers
+from tests.bench.comparisons import channels, choosing, grid, microvms, partitions, servers
 from tests.bench.comparisons.__main__ import PARTS, Comparisons
 from tests.bench.comparisons.pages import put_block
 from tests.bench.comparisons.subjects import Subject
@@ -35,10 +35,11 @@ def test_every_table_and_figure_of_the_page_is_made(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(grid, "WORKERS", {1024: (2, 8)})
     monkeypatch.setattr(grid, "BATCHES", (grid.SAMPLES,))
     monkeypatch.setattr(partitions, "WORKERS", (2,))
+    monkeypatch.setattr(microvms, "WORKERS", (2, 8))
     for name, few in (("WORKERS", (2,)), ("DRAWN", (2,)), ("STEPS", (2,)), ("SIZES", (1.0,))):
         monkeypatch.setattr(channels, name, few)
     text = (DOCS / "comparisons.md").read_text(encoding="utf-8")
-    for name in ("comparisons.md", "choosing.md"):
+    for name in ("comparisons.md", "choosing.md", "microvms.md"):
         whole = (DOCS / name).read_text(encoding="utf-8")
         bare = re.sub(r"(<!-- ([\w-]+) -->).*?(<!-- end \2 -->)", r"\1\n\3", whole, flags=re.DOTALL)
         (tmp_path / name).write_text(bare, encoding="utf-8")
@@ -46,7 +47,7 @@ def test_every_table_and_figure_of_the_page_is_made(tmp_path: Path, monkeypatch:
     made = Comparisons(tmp_path, tmp_path / "plans", [1024], LAYERS)
     for part in PARTS:
         getattr(made, part)()
-    for name in ("comparisons.md", "choosing.md"):
+    for name in ("comparisons.md", "choosing.md", "microvms.md"):
         page = (tmp_path / name).read_text(encoding="utf-8")
         blocks = re.findall(r"<!-- ([\w-]+) -->\n(.*?)<!-- end \1 -->", page, re.DOTALL)
         assert blocks

@@ -22,6 +22,10 @@ GB = 1e9
 _LAMBDA_GB = 1024
 """MB in a GB of Lambda memory (AWS Lambda pricing)."""
 SERVICES = ("Lambda", "SNS", "SQS", "S3")
+MICROVM_TIME = ("MicroVM vCPUs, baseline", "MicroVM vCPUs, burst", "MicroVM memory")
+"""Items of a bill for the time of MicroVMs."""
+SNAPSHOTS = "snapshots read"
+"""Item of a bill for launching MicroVMs."""
 
 _PUT_KINDS = ("s3.put", "s3.list", "s3.manage")
 _GET_KINDS = ("s3.get", "s3.head")  # whether or not the object exists
@@ -221,11 +225,12 @@ def microvm_lines(bill: Bill, microvms: Iterable[MicrovmTime], usage: Usage) -> 
     for microvm in microvms:
         baseline_s = microvm.seconds * microvm.memory_mb / MICROVM_MB_PER_VCPU
         gb_seconds = microvm.seconds * microvm.memory_mb / _LAMBDA_GB
-        yield from bill.line("Lambda", "MicroVM vCPUs, baseline", "microvm.vcpu_second", baseline_s)
-        yield from bill.line("Lambda", "MicroVM vCPUs, burst", "microvm.vcpu_second", microvm.burst_vcpu_s)
-        yield from bill.line("Lambda", "MicroVM memory", "microvm.gb_second", gb_seconds)
+        baseline, burst, memory = MICROVM_TIME
+        yield from bill.line("Lambda", baseline, "microvm.vcpu_second", baseline_s)
+        yield from bill.line("Lambda", burst, "microvm.vcpu_second", microvm.burst_vcpu_s)
+        yield from bill.line("Lambda", memory, "microvm.gb_second", gb_seconds)
         read_gb = microvm.launches * microvm.snapshot_gb
-        yield from bill.line("Lambda", "snapshots read", "microvm.snapshot_read", read_gb)
+        yield from bill.line("Lambda", SNAPSHOTS, "microvm.snapshot_read", read_gb)
     if usage.requests["microvm.connect"]:
         yield from bill.line("Lambda", "bytes between MicroVMs", "microvm.transfer", 2 * usage.received_bytes / GB)
 

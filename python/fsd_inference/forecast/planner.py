@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from fsd_inference.config import Clocks, RunSettings
-from fsd_inference.cost.model import Billing, Cost, run_cost
+from fsd_inference.cost.model import MICROVM_TIME, SNAPSHOTS, Billing, Cost, run_cost
 from fsd_inference.cost.prices import EXPRESS, INSTANCE, MICROVM, PriceTable
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
@@ -364,13 +364,19 @@ def _time_reason(times: RunTimes, timing: Timing) -> str:
 
 
 def _cost_reason(cost: Cost) -> str:
-    parts = {"Lambda": 0.0, "request-bound": 0.0, "byte-bound": 0.0}
+    parts = {"functions' time": 0.0, "MicroVMs' time": 0.0, "launches": 0.0, "request-bound": 0.0, "byte-bound": 0.0}
     for line in cost.lines:
-        name = "Lambda" if line.service == "Lambda" else "byte-bound" if line.unit == "GB" else "request-bound"
+        if line.item == SNAPSHOTS:
+            name = "launches"
+        elif line.unit == "GB":
+            name = "byte-bound"
+        elif line.service == "Lambda":
+            name = "MicroVMs' time" if line.item in MICROVM_TIME else "functions' time"
+        else:
+            name = "request-bound"
         parts[name] += line.usd
     name, usd = max(parts.items(), key=lambda part: part[1])
-    said = "functions' time" if name == "Lambda" else name
-    return f"{said} {usd / cost.usd:.0%} of the cost"
+    return f"{name} {usd / cost.usd:.0%} of the cost"
 
 
 def _kept(found: Iterable[Option], question: Question) -> tuple[Option, ...]:

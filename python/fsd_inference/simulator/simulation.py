@@ -219,7 +219,7 @@ class Simulation:
 
     def _open(self, rank: Rank) -> None:
         rank.started = self.clock.now
-        self.services.usage.requests["lambda.invoke"] += 1
+        self.services.usage.requests["lambda.invoke"] += not self._is_direct
         work = self._work_s(rank, "cpu.open_s")
         if self.scenario.channel == "queue":
             work += self._work_s(rank, "cpu.open_queue_s")

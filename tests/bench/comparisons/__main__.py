@@ -1,4 +1,4 @@
-"""Generator of the tables and figures of docs/comparisons.md, and of the decision tables of docs/choosing.md.
+"""Generator of the tables and figures of docs/comparisons.md, and of tables of docs/choosing.md and docs/microvms.md.
 
     python -m tests.bench.comparisons [--only channels] [--neurons 1024 4096] [--docs docs] [--cache .work/plans]
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.forecast.cut import Cut
 from fsd_inference.forecast.timing import load_timing
-from tests.bench.comparisons import channels, choosing, drawing, grid, partitions, servers
+from tests.bench.comparisons import channels, choosing, drawing, grid, microvms, partitions, servers
 from tests.bench.comparisons.pages import markdown, put_block, save_figure
 from tests.bench.comparisons.subjects import GRAPH, Subject
 
@@ -26,6 +26,7 @@ class Comparisons:
     """The generator of all parts: the networks, and the pages to update."""
 
     def __init__(self, docs: Path, cache: Path, neurons: list[int], layers: int = 120) -> None:
+        self._microvms = docs / "microvms.md"
         self._page, self._choosing, self._figures = docs / "comparisons.md", docs / "choosing.md", docs / "figures"
         self._cache = cache
         self._figures.mkdir(exist_ok=True)
@@ -117,8 +118,17 @@ class Comparisons:
         advice = choosing.wide_advice(self._cache, self._timing, self._prices)
         put_block(self._choosing, "wide", markdown(choosing.HEADS, choosing.rows("wide", advice)))
 
+    def microvms(self) -> None:
+        """Update the table of docs/microvms.md."""
+        rows: list[tuple[object, ...]] = []
+        for subject in self._subjects.values():
+            wanted = [(GRAPH, workers) for workers in (1, *microvms.WORKERS)]
+            cuts = {workers: cut for (_, workers), cut in subject.cuts(wanted, grid.SAMPLES).items()}
+            rows += microvms.rows(subject.name, cuts, self._timing, self._prices)
+        put_block(self._microvms, "microvms", markdown(microvms.HEADS, rows))
 
-PARTS = ("grid", "paper", "partitions", "channels", "servers", "choosing", "wide")
+
+PARTS = ("grid", "paper", "partitions", "channels", "servers", "choosing", "wide", "microvms")
 
 
 def main() -> None:
