@@ -43,9 +43,9 @@ def most_connections(plan: ExchangePlan) -> int:
 
 
 def microvm_sizes(need_mb: float, connections: int) -> list[int]:
-    """Return the sizes in MB to try: the two smallest that hold a rank and its connections, or else the largest."""
+    """Return the sizes in MB to try: those that hold a rank and its connections, or else the largest."""
     held = [size for size in MICROVM_MB if size >= need_mb and _connections_of(size) >= connections]
-    return held[:2] or [MICROVM_MB[-1]]
+    return held or [MICROVM_MB[-1]]
 
 
 def _connections_of(memory_mb: int) -> int:

@@ -101,9 +101,9 @@ def test_billed_time_is_whole_seconds_and_burst_beyond_the_baseline() -> None:
 
 def test_sizes_hold_memory_and_connections() -> None:
     assert most_connections(STAR) == 2
-    assert microvm_sizes(300.0, 2) == [512, 1024]
-    assert microvm_sizes(600.0, 2) == [1024, 2048]
-    assert microvm_sizes(300.0, 17) == [2048, 4096]
+    assert microvm_sizes(300.0, 2) == [512, 1024, 2048, 4096, 8192]
+    assert microvm_sizes(600.0, 8) == [1024, 2048, 4096, 8192]
+    assert microvm_sizes(300.0, 17) == [2048, 4096, 8192]
     assert microvm_sizes(9000.0, 2) == [8192]
     assert microvm_limit(4, 8, 512, 300.0, 10.0) is None
     assert microvm_limit(4, 8, 8192, 9000.0, 10.0) == (
