@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from fsd_inference.config import Clocks, RunSettings
-from fsd_inference.cost.model import MICROVM_TIME, SNAPSHOTS, Billing, Cost, run_cost
+from fsd_inference.cost.model import Billing, Cost, run_cost
 from fsd_inference.cost.prices import EXPRESS, INSTANCE, MICROVM, PriceTable
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
@@ -25,6 +25,7 @@ from fsd_inference.forecast.memory import MARGIN, function_mb, rank_bytes
 from fsd_inference.forecast.microvms import microvm_limit, microvm_sizes, most_connections
 from fsd_inference.forecast.options import Advice, BreakEven, Option, Question
 from fsd_inference.forecast.publishing import stall_problem
+from fsd_inference.forecast.reasons import cost_reason, time_reason
 from fsd_inference.forecast.servers import INSTANCES, ServerTimes, cluster_times, server_times
 from fsd_inference.forecast.speed import burst_vcpus, threads
 from fsd_inference.forecast.times import RunTimes, predict_times
@@ -244,7 +245,7 @@ class _Planner:
         `connections` is the number of connections to a MicroVM; None for functions.
         """
         assert option.memory_mb is not None  # noqa: S101 - no server
-        reason = f"{_time_reason(times, self._timing)}; {_cost_reason(cost)}"
+        reason = f"{time_reason(times, self._timing)}; {cost_reason(cost)}"
         longest = times.functions_s / option.workers
         if connections is not None:
             limited = microvm_limit(option.workers, connections, option.memory_mb, need_mb, longest)
@@ -347,36 +348,6 @@ class _Planner:
 def _megabytes(need_mb: float) -> float:
     """Return the peak memory of the largest rank in MB (10**6 bytes), given a function's memory in MB (2**20 bytes)."""
     return need_mb / MARGIN * 2**20 / 1e6
-
-
-def _time_reason(times: RunTimes, timing: Timing) -> str:
-    computing = sum(times.compute_s)
-    quota = f"quota-bound: waiting to publish at most {timing[PUBLISH_QUOTA]:,.0f} messages a second"
-    parts = {
-        "compute-bound": computing,
-        "latency-bound: exchanging": sum(times.layers_s) - computing - times.paced_s,
-        quota: times.paced_s,
-        "load-bound": times.load_s,
-        "start-bound": times.wall_s - sum(times.layers_s) - times.load_s - times.store_s,
-    }
-    name, seconds = max(parts.items(), key=lambda part: part[1])
-    return f"{name} {seconds / times.wall_s:.0%} of the time"
-
-
-def _cost_reason(cost: Cost) -> str:
-    parts = {"functions' time": 0.0, "MicroVMs' time": 0.0, "launches": 0.0, "request-bound": 0.0, "byte-bound": 0.0}
-    for line in cost.lines:
-        if line.item == SNAPSHOTS:
-            name = "launches"
-        elif line.unit == "GB":
-            name = "byte-bound"
-        elif line.service == "Lambda":
-            name = "MicroVMs' time" if line.item in MICROVM_TIME else "functions' time"
-        else:
-            name = "request-bound"
-        parts[name] += line.usd
-    name, usd = max(parts.items(), key=lambda part: part[1])
-    return f"{name} {usd / cost.usd:.0%} of the cost"
 
 
 def _kept(found: Iterable[Option], question: Question) -> tuple[Option, ...]:
