@@ -48,6 +48,7 @@ def test_an_exchange_takes_its_latency_and_the_time_in_the_slowest_endpoint() ->
         assert found == pytest.approx(6000 / 1000 / vcpus)
     # Rank 0 sends each of its three targets a copy of its own.
     assert exchange_s(512, cpu__put_bytes_per_s=1000.0) == pytest.approx(3 * 4000 / 1000)
+    assert exchange_s(512, network__bytes_per_s=1000.0) == pytest.approx((3 * 4000 + 6000) / 1000)
     assert exchange_s(512, cpu__put_s=0.5, cpu__get_s=0.25) == pytest.approx(3 * 0.5 + 2 * 0.25)
 
 
