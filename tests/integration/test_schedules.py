@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from fsd_inference.config import Clocks
-from fsd_inference.engine.messages import Compute, Phase, Send
+from fsd_inference.engine.messages import Compute, Phase, Send, StoreResult
 from fsd_inference.errors import DeadlineError, NumericError, StallError, StartError
-from fsd_inference.network import Layer, Network
+from fsd_inference.network import Layer, Network, random_network
 from fsd_inference.partitioning import Partition
-from tests.support.schedules import Case, cases, check_answer
+from tests.support.schedules import Case, cases, check_answer, random_cut
 from tests.support.virtual import Faults
 
 
@@ -85,6 +85,32 @@ def test_every_faulty_run_ends_by_its_deadline_in_an_answer_or_a_typed_error(
         check_answer(case, run)
     elif dead is not None:
         assert any(error.rank == dead or isinstance(error, StallError | DeadlineError) for error in errors)
+
+
+@given(cases(), st.floats(0.01, 0.3))
+@settings(max_examples=100, deadline=None)
+def test_where_lost_frames_are_asked_for_again_a_run_is_right_or_stalls(case: Case, lost: float) -> None:
+    """A source may have ended, or dropped the frames, when it is asked."""
+    run = case.play(faults=Faults(lost_answers=lost))
+    errors = [rank.finish.error for rank in run.ranks if rank.finish is not None and rank.finish.error is not None]
+    if not errors:
+        check_answer(case, run)
+    assert all(isinstance(error, StallError) for error in errors)
+
+
+def test_most_runs_that_lose_frames_once_are_right() -> None:
+    rng = np.random.default_rng(3)
+    network = random_network([24] * 8, 6, seed=2)
+    partition, batch = random_cut(rng, network, 4), rng.random((5, 24), np.float32)
+    right = dict.fromkeys((False, True), 0)
+    for seed in range(40):
+        case = Case(network, partition, batch, 1, 2, overlap=True, output="rows", limit=1 << 20, seed=seed)
+        for asks in right:
+            run = case.play(faults=Faults(lost_answers=0.02) if asks else Faults(lost=0.02))
+            if all(rank.finish is not None and rank.finish.error is None for rank in run.ranks):
+                check_answer(case, run)
+                right[asks] += 1
+    assert right[False] < 20 < 28 < right[True]
 
 
 @given(cases())

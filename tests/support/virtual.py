@@ -15,6 +15,7 @@ from fsd_inference.engine.messages import (
     Abort,
     Action,
     Arrived,
+    AskAgain,
     CheckChild,
     ChildChecked,
     Compute,
@@ -27,6 +28,7 @@ from fsd_inference.engine.messages import (
     Phase,
     ResultStored,
     Send,
+    SendAgain,
     SendGather,
     Sent,
     StartChild,
@@ -37,6 +39,7 @@ from fsd_inference.engine.messages import (
 )
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.numeric import overflow
+from fsd_inference.engine.repeating import KeptFrames, repeat_payload
 from fsd_inference.engine.results import concatenate
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
@@ -51,7 +54,8 @@ PLAN = bytes(range(16, 32))
 class Faults:
     """Faults of the simulated network: fractions of frames, stray bodies to inject, and a rank that never starts.
 
-    `stray` is the fraction of frames that are followed by a stray body.
+    `stray` is the fraction of frames that are followed by a stray body, and `lost_answers` that of data frames
+    that are lost the first time, on a channel that asks for them again.
     """
 
     duplicates: float = 0.0
@@ -60,6 +64,7 @@ class Faults:
     silent: int | None = None
     lost: float = 0.0
     stray: float = 0.2
+    lost_answers: float = 0.0
 
 
 CLOCKS = Clocks(start_s=30, stall_s=60, run_s=900)
@@ -72,6 +77,7 @@ class Rank:
     state: RankState | None = None
     mailbox: list[bytes] = field(default_factory=list)
     packed: dict[Step, list[Frame]] = field(default_factory=dict)
+    kept: KeptFrames = field(default_factory=KeptFrames)
     outputs: list[bytes] = field(default_factory=list)
     finish: Finish | None = None
     finished_at: float = 0.0
@@ -124,6 +130,7 @@ class VirtualRun:
                     overlap=overlap,
                     clocks=clocks,
                     deadline=clocks.run_s,
+                    may_lose=faults.lost_answers > 0,
                 )
             )
             for rank in range(len(shards))
@@ -209,9 +216,18 @@ class VirtualRun:
                     neuron = int(self.shards[rank][0].parts[layer].rows[row])
                     self.post(rank, now + self.some(), Failed(overflow(layer, neuron, rank)))
             case Send(step=step):
-                for frame in me.packed.pop(step):
-                    self.deliver(frame, now)
+                frames = me.packed.pop(step)
+                me.kept.keep(step, frames)
+                for frame in frames:
+                    self.deliver(frame, now, lost=self.faults.lost_answers)
                 self.post(rank, now + self.some(), Sent(step))
+            case AskAgain(step=step, sources=sources, number=number):
+                control = Kind.REPEAT, number, list(sources), 0, 1, repeat_payload(step)
+                body = seal(self.id, self.attempt, PLAN, rank, *control)
+                self.deliver(Frame(Kind.REPEAT, number, 0, sources, body), now)
+            case SendAgain(step=step, target=target):
+                for frame in me.kept.of(step, target):
+                    self.deliver(frame, now)
             case SendGather(target=target, summary=summary):
                 layers = len(self.shards[rank][0].parts)
                 pieces = [summary[:5], summary[5:]] if summary else [b""]
@@ -250,10 +266,10 @@ class VirtualRun:
             ]
         self.post(rank, now + self.some(), Computed(action.step, action.phase))
 
-    def deliver(self, frame: Frame, now: float) -> None:
+    def deliver(self, frame: Frame, now: float, lost: float = 0.0) -> None:
         self.sent.append(frame.body)
         for target in frame.targets:
-            if self.random.random() < self.faults.lost:
+            if self.random.random() < self.faults.lost + lost:
                 continue
             copies = 1 + (self.random.random() < self.faults.duplicates)
             for _ in range(copies):

@@ -149,7 +149,7 @@ def test_what_is_not_json(failed: Callable[[str], str], folder: Path, content: b
     commands += [f"{command} --timing file" for command in WITH_PRICES[3:]]
     commands += ["cost file", "report file -o page.html", "report run file", "calibrate -o fit.json --runs file"]
     for command in commands:
-        assert failed(command).startswith("file: is not JSON ("), command
+        assert failed(command).startswith("file: is not JSON"), command
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------

@@ -353,7 +353,7 @@ def test_control_messages_bring_their_payload_once_whatever_the_order_of_their_p
             assert (again.status, again.complete, again.payload) == ("duplicate", False, None)
     assert state.accept(seal(RUN, 1, PLAN, 0, 1, 5, [0], 0, 1, b"")).status == "foreign"
     assert state.accept(seal(RUN, 1, PLAN, 9, 2, 5, [0], 0, 1, b"")).status == "new"
-    with pytest.raises(ValueError, match="gather and abort"):
+    with pytest.raises(ValueError, match="only control frames"):
         seal(RUN, 1, PLAN, 0, 0, 5, [1], 0, 1, b"")
     with pytest.raises(ValueError, match="16"):
         seal(b"short", 1, PLAN, 0, 1, 5, [1], 0, 1, b"")

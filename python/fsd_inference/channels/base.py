@@ -21,6 +21,7 @@ class Kind(IntEnum):
     DATA = 0
     GATHER = 1
     ABORT = 2
+    REPEAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The size limits of a channel's service, and whether its bytes are cheap.
+    """The size limits of a channel's service, whether its bytes are cheap, and whether it may lose some.
 
     Attributes
     ----------
@@ -57,12 +58,16 @@ class Limits:
         Maximum bytes of one batch.
     is_fast : bool
         Whether bytes travel at the speed of memory, so that compressing them takes longer than sending them.
+    may_lose : bool
+        Whether a frame that the service has accepted may not arrive before the run's deadline: with the answer that
+        carried it, for example. The receiver then asks for it again.
     """
 
     frame_bytes: int
     batch_frames: int
     batch_bytes: int
     is_fast: bool = False
+    may_lose: bool = False
 
 
 class Channel(ABC):

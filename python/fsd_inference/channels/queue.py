@@ -128,7 +128,7 @@ class QueueChannel(Channel):
             )
         self._settings = settings or QueueSettings()
         frame_bytes = (self._settings.message_bytes - TARGETS_ATTRIBUTE_BYTES) * 3 // 4
-        self.limits = Limits(frame_bytes, BATCH_ENTRIES, frame_bytes)
+        self.limits = Limits(frame_bytes, BATCH_ENTRIES, frame_bytes, may_lose=True)
         self.meter = UsageMeter()
         self._topic_client = topic_client
         self._queue_client = queue_client
@@ -167,7 +167,7 @@ class QueueChannel(Channel):
         """Return up to 10 bodies by long polling; `timeout_s` is rounded up to whole seconds, 20 at most.
 
         If nothing is expected there is no request, as it would be billed. If a response is lost, its messages stay
-        hidden for the queue's visibility timeout; the stall timeout then ends the run.
+        hidden for the queue's visibility timeout, which is longer than a run.
         """
         if self._closed.is_set():
             raise closed_error()

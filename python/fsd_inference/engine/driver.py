@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from fsd_inference.engine.messages import (
     Abort,
     Action,
     Arrived,
+    AskAgain,
     CheckChild,
     ChildChecked,
     ChildEnded,
@@ -35,6 +37,7 @@ from fsd_inference.engine.messages import (
     Phase,
     ResultStored,
     Send,
+    SendAgain,
     SendGather,
     Sent,
     StartChild,
@@ -45,13 +48,14 @@ from fsd_inference.engine.messages import (
 )
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.numeric import beyond_wire, overflow
+from fsd_inference.engine.repeating import KeptFrames, repeat_payload
 from fsd_inference.engine.results import concatenate, pack_blocks
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.telling import Teller
 from fsd_inference.engine.timeline import Timeline
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker
-from fsd_inference.errors import PeerGoneError, ResourceLimitError, RunError, as_run_error
+from fsd_inference.errors import ChannelError, PeerGoneError, ResourceLimitError, RunError, as_run_error
 from fsd_inference.kernels import NonFiniteError, RankState, WireRangeError
 from fsd_inference.limits import CONTROL_BYTES, LONGEST_POLL_S, STARTERS
 from fsd_inference.partitioning.plan import RankPlan
@@ -177,11 +181,13 @@ class Driver:
             overlap=settings.overlap,
             clocks=settings.clocks,
             deadline=spec.deadline,
+            may_lose=channel.limits.may_lose,
         )
         self._events: queue.SimpleQueue[Event | _Flush] = queue.SimpleQueue()
         self._work: RankWork | None = None
         self._ended: Future[None] = Future()
         self._packed: dict[Step, list[Frame]] = {}  # from the compute thread to the channel's send
+        self._kept = KeptFrames()
         self._idle_since = timeline.now()
         self._expected: tuple[Expected, ...] = ()
         self._expected_changed = threading.Condition()
@@ -296,7 +302,15 @@ class Driver:
     def _do_now(self, action: Action) -> None:
         match action:
             case Send(step=step):
-                self._send(self._packed.pop(step), step)
+                frames = self._packed.pop(step)
+                if self._channel.limits.may_lose:
+                    self._kept.keep(step, frames)
+                self._send(frames, step)
+            case AskAgain(step=step, sources=sources, number=number):
+                payload = repeat_payload(step)
+                self._send_more([seal_control(self.spec, self.rank, Kind.REPEAT, number, sources, 0, 1, payload)])
+            case SendAgain(step=step, target=target):
+                self._send_more(self._kept.of(step, target))
             case SendGather(target=target, summary=summary):
                 self._send(self._gather_frames(target, summary), None)
             case Abort(error=error):
@@ -361,6 +375,12 @@ class Driver:
                 self._fail(error, "send", first.layer)
 
         future.add_done_callback(taken)
+
+    def _send_more(self, frames: Sequence[Frame]) -> None:
+        """Send frames that no step waits for; if that fails, timeouts end the run as they would have without them."""
+        if frames:
+            with suppress(ChannelError):
+                self._channel.send(frames)
 
     def _gather_frames(self, target: int, summary: bytes) -> list[Frame]:
         pieces = [summary[i : i + CONTROL_BYTES] for i in range(0, len(summary), CONTROL_BYTES)] or [b""]

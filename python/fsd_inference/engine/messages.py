@@ -173,6 +173,23 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAgain:
+    """Ask `sources` to send the frames of a step again, which may be lost; `number` counts the rank's requests."""
+
+    step: Step
+    sources: tuple[int, ...]
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendAgain:
+    """Send the frames of a step that are for `target` once more, if they are still there."""
+
+    step: Step
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoreResult:
     """Store this rank's outputs; answered by `ResultStored`."""
 
@@ -200,4 +217,6 @@ class Finish:
     summary: bytes = b""
 
 
-Action = StartChild | CheckChild | Load | Compute | Send | StoreResult | SendGather | Abort | Finish
+Action = (
+    StartChild | CheckChild | Load | Compute | Send | AskAgain | SendAgain | StoreResult | SendGather | Abort | Finish
+)

@@ -32,6 +32,7 @@ from fsd_inference.engine.messages import (
     Phase,
     ResultStored,
     Send,
+    SendAgain,
     SendGather,
     Sent,
     StartChild,
@@ -40,6 +41,7 @@ from fsd_inference.engine.messages import (
     StoreResult,
     Ticked,
 )
+from fsd_inference.engine.repeating import ASKS, Repeats, parse_repeat
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import (
     AbortedError,
@@ -76,6 +78,8 @@ class Worker:
         Timeouts: of starting a rank, of a stall, and of the run.
     deadline : float
         When the run must have ended, on the clock whose time `handle` receives.
+    may_lose : bool, optional
+        Whether the channel may lose frames, so that those that are late are asked for again.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Worker:
         overlap: bool,
         clocks: Clocks,
         deadline: float,
+        may_lose: bool = False,
     ) -> None:
         self.rank = rank
         self._tree = tree
@@ -95,6 +100,7 @@ class Worker:
         self._overlap = overlap
         self._clocks = clocks
         self._deadline = deadline
+        self._repeats = Repeats(clocks.stall_s) if may_lose else None
 
         self._plan: RankPlan | None = None
         self._loaded = 0  # layers that are in memory
@@ -174,7 +180,8 @@ class Worker:
             times.append(self._children_due)
         if self._secondary is not None:
             times.append(self._secondary[1])
-        times += [due for due, _, _ in self._stalls()]
+        for due, source, step in self._stalls():
+            times.append(due if self._repeats is None else self._repeats.due(due, step, source))
         return min(times)
 
     # --- the machine -------------------------------------------------------------------------------------------------
@@ -232,6 +239,9 @@ class Worker:
             case Kind.ABORT:
                 self._finished = True
                 return [Finish(run_error_from_record(_json_object(event.payload)))]
+            case Kind.REPEAT:
+                step = parse_repeat(event.payload)
+                return [] if step is None else [SendAgain(step, event.source)]
             case Kind.GATHER:
                 if event.source in self._children:
                     self._summaries[event.source] = event.payload
@@ -340,8 +350,8 @@ class Worker:
             return self._explain(died(event.rank, event.reason), now)
         return self._fail(died(event.rank, event.reason))
 
-    def _stalls(self) -> list[tuple[float, int, int]]:
-        """Return (when the stall timeout expires, source, layer) for every source that a blocked step waits for."""
+    def _stalls(self) -> list[tuple[float, int, Step]]:
+        """Return (when the stall timeout expires, source, step of its frames) for all that blocked steps wait for."""
         if self._plan is None:
             return []
         stalls = []
@@ -350,7 +360,7 @@ class Worker:
             if 0 < layer < self._plan.layers and step != self._computing:
                 for source, _ in self._missing(step):
                     since = max(self._blocked_since[m], self._heard.get(source, 0.0))
-                    stalls.append((since + self._clocks.stall_s, source, layer - 1))
+                    stalls.append((since + self._clocks.stall_s, source, Step(layer - 1, m)))
         return stalls
 
     def _check_clocks(self, now: float) -> list[Action]:
@@ -365,11 +375,12 @@ class Worker:
             return self._fail(error)
         if self._secondary is not None and now >= self._secondary[1]:
             return self._fail(self._secondary[0])
-        # A stall timeout never starts before its step is blocked: sources are scanned only once one can have expired.
-        stalls = self._stalls() if now >= min(self._blocked_since) + self._clocks.stall_s else []
+        # No timeout starts before its step is blocked: sources are scanned only once one can have expired.
+        share = 1 if self._repeats is None else ASKS + 2  # before the first request, which rounding may bring forward
+        stalls = self._stalls() if now >= min(self._blocked_since) + self._clocks.stall_s / share else []
         stalled = min((stall for stall in stalls if now >= stall[0]), default=None)
         if stalled is not None:
-            _, source, layer = stalled
+            _, source, (layer, _) = stalled
             message = (
                 f"rank {self.rank} has received no frame of layer {layer} from rank {source} "
                 f"for {self._clocks.stall_s:g} s; check the log of rank {source} and try again"
@@ -379,7 +390,7 @@ class Worker:
             # Each child is checked once; the answers arrive as `ChildChecked`.
             asked, self._unreported = sorted(self._unreported), set()
             return [CheckChild(child) for child in asked]
-        return []
+        return [] if self._repeats is None else [*self._repeats.ask(stalls, now)]
 
     def _state(self) -> str:
         if self._plan is None:

@@ -44,12 +44,13 @@ pub enum Kind {
     Data = 0,
     Gather = 1,
     Abort = 2,
+    Repeat = 3,
 }
 
 impl Kind {
     /// Returns the kind with a wire value, if there is one.
     pub fn from_number(number: u32) -> Option<Kind> {
-        [Kind::Data, Kind::Gather, Kind::Abort].into_iter().find(|&kind| kind as u32 == number)
+        [Kind::Data, Kind::Gather, Kind::Abort, Kind::Repeat].into_iter().find(|&kind| kind as u32 == number)
     }
 }
 

@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn control_messages_come_once_and_aborts_from_anyone() {
         let mut inbox = inbox(unlimited());
-        for kind in [Kind::Gather, Kind::Abort] {
+        for kind in [Kind::Gather, Kind::Abort, Kind::Repeat] {
             let header = Header { kind, ..data(0, 0, 2, 0, 0, 1) };
             let body = frame::seal(&header, &[RANK], b"text");
             let first = accept(&mut inbox, &body);

@@ -103,7 +103,7 @@ fn seal<'py>(
     payload: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
     let kind = Kind::from_number(kind).filter(|kind| *kind != Kind::Data);
-    let kind = kind.ok_or_else(|| invalid("only gather and abort frames (1, 2) are made here"))?;
+    let kind = kind.ok_or_else(|| invalid("only control frames (1 to 3) are made here"))?;
     if part >= parts {
         return Err(invalid(format!("there is no part {part} of {parts}; parts are counted from 0")));
     }
