@@ -56,8 +56,9 @@ class ThreadPool(ThreadPoolExecutor):
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule a call; see `concurrent.futures.Executor.submit`."""
+        context = copy_context()
         try:
-            return super().submit(copy_context().run, work, *args, **kwargs)
+            return super().submit(lambda: context.run(work, *args, **kwargs))
         except RuntimeError as error:
             raise _start_error(error) from error
 

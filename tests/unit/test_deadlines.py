@@ -12,7 +12,7 @@ import pytest
 from fsd_inference import deadlines, retrying
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import StoreError
-from fsd_inference.threads import ThreadPool, start
+from fsd_inference.threads import ThreadPool, Waitable, start
 from fsd_inference.usage import UsageMeter
 
 
@@ -102,13 +102,17 @@ def test_the_innermost_block_counts_and_ends() -> None:
 
 def test_threads_and_pools_work_beside_the_deadline_of_who_gave_them_work() -> None:
     found: list[float] = []
+
+    def note() -> None:
+        found.append(deadlines.left_s())
+
     with ThreadPool(1) as pool:
         for limit in (50.0, 500.0):
             with deadlines.within(limit):
                 found += [pool.submit(deadlines.left_s).result(), *pool.map(lambda _: deadlines.left_s(), range(1))]
-                thread = threading.Thread(target=lambda: found.append(deadlines.left_s()))
+                thread = Waitable(note, "other")
                 start(thread)
-                thread.join()
+                assert thread.ended.wait(10)
         assert pool.submit(deadlines.left_s).result() == math.inf
     assert found == pytest.approx([50.0] * 3 + [500.0] * 3, abs=20)
 
