@@ -175,8 +175,9 @@ class Distributed:
         def stop() -> None:
             for run in runs:  # keeps replicas that are between attempts from starting another
                 run.failure = AbortedError("the caller was interrupted", operation="run")
-            for run in runs:
-                _forget(executor, run.spec.run)
+            with cleaning_up():
+                for run in runs:
+                    _forget(executor, run.spec.run)
 
         with task(self._progress, "infer", stored.manifest.layers * len(parts)):
             side_by_side(carry_out, len(parts), stop)
@@ -239,7 +240,8 @@ class Distributed:
             run.failure = error
         finally:
             run.ended = time.perf_counter()
-            _forget(executor, run.spec.run)
+            with cleaning_up():
+                _forget(executor, run.spec.run)
 
     def _attempts_until_answer(
         self,
@@ -296,10 +298,9 @@ class Distributed:
 
 
 def _forget(executor: Executor, run: str) -> None:
-    """Delete the objects of a run within the time for cleaning up; a failure must not hide how the run ended."""
+    """Delete the objects of a run; a failure must not hide how the run ended."""
     try:
-        with cleaning_up():
-            executor.forget(run)
+        executor.forget(run)
     except FsdError as error:
         _log.of(run=run).warning("objects of the run were not deleted, and expire: %s", error)
 
