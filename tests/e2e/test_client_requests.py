@@ -176,6 +176,26 @@ def test_services_that_are_gone_fail_the_run(tmp_path: Path) -> None:
     assert caught.value.retryable
 
 
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("channel", ["queue", "object"])
+def test_a_store_that_answers_ranges_with_whole_objects_serves_a_run(
+    channel: str, every: int, proxied: Path, proxy: FaultProxy
+) -> None:
+    """Always, or now and then."""
+    whole: list[Request] = []
+
+    def hook(request: Request) -> Fault | None:
+        if "range" not in request.headers or request.number % every:
+            return None
+        whole.append(request)
+        return Fault(whole=True)
+
+    with session(NETWORK, channel, proxied, workers=WORKERS, partition="block", attempts=1) as distributed:
+        proxy.hook = hook
+        assert same(distributed.infer(X).outputs, serial().outputs)
+    assert whole
+
+
 # --- clients that are killed ------------------------------------------------------------------------------------------
 
 KILLED = textwrap.dedent(
