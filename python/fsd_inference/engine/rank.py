@@ -104,7 +104,7 @@ def run_rank(
         None if another process holds this rank's claim; the duplicate then does nothing.
     """
     store, count = backends.runs, backends.count
-    with within(spec.deadline - time.time()):
+    with within(max(CLEANUP_S, spec.deadline - time.time())):  # who claims too late still reports why it failed
         if store.put_if_absent(spec.claim_key(rank), b"") is None:
             return None
     one_write = count()
