@@ -136,7 +136,9 @@ def test_another_kind_of_proxy_is_a_setting_to_correct(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://user:secret@proxy.example:1080")
     clients = Clients("http://services.invalid", "us-east-1")
-    with pytest.raises(SettingError, match="cannot go through a proxy by socks5: set HTTP_PROXY or ALL_PROXY") as caught:
+    with pytest.raises(
+        SettingError, match="cannot go through a proxy by socks5: set HTTP_PROXY or ALL_PROXY"
+    ) as caught:
         call(clients)
     assert "secret" not in str(caught.value)
     clients.close()
