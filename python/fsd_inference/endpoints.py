@@ -1,9 +1,10 @@
-"""Checks of service endpoints (URLs)."""
+"""Service endpoints (URLs): checks, and the proxy through which one is reached."""
 
 from __future__ import annotations
 
 import ipaddress
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from fsd_inference.errors import SettingError
 
@@ -39,3 +40,28 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the URL of the proxy that the environment names for an endpoint, or None if it is reached directly.
+
+    The variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY count in either case; endpoints on loopback have no
+    proxy whatever they say.
+
+    Raises
+    ------
+    SettingError
+        The proxy is not one for HTTP.
+    """
+    scheme = urlsplit(url).scheme
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or is_loopback(url) or proxy_bypass(urlsplit(url).netloc):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if urlsplit(proxy).scheme not in {"http", "https"}:
+        raise SettingError(
+            f"requests to {url} cannot go through a proxy by {urlsplit(proxy).scheme}: set {scheme.upper()}_PROXY or "
+            "ALL_PROXY to http://HOST:PORT, or exempt the host with NO_PROXY"
+        )
+    return proxy

@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import errno
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class FsdError(Exception):
@@ -253,3 +254,24 @@ def as_run_error(error: BaseException, *, rank: int, operation: str, layer: int 
     elif not isinstance(error, FsdError):
         text = f"{type(error).__name__}: {text}"
     return RunError(f"{where}, {operation}: {text}", rank=rank, layer=layer, operation=operation, retryable=retryable)
+
+
+@contextmanager
+def client_operation(operation: str, what: str) -> Iterator[None]:
+    """Raise failures of services in a `with` block, in which a run's client works, as a `RunError`.
+
+    A denied access stays what it is: no other attempt can help.
+
+    Parameters
+    ----------
+    operation : str
+        The operation, in one or two words.
+    what : str
+        What the client is doing, for the message.
+    """
+    try:
+        yield
+    except (AccessDeniedError, NotAllowedError):
+        raise
+    except (ChannelError, StackError, StoreError) as error:
+        raise RunError(f"{what}: {error}", operation=operation, retryable=error.retryable) from error

@@ -48,6 +48,11 @@ MESSAGE_MARGIN_S = 300
 LANE_WAIT_S = 120.0
 """Longest wait of an attempt for a free lane, in seconds: twice the time that the purge of its queues may take."""
 
+LEASE_S = 30.0
+"""Seconds after which the lease of a lane ends if its holder, a client with local ranks, does not renew it."""
+RENEW_S = 10.0
+"""Interval in seconds at which such a client renews its lease."""
+
 
 def publish_quota(region: str) -> int:
     """Return an account's default quota of messages published to SNS in a region, in messages a second."""

@@ -1,4 +1,4 @@
-"""The retry loop of all requests to services, which also counts every attempt."""
+"""The retry loop of all requests to services, which counts every attempt and keeps to the deadline."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fsd_inference.config import RetrySettings
+from fsd_inference.deadlines import NoTimeLeftError, answered, left_s
 from fsd_inference.errors import FsdError
 from fsd_inference.logs import Logger
 from fsd_inference.usage import UsageMeter
@@ -33,7 +34,9 @@ def send(
     wait: Callable[[float], object] | None = None,
     is_throttled: Callable[[Exception], bool] | None = None,
 ) -> T:
-    """Send a request, and retry it with exponential backoff while its failures are transient.
+    """Send a request, and retry it with exponential backoff while its failures are transient and time is left.
+
+    No attempt outlives the deadline of the calling thread's work (see `deadlines`), and no retry begins after it.
 
     Parameters
     ----------
@@ -60,20 +63,25 @@ def send(
     Raises
     ------
     FsdError
-        The error that `classify` returned for the last attempt.
+        The error that `classify` returned for the last attempt; a retryable one if the deadline ended it.
     """
     tried, began = 0, time.monotonic()
     while True:
-        meter.request(kind, units=units(), retry=tried > 0)
         try:
-            return call()
+            if left_s() > 0:
+                meter.request(kind, units=units(), retry=tried > 0)
+            return answered(call)
+        except NoTimeLeftError as error:
+            failure = classify(error, tried > 0)
+            failure.retryable = True
+            raise failure from error
         except errors as error:
             failure = classify(error, tried > 0)
             tried += 1
             waited = time.monotonic() - began
             throttled = is_throttled is not None and is_throttled(error)
             pause = retry.pause_s(tried, waited, random.random, throttled=throttled)
-            if pause is None or not failure.retryable:
+            if pause is None or not failure.retryable or pause >= left_s():
                 raise failure from error
             _log.info("%s failed, retrying in %.2f s: %s", kind, pause, failure)
         (wait or time.sleep)(pause)

@@ -1,4 +1,7 @@
-"""Threads that can be waited for safely under interrupts, and clear errors if a thread cannot be started."""
+"""Threads that can be waited for safely under interrupts, and clear errors if a thread cannot be started.
+
+Threads and pools work in the context (`contextvars`) of whoever starts them or submits to them, with its deadline.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
 from fsd_inference.errors import ResourceLimitError, reason
@@ -52,14 +56,22 @@ class ThreadPool(ThreadPoolExecutor):
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule a call; see `concurrent.futures.Executor.submit`."""
+        context = copy_context()
         try:
-            return super().submit(work, *args, **kwargs)
+            return super().submit(lambda: context.run(work, *args, **kwargs))
         except RuntimeError as error:
             raise _start_error(error) from error
 
 
 def start(thread: threading.Thread) -> None:
     """Start a thread; raise `ResourceLimitError` if the machine refuses it."""
+    context, run = copy_context(), thread.run
+
+    def run_in_context() -> None:
+        del thread.run  # a cycle that would keep what the thread works on
+        context.run(run)
+
+    thread.run = run_in_context  # type: ignore[method-assign]
     try:
         thread.start()
     except RuntimeError as error:

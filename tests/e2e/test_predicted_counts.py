@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 import fsd_inference as fsd
+from fsd_inference.aws import keeping
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.provision import StackSettings, create_stack, delete_stack
 from fsd_inference.aws.stack import save_stack
@@ -108,3 +109,15 @@ def test_what_is_sent_is_foreseen(stack: Path, tmp_path: Path, channel: str, mic
     assert {item: lines[0][item] for item in lines[0].keys() - TIMED} == pytest.approx(
         {item: lines[1][item] for item in lines[1].keys() - TIMED}, rel=1e-3
     )
+
+
+def test_renewals_of_a_lane_are_counted(stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every_s = 0.1
+    monkeypatch.setattr(keeping, "RENEW_S", every_s)
+    partition(NETWORK, tmp_path / "shards", workers=WORKERS, method="block")
+    once = foreseen(tmp_path / "shards", "queue", RunSettings(workers=WORKERS))
+    with session(tmp_path / "shards", "queue", stack, delay_s=0.2) as distributed:
+        report = distributed.infer(X).report
+    renewals = report.usage.requests["s3.put"] - once.requests["s3.put"]
+    assert 1 <= renewals <= report.wall_s / every_s
+    assert report.usage.requests["s3.list"] == once.requests["s3.list"]

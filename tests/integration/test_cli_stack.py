@@ -19,6 +19,7 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.usage import UsageMeter
 from tests.support.cli import Fsd, entries, fsd_in
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.emulator
 
@@ -76,6 +77,24 @@ def test_on_a_given_endpoint(fsd: Fsd, tmp_path: Path, emulator_url: str) -> Non
     assert stack.network_bucket not in {bucket["Name"] for bucket in clients.s3.list_buckets()["Buckets"]}
     clients.close()
     assert entries(tmp_path) == set()
+
+
+def test_lanes_of_expired_leases_are_freed_by_any_cleaning(fsd: Fsd, tmp_path: Path) -> None:
+    file, dead, alive = tmp_path / "stack.json", "d" * 32, "a" * 32
+    with temporary_stack(StackSettings("expired", lanes=2, ranks=2, purge_settle_s=0.0)) as stack:
+        save_stack(stack, file)
+        clients, meter = Clients.of_stack(stack), UsageMeter()
+        store = clients.open_bucket(stack.run_buckets[0], meter=meter)
+        lanes = open_lanes(store, clients, stack, meter=meter)
+        lanes.acquire(alive, 0, 900.0, 0.0, [1])
+        assert lanes._hold(0, dead, 0, 0.0, None) is not None
+        wait_until(lambda: any(lane.is_over for lane in lanes.look()), "the lease has expired")
+        store.put(f"runs/{dead}/input", b"")
+        cleaned = fsd("runs", "clean", "--all", "--stack", file, "--json").json()
+        assert (cleaned["runs"], cleaned["freed_lanes"]) == ([dead], [0])
+        assert {lane["run"] for lane in cleaned["lanes"] if lane["state"] == "held"} == {alive}
+        store.close()
+        clients.close()
 
 
 def test_a_client_that_was_killed_holds_its_lane_until_its_run_is_cleaned(

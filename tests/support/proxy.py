@@ -56,6 +56,8 @@ class Fault:
         Reset the connection after the service has processed the request.
     cut_answer : bool
         Reset the connection in the middle of the response body.
+    whole : bool
+        Forward the request without its range, so that the answer is the whole object, with status 200.
     delay_s : float
         Delay in seconds before the request is handled; can be combined with the others.
     """
@@ -66,6 +68,7 @@ class Fault:
     reset: bool = False
     lose_answer: bool = False
     cut_answer: bool = False
+    whole: bool = False
     delay_s: float = 0.0
 
 
@@ -170,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             error = fault.body or f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
             self._answer(fault.status, [("Content-Type", "application/xml")], error.encode())
         else:
-            status, answer_headers, text = self._forward(body)
+            status, answer_headers, text = self._forward(body, dropped={"range"} if fault.whole else set())
             if fault.lose_answer:
                 self._break()
             elif fault.cut_answer:
@@ -191,8 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+    def _forward(self, body: bytes, dropped: set[str]) -> tuple[int, list[tuple[str, str]], bytes]:
+        dropped = dropped | _HOP_BY_HOP
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
         headers.pop("Expect", None)
         if body or self.command in {"PUT", "POST"}:
             headers["Content-Length"] = str(len(body))

@@ -12,7 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fsd_inference.aws.lanes import LaneTable, Lease, count_received
+from fsd_inference.aws.hidden_messages import count_received
+from fsd_inference.aws.keeping import Lease
+from fsd_inference.aws.lanes import LaneTable
 from fsd_inference.errors import LaneError
 from fsd_inference.limits import HIDDEN_MESSAGES, LANE_WAIT_S, LONGEST_POLL_S
 from fsd_inference.rank_report import RankReport, SentTo
@@ -299,8 +301,8 @@ def test_a_purge_that_fails_keeps_the_lane_until_its_time_is_over() -> None:
     with pytest.raises(LaneError, match="no"):
         broken.release(broken.acquire("a", 0, 10, 0))
     with pytest.raises(LaneError):
-        world.table(1, settle_s=0).acquire("b", 0, 10, 100)
-    assert world.table(1, settle_s=0).acquire("b", 0, 10, 100).lane == 0
+        world.table(1, settle_s=0).acquire("b", 0, 10, 20)
+    assert world.table(1, settle_s=0).acquire("b", 0, 10, 20).lane == 0
     assert world.purged == [0]
 
 

@@ -93,6 +93,7 @@ def test_keys_that_expire_are_asked_for_with_each_request(made: Mock) -> None:
         (None, {"HTTPS_PROXY": PROXY, "NO_PROXY": ".amazonaws.com"}, None),
         (None, {"HTTPS_PROXY": PROXY, "NO_PROXY": "elsewhere"}, PROXY),
         ("http://services.example:4566", {"HTTP_PROXY": PROXY}, PROXY),
+        ("http://services.example:4566", {"ALL_PROXY": PROXY, "HTTPS_PROXY": "http://127.0.0.1:1"}, PROXY),
         ("http://127.0.0.1:4566", {"HTTP_PROXY": PROXY, "HTTPS_PROXY": PROXY}, None),
         ("http://localhost:4566", {"HTTP_PROXY": PROXY}, None),
     ],
@@ -121,7 +122,5 @@ def test_certificates_are_those_of_the_environment(
 
 def test_a_proxy_that_is_none_is_a_setting_to_correct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "ftp://proxy")
-    with pytest.raises(
-        SettingError, match=r"cannot reach sns at https://sns\.eu-west-1\..*: the proxy's URL is not valid"
-    ):
+    with pytest.raises(SettingError, match=r"requests to https://sns\.eu-west-1\..* cannot go through a proxy by ftp"):
         open_both()

@@ -58,6 +58,15 @@ def test_ended_runs_go_by_their_age_and_others_when_nothing_can_be_alive_of_them
     assert {info.key for store in stack.stores for info in store.list("")} == {"lane-clock"}
 
 
+def test_a_run_whose_lease_has_expired_has_ended() -> None:
+    stack = Stack()
+    dead, running = stack.run("1", None), stack.run("2", None)
+    gone = clean(stack.stores, LONGEST_S, older_than_s=0.0, dead={dead})
+    assert [traces.run for traces in gone] == [dead]
+    assert stack.left() == {running}
+    assert clean(stack.stores, LONGEST_S, named=[running], dead={running})
+
+
 class Rounding(MemoryStore):
     """Tells whole seconds of a single object, and fractions in a listing."""
 

@@ -7,16 +7,17 @@ import resource
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fsd_inference.aws.bucket import StackBucket
-from fsd_inference.aws.messaging import message_endpoint
+from fsd_inference.aws.messaging import aws_endpoint, message_endpoint
 from fsd_inference.aws.sdk import SDK_ERRORS, check_json, text_of, was_broken_off
 from fsd_inference.aws.sessions import emulator_session, user_session
 from fsd_inference.config import RetrySettings
-from fsd_inference.endpoints import is_loopback
+from fsd_inference.endpoints import is_loopback, proxy_of
 from fsd_inference.error_codes import DENIED, is_transient
 from fsd_inference.errors import AsleepError, NotAllowedError, ResourceLimitError, SettingError, StackError
 from fsd_inference.retrying import send
@@ -89,8 +90,8 @@ class Clients:
     ) -> None:
         _check_open_files()
         self.endpoint_url = endpoint_url
-        self._is_local = endpoint_url is not None and is_loopback(endpoint_url)
-        self._session = emulator_session(region) if emulated else user_session(region, is_local=self._is_local)
+        is_local = endpoint_url is not None and is_loopback(endpoint_url)
+        self._session = emulator_session(region) if emulated else user_session(region, is_local=is_local)
         self.region = self._session.region
         self._connections = connections
         self._lock = threading.Lock()
@@ -248,8 +249,9 @@ class Clients:
             config = config.merge(
                 Config(use_fips_endpoint=False, use_dualstack_endpoint=False, s3={"addressing_style": "path"})
             )
-        if self._is_local:
-            config = config.merge(Config(proxies={}))
+        url = self.endpoint_url or aws_endpoint(self._session, service)
+        proxy = proxy_of(url)
+        config = config.merge(Config(proxies={} if proxy is None else {urlsplit(url).scheme: proxy}))
         try:
             make: Callable[..., Any] = self._session.boto3.client  # its overloads require a literal service name
             client = make(service, endpoint_url=self.endpoint_url, config=config)

@@ -24,6 +24,7 @@ from fsd_inference.aws.launcher import invoke_rank
 from fsd_inference.aws.status import INLINE_BYTES, RunStatus, metrics_key, status_key
 from fsd_inference.aws.waking import wake
 from fsd_inference.aws.watching import Watch, as_run_error, last_reports
+from fsd_inference.deadlines import cleaning_up, within
 from fsd_inference.engine.control import abort_frame
 from fsd_inference.engine.ending import Ended, first_error
 from fsd_inference.engine.loading import load_manifest
@@ -201,7 +202,7 @@ class Coordination:
             yield ticket is not None
         finally:
             if ticket is not None:
-                with suppress(FsdError):  # the ticket expires
+                with suppress(FsdError), cleaning_up():  # the ticket expires
                     admission.leave(ticket)
 
     def _queue(self) -> RunStatus:
@@ -238,7 +239,7 @@ class Coordination:
         spec = replace(event.spec, deadline=deadline, settings=replace(event.spec.settings, clocks=clocks))
         rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code, use.digest)
         failures = FailureQueue(use.clients, functions.failures_queue_url, use.meter)
-        with Watch(use.store, failures, spec) as watch:
+        with within(clocks.run_s + _END_S), Watch(use.store, failures, spec) as watch:
             invoke_rank(use.clients.functions, function, rank_event, use.meter)
             self._status = replace(self._status, state="running", launched=launched)
             self._put_status()
@@ -259,7 +260,7 @@ class Coordination:
         use = self._use
         channel = open_channel(use.clients, use.stack, use.runs, self._event.channel, spec=spec, rank=source, lane=lane)
         try:
-            with suppress(FsdError):
+            with suppress(FsdError), cleaning_up():
                 channel.abort(frame)
         finally:
             channel.close()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from fsd_inference.limits import HIDDEN_MESSAGES
+from fsd_inference.rank_report import RankReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +51,25 @@ class HiddenMessages:
     def from_json(cls, value: Any) -> HiddenMessages:
         """Parse a count; raise `ValueError`, `KeyError` or `TypeError` if it is invalid."""
         return cls(float(value["since"]), int(value["current"]), int(value["previous"]))
+
+
+def count_received(reports: Sequence[RankReport]) -> int | None:
+    """Return the messages that the fullest queue of a lane got in a run that ended well and did not delete.
+
+    Parameters
+    ----------
+    reports : sequence of RankReport
+        The reports of all ranks: each frame that a rank sent to another one was one message in that one's queue.
+
+    Returns
+    -------
+    int or None
+        None if the reports do not say.
+    """
+    sent: Counter[int] = Counter()
+    for report in reports:
+        if report.sent_to is None:
+            return None
+        for target, frames, _ in report.sent_to:
+            sent[target] += frames
+    return min(max(sent.values(), default=0), HIDDEN_MESSAGES)

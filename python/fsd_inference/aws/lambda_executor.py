@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from botocore.exceptions import ClientError
 
@@ -21,6 +22,7 @@ from fsd_inference.aws.sdk import SDK_ERRORS
 from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
 from fsd_inference.aws.waking import until_awake, wake
 from fsd_inference.config import RetrySettings, RunSettings
+from fsd_inference.deadlines import within
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
@@ -154,7 +156,8 @@ class LambdaExecutor:
             status = self._admitted(event, status, on_layer)
         self._ended[spec.run] = status
         launched = status.launched or status.received
-        metrics = self._read_metrics(spec, status)
+        with within(spec.settings.clocks.run_s):
+            metrics = self._read_metrics(spec, status)
         if metrics is None:
             return Ended(launched, [], status.error)
         return Ended(
@@ -217,8 +220,12 @@ class LambdaExecutor:
 
     def _request(self, event: RunEvent) -> None:
         payload = json.dumps(event.to_json()).encode()
-        invoke = self._invoke_and_wait if self._synchronous else self._invoke
-        until_awake(lambda: invoke(payload), self._functions.coordinator, on_sleep=self._tell_sleep)
+        if self._synchronous:
+            invoke = partial(self._invoke_and_wait, payload, self._longest_s(event))
+        else:
+            invoke = partial(self._invoke, payload)
+        with within(WAKING_S + event.spec.settings.clocks.run_s):
+            until_awake(invoke, self._functions.coordinator, on_sleep=self._tell_sleep)
 
     def _tell_sleep(self) -> None:
         self._on_wait("Lambda is waking the coordinator, which was unused for weeks; that takes up to 3 minutes")
@@ -236,13 +243,13 @@ class LambdaExecutor:
             action="lambda:InvokeFunction",
         )
 
-    def _invoke_and_wait(self, payload: bytes) -> None:
+    def _invoke_and_wait(self, payload: bytes, longest_s: float) -> None:
         """Invoke the coordinator synchronously, without retries: each would be another invocation.
 
         If the connection is lost, the run continues, and `_follow` waits for its end by polling the status.
         """
         what = f"invoke the coordinator {self._functions.coordinator}"
-        client = self._clients.functions_answering_within(self._functions.timeout_s + _GRACE_S)
+        client = self._clients.functions_answering_within(min(longest_s, self._functions.timeout_s) + _GRACE_S)
         self._meter.request("lambda.invoke")
         try:
             answer = client.invoke(FunctionName=self._functions.coordinator, Payload=payload)
@@ -289,7 +296,8 @@ class LambdaExecutor:
         state, since, told = "", time.monotonic(), set[str]()
         progress_at, pause = since + PROGRESS_S, STATUS_BACKOFF.first_s
         while True:
-            status = self._status(spec, old)
+            with within(self._patience(event, state) - (time.monotonic() - since)):
+                status = self._status(spec, old)
             now = time.monotonic()
             if status is not None and (status.is_over or status.state == "queued"):
                 return status
@@ -330,6 +338,10 @@ class LambdaExecutor:
         if state == "waiting":
             return event.lane_wait_s + clocks.start_s + _GRACE_S
         return clocks.run_s + _GRACE_S
+
+    def _longest_s(self, event: RunEvent) -> float:
+        """Return how long a coordinator that has been started may take, in seconds."""
+        return sum(self._patience(event, state) for state in ("waking", "waiting", "running"))
 
     def _overdue(self, event: RunEvent, state: str, seconds: float) -> RunError:
         run, coordinator = event.spec.run, self._functions.coordinator.rpartition(":")[2]

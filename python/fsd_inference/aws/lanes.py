@@ -3,8 +3,10 @@
 Each lane's lease is one small object in S3, changed only by conditional writes (put if absent, put if match):
 
 - *free* (or no object): any attempt may acquire it.
-- *held*: an attempt holds it until it expires. By then the holder's ranks have passed their deadline; the next client
-  that finds it takes it over, purges its queues and leaves it draining.
+- *held*: an attempt holds it until it expires. By then the holder's ranks have ended; the next client that finds it
+  takes it over, purges its queues and leaves it draining. Ranks that are local processes end with their client, which
+  holds a short lease and renews it (`LaneTable.keep`). Ranks that are functions go on if their coordinator dies, so it
+  holds a lease that lasts until they have passed their deadline (`LaneTable.hold`).
 - *draining*: its queues were purged, which takes a while, or a long poll of its last holder may still be open; after
   that it may be acquired again.
 
@@ -21,18 +23,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 from fsd_inference.aws.clients import Clients, request
-from fsd_inference.aws.hidden_messages import HiddenMessages
+from fsd_inference.aws.hidden_messages import HiddenMessages, count_received
+from fsd_inference.aws.keeping import Keeper, Lease
 from fsd_inference.aws.leases import TICK_S, LeaseView, State, lease_data, lease_key, store_time
 from fsd_inference.config import RetrySettings
+from fsd_inference.deadlines import cleaning_up, left_s, within
 from fsd_inference.errors import FsdError, LaneError
-from fsd_inference.limits import HIDDEN_MESSAGES
+from fsd_inference.limits import HIDDEN_MESSAGES, LEASE_S
 from fsd_inference.logs import Logger
 from fsd_inference.rank_report import RankReport
 from fsd_inference.stack_description import StackSpec
@@ -43,34 +46,12 @@ from fsd_inference.usage import UsageMeter
 _log = Logger(__name__)
 
 _MARGIN_S = 30.0  # seconds that a run may take to stop after its deadline
-_PURGE_S = 120.0  # longest time of a purge request with all its retries, in seconds
+_PURGE_S = 20.0  # longest time of a purge with all its retries, in seconds; less than a lease lasts
 _POLL_S = (0.2, 3.0)
 _PURGE_THREADS = 16
 _PURGE_RETRY = RetrySettings()
 _NOTHING = HiddenMessages()
-_FREE = "if the client of such a run is gone, free its lane with: fsd runs clean RUN --stack stack.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A lane held by an attempt.
-
-    Attributes
-    ----------
-    lane : int
-    run, attempt
-        The attempt that holds it.
-    etag : str
-        Version of the lease object, which later changes must match.
-    hidden : HiddenMessages
-        Messages of earlier attempts that hide in the lane's queues.
-    """
-
-    lane: int
-    run: str
-    attempt: int
-    etag: str
-    hidden: HiddenMessages = _NOTHING
+_FREE = "if such a run is gone, free its lane with: fsd runs clean RUN --stack stack.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +168,25 @@ class LaneTable:
         LaneError
             No lane became free in time; the message names the holders and the expiry of their leases.
         """
+        return self._acquire(run, attempt, deadline_s + _MARGIN_S, wait_s, lanes, on_wait)
+
+    def _acquire(
+        self,
+        run: str,
+        attempt: int,
+        lasts_s: float,
+        wait_s: float,
+        lanes: Sequence[int] | None,
+        on_wait: Callable[[str], None],
+    ) -> Lease:
         log = _log.of(run=run)
         wanted = list(range(self._lanes) if lanes is None else lanes)
         give_up = self._clock() + wait_s
         pause, has_waited = _POLL_S[0], False
         view = LeaseView(self._store, self._lanes, self._clock)
         while True:
-            lease = self._try(view, wanted, run, attempt, deadline_s)
+            with within(lasts_s):  # a lease that takes longer to acquire is over
+                lease = self._try(view, wanted, run, attempt, lasts_s)
             if lease is not None:
                 log.info("lane %d is held by attempt %d", lease.lane, attempt)
                 return lease
@@ -230,14 +223,44 @@ class LaneTable:
         try:
             yield holding
         finally:
-            with suppress(FsdError):  # the lease expires anyway, and a failure here must not hide the run's outcome
-                self.release(holding.lease, holding.open_poll_s, holding.received)
+            self._give_back(holding, holding.lease)
+
+    @contextmanager
+    def keep(
+        self,
+        run: str,
+        attempt: int,
+        wait_s: float,
+        open_poll_s: float,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[tuple[Holding, Keeper]]:
+        """Hold a lane as `hold` does, by a short lease that is renewed as long as this process lives.
+
+        The block has to end soon after the keeper says that the lease is lost.
+        """
+        lease = self._acquire(run, attempt, LEASE_S, wait_s, None, on_wait)
+        holding = Holding(lease, open_poll_s)
+        keeper = Keeper(lease, lambda held: self._renew(held, LEASE_S), self._clock)
+        try:
+            with keeper:
+                yield holding, keeper
+        finally:
+            self._give_back(holding, keeper.lease)
+
+    def _give_back(self, holding: Holding, lease: Lease) -> None:
+        """Release a lease within the time for cleaning up; a failure must not hide the run's outcome."""
+        try:
+            with cleaning_up():
+                self.release(lease, holding.open_poll_s, holding.received)
+        except FsdError as error:
+            _log.of(run=lease.run).warning("lane %d was not released, and its lease expires: %s", lease.lane, error)
 
     def renew(self, lease: Lease, deadline_s: float) -> Lease:
         """Extend the lease to `deadline_s` seconds from now; raise `LaneError` if another run has taken it over."""
-        renewed = self._hold(
-            lease.lane, lease.run, lease.attempt, deadline_s + _MARGIN_S, lease.etag, hidden=lease.hidden
-        )
+        return self._renew(lease, deadline_s + _MARGIN_S)
+
+    def _renew(self, lease: Lease, lasts_s: float) -> Lease:
+        renewed = self._hold(lease.lane, lease.run, lease.attempt, lasts_s, lease.etag, hidden=lease.hidden)
         if renewed is None:
             raise _lost(lease)
         return renewed
@@ -264,8 +287,7 @@ class LaneTable:
         if hidden is None:
             # Purging a lane of another run would delete its messages, so hold the lane before the purge and during it.
             log.info("lane %d is purged and released", lease.lane)
-            lease = self.renew(lease, _PURGE_S)
-            self._purge(lease.lane)
+            lease = self._purged(self._renew(lease, LEASE_S))
             hidden, rest_s = _NOTHING, max(self._settle_s, open_poll_s)
         else:
             log.info("lane %d is released; at most %d messages hide in each queue", lease.lane, hidden.total)
@@ -294,15 +316,20 @@ class LaneTable:
         freed = []
         for lane, entry in sorted(LeaseView(self._store, self._lanes, self._clock).read().items()):
             if entry.state == "held" and entry.run == run:
-                taken = self._hold(lane, run, entry.attempt, _PURGE_S, entry.etag)
+                taken = self._hold(lane, run, entry.attempt, LEASE_S, entry.etag)
                 if taken is not None:
                     self.release(taken, open_poll_s)
                     freed.append(lane)
         return freed
 
-    def _try(self, view: LeaseView, wanted: Sequence[int], run: str, attempt: int, deadline_s: float) -> Lease | None:
+    def _purged(self, lease: Lease) -> Lease:
+        """Purge a lane while its lease lasts, and return the lease."""
+        with within(min(_PURGE_S, left_s())):
+            self._purge(lease.lane)
+        return lease
+
+    def _try(self, view: LeaseView, wanted: Sequence[int], run: str, attempt: int, lasts_s: float) -> Lease | None:
         """Read all wanted leases once and acquire a free lane, or else take over expired ones and purge them."""
-        lasts_s = deadline_s + _MARGIN_S
         entries = view.read()
         lanes = list(wanted)
         random.shuffle(lanes)  # so that runs that start together try different lanes first
@@ -319,12 +346,11 @@ class LaneTable:
         for lane in lanes:
             entry = entries.get(lane)
             if entry is not None and entry.state == "held" and view.is_over(entry):
-                taken = self._hold(lane, run, attempt, _PURGE_S, entry.etag)
+                taken = self._hold(lane, run, attempt, LEASE_S, entry.etag)
                 if taken is None:
                     continue
                 if self._settle_s == 0:
-                    self._purge(lane)
-                    return self.renew(taken, deadline_s)
+                    return self._renew(self._purged(taken), lasts_s)
                 self.release(taken)
         return None
 
@@ -337,8 +363,9 @@ class LaneTable:
         etag: str | None,
         hidden: HiddenMessages = _NOTHING,
     ) -> Lease | None:
+        until = self._clock() + lasts_s  # read before the store's clock is, at the time of writing
         new = self._write(lane, "held", run, attempt, lasts_s, etag, hidden)
-        return None if new is None else Lease(lane, run, attempt, new, hidden)
+        return None if new is None else Lease(lane, run, attempt, new, until, hidden)
 
     def _write(
         self,
@@ -352,28 +379,6 @@ class LaneTable:
     ) -> str | None:
         key, data = lease_key(lane), lease_data(state, run, attempt, lasts_s, hidden)
         return self._store.put_if_absent(key, data) if etag is None else self._store.put_if_match(key, data, etag)
-
-
-def count_received(reports: Sequence[RankReport]) -> int | None:
-    """Return the messages that the fullest queue of a lane got in a run that ended well and did not delete.
-
-    Parameters
-    ----------
-    reports : sequence of RankReport
-        The reports of all ranks: each frame that a rank sent to another one was one message in that one's queue.
-
-    Returns
-    -------
-    int or None
-        None if the reports do not say.
-    """
-    sent: Counter[int] = Counter()
-    for report in reports:
-        if report.sent_to is None:
-            return None
-        for target, frames, _ in report.sent_to:
-            sent[target] += frames
-    return min(max(sent.values(), default=0), HIDDEN_MESSAGES)
 
 
 def _lost(lease: Lease) -> LaneError:

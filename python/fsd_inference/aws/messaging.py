@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 from typing import Literal
-from urllib.parse import urlsplit
 
 from botocore.regions import EndpointResolver
-from botocore.utils import get_environ_proxies
 
 from fsd_inference.aws.sessions import AwsSession
-from fsd_inference.endpoints import is_loopback, is_plain
+from fsd_inference.endpoints import is_plain, proxy_of
 from fsd_inference.errors import SettingError
 from fsd_inference.services import ServiceEndpoint
 from fsd_inference.store.bucket import CredentialSource, read_certificates
@@ -37,7 +35,7 @@ def message_endpoint(
         Says the region, whether AWS's FIPS or dual-stack endpoints are wanted, and which certificates to trust.
     service : {"sns", "sqs"}
     endpoint_url : str or None
-        Endpoint to use instead of AWS's own; without a proxy if it is on this machine.
+        Endpoint to use instead of AWS's own.
     credentials : Credentials or callable
         Access keys, or a callable that returns the current ones for each request.
     connections : int
@@ -50,7 +48,7 @@ def message_endpoint(
     SettingError
         AWS has no such endpoint in the region, or the proxy's URL or the certificates are invalid.
     """
-    url = endpoint_url or _aws_endpoint(session, service)
+    url = endpoint_url or aws_endpoint(session, service)
     ca_bundle = session.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE")
 
     def keys() -> tuple[str, str, str | None]:
@@ -62,7 +60,7 @@ def message_endpoint(
             url,
             session.region,
             keys,
-            proxy=None if is_loopback(url) else get_environ_proxies(url).get(urlsplit(url).scheme),
+            proxy=proxy_of(url),
             certificates=read_certificates(ca_bundle) if ca_bundle and not is_plain(url) else b"",
             connections=connections,
             connect_timeout_s=connect_timeout_s,
@@ -72,7 +70,8 @@ def message_endpoint(
         raise SettingError(f"cannot reach {service} at {url}: {error}") from error
 
 
-def _aws_endpoint(session: AwsSession, service: str) -> str:
+def aws_endpoint(session: AwsSession, service: str) -> str:
+    """Return where AWS has a service in the session's region; raise `SettingError` if nowhere."""
     fips = bool(session.core.get_config_variable("use_fips_endpoint"))
     dual_stack = bool(session.core.get_config_variable("use_dualstack_endpoint"))
     resolver = EndpointResolver(session.core.get_data("endpoints"))

@@ -123,6 +123,7 @@ def clean(
     named: Collection[str] = (),
     older_than_s: float | None = None,
     holding: Collection[str] = (),
+    dead: Collection[str] = (),
 ) -> list[RunTraces]:
     """Delete all objects of the named runs and of ended old ones, and return what was deleted.
 
@@ -139,6 +140,8 @@ def clean(
         Also delete every ended run that has written nothing for this many seconds.
     holding : collection of str, optional
         Ids of runs that hold a lane: naming these is no error even if they have no objects.
+    dead : collection of str, optional
+        Ids of runs that have ended without a final status: their leases of lanes have expired.
 
     Raises
     ------
@@ -158,7 +161,7 @@ def clean(
         or (
             older_than_s is not None
             and now - traces.modified >= timedelta(seconds=older_than_s)
-            and not _may_go_on(traces, now, longest_run_s)
+            and (run in dead or not _may_go_on(traces, now, longest_run_s))
         )
     ]
     keys: dict[int, list[str]] = defaultdict(list)

@@ -102,7 +102,9 @@ def clean(
 ) -> None:
     """Delete the objects of ended runs from a stack, and release their lanes; other objects expire by themselves.
 
-    A run whose client was killed holds its lane until its lease expires: give the id of the run to release it at once.
+    The lanes of runs whose leases have expired are freed too. A client that was killed holds its lane for half a minute
+    more, a coordinator until the run's deadline: give the id of the run to release its lane, and its share of the
+    functions that may run at a time, at once.
     """
     from fsd_inference.aws.runs import clean as clean_runs  # noqa: PLC0415
     from fsd_inference.limits import LONGEST_POLL_S  # noqa: PLC0415
@@ -115,10 +117,12 @@ def clean(
     with _opened(stack) as (spec, stores, table_of_lanes):
         lanes = [] if table_of_lanes is None else table_of_lanes.look()
         holding = {lane.run for lane in lanes if lane.state == "held"}
-        gone = clean_runs(stores, spec.longest_run_s, named=named, older_than_s=age_s, holding=holding)
+        dead = {lane.run for lane in lanes if lane.state == "held" and lane.is_over}
+        gone = clean_runs(stores, spec.longest_run_s, named=named, older_than_s=age_s, holding=holding, dead=dead)
         freed: list[int] = []
         if table_of_lanes is not None:
-            for run in sorted(holding & {*named, *(traces.run for traces in gone)}):
+            free = {*named, *(traces.run for traces in gone), *(() if age_s is None else dead)}
+            for run in sorted(holding & free):
                 freed += table_of_lanes.free(run, LONGEST_POLL_S)
             lanes = table_of_lanes.look()
     objects = sum(len(traces.objects) for traces in gone)

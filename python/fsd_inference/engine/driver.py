@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fsd_inference.channels.base import Body, Channel, Expected, Frame, Kind
+from fsd_inference.deadlines import cleaning_up
 from fsd_inference.engine.control import abort_frame, seal_control
 from fsd_inference.engine.gather import encode
 from fsd_inference.engine.launcher import Launcher
@@ -395,7 +396,8 @@ class Driver:
         if frame is None:
             return
         try:
-            self._channel.abort(frame)
+            with cleaning_up():
+                self._channel.abort(frame)
         except Exception as failed:  # noqa: BLE001 - see above
             error.add_note(f"the abort could not be sent to the other ranks: {failed}")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from fsd_inference.channels.base import Channel
+from fsd_inference.deadlines import CLEANUP_S, within
 from fsd_inference.engine.driver import Driver, RankWork
 from fsd_inference.engine.launcher import Launcher
 from fsd_inference.engine.reporting import rank_report
@@ -102,8 +104,9 @@ def run_rank(
         None if another process holds this rank's claim; the duplicate then does nothing.
     """
     store, count = backends.runs, backends.count
-    if store.put_if_absent(spec.claim_key(rank), b"") is None:
-        return None
+    with within(max(CLEANUP_S, spec.deadline - time.time())):  # who claims too late still reports why it failed
+        if store.put_if_absent(spec.claim_key(rank), b"") is None:
+            return None
     one_write = count()
     timeline = Timeline()
     driver = Driver(
@@ -118,9 +121,10 @@ def run_rank(
         on_layer=on_layer,
     )
     attached(driver)
-    outcome = driver.run()
-    if rank == 0 and outcome.error is None and outcome.summary:
-        store.put(spec.result_key(0), outcome.summary)
+    with within(spec.deadline - time.time()):
+        outcome = driver.run()
+        if rank == 0 and outcome.error is None and outcome.summary:
+            store.put(spec.result_key(0), outcome.summary)
     report = rank_report(
         rank=rank,
         starter=starter,
@@ -135,7 +139,8 @@ def run_rank(
         result_bytes=len(outcome.summary) if rank == 0 and outcome.summary else driver.result_bytes,
         error=outcome.error,
     )
-    return RankEnd(outcome.error, _put_counted(store, spec.report_key(rank), report, count, one_write))
+    with within(CLEANUP_S if outcome.error else max(CLEANUP_S, spec.deadline - time.time())):
+        return RankEnd(outcome.error, _put_counted(store, spec.report_key(rank), report, count, one_write))
 
 
 def _put_counted(

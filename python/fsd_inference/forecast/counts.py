@@ -32,7 +32,7 @@ from fsd_inference.forecast.frames import (
 )
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.receive_model import ReceiveModel
-from fsd_inference.limits import HASH_FOLDERS, KEYS_A_REQUEST, SUMMARY_BYTES
+from fsd_inference.limits import HASH_FOLDERS, KEYS_A_REQUEST, RENEW_S, SUMMARY_BYTES
 from fsd_inference.partitioning.plan import ExchangePlan
 from fsd_inference.usage import EACH_MESSAGE, RECEIVED_MESSAGES, Usage
 
@@ -139,18 +139,22 @@ def count_microvms(workers: int) -> Usage:
     return _requests({**each, "s3.put": 1})
 
 
-def count_lane(purged: int) -> Usage:
-    """Return the requests that lease a lane and release it after a run that ends well.
+def count_lane(purged: int, kept_s: float = 0.0) -> Usage:
+    """Return the requests that lease a lane, renew the lease and release it after a run that ends well.
 
     Parameters
     ----------
     purged : int
         Number of queues that are purged before the release: none on AWS, all of the lane on a stack where purges take
         no time (`StackSpec.purge_settle_s`).
+    kept_s : float, optional
+        Seconds for which a client with local ranks holds the lane and renews its lease; a coordinator's needs no
+        renewal.
     """
     # The lease is listed and read, written when it is acquired and when it is released, and renewed before a purge.
-    lease = {"s3.list": 1, "s3.get": 1, "s3.put": 2}
-    return _requests({**lease, "s3.put": 3, "sqs.purge": purged} if purged else lease)
+    renewals = math.floor(kept_s / RENEW_S)
+    lease = {"s3.list": 1, "s3.get": 1, "s3.put": 2 + renewals}
+    return _requests({**lease, "s3.put": 3 + renewals, "sqs.purge": purged} if purged else lease)
 
 
 def count_sweep(buckets: int, objects: int) -> Usage:

@@ -177,7 +177,7 @@ def _usage(carried: Carried, work: Work, payloads: Payloads, times: RunTimes) ->
     is_warm = on_functions and carried.is_warm
     usage = exchange + count_own(payloads, settings, limits, work.shard_bytes, is_warm=is_warm)
     if carried.channel == "queue":
-        usage += count_lane(0 if stack.purge_settle_s else stack.ranks)
+        usage += count_lane(0 if stack.purge_settle_s else stack.ranks, kept_s=0.0 if on_functions else times.run_s)
     if carried.channel == "object" and not on_functions:  # functions leave their objects to expire
         usage += count_sweep(carried.buckets, exchange.requests["s3.put"])
     if on_functions:

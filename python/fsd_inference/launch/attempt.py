@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from fsd_inference.channels.local import check_run_directory
+from fsd_inference.deadlines import CLEANUP_S, cleaning_up, within
 from fsd_inference.engine.ending import Ended, first_error, read_reports
 from fsd_inference.engine.worker import died
-from fsd_inference.errors import DeadlineError, RunError
+from fsd_inference.errors import DeadlineError, FsdError, RunError, StoreError
 from fsd_inference.launch.processes import ProcessLauncher
 from fsd_inference.launch.server import Server
 from fsd_inference.launch.spec import LaunchSpec
@@ -25,7 +26,13 @@ _WATCH_S = 0.2
 _log = Logger(__name__)
 
 
-def run_attempt(launch: LaunchSpec, server: Server, store: Store, on_layer: Callable[[float], None]) -> Ended:
+def run_attempt(
+    launch: LaunchSpec,
+    server: Server,
+    store: Store,
+    on_layer: Callable[[float], None],
+    lost: Callable[[], FsdError | None] | None = None,
+) -> Ended:
     """Run all ranks of an attempt until they have ended; report the error of the rank that failed first, if any did.
 
     Parameters
@@ -38,6 +45,8 @@ def run_attempt(launch: LaunchSpec, server: Server, store: Store, on_layer: Call
         The store with the objects of the run.
     on_layer : callable
         Called with the number of layers that rank 0 has completed.
+    lost : callable, optional
+        Returns why the ranks must be stopped, or None: they use something that is not theirs any more.
 
     Raises
     ------
@@ -45,10 +54,17 @@ def run_attempt(launch: LaunchSpec, server: Server, store: Store, on_layer: Call
         The directory for temporary files cannot be used.
     """
     failed: list[RunError] = []
+    reported: list[tuple[int, str]] = []  # ranks that told their errors to the others, and how their processes ended
 
     def on_line(line: str) -> None:
         with suppress(ValueError):
             on_layer(float(line))
+
+    def on_end(rank: int, reason: str, is_reported: bool) -> None:
+        if is_reported:
+            reported.append((rank, reason))
+        else:
+            failed.append(died(rank, reason))
 
     with TemporaryFolder("run") as directory:
         if launch.channel == "local":
@@ -62,13 +78,19 @@ def run_attempt(launch: LaunchSpec, server: Server, store: Store, on_layer: Call
             )
             launched = time.time()
             until = time.monotonic() + launch.spec.deadline - launched + _GRACE_S
-            launcher.start(0, lambda rank, reason, reported: failed.extend([] if reported else [died(rank, reason)]))
+            launcher.start(0, on_end)
             while not failed and not launcher.wait(_WATCH_S):
                 if time.monotonic() > until:
                     failed.append(_overdue())
+                elif lost is not None and (why := lost()) is not None:
+                    failed.append(RunError(f"the ranks were stopped: {why}", operation="lease", retryable=True))
             launcher.close(0.0)
-            reports = read_reports(store, launch.spec, range(launch.spec.settings.workers))
-            error = first_error(launch.spec, reports, failed)
+            try:
+                with cleaning_up() if failed or reported else within(max(CLEANUP_S, until - time.monotonic())):
+                    reports = read_reports(store, launch.spec, range(launch.spec.settings.workers))
+                error = first_error(launch.spec, reports, failed)
+            except StoreError as unread:
+                reports, error = [], failed[0] if failed else _unread(unread, reported)
             log.info("attempt %d ended: %s", launch.spec.attempt, "success" if error is None else error)
             return Ended(launched, reports, error)
         finally:
@@ -79,3 +101,11 @@ def _overdue() -> DeadlineError:
     return DeadlineError(
         f"the run did not end within {_GRACE_S:g} s of its deadline; its processes were stopped", operation="run"
     )
+
+
+def _unread(error: StoreError, reported: Sequence[tuple[int, str]]) -> RunError:
+    """Return the error of an attempt whose reports cannot be read, with what is known of a rank that failed."""
+    rank, reason = reported[0] if reported else (None, "")
+    known = f"; rank {rank} failed: {reason}" if reported else ""
+    message = f"reading the reports of the ranks: {error}{known}"
+    return RunError(message, rank=rank, operation="report", retryable=error.retryable)

@@ -6,8 +6,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
+from fsd_inference.deadlines import cleaning_up, within
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
@@ -22,7 +22,7 @@ from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.output_forms import OutputForm, Rows
 from fsd_inference.engine.serial import serial_state
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError, SettingError
+from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError, SettingError, client_operation
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.kernels import SerialState
 from fsd_inference.logs import Logger
@@ -48,6 +48,7 @@ class _Run:
     spec: RunSpec
     first_sample: int
     form: OutputForm | None
+    has_input: bool = False
     ends: list[Ended] = field(default_factory=list)
     rows: Rows | None = None
     summary: Summary | None = None
@@ -174,9 +175,9 @@ class Distributed:
         def stop() -> None:
             for run in runs:  # keeps replicas that are between attempts from starting another
                 run.failure = AbortedError("the caller was interrupted", operation="run")
-            for run in runs:
-                with suppress(FsdError):
-                    executor.forget(run.spec.run)
+            with cleaning_up():
+                for run in runs:
+                    _forget(executor, run.spec.run)
 
         with task(self._progress, "infer", stored.manifest.layers * len(parts)):
             side_by_side(carry_out, len(parts), stop)
@@ -231,35 +232,31 @@ class Distributed:
         batch: SerialState,
         combined: CombinedProgress,
     ) -> None:
-        """Carry out one run: upload its input, make attempts, collect its answer; record an error as its failure."""
+        """Carry out one run: make attempts until one has an answer; record an error as its failure."""
         run = runs[number]
-        sizes = micro_batch_sizes(run.spec.samples, self._settings.micro_batches)
         try:
-            executor.runs.put(run.spec.input_key, encode_input(batch, sizes, run.first_sample))
-            self._attempts_until_answer(executor, stored, runs, number, combined)
-            try:
-                run.rows, run.summary = collect(executor, run.spec, sizes, stored.manifest, stored.partition, run.form)
-            except FileFormatError as error:  # not a file of the user, so not an input error
-                raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
+            self._attempts_until_answer(executor, stored, runs, number, batch, combined)
         except RunError as error:
             run.failure = error
         finally:
             run.ended = time.perf_counter()
-            with suppress(FsdError):  # leftovers expire, and this error must not hide how the run ended
-                executor.forget(run.spec.run)
+            with cleaning_up():
+                _forget(executor, run.spec.run)
 
     def _attempts_until_answer(
-        self, executor: Executor, stored: StoredPlan, runs: list[_Run], number: int, combined: CombinedProgress
+        self,
+        executor: Executor,
+        stored: StoredPlan,
+        runs: list[_Run],
+        number: int,
+        batch: SerialState,
+        combined: CombinedProgress,
     ) -> None:
         """Make attempts until one succeeds or no retry is left, but not after another replica has failed for good."""
         run = runs[number]
         while run.failure is None:
             try:
-                run.ends.append(executor.attempt(run.spec, lambda done: combined.advance(number, done)))
-                if run.ends[-1].error is None:
-                    combined.advance(number, stored.manifest.layers)
-                    return
-                raise run.ends[-1].error
+                return self._attempt(executor, stored, run, batch, lambda done: combined.advance(number, done))
             except RunError as error:
                 is_lost = any(other.failure is not None for other in runs)
                 if not error.retryable or run.spec.attempt + 1 >= self._attempts or is_lost:
@@ -268,6 +265,44 @@ class Distributed:
                 run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
                 combined.advance(number, 0)
         raise run.failure
+
+    def _attempt(
+        self,
+        executor: Executor,
+        stored: StoredPlan,
+        run: _Run,
+        batch: SerialState,
+        on_layer: Callable[[float], None],
+    ) -> None:
+        """Make one attempt: upload the input if that is still to be done, have the ranks run, collect the answer.
+
+        The uploading and the collecting may each take as long as the run itself.
+        """
+        sizes = micro_batch_sizes(run.spec.samples, self._settings.micro_batches)
+        longest_s = self._settings.clocks.run_s
+        if not run.has_input:
+            with within(longest_s), client_operation("upload", "uploading the input"):
+                executor.runs.put(run.spec.input_key, encode_input(batch, sizes, run.first_sample))
+            run.has_input = True
+        with client_operation("run", "carrying out the attempt"):
+            run.ends.append(executor.attempt(run.spec, on_layer))
+        error = run.ends[-1].error
+        if error is not None:
+            raise error
+        on_layer(stored.manifest.layers)
+        try:
+            with within(longest_s), client_operation("collect", "collecting the results"):
+                run.rows, run.summary = collect(executor, run.spec, sizes, stored.manifest, stored.partition, run.form)
+        except FileFormatError as error:  # not a file of the user, so not an input error
+            raise RunError(f"collecting the results: {error}", operation="collect", retryable=True) from error
+
+
+def _forget(executor: Executor, run: str) -> None:
+    """Delete the objects of a run; a failure must not hide how the run ended."""
+    try:
+        executor.forget(run)
+    except FsdError as error:
+        _log.of(run=run).warning("objects of the run were not deleted, and expire: %s", error)
 
 
 def _first_failure(runs: Sequence[_Run], parts: Sequence[slice]) -> RunError | None:

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.clients import Clients
+from fsd_inference.aws.keeping import Keeper
 from fsd_inference.aws.lanes import open_lanes
 from fsd_inference.aws.local import bring_up, take_down
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.channels.object import sweep
+from fsd_inference.deadlines import cleaning_up
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
-from fsd_inference.errors import FsdError, SettingError
+from fsd_inference.errors import FsdError, SettingError, client_operation
 from fsd_inference.launch.attempt import run_attempt
 from fsd_inference.launch.server import Server
 from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.limits import LANE_WAIT_S, LONGEST_POLL_S
+from fsd_inference.logs import Logger
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder, finalizer
 from fsd_inference.usage import Usage, UsageMeter
+
+_log = Logger(__name__)
 
 
 class StackExecutor:
@@ -111,22 +116,34 @@ class StackExecutor:
             try:
                 return self._run(spec, None, on_layer)
             finally:
-                with suppress(FsdError):  # leftovers expire, and must not hide how the run ended
-                    sweep(self._runs, spec.run)
+                self._sweep(spec.run)
         # Killed ranks may leave a long poll open, which would take messages of the next holder.
-        with self._lanes.hold(
-            spec.run, spec.attempt, spec.settings.clocks.run_s, LANE_WAIT_S, LONGEST_POLL_S, self._on_wait
-        ) as holding:
-            ended = self._run(spec, holding.lease.lane, on_layer)
+        with ExitStack() as held:
+            with client_operation("lease", "leasing a lane"):
+                holding, keeper = held.enter_context(
+                    self._lanes.keep(spec.run, spec.attempt, LANE_WAIT_S, LONGEST_POLL_S, self._on_wait)
+                )
+            ended = self._run(spec, keeper, on_layer)
             if ended.error is None:
                 holding.ended_well(ended.reports)
             return ended
 
-    def _run(self, spec: RunSpec, lane: int | None, on_layer: Callable[[float], None]) -> Ended:
+    def _run(self, spec: RunSpec, keeper: Keeper | None, on_layer: Callable[[float], None]) -> Ended:
         # The wait for a lane does not count: the run's deadline starts now.
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
+        lane = None if keeper is None else keeper.lease.lane
         launch = LaunchSpec(timed, self._channel, stack=str(self._path.absolute()), lane=lane, delay_s=self._delay_s)
-        return run_attempt(launch, self._server, self._runs[0], on_layer)
+        return run_attempt(
+            launch, self._server, self._runs[0], on_layer, None if keeper is None else lambda: keeper.lost
+        )
+
+    def _sweep(self, run: str) -> None:
+        """Delete the frames of a run; a failure must not hide how the run ended."""
+        try:
+            with cleaning_up():
+                sweep(self._runs, run)
+        except FsdError as error:
+            _log.of(run=run).warning("frames of the run were not deleted, and expire: %s", error)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if there is none."""

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from obstore.store import S3Store as Bucket
 
-from fsd_inference.endpoints import check_endpoint, is_loopback, is_plain
+from fsd_inference.endpoints import check_endpoint, is_plain, proxy_of
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import DIRECTORY_BUCKET
 
@@ -117,8 +117,9 @@ def open_bucket(
     }
     if owner is not None:
         client["default_headers"] = {_OWNER: owner}
-    if is_loopback(config["endpoint"]):
-        client["proxy_url"] = _PROXY_OF_NOTHING
+    # Where none is given, the HTTP client would take one from the environment by rules of its own.
+    client["proxy_url"] = proxy_of(config["endpoint"]) or _PROXY_OF_NOTHING
+    if client["proxy_url"] == _PROXY_OF_NOTHING:
         client["proxy_excludes"] = urlsplit(config["endpoint"]).hostname or ""
     ca_bundle = ca_bundle or os.environ.get("AWS_CA_BUNDLE")
     if ca_bundle and not plain:

@@ -21,7 +21,7 @@ from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.serial import serial_state
 from fsd_inference.errors import InputError, SettingError
 from fsd_inference.forecast import sampling
-from fsd_inference.forecast.counts import count_usage
+from fsd_inference.forecast.counts import count_lane, count_usage
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.receive_model import ReceiveModel
@@ -322,3 +322,10 @@ def test_a_fit_needs_runs() -> None:
 
 def test_the_input_object_is_as_long_as_foreseen(plan: ExchangePlan) -> None:
     assert payloads(plan).input_bytes == len(encode_input(serial_state(X), (60,)))
+
+
+@pytest.mark.parametrize(("kept_s", "renewals"), [(0.0, 0), (9.9, 0), (10.0, 1), (905.0, 90)])
+@pytest.mark.parametrize("purged", [0, 3])
+def test_a_lane_that_is_kept_is_renewed_every_ten_seconds(kept_s: float, renewals: int, purged: int) -> None:
+    more = count_lane(purged, kept_s).requests - count_lane(purged).requests
+    assert more["s3.put"] == more.total() == renewals
