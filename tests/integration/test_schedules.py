@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from fsd_inference.config import Clocks
-from fsd_inference.engine.messages import Compute, Phase, Send, StoreResult
+from fsd_inference.engine.messages import Compute, Phase, Send
 from fsd_inference.errors import DeadlineError, NumericError, StallError, StartError
 from fsd_inference.network import Layer, Network, random_network
 from fsd_inference.partitioning import Partition
