@@ -296,7 +296,10 @@ def round_to_wire(values: NDArray[np.float32], wire: str) -> NDArray[np.float32]
     """Return values rounded to a number format as those that ranks send; the format must hold them."""
 
 def decode_block(payload: bytes) -> tuple[int, int, NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-    """Decode a block into (rows, samples, indptr, indices, data) in CSR format; an invalid block raises ValueError."""
+    """Decode a block into (rows, samples, indptr, indices, data) in CSR format.
+
+    An invalid block raises ValueError, one that takes more memory than there is MemoryError.
+    """
 
 class RefusedError(Exception):
     """A service answered with an error; the args are (text, HTTP status, error code)."""

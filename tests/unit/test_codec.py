@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.kernels import decode_block, encode_block
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def block_of(matrix: sparse.csr_array) -> bytes:
@@ -117,3 +123,41 @@ def test_equal_rows_dead_samples_and_one_value_cost_next_to_nothing() -> None:
     dense[:, ::29] = 32
     assert len(block_of(sparse.csr_array(dense))) < 500
     assert len(block_of(sparse.csr_array(np.zeros((128, 10_000), np.float32)))) < 10
+
+
+def varint(number: int) -> bytes:
+    """Return a number in LEB128: seven bits a byte, low ones first."""
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def zeros_packed(length: int) -> bytes:
+    """Return a piece of zeros as Zstandard packs them best: 4 bytes for each 128 KiB (RFC 8878, RLE blocks)."""
+    count = length >> 17
+    assert length == count << 17
+    blocks = b"".join(((1 << 20) | 0b10 | (index == count - 1)).to_bytes(3, "little") + b"\0" for index in range(count))
+    packed = b"\x28\xb5\x2f\xfd\xa0" + length.to_bytes(4, "little") + blocks
+    return varint(2 * length + 1) + varint(len(packed)) + packed
+
+
+LARGE = {
+    "rows without values": varint(1 << 24) + b"\x01" + varint(2 * 2) + b"\x02\x00",
+    "live samples": b"\x01" + varint(1 << 25) + varint(2 * (1 + (1 << 22))) + bytes(1 + (1 << 22)),
+    "a packed piece": varint(1000) + varint(200_000) + zeros_packed(200 << 20),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space")
+@pytest.mark.parametrize("block", LARGE.values(), ids=LARGE.keys())
+def test_a_block_that_takes_more_memory_than_there_is_is_a_memory_error(block: bytes) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.bounded_decoding"],
+        cwd=REPOSITORY,
+        input=block,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert done.stdout == b"MemoryError"

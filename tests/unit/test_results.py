@@ -81,7 +81,8 @@ def test_results_that_are_damaged_or_of_other_outputs_are_refused() -> None:
         ((bytes(damaged), good[0][1]), "the result object is damaged"),
         ((good[0][0][:20], good[0][1]), "not a result object of version 1 with 2 micro-batches"),
         ((good[0][0], good[0][1][1:]), "a block is 6 x 20 instead of 5 x 20"),
-        ((pack_blocks([b"\x01\x02\x03"] * 2), good[0][1]), "not a valid block"),
+        ((pack_blocks([b"\x06\x14\x03"] * 2), good[0][1]), "not a valid block"),
+        ((pack_blocks([b"\x01\x02\x03"] * 2), good[0][1]), "a block is 1 x 2 instead of 6 x 20"),  # before it is read
     ]:
         with pytest.raises(FileFormatError, match=message):
             joined_outputs([wrong, good[1]], sizes, 12)

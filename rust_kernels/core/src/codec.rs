@@ -70,6 +70,18 @@ const FULL: u8 = 32;
 #[error("not a valid block of activations: {0}")]
 pub struct BadBlock(&'static str);
 
+impl BadBlock {
+    /// The block may be valid, but there is no memory to decode it.
+    pub const MEMORY: Self = Self("it takes more memory than there is");
+}
+
+/// Returns an empty list with room for `count` items. Blocks say how many, so a lack of memory must not end the process.
+fn with_room<T>(count: usize) -> Result<Vec<T>, BadBlock> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(count).map_err(|_| BadBlock::MEMORY)?;
+    Ok(list)
+}
+
 /// Returns the maximum size of a block of this shape in bytes.
 pub fn most_bytes(rows: usize, samples: usize) -> u64 {
     // Two varints in front, and one before each piece.

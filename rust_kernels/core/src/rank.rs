@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::activations::Panels;
 use crate::buffer::Buffer;
-use crate::codec::{self, Block, Framed, Packed, PanelRows, Wire};
+use crate::codec::{self, BadBlock, Block, Framed, Packed, PanelRows, Wire};
 use crate::compute::Compute;
 use crate::errors::Invalid;
 use crate::frame::{self, Attempt, Header, Kind};
@@ -254,13 +254,12 @@ impl Rank {
     fn read_input(&self, part: &ShardLayer, input: &[(usize, Vec<u8>)], samples: usize) -> Result<Panels, Invalid> {
         let decode = |index: usize| {
             let (first, bytes) = &input[index];
-            match Block::decode_any(bytes, &self.compute) {
-                Ok(block) if block.shape().1 == samples => Ok((*first, block)),
-                Ok(block) => {
-                    Err(Invalid(format!("an input block has {} samples instead of {samples}", block.shape().1)))
-                }
-                Err(error) => Err(Invalid(format!("input from feature {first}: {error}"))),
+            let bad = |error: BadBlock| Invalid(format!("input from feature {first}: {error}"));
+            let (_, claimed) = Block::claimed_shape(bytes).map_err(bad)?;
+            if claimed != samples {
+                return Err(Invalid(format!("an input block has {claimed} samples instead of {samples}")));
             }
+            Ok((*first, Block::decode_any(bytes, &self.compute).map_err(bad)?))
         };
         let blocks = self.compute.map(input.len(), decode).into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut missing = part.supplies()[0].clone();

@@ -1,10 +1,10 @@
 //! The functions with which Python encodes and decodes blocks and builds control frames.
 
-use fsd_core::codec::{self, Block, Framed, Wire};
+use fsd_core::codec::{self, BadBlock, Block, Framed, Wire};
 use fsd_core::compute::Compute;
 use fsd_core::frame::{self, Attempt, Header, Kind};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -73,13 +73,18 @@ fn encode_block<'py>(
 
 type Csr<'py> = (usize, usize, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f32>>);
 
-/// Decode a block into (rows, samples, indptr, indices, data) in CSR format; an invalid block raises ValueError.
+fn bad_block(error: BadBlock) -> PyErr {
+    if error == BadBlock::MEMORY { PyMemoryError::new_err(error.to_string()) } else { invalid(error) }
+}
+
+/// Decode a block into (rows, samples, indptr, indices, data) in CSR format; an invalid block raises ValueError, one that
+/// takes more memory than there is MemoryError.
 #[pyfunction]
 fn decode_block<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Csr<'py>> {
     let unpacked = py.detach(|| {
         let compute = Compute::new(1).map_err(invalid)?;
-        let block = Block::decode_any(payload, &compute).map_err(invalid)?;
-        let (indptr, indices, data) = block.csr(compute.path()).map_err(invalid)?;
+        let block = Block::decode_any(payload, &compute).map_err(bad_block)?;
+        let (indptr, indices, data) = block.csr(compute.path()).map_err(bad_block)?;
         Ok::<_, PyErr>((block.shape(), indptr, indices, data))
     });
     let ((rows, samples), indptr, indices, data) = unpacked?;

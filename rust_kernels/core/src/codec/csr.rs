@@ -77,15 +77,15 @@ pub type Csr = (Vec<i64>, Vec<i32>, Vec<f32>);
 impl Block<'_> {
     /// Returns the block as CSR, without stored zeros.
     pub fn csr(&self, path: Path) -> Result<Csr, BadBlock> {
-        const LARGE: BadBlock = BadBlock("it is too large for this memory, or for 32-bit indices");
+        const LARGE: BadBlock = BadBlock("it is too large for 32-bit indices");
         let (rows, samples) = self.shape();
         i32::try_from(samples).map_err(|_| LARGE)?;
         let nonzeros = (0..rows).try_fold(0usize, |sum, row| sum.checked_add(self.nonzeros(row))).ok_or(LARGE)?;
-        let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
-        indices.try_reserve_exact(nonzeros).map_err(|_| LARGE)?;
-        data.try_reserve_exact(nonzeros).map_err(|_| LARGE)?;
+        let (mut indptr, mut indices, mut data) = (with_room(rows + 1)?, with_room(nonzeros)?, with_room(nonzeros)?);
+        indptr.push(0);
         let reader = self.reader(path);
-        let mut values = vec![0.0; self.live().len()];
+        let mut values = with_room(self.live().len())?;
+        values.resize(self.live().len(), 0.0);
         for row in 0..rows {
             let bitmap = reader.bitmap(row);
             reader.expand(bitmap, 0, reader.seek(row, bitmap, 0), &mut values);

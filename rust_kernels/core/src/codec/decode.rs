@@ -62,11 +62,14 @@ impl<'a> Block<'a> {
 
     /// Validates and decompresses a block that stands alone, of any shape.
     pub fn decode_any(block: &'a [u8], compute: &Compute) -> Result<Self, BadBlock> {
-        const CUT: BadBlock = BadBlock("it ends too early");
-        let mut body = block;
-        let rows = varint::take(&mut body).ok_or(CUT)? as usize;
-        let samples = varint::take(&mut body).ok_or(CUT)? as usize;
+        let ((rows, samples), body) = take_shape(block)?;
         Self::decode_body(body, rows, samples, None, compute)
+    }
+
+    /// Returns the numbers of rows and samples that a block that stands alone claims to have, so that a reader who knows
+    /// them can refuse it before it takes memory.
+    pub fn claimed_shape(block: &[u8]) -> Result<(usize, usize), BadBlock> {
+        take_shape(block).map(|(shape, _)| shape)
     }
 
     fn decode_body(
@@ -83,7 +86,9 @@ impl<'a> Block<'a> {
         let mut layout = Layout::read(rows, samples, &runs, known);
         if layout.is_err() && runs.len() > 1 {
             // Other encoders may cut the body anywhere.
-            runs = vec![Cow::Owned(runs.concat())];
+            let mut whole = with_room(runs.iter().map(|run| run.len()).sum())?;
+            runs.iter().for_each(|run| whole.extend_from_slice(run));
+            runs = vec![Cow::Owned(whole)];
             layout = Layout::read(rows, samples, &runs, known);
         }
         Ok(Self { rows, samples, runs, layout: layout? })
@@ -180,6 +185,14 @@ impl<'b> Reader<'b> {
     }
 }
 
+/// Returns the shape in front of a block that stands alone, and its body.
+fn take_shape(mut block: &[u8]) -> Result<((usize, usize), &[u8]), BadBlock> {
+    const CUT: BadBlock = BadBlock("it ends too early");
+    let rows = varint::take(&mut block).ok_or(CUT)? as usize;
+    let samples = varint::take(&mut block).ok_or(CUT)? as usize;
+    Ok(((rows, samples), block))
+}
+
 impl Layout {
     fn read(rows: usize, samples: usize, runs: &[Cow<'_, [u8]>], known: Option<Known<'_>>) -> Result<Self, BadBlock> {
         const CUT: BadBlock = BadBlock("its body ends too early");
@@ -191,25 +204,30 @@ impl Layout {
         }
         let room = body.left();
         let live = body.read(|rest| live::take(rest, flags & LIVE, samples, room, known));
-        let live = live.ok_or(BadBlock("its live samples are not valid"))?;
+        let live = live?;
         let mut distinct = if live.is_empty() { 0 } else { rows };
         let mut kinds = Vec::new();
         if flags & REPEATS != 0 {
             distinct = body.read(varint::take).ok_or(CUT)? as usize;
-            let found = match (known, distinct) {
-                (Some(_), 1) => Some(vec![0; rows]),
-                _ => body.read(|rest| take_kinds(rest, rows, distinct)),
+            kinds = match (known, distinct) {
+                (Some(_), 1) => {
+                    let mut same = with_room(rows)?;
+                    same.resize(rows, 0);
+                    same
+                }
+                _ => body.read(|rest| take_kinds(rest, rows, distinct))?,
             };
-            kinds = found.ok_or(BadBlock("its repeated rows are not valid"))?;
         }
         let stride = live.len().div_ceil(8);
         let full = if flags & FULL != 0 { ones(live.len()) } else { Vec::new() };
         let bytes = if full.is_empty() { distinct.checked_mul(stride) } else { Some(0) };
         let (bitmaps, maps) = bytes.and_then(|bytes| body.section(bytes)).ok_or(CUT)?;
         let starts = if full.is_empty() {
-            count(maps, stride, live.len()).ok_or(BadBlock("its bitmaps are not valid"))?
+            count(maps, stride, live.len())?
         } else {
-            (0..=distinct).map(|row| row * live.len()).collect()
+            let mut starts = with_room(distinct + 1)?;
+            starts.extend((0..=distinct).map(|row| row * live.len()));
+            starts
         };
         let values = take_values(&mut body, flags & VALUES, starts[starts.len() - 1]);
         let values = values.filter(|_| body.left() == 0).ok_or(BadBlock("its values are not valid"))?;
@@ -268,38 +286,39 @@ fn ones(count: usize) -> Vec<u8> {
     bitmap
 }
 
-fn take_kinds(rest: &mut &[u8], rows: usize, distinct: usize) -> Option<Vec<u32>> {
+fn take_kinds(rest: &mut &[u8], rows: usize, distinct: usize) -> Result<Vec<u32>, BadBlock> {
+    const INVALID: BadBlock = BadBlock("its repeated rows are not valid");
     if rows > rest.len() {
-        return None;
+        return Err(INVALID);
     }
-    let (mut kinds, mut seen) = (Vec::with_capacity(rows), 0);
+    let (mut kinds, mut seen) = (with_room(rows)?, 0);
     for _ in 0..rows {
-        kinds.push(match varint::take(rest)? {
+        kinds.push(match varint::take(rest).ok_or(INVALID)? {
             0 => {
                 seen += 1;
                 seen - 1
             }
             kind if kind <= seen => kind - 1,
-            _ => return None,
+            _ => return Err(INVALID),
         });
     }
-    (seen as usize == distinct).then_some(kinds)
+    if seen as usize == distinct { Ok(kinds) } else { Err(INVALID) }
 }
 
-/// Returns the start of each row's nonzeros, or `None` if a bit lies beyond the columns.
-fn count(bitmaps: &[u8], stride: usize, columns: usize) -> Option<Vec<usize>> {
-    let mut starts = Vec::with_capacity(bitmaps.len() / stride.max(1) + 1);
+/// Returns the start of each row's nonzeros; no bit may lie beyond the columns.
+fn count(bitmaps: &[u8], stride: usize, columns: usize) -> Result<Vec<usize>, BadBlock> {
+    let mut starts = with_room(bitmaps.len() / stride.max(1) + 1)?;
     starts.push(0);
     let mut total = 0;
     for bitmap in bitmaps.chunks_exact(stride.max(1)) {
         let used = columns - 8 * (stride - 1);
         if u32::from(bitmap[stride - 1]) >> used != 0 {
-            return None;
+            return Err(BadBlock("its bitmaps are not valid"));
         }
         total += bits::ones(bitmap, columns);
         starts.push(total);
     }
-    Some(starts)
+    Ok(starts)
 }
 
 /// Takes the encoded values of so many nonzeros.

@@ -1,6 +1,6 @@
 //! The lists of live samples of blocks: as they are, or as changes of a list that the reader has.
 
-use super::{LIVE_ALL, LIVE_BITMAP, LIVE_CHANGES, LIVE_GAPS};
+use super::{BadBlock, LIVE_ALL, LIVE_BITMAP, LIVE_CHANGES, LIVE_GAPS, with_room};
 use crate::varint;
 
 /// Returns the list of live samples with a number, if the reader has it.
@@ -67,6 +67,8 @@ fn changes(number: u32, before: &[u32], live: &[u32]) -> Vec<u8> {
     out
 }
 
+const INVALID: BadBlock = BadBlock("its live samples are not valid");
+
 /// Takes the ids of the live samples; `room` is the number of bytes that are left in the body.
 pub(super) fn take(
     rest: &mut &[u8],
@@ -74,27 +76,36 @@ pub(super) fn take(
     samples: usize,
     room: usize,
     known: Option<Known<'_>>,
-) -> Option<Vec<u32>> {
+) -> Result<Vec<u32>, BadBlock> {
     let live = match how {
         // In frames the number of samples is known; elsewhere a block has at least a bit for each.
-        LIVE_ALL => return (known.is_some() || samples <= 8 * room).then(|| (0..samples as u32).collect()),
+        LIVE_ALL if known.is_some() || samples <= 8 * room => {
+            let mut all = with_room(samples)?;
+            all.extend(0..samples as u32);
+            return Ok(all);
+        }
+        LIVE_ALL => return Err(INVALID),
         LIVE_BITMAP => {
-            let count = varint::take(rest)? as usize;
-            take_bitmap(rest, samples).filter(|live| live.len() == count)?
+            let count = number(rest)? as usize;
+            let live = take_bitmap(rest, samples)?;
+            if live.len() != count {
+                return Err(INVALID);
+            }
+            live
         }
         LIVE_GAPS => {
-            let count = varint::take(rest)? as usize;
+            let count = number(rest)? as usize;
             take_gaps(rest, count)?
         }
         _ => {
-            let before = known?(varint::take(rest)?)?;
-            let head = varint::take(rest)?;
+            let before = known.ok_or(INVALID)?(number(rest)?).ok_or(INVALID)?;
+            let head = number(rest)?;
             let count = (head >> 1) as usize;
             let gone = if head & 1 == 0 { take_gaps(rest, count)? } else { take_bitmap(rest, before.len())? };
             if gone.len() != count || gone.last().is_some_and(|last| *last as usize >= before.len()) {
-                return None;
+                return Err(INVALID);
             }
-            let count = varint::take(rest)? as usize;
+            let count = number(rest)? as usize;
             let new = take_gaps(rest, count)?;
             let mut gone = gone.into_iter().peekable();
             let kept = (0..).zip(before).filter(|(slot, _)| gone.next_if_eq(slot).is_none()).map(|(_, id)| *id);
@@ -104,28 +115,32 @@ pub(super) fn take(
         }
     };
     let ascends = live.is_sorted_by(|a, b| a < b);
-    (ascends && live.last().is_none_or(|&id| (id as usize) < samples)).then_some(live)
+    if ascends && live.last().is_none_or(|&id| (id as usize) < samples) { Ok(live) } else { Err(INVALID) }
 }
 
-fn take_bitmap(rest: &mut &[u8], samples: usize) -> Option<Vec<u32>> {
-    let (bitmap, after) = rest.split_at_checked(samples.div_ceil(8))?;
+fn number(rest: &mut &[u8]) -> Result<u32, BadBlock> {
+    varint::take(rest).ok_or(INVALID)
+}
+
+fn take_bitmap(rest: &mut &[u8], samples: usize) -> Result<Vec<u32>, BadBlock> {
+    let (bitmap, after) = rest.split_at_checked(samples.div_ceil(8)).ok_or(INVALID)?;
     *rest = after;
-    let mut ids = Vec::new();
+    let mut ids = with_room(bitmap.iter().map(|bits| bits.count_ones() as usize).sum())?;
     for (byte, &bits) in (0u32..).zip(bitmap) {
         ids.extend((0..8).filter(|bit| bits >> bit & 1 == 1).map(|bit| 8 * byte + bit));
     }
-    Some(ids)
+    Ok(ids)
 }
 
-fn take_gaps(rest: &mut &[u8], count: usize) -> Option<Vec<u32>> {
+fn take_gaps(rest: &mut &[u8], count: usize) -> Result<Vec<u32>, BadBlock> {
     if count > rest.len() {
-        return None;
+        return Err(INVALID);
     }
-    let (mut ids, mut next) = (Vec::with_capacity(count), 0u32);
+    let (mut ids, mut next) = (with_room(count)?, 0u32);
     for _ in 0..count {
-        let id = next.checked_add(varint::take(rest)?)?;
+        let id = next.checked_add(number(rest)?).ok_or(INVALID)?;
         ids.push(id);
-        next = id.checked_add(1)?;
+        next = id.checked_add(1).ok_or(INVALID)?;
     }
-    Some(ids)
+    Ok(ids)
 }

@@ -7,7 +7,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, ParamSwitch, Strategy};
 
 use super::rows::bytes_of;
-use super::{BadBlock, LARGEST_PIECE};
+use super::{BadBlock, LARGEST_PIECE, with_room};
 use crate::compute::Compute;
 use crate::varint;
 
@@ -181,17 +181,23 @@ pub(super) fn take<'a>(mut block: &'a [u8], most: u64, compute: &Compute) -> Res
     let unpack = |index: usize| {
         let (piece, length, is_packed) = pieces[index];
         if !is_packed {
-            return Some(Cow::Borrowed(piece));
+            return Ok(Cow::Borrowed(piece));
         }
-        let unpacked = DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress(piece, length)).ok()?;
-        (unpacked.len() == length).then_some(Cow::Owned(unpacked))
+        let mut unpacked = with_room(length)?;
+        let done = DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress_to_buffer(piece, &mut unpacked));
+        let is_whole = done.is_ok_and(|bytes| bytes == length);
+        if is_whole { Ok(Cow::Owned(unpacked)) } else { Err(BadBlock("a compressed piece is damaged")) }
     };
-    let unpacked = compute.map(pieces.len(), unpack).into_iter().collect::<Option<Vec<_>>>();
+    let unpacked = compute.map(pieces.len(), unpack).into_iter().collect::<Result<Vec<_>, _>>();
     let mut runs: Vec<Cow<'a, [u8]>> = Vec::new();
     let apart = |run: &Cow<'a, [u8]>| matches!(run, Cow::Borrowed(bytes) if bytes.len() >= LARGE);
-    for run in unpacked.ok_or(BadBlock("a compressed piece is damaged"))? {
+    for run in unpacked? {
         match runs.last_mut() {
-            Some(last) if !apart(last) && !apart(&run) => last.to_mut().extend_from_slice(&run),
+            Some(last) if !apart(last) && !apart(&run) => {
+                let last = last.to_mut();
+                last.try_reserve(run.len()).map_err(|_| BadBlock::MEMORY)?;
+                last.extend_from_slice(&run);
+            }
             _ => runs.push(run),
         }
     }

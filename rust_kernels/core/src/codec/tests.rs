@@ -311,3 +311,10 @@ fn where_bytes_are_cheap_only_values_that_hardly_compress_are_left_as_they_are()
         }
     }
 }
+
+#[test]
+fn the_shape_that_a_block_claims_is_known_before_its_body_is_read() {
+    let block = [0x80, 0x80, 0x80, 0x08, 3, 0xff];
+    assert_eq!(Block::claimed_shape(&block), Ok((1 << 24, 3)));
+    assert!(Block::claimed_shape(&block[..4]).is_err());
+}

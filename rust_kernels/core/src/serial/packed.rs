@@ -6,7 +6,7 @@ use super::batches::{Batches, copies};
 use super::source::Source;
 use super::{Activations, Serial};
 use crate::activations::{PanelMut, Panels};
-use crate::codec::{self, Block, PanelRows};
+use crate::codec::{self, BadBlock, Block, PanelRows};
 use crate::compute::Compute;
 use crate::errors::Invalid;
 use crate::unpack::{Supply, join};
@@ -39,11 +39,14 @@ impl Serial {
         let groups = groups(parts)?;
         let decoded = compute.map(parts.len(), |index| {
             let part = &parts[index];
-            let block = Block::decode_any(part.block, &compute).map_err(|error| Invalid(error.to_string()))?;
-            let (found, expected) = (block.shape(), (part.neurons.len(), part.samples.len()));
-            let wrong =
-                || Invalid(format!("a block is {} x {} instead of {} x {}", found.0, found.1, expected.0, expected.1));
-            if found == expected { Ok(block) } else { Err(wrong()) }
+            let bad = |error: BadBlock| Invalid(error.to_string());
+            let found = Block::claimed_shape(part.block).map_err(bad)?;
+            let expected = (part.neurons.len(), part.samples.len());
+            if found != expected {
+                let ((rows, columns), (neurons, samples)) = (found, expected);
+                return Err(Invalid(format!("a block is {rows} x {columns} instead of {neurons} x {samples}")));
+            }
+            Block::decode_any(part.block, &compute).map_err(bad)
         });
         let blocks = decoded.into_iter().collect::<Result<Vec<_>, _>>()?;
         let pairs: Vec<Vec<(u32, u32)>> =
