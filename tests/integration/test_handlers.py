@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import sparse
@@ -153,6 +157,91 @@ def test_the_second_run_finds_its_shard_and_counts_its_own_requests(calls: Calle
         requests.append(json.loads(calls.store.get(event.spec.report_key(0)) or b"")["usage"]["requests"])
     assert requests[0] == {"s3.get": 3, "s3.put": 3}  # manifest, shard, input; claim, result, report
     assert requests[1] == {"s3.get": 1, "s3.put": 3}
+
+
+def test_an_invocation_beside_another_in_one_process_is_refused(calls: Caller, inputs: sparse.csr_array) -> None:
+    pushed = calls.push(NETWORK, 1)
+    first, second, third = (rank_event(calls, pushed, inputs) for _ in range(3))
+    refused: list[BaseException] = []
+
+    class Meanwhile(Context):
+        def get_remaining_time_in_millis(self) -> int:
+            other = threading.Thread(target=self.invoke)
+            other.start()
+            other.join()
+            return super().get_remaining_time_in_millis()
+
+        def invoke(self) -> None:
+            with pytest.raises(StackError, match="this process carries out another invocation") as caught:
+                worker.handle(second.to_json(), Context())
+            refused.append(caught.value)
+
+    assert worker.handle(first.to_json(), Meanwhile())["result"] == "done"
+    assert len(refused) == 1
+    assert calls.store.stat(second.spec.claim_key(0)) is None
+    assert worker.handle(third.to_json(), Context())["result"] == "done"
+    assert report(calls, first)["usage"]["requests"] == {"s3.get": 3, "s3.put": 3}
+    assert report(calls, third)["usage"]["requests"] == {"s3.get": 1, "s3.put": 3}
+
+
+PROCESS = """
+import json, sys
+from fsd_inference.aws.handlers import worker
+from tests.integration.test_handlers import Context
+for event in sys.stdin:
+    print(json.dumps(worker.handle(json.loads(event), Context())), flush=True)
+"""
+
+
+def in_processes(shares: list[list[RankEvent]], folder: Path, *, together: bool) -> None:
+    """Carry out each share of the events in a process of its own, all with one directory for temporary files."""
+    variables = os.environ | {"TMPDIR": str(folder)}
+    running = []
+    for share in shares:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROCESS], env=variables, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        running.append((process, "".join(f"{json.dumps(event.to_json())}\n" for event in share)))
+        if not together:
+            process.communicate(running.pop()[1])
+            assert process.returncode == 0
+    for process, lines in running:
+        assert process.stdin is not None
+        process.stdin.write(lines)
+        process.stdin.close()
+    for process, _ in running:
+        assert process.stdout is not None
+        with process.stdout:
+            process.stdout.read()
+        assert process.wait() == 0
+
+
+def test_processes_that_share_a_disk_answer_and_count_as_one_after_the_other(
+    calls: Caller, inputs: sparse.csr_array, tmp_path: Path
+) -> None:
+    networks = [NETWORK, fsd.random_network([64, 40, 24], connections=8, seed=4)]
+    pushed = [calls.push(network, 1) for network in networks]
+    used: dict[bool, list[dict[str, int]]] = {}
+    for together in (False, True):  # the first finds an empty disk, and leaves both shards for the second
+        shares = [[rank_event(calls, pushed[i], inputs) for i in order] for order in ((0, 1, 0), (1, 0, 1))]
+        in_processes(shares, tmp_path, together=together)
+        used[together] = [report(calls, event)["usage"]["requests"] for share in shares for event in share]
+        for event, i in zip((event for share in shares for event in share), (0, 1, 0, 1, 0, 1), strict=True):
+            data = calls.store.get(event.spec.result_key(0))
+            assert data is not None
+            run = replace(calls.event(pushed[i], inputs, "serial", 1769), spec=event.spec)
+            assert same(
+                calls.outputs(pushed[i], run, replace(calls_status(event), results=(data,))),
+                serial(networks[i], inputs),
+            )
+    assert used[True] == 2 * used[False][3:]  # the second process alone found all on the disk, as both did together
+    assert used[False][0]["s3.get"] > used[True][0]["s3.get"]
+    assert [file.name for file in tmp_path.iterdir()] == ["fsd-plans"]
+
+
+def report(calls: Caller, event: RankEvent) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(calls.store.get(event.spec.report_key(0)) or b"")
+    return found
 
 
 def test_the_first_run_of_an_environment_reports_its_init_phase(

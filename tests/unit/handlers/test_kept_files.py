@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,68 @@ def test_ranges_are_kept_apart_and_of_a_large_object_only_its_front(tmp_path: Pa
         ]
     assert objects.reads == ["a 0", "a 40", "a 80", "a 80"]
     assert cached.get_range("b", 0, 40) is None
+
+
+def test_a_copy_that_is_removed_while_it_is_read_does_not_come_back_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = Objects(a=b"1")
+    read = KeptFiles(tmp_path, 100).cached(objects).get
+    read("a")
+    whole = Path.read_bytes
+
+    def and_remove(path: Path) -> bytes:
+        data = whole(path)
+        path.unlink()  # as another process does to make room
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", and_remove)
+        assert read("a") == b"1"
+    assert [read("a"), read("a")] == [b"1", b"1"]
+    assert objects.reads == ["a", "a"]
+
+
+def test_another_process_does_not_remove_a_copy_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = Objects(a=b"a" * 60, b=b"b" * 60)
+    others: list[threading.Thread] = []
+    whole = Path.write_bytes
+
+    def and_wait(path: Path, data: bytes) -> int:
+        written = whole(path, data)
+        if not others:  # a cache of its own knows no more of this one than another process does
+            others.append(threading.Thread(target=KeptFiles(tmp_path, 100).cached(objects).get, args=("b",)))
+            others[0].start()
+            others[0].join(0.3)
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", and_wait)
+    took_place: list[Path] = []
+    replace = Path.replace
+
+    def and_note(path: Path, target: Path) -> Path:
+        took_place.append(replace(path, target))
+        return took_place[-1]
+
+    monkeypatch.setattr(Path, "replace", and_note)
+    assert KeptFiles(tmp_path, 100).cached(objects).get("a") == objects.objects["a"]
+    others[0].join()
+    assert len(took_place) == 2
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [objects.objects["b"]]
+
+
+def test_a_process_that_starts_later_has_the_same_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    folder = tmp_path / "kept"
+    objects = Objects(a=b"a" * 40, b=b"b" * 40, c=b"c" * 40)
+
+    def disk(_: Path) -> usage:
+        used = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0
+        return usage(200, used, 200 - used)
+
+    monkeypatch.setattr("fsd_inference.aws.handlers.kept_files.disk_usage", disk)
+    for key in "abc":  # each in a process of its own
+        KeptFiles.half_of_disk(folder).cached(objects).get(key)
+    assert sorted(file.read_bytes()[:1] for file in folder.iterdir()) == [b"b", b"c"]

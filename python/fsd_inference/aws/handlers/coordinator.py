@@ -11,7 +11,7 @@ from typing import Any
 from fsd_inference import logs
 from fsd_inference.aws.coordination import Coordination, Resources
 from fsd_inference.aws.events import WAKE_EVENT, RunEvent
-from fsd_inference.aws.handlers.environment import environment
+from fsd_inference.aws.handlers.environment import environment, one_at_a_time
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.handlers.worker import Context
 from fsd_inference.aws.status import RunStatus, status_key
@@ -20,6 +20,7 @@ from fsd_inference.errors import InputError, RunError
 from fsd_inference.store.base import Store
 
 
+@one_at_a_time
 def handle(event: object, context: Context) -> dict[str, Any]:
     """Carry out the attempt that an event requests.
 

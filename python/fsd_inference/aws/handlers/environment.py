@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from shutil import disk_usage
+from typing import ParamSpec, TypeVar
 
 from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.clients import Clients
@@ -35,6 +37,9 @@ from fsd_inference.usage import UsageMeter
 STACK_KEY = "stack.json"
 """Key of the stack's description in the network bucket."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
+_answering = threading.Lock()
 
 _CONNECTIONS = 64
 _FRESH_S = 300.0
@@ -63,7 +68,7 @@ class Opened:
 
 
 class Environment:
-    """The execution environment of a function: an instance that serves invocations one after the other.
+    """What a process of a function keeps: it carries out invocations one after the other.
 
     Attributes
     ----------
@@ -87,9 +92,8 @@ class Environment:
         self.meter = UsageMeter()
         self.awake: set[str] = set()
         self.clients = Clients.of_function(connections=_CONNECTIONS)
-        folder = Path(tempfile.gettempdir())
         # Spilled frames and cached shards share the disk.
-        self._files = KeptFiles(folder / "fsd-plans", disk_usage(folder).free // 2)
+        self._files = KeptFiles.half_of_disk(Path(tempfile.gettempdir()) / "fsd-plans")
         self._concurrency: dict[str, tuple[float, Concurrency | None]] = {}
         self._init_s = 0.0
         self._opened: Opened | None = None
@@ -188,3 +192,25 @@ class Environment:
 def environment() -> Environment:
     """Return this process's environment, creating it on the first call."""
     return Environment()
+
+
+def one_at_a_time(handle: Callable[P, R]) -> Callable[P, R]:
+    """Make a handler refuse an invocation while its process carries out another one.
+
+    The environment's shard and meter serve one invocation. Lambda gives concurrent invocations processes of their own,
+    also on Managed Instances. To wait for the other one could take for ever: ranks of a run wait for each other.
+    """
+
+    @wraps(handle)
+    def guarded(*arguments: P.args, **named: P.kwargs) -> R:
+        if not _answering.acquire(blocking=False):
+            raise StackError(
+                "this process carries out another invocation, whose shard and counts of requests cannot be shared; "
+                "use Lambda's Python runtime, which has a process for each, or one invocation per execution environment"
+            )
+        try:
+            return handle(*arguments, **named)
+        finally:
+            _answering.release()
+
+    return guarded

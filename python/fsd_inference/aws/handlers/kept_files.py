@@ -1,19 +1,24 @@
-"""A cache of immutable objects on a function's local disk, which outlives single runs."""
+"""A cache of immutable objects on a function's local disk, which outlives single runs.
+
+On Lambda Managed Instances several processes of a function share its disk, and so this cache.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import threading
-from collections.abc import Callable
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import disk_usage
 from uuid import uuid4
 
 from fsd_inference.store.base import Readable
 
 
 class KeptFiles:
-    """An LRU cache of objects and of ranges of objects, as files in a directory; safe for use by several threads.
+    """An LRU cache of objects and of ranges of objects, as files in a directory that threads and processes share.
 
     Parameters
     ----------
@@ -27,7 +32,15 @@ class KeptFiles:
     def __init__(self, directory: Path, most_bytes: int) -> None:
         self._directory = directory
         self._most_bytes = most_bytes
-        self._writing = threading.Lock()
+
+    @classmethod
+    def half_of_disk(cls, directory: Path) -> KeptFiles:
+        """Return the cache in a directory that fills at most half of the disk space free of other files.
+
+        What is cached already counts as free, so that a process that starts later has the same limit as the first.
+        """
+        cached = sum(stat.st_size for stat, _ in _files(directory))
+        return cls(directory, (disk_usage(directory.parent).free + cached) // 2)
 
     def cached(self, objects: Readable) -> CachedObjects:
         """Return a cached version of `objects`, for keys whose objects never change."""
@@ -46,17 +59,21 @@ class KeptFiles:
         path = self._directory / hashlib.sha256(name.encode()).hexdigest()
         with suppress(OSError):
             data = path.read_bytes()
-            path.touch()
+            with suppress(FileNotFoundError):  # another process may have removed it since, to make room
+                os.utime(path)
             return data
         found = get()
         if found is not None and (len(found) if end is None else end) <= self._most_bytes:
-            with suppress(OSError), self._writing:  # a full disk should make the next run slower, not this one fail
-                self._keep(path, found)
+            with suppress(OSError):  # a full disk should make the next run slower, not this one fail
+                self._directory.mkdir(parents=True, exist_ok=True)
+                with _locked(self._directory):
+                    self._keep(path, found)
         return found
 
     def _keep(self, path: Path, data: bytes) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        kept = [(file.stat(), file) for file in self._directory.iterdir()]
+        if path.exists():  # another process was faster
+            return
+        kept = _files(self._directory)
         total = sum(stat.st_size for stat, _ in kept) + len(data)
         for stat, file in sorted(kept, key=lambda entry: entry[0].st_mtime_ns):
             if total <= self._most_bytes:
@@ -86,3 +103,24 @@ class CachedObjects:
         # A key contains no colon, so no object has the name of a range.
         name = f"{key}:{start}:{length}"
         return self._files.read(name, start + length, lambda: self._objects.get_range(key, start, length))
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold a directory's file lock, which excludes other threads as well as other processes."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _files(directory: Path) -> list[tuple[os.stat_result, Path]]:
+    """Return the files of a directory with their status, without those that are removed meanwhile."""
+    found = []
+    with suppress(FileNotFoundError):
+        for file in directory.iterdir():
+            with suppress(FileNotFoundError):
+                found.append((file.stat(), file))
+    return found

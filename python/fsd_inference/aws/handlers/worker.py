@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from fsd_inference import logs
 from fsd_inference.aws.backends import open_channel
 from fsd_inference.aws.events import WAKE_EVENT, RankEvent
-from fsd_inference.aws.handlers.environment import Environment, environment
+from fsd_inference.aws.handlers.environment import Environment, environment, one_at_a_time
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.launcher import LambdaLauncher
 from fsd_inference.aws.status import progress_key
@@ -37,6 +37,7 @@ class Context(Protocol):
         """Return the milliseconds left before Lambda ends the invocation."""
 
 
+@one_at_a_time
 def handle(event: object, context: Context) -> dict[str, Any]:
     """Run the rank that an event names.
 
