@@ -94,6 +94,16 @@ INVOCATION_S = 1800.0
 the developer guide still say 900)."""
 DEFAULT_INVOCATION_S = 900.0
 """Timeout of a stack's functions in seconds unless it is set (terraform/variables.tf)."""
+LARGEST_MANAGED_MB, LARGEST_MANAGED_VCPUS = 32_768, 16
+"""Maximum memory in MB and vCPUs of a function on Lambda Managed Instances (Lambda API, CreateFunction, in botocore
+1.44.8; vCPUs: third-party reports of the announcement of 2026-03)."""
+MANAGED_INVOCATION_S = 5400.0
+"""Maximum timeout in seconds of an asynchronous invocation on Managed Instances (Lambda quotas)."""
+MANAGED_ENVIRONMENTS = 3
+"""Execution environments, each on an instance of its own, that a function on Managed Instances has by default however
+few invocations there are, for three availability zones (developer guide, "Scaling Lambda Managed Instances")."""
+MANAGED_FEE = 0.15
+"""What Managed Instances cost beyond EC2's price on demand, as a share of it (Lambda pricing page, 2026-09-20)."""
 BILLED_TICK_S = 0.001
 """Resolution of billed durations in seconds, rounded up (pricing page)."""
 ACCOUNT_CONCURRENCY = 1000

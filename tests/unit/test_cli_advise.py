@@ -216,3 +216,13 @@ def test_interpolation_goes_through_what_is_known_and_stays_possible() -> None:
     sent = sum(edge.rows.size * len(edge.targets) for exchange in plan.exchanges for edge in exchange)
     assert sent == pytest.approx(2 * 64 * interpolated(known, 4, 32).rows, rel=0.15)
     assert [len(exchange) for exchange in plan.exchanges] == [8, 8]
+
+
+def test_managed_instances_are_an_option_that_costs_without_queries(fsd: Fsd, place: Path) -> None:
+    command = ("advise", "net", "--batch", 500, "--input", "x.npz", "--queries-per-day", 500)
+    said = fsd(*command, "--managed-instances", "m7g.4xlarge", "-o", "front.png")
+    assert (said.code, said.stderr) == (0, "")
+    assert "3 x m7g.4xlarge, USD 1,622 in 30 days also without queries" in " ".join(said.stdout.split())
+    wrong = fsd(*command, "--managed-instances", "t3.large")
+    assert wrong.code == 2
+    assert "such as m7g.4xlarge, not 't3.large'" in " ".join(wrong.stderr.split())

@@ -19,7 +19,10 @@ from fsd_inference.errors import SettingError, StackError
 
 PRICE_LIST_REGION = "us-east-1"
 """Region of the API endpoint, which serves the prices of all regions."""
-INSTANCES = tuple(f"c5.{size}xlarge" for size in (2, 4, 9, 12, 18, 24))
+INSTANCES = (
+    *(f"c5.{size}xlarge" for size in (2, 4, 9, 12, 18, 24)),
+    *(f"m7g.{size}xlarge" for size in (2, 4)),
+)
 _PAGES = 100  # a filter that matches more pages than this must be wrong
 _ANYWHERE = "Any"  # the location of the free allowances
 

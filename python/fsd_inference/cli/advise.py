@@ -92,6 +92,15 @@ def advise(
     prices: PricesFile = None,
     timing: TimingFile = None,
     publish_quota: PublishQuota = None,
+    managed: Annotated[
+        str | None,
+        typer.Option(
+            "--managed-instances",
+            metavar="TYPE",
+            help="Also consider Lambda Managed Instances of this EC2 instance type, such as m7g.4xlarge. Three are "
+            "paid all month, with or without queries: they do not scale to zero.",
+        ),
+    ] = None,
     cache: Cache = None,
     every: Annotated[bool, typer.Option("--all", help="Show all options, not only the best of each variant.")] = False,
     output: Annotated[
@@ -119,6 +128,7 @@ def advise(
         most_workers,
         cold,
         buckets,
+        managed_instances=managed,
     )
     check_distinct(NETWORK=network, input=inputs, output=output, prices=prices, timing=timing)
     if output is not None:
@@ -182,6 +192,8 @@ def _shown(advice: Advice, every: bool, inputs: Path | None) -> list[RenderableT
     said += [("next", _compared(best, other)) for other in advice.options[1:2] if other.problem is None]
     if advice.break_even is not None:
         said.append(("servers", str(advice.break_even)))
+    if advice.managed is not None:
+        said.append(("managed", str(advice.managed)))
     if inputs is None:
         said.append(
             ("inputs", "random, as none were given: real inputs may need more or less computation and communication")

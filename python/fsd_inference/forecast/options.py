@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fsd_inference.errors import SettingError
+from fsd_inference.forecast.managed import managed_function
 from fsd_inference.limits import (
     ACCOUNT_CONCURRENCY,
     LARGEST_FUNCTION_MB,
@@ -22,13 +23,15 @@ MOST_SAMPLES = 1_000_000_000
 """Maximum samples of a query: a billion, far beyond the sizes for which times and bytes were measured."""
 MOST_BUCKETS = 20
 """Maximum number of run buckets (terraform/variables.tf)."""
+MANAGED = "managed instances"
+"""The variant of one function on Lambda Managed Instances, which is considered where a question names their type."""
 VARIANTS = (
     "serial", "queue", "object", "express", "direct",
-    "job server", "always-on server", "job cluster", "always-on cluster",
+    "job server", "always-on server", "job cluster", "always-on cluster", MANAGED,
 )  # fmt: skip
 """`express` is `object` over S3 Express One Zone. `direct` is Lambda MicroVMs that send each other frames. A cluster is
-several servers that exchange rows by MPI. `express`, `direct`, servers and clusters are only modelled: this package
-does not run them."""
+several servers that exchange rows by MPI. `express`, `direct`, servers, clusters and managed instances are only
+modelled: this package does not run them."""
 MODELLED = ("express", "direct")
 """Variants on Lambda that are only modelled."""
 OPTION_COLUMNS = ("option", "MB", "b", "M", "time", "USD a query", "", "why")
@@ -67,6 +70,9 @@ class Question:
         Number of buckets over which `object` spreads its objects; each admits a limited rate of requests.
     message_bytes : int
         Largest message of the topics of `queue` in bytes (`StackSpec.message_bytes`).
+    managed_instances : str or None
+        EC2 instance type of Lambda Managed Instances to consider for the network undivided. They are paid all month,
+        with or without queries: unlike functions they do not scale to zero.
 
     Examples
     --------
@@ -85,6 +91,7 @@ class Question:
     cold: bool | None = None
     buckets: int = 1
     message_bytes: int = MESSAGE_BYTES
+    managed_instances: str | None = None
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -106,6 +113,8 @@ class Question:
                 raise SettingError(f"{what}, not {value:g}")
         if self.architecture not in ARCHITECTURES:
             raise SettingError(f"architecture must be {' or '.join(ARCHITECTURES)}, not {self.architecture!r}")
+        if self.managed_instances is not None:
+            managed_function(self.managed_instances)
 
     @property
     def rule(self) -> str:
@@ -122,6 +131,14 @@ class Question:
         usd = math.inf if option.usd is None else option.usd
         return (option.problem is not None, *((option.wall_s, usd) if by_time else (usd, option.wall_s)))
 
+    def checked(self, option: Option) -> Option:
+        """Return an option with the first limit of the question that it exceeds, if any."""
+        if self.deadline_s is not None and option.wall_s > self.deadline_s:
+            return replace(option, limit="deadline", problem=f"after the deadline of {self.deadline_s:g} s")
+        if self.budget_usd is not None and option.usd is not None and option.usd > self.budget_usd:
+            return replace(option, limit="budget", problem=f"over the budget of USD {usd_text(self.budget_usd)}")
+        return option
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -136,17 +153,18 @@ class Option:
     replicas : int
         Number of concurrent runs, each of a slice of the batch.
     memory_mb : int or None
-        Memory in MB of each worker's function, or baseline memory of its MicroVM; None for servers.
+        Memory in MB of each worker's function, also on managed instances, or baseline memory of its MicroVM; None for
+        servers.
     branching, micro_batches : int
         See `RunSettings`.
     instance : str or None
-        EC2 instance type of a server, or of each server of a cluster; None for functions.
+        EC2 instance type of a server, of each server of a cluster, or of managed instances; None for other functions.
     wall_s : float
         Seconds from the query to its answer.
     usd : float or None
         Cost of a query in dollars; None for an always-on server if the number of queries a day is not known.
     usd_a_day : float or None
-        Cost of an always-on server in dollars a day.
+        Cost in dollars a day of an always-on server, or of managed instances without requests.
     need_mb : float
         Memory in MB (10^6 bytes) that the largest rank, or server, needs.
     services : dict of str to float or None
@@ -197,7 +215,7 @@ class Option:
 
     @property
     def is_server(self) -> bool:
-        """Whether the option uses servers instead of functions."""
+        """Whether the option uses EC2 instances, which may be managed, instead of functions that scale to zero."""
         return self.instance is not None
 
     @property
@@ -253,6 +271,37 @@ class BreakEven:
 
 
 @dataclass(frozen=True, slots=True)
+class ManagedFleet:
+    """What Lambda Managed Instances cost a month, and from how many queries a day they cost less than functions.
+
+    Attributes
+    ----------
+    instances : str
+        Number and type of the instances.
+    usd_a_month : float
+        Cost in dollars of 30 days, which is the same without any query.
+    queries_a_day : float or None
+        None if no functions can answer the query, or if each query costs no more on functions.
+    most_queries_a_day : float
+        Most queries a day that the instances can answer, one after the other on each.
+    """
+
+    instances: str
+    usd_a_month: float
+    queries_a_day: float | None
+    most_queries_a_day: float
+
+    def __str__(self) -> str:
+        said = f"{self.instances}, USD {self.usd_a_month:,.0f} in 30 days also without queries"
+        if self.queries_a_day is None:
+            return said
+        said += f"; from {self.queries_a_day:,.0f} queries a day on they cost less than functions"
+        if self.queries_a_day > self.most_queries_a_day:
+            said += f", but answer no more than {self.most_queries_a_day:,.0f}"
+        return said
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
     """The planner's answer: all options, the best first.
 
@@ -263,6 +312,8 @@ class Advice:
         The best options of each variant and number of workers, ranked; infeasible ones last.
     break_even : BreakEven or None
         None if there is no feasible option on functions, or no always-on server that keeps memory and deadline.
+    managed : ManagedFleet or None
+        None if the question names no managed instances, or if these cannot answer it.
     prices, timing : str
         Names and dates of the price table and of the timing values used.
     is_cold : bool
@@ -272,6 +323,7 @@ class Advice:
     question: Question
     options: tuple[Option, ...]
     break_even: BreakEven | None
+    managed: ManagedFleet | None
     prices: str
     timing: str
     is_cold: bool
@@ -323,4 +375,5 @@ class Advice:
             "is_cold": self.is_cold,
             "options": [option.to_json() for option in self.options],
             "break_even": None if self.break_even is None else asdict(self.break_even),
+            "managed": None if self.managed is None else asdict(self.managed),
         }

@@ -21,9 +21,10 @@ from fsd_inference.forecast.cut import Cut, Thinned, thin
 from fsd_inference.forecast.exchange_times import ExchangeTotals
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.launch import launch_s
+from fsd_inference.forecast.managed_fleet import compared, managed_option
 from fsd_inference.forecast.memory import MARGIN, function_mb, rank_bytes
 from fsd_inference.forecast.microvms import microvm_limit, microvm_sizes, most_connections
-from fsd_inference.forecast.options import Advice, BreakEven, Option, Question
+from fsd_inference.forecast.options import MANAGED, Advice, BreakEven, Option, Question
 from fsd_inference.forecast.publishing import stall_problem
 from fsd_inference.forecast.reasons import cost_reason, time_reason
 from fsd_inference.forecast.servers import INSTANCES, ServerTimes, cluster_times, server_times
@@ -99,8 +100,15 @@ def plan_options(
         found += planner.serial(cut) if workers == 1 else planner.distributed(cut)
         if workers <= _MOST_SERVERS:
             found += planner.servers(cut)
+    fleet = None
+    if question.managed_instances is not None:
+        option, query_usd = managed_option(
+            cuts[1], question, question.managed_instances, timing, prices, billing or Billing(), is_warm=planner.is_warm
+        )
+        fleet = compared(option, query_usd, found, question)
+        found.append(option)
     kept = _kept(found, question)
-    return Advice(question, kept, _break_even(kept), str(prices), str(timing), is_cold=not planner.is_warm)
+    return Advice(question, kept, _break_even(kept), fleet, str(prices), str(timing), is_cold=not planner.is_warm)
 
 
 def express_timing(timing: Timing) -> Timing:
@@ -255,7 +263,7 @@ class _Planner:
             return replace(option, reason=reason, limit=limited[0], problem=limited[1])
         if connections is None and longest > DEFAULT_INVOCATION_S:
             reason += f"; the stack's timeout_s and longest_run_s must be more than {DEFAULT_INVOCATION_S:.0f}"
-        return self._checked_by_question(replace(option, reason=reason))
+        return self._question.checked(replace(option, reason=reason))
 
     def _function_limit(
         self, memory_mb: int, need_mb: float, times: RunTimes, longest: float
@@ -274,15 +282,6 @@ class _Planner:
         return "quota", (
             f"{said}; {seconds_text(times.paced_s)} of it is waiting to publish at most {quota:,.0f} messages a second"
         )
-
-    def _checked_by_question(self, option: Option) -> Option:
-        """Return an option with the question's limit that it exceeds, if any."""
-        asked = self._question
-        if asked.deadline_s is not None and option.wall_s > asked.deadline_s:
-            return replace(option, limit="deadline", problem=f"after the deadline of {asked.deadline_s:g} s")
-        if asked.budget_usd is not None and option.usd is not None and option.usd > asked.budget_usd:
-            return replace(option, limit="budget", problem=f"over the budget of USD {usd_text(asked.budget_usd)}")
-        return option
 
     # --- servers -----------------------------------------------------------------------------------------------------
 
@@ -313,7 +312,7 @@ class _Planner:
                     said = f"memory does not fit: it needs {need / 1e6:,.0f} MB, a server has {gib} GiB"
                     yield replace(option, limit="memory", problem=said)
                 else:
-                    yield self._checked_by_question(option)
+                    yield self._question.checked(option)
 
     @staticmethod
     def _job(whole: Option, times: ServerTimes, an_hour: float) -> Option:
@@ -374,7 +373,9 @@ def _break_even(options: Iterable[Option]) -> BreakEven | None:
     options = list(options)
     functions = next((o for o in options if not o.is_server and o.problem is None), None)
     # Rate and budget depend on the number of queries a day, which is the variable here.
-    servers = [o for o in options if o.usd_a_day is not None and o.limit in {None, "rate", "budget"}]
+    servers = [
+        o for o in options if o.usd_a_day is not None and o.variant != MANAGED and o.limit in {None, "rate", "budget"}
+    ]
     if functions is None or not servers:
         return None
     server = min(servers, key=lambda o: o.usd_a_day or 0.0)

@@ -102,6 +102,7 @@ def predict_times(
     timing: Timing,
     *,
     memory_mb: int = MB_PER_VCPU,
+    vcpus_each: float | None = None,
     cores: float | None = None,
     warm: int = 0,
     weights: Sequence[float] | None = None,
@@ -125,6 +126,8 @@ def predict_times(
     timing : Timing
     memory_mb : int
         Memory in MB of each function, or baseline memory of each MicroVM.
+    vcpus_each : float, optional
+        vCPUs of each function; default: those that Lambda gives it, or the MicroVM, for its memory.
     cores : float, optional
         Cores of the host, for ranks that are its processes and share them evenly; `memory_mb` is then ignored.
     warm : int
@@ -148,8 +151,9 @@ def predict_times(
     if channel not in CHANNELS:
         raise SettingError(f"channel must be one of {', '.join(CHANNELS)}, not {channel!r}")
     is_direct = channel == "direct"
-    of_rank = burst_vcpus(memory_mb) if is_direct else vcpus(memory_mb)
-    speed = Speed(timing, of_rank if cores is None else cores / workers, settings.threads)
+    if vcpus_each is None:
+        vcpus_each = burst_vcpus(memory_mb) if is_direct else vcpus(memory_mb)
+    speed = Speed(timing, vcpus_each if cores is None else cores / workers, settings.threads)
     tree = Tree(workers, settings.branching)
     launch = _launch_s(tree, timing, warm, is_direct)
     cold_workers = max(0, workers - warm) if cores is None else 0

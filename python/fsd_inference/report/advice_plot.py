@@ -28,6 +28,7 @@ COLOURS = {
     "always-on server": "#000000",
     "job cluster": "#cc79a7",
     "always-on cluster": "#e69f00",
+    "managed instances": "#f0e442",
 }
 """Colours of variants: the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 _LIMIT = "#aa3377"

@@ -18,7 +18,7 @@ from fsd_inference.errors import SettingError
 from fsd_inference.forecast.counts import count_exchange
 from fsd_inference.forecast.cut import Cut, thin
 from fsd_inference.forecast.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, function_mb, rank_bytes
-from fsd_inference.forecast.options import VARIANTS, Advice, Option, Question
+from fsd_inference.forecast.options import MANAGED, VARIANTS, Advice, Option, Question
 from fsd_inference.forecast.payloads import Payloads, dense_payloads
 from fsd_inference.forecast.planner import plan_options
 from fsd_inference.forecast.timing import PUBLISH_QUOTA, Sourced, Timing, load_timing
@@ -47,7 +47,7 @@ def test_the_first_is_the_cheapest_and_reasons_are_words() -> None:
     found = asked(queries_a_day=500)
     possible = [option for option in found.options if option.problem is None]
     assert found.best.usd == min(option.usd for option in possible if option.usd is not None)
-    assert {option.variant for option in found.options} == set(VARIANTS)
+    assert {option.variant for option in found.options} == set(VARIANTS) - {MANAGED}
     assert all("of the time" in o.reason and "of the cost" in o.reason for o in found.options if not o.is_server)
     assert found.to_json()["options"][0]["name"] == found.best.name
 
