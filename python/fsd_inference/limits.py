@@ -103,7 +103,8 @@ MANAGED_ENVIRONMENTS = 3
 """Execution environments, each on an instance of its own, that a function on Managed Instances has by default however
 few invocations there are, for three availability zones (developer guide, "Scaling Lambda Managed Instances")."""
 MANAGED_FEE = 0.15
-"""What Managed Instances cost beyond EC2's price on demand, as a share of it (Lambda pricing page, 2026-09-20)."""
+"""What Managed Instances cost beyond EC2's price on demand, as a share of it (Lambda pricing page, as a third party
+transcribed it on 2026-09-20)."""
 BILLED_TICK_S = 0.001
 """Resolution of billed durations in seconds, rounded up (pricing page)."""
 ACCOUNT_CONCURRENCY = 1000
