@@ -33,6 +33,25 @@ class LeftOut(NamedTuple):
     seconds: float
 
 
+class Position(NamedTuple):
+    """Where a rank was when it failed: its lowest unfinished step, and what held that up.
+
+    Attributes
+    ----------
+    doing : str
+        What the rank did, to follow "was": ``"computing layer 3"``, ``"waiting for rank 2"``.
+    layer, micro_batch : int
+        The step; layer L stands for the time after the last layer.
+    awaited : tuple of int
+        Ranks whose frames of the layer before were missing (at layer L: whose summaries), in ascending order.
+    """
+
+    doing: str
+    layer: int
+    micro_batch: int
+    awaited: tuple[int, ...]
+
+
 class SentTo(NamedTuple):
     """The frames and bytes sent to one rank."""
 
@@ -126,6 +145,8 @@ class RankReport:
         Its requests and bytes, including those for writing this report.
     error : dict or None
         Why it failed (`RunError.record`); None if it succeeded.
+    position : Position or None
+        Where it was when it failed; None if it succeeded or did not report it.
     """
 
     rank: int
@@ -150,6 +171,7 @@ class RankReport:
     sent_to: tuple[SentTo, ...] | None = None
     usage: Usage = field(default_factory=Usage)
     error: dict[str, Any] | None = None
+    position: Position | None = None
 
     @property
     def lived_s(self) -> float | None:
@@ -187,6 +209,7 @@ class RankReport:
             "sent_to": None if self.sent_to is None else [list(sent) for sent in self.sent_to],
             "usage": self.usage.to_json(),
             "error": self.error,
+            "position": None if self.position is None else self.position._asdict(),
         }
 
     @classmethod
@@ -242,6 +265,7 @@ class RankReport:
             sent_to=None if sent_to is None else _sent_to(sent_to, f"{where}sent_to"),
             usage=Usage.from_fields(fields.take_fields("usage")),
             error=fields.take_optional("error", dict),
+            position=_position(fields.take_if("position", dict), f"{where}position."),
         )
 
 
@@ -285,6 +309,17 @@ def _left_out(values: dict[str, Any], where: str) -> dict[str, LeftOut]:
             case _:
                 raise FileFormatError(f"'{where}.{name}' must be a whole number and seconds, not {value!r:.60}")
     return found
+
+
+def _position(value: dict[str, Any] | None, where: str) -> Position | None:
+    if value is None:
+        return None
+    fields = Fields(value, where)
+    doing, layer, micro_batch = fields.take("doing", str), fields.take_count("layer"), fields.take_count("micro_batch")
+    awaited = fields.take("awaited", list)
+    if not all(isinstance(rank, int) and not isinstance(rank, bool) and rank >= 0 for rank in awaited):
+        raise FileFormatError(f"'{where}awaited' must be whole numbers, none of them negative, not {awaited!r:.60}")
+    return Position(doing, layer, micro_batch, tuple(awaited))
 
 
 def _sent_to(values: list[Any], where: str) -> tuple[SentTo, ...]:

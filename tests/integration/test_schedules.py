@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from fsd_inference.config import Clocks
+from fsd_inference.config import Clocks, RunSettings
+from fsd_inference.engine.ending import first_error
 from fsd_inference.engine.messages import Compute, Phase, Send
+from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, NumericError, StallError, StartError
 from fsd_inference.network import Layer, Network, random_network
 from fsd_inference.partitioning import Partition
+from fsd_inference.rank_report import RankReport
 from tests.support.schedules import Case, cases, check_answer, random_cut
 from tests.support.virtual import Faults
 
@@ -61,6 +64,27 @@ def test_ten_runs_on_one_lane_are_right_whatever_messages_of_the_others_reappear
         )
         check_answer(it, run)
         left += run.sent
+
+
+@given(cases(), st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_rank_that_stops_is_named(case: Case, data: st.DataObject) -> None:
+    """Whenever it stops and whoever runs into the stall clock, which no rank exceeds that has what it needs."""
+    workers = case.partition.workers
+    stopped = data.draw(st.integers(0, workers - 1))
+    run = case.play(faults=Faults(stops=(stopped, data.draw(st.floats(0, 40)))))
+    told = [
+        RankReport(rank, error=None if ended.finish.error is None else ended.finish.error.record(), position=position)
+        for rank, ended in enumerate(run.ranks)
+        if ended.finish is not None
+        for position in [ended.worker.position()]
+    ]
+    if all(report.error is None for report in told):
+        return  # the others had all they needed, and can tell nothing
+    found = first_error(RunSpec("0" * 32, 0, "1" * 32, 1, 1, 0.0, RunSettings(workers=workers)), told, [])
+    assert isinstance(found, StallError)
+    assert (found.rank, found.operation) == (stopped, "receive")
+    assert all(ended.finished_at <= 60 + 60 + 40 for ended in run.ranks)
 
 
 @given(cases(), st.integers(0, 5), st.floats(0, 0.3))

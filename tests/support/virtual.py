@@ -55,7 +55,8 @@ class Faults:
     """Faults of the simulated network: fractions of frames, stray bodies to inject, and a rank that never starts.
 
     `stray` is the fraction of frames that are followed by a stray body, and `lost_answers` that of data frames
-    that are lost the first time, on a channel that asks for them again.
+    that are lost the first time, on a channel that asks for them again. `stops` is a rank that does nothing from a
+    time on, or from when all ranks have started, if that is later.
     """
 
     duplicates: float = 0.0
@@ -65,6 +66,7 @@ class Faults:
     lost: float = 0.0
     stray: float = 0.2
     lost_answers: float = 0.0
+    stops: tuple[int, float] | None = None
 
 
 CLOCKS = Clocks(start_s=30, stall_s=60, run_s=900)
@@ -82,6 +84,11 @@ class Rank:
     finish: Finish | None = None
     finished_at: float = 0.0
     starter: int | None = None
+    stopped: bool = False
+
+    @property
+    def over(self) -> bool:
+        return self.stopped or self.finish is not None
 
 
 @dataclass(frozen=True)
@@ -139,20 +146,24 @@ class VirtualRun:
     def run(self) -> list[Rank]:
         self.post(0, 0.0, Started())
         now, started = 0.0, {0}
-        while any(self.ranks[r].finish is None for r in started):
-            clock = min(self.ranks[r].worker.next_clock() for r in started if self.ranks[r].finish is None)
+        while any(not self.ranks[r].over for r in started):
+            clock = min(self.ranks[r].worker.next_clock() for r in started if not self.ranks[r].over)
             if self.heap and self.heap[0][0] <= clock:
                 now, _, rank, event = heapq.heappop(self.heap)
             else:
                 now = max(now, clock)
                 rank = min(
-                    (r for r in started if self.ranks[r].finish is None),
+                    (r for r in started if not self.ranks[r].over),
                     key=lambda r: self.ranks[r].worker.next_clock(),
                 )
                 event = Ticked()
             if isinstance(event, Started):
                 started.add(rank)
-            self.handle(rank, event, now)
+            if self.faults.stops is not None and len(started) == len(self.ranks):
+                stopping, at = self.faults.stops
+                self.ranks[stopping].stopped |= now >= at
+            if not self.ranks[rank].stopped:
+                self.handle(rank, event, now)
         return self.ranks
 
     def post(self, rank: int, time: float, event: Event | bytes) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.errors import FileFormatError, StallError
-from fsd_inference.rank_report import Interval, LayerReport, LeftOut, RankReport, SentTo
+from fsd_inference.rank_report import Interval, LayerReport, LeftOut, Position, RankReport, SentTo
 from fsd_inference.usage import Usage
 
 COUNTS = st.integers(0, 2**63 - 1)
@@ -51,6 +51,7 @@ REPORTS = st.builds(
     sent_to=st.none() | st.lists(st.builds(SentTo, COUNTS, COUNTS, COUNTS), max_size=3).map(tuple),
     usage=st.builds(Usage, st.dictionaries(NAMES, COUNTS, max_size=3).map(Counter), frames=COUNTS, retries=COUNTS),
     error=st.none() | st.builds(StallError, NAMES, rank=COUNTS).map(StallError.record),
+    position=st.none() | st.builds(Position, st.text(min_size=1), COUNTS, COUNTS, st.lists(COUNTS).map(tuple)),
 )
 
 REPORT = RankReport(
@@ -66,6 +67,7 @@ REPORT = RankReport(
     sent_to=(SentTo(0, 2, 900),),
     usage=Usage(Counter({"s3.get": 2}), Counter({"s3.get": 2})),
     error=StallError("no frame from rank 0", rank=0).record(),
+    position=Position("waiting for rank 0", 3, 1, (0,)),
 )
 FIELDS = sorted(REPORT.to_json().keys() - {"version"})
 LAYER_FIELDS = sorted(LayerReport().to_json())
@@ -113,7 +115,9 @@ def test_other_versions_are_refused(version: int) -> None:
     assert said_of(value) == f"ranks[3]: reports of version {version} are not known; this release reads 1"
 
 
-@pytest.mark.parametrize("name", sorted({*FIELDS} - {"init_s"}))  # which version 1 had not from the beginning
+@pytest.mark.parametrize(
+    "name", sorted({*FIELDS} - {"init_s", "position"})
+)  # which version 1 had not from the beginning
 def test_a_field_that_is_missing_is_named(name: str) -> None:
     value = REPORT.to_json()
     del value[name]
@@ -154,6 +158,10 @@ def test_a_count_of_the_usage_is_named(name: str) -> None:
         ({"events": [["wait", 0, 0, 0, 10**400]]}, "'ranks[3].events[0]' must be a name, two whole numbers and two"),
         ({"events": [["wait", 0, 0, float("nan"), 1.0]]}, "'ranks[3].events[0]' must be a name, two whole numbers"),
         ({"sent_to": [[0, 1, 2], [0, 1, -2]]}, "'ranks[3].sent_to[1]' must be three whole numbers, none of them"),
+        (
+            {"position": {"doing": "x", "layer": 0, "micro_batch": 0, "awaited": [1, -1]}},
+            "'ranks[3].position.awaited' must be whole numbers, none of them negative, not [1, -1]",
+        ),
         ({"events_left_out": {"send": [1, -2.0]}}, "'ranks[3].events_left_out.send' must be a whole number and"),
     ],
 )

@@ -48,6 +48,7 @@ from fsd_inference.errors import (
     run_error_from_record,
 )
 from fsd_inference.partitioning import RankPlan
+from fsd_inference.rank_report import Position
 
 CLOCKS = Clocks(start_s=10, stall_s=20, run_s=100)
 # Two ranks, two layers; each sends two of its three rows of layer 0 to the other.
@@ -225,6 +226,45 @@ def test_silence_is_a_stall_error_that_names_rank_and_layer() -> None:
     assert isinstance(finish, Finish)
     assert isinstance(finish.error, StallError)
     assert (finish.error.rank, finish.error.layer, finish.error.operation) == (1, 0, "receive")
+
+
+def test_a_child_that_sends_no_summary_is_a_stall_error() -> None:
+    machine = worker(rank=1, workers=4, branching=2)
+    machine.handle(Started(), 0.0)
+    machine.handle(Loaded(RankPlan(1, 4, ((),), ((),), (0,), (1,))), 1.0)
+    machine.handle(Arrived(Kind.DATA, 0, 0, 3, 0, complete=False), 1.5)  # so that it is known to have started
+    machine.handle(Computed(Step(0, 0), Phase.ALL), 2.0)
+    assert machine.position() == Position("storing its result", 1, 0, ())
+    machine.handle(ResultStored(b""), 3.0)
+    assert machine.position() == Position("waiting for rank 3", 1, 0, (3,))
+    assert machine.next_clock() == 23.0
+    assert machine.handle(Ticked(), 22.9) == []
+    _, finish = machine.handle(Ticked(), 23.0)
+    assert isinstance(finish, Finish)
+    assert isinstance(finish.error, StallError)
+    assert (finish.error.rank, finish.error.layer, finish.error.operation) == (3, 0, "receive")
+    assert "no summary from rank 3" in str(finish.error)
+
+
+def test_the_position_says_what_holds_up_the_lowest_step() -> None:
+    machine = worker(micro_batches=2)
+    assert machine.position() == Position("loading its shard", 0, 0, ())
+    machine.handle(Started(), 0.0)
+    machine.handle(Loaded(PLAN, 1), 1.0)
+    machine.handle(Computed(Step(0, 0), Phase.BOUNDARY), 2.0)
+    assert machine.position() == Position("computing layer 0", 0, 0, ())
+    machine.handle(Computed(Step(0, 0), Phase.INTERIOR), 2.0)
+    machine.handle(Computed(Step(0, 1), Phase.BOUNDARY), 3.0)
+    machine.handle(Computed(Step(0, 1), Phase.INTERIOR), 3.0)
+    assert machine.position() == Position("loading layer 1", 1, 0, ())  # its own frames have not gone out either
+    machine.handle(Loaded(PLAN), 4.0)
+    assert machine.position() == Position("waiting for its sends to complete", 1, 0, ())
+    machine.handle(Sent(Step(0, 0)), 5.0)
+    assert machine.position() == Position("waiting for rank 1", 1, 0, (1,))
+    machine.handle(data(micro_batch=1), 6.0)  # it computes that meanwhile, but the lower step is still held up
+    assert machine.position() == Position("waiting for rank 1", 1, 0, (1,))
+    machine.handle(data(micro_batch=0), 7.0)
+    assert machine.position() == Position("computing layer 1", 1, 0, ())
 
 
 def test_a_part_that_came_resets_the_stall_clock() -> None:

@@ -60,6 +60,7 @@ from fsd_inference.errors import ChannelError, PeerGoneError, ResourceLimitError
 from fsd_inference.kernels import NonFiniteError, RankState, WireRangeError
 from fsd_inference.limits import CONTROL_BYTES, LONGEST_POLL_S, STARTERS
 from fsd_inference.partitioning.plan import RankPlan
+from fsd_inference.rank_report import Position
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool, start
 
@@ -231,6 +232,11 @@ class Driver:
                 receiver.join()
         assert self._outcome is not None  # noqa: S101 - the machine ends with Finish
         return self._outcome
+
+    @property
+    def position(self) -> Position:
+        """Where the rank is."""
+        return self._worker.position()
 
     def fail(self, error: RunError) -> None:
         """End the run with an error detected outside the engine; may be called from any thread."""

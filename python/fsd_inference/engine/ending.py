@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fsd_inference.engine.blame import stall_cause
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import AbortedError, FileFormatError, RunError
+from fsd_inference.errors import AbortedError, FileFormatError, RunError, StallError
 from fsd_inference.fields import load_json
 from fsd_inference.rank_report import RankReport
 from fsd_inference.store.base import Store
@@ -74,7 +75,12 @@ def first_error(spec: RunSpec, reports: Sequence[RankReport], failed: Sequence[R
     reported = {report.rank: error for report in reports if (error := report.failure) is not None}
     causes = {rank: error for rank, error in reported.items() if not isinstance(error, AbortedError)}
     for error in (*causes.values(), *failed, *reported.values()):
-        return _origin(error, causes)
+        origin = _origin(error, causes)
+        if not isinstance(origin, StallError):
+            return origin
+        cause = stall_cause(origin, {report.rank: report for report in reports})
+        # A rank that was seen to die is better explained by that than by its silence.
+        return next((seen for seen in failed if seen.rank == cause.rank and not isinstance(seen, StallError)), cause)
     missing = sorted(set(range(spec.settings.workers)) - {report.rank for report in reports})
     if missing:
         names = ", ".join(map(str, missing))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.errors import RunError
 from fsd_inference.kernels import simd_path
-from fsd_inference.rank_report import Interval, LayerReport, LeftOut, RankReport, SentTo
+from fsd_inference.rank_report import Interval, LayerReport, LeftOut, Position, RankReport, SentTo
 
 _COLUMNS = {"boundary": "compute_s", "interior": "compute_s", "all": "compute_s"} | {
     name: f"{name}_s" for name in ("unpack", "pack", "wait", "send")
@@ -129,6 +129,7 @@ def rank_report(
     requests: Sequence[int],
     result_bytes: int,
     error: RunError | None,
+    position: Position | None = None,
     init_s: float = 0.0,
 ) -> RankReport:
     """Return the report of this process's rank, with the current time as its end; `usage` is left to the caller.
@@ -143,6 +144,8 @@ def rank_report(
         Size of the object with this rank's results in bytes; 0 if there is none.
     error : RunError, optional
         Why the rank failed.
+    position : Position, optional
+        Where it was when it failed.
     init_s : float, optional
         Seconds of its function's init phase; 0 if the environment was warm, or if it is no function.
     """
@@ -166,4 +169,5 @@ def rank_report(
         simd=simd_path(),
         sent_to=tuple(SentTo(target, *sent_to[target]) for target in sorted(sent_to)),
         error=None if error is None else error.record(),
+        position=position,
     )

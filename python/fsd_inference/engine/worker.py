@@ -54,6 +54,7 @@ from fsd_inference.errors import (
 )
 from fsd_inference.fields import load_json
 from fsd_inference.partitioning.plan import RankPlan
+from fsd_inference.rank_report import Position
 
 _ABORT_GRACE_S = 2.0
 """Seconds that a secondary failure waits for the abort from the rank that failed first."""
@@ -173,6 +174,26 @@ class Worker:
         done = self._progress[step.micro_batch] > step.layer or self._boundary_done == step
         return done and step not in self._unsent
 
+    def position(self) -> Position:
+        """Return the lowest unfinished step, and what holds it up."""
+        layer, micro_batch = step = Step(*min(zip(self._progress, range(len(self._progress)), strict=True)))
+        awaited: list[int] = []
+        if self._plan is None:
+            return Position("loading its shard", layer, micro_batch, ())
+        if self._stored:
+            awaited = self.gathers()
+        elif layer < self._plan.layers and step != self._computing and self._has_sent(Step(layer - 1, micro_batch)):
+            awaited = sorted({source for source, _ in self._missing(step)})
+        if self._loaded <= layer < self._plan.layers:
+            doing = f"loading layer {self._loaded}"
+        elif awaited:
+            doing = f"waiting for {', '.join(f'rank {rank}' for rank in awaited)}"
+        elif self._computing is not None:
+            doing = f"computing layer {self._computing.layer}"
+        else:
+            doing = "waiting for its sends to complete" if self._unsent else "storing its result"
+        return Position(doing, layer, micro_batch, tuple(awaited))
+
     def next_clock(self) -> float:
         """Return when the next timeout may expire: `handle` must be called with `Ticked` by then."""
         times = [self._deadline]
@@ -180,8 +201,9 @@ class Worker:
             times.append(self._children_due)
         if self._secondary is not None:
             times.append(self._secondary[1])
+        repeats = None if self._stored else self._repeats  # summaries are not sent again
         for due, source, step in self._stalls():
-            times.append(due if self._repeats is None else self._repeats.due(due, step, source))
+            times.append(due if repeats is None else repeats.due(due, step, source))
         return min(times)
 
     # --- the machine -------------------------------------------------------------------------------------------------
@@ -216,6 +238,7 @@ class Worker:
             case ResultStored(summary=summary):
                 self._summaries[self.rank] = summary
                 self._stored = True
+                self._blocked_since = [now] * len(self._blocked_since)  # from now on it waits for its children
             case ChildChecked(rank=child, claimed=claimed):
                 actions += self._checked(child, claimed=claimed)
             case ChildEnded():
@@ -351,10 +374,17 @@ class Worker:
         return self._fail(died(event.rank, event.reason))
 
     def _stalls(self) -> list[tuple[float, int, Step]]:
-        """Return (when the stall timeout expires, source, step of its frames) for all that blocked steps wait for."""
+        """Return (when the stall timeout expires, source, step of its frames) for all that the rank waits for.
+
+        The summaries of children count as frames of the last layer, which has none.
+        """
         if self._plan is None:
             return []
-        stalls = []
+        last = Step(self._plan.layers - 1, 0)
+        stalls = [
+            (max(self._blocked_since[0], self._heard.get(child, 0.0)) + self._clocks.stall_s, child, last)
+            for child in self.gathers()
+        ]
         for m, layer in enumerate(self._progress):
             step = Step(layer, m)
             if 0 < layer < self._plan.layers and step != self._computing:
@@ -366,8 +396,8 @@ class Worker:
     def _check_clocks(self, now: float) -> list[Action]:
         if now >= self._deadline:
             error = DeadlineError(
-                f"rank {self.rank} did not finish by the run's deadline ({self._clocks.run_s:g} s), {self._state()}; "
-                "allow more time or use more workers",
+                f"rank {self.rank} did not finish by the run's deadline ({self._clocks.run_s:g} s), "
+                f"{self.position().doing}; allow more time or use more workers",
                 rank=self.rank,
                 layer=min(self._progress),
                 operation="run",
@@ -381,8 +411,9 @@ class Worker:
         stalled = min((stall for stall in stalls if now >= stall[0]), default=None)
         if stalled is not None:
             _, source, (layer, _) = stalled
+            what = "summary" if self._stored else f"frame of layer {layer}"
             message = (
-                f"rank {self.rank} has received no frame of layer {layer} from rank {source} "
+                f"rank {self.rank} has received no {what} from rank {source} "
                 f"for {self._clocks.stall_s:g} s; check the log of rank {source} and try again"
             )
             return self._fail(StallError(message, rank=source, layer=layer, operation="receive"))
@@ -390,19 +421,7 @@ class Worker:
             # Each child is checked once; the answers arrive as `ChildChecked`.
             asked, self._unreported = sorted(self._unreported), set()
             return [CheckChild(child) for child in asked]
-        return [] if self._repeats is None else [*self._repeats.ask(stalls, now)]
-
-    def _state(self) -> str:
-        if self._plan is None:
-            return "loading its shard"
-        if self._computing is not None:
-            return f"computing layer {self._computing.layer}"
-        if self._loaded <= min(self._progress) < self._plan.layers:
-            return f"loading layer {self._loaded}"
-        missing = sorted({f"rank {expected.source}" for expected in self.expected()})
-        if missing:
-            return f"waiting for {', '.join(missing)}"
-        return "waiting for its sends to complete" if self._unsent else "storing its result"
+        return [] if self._repeats is None or self._stored else [*self._repeats.ask(stalls, now)]
 
 
 def died(rank: int, reason: str) -> WorkerDiedError:

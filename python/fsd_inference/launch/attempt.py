@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 
 from fsd_inference.channels.local import check_run_directory
 from fsd_inference.deadlines import CLEANUP_S, cleaning_up, within
 from fsd_inference.engine.ending import Ended, first_error, read_reports
+from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import DeadlineError, FsdError, RunError, StoreError
-from fsd_inference.launch.processes import ProcessLauncher
+from fsd_inference.launch.processes import ProcessLauncher, how_ended
 from fsd_inference.launch.server import Server
 from fsd_inference.launch.spec import LaunchSpec
+from fsd_inference.launch.watching import RankWatch
 from fsd_inference.logs import Logger
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
@@ -55,10 +57,7 @@ def run_attempt(
     """
     failed: list[RunError] = []
     reported: list[tuple[int, str]] = []  # ranks that told their errors to the others, and how their processes ended
-
-    def on_line(line: str) -> None:
-        with suppress(ValueError):
-            on_layer(float(line))
+    settings = launch.spec.settings
 
     def on_end(rank: int, reason: str, is_reported: bool) -> None:
         if is_reported:
@@ -68,29 +67,35 @@ def run_attempt(
 
     with TemporaryFolder("run") as directory:
         if launch.channel == "local":
-            check_run_directory(directory, launch.spec.settings.workers)
-        launcher = ProcessLauncher(directory, None, server.requests(), on_line)
+            check_run_directory(directory, settings.workers)
+        watch = RankWatch(
+            Tree(settings.workers, settings.branching),
+            settings.clocks,
+            now=time.monotonic,
+            how_ended=partial(how_ended, directory),
+            on_layer=on_layer,
+        )
+        launcher = ProcessLauncher(directory, None, server.requests(), watch.on_line)
         try:
             launch.write(directory)
             log = _log.of(run=launch.spec.run)
-            log.info(
-                "attempt %d begins: %d ranks over %s", launch.spec.attempt, launch.spec.settings.workers, launch.channel
-            )
+            log.info("attempt %d begins: %d ranks over %s", launch.spec.attempt, settings.workers, launch.channel)
             launched = time.time()
             until = time.monotonic() + launch.spec.deadline - launched + _GRACE_S
             launcher.start(0, on_end)
-            while not failed and not launcher.wait(_WATCH_S):
+            while not failed and not launcher.wait(_WATCH_S) and not watch.is_over():
                 if time.monotonic() > until:
                     failed.append(_overdue())
                 elif lost is not None and (why := lost()) is not None:
                     failed.append(RunError(f"the ranks were stopped: {why}", operation="lease", retryable=True))
+            seen = [*watch.errors, *failed]  # before rank 0 is killed, which would be seen as well
             launcher.close(0.0)
             try:
                 with cleaning_up() if failed or reported else within(max(CLEANUP_S, until - time.monotonic())):
-                    reports = read_reports(store, launch.spec, range(launch.spec.settings.workers))
-                error = first_error(launch.spec, reports, failed)
+                    reports = read_reports(store, launch.spec, range(settings.workers))
+                error = first_error(launch.spec, reports, seen)
             except StoreError as unread:
-                reports, error = [], failed[0] if failed else _unread(unread, reported)
+                reports, error = [], seen[0] if seen else _unread(unread, reported)
             log.info("attempt %d ended: %s", launch.spec.attempt, "success" if error is None else error)
             return Ended(launched, reports, error)
         finally:

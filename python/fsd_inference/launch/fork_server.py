@@ -31,7 +31,7 @@ from typing import Never
 from fsd_inference import interpreter, logs
 from fsd_inference.fields import load_json
 from fsd_inference.launch import worker
-from fsd_inference.launch.requests import REQUEST_BYTES, Start
+from fsd_inference.launch.requests import RANK_ENDED, RANK_STARTED, REQUEST_BYTES, Start
 
 _TASKS = Path("/proc/self/task")
 """Folder with an entry for each thread of this process, on Linux."""
@@ -41,8 +41,9 @@ _DESCRIPTORS = 2
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """A running process of a rank: its connection, and the process of the run's rank 0."""
+    """A running process of a rank: its number, its connection, and the process of the run's rank 0."""
 
+    number: int
     connection: socket.socket
     root: int
 
@@ -115,8 +116,15 @@ class ForkServer:
             if process == 0:
                 self._become(request, connection.fileno(), errors.fileno(), log, safe=safe)
         root = process if request.starter is None else self._ranks[request.process].root
-        self._ranks[process] = _Rank(connection, root)
+        self._ranks[process] = _Rank(request.rank, connection, root)
         _write(connection, f"started {process}\n")
+        if root != process:
+            self._tell_session(root, f"{RANK_STARTED} {request.rank}")
+
+    def _tell_session(self, root: int, line: str) -> None:
+        """Write a line to the connection of a run's rank 0, which the session reads."""
+        if root in self._ranks:
+            _write(self._ranks[root].connection, f"\n{line}\n")
 
     def _become(self, request: Start, connection: int, errors: int, log: list[int], *, safe: bool) -> None:
         """Make this process, just forked, that of a rank; it ends here."""
@@ -164,8 +172,10 @@ class ForkServer:
             for other, rank in self._ranks.items():
                 if rank.root == process:
                     os.kill(other, signal.SIGKILL)
-            _write(ended.connection, f"\nended {os.waitstatus_to_exitcode(status)}\n")
+            code = os.waitstatus_to_exitcode(status)
+            _write(ended.connection, f"\nended {code}\n")
             ended.connection.close()
+            self._tell_session(ended.root, f"{RANK_ENDED} {ended.number} {code}")
 
 
 def _run_anew(arguments: list[str], descriptors: Iterable[int]) -> Never:

@@ -76,17 +76,7 @@ class ProcessLauncher:
     def _watch(self, child: Child, rank: int, on_end: ChildEnd) -> None:
         code = child.wait(self._on_line or (lambda _: None))
         if code != 0:
-            on_end(rank, self._reason(rank, code), code == EXIT_REPORTED)
-
-    def _reason(self, rank: int, code: int | None) -> str:
-        if code is None:
-            return GONE
-        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        last = ""
-        with suppress(OSError):
-            lines = (self._directory / f"rank-{rank:05d}.log").read_text(errors="replace").split("\n")
-            last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"{how}: {last}" if last else how
+            on_end(rank, how_ended(self._directory, rank, code), code == EXIT_REPORTED)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` seconds for all children to end, and return whether they have."""
@@ -111,6 +101,18 @@ class ProcessLauncher:
                 child.kill()
                 watcher.ended.wait(_KILLED_S)
             child.close()
+
+
+def how_ended(directory: Path, rank: int, code: int | None) -> str:
+    """Return how a rank's process ended, from its exit code (None if the fork server is gone) and its log."""
+    if code is None:
+        return GONE
+    how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    last = ""
+    with suppress(OSError):
+        lines = (directory / f"rank-{rank:05d}.log").read_text(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"{how}: {last}" if last else how
 
 
 def not_started(rank: int, error: OSError | ResourceLimitError) -> RunError:

@@ -4,7 +4,8 @@ The session and its ranks share one end of a pair of datagram sockets, the serve
 datagram, so requests of several processes never mix. One that starts a process carries the server's end of a
 connection, which becomes the process's standard input and, if asked for, its standard output. On the connection the
 server answers a line ``started PID`` or ``failed ERRNO``, and writes a line ``ended CODE`` after all that the process
-has written.
+has written. In between, the connection of a run's rank 0 also gets a line ``rank-started RANK`` or ``rank-ended RANK
+CODE`` for each other process of the run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from fsd_inference import logs
 
 REQUEST_BYTES = 65536
 """Maximum size of a request in bytes."""
+RANK_STARTED, RANK_ENDED = "rank-started", "rank-ended"
+"""First words of the lines about other ranks."""
 
 _ANSWER_S = 60.0
 """Seconds to wait for the answer to a request; a server that has just been started imports the package first."""

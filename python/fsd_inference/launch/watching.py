@@ -1,0 +1,121 @@
+"""The session's view of the ranks of an attempt: when each process started and ended, and whether the attempt hangs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from fsd_inference.config import Clocks
+from fsd_inference.engine.tree import Tree
+from fsd_inference.engine.worker import died
+from fsd_inference.errors import RunError, StallError, StartError
+from fsd_inference.launch.processes import EXIT_REPORTED
+from fsd_inference.launch.requests import RANK_ENDED, RANK_STARTED
+
+_QUIET_S = 3.0
+"""Seconds without the end of another rank after which those that still run are taken to be stopped, once one failed."""
+_ABORT_S = 10.0
+"""Seconds in which the ranks must have ended after the first failure."""
+
+
+class RankWatch:
+    """What the session has heard of the ranks' processes; its methods may be called from any thread.
+
+    Parameters
+    ----------
+    tree : Tree
+        The launch tree.
+    clocks : Clocks
+        Timeouts of the attempt.
+    now : callable
+        Returns the time in seconds.
+    how_ended : callable
+        Returns how a process ended, given its rank and exit code.
+    on_layer : callable
+        Called with the number of layers that rank 0 has completed.
+
+    Attributes
+    ----------
+    errors : list of RunError
+        Failures that the ranks themselves may not be able to report.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        clocks: Clocks,
+        *,
+        now: Callable[[], float],
+        how_ended: Callable[[int, int], str],
+        on_layer: Callable[[float], None],
+    ) -> None:
+        self.errors: list[RunError] = []
+        self._tree = tree
+        self._clocks = clocks
+        self._now = now
+        self._how_ended = how_ended
+        self._on_layer = on_layer
+        self._lock = threading.Lock()
+        self._began = self._heard = now()
+        self._started = {0}
+        self._ended: dict[int, int] = {}  # rank -> exit code
+        self._failed_at: float | None = None
+        self._layers = 0  # that rank 0 has completed
+
+    def on_line(self, line: str) -> None:
+        """Take a line from the connection of rank 0: what it wrote itself, or what the fork server says of others."""
+        match line.split():
+            case [word, rank] if word == RANK_STARTED:
+                with self._lock:
+                    self._started.add(int(rank))
+            case [word, rank, code] if word == RANK_ENDED:
+                self._end(int(rank), int(code))
+            case [layers] if layers.isdecimal():
+                with self._lock:
+                    self._heard, self._layers = self._now(), int(layers)
+                self._on_layer(float(layers))
+
+    def _end(self, rank: int, code: int) -> None:
+        with self._lock:
+            self._heard = self._now()
+            self._ended[rank] = code
+            if code == 0 or self._failed_at is not None:
+                return
+            self._failed_at = self._heard
+            if code != EXIT_REPORTED:  # its starter reports the same, if it is not dead or stopped itself
+                self.errors.append(died(rank, self._how_ended(rank, code)))
+
+    def is_over(self) -> bool:
+        """Return whether the ranks that still run are to be killed: one has failed, or the attempt hangs."""
+        now = self._now()
+        with self._lock:
+            if self._failed_at is not None:
+                return now - self._heard > _QUIET_S or now - self._failed_at > _ABORT_S
+            hangs = self._not_started(now) or self._rank_0_stalls(now)
+            self.errors += [] if hangs is None else [hangs]
+            return hangs is not None
+
+    def _not_started(self, now: float) -> RunError | None:
+        """Return the error of a rank that has not started its children in time."""
+        missing = min(set(range(self._tree.workers)) - self._started, default=None)
+        if missing is None or now - self._began <= self._clocks.start_s:
+            return None
+        starter = self._tree.parent(missing)
+        return StartError(
+            f"rank {starter} did not start rank {missing} within {self._clocks.start_s:g} s; check the load of this "
+            "machine and try again",
+            rank=starter,
+            operation="start",
+        )
+
+    def _rank_0_stalls(self, now: float) -> RunError | None:
+        """Return the error of a rank 0 that is silent after all others have ended, and so cannot name it."""
+        if not self._ended or len(self._ended) < self._tree.workers - 1 or now - self._heard <= self._clocks.stall_s:
+            return None
+        layer = max(0, self._layers - 1)
+        return StallError(
+            f"rank 0 stopped responding after layer {layer}, when all other ranks had ended; try again",
+            rank=0,
+            layer=layer,
+            operation="run",
+        )
