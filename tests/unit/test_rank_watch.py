@@ -59,6 +59,15 @@ def test_a_failure_is_the_end_once_no_other_rank_ends() -> None:
     assert watched.watch.errors == []  # the reports say why
 
 
+def test_a_rank_that_has_failed_may_wait_for_its_stopped_child() -> None:
+    watched = Watched()
+    assert not watched.at(50, *ALL, "rank-failed 2")
+    assert not watched.at(52, "rank-failed 0")
+    assert not watched.at(54, "rank-ended 3 -9")  # killed by its starter, and no reason for anything
+    assert watched.at(57.1)
+    assert watched.watch.errors == []
+
+
 def test_ranks_that_end_one_by_one_have_a_limit() -> None:
     watched = Watched(20)
     for rank in range(1, 6):

@@ -96,6 +96,10 @@ class ForkServer:
             if request["kill"] in self._ranks:
                 os.kill(request["kill"], signal.SIGKILL)
             return
+        if "tell" in request:
+            if request["process"] in self._ranks:
+                self._tell_session(self._ranks[request["process"]].root, request["tell"])
+            return
         connection = socket.socket(fileno=descriptors[0])
         try:
             self._start(Start.from_json(request["start"]), connection, descriptors[1:])

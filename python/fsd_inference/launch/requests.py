@@ -1,11 +1,12 @@
-"""Requests to the fork server: start a process of a rank, or kill one.
+"""Requests to the fork server: start a process of a rank, kill one, or tell the session something.
 
 The session and its ranks share one end of a pair of datagram sockets, the server has the other. A request is one JSON
 datagram, so requests of several processes never mix. One that starts a process carries the server's end of a
 connection, which becomes the process's standard input and, if asked for, its standard output. On the connection the
 server answers a line ``started PID`` or ``failed ERRNO``, and writes a line ``ended CODE`` after all that the process
-has written. In between, the connection of a run's rank 0 also gets a line ``rank-started RANK`` or ``rank-ended RANK
-CODE`` for each other process of the run.
+has written. In between, the connection of a run's rank 0, which the session reads, also gets a line ``rank-started
+RANK`` or ``rank-ended RANK CODE`` for each other process of the run, and what ranks have the server tell the session:
+``rank-failed RANK`` once a rank has reported its error.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from fsd_inference import logs
 
 REQUEST_BYTES = 65536
 """Maximum size of a request in bytes."""
-RANK_STARTED, RANK_ENDED = "rank-started", "rank-ended"
-"""First words of the lines about other ranks."""
+RANK_STARTED, RANK_FAILED, RANK_ENDED = "rank-started", "rank-failed", "rank-ended"
+"""First words of the lines about single ranks."""
 
 _ANSWER_S = 60.0
 """Seconds to wait for the answer to a request; a server that has just been started imports the package first."""
@@ -174,6 +175,11 @@ class Requests:
         """Have a process killed that the server has started and that still runs."""
         with contextlib.suppress(OSError):  # the server is gone; its processes end when they are hung up
             self._sender.send(json.dumps({"kill": process}).encode())
+
+    def tell_session(self, line: str) -> None:
+        """Have the server write a line to the connection of rank 0 of this process's run."""
+        with contextlib.suppress(OSError):  # as above
+            self._sender.send(json.dumps({"tell": line, "process": os.getpid()}).encode())
 
     def _why_gone(self) -> str:
         """Return what has become of the server, with the last line that it wrote."""

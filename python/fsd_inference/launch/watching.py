@@ -10,10 +10,10 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import RunError, StallError, StartError
 from fsd_inference.launch.processes import EXIT_REPORTED
-from fsd_inference.launch.requests import RANK_ENDED, RANK_STARTED
+from fsd_inference.launch.requests import RANK_ENDED, RANK_FAILED, RANK_STARTED
 
 _QUIET_S = 3.0
-"""Seconds without the end of another rank after which those that still run are taken to be stopped, once one failed."""
+"""Seconds without news of any rank after which those that still run are taken to be stopped, once one has failed."""
 _ABORT_S = 10.0
 """Seconds in which the ranks must have ended after the first failure."""
 
@@ -63,11 +63,14 @@ class RankWatch:
         self._layers = 0  # that rank 0 has completed
 
     def on_line(self, line: str) -> None:
-        """Take a line from the connection of rank 0: what it wrote itself, or what the fork server says of others."""
+        """Take a line from the connection of rank 0: what it wrote itself, or what the fork server says of a rank."""
         match line.split():
             case [word, rank] if word == RANK_STARTED:
                 with self._lock:
                     self._started.add(int(rank))
+            case [word, _] if word == RANK_FAILED:
+                with self._lock:
+                    self._fail()
             case [word, rank, code] if word == RANK_ENDED:
                 self._end(int(rank), int(code))
             case [layers] if layers.isdecimal():
@@ -77,13 +80,18 @@ class RankWatch:
 
     def _end(self, rank: int, code: int) -> None:
         with self._lock:
-            self._heard = self._now()
             self._ended[rank] = code
-            if code == 0 or self._failed_at is not None:
+            if code == 0:
+                self._heard = self._now()
                 return
-            self._failed_at = self._heard
-            if code != EXIT_REPORTED:  # its starter reports the same, if it is not dead or stopped itself
+            # Once a rank has failed, others may be killed for that reason.
+            if code != EXIT_REPORTED and self._failed_at is None:
                 self.errors.append(died(rank, self._how_ended(rank, code)))
+            self._fail()
+
+    def _fail(self) -> None:
+        self._heard = self._now()
+        self._failed_at = self._heard if self._failed_at is None else self._failed_at
 
     def is_over(self) -> bool:
         """Return whether the ranks that still run are to be killed: one has failed, or the attempt hangs."""

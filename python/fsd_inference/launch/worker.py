@@ -25,7 +25,7 @@ from fsd_inference.engine.rank import run_rank
 from fsd_inference.errors import AbortedError, FsdError, reason
 from fsd_inference.launch.backends import open_backends
 from fsd_inference.launch.processes import EXIT_REPORTED, ProcessLauncher
-from fsd_inference.launch.requests import Requests
+from fsd_inference.launch.requests import RANK_FAILED, Requests
 from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.threads import start
 
@@ -78,6 +78,7 @@ def main(arguments: list[str]) -> int:
         return 1
     finally:
         if ended is None or ended.error is not None:
+            requests.tell_session(f"{RANK_FAILED} {rank}")  # before the wait for children, which may be stopped
             launcher.hang_up()
         launcher.close(_GRACE_S)
         backends.close()
