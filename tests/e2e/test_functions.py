@@ -23,7 +23,7 @@ from fsd_inference.aws.failures import FailureQueue
 from fsd_inference.aws.handlers.environment import STACK_KEY
 from fsd_inference.config import Clocks
 from fsd_inference.engine.gather import decode
-from fsd_inference.errors import StackUpdatedError, StartError, WorkerDiedError
+from fsd_inference.errors import StackUpdatedError, StallError, StartError, WorkerDiedError
 from fsd_inference.limits import DEEPEST_TREE
 from fsd_inference.usage import UsageMeter
 from tests.support.calls import PATIENT, Caller, Pushed, caller
@@ -141,6 +141,31 @@ def test_a_killed_worker_is_named_and_the_others_end(
     assert victim not in {rank["process"] for rank in ranks}
     assert {rank["rank"] for rank in ranks} == set(range(P)) - {status.error.rank}
     assert all(rank["error"]["type"] == "WorkerDiedError" for rank in ranks)
+
+
+def test_a_stopped_worker_ends_the_attempt_by_the_stall_clock(
+    calls: Caller, pushed: Pushed, inputs: sparse.csr_array
+) -> None:
+    """Whichever rank it is, rank 0 included: the others notice, and tell the coordinator."""
+    calls.carry_out(calls.event(pushed, inputs, "object", MEMORY_MB))  # so that there are as many processes as ranks
+    clocks = Clocks(start_s=60.0, stall_s=4.0, run_s=150.0)
+    event = calls.event(pushed, sparse.vstack([inputs] * 20).tocsr(), "object", MEMORY_MB, branching=2, clocks=clocks)
+    calls.ask(event)
+    claims = event.spec.claim_key(0).rpartition("/")[0] + "/"
+    wait_until(lambda: len(list(calls.store.list(claims))) == P, "all ranks have started", 60)
+    victim = min(worker_processes(calls))
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        stopped = time.time()
+        status = calls.wait(event.spec.run)
+    finally:
+        os.kill(victim, signal.SIGKILL)
+    assert isinstance(status.error, StallError), status.error
+    assert status.ended is not None
+    assert status.ended - stopped < 60  # far from the run clock
+    ranks = calls.metrics(event)["ranks"]
+    assert victim not in {rank["process"] for rank in ranks}
+    assert {rank["rank"] for rank in ranks} == set(range(P)) - {status.error.rank}
 
 
 def test_a_killed_coordinator_is_told_of_by_another(

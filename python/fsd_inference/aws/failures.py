@@ -6,6 +6,7 @@ contains the event that started the rank.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,14 @@ from fsd_inference.aws.clients import Clients, request
 from fsd_inference.aws.events import RankEvent, RunEvent
 from fsd_inference.config import RetrySettings
 from fsd_inference.engine.worker import died
-from fsd_inference.errors import InputError, RunError, StackUpdatedError, StartError, WorkerDiedError
+from fsd_inference.errors import (
+    InputError,
+    RunError,
+    StackUpdatedError,
+    StartError,
+    WorkerDiedError,
+    run_error_from_record,
+)
 from fsd_inference.fields import load_json
 from fsd_inference.usage import UsageMeter
 
@@ -81,6 +89,19 @@ def parse_failure(body: str | bytes) -> Failure | None:
     except (ValueError, KeyError, TypeError, InputError):
         return None
     return Failure(event, _error(event, str(context.get("condition", "")), answer))
+
+
+def reported_failure(error: RunError) -> bytes:
+    """Return the object in which a rank tells its coordinator what it has noticed and told all other ranks."""
+    return json.dumps({"reported": error.record()}).encode()
+
+
+def parse_reported(data: bytes) -> RunError | None:
+    """Parse the output of `reported_failure`; return None for anything else."""
+    try:
+        return run_error_from_record(load_json(data)["reported"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def parse_coordinator_failure(body: str | bytes) -> tuple[RunEvent, RunError] | None:

@@ -131,7 +131,10 @@ def metrics_key(prefix: str) -> str:
 
 
 def failure_key(prefix: str) -> str:
-    """Return the key to which other runs' coordinators forward Lambda's failure records of this attempt's ranks."""
+    """Return the key of the first failure of an attempt that its coordinator is to be told of.
+
+    It holds what a rank noticed, or Lambda's record of a rank if another run's coordinator received that.
+    """
     return f"{prefix}failed"
 
 

@@ -1,4 +1,4 @@
-"""Observation of a running attempt by its coordinator: rank 0's report, missing ranks, and Lambda's failure records."""
+"""Observation of a running attempt by its coordinator: rank 0's report, missing ranks, and failures of any rank."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_failure, parse_failure
+from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_failure, parse_failure, parse_reported
 from fsd_inference.aws.status import RunStatus, failure_key, status_key
 from fsd_inference.engine.ending import read_reports
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import DeadlineError, FsdError, RunError, StartError
+from fsd_inference.errors import DeadlineError, FsdError, RunError, StallError, StartError
 from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF
 from fsd_inference.rank_report import RankReport
 from fsd_inference.store.base import Store
@@ -22,6 +22,8 @@ _GRACE_S = 5.0
 """Seconds after their deadline that ranks may take to end by themselves."""
 _ABORT_S = 8.0
 """Seconds that aborted ranks may take to write their reports."""
+_QUIET_S = 3.0
+"""Seconds without another report after which no more of aborted ranks are expected."""
 _LAST_REPORTS_S = 10.0
 """Seconds after rank 0's report to wait for the other reports, which the ranks began to write before it."""
 
@@ -60,15 +62,21 @@ class Watch:
         """Wait for the end of the attempt; return None once rank 0 has reported, or an error if one is seen first."""
         store, spec = self._store, self._spec
         barrier: float | None = launched + spec.settings.clocks.start_s
-        forwarded_due = launched + PROGRESS_S
+        told_due = launched + PROGRESS_S
+        others_due, others_ended = launched + spec.settings.clocks.stall_s, False
         pause = REPORT_BACKOFF.first_s
         while not self._woken.wait(pause):
             if store.stat(spec.report_key(0)) is not None:
                 return None
             now = time.time()
-            if now >= forwarded_due:
-                forwarded_due = now + PROGRESS_S
-                self._poll_forwarded()
+            if now >= told_due:
+                told_due = now + PROGRESS_S
+                self._poll_told()
+            if now >= others_due:
+                others_due = now + spec.settings.clocks.stall_s
+                if others_ended:
+                    return _rank_0_silent(spec)
+                others_ended = self._others_ended()
             if barrier is not None and now >= barrier:
                 barrier = None
                 missing = self._missing()
@@ -85,12 +93,21 @@ class Watch:
         claimed = {int(info.key.rpartition("/")[2]) for info in self._store.list(prefix)}
         return sorted(set(range(self._spec.settings.workers)) - claimed)
 
-    def _poll_forwarded(self) -> None:
-        """Note a failure of this attempt that another run's coordinator received and stored."""
+    def _others_ended(self) -> bool:
+        """Return whether all ranks but rank 0 have written their reports, so that none can notice its silence."""
+        workers = self._spec.settings.workers
+        prefix = self._spec.report_key(0).rpartition("/")[0] + "/"
+        return workers > 1 and len(list(self._store.list(prefix))) >= workers - 1
+
+    def _poll_told(self) -> None:
+        """Note a failure of this attempt that a rank noticed, or that another run's coordinator received."""
         data = self._store.get(failure_key(self._spec.prefix))
-        failure = None if data is None else parse_failure(data)
-        if failure is not None:
-            self._note(failure.error)
+        if data is None:
+            return
+        failure = parse_failure(data)
+        error = parse_reported(data) if failure is None else failure.error
+        if error is not None:
+            self._note(error)
 
     def _listen(self) -> None:
         """Receive failure records until stopped, and handle each."""
@@ -141,16 +158,33 @@ class Watch:
 
 
 def last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[RankReport]:
-    """Return the reports of all ranks, or of those that report before the timeout."""
+    """Return the reports of all ranks, or of those that report before the timeout.
+
+    After a failure few are missing: of the rank that failed, or of the one at the end of the chain of a stall.
+    """
     until = time.time() + (_LAST_REPORTS_S if failed is None else _ABORT_S)
-    silent = set() if failed is None or failed.rank is None else {failed.rank}
+    silent = {failed.rank} if failed is not None and not isinstance(failed, StallError) else set()
     reports: dict[int, RankReport] = {}
+    quiet_at = until if failed is None else time.time() + _QUIET_S
     while True:
         missing = [rank for rank in range(spec.settings.workers) if rank not in reports]
-        reports |= {report.rank: report for report in read_reports(store, spec, missing)}
-        if silent.issuperset(set(range(spec.settings.workers)) - reports.keys()) or time.time() > until:
+        found = read_reports(store, spec, missing)
+        reports |= {report.rank: report for report in found}
+        now = time.time()
+        if found and failed is not None:
+            quiet_at = now + _QUIET_S
+        if silent.issuperset(set(range(spec.settings.workers)) - reports.keys()) or now > min(until, quiet_at):
             return [reports[rank] for rank in sorted(reports)]
         time.sleep(REPORT_BACKOFF.longest_s)
+
+
+def _rank_0_silent(spec: RunSpec) -> StallError:
+    return StallError(
+        f"rank 0 stopped responding: all other ranks ended {spec.settings.clocks.stall_s:g} s ago; see its log and "
+        "try again",
+        rank=0,
+        operation="run",
+    )
 
 
 def _not_started(spec: RunSpec, missing: Sequence[int]) -> StartError:

@@ -85,10 +85,14 @@ class RankWork(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a rank: an error, or the merged summary of its subtree."""
+    """The outcome of a rank: an error, or the merged summary of its subtree.
+
+    `noticed` says whether the rank noticed the failure itself, and so told the others of it.
+    """
 
     error: RunError | None
     summary: bytes
+    noticed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,7 @@ class Driver:
         self._expected_changed = threading.Condition()
         self._flushed = 0  # number of the last `_Flush` that was taken from the queue
         self._stop = False
+        self._has_aborted = False
         self._outcome: Outcome | None = None
         self._teller = Teller(spec.run, rank, timeline.now)
 
@@ -323,7 +328,7 @@ class Driver:
             case Abort(error=error):
                 self._abort(error)
             case Finish(error=error, summary=summary):
-                self._outcome = Outcome(error, summary)
+                self._outcome = Outcome(error, summary, self._has_aborted)
 
     def _compute(self, action: Compute) -> None:
         layer, micro_batch = action.step
@@ -398,6 +403,7 @@ class Driver:
 
     def _abort(self, error: RunError) -> None:
         """Send an abort to all ranks; if that fails their own timeouts end them, and the original error is kept."""
+        self._has_aborted = True
         frame = abort_frame(self.spec, self.rank, error)
         if frame is None:
             return

@@ -58,9 +58,10 @@ class Backends:
 
 @dataclass(frozen=True, slots=True)
 class RankEnd:
-    """The outcome of a rank: its error (None if it succeeded) and its report."""
+    """The outcome of a rank: its error (None if it succeeded), whether it noticed that itself, and its report."""
 
     error: RunError | None
+    noticed: bool
     report: RankReport
 
 
@@ -141,7 +142,8 @@ def run_rank(
         position=None if outcome.error is None else driver.position,
     )
     with within(CLEANUP_S if outcome.error else max(CLEANUP_S, spec.deadline - time.time())):
-        return RankEnd(outcome.error, _put_counted(store, spec.report_key(rank), report, count, one_write))
+        report = _put_counted(store, spec.report_key(rank), report, count, one_write)
+    return RankEnd(outcome.error, outcome.noticed, report)
 
 
 def _put_counted(

@@ -48,6 +48,8 @@ def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is
     )
     if run_s > settings.clocks.start_s:
         requests["s3.list"] += 1  # checks that all ranks have claimed their places
+    if workers > 1:
+        requests["s3.list"] += math.floor(run_s / settings.clocks.stall_s)  # checks that rank 0 is not the last
     if not is_warm:
         requests["lambda.settings"] = _LOOKS
     return Usage(requests, Counter(requests), misses=early + updates + heads - 1, empty_polls=receives)

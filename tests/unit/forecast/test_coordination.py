@@ -38,7 +38,11 @@ def test_a_longer_run_is_looked_at_more_often() -> None:
     assert short.requests["lambda.invoke"] == long.requests["lambda.invoke"] == 5
     assert short.requests["s3.put"] == 6
     assert long.requests["s3.put"] == 6 + 30  # rank 0 says how far it is
-    assert (short.requests["s3.list"], long.requests["s3.list"]) == (1, 2)  # of tickets, and after the start clock
+    assert (short.requests["s3.list"], long.requests["s3.list"]) == (
+        1,
+        3,
+    )  # of tickets, after the start and the stall clock
+    assert counted(62, 61, workers=1).requests["s3.list"] == 2
     assert long.requests["s3.get"] - short.requests["s3.get"] == pytest.approx(2 * 30 + 63, abs=4)
     assert long.requests["sqs.receive"] == long.empty_polls == 61
     assert long.requests["s3.head"] == pytest.approx(4 * 61, abs=5)

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from fsd_inference import logs
 from fsd_inference.aws.backends import open_channel
 from fsd_inference.aws.events import WAKE_EVENT, RankEvent
+from fsd_inference.aws.failures import reported_failure
 from fsd_inference.aws.handlers.environment import Environment, environment, one_at_a_time
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.launcher import LambdaLauncher
-from fsd_inference.aws.status import progress_key
+from fsd_inference.aws.status import failure_key, progress_key
 from fsd_inference.engine.loading import LoadedRank
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
@@ -129,6 +130,9 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
     log.rank_metrics(opened.stack.name, rank_event.channel, ended.report)
     if ended.error is not None:
         error = ended.error
+        if ended.noticed:
+            with suppress(FsdError):  # the coordinator sees it later in the report of rank 0
+                opened.store.put_if_absent(failure_key(spec.prefix), reported_failure(error))
         log.line(str(error), level="ERROR", kind=type(error).__name__, step=error.layer, operation=error.operation)
         return "failed"
     log.line("rank is done", seconds=round(time.time() - started, 3))
