@@ -15,6 +15,7 @@ from fsd_inference.errors import FileFormatError
 from fsd_inference.fields import Fields, parse_json
 from fsd_inference.prediction import Prediction
 from fsd_inference.rank_report import RankReport
+from fsd_inference.stragglers import Straggler, find_stragglers
 from fsd_inference.usage import Usage
 
 REPORT_FILE = "report.json"
@@ -123,6 +124,11 @@ class RunReport:
         """
         return self.connections * self.samples / max(self.compute_s, 1e-9) / 1e9
 
+    @property
+    def stragglers(self) -> list[Straggler]:
+        """Ranks that computed much slower than the others; replicas do not wait for each other, and have none."""
+        return find_stragglers(self.ranks) if self.replicas == 1 else []
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values: flat keys, including the version of the format, and `ranks`."""
         usage = self.usage
@@ -159,6 +165,7 @@ class RunReport:
             "coordinator_init_s": self.coordinator_init_s,
             "predicted": self.predicted and self.predicted.to_json(),
             "error": self.error,
+            "stragglers": [straggler._asdict() for straggler in self.stragglers],
             "ranks": [rank.to_json() for rank in self.ranks],
         }
 

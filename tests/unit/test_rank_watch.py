@@ -9,6 +9,7 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import StallError, StartError, WorkerDiedError
 from fsd_inference.launch.processes import EXIT_REPORTED
 from fsd_inference.launch.watching import RankWatch
+from fsd_inference.stragglers import Straggler
 
 
 class Watched:
@@ -17,12 +18,14 @@ class Watched:
     def __init__(self, workers: int = 4) -> None:
         self.now = 0.0
         self.layers: list[float] = []
+        self.stragglers: list[Straggler] = []
         self.watch = RankWatch(
             Tree(workers, 1),
             Clocks(start_s=10, stall_s=20, run_s=100),
             now=lambda: self.now,
             how_ended=lambda rank, code: f"rank {rank} with {code}",
             on_layer=self.layers.append,
+            on_straggler=self.stragglers.append,
         )
 
     def at(self, now: float, *lines: str) -> bool:
@@ -108,3 +111,13 @@ def test_a_last_rank_that_is_silent_is_named() -> None:
 
 def test_a_rank_alone_may_take_its_time() -> None:
     assert not Watched(1).at(99)
+
+
+def test_a_slow_rank_is_told_once() -> None:
+    watched = Watched()
+    watched.at(0, *ALL)
+    for second in range(12):
+        paces = [f"rank-pace {rank} {second} {second * (0.9 if rank == 2 else 0.2)}" for rank in range(4)]
+        assert not watched.at(second, *paces)
+    (found,) = watched.stragglers
+    assert str(found) == "rank 2 computes 4.5 times slower than the median of the other ranks since layer 0"

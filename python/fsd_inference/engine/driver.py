@@ -134,7 +134,8 @@ class Driver:
     count_requests : callable
         Returns how many requests this rank has made so far.
     on_layer : callable
-        Called with the number of completed layers, to report progress.
+        Called with the number of completed layers and the seconds of computing, packing and unpacking so far, to
+        report progress.
 
     Attributes
     ----------
@@ -161,7 +162,7 @@ class Driver:
         launcher: Launcher,
         timeline: Timeline,
         count_requests: Callable[[], int],
-        on_layer: Callable[[int], None],
+        on_layer: Callable[[int, float], None],
     ) -> None:
         settings = spec.settings
         self.spec = spec
@@ -195,6 +196,7 @@ class Driver:
         self._packed: dict[Step, list[Frame]] = {}  # from the compute thread to the channel's send
         self._kept = KeptFrames()
         self._idle_since = timeline.now()
+        self._busy_s = 0.0
         self._expected: tuple[Expected, ...] = ()
         self._expected_changed = threading.Condition()
         self._flushed = 0  # number of the last `_Flush` that was taken from the queue
@@ -335,6 +337,8 @@ class Driver:
         state, timeline = self._ready_state(), self._timeline
         if action.phase is not Phase.INTERIOR:
             timeline.add("wait", layer, micro_batch, self._idle_since, timeline.now())
+        began = timeline.now()
+        if action.phase is not Phase.INTERIOR:
             with timeline.measure("unpack", layer, micro_batch):
                 state.assemble(layer, micro_batch)
         with timeline.measure(action.phase.value, layer, micro_batch):
@@ -346,9 +350,10 @@ class Driver:
             self._packed[action.step] = [
                 Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
             ]
+        self._busy_s += timeline.now() - began
         if action.phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
             self.requests.append(self._count_requests())
-            self._on_layer(layer + 1)
+            self._on_layer(layer + 1, self._busy_s)
         self._idle_since = timeline.now()
         self._events.put(Computed(action.step, action.phase))
 

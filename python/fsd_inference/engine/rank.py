@@ -75,7 +75,7 @@ def run_rank(
     backends: Backends,
     launcher: Launcher,
     attached: Callable[[Driver], None] = lambda _: None,
-    on_layer: Callable[[int], None] = lambda _: None,
+    on_layer: Callable[[int, float], None] = lambda _, __: None,
     init_s: float = 0.0,
 ) -> RankEnd | None:
     """Run a rank to its end and write its report as the last object.
@@ -95,7 +95,7 @@ def run_rank(
     attached : callable, optional
         Called with the driver before it runs, so that the caller can make it fail (for example if its parent is gone).
     on_layer : callable, optional
-        Called with the number of completed layers.
+        As for `Driver`.
     init_s : float, optional
         Seconds of the init phase that started this process as a function, for the report.
 

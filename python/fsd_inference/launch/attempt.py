@@ -33,6 +33,7 @@ def run_attempt(
     server: Server,
     store: Store,
     on_layer: Callable[[float], None],
+    on_wait: Callable[[str], None],
     lost: Callable[[], FsdError | None] | None = None,
 ) -> Ended:
     """Run all ranks of an attempt until they have ended; report the error of the rank that failed first, if any did.
@@ -47,6 +48,8 @@ def run_attempt(
         The store with the objects of the run.
     on_layer : callable
         Called with the number of layers that rank 0 has completed.
+    on_wait : callable
+        Called with a description of each rank that is so slow that the others wait for it.
     lost : callable, optional
         Returns why the ranks must be stopped, or None: they use something that is not theirs any more.
 
@@ -74,6 +77,7 @@ def run_attempt(
             now=time.monotonic,
             how_ended=partial(how_ended, directory),
             on_layer=on_layer,
+            on_straggler=lambda straggler: on_wait(str(straggler)),
         )
         launcher = ProcessLauncher(directory, None, server.requests(), watch.on_line)
         try:

@@ -6,7 +6,7 @@ connection, which becomes the process's standard input and, if asked for, its st
 server answers a line ``started PID`` or ``failed ERRNO``, and writes a line ``ended CODE`` after all that the process
 has written. In between, the connection of a run's rank 0, which the session reads, also gets a line ``rank-started
 RANK`` or ``rank-ended RANK CODE`` for each other process of the run, and what ranks have the server tell the session:
-``rank-failed RANK`` once a rank has reported its error.
+``rank-failed RANK`` once a rank has reported its error, ``rank-pace RANK LAYERS SECONDS`` while it computes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fsd_inference import logs
 
 REQUEST_BYTES = 65536
 """Maximum size of a request in bytes."""
-RANK_STARTED, RANK_FAILED, RANK_ENDED = "rank-started", "rank-failed", "rank-ended"
+RANK_STARTED, RANK_PACE, RANK_FAILED, RANK_ENDED = "rank-started", "rank-pace", "rank-failed", "rank-ended"
 """First words of the lines about single ranks."""
 
 _ANSWER_S = 60.0
@@ -177,9 +177,9 @@ class Requests:
             self._sender.send(json.dumps({"kill": process}).encode())
 
     def tell_session(self, line: str) -> None:
-        """Have the server write a line to the connection of rank 0 of this process's run."""
+        """Have the server write a line to the connection of rank 0 of this process's run, unless it is very busy."""
         with contextlib.suppress(OSError):  # as above
-            self._sender.send(json.dumps({"tell": line, "process": os.getpid()}).encode())
+            self._sender.send(json.dumps({"tell": line, "process": os.getpid()}).encode(), socket.MSG_DONTWAIT)
 
     def _why_gone(self) -> str:
         """Return what has become of the server, with the last line that it wrote."""

@@ -10,7 +10,8 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import RunError, StallError, StartError
 from fsd_inference.launch.processes import EXIT_REPORTED
-from fsd_inference.launch.requests import RANK_ENDED, RANK_FAILED, RANK_STARTED
+from fsd_inference.launch.requests import RANK_ENDED, RANK_FAILED, RANK_PACE, RANK_STARTED
+from fsd_inference.stragglers import Pace, Paces, Straggler
 
 _QUIET_S = 3.0
 """Seconds without news of any rank after which those that still run are taken to be stopped, once one has failed."""
@@ -33,6 +34,8 @@ class RankWatch:
         Returns how a process ended, given its rank and exit code.
     on_layer : callable
         Called with the number of layers that rank 0 has completed.
+    on_straggler : callable
+        Called with each rank that is found to be much slower than the others.
 
     Attributes
     ----------
@@ -48,6 +51,7 @@ class RankWatch:
         now: Callable[[], float],
         how_ended: Callable[[int, int], str],
         on_layer: Callable[[float], None],
+        on_straggler: Callable[[Straggler], None],
     ) -> None:
         self.errors: list[RunError] = []
         self._tree = tree
@@ -55,6 +59,8 @@ class RankWatch:
         self._now = now
         self._how_ended = how_ended
         self._on_layer = on_layer
+        self._on_straggler = on_straggler
+        self._paces = Paces(tree.workers)
         self._lock = threading.Lock()
         self._began = self._heard = now()
         self._started = {0}
@@ -68,6 +74,10 @@ class RankWatch:
             case [word, rank] if word == RANK_STARTED:
                 with self._lock:
                     self._started.add(int(rank))
+            case [word, rank, layers, busy_s] if word == RANK_PACE:
+                found = self._paces.note(Pace(self._now(), int(rank), int(layers), float(busy_s)))
+                if found is not None:
+                    self._on_straggler(found)
             case [word, _] if word == RANK_FAILED:
                 with self._lock:
                     self._fail()

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Never
@@ -25,8 +26,9 @@ from fsd_inference.engine.rank import run_rank
 from fsd_inference.errors import AbortedError, FsdError, reason
 from fsd_inference.launch.backends import open_backends
 from fsd_inference.launch.processes import EXIT_REPORTED, ProcessLauncher
-from fsd_inference.launch.requests import RANK_FAILED, Requests
+from fsd_inference.launch.requests import RANK_FAILED, RANK_PACE, Requests
 from fsd_inference.launch.spec import LaunchSpec
+from fsd_inference.stragglers import PACE_S
 from fsd_inference.threads import start
 
 _NAME = Path("/proc/self/comm")
@@ -71,7 +73,7 @@ def main(arguments: list[str]) -> int:
             backends=backends,
             launcher=launcher,
             attached=_end_with_starter,
-            on_layer=(lambda layers: print(layers, flush=True)) if rank == 0 else (lambda _: None),  # noqa: T201
+            on_layer=_told(requests, rank),
         )
     except FsdError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the log of the rank
@@ -86,6 +88,21 @@ def main(arguments: list[str]) -> int:
         print(ended.error, file=sys.stderr)  # noqa: T201 - the log of the rank
         return EXIT_REPORTED
     return 0
+
+
+def _told(requests: Requests, rank: int) -> Callable[[int, float], None]:
+    """Return an `on_layer` callback that tells the session the layers of rank 0, and now and then a rank's pace."""
+    due = time.monotonic()
+
+    def on_layer(layers: int, busy_s: float) -> None:
+        nonlocal due
+        if rank == 0:
+            print(layers, flush=True)  # noqa: T201 - to the session
+        if time.monotonic() >= due:
+            due = time.monotonic() + PACE_S
+            requests.tell_session(f"{RANK_PACE} {rank} {layers} {busy_s:.6f}")
+
+    return on_layer
 
 
 def _end_with_starter(driver: Driver) -> None:

@@ -47,6 +47,7 @@ def run_page(figures: RunFigures, priced: Priced) -> str:
         f"Run: {title}",
         _header(figures, title),
         _failure(figures),
+        _stragglers(report),
         _tiles(figures, priced),
         _timeline(figures),
         _layers(figures),
@@ -90,6 +91,13 @@ def _failure(figures: RunFigures) -> Markup:
         class_="failed",
         role="alert",
     )
+
+
+def _stragglers(report: RunReport) -> Markup:
+    slow = report.stragglers
+    if not slow:
+        return Markup()
+    return tag("section", tag("h2", "Slow ranks"), *(tag("p", f"{straggler}.".capitalize()) for straggler in slow))
 
 
 def _tiles(figures: RunFigures, priced: Priced) -> Markup:

@@ -70,10 +70,13 @@ class LocalExecutor:
         The session's fork server, closed by `close`.
     delay_s : float, optional
         Latency added to every frame, in seconds.
+    on_wait : callable, optional
+        Called with a description of what is waited for: a slow rank.
     """
 
-    def __init__(self, server: Server, delay_s: float = 0.0) -> None:
+    def __init__(self, server: Server, delay_s: float = 0.0, on_wait: Callable[[str], None] = lambda _: None) -> None:
         self._server = server
+        self._on_wait = on_wait
         self._delay_s = delay_s
         self._folder = TemporaryFolder("session")
         self._url = (self._folder.path / "store").as_uri()
@@ -100,7 +103,7 @@ class LocalExecutor:
         """Carry out one attempt with local processes."""
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
         launch = LaunchSpec(timed, "local", store=self._url, delay_s=self._delay_s)
-        return run_attempt(launch, self._server, self._store, on_layer)
+        return run_attempt(launch, self._server, self._store, on_layer, self._on_wait)
 
     def result(self, spec: RunSpec, rank: int) -> bytes | None:
         """Return the result object of a rank, or None if there is none."""

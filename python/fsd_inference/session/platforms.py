@@ -58,12 +58,12 @@ class ProcessPlatform:
         server.warm_up()
         try:
             self._network.cut(self._progress)
+            waits = told_of_waits(self._progress)
             if self._channel == "local":
-                return LocalExecutor(server, self.delay_s)
+                return LocalExecutor(server, self.delay_s, waits)
             from fsd_inference.session.stack_executor import StackExecutor  # noqa: PLC0415 - see the module
 
             with task(self._progress, "stack"):
-                waits = told_of_waits(self._progress)
                 return StackExecutor(self._channel, self._stack, self._network.workers, server, self.delay_s, waits)
         except BaseException:
             server.close()

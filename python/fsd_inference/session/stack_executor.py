@@ -49,7 +49,7 @@ class StackExecutor:
     delay_s : float, optional
         Latency added to every frame, in seconds.
     on_wait : callable, optional
-        Called with a description of what is waited for: a slow emulator, or a lane that other runs hold.
+        Called with a description of what is waited for: a slow emulator, a lane that other runs hold, or a slow rank.
     """
 
     def __init__(
@@ -133,9 +133,8 @@ class StackExecutor:
         timed = replace(spec, deadline=time.time() + spec.settings.clocks.run_s)
         lane = None if keeper is None else keeper.lease.lane
         launch = LaunchSpec(timed, self._channel, stack=str(self._path.absolute()), lane=lane, delay_s=self._delay_s)
-        return run_attempt(
-            launch, self._server, self._runs[0], on_layer, None if keeper is None else lambda: keeper.lost
-        )
+        lost = None if keeper is None else lambda: keeper.lost
+        return run_attempt(launch, self._server, self._runs[0], on_layer, self._on_wait, lost)
 
     def _sweep(self, run: str) -> None:
         """Delete the frames of a run; a failure must not hide how the run ended."""

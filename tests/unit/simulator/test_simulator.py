@@ -209,6 +209,19 @@ def test_a_straggler_slows_the_run() -> None:
     assert simulate(slow).wall_s == pytest.approx(5 * simulate(it).wall_s)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_slow_processors_are_named_in_the_report(seed: int) -> None:
+    """Each rank has as much work in each layer; a processor of a sixth of the speed is a straggler."""
+    it = scenario(6, 60, times=timing())
+    even = replace(it, work=replace(it.work, connections=np.full_like(it.work.connections, 50_000_000)))
+    report = simulate(replace(even, chances=Chances(seed, stragglers=0.2, slowdown=6.0))).report()
+    least = min(rank.compute_s for rank in report.ranks)
+    slow = {rank.rank for rank in report.ranks if rank.compute_s > 3 * least}
+    slow = slow if 2 * len(slow) <= 6 else set()  # where most are slow, there is no straggler
+    assert {straggler.rank for straggler in report.stragglers} == slow
+    assert all(straggler.factor == pytest.approx(6.0, rel=0.1) for straggler in report.stragglers)
+
+
 def test_throttled_requests_are_repeated_and_counted() -> None:
     times = timing(account__messages_per_s=5.0, throttle__burst_s=1.0)
     free, found = simulate(scenario(5, 3)), simulate(scenario(5, 3, times=times))

@@ -17,6 +17,7 @@ from fsd_inference.aws.handlers.environment import Environment, environment, one
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.launcher import LambdaLauncher
 from fsd_inference.aws.status import failure_key, progress_key
+from fsd_inference.deadlines import cleaning_up
 from fsd_inference.engine.loading import LoadedRank
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
@@ -119,7 +120,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
                 ),
                 backends=backends,
                 launcher=LambdaLauncher(warm.clients.functions, function.arn, rank_event, warm.meter),
-                on_layer=_progress(opened.store, rank_event, notes) if rank_event.rank == 0 else (lambda _: None),
+                on_layer=_progress(opened.store, rank_event, notes) if rank_event.rank == 0 else (lambda _, __: None),
                 init_s=init_s,
             )
     finally:
@@ -131,7 +132,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
     if ended.error is not None:
         error = ended.error
         if ended.noticed:
-            with suppress(FsdError):  # the coordinator sees it later in the report of rank 0
+            with suppress(FsdError), cleaning_up():  # the coordinator sees it later in the report of rank 0
                 opened.store.put_if_absent(failure_key(spec.prefix), reported_failure(error))
         log.line(str(error), level="ERROR", kind=type(error).__name__, step=error.layer, operation=error.operation)
         return "failed"
@@ -139,7 +140,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
     return "done"
 
 
-def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callable[[int], None]:
+def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callable[[int, float], None]:
     """Return an `on_layer` callback that stores the number of completed layers, in the background and rate-limited."""
     due = time.monotonic() + PROGRESS_S
 
@@ -147,7 +148,7 @@ def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callabl
         with suppress(FsdError):  # progress is optional for its readers
             store.put(progress_key(rank_event.spec.prefix), str(layers).encode())
 
-    def on_layer(layers: int) -> None:
+    def on_layer(layers: int, _busy_s: float) -> None:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + PROGRESS_S
