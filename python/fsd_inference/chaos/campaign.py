@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
 from fsd_inference.chaos.client import serial_digest
 from fsd_inference.chaos.processes import check_proc
-from fsd_inference.chaos.schedule import KINDS, Schedule
+from fsd_inference.chaos.schedule import KINDS
 from fsd_inference.chaos.site import Site, site
 from fsd_inference.chaos.trial import FAILURES, Outcome, Trials
 
@@ -39,13 +39,6 @@ def trials() -> Iterator[Trials]:
             return opened.enter_context(site(where, on_functions=on_functions))
 
         yield Trials(folder, serial_digest(), open_site)
-
-
-def carry_out(schedules: Iterable[Schedule]) -> Iterator[Outcome]:
-    """Carry out schedules one after the other, and yield their outcomes."""
-    with trials() as carrier:
-        for schedule in schedules:
-            yield carrier.run(schedule)
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[tuple[object, ...]]:

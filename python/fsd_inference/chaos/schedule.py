@@ -22,26 +22,25 @@ NONE = "none"
 PLACES = ("local", "queue", "object", "queue on functions", "object on functions")
 """Channels between local processes, and between functions of the emulated AWS."""
 
+PROCESS_PLACES, FUNCTION_PLACES = PLACES[:3], PLACES[3:]
+
 _LOCAL = PLACES[:1]
 _SERVICES = PLACES[1:3]
-_FUNCTIONS = PLACES[3:]
-_PROCESSES = PLACES[:3]
-_ALL = PLACES
 
 _PLACES_OF: dict[str, Sequence[str]] = {
-    NONE: _ALL,
+    NONE: PLACES,
     # processes
-    "kill rank": _PROCESSES,
-    "stop rank": _PROCESSES,
-    "pause rank": _PROCESSES,
-    "rank out of memory": _PROCESSES,
-    "disk full": _PROCESSES,
-    "kill fork server": _PROCESSES,
-    "kill client": _PROCESSES,
-    "signal client": _PROCESSES,
+    "kill rank": PROCESS_PLACES,
+    "stop rank": PROCESS_PLACES,
+    "pause rank": PROCESS_PLACES,
+    "rank out of memory": PROCESS_PLACES,
+    "disk full": PROCESS_PLACES,
+    "kill fork server": PROCESS_PLACES,
+    "kill client": PROCESS_PLACES,
+    "signal client": PROCESS_PLACES,
     "cut connections": _LOCAL,
-    "kill coordinator": _FUNCTIONS,
-    "kill function": _FUNCTIONS,
+    "kill coordinator": FUNCTION_PLACES,
+    "kill function": FUNCTION_PLACES,
     # the emulator
     "pause emulator": _SERVICES,
     "stop emulator": _SERVICES,
@@ -60,9 +59,9 @@ _PLACES_OF: dict[str, Sequence[str]] = {
     "reset connection": _SERVICES,
     "no answer": _SERVICES,
     "clock skew": _SERVICES,
-    "lose invocation": _FUNCTIONS,
-    "double invocation": _FUNCTIONS,
-    "invocation error": _FUNCTIONS,
+    "lose invocation": FUNCTION_PLACES,
+    "double invocation": FUNCTION_PLACES,
+    "invocation error": FUNCTION_PLACES,
 }
 KINDS = tuple(_PLACES_OF)
 """All kinds of faults."""
@@ -155,7 +154,7 @@ class Schedule:
     @property
     def on_functions(self) -> bool:
         """Whether the ranks are functions."""
-        return self.place in _FUNCTIONS
+        return self.place in FUNCTION_PLACES
 
     @property
     def name(self) -> str:
@@ -175,7 +174,7 @@ class Schedule:
         return asdict(self)
 
 
-def draw(seed: int, places: Sequence[str] = PLACES) -> Schedule:
+def draw(seed: int, places: Sequence[str] = PROCESS_PLACES) -> Schedule:
     """Return the schedule of a seed, for a run at one of the given places.
 
     Seeds that follow each other go through all kinds of faults at all of these places; every fifth schedule has
@@ -208,7 +207,7 @@ def _draw(kind: str, place: str, workers: int, draws: random.Random) -> Fault:
     if kind in OF_PROCESSES:
         return _draw_process(kind, place, workers, draws)
     channel = place.split(maxsplit=1)[0]
-    if place in _FUNCTIONS:
+    if place in FUNCTION_PLACES:
         request = "lambda.invoke"
     elif kind == "clock skew":
         return Fault(kind, seconds=draws.choice((-1, 1)) * 60.0 * draws.randint(1, 15))
@@ -234,7 +233,7 @@ def _draw(kind: str, place: str, workers: int, draws: random.Random) -> Fault:
 
 def _draw_process(kind: str, place: str, workers: int, draws: random.Random) -> Fault:
     at = draws.randrange(kind == "cut connections", LAYERS)  # which there are none of before the first layer
-    if place in _FUNCTIONS:
+    if place in FUNCTION_PLACES:
         return Fault(kind, draws.randrange(3 * workers), rank=draws.randrange(workers), request="s3.put")
     victim: int | None = None
     if kind in _OF_RANKS or (kind == "disk full" and draws.random() < 0.5):
