@@ -199,9 +199,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             if fault.change_request is not None:
                 body = fault.change_request(body)
+            dropped = {"range"} if fault.whole else set()
             if fault.twice:
-                self._forward(body)
-            status, answer_headers, text = self._forward(body, dropped={"range"} if fault.whole else set())
+                self._forward(body, dropped=dropped)
+            status, answer_headers, text = self._forward(body, dropped=dropped)
             if fault.change_answer is not None:
                 text = fault.change_answer(text)
             answer_headers = [(name, _shifted(name, value, fault.skew_s)) for name, value in answer_headers]
