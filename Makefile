@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust arm package check terraform image e2e bench figures onnx models docs wheel screenshot constraints lock clean
+.PHONY: help venv demo test lint types rust arm package check terraform image e2e chaos kills soak bench figures onnx models docs wheel screenshot constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -49,6 +49,9 @@ help:
 	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
 	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS; PyTorch; and long tests"
+	@echo "make chaos    200 seeded schedules of faults over processes, 24 over functions, and what became of each (half an hour)"
+	@echo "make kills    SIGKILL of each rank at each tenth of a run, over each channel (a quarter of an hour)"
+	@echo "make soak     two programs that run inference for 15 minutes, watched for leaks"
 	@echo "make bench    benchmarks: activations, codec, import, kernel, lanes, loading, memory, overlap, partition, predictions, pruned, quotas, releases, runs, services, simulation, starting, wire (BENCH=runs for one)"
 	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes over an hour)"
 	@echo "make onnx     docs/onnx-operators.md: the ONNX operators that are imported, tried on the test cases of onnx"
@@ -160,6 +163,18 @@ image: wheel
 e2e: terraform image $(VENV)/.test .work/frameworks/.created
 	FSD_IMAGE=localhost/fsd-inference $(BIN)/python -m pytest -n 2 --dist loadfile -m "image or functions or deploys or long" $(ARGS)
 	PYTHONPATH=$(CURDIR)/.work/frameworks $(BIN)/python -m pytest -n 2 --dist loadfile -m frameworks $(ARGS)
+
+# --- trust ------------------------------------------------------------------------------------------------------------
+
+chaos: $(VENV)/.test
+	$(BIN)/fsd chaos --schedules 200 $(ARGS)
+	$(BIN)/fsd chaos --ranks functions --schedules 24 $(ARGS)
+
+kills: $(VENV)/.test
+	$(BIN)/fsd chaos --kills $(ARGS)
+
+soak: $(VENV)/.test
+	$(BIN)/fsd chaos --soak 15 $(ARGS)
 
 # --- documentation ----------------------------------------------------------------------------------------------------
 

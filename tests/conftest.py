@@ -15,8 +15,8 @@ from mypy_boto3_s3 import S3Client
 
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.emulator import running_emulator
+from fsd_inference.chaos.proxy import FaultProxy
 from tests.support.aws_configuration import no_aws_configuration
-from tests.support.proxy import FaultProxy
 from tests.support.skips import summarize_skips
 
 # CI draws the same examples each time; at hand every run draws others. A busy machine is no reason to fail.

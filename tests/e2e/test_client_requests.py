@@ -22,11 +22,12 @@ from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings, create_stack, delete_stack
 from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.chaos.processes import ranks_of, runs
+from fsd_inference.chaos.proxy import Fault, FaultProxy, Request
 from fsd_inference.config import Clocks
 from fsd_inference.errors import RunError
 from fsd_inference.stack_description import StackSpec
-from tests.support.processes import ranks_of, runs, wait_until
-from tests.support.proxy import Fault, FaultProxy, Request
+from tests.support.processes import wait_until
 from tests.support.runs import same, session
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("aws_configuration"), pytest.mark.timeout(180)]

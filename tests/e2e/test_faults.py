@@ -21,6 +21,7 @@ import fsd_inference as fsd
 from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.chaos.processes import ranks_of, runs
 from fsd_inference.config import Clocks
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
@@ -29,7 +30,7 @@ from fsd_inference.partitioning import Manifest
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.executor import Executor
 from fsd_inference.temporary import TemporaryFolder
-from tests.support.processes import ranks_of, runs, temporary_folders, wait_until
+from tests.support.processes import temporary_folders, wait_until
 from tests.support.runs import same, session
 
 pytestmark = [pytest.mark.emulator, pytest.mark.timeout(120)]

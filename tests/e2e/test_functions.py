@@ -21,6 +21,7 @@ import fsd_inference as fsd
 from fsd_inference.aws.events import RankEvent, RunEvent
 from fsd_inference.aws.failures import FailureQueue
 from fsd_inference.aws.handlers.environment import STACK_KEY
+from fsd_inference.chaos.processes import processes_of
 from fsd_inference.config import Clocks
 from fsd_inference.engine.gather import decode
 from fsd_inference.errors import StackUpdatedError, StallError, StartError, WorkerDiedError
@@ -28,7 +29,7 @@ from fsd_inference.limits import DEEPEST_TREE
 from fsd_inference.usage import UsageMeter
 from tests.support.calls import PATIENT, Caller, Pushed, caller
 from tests.support.functions import deployed_code, functions_stack
-from tests.support.processes import processes_of, wait_until
+from tests.support.processes import wait_until
 from tests.support.runs import same, serial
 
 MEMORY_MB = 512

@@ -14,8 +14,8 @@ import fsd_inference as fsd
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.provision import StackSettings, create_stack, delete_stack
 from fsd_inference.aws.stack import save_stack
+from fsd_inference.chaos.proxy import Fault, FaultProxy, Request
 from fsd_inference.stack_description import StackSpec
-from tests.support.proxy import Fault, FaultProxy, Request
 from tests.support.runs import same, session
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("aws_configuration")]

@@ -23,6 +23,7 @@ from scipy import sparse
 import fsd_inference as fsd
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.chaos.processes import processes_of
 from fsd_inference.cost.metered import function_times
 from fsd_inference.errors import SettingError, WorkerDiedError
 from fsd_inference.limits import HASH_FOLDERS
@@ -30,7 +31,7 @@ from fsd_inference.stack_description import StackSpec
 from fsd_inference.threads import ThreadPool
 from tests.support.cli import Fsd, fsd_in
 from tests.support.functions import functions_stack
-from tests.support.processes import processes_of, wait_until
+from tests.support.processes import wait_until
 from tests.support.runs import same, serial
 
 P = 4

@@ -17,11 +17,11 @@ from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.lanes import open_lanes
 from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.chaos.proxy import Fault, FaultProxy, Request
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.usage import UsageMeter
 from tests.support.cli import Fsd, fsd_in
 from tests.support.functions import functions_stack
-from tests.support.proxy import Fault, FaultProxy, Request
 
 P = 3
 

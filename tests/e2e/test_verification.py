@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.chaos.proxy import Fault, FaultProxy, Request
 from fsd_inference.report.verification import Verification
 from tests.support.cli import Fsd, fsd_in
 from tests.support.functions import functions_stack
-from tests.support.proxy import Fault, FaultProxy, Request
 from tests.support.terraform import MODULE
 from tests.support.terraform_stand_in import stand_in
 

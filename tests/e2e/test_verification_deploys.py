@@ -10,9 +10,9 @@ import boto3
 import pytest
 
 from fsd_inference.aws.emulator import start_emulator, stop_emulator
+from fsd_inference.chaos.lambda_zip import code_zip
 from fsd_inference.report.verification import Verification
 from tests.support.cli import fsd_in
-from tests.support.lambda_zip import code_zip
 from tests.support.terraform import MODULE, Terraform, emulator_provider
 
 pytestmark = [

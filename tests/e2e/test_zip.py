@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from fsd_inference.aws.package import Target, add_libraries
+from fsd_inference.chaos.lambda_zip import here
 from tests.support.cli import Fsd, fsd_in
-from tests.support.lambda_zip import here
 from tests.support.runtime_api import RuntimeApi
 
 pytestmark = [

@@ -10,8 +10,8 @@ import pytest
 
 from fsd_inference.aws import emulator
 from fsd_inference.aws.emulator import running_emulator, start_emulator, stop_emulator
+from fsd_inference.chaos.processes import environment_of
 from fsd_inference.errors import StackError
-from tests.support.processes import environment_of
 
 pytestmark = pytest.mark.emulator
 

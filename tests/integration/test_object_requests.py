@@ -11,12 +11,12 @@ import pytest
 
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.object import ObjectChannel, ObjectSettings, sweep
+from fsd_inference.chaos.proxy import Fault, FaultProxy
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError
 from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.s3 import S3Store
 from fsd_inference.usage import Usage, UsageMeter
-from tests.support.proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.emulator
 

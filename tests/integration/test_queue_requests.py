@@ -9,11 +9,11 @@ import pytest
 from fsd_inference.aws.clients import Clients
 from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.queue import QueueChannel, QueueSettings
+from fsd_inference.chaos.proxy import Fault, FaultProxy
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError
 from fsd_inference.limits import HIDDEN_MESSAGES
 from tests.support.lane import Lane
-from tests.support.proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.emulator
 

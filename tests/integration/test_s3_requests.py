@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import pytest
 
+from fsd_inference.chaos.proxy import Fault, FaultProxy, Request
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import AccessDeniedError, SettingError, StoreError
 from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.s3 import S3Store
-from tests.support.proxy import Fault, FaultProxy, Request
 
 pytestmark = pytest.mark.emulator
 

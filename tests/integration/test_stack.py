@@ -21,12 +21,12 @@ from fsd_inference.aws.lanes import open_lanes
 from fsd_inference.aws.local import bring_up, take_down, temporary_stack
 from fsd_inference.aws.provision import StackSettings, create_stack, delete_stack
 from fsd_inference.aws.stack import load_stack, save_stack
+from fsd_inference.chaos.proxy import Fault, FaultProxy
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import LaneError, SettingError, StackError
 from fsd_inference.stack_description import EmulatorInfo
 from fsd_inference.store.bucket import Credentials
 from fsd_inference.usage import UsageMeter
-from tests.support.proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.emulator
 

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from fsd_inference import Session, random_network
+from fsd_inference.chaos.processes import ranks_of
 from fsd_inference.errors import FsdError, ResourceLimitError, RunError
 from fsd_inference.launch.processes import ProcessLauncher
 from fsd_inference.launch.requests import REQUEST_BYTES, Requests
 from fsd_inference.threads import ThreadPool
-from tests.support.processes import ranks_of, wait_until
+from tests.support.processes import wait_until
 
 NETWORK = random_network([24, 16, 8], connections=4, seed=3)
 BATCH = (np.random.default_rng(4).random((5, 24)) < 0.4).astype(np.float32)

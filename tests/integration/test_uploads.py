@@ -22,6 +22,7 @@ from fsd_inference.aws import clients as clients_module
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.provision import StackSettings, create_stack, delete_stack
 from fsd_inference.aws.stack import save_stack
+from fsd_inference.chaos.proxy import Fault, FaultProxy, Request
 from fsd_inference.config import RetrySettings
 from fsd_inference.engine.spec import plan_folder
 from fsd_inference.errors import AccessDeniedError, StoreError
@@ -31,7 +32,6 @@ from fsd_inference.store.bucket import Credentials
 from fsd_inference.store.s3 import S3Store
 from tests.support.cli import fsd_in
 from tests.support.processes import wait_until
-from tests.support.proxy import Fault, FaultProxy, Request
 from tests.support.slow_line import SlowLine
 
 pytestmark = pytest.mark.emulator

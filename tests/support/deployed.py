@@ -23,10 +23,10 @@ from botocore.config import Config
 
 from fsd_inference.aws.emulator import certificate_path, start_emulator, stop_emulator
 from fsd_inference.aws.stack import parse_stack
+from fsd_inference.chaos.lambda_zip import code_zip
+from fsd_inference.chaos.processes import environment_of, processes_of
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.bucket import Credentials
-from tests.support.lambda_zip import code_zip
-from tests.support.processes import environment_of, processes_of
 from tests.support.terraform import Deployment, needs_terraform
 
 LANES, RANKS, MEMORY_MB = 2, 6, 512

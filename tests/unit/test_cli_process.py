@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from fsd_inference.chaos.processes import ranks_of, runs
 from fsd_inference.cli.console import Output
 from fsd_inference.network import Network, random_network
 from tests.support.cli import entries
-from tests.support.processes import ranks_of, runs, wait_until
+from tests.support.processes import wait_until
 from tests.support.runs import same, serial
 
 WORKERS = 3

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from fsd_inference import Session, random_network
+from fsd_inference.chaos.processes import ranks_of, runs
 from fsd_inference.launch.requests import Child, Requests
 from fsd_inference.launch.server import AWS_MODULES, Server
 from fsd_inference.session.platforms import ProcessPlatform
-from tests.support.processes import ranks_of, runs, wait_until
+from tests.support.processes import wait_until
 from tests.support.runs import same, serial
 
 NETWORK = random_network([24, 16, 8], connections=4, seed=3)

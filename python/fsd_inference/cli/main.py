@@ -20,6 +20,7 @@ from fsd_inference import logs
 from fsd_inference.cli import (
     advise,
     calibrate,
+    chaos,
     cost,
     dataset,
     demo,
@@ -75,6 +76,7 @@ app.command(
 app.command("verify-aws", epilog=verify_aws.EXAMPLES, short_help="Verify predictions by small runs on AWS.")(
     verify_aws.verify_aws
 )
+app.command("chaos", epilog=chaos.EXAMPLES, short_help="Inject faults into runs on an emulated AWS.")(chaos.chaos)
 network.app.command("prune", epilog=prune.EXAMPLES)(prune.prune)
 app.add_typer(network.app)
 app.add_typer(dataset.app)

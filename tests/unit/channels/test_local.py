@@ -20,8 +20,9 @@ import pytest
 from fsd_inference.channels import local
 from fsd_inference.channels.base import Body, Frame, Kind, Limits
 from fsd_inference.channels.local import LocalChannel
+from fsd_inference.chaos.processes import state_of
 from fsd_inference.errors import ChannelError
-from tests.support.processes import state_of, wait_until
+from tests.support.processes import wait_until
 
 Open = Callable[..., LocalChannel]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fsd_inference.aws.package import archive, write_zip
+from fsd_inference.chaos.lambda_zip import code_zip
 from fsd_inference.errors import FsdError, InputError
-from tests.support.lambda_zip import code_zip
 
 
 def a_folder(root: Path, *, reverse: bool = False, time: int = 0) -> Path:

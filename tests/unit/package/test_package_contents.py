@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fsd_inference.aws.package import Target, add_libraries, add_our_package, contents
+from fsd_inference.chaos.lambda_zip import here
 from fsd_inference.errors import FsdError, InputError, SettingError
 from tests.support.cli import Fsd, entries, fsd_in
-from tests.support.lambda_zip import here
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCKED = dict(re.findall(r"^([\w.-]+)==(\S+)", contents.LOCK.read_text(), flags=re.MULTILINE))

@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +25,8 @@ _ACTIONS = {
     "SendMessageBatch": "sqs.send",
     "PurgeQueue": "sqs.purge",
 }
+_INVOCATION = "/invocations"
+_TIMES = {"date", "last-modified"}
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -38,6 +42,9 @@ class Request:
     body: bytes
 
 
+Change = Callable[[bytes], bytes]
+
+
 @dataclass(frozen=True)
 class Fault:
     """A fault to inject into a request.
@@ -50,6 +57,8 @@ class Fault:
         Code of the S3 error in that answer, unless `body` is given.
     body : str
         Body of that answer.
+    headers : tuple of (str, str)
+        Headers of that answer.
     reset : bool
         Reset the connection before the request is forwarded.
     lose_answer : bool
@@ -60,16 +69,27 @@ class Fault:
         Forward the request without its range, so that the answer is the whole object, with status 200.
     delay_s : float
         Delay in seconds before the request is handled; can be combined with the others.
+    twice : bool
+        Forward the request twice, and answer with the second answer.
+    change_request, change_answer : callable or None
+        Returns the body to forward, or to answer with, in place of the one given.
+    skew_s : float
+        Seconds by which the times in the headers of the answer are shifted.
     """
 
     status: int = 0
     code: str = "SlowDown"
     body: str = ""
+    headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/xml"),)
     reset: bool = False
     lose_answer: bool = False
     cut_answer: bool = False
     whole: bool = False
     delay_s: float = 0.0
+    twice: bool = False
+    change_request: Change | None = None
+    change_answer: Change | None = None
+    skew_s: float = 0.0
 
 
 Hook = Callable[[Request], Fault | None]
@@ -84,6 +104,8 @@ class FaultProxy:
         Requests by kind ("s3.get", "sns.publish", "sqs.receive"...), including those with faults.
     hook : callable or None
         Returns the fault to inject into a request, or None; None injects no faults.
+    upstream : str
+        Host and port to which requests are forwarded; may be changed at any time.
     url : str
         Endpoint of the proxy.
     """
@@ -125,10 +147,12 @@ class FaultProxy:
         self.hook = hook
 
     def reset_counts(self) -> None:
+        """Count from 0 again."""
         with self._lock:
             self.counts.clear()
 
     def see(self, kind: str) -> int:
+        """Count a request of a kind, and return how many of that kind came before it."""
         with self._lock:
             self.counts[kind] += 1
             return self.counts[kind] - 1
@@ -171,9 +195,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._break()
         elif fault.status:
             error = fault.body or f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
-            self._answer(fault.status, [("Content-Type", "application/xml")], error.encode())
+            self._answer(fault.status, list(fault.headers), error.encode())
         else:
-            status, answer_headers, text = self._forward(body, dropped={"range"} if fault.whole else set())
+            if fault.change_request is not None:
+                body = fault.change_request(body)
+            dropped = {"range"} if fault.whole else set()
+            if fault.twice:
+                self._forward(body, dropped=dropped)
+            status, answer_headers, text = self._forward(body, dropped=dropped)
+            if fault.change_answer is not None:
+                text = fault.change_answer(text)
+            answer_headers = [(name, _shifted(name, value, fault.skew_s)) for name, value in answer_headers]
             if fault.lose_answer:
                 self._break()
             elif fault.cut_answer:
@@ -182,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._answer(status, answer_headers, text)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815 - as http.server looks for them
 
     def _read_body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -232,11 +264,17 @@ def classify(method: str, path: str, headers: dict[str, str], body: bytes) -> st
     if target.startswith("AmazonSQS."):
         action = target.partition(".")[2]
         return _ACTIONS.get(action, f"sqs.{action}")
-    query = parse_qs(urlsplit(path).query, keep_blank_values=True)
     if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         action = body.partition(b"Action=")[2].partition(b"&")[0].decode()
         return _ACTIONS.get(action, f"sns.{action}")
-    has_key = len(urlsplit(path).path.strip("/").split("/")) > 1
+    where = urlsplit(path)
+    if where.path.endswith(_INVOCATION):
+        return "lambda.invoke"
+    return _classify_s3(method, where.path, parse_qs(where.query, keep_blank_values=True))
+
+
+def _classify_s3(method: str, path: str, query: dict[str, list[str]]) -> str:
+    has_key = len(path.strip("/").split("/")) > 1
     if method == "POST" and "delete" in query:
         return "s3.delete"
     if "uploads" in query or "uploadId" in query:  # of a multipart upload
@@ -244,3 +282,10 @@ def classify(method: str, path: str, headers: dict[str, str], body: bytes) -> st
     if not has_key:
         return "s3.list" if method == "GET" and "list-type" in query else "s3.bucket"
     return f"s3.{method.lower()}"
+
+
+def _shifted(name: str, value: str, seconds: float) -> str:
+    """Return the value of a header, moved by some seconds if it is a time."""
+    if not seconds or name.lower() not in _TIMES:
+        return value
+    return format_datetime(parsedate_to_datetime(value) + timedelta(seconds=seconds), usegmt=True)

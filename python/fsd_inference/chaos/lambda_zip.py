@@ -1,4 +1,4 @@
-"""A function's zip with only our code: its bootstrap runs an interpreter that has the libraries installed."""
+"""A function's zip with only this package: its bootstrap runs an interpreter that has the libraries installed."""
 
 from __future__ import annotations
 
