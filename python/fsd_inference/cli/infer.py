@@ -200,6 +200,14 @@ def infer(
             "--plots", help="Also write timeline.png, layers.png and matrix.png to --report (needs matplotlib)."
         ),
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Add a digest of each layer to the report, by which `fsd diff` compares runs: the same however "
+            "the work is divided.",
+        ),
+    ] = False,
     predict: Annotated[
         bool,
         typer.Option(
@@ -248,6 +256,7 @@ def infer(
             partition=method,
             output="argmax" if argmax else "rows",
             wire=wire,
+            verify=verify,
             tuning=Tuning(
                 branching=choice.branching,
                 micro_batches=choice.micro_batches,

@@ -138,6 +138,7 @@ def run_rank(
         requests=driver.requests,
         result_bytes=len(outcome.summary) if rank == 0 and outcome.summary else driver.result_bytes,
         error=outcome.error,
+        digests=driver.digests,
     )
     with within(CLEANUP_S if outcome.error else max(CLEANUP_S, spec.deadline - time.time())):
         return RankEnd(outcome.error, _put_counted(store, spec.report_key(rank), report, count, one_write))
