@@ -49,7 +49,7 @@ help:
 	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
 	@echo "make e2e      the deployment: terraform, image, functions and Terraform on an emulated AWS; PyTorch; and long tests"
-	@echo "make bench    benchmarks: activations, codec, import, kernel, lanes, loading, memory, overlap, partition, predictions, pruned, quotas, releases, runs, services, simulation, starting, wire (BENCH=runs for one)"
+	@echo "make bench    benchmarks: activations, codec, digests, import, kernel, lanes, loading, memory, overlap, partition, predictions, pruned, quotas, releases, runs, services, simulation, starting, wire (BENCH=runs for one)"
 	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes over an hour)"
 	@echo "make onnx     docs/onnx-operators.md: the ONNX operators that are imported, tried on the test cases of onnx"
 	@echo "make models   docs/published-models.md: published ONNX models, imported, checked and run over an emulated AWS"

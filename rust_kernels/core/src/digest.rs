@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::activations::Panels;
 use crate::compute::Compute;
+use crate::isa::Path;
 use crate::serial::Source;
 
 /// The level of the batch itself; that of the outputs of layer k is k + 1.
@@ -20,6 +21,7 @@ const SAMPLES: usize = 64;
 
 /// Returns the output of the generator `SplitMix64` for a state: a bijection of which each input bit changes each output
 /// bit with a probability of about one half.
+#[inline(always)]
 fn splitmix64(state: u64) -> u64 {
     let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -38,7 +40,38 @@ fn key(sample: u64) -> u64 {
 }
 
 /// Returns the digest of rows of a panel, `stride` floats apart, of which the first `keys.len()` floats count.
-fn rows(level: u32, neurons: impl Iterator<Item = u32>, panel: &[f32], stride: usize, keys: &[u64]) -> u64 {
+fn rows(
+    level: u32,
+    neurons: impl Iterator<Item = u32>,
+    (panel, stride): (&[f32], usize),
+    keys: &[u64],
+    path: Path,
+) -> u64 {
+    match path {
+        // SAFETY: paths are only used where the processor supports them.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => unsafe { rows_avx2(level, neurons, panel, stride, keys) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 => unsafe { rows_avx512(level, neurons, panel, stride, keys) },
+        _ => rows_inline(level, neurons, panel, stride, keys),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn rows_avx2(level: u32, neurons: impl Iterator<Item = u32>, panel: &[f32], stride: usize, keys: &[u64]) -> u64 {
+    rows_inline(level, neurons, panel, stride, keys)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn rows_avx512(level: u32, neurons: impl Iterator<Item = u32>, panel: &[f32], stride: usize, keys: &[u64]) -> u64 {
+    rows_inline(level, neurons, panel, stride, keys)
+}
+
+#[inline(always)]
+fn rows_inline(level: u32, neurons: impl Iterator<Item = u32>, panel: &[f32], stride: usize, keys: &[u64]) -> u64 {
     let mut sum = 0_u64;
     for (neuron, row) in neurons.zip(panel.chunks_exact(stride)) {
         let neuron = splitmix64(u64::from(level) << 32 | u64::from(neuron));
@@ -72,7 +105,7 @@ fn sum_of_panels(
         let keys: Vec<u64> =
             panels.samples()[span.slots()].iter().map(|id| key(first_sample + u64::from(*id))).collect();
         let data = &panels.panel(index / pieces)[start * span.stride..end * span.stride];
-        rows(level, (start..end).map(neuron), data, span.stride, &keys)
+        rows(level, (start..end).map(neuron), (data, span.stride), &keys, compute.path())
     };
     compute.map(panels.spans().len() * pieces, piece).into_iter().fold(0, u64::wrapping_add)
 }
@@ -92,6 +125,7 @@ pub(crate) fn of_batch(source: &impl Source, first_sample: u64, compute: &Comput
 pub(crate) struct LayerSums<'a> {
     pub first_layer: usize,
     pub first_sample: u64,
+    pub path: Path,
     pub sums: &'a [AtomicU64],
 }
 
@@ -104,7 +138,7 @@ impl<'a> LayerSums<'a> {
     /// Adds the samples `ids` of a panel: the outputs of layer `index`, from 0.
     pub fn add(&self, index: usize, panel: &[f32], stride: usize, ids: &[u32]) {
         let keys: Vec<u64> = ids.iter().map(|id| key(self.first_sample + u64::from(*id))).collect();
-        self.add_sum(index, rows(level(self.first_layer + index), 0.., panel, stride, &keys));
+        self.add_sum(index, rows(level(self.first_layer + index), 0.., (panel, stride), &keys, self.path));
     }
 
     /// Adds panels: the outputs of layer `index`, from 0.
@@ -135,31 +169,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_add_up(
+        fn parts_add_up_on_every_path(
             values in prop::collection::vec(prop_oneof![Just(0.0), Just(-0.0), -9.0..9.0_f32], 12 * 50),
             cut in 0..=12_usize, split in 0..=50_usize, width in 0..7_usize, threads in 1..3_usize,
         ) {
-            let compute = Compute::new(threads).unwrap();
-            let digest = |neurons: std::ops::Range<usize>, samples: std::ops::Range<usize>, width: usize| {
-                let mut panels = Panels::zeroed(neurons.len(), (0..samples.len() as u32).collect(), width);
-                for (row, neuron) in neurons.clone().enumerate() {
-                    panels.write_row(row, &values[neuron * 50..][samples.clone()]);
-                }
-                let ids: Vec<u32> = neurons.map(|neuron| neuron as u32).collect();
-                of_panels(&panels, 3, &ids, samples.start as u64, &compute)
-            };
-            let parts = [
-                digest(0..cut, 0..split, 8), digest(cut..12, 0..split, 4),
-                digest(0..cut, split..50, 32), digest(cut..12, split..50, 1),
-            ];
             let mut expected = 0_u64;
             for (at, value) in values.iter().enumerate().filter(|(_, value)| **value != 0.0) {
                 let row = splitmix64((4 << 32) + at as u64 / 50);
                 let hash = splitmix64(row.wrapping_add(((at as u64 % 50) << 32) + u64::from(value.to_bits())));
                 expected = expected.wrapping_add(hash);
             }
-            prop_assert_eq!(digest(0..12, 0..50, WIDTHS[width]), expected);
-            prop_assert_eq!(parts.into_iter().fold(0, u64::wrapping_add), expected);
+            for path in Path::available() {
+                let compute = Compute::with_path(path, threads).unwrap();
+                let digest = |neurons: std::ops::Range<usize>, samples: std::ops::Range<usize>, width: usize| {
+                    let mut panels = Panels::zeroed(neurons.len(), (0..samples.len() as u32).collect(), width);
+                    for (row, neuron) in neurons.clone().enumerate() {
+                        panels.write_row(row, &values[neuron * 50..][samples.clone()]);
+                    }
+                    let ids: Vec<u32> = neurons.map(|neuron| neuron as u32).collect();
+                    of_panels(&panels, 3, &ids, samples.start as u64, &compute)
+                };
+                let parts = [
+                    digest(0..cut, 0..split, 8), digest(cut..12, 0..split, 4),
+                    digest(0..cut, split..50, 32), digest(cut..12, split..50, 1),
+                ];
+                prop_assert_eq!(digest(0..12, 0..50, WIDTHS[width]), expected, "{}", path);
+                prop_assert_eq!(parts.into_iter().fold(0, u64::wrapping_add), expected, "{}", path);
+            }
         }
     }
 }

@@ -128,8 +128,12 @@ impl Serial {
         let sums: Vec<AtomicU64> = layers.iter().map(|_| AtomicU64::new(0)).collect();
         let kept = self.digests.as_ref();
         let sums_of = |first: usize| {
-            let all =
-                |kept: &Digests| LayerSums { first_layer: self.applied, first_sample: kept.first_sample, sums: &sums };
+            let all = |kept: &Digests| LayerSums {
+                first_layer: self.applied,
+                first_sample: kept.first_sample,
+                path: self.compute.path(),
+                sums: &sums,
+            };
             kept.map(|kept| all(kept).after(first))
         };
         let mut batches: Option<Batches> = None;
