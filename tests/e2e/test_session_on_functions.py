@@ -83,8 +83,10 @@ def test_push_then_infer(commands: Fsd, place: Path, expected: sparse.csr_array)
     assert first["sent_bytes"] > 1e6
     again = commands(*shlex.split(push)[1:], "--json").json()
     assert (again["sent_bytes"], again["found_bytes"], again["plan"]) == (0, first["sent_bytes"], first["plan"])
-    said = commands(*infer.split(), "--report", "run", "--json")
+    assert commands("infer", "net", "x.npz", "-o", "serial.npz", "--verify", "--report", "serial").code == 0
+    said = commands(*infer.split(), "--report", "run", "--verify-against", "serial", "--json")
     assert said.code == 0, said.stderr
+    assert commands("diff", "serial", "run").code == 0
     assert same(sparse.csr_array(sparse.load_npz("out.npz")), expected)
     assert said.json()["requests"]["lambda.invoke"] == 1 + P
     assert [rank["starter"] for rank in said.json()["ranks"]] == [None, 0, 0, 1]
