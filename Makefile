@@ -52,7 +52,7 @@ help:
 	@echo "make chaos    200 seeded schedules of faults over processes, 24 over functions, and what became of each (half an hour)"
 	@echo "make kills    SIGKILL of each rank at each tenth of a run, over each channel (a quarter of an hour)"
 	@echo "make soak     two programs that run inference for 15 minutes, watched for leaks"
-	@echo "make bench    benchmarks: activations, codec, import, kernel, lanes, loading, memory, overlap, partition, predictions, pruned, quotas, releases, runs, services, simulation, starting, wire (BENCH=runs for one)"
+	@echo "make bench    benchmarks: activations, codec, digests, import, kernel, lanes, loading, memory, overlap, partition, predictions, pruned, quotas, releases, runs, services, simulation, starting, wire (BENCH=runs for one)"
 	@echo "make figures  the tables and figures of docs/comparisons.md (the first time, cutting takes over an hour)"
 	@echo "make onnx     docs/onnx-operators.md: the ONNX operators that are imported, tried on the test cases of onnx"
 	@echo "make models   docs/published-models.md: published ONNX models, imported, checked and run over an emulated AWS"

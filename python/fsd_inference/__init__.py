@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StallError,
         StartError,
         StoreError,
+        VerificationError,
         WorkerDiedError,
     )
     from fsd_inference.forecast.advising import advise
@@ -105,6 +106,7 @@ _ROOMS = {
     "StoreError": "errors",
     "Tuning": "config",
     "Usage": "usage",
+    "VerificationError": "errors",
     "WorkerDiedError": "errors",
     "advise": "forecast.advising",
     "check": "session.checking",
@@ -162,6 +164,7 @@ __all__ = [
     "StoreError",
     "Tuning",
     "Usage",
+    "VerificationError",
     "WorkerDiedError",
     "__version__",
     "advise",

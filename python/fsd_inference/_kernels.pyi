@@ -124,6 +124,15 @@ class SerialState:
     def neurons(self) -> int:
         """The number of activations of a sample."""
 
+    def keep_digests(self, first_sample: int) -> None:
+        """Have digests taken of the batch, and of all layers; ValueError if one was applied already.
+
+        The first sample has the number `first_sample` in the batch of which this one may be a slice.
+        """
+
+    def digests(self) -> list[int]:
+        """Return the digests of the batch and of each layer that was applied; none if they are not kept."""
+
     def apply(self, layers: Sequence[LayerKernel]) -> None:
         """Apply consecutive layers to the batch. NonFiniteError counts layers from the first one ever applied."""
 
@@ -249,6 +258,12 @@ class RankState:
 
     def compute(self, layer: int, micro_batch: int, phase: Literal["boundary", "interior", "all"]) -> None:
         """Compute the rows that other ranks need, the rest, or all; release the inputs once all rows are computed."""
+
+    def digest(self, layer: int, micro_batch: int, first_sample: int) -> int:
+        """Return the digest of this rank's rows of a layer, once all are computed and before the next step.
+
+        `first_sample` is the number of the micro-batch's first sample in the batch.
+        """
 
     def frames(self, layer: int, micro_batch: int, limit: int, fast: bool = False) -> list[tuple[list[int], bytes]]:
         """Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order.

@@ -203,6 +203,8 @@ class RunSettings(Tuning):
     wire : str
         Number format to which ranks round the rows that they send: ``"float32"`` (as computed), ``"bfloat16"`` or
         ``"float16"``. Any but the first changes the answer.
+    verify : bool
+        Whether each rank computes a digest of its part of each layer's outputs.
     clocks : Clocks
         Timeouts of an attempt.
     spill_bytes : int
@@ -212,6 +214,7 @@ class RunSettings(Tuning):
     workers: int = 1
     output: str = "rows"
     wire: str = "float32"
+    verify: bool = False
     clocks: Clocks = Clocks()
     spill_bytes: int = 1 << 29
 

@@ -24,6 +24,7 @@
         ├── DeadlineError       the run exceeded its deadline (run clock)
         ├── WorkerDiedError     a rank's process ended unexpectedly
         ├── StackUpdatedError   functions of two releases took part in one run
+        ├── VerificationError   a layer's outputs differ from those of the run that the run was compared with
         └── AbortedError        a rank was stopped because another rank failed
 """
 
@@ -199,6 +200,10 @@ class StackUpdatedError(RunError):
     retryable = True
 
 
+class VerificationError(RunError):
+    """The outputs of a layer differ from those of the run with which the run was compared."""
+
+
 class AbortedError(RunError):
     """A rank was stopped because another rank failed."""
 
@@ -222,6 +227,7 @@ _RUN_ERRORS: dict[str, type[RunError]] = {
         DeadlineError,
         WorkerDiedError,
         StackUpdatedError,
+        VerificationError,
         AbortedError,
     )
 }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
+from fsd_inference.digests import digest_texts, parsed_digests
 from fsd_inference.errors import FileFormatError, RunError, run_error_from_record
 from fsd_inference.fields import Fields
 from fsd_inference.usage import Usage
@@ -141,6 +142,8 @@ class RankReport:
     sent_to : tuple of SentTo, or None
         Frames and bytes sent, by ascending target; a frame for several targets counts for each of them. None if not
         reported.
+    digests : tuple of int
+        Digest of its part of each layer's outputs, 64 bits, if the run was asked for them and it succeeded; else none.
     usage : Usage
         Its requests and bytes, including those for writing this report.
     error : dict or None
@@ -169,6 +172,7 @@ class RankReport:
     events: tuple[Interval, ...] = ()
     events_left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     sent_to: tuple[SentTo, ...] | None = None
+    digests: tuple[int, ...] = ()
     usage: Usage = field(default_factory=Usage)
     error: dict[str, Any] | None = None
     position: Position | None = None
@@ -207,6 +211,7 @@ class RankReport:
             "events": [list(event) for event in self.events],
             "events_left_out": {name: list(found) for name, found in self.events_left_out.items()},
             "sent_to": None if self.sent_to is None else [list(sent) for sent in self.sent_to],
+            "digests": digest_texts(self.digests),
             "usage": self.usage.to_json(),
             "error": self.error,
             "position": None if self.position is None else self.position._asdict(),
@@ -263,6 +268,7 @@ class RankReport:
             events=_events(fields.take("events", list), f"{where}events"),
             events_left_out=_left_out(fields.take("events_left_out", dict), f"{where}events_left_out"),
             sent_to=None if sent_to is None else _sent_to(sent_to, f"{where}sent_to"),
+            digests=parsed_digests(fields.take_if("digests", list) or [], f"{where}digests"),
             usage=Usage.from_fields(fields.take_fields("usage")),
             error=fields.take_optional("error", dict),
             position=_position(fields.take_if("position", dict), f"{where}position."),

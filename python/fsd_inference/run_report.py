@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from fsd_inference.atomic import filled_directory, write_text
 from fsd_inference.channel_names import current_name
+from fsd_inference.digests import Digests
 from fsd_inference.errors import FileFormatError
 from fsd_inference.fields import Fields, parse_json
 from fsd_inference.prediction import Prediction
@@ -76,6 +77,8 @@ class RunReport:
     wire : str
         Number format of the exchanged activations; unless it is ``"float32"``, the answer is not that of a serial run
         bit for bit.
+    digests : Digests or None
+        Digests of the layers, if the run was asked for them and it succeeded.
     """
 
     channel: str
@@ -100,6 +103,7 @@ class RunReport:
     predicted: Prediction | None = None
     error: dict[str, Any] | None = None
     wire: str = "float32"
+    digests: Digests | None = None
 
     @property
     def parts(self) -> int:
@@ -166,6 +170,7 @@ class RunReport:
             "predicted": self.predicted and self.predicted.to_json(),
             "error": self.error,
             "stragglers": [straggler._asdict() for straggler in self.stragglers],
+            "digests": self.digests and self.digests.to_json(),
             "ranks": [rank.to_json() for rank in self.ranks],
         }
 
@@ -202,6 +207,9 @@ class RunReport:
             coordinator_init_s=fields.take_number_or("coordinator_init_s", 0.0),
             predicted=Prediction.from_json(found) if (found := fields.take_if("predicted", dict)) else None,
             error=fields.take_if("error", dict),
+            digests=Digests.from_fields(Fields(found, "digests."))
+            if (found := fields.take_if("digests", dict))
+            else None,
         )
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,18 @@ def uneven() -> Uneven:
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_uneven_layers_and_three_micro_batches(channel: str, stack: Path, uneven: Uneven) -> None:
     network, x, expected = uneven
+    with fsd.Session(network, verify=True) as alone:
+        digests = alone.infer(x).report.digests
     with session(
-        network, channel, stack, workers=5, partition="graph", micro_batches=3, branching=2, threads=2
+        network, channel, stack, workers=5, partition="graph", micro_batches=3, branching=2, threads=2, verify=True
     ) as distributed:
         answer = distributed.infer(x)
         assert same(answer.outputs, expected)
         # The session answers again: nothing of the first run is in the way.
         assert same(distributed.infer(x[:7]).outputs, serial(network, x[:7]))
-    ranks = answer.report.ranks
+    ranks, found = answer.report.ranks, answer.report.digests
+    assert found is not None
+    assert replace(found, plan=None) == digests
     assert {rank.rank: rank.starter for rank in ranks} == {0: None, 1: 0, 2: 0, 3: 1, 4: 1}
     assert len({rank.process for rank in ranks}) == 5
 

@@ -84,8 +84,10 @@ def test_push_then_infer(commands: Fsd, place: Path, expected: sparse.csr_array)
     assert first["sent_bytes"] > 1e6
     again = commands(*shlex.split(push)[1:], "--json").json()
     assert (again["sent_bytes"], again["found_bytes"], again["plan"]) == (0, first["sent_bytes"], first["plan"])
-    said = commands(*infer.split(), "--report", "run", "--json")
+    assert commands("infer", "net", "x.npz", "-o", "serial.npz", "--verify", "--report", "serial").code == 0
+    said = commands(*infer.split(), "--report", "run", "--verify-against", "serial", "--json")
     assert said.code == 0, said.stderr
+    assert commands("diff", "serial", "run").code == 0
     assert same(sparse.csr_array(sparse.load_npz("out.npz")), expected)
     assert said.json()["requests"]["lambda.invoke"] == 1 + P
     assert [rank["starter"] for rank in said.json()["ranks"]] == [None, 0, 0, 1]
@@ -204,12 +206,17 @@ def test_replicas_answer_bit_for_bit(
     tmp_path: Path,
 ) -> None:
     functions = fsd.FunctionSettings(synchronous=synchronous)
-    with fsd.Session(pushed, replicas=3, stack=place / "stack.json", functions=functions) as session:
+    stack = place / "stack.json"
+    with fsd.Session(pushed, replicas=3, stack=stack, functions=functions, verify=True) as session:
         answers = [session.infer(inputs[:299]), session.infer(inputs[:2])]
-    for answer, replicas, samples in zip(answers, (3, 2), (299, 2), strict=True):
+    with fsd.Session(pushed, verify=True) as alone:
+        digests = [alone.infer(inputs[:samples]).report.digests for samples in (299, 2)]
+    for answer, expected_digests, replicas, samples in zip(answers, digests, (3, 2), (299, 2), strict=True):
         assert answer.outputs is not None
         assert same(answer.outputs, sparse.csr_array(expected[:samples]))
         report = answer.report
+        assert report.digests is not None
+        assert replace(report.digests, plan=None) == expected_digests
         assert (report.replicas, report.workers, report.samples) == (replicas, 1, samples)
         assert [rank.rank for rank in report.ranks] == list(range(replicas))
         assert os.getpid() not in {rank.process for rank in report.ranks}

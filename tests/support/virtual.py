@@ -81,6 +81,7 @@ class Rank:
     packed: dict[Step, list[Frame]] = field(default_factory=dict)
     kept: KeptFrames = field(default_factory=KeptFrames)
     outputs: list[bytes] = field(default_factory=list)
+    digests: list[tuple[int, int]] = field(default_factory=list)  # (layer, digest) of each micro-batch
     finish: Finish | None = None
     finished_at: float = 0.0
     starter: int | None = None
@@ -270,6 +271,9 @@ class VirtualRun:
         if action.phase is not Phase.INTERIOR:
             me.state.assemble(layer, micro_batch)
         me.state.compute(layer, micro_batch, action.phase.value)
+        if action.phase is not Phase.BOUNDARY:
+            first_sample = sum(self.sizes[:micro_batch])
+            me.digests.append((layer, me.state.digest(layer, micro_batch, first_sample)))
         if action.phase is not Phase.INTERIOR and self.shards[rank][0].plan.sends[layer]:
             packed = me.state.frames(layer, micro_batch, self.limit)
             me.packed[action.step] = [

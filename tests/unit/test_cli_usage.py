@@ -18,6 +18,7 @@ from tests.support.cli import Fsd, entries, fsd_in
 
 COMMANDS = (
     "demo",
+    "diff",
     "infer",
     "partition",
     "push",

@@ -30,9 +30,10 @@ def spec(workers: int = 4, branching: int = 2) -> RunSpec:
         overlap=False,
         output="any",
         wire="float16",
+        verify=True,
         clocks=Clocks(1.5, 2.5, 30.0),
     )
-    return RunSpec(ID, 1, ID, 100, 16, 0.0, settings)
+    return RunSpec(ID, 1, ID, 100, 16, 0.0, settings, first_sample=300)
 
 
 def plain(value: dict[str, Any]) -> Any:
@@ -50,7 +51,7 @@ def test_a_run_event_needs_only_what_differs() -> None:
         | {"workers": 2}
     )
     assert event.spec.settings == RunSettings(workers=2)
-    assert event.spec.attempt == 0
+    assert (event.spec.attempt, event.spec.first_sample) == (0, 0)
 
 
 def test_a_rank_event_comes_back_and_leads_to_its_children() -> None:
@@ -70,6 +71,8 @@ def test_a_rank_event_comes_back_and_leads_to_its_children() -> None:
         ({"wire": "int8"}, "wire must be one of float32, bfloat16, float16, not 'int8'"),
         ({"wire": "float16", "workers": 1}, "one worker sends nothing: leave it out"),
         ({"workers": True}, "'workers' must be a whole number, not True"),
+        ({"verify": 1}, "'verify' must be true or false, not 1"),
+        ({"first_sample": -1}, "first_sample must be a whole number >= 0, not -1"),
         ({"overlap": 1}, "'overlap' must be true or false, not 1"),
         ({"channel": "local"}, "'channel' must be one of serial, queue, object, not 'local'"),
         ({"channel": "serial"}, "channel 'serial' takes a plan for 1 worker, not 4"),

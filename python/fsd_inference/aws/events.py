@@ -74,6 +74,8 @@ class RunEvent:
             "overlap": settings.overlap,
             "output": settings.output,
             "wire": settings.wire,
+            "verify": settings.verify,
+            "first_sample": self.spec.first_sample,
             **asdict(settings.clocks),
         }
 
@@ -89,6 +91,7 @@ class RunEvent:
             overlap=fields.take_or("overlap", default.overlap),
             output=fields.take_or("output", default.output),
             wire=fields.take_or("wire", default.wire),
+            verify=fields.take_or("verify", default.verify),
             clocks=Clocks(*(fields.take_number_or(name, seconds) for name, seconds in asdict(default.clocks).items())),
         )
         spec = RunSpec(
@@ -99,6 +102,7 @@ class RunEvent:
             features=fields.take("features", int),
             deadline=0.0,
             settings=settings,
+            first_sample=fields.take_or("first_sample", 0),
         )
         event = cls(
             spec=spec,

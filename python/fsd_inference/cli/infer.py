@@ -15,10 +15,11 @@ from fsd_inference.cli.auto_plan import RunChoice, auto_plan
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.infer_parts import OutputFormat, alive_mask, infer_parts, part_outputs
+from fsd_inference.cli.infer_verify import earlier_run, save_report, verify_run
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.config import FunctionSettings, Tuning
-from fsd_inference.errors import InputError, OutputError, RunError, SettingError
+from fsd_inference.errors import RunError, SettingError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -32,6 +33,7 @@ EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --categories categories.tsv",
     "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --report run",
     "fsd infer net digits.npz -o out.npz --replicas 2",
+    "fsd infer net digits.npz -o out.npz --channel queue --workers 4 --verify-against run",
     "fsd infer net samples.csv -o labels.csv --argmax",
     "fsd infer net parts -o outputs/ --format parquet",
     "fsd infer net-p8 digits.npz -o out.npz --channel local --micro-batches 2",
@@ -200,6 +202,23 @@ def infer(
             "--plots", help="Also write timeline.png, layers.png and matrix.png to --report (needs matplotlib)."
         ),
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Add a digest of each layer to the report, by which `fsd diff` compares runs: the same however "
+            "the work is divided.",
+        ),
+    ] = False,
+    verify_against: Annotated[
+        Path | None,
+        typer.Option(
+            "--verify-against",
+            help="Directory or report.json of an earlier run with --verify, which this implies. If a layer's outputs "
+            "differ, nothing but --report is written, and the exit code is 1.",
+            metavar="RUN",
+        ),
+    ] = None,
     predict: Annotated[
         bool,
         typer.Option(
@@ -223,6 +242,7 @@ def infer(
     for read in (batch, *(batch.iterdir() if batch.is_dir() else ())):
         check_distinct(NETWORK=network, INPUT=read, output=output, categories=categories, report=report, stack=stack)
     described = _check_before(network, method, stack)
+    earlier = None if verify_against is None else earlier_run(verify_against, report, is_in_parts=is_in_parts)
     from fsd_inference.network import check_output_format, load_inputs  # noqa: PLC0415
     from fsd_inference.session import Session  # noqa: PLC0415
 
@@ -248,6 +268,7 @@ def infer(
             partition=method,
             output="argmax" if argmax else "rows",
             wire=wire,
+            verify=verify or earlier is not None,
             tuning=Tuning(
                 branching=choice.branching,
                 micro_batches=choice.micro_batches,
@@ -265,12 +286,15 @@ def infer(
             try:
                 return session.infer(samples, predicted=predicted)
             except RunError:
-                if report is not None:
-                    _save_report(session, report, plots, out)
+                save_report(session.report, report, plots, out)
                 raise
 
         if outputs is None:
             inference = run(load_inputs(batch, session.features), report)
+            if verify_against is not None and earlier is not None:
+                verify_run(
+                    inference.report, earlier, verify_against, lambda found: save_report(found, report, plots, out)
+                )
         else:
             totals = infer_parts(
                 outputs, batch, session.features, run, tasks, categories=categories, report=report, plots=plots
@@ -279,7 +303,7 @@ def infer(
         out.result(totals.record(), facts(totals.rows(output, report)))
         return
     _write(inference, output, categories, report, plots)
-    out.result(inference.report.to_json(), _summary(inference, output, report))
+    out.result(inference.report.to_json(), _summary(inference, output, report, verify_against))
 
 
 def _check_no_format(output_format: OutputFormat | None) -> None:
@@ -309,15 +333,6 @@ def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Outp
     if predicted is None:
         out.note("no prediction: predictions need the network itself, not its shards")
     return predicted
-
-
-def _save_report(session: Session, report: Path, plots: bool, out: Output) -> None:
-    """Save the report of a failed run; an error of saving is only printed, so that the run's own error is raised."""
-    if session.report is not None:
-        try:
-            session.report.save(report, plots=plots)
-        except (InputError, OutputError) as error:
-            out.note(f"no report: {error}")
 
 
 def _check_before(network: Path, method: Method | None, stack: Path | None) -> StackSpec | None:
@@ -361,9 +376,11 @@ def _write(inference: Inference, output: Path, categories: Path | None, report: 
             inference.report.save(report, plots=plots)
 
 
-def _summary(inference: Inference, output: Path, report: Path | None) -> str:
+def _summary(inference: Inference, output: Path, report: Path | None, verified: Path | None) -> str:
     (_, written), *rows = inference.summary()
     rows.insert(0, ("output", f"{output}: {written}"))
+    if verified is not None:
+        rows.append(("verified", f"the outputs of all {inference.report.layers:,} layers are those of {verified}"))
     if report is not None:
         rows.append(("report", f"{report / 'report.html'}, with report.json and trace.json"))
     return facts(rows)

@@ -1,7 +1,7 @@
 """The `fsd` program: the list of its commands, and its exit codes.
 
-Exit codes: 0 success; 1 failure (for `demo` also differing outputs); 2 invalid input or flag; 128 + N terminated by
-signal N: 129 SIGHUP, 130 SIGINT, 143 SIGTERM.
+Exit codes: 0 success; 1 failure (for `demo` and `diff` also differing outputs); 2 invalid input or flag; 128 + N
+terminated by signal N: 129 SIGHUP, 130 SIGINT, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fsd_inference.cli import (
     cost,
     dataset,
     demo,
+    diff,
     infer,
     network,
     package,
@@ -65,6 +66,7 @@ app.command("advise", epilog=advise.EXAMPLES, short_help="Recommend how to run a
 app.command("study", epilog=study.EXAMPLES, short_help="Compute what a day of queries costs.")(study.study)
 app.command("infer", epilog=infer.EXAMPLES, short_help="Run inference of a batch.")(infer.infer)
 app.command("report", epilog=report.EXAMPLES, short_help="Compare runs; write HTML pages and plots.")(report.report)
+app.command("diff", epilog=diff.EXAMPLES, short_help="Name the first layer that differs between two runs.")(diff.diff)
 app.command("partition", epilog=partition.EXAMPLES, short_help="Partition a network for P workers.")(
     partition.partition
 )

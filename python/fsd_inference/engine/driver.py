@@ -179,7 +179,9 @@ class Driver:
         self.sent_to: dict[int, tuple[int, int]] = {}
         self.requests: list[int] = []
         self.result_bytes = 0
+        self.digests: list[int] = []  # of this rank's part of each layer, if the run is to be verified
         self._sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
+        self._firsts = list(itertools.accumulate(self._sizes, initial=spec.first_sample))  # first sample of each
         self._worker = Worker(
             rank=rank,
             tree=Tree(settings.workers, settings.branching),
@@ -304,6 +306,7 @@ class Driver:
             for loaded in work.load():
                 if not self.layers:
                     self.layers = work.plan.layers
+                    self.digests = [0] * self.layers if self.spec.settings.verify else []
                     self.requests.append(self._count_requests())
                     self._idle_since = self._timeline.now()
                     self._timeline.add("load", -1, 0, began, self._idle_since)
@@ -350,6 +353,9 @@ class Driver:
             self._packed[action.step] = [
                 Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
             ]
+        if action.phase is not Phase.BOUNDARY and self.spec.settings.verify:
+            with timeline.measure("digest", layer, micro_batch):
+                self.digests[layer] += state.digest(layer, micro_batch, self._firsts[micro_batch])
         self._busy_s += timeline.now() - began
         if action.phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
             self.requests.append(self._count_requests())

@@ -140,6 +140,7 @@ def run_rank(
         result_bytes=len(outcome.summary) if rank == 0 and outcome.summary else driver.result_bytes,
         error=outcome.error,
         position=None if outcome.error is None else driver.position,
+        digests=driver.digests,
     )
     with within(CLEANUP_S if outcome.error else max(CLEANUP_S, spec.deadline - time.time())):
         report = _put_counted(store, spec.report_key(rank), report, count, one_write)

@@ -13,7 +13,7 @@ from fsd_inference.errors import RunError
 from fsd_inference.kernels import simd_path
 from fsd_inference.rank_report import Interval, LayerReport, LeftOut, Position, RankReport, SentTo
 
-_COLUMNS = {"boundary": "compute_s", "interior": "compute_s", "all": "compute_s"} | {
+_COLUMNS = {"boundary": "compute_s", "interior": "compute_s", "all": "compute_s", "digest": "compute_s"} | {
     name: f"{name}_s" for name in ("unpack", "pack", "wait", "send")
 }
 _MICROSECOND = 6  # decimals of seconds
@@ -131,6 +131,7 @@ def rank_report(
     error: RunError | None,
     position: Position | None = None,
     init_s: float = 0.0,
+    digests: Sequence[int] = (),
 ) -> RankReport:
     """Return the report of this process's rank, with the current time as its end; `usage` is left to the caller.
 
@@ -148,6 +149,8 @@ def rank_report(
         Where it was when it failed.
     init_s : float, optional
         Seconds of its function's init phase; 0 if the environment was warm, or if it is no function.
+    digests : sequence of int, optional
+        Digest of its part of each layer, or any number of 64-bit digests that add up to it; left out if it failed.
     """
     activity = activity_report(
         rank=rank,
@@ -168,6 +171,7 @@ def rank_report(
         peak_rss_bytes=peak_rss_bytes(),
         simd=simd_path(),
         sent_to=tuple(SentTo(target, *sent_to[target]) for target in sorted(sent_to)),
+        digests=() if error else tuple(digest % 2**64 for digest in digests),
         error=None if error is None else error.record(),
         position=position,
     )

@@ -54,6 +54,8 @@ class RunSpec:
         When the run must have ended, seconds since the epoch.
     settings : RunSettings
         Workers, channel, output, timeouts and all other settings of the run.
+    first_sample : int
+        Number of the first sample in the batch of which the run computes a slice.
     """
 
     run: str
@@ -63,13 +65,14 @@ class RunSpec:
     features: int
     deadline: float
     settings: RunSettings
+    first_sample: int = 0
 
     def __post_init__(self) -> None:
         for name in ("run", "plan"):
             value = getattr(self, name)
             if not isinstance(value, str) or len(value) != 32 or set(value) - set("0123456789abcdef"):
                 raise SettingError(f"run specification: {name} must be 32 hexadecimal digits, not {value!r}")
-        for name, least in (("attempt", 0), ("samples", 1), ("features", 1)):
+        for name, least in (("attempt", 0), ("samples", 1), ("features", 1), ("first_sample", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise SettingError(f"run specification: {name} must be a whole number >= {least}, not {value!r}")

@@ -56,7 +56,8 @@ def run_figures(report: RunReport) -> RunFigures:
     Raises
     ------
     FileFormatError
-        A rank appears twice, is not one of the run, or names a layer or a rank that is not one of the run.
+        A rank appears twice, is not one of the run, or names a layer or a rank that is not one of the run; or there are
+        not as many digests as layers.
     """
     ranks = tuple(sorted(report.ranks, key=lambda rank: rank.rank))
     numbers = [rank.rank for rank in ranks]
@@ -66,8 +67,14 @@ def run_figures(report: RunReport) -> RunFigures:
         events = [event.layer for event in rank.events]  # -1 before the first layer, L for what follows the last
         if len(rank.layers) > report.layers or not all(-1 <= layer <= report.layers for layer in events):
             raise FileFormatError(f"rank {rank.rank} of the report names a layer that is not one of {report.layers}")
+        if len(rank.digests) not in {0, report.layers}:
+            raise FileFormatError(
+                f"rank {rank.rank} of the report has digests of {len(rank.digests)} layers, not {report.layers}"
+            )
         if any(sent.target >= report.parts for sent in rank.sent_to or ()):
             raise FileFormatError(f"rank {rank.rank} of the report sent to a rank that is not one of {report.parts}")
+    if report.digests is not None and len(report.digests.layers) != report.layers:
+        raise FileFormatError(f"the report has digests of {len(report.digests.layers)} layers, not {report.layers}")
     starts = [rank.started for rank in ranks if rank.started is not None]
     ends = [rank.ended for rank in ranks if rank.ended is not None]
     start = max(0.0, max(starts) - report.launch_s) if starts else 0.0

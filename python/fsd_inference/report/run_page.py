@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 
 from fsd_inference.cost.model import Cost
+from fsd_inference.digests import digest_text
 from fsd_inference.markup import Markup, tag
 from fsd_inference.rank_report import LayerReport, RankReport
 from fsd_inference.report.charts import DRAWN_RANKS, bars, heat_map, timeline
@@ -54,6 +55,7 @@ def run_page(figures: RunFigures, priced: Priced) -> str:
         _matrix(figures),
         _cost(figures, priced),
         _ranks(figures),
+        _digests(figures.report),
         tag("footer", "FSD-Inference. report.json has the figures, trace.json opens in ui.perfetto.dev."),
     )
 
@@ -340,3 +342,29 @@ def _rank_row(rank: RankReport) -> list[object]:
     sizes = (bytes_text(rank.usage.wire_bytes), bytes_text(rank.peak_rss_bytes))
     init = f"{rank.init_s:.3f}" if rank.init_s else ""
     return [rank.rank, init, lived, *times, f"{rank.usage.requests.total():,}", *sizes]
+
+
+def _digests(report: RunReport) -> Markup:
+    digests = report.digests
+    if digests is None:
+        return Markup()
+    rows = [("network", digests.network), ("batch", digest_text(digests.batch))]
+    return tag(
+        "section",
+        tag("h2", "Digests"),
+        tag(
+            "p",
+            "They are the same for every channel, number of workers and partition; fsd diff compares them.",
+            class_="soft",
+        ),
+        facts(rows if digests.plan is None else [*rows, ("plan", digests.plan)]),
+        tag(
+            "details",
+            tag("summary", "The digest of each layer"),
+            table(
+                "Digests of the outputs of the layers",
+                ["layer", "digest"],
+                list(enumerate(map(digest_text, digests.layers))),
+            ),
+        ),
+    )

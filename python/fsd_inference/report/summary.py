@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsd_inference.cost.model import Cost
+from fsd_inference.digests import digest_text
 from fsd_inference.report.figures import RunFigures
 from fsd_inference.report.pricing import Priced
 from fsd_inference.units import bytes_text, seconds_text, usd_text
@@ -107,6 +108,8 @@ def summary(figures: RunFigures, priced: Priced) -> Sequence[tuple[str, str]]:
             ("exchanged", sent if report.rounding is None else f"{sent}, {report.rounding}"),
             ("requests", requests),
         ]
+    if report.digests is not None and report.digests.layers:
+        rows.append(("digests", f"of {report.layers:,} layers, the last one {digest_text(report.digests.layers[-1])}"))
     cost = priced.metered
     if cost is not None:
         services = ", ".join(f"{name} {usd_text(usd)}" for name, usd in cost.by_service().items() if usd)

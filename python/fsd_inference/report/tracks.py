@@ -12,7 +12,7 @@ SENDS = frozenset({"send"})
 POINTS = frozenset({"receive"})
 """Names of events without duration."""
 
-_PHASES = {"boundary": "compute", "interior": "compute", "all": "compute"}
+_PHASES = {"boundary": "compute", "interior": "compute", "all": "compute", "digest": "compute"}
 
 
 def activity(event: Interval) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy import sparse
 
 from fsd_inference import kernels
 from fsd_inference.config import RunSettings
+from fsd_inference.digests import Digests, added
 from fsd_inference.engine.memory import peak_rss_bytes
 from fsd_inference.engine.output_forms import OutputForm
 from fsd_inference.engine.reporting import rank_report
@@ -100,6 +101,9 @@ class Alone:
         states = [
             serial_state(piece, threads, first_sample=part.start) for piece, part in zip(pieces, parts, strict=True)
         ]
+        if self._settings.verify:
+            for state, part in zip(states, parts, strict=True):
+                state.keep_digests(part.start)
 
         def carry_out(number: int) -> tuple[SerialRun, RankReport | None]:
             started = time.time()
@@ -114,7 +118,8 @@ class Alone:
                 )
             except RunError as error:
                 raise of_replica(error, number, parts) from error
-            return run, _report(number, len(parts), started, run) if len(parts) > 1 else None
+            digests = states[number].digests()[1:]
+            return run, _report(number, len(parts), started, run, digests) if len(parts) > 1 else None
 
         done = side_by_side(carry_out, len(parts), stopped.set)
         rows, summary = concatenated([(run.rows, run.summary) for run, _ in done], form)
@@ -136,10 +141,16 @@ class Alone:
             simd=kernels.simd_path(),
             predicted=predicted,
             ranks=[report for _, report in done if report is not None],
+            digests=self._digests([state.digests() for state in states]) if self._settings.verify else None,
         )
         self.report = report
         values, argmax = summary or (None, None)
         return Inference(rows, values, argmax, report)
+
+    def _digests(self, parts: list[list[int]]) -> Digests:
+        """Return the digests of a batch and of its layers, from those of all slices."""
+        batch, *layers = added(parts)
+        return Digests(self._network.digest.hex(), None, batch, tuple(layers))
 
     def close(self) -> None:
         """Release the loaded network."""
@@ -188,7 +199,7 @@ def _interruptible(stopped: threading.Event, layers: Iterable[kernels.LayerKerne
         yield layer
 
 
-def _report(number: int, replicas: int, started: float, run: SerialRun) -> RankReport:
+def _report(number: int, replicas: int, started: float, run: SerialRun, digests: Sequence[int]) -> RankReport:
     """Return the figures of a replica as a rank report with one interval for all layers."""
     whole = rank_report(
         rank=number,
@@ -202,5 +213,6 @@ def _report(number: int, replicas: int, started: float, run: SerialRun) -> RankR
         requests=[],
         result_bytes=0,
         error=None,
+        digests=digests,
     )
     return replace(whole, compute_s=run.compute_s)

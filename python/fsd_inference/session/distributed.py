@@ -43,10 +43,9 @@ _log = Logger(__name__)
 
 @dataclass(slots=True)
 class _Run:
-    """State of one run: its latest attempt, its samples, the outcome of each attempt, and its answer or final error."""
+    """State of one run: its latest attempt, the outcome of each attempt, and its answer or final error."""
 
     spec: RunSpec
-    first_sample: int
     form: OutputForm | None
     has_input: bool = False
     ends: list[Ended] = field(default_factory=list)
@@ -136,6 +135,8 @@ class Distributed:
         self.report = None
         executor, stored = self._prepared()
         began, before = time.perf_counter(), executor.usage()
+        if self._settings.verify:
+            batch.keep_digests(0)
         parts = slices(batch.samples, self._replicas)
         runs = self._run_all(executor, stored, batch, parts, form)
         failure = _first_failure(runs, parts)
@@ -149,6 +150,7 @@ class Distributed:
                 usage=executor.usage() - before,
                 error=failure,
                 predicted=predicted,
+                batch_digest=next(iter(batch.digests()), None),
             )
         if failure is not None:
             raise failure
@@ -166,7 +168,7 @@ class Distributed:
         form: OutputForm | None,
     ) -> list[_Run]:
         """Carry out one run per part of the batch in parallel, and return them; each holds its own failure, if any."""
-        runs = [_Run(self._spec(stored, part.stop - part.start), part.start, form) for part in parts]
+        runs = [_Run(self._spec(stored, part.stop - part.start, part.start), form) for part in parts]
         combined = CombinedProgress(self._progress, "infer", len(parts))
 
         def carry_out(number: int) -> None:
@@ -212,7 +214,7 @@ class Distributed:
                 "object, or ask AWS for a higher quota and set publish_quota of the stack"
             )
 
-    def _spec(self, stored: StoredPlan, samples: int) -> RunSpec:
+    def _spec(self, stored: StoredPlan, samples: int, first_sample: int = 0) -> RunSpec:
         return RunSpec(
             run=uuid.uuid4().hex,
             attempt=0,
@@ -221,6 +223,7 @@ class Distributed:
             features=stored.manifest.features,
             deadline=0.0,
             settings=self._settings,
+            first_sample=first_sample,
         )
 
     def _carry_out(
@@ -282,7 +285,7 @@ class Distributed:
         longest_s = self._settings.clocks.run_s
         if not run.has_input:
             with within(longest_s), client_operation("upload", "uploading the input"):
-                executor.runs.put(run.spec.input_key, encode_input(batch, sizes, run.first_sample))
+                executor.runs.put(run.spec.input_key, encode_input(batch, sizes, run.spec.first_sample))
             run.has_input = True
         with client_operation("run", "carrying out the attempt"):
             run.ends.append(executor.attempt(run.spec, on_layer))

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fsd_inference import kernels
+from fsd_inference.digests import Digests, added
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import RunError
 from fsd_inference.partitioning import Manifest
 from fsd_inference.prediction import Prediction
+from fsd_inference.rank_report import RankReport
 from fsd_inference.report import Report
 from fsd_inference.usage import Usage
 
@@ -24,6 +26,7 @@ def run_report(
     usage: Usage,
     error: RunError | None = None,
     predicted: Prediction | None = None,
+    batch_digest: int | None = None,
 ) -> Report:
     """Return the report of a run, or of replicas of it over slices of a batch.
 
@@ -42,6 +45,8 @@ def run_report(
         The error that the run failed with; some ranks may have no report then.
     predicted : Prediction, optional
         The prediction made before the run.
+    batch_digest : int, optional
+        Digest of the batch, if the ranks were asked for digests of the layers.
     """
     ended = [each for _, ends in runs for each in ends]
     last = [(replica, ends[-1]) for replica, (_, ends) in enumerate(runs) if ends]
@@ -74,4 +79,11 @@ def run_report(
         coordinator_init_s=sum(each.coordinator_init_s for _, each in last),
         predicted=predicted,
         error=None if error is None else error.record(),
+        digests=None if batch_digest is None or error is not None else _digests(manifest, ranks, batch_digest),
     )
+
+
+def _digests(manifest: Manifest, ranks: Sequence[RankReport], batch: int) -> Digests:
+    """Return the digests of a run that succeeded, from those of its ranks or replicas."""
+    layers = added(rank.digests for rank in ranks)
+    return Digests(manifest.network_digest.hex(), manifest.plan_digest.hex(), batch, layers)

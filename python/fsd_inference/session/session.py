@@ -69,6 +69,9 @@ class Session:
         answer is no longer that of a serial run bit for bit: each value that is sent is rounded to the nearest one of
         the format, with a relative error of at most 2**-8 (bfloat16) or 2**-11 (float16; below 2**-14 an absolute error
         of at most 2**-25). Above the range of the format, 65,504 for float16, the run fails.
+    verify : bool
+        Whether to compute a digest of each layer's outputs, which the report of a run then has. It is the same for any
+        channel, workers, partition, replicas and `tuning`, so that runs can be compared (`fsd diff`).
     tuning : Tuning, optional
         How the workers divide their work.
     functions : FunctionSettings, optional
@@ -110,6 +113,7 @@ class Session:
         partition: str | None = None,
         output: str = "rows",
         wire: str = "float32",
+        verify: bool = False,
         tuning: Tuning | None = None,
         functions: FunctionSettings | None = None,
         failures: FailurePolicy | None = None,
@@ -128,7 +132,12 @@ class Session:
         described = _functions_of(stack, channel, tuning, functions)
         self._network = ShardedNetwork(network, workers, partition)
         settings = RunSettings(
-            **asdict(tuning), workers=self._network.workers, output=output, wire=wire, clocks=failures.clocks
+            **asdict(tuning),
+            workers=self._network.workers,
+            output=output,
+            wire=wire,
+            verify=verify,
+            clocks=failures.clocks,
         )
         progress = progress or Silent()
         self._engine: Alone | Distributed

@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod codec;
 pub mod compute;
 pub mod csr;
+pub mod digest;
 mod elementary;
 pub mod errors;
 pub mod frame;

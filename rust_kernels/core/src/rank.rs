@@ -11,6 +11,7 @@ use crate::activations::Panels;
 use crate::buffer::Buffer;
 use crate::codec::{self, BadBlock, Block, Framed, Packed, PanelRows, Wire};
 use crate::compute::Compute;
+use crate::digest;
 use crate::errors::Invalid;
 use crate::frame::{self, Attempt, Header, Kind};
 use crate::inbox::{Accepted, Inbox};
@@ -308,6 +309,18 @@ impl Rank {
         }
         batch.bytes.store(state.bytes(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Returns the digest of the rank's rows of a layer, all of which are computed; `first_sample` is the number of the
+    /// micro-batch's first sample in the batch.
+    pub fn digest(&self, layer: usize, micro_batch: usize, first_sample: u64) -> Result<u64, RankError> {
+        let (part, batch) = self.check(layer, micro_batch)?;
+        match &*lock(&batch.state) {
+            State::Output(done, output, _) if *done == layer => {
+                Ok(digest::of_panels(output, layer, part.rows(), first_sample, &self.compute))
+            }
+            _ => Err(RankError::Order { layer, micro_batch, why: "its rows are not all there" }),
+        }
     }
 
     /// Packs the computed boundary rows into frames of at most `limit` bytes each. `fast` as of `Framed`.

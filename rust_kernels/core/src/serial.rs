@@ -8,10 +8,13 @@ mod pipeline;
 mod source;
 mod transpose;
 
+use std::sync::atomic::AtomicU64;
+
 use thiserror::Error;
 
 use crate::activations::{Panels, panel_width};
 use crate::compute::Compute;
+use crate::digest::{self, LayerSums};
 use crate::errors::{Invalid, NonFinite};
 use crate::layer::Layer;
 use crate::slices::MOST_SAMPLES;
@@ -21,7 +24,7 @@ pub use dense::{Dense, Order};
 pub use outputs::Csr;
 pub use packed::Part;
 pub use source::Samples;
-use source::Source;
+pub(crate) use source::Source;
 
 /// A neuron is not finite; `layer` counts from the first layer applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
@@ -46,7 +49,15 @@ pub struct Serial {
     neurons: usize,
     applied: usize,
     activations: Activations,
+    digests: Option<Digests>,
     compute: Compute,
+}
+
+/// The digests of the batch, and of the layers that were applied to it; its samples are numbered from `first_sample`.
+struct Digests {
+    first_sample: u64,
+    batch: u64,
+    layers: Vec<u64>,
 }
 
 enum Activations {
@@ -71,7 +82,7 @@ impl Serial {
     }
 
     fn new(samples: usize, neurons: usize, activations: Activations, compute: Compute) -> Self {
-        Self { samples, neurons, applied: 0, activations, compute }
+        Self { samples, neurons, applied: 0, activations, digests: None, compute }
     }
 
     pub fn samples(&self) -> usize {
@@ -81,6 +92,27 @@ impl Serial {
     /// Returns the number of activations of a sample.
     pub fn neurons(&self) -> usize {
         self.neurons
+    }
+
+    /// Has digests taken of the batch and of all layers, if none was applied yet. The first sample has the number
+    /// `first_sample` in the batch of which this one may be a part.
+    pub fn keep_digests(&mut self, first_sample: u64) -> Result<(), Invalid> {
+        if self.applied > 0 {
+            return Err(Invalid(format!("{} layers were applied before digests were asked for", self.applied)));
+        }
+        let batch = match &self.activations {
+            Activations::Csr(input) => digest::of_batch(input, first_sample, &self.compute),
+            Activations::Dense(input) => digest::of_batch(input, first_sample, &self.compute),
+            Activations::Batches(batches) => digest::of_batch(batches, first_sample, &self.compute),
+        };
+        self.digests = Some(Digests { first_sample, batch, layers: Vec::new() });
+        Ok(())
+    }
+
+    /// Returns the digests of the batch and of each layer that was applied; none if they are not kept.
+    pub fn digests(&self) -> Vec<u64> {
+        let kept = self.digests.iter();
+        kept.flat_map(|kept| std::iter::once(kept.batch).chain(kept.layers.iter().copied())).collect()
     }
 
     /// Applies consecutive layers to the batch.
@@ -93,13 +125,26 @@ impl Serial {
             }
             neurons = layer.rows();
         }
+        let sums: Vec<AtomicU64> = layers.iter().map(|_| AtomicU64::new(0)).collect();
+        let kept = self.digests.as_ref();
+        let sums_of = |first: usize| {
+            let all = |kept: &Digests| LayerSums {
+                first_layer: self.applied,
+                first_sample: kept.first_sample,
+                path: self.compute.path(),
+                sums: &sums,
+            };
+            kept.map(|kept| all(kept).after(first))
+        };
         let mut batches: Option<Batches> = None;
         let mut done = 0;
         for segment in segments(layers) {
             let next = match (&batches, &self.activations) {
-                (Some(batches), _) | (None, Activations::Batches(batches)) => self.pass(batches, segment),
-                (None, Activations::Csr(input)) => self.pass(input, segment),
-                (None, Activations::Dense(input)) => self.pass(input, segment),
+                (Some(batches), _) | (None, Activations::Batches(batches)) => {
+                    self.pass(batches, segment, sums_of(done))
+                }
+                (None, Activations::Csr(input)) => self.pass(input, segment, sums_of(done)),
+                (None, Activations::Dense(input)) => self.pass(input, segment, sums_of(done)),
             };
             let first = self.applied + done;
             batches = Some(next.map_err(|(layer, NonFinite { row })| Overflow { layer: first + layer, row })?);
@@ -108,28 +153,36 @@ impl Serial {
         if let Some(batches) = batches {
             self.activations = Activations::Batches(batches);
         }
+        if let Some(kept) = &mut self.digests {
+            kept.layers.extend(sums.into_iter().map(AtomicU64::into_inner));
+        }
         self.applied += layers.len();
         self.neurons = neurons;
         Ok(())
     }
 
-    /// Applies one segment of layers to the samples of `source`.
-    fn pass(&self, source: &impl Source, layers: &[&Layer]) -> Result<Batches, (usize, NonFinite)> {
+    /// Applies one segment of layers to the samples of `source`, and adds the digests of these layers to `sums`.
+    fn pass(
+        &self,
+        source: &impl Source,
+        layers: &[&Layer],
+        sums: Option<LayerSums<'_>>,
+    ) -> Result<Batches, (usize, NonFinite)> {
         let all_needed = layers.iter().any(|layer| !layer.zero_preserving());
         let live = if all_needed { (0..self.samples as u32).collect() } else { source.live() };
         if self.few(live.len(), layers) {
             let shared = layers.iter().any(|layer| shares_few(layer, live.len()));
             let panels = source.panels(live, 1);
-            let work = || self.pass_by_rows(panels, layers);
+            let work = || self.pass_by_rows(panels, layers, sums);
             return if shared { self.compute.within(work) } else { work() };
         }
         let width = panel_width(layers.iter().copied(), live.len(), self.compute.path());
         prepare(layers, live.len(), width, &self.compute);
         if live.len() <= width && self.compute.threads() > 1 {
             let panels = source.panels(live, width);
-            return self.compute.within(|| self.pass_by_rows(panels, layers));
+            return self.compute.within(|| self.pass_by_rows(panels, layers, sums));
         }
-        pipeline::run(source, &live, width, layers, &self.compute)
+        pipeline::run(source, &live, width, (layers, sums), &self.compute)
     }
 
     /// Returns whether the slices of most connections serve this number of samples; counts a batch that is small.
@@ -148,10 +201,18 @@ impl Serial {
     }
 
     /// Applies layers one by one with the threads sharing the rows, for batches with too few panels for all threads.
-    fn pass_by_rows(&self, mut panels: Panels, layers: &[&Layer]) -> Result<Batches, (usize, NonFinite)> {
+    fn pass_by_rows(
+        &self,
+        mut panels: Panels,
+        layers: &[&Layer],
+        sums: Option<LayerSums<'_>>,
+    ) -> Result<Batches, (usize, NonFinite)> {
         for (index, layer) in layers.iter().enumerate() {
             let mut output = panels.like(layer.rows());
             spmm(layer, Rows::All, &panels, &mut output, &self.compute).map_err(|error| (index, error))?;
+            if let Some(sums) = sums {
+                sums.add_panels(index, &output, &self.compute);
+            }
             panels = output;
         }
         Ok(Batches::of(&panels, &self.compute))

@@ -208,6 +208,11 @@ impl RankState {
         py.detach(|| self.rank.compute(layer, micro_batch, phase)).map_err(error)
     }
 
+    /// Return the digest of the rank's rows of a layer; the micro-batch's first sample has the number `first_sample`.
+    fn digest(&self, py: Python<'_>, layer: usize, micro_batch: usize, first_sample: u32) -> PyResult<u64> {
+        py.detach(|| self.rank.digest(layer, micro_batch, first_sample.into())).map_err(error)
+    }
+
     /// Pack the boundary rows into sealed frames of at most `limit` bytes each: (targets, body), in edge order. If `fast`,
     /// bytes are only saved where that takes next to no time.
     #[pyo3(signature = (layer, micro_batch, limit, fast=false))]

@@ -93,6 +93,16 @@ impl SerialState {
         self.with(py, |serial| serial.neurons())
     }
 
+    /// Have digests taken of the batch, whose first sample has the number `first_sample`, and of all layers.
+    fn keep_digests(&self, py: Python<'_>, first_sample: u32) -> PyResult<()> {
+        self.with(py, |serial| serial.keep_digests(first_sample.into())).map_err(value_error)
+    }
+
+    /// Return the digests of the batch and of each layer that was applied; none if they are not kept.
+    fn digests(&self, py: Python<'_>) -> Vec<u64> {
+        self.with(py, |serial| serial.digests())
+    }
+
     /// Apply consecutive layers to the batch. NonFiniteError counts layers from the first one ever applied.
     fn apply(&self, py: Python<'_>, layers: Vec<PyRef<'_, LayerKernel>>) -> PyResult<()> {
         let layers: Vec<Arc<Layer>> = layers.iter().map(|kernel| kernel.layer.clone()).collect();

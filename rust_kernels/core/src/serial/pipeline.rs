@@ -7,6 +7,7 @@
 use crate::activations::{copy_lanes, stride};
 use crate::aligned::Aligned;
 use crate::compute::Compute;
+use crate::digest::LayerSums;
 use crate::errors::NonFinite;
 use crate::isa::Path;
 use crate::layer::Layer;
@@ -15,20 +16,20 @@ use crate::spmm::spmm_panel;
 use super::batches::{Batch, Batches};
 use super::source::Source;
 
-/// Applies `layers` to the samples `live` of `source`; returns the samples that are live at the end, or the lowest
-/// layer and row that is not finite.
+/// Applies `layers` to the samples `live` of `source`, and adds the digests of these layers to `sums`; returns the samples
+/// that are live at the end, or the lowest layer and row that is not finite.
 pub fn run(
     source: &impl Source,
     live: &[u32],
     width: usize,
-    layers: &[&Layer],
+    (layers, sums): (&[&Layer], Option<LayerSums<'_>>),
     compute: &Compute,
 ) -> Result<Batches, (usize, NonFinite)> {
     let panels = live.len().div_ceil(width);
     let share = panels.div_ceil(compute.threads()).max(1) * width;
     let parts: Vec<&[u32]> = live.chunks(share).collect();
     let results = compute.map(parts.len(), |part| {
-        let mut pass = Pass::new(layers, width, compute.path());
+        let mut pass = Pass::new(layers, sums, width, compute.path());
         for ids in parts[part].chunks(width) {
             pass.begin(source, ids);
         }
@@ -57,6 +58,7 @@ struct Queue {
 
 struct Pass<'a> {
     layers: &'a [&'a Layer],
+    sums: Option<LayerSums<'a>>,
     /// For each layer, and the end, whether dead samples may be dropped before it.
     may_drop: Vec<bool>,
     width: usize,
@@ -69,12 +71,13 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(layers: &'a [&'a Layer], width: usize, path: Path) -> Self {
+    fn new(layers: &'a [&'a Layer], sums: Option<LayerSums<'a>>, width: usize, path: Path) -> Self {
         let widest = layers.iter().map(|layer| layer.rows().max(layer.columns())).max().unwrap_or(0);
         // A dropped sample cannot come back, so all later layers must be zero-preserving.
         let last_needing_all = layers.iter().rposition(|layer| !layer.zero_preserving());
         Self {
             layers,
+            sums,
             may_drop: (0..=layers.len()).map(|index| last_needing_all.is_none_or(|last| index > last)).collect(),
             width,
             path,
@@ -135,6 +138,9 @@ impl<'a> Pass<'a> {
             self.failure = Some(self.failure.map_or(error, |failure| failure.min(error)));
             self.spare.push(output);
             return;
+        }
+        if let Some(sums) = self.sums {
+            sums.add(index, &output[..layer.rows() * stride], stride, &ids);
         }
         let alive = if self.may_drop[index + 1] {
             alive_lanes(&output[..layer.rows() * stride], stride, ids.len())
