@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! block  = [alone: varint rows, varint samples], pieces of the body
-//! piece  = varint 2 x length, bytes | varint 2 x length + 1, varint packed length, packed bytes
+//! piece  = varint 2 x length, bytes | varint 2 x length + 1, varint packed length, packed bytes;
+//!          at most 16, and one for every 200 bytes of the body
 //! body   = flags, [live], [repeats: varint distinct rows, one varint per row],
 //!          [not full: bitmaps (distinct rows x ceil(live / 8) bytes)], values
 //! flags  = live: 0 all, 1 bitmap, 2 varint gaps, 3 changes | repeats: 4 | values: 0 one, 8 table, 16 planes,

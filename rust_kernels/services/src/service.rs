@@ -42,7 +42,7 @@ pub struct Keys {
 }
 
 /// An answer whose status says that the request failed.
-pub(crate) struct ErrorAnswer<'a> {
+pub struct ErrorAnswer<'a> {
     pub status: u16,
     /// Header `x-amzn-query-error`: CODE;Sender or CODE;Receiver.
     pub query_error: Option<&'a str>,
