@@ -118,6 +118,10 @@ impl Inbox {
     fn judge(&mut self, frame: &Frame<'_>, body: &Buffer<u8>) -> Result<(bool, Option<Vec<u8>>), Status> {
         let header = &frame.header;
         self.belongs(header, frame.is_for(self.rank))?;
+        // Frames are kept whole: what else they hold must be small, as it does not count as part of the edge.
+        if frame.targets() > self.workers || header.kind == Kind::Data && frame.payload.is_empty() {
+            return Err(Status::Corrupt);
+        }
         if header.kind == Kind::Data {
             return Ok((self.keep(header, body.part(frame.range()))?, None));
         }
@@ -314,6 +318,16 @@ mod tests {
         assert_eq!(accept(&mut inbox, &large).status, Status::Corrupt);
         assert_eq!(accept(&mut inbox, b"").status, Status::Corrupt);
         assert_eq!(inbox.held(), 4);
+    }
+
+    #[test]
+    fn frames_of_which_little_counts_are_not_kept() {
+        let mut inbox = inbox(unlimited());
+        let header = data(0, 0, 0, 0, 0, 2);
+        assert_eq!(judge(&mut inbox, &header, &[RANK; 4]), Status::Corrupt);
+        assert_eq!(accept(&mut inbox, &frame::seal(&header, &[RANK], b"")).status, Status::Corrupt);
+        assert_eq!(judge(&mut inbox, &Header { kind: Kind::Gather, ..header }, &[RANK; 4]), Status::Corrupt);
+        assert_eq!(judge(&mut inbox, &header, &[0, RANK, 2]), Status::New);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::encoding::decode;
 use crate::error::Failure;
 use crate::service::{Endpoint, ErrorAnswer, Keys, Service};
 
+/// More than the largest answer: 10 messages of 1 MiB (SQS quotas), and JSON around them.
+const MESSAGES_BYTES: u64 = 64 << 20;
+
 /// The messages of one answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Received {
@@ -36,7 +39,7 @@ pub struct Queues {
 
 impl Queues {
     pub fn new(endpoint: &Endpoint) -> Self {
-        Queues { service: Service::new("sqs", endpoint) }
+        Queues { service: Service::new("sqs", MESSAGES_BYTES, endpoint) }
     }
 
     /// Receives up to `count` messages, waiting up to `wait_s` seconds for the first.

@@ -7,7 +7,7 @@ use roxmltree::{Document, Node};
 use crate::FailedEntry;
 use crate::encoding::{encode_into, encoded_len};
 use crate::error::Failure;
-use crate::service::{Endpoint, ErrorAnswer, Keys, Service};
+use crate::service::{Endpoint, ErrorAnswer, Keys, NAMES_BYTES, Service};
 
 /// Bytes of the parameters of one message other than its body and targets, rounded up.
 const PARAMETERS_BYTES: usize = 512;
@@ -28,7 +28,7 @@ pub struct Topics {
 
 impl Topics {
     pub fn new(endpoint: &Endpoint) -> Self {
-        Topics { service: Service::new("sns", endpoint) }
+        Topics { service: Service::new("sns", NAMES_BYTES, endpoint) }
     }
 
     /// Publishes a batch to a topic and returns the entries that the service did not accept.
