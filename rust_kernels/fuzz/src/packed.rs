@@ -27,11 +27,14 @@ pub fn run(data: &[u8]) -> bool {
     let whole = most(data.len(), neurons, samples);
     let allowed = 2 * whole + parts.iter().map(|part| most(0, part.neurons.len(), part.samples.len())).sum::<usize>();
     let Ok(serial) = bounded(allowed, || Serial::unpacked(samples, neurons, &parts, compute)) else { return false };
-    let (indptr, indices, values) = serial.result();
-    assert_eq!([indptr[samples] as usize, indices.len(), values.len()], [serial.non_zeros(); 3]);
+    let (indptr, indices, values) = serial.result().expect("there is memory");
+    assert_eq!(
+        [indptr[samples] as usize, indices.len(), values.len()],
+        [serial.non_zeros().expect("there is memory"); 3]
+    );
     let mut dense = vec![f32::NAN; samples * neurons];
-    serial.write(&mut dense);
-    let (largest, neuron) = serial.reduce();
+    serial.write(&mut dense).expect("there is memory");
+    let (largest, neuron) = serial.reduce().expect("there is memory");
     for sample in 0..samples {
         let row = &dense[sample * neurons..][..neurons];
         let range = indptr[sample] as usize..indptr[sample + 1] as usize;

@@ -63,11 +63,11 @@ pub fn run(data: &[u8]) -> bool {
     bounded(64 * data.len() + (256 << 10), || {
         let (first, second) = (input.byte(), input.byte());
         for feature in [first, second] {
-            rank.put_input(0, feature.into(), input.chunk().to_vec()).expect("nothing was read yet");
+            rank.put_input(0, feature.into(), input.chunk()).expect("nothing was read yet");
         }
         while !input.is_empty() {
             let (header, targets, payload) = frame(&mut input, attempt);
-            rank.accept(&Buffer::from(seal(&header, &targets, &payload)));
+            rank.accept(&Buffer::from(seal(&header, &targets, &payload))).expect("there is memory");
         }
         let layers = SHARD.receives().len();
         for layer in 0..layers {
