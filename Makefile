@@ -8,13 +8,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust arm package check terraform image e2e chaos kills soak bench figures onnx models docs wheel screenshot constraints lock clean
+.PHONY: help venv demo test lint types rust arm fuzz package check terraform image e2e chaos kills soak bench figures onnx models docs wheel screenshot constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 VENV := .venv
 BENCH := *
+TARGET := answers block frame inbox packed rank weights
+SECONDS_EACH := 60
 # One more than there are processors: many tests wait, for clocks and for processes that start.
 TEST_WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := $(VENV)/bin
@@ -45,6 +47,7 @@ help:
 	@echo "make types    mypy, and the extension against its stub"
 	@echo "make rust     Rust tests, once for each kernel path that this processor has"
 	@echo "make arm      Rust tests for 64-bit Arm, in QEMU's emulation (needs a cross compiler and QEMU; not in CI)"
+	@echo "make fuzz     all Rust decoders, a minute each (TARGET=block for one, SECONDS_EACH=600; needs a nightly Rust and cargo-fuzz)"
 	@echo "make package  the wheel, installed alone into an environment of its own"
 	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
@@ -113,7 +116,7 @@ types: $(VENV)/.test
 	$(BIN)/stubtest --mypy-config-file pyproject.toml fsd_inference._kernels
 
 rust: $(VENV)/.test
-	cargo test --locked --release --quiet --package fsd-services
+	cargo test --locked --release --quiet --package fsd-services --package fsd-fuzz
 	@paths=$$($(BIN)/python -c 'from fsd_inference import kernels; print(*kernels.simd_paths())'); \
 	for path in $$paths; do \
 	  echo "kernel path $$path"; \
@@ -125,6 +128,17 @@ rust: $(VENV)/.test
 
 arm:
 	tests/arm
+
+# What reaches something new is kept in .work/fuzz between runs; what fails is written to rust_kernels/fuzz/artifacts.
+fuzz:
+	@command -v cargo-fuzz >/dev/null || { echo "make: no cargo-fuzz; run cargo install cargo-fuzz" >&2; exit 1; }
+	cargo run --locked --release --quiet --package fsd-fuzz --example seeds .work/fuzz/seeds
+	@for target in $(TARGET); do \
+	  echo "== $$target"; mkdir -p .work/fuzz/found/$$target; \
+	  cargo +nightly fuzz run --fuzz-dir rust_kernels/fuzz --features libfuzzer --target-dir .work/fuzz/target $$target \
+	    .work/fuzz/found/$$target .work/fuzz/seeds/$$target rust_kernels/fuzz/corpus/$$target -- \
+	    -max_total_time=$(SECONDS_EACH) -timeout=5 -malloc_limit_mb=512 -verbosity=0 -print_final_stats=1; \
+	done
 
 wheel: $(VENV)/.tools
 	rm -rf dist

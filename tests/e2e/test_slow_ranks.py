@@ -13,7 +13,8 @@ import pytest
 
 import fsd_inference as fsd
 from fsd_inference.progress import Silent
-from tests.support.processes import ranks_of, wait_until
+from fsd_inference.chaos.processes import ranks_of
+from tests.support.processes import wait_until
 from tests.support.runs import same, serial, session
 
 WORKERS, VICTIM = 3, 1

@@ -18,7 +18,8 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.config import Clocks
 from fsd_inference.errors import RunError, StallError
-from tests.support.processes import ranks_of, wait_until
+from fsd_inference.chaos.processes import ranks_of
+from tests.support.processes import wait_until
 from tests.support.runs import session
 
 pytestmark = [pytest.mark.emulator, pytest.mark.timeout(120)]

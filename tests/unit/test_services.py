@@ -306,6 +306,14 @@ def test_an_answer_of_another_form_is_none(service: MessageService, body: bytes)
         service.topics.publish(TOPIC, [("0", b"", "[]")])
 
 
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_larger_than_any_that_is_expected_is_none(service: MessageService, status: int) -> None:
+    empty = b"<PublishBatchResponse><PublishBatchResult>%b</PublishBatchResult></PublishBatchResponse>"
+    service.answers.append(Answer(empty % (b"<a/>" * (1 << 18)), status))
+    with pytest.raises(NoAnswerError, match="limit"):
+        service.topics.publish(TOPIC, [("0", b"", "[]")])
+
+
 @pytest.mark.parametrize(
     "wrong", [{"proxy": "ftp://x"}, {"proxy": " "}, {"connect_timeout_s": -1.0}, {"answer_timeout_s": float("nan")}]
 )

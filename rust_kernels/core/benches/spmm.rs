@@ -37,11 +37,11 @@ fn products(criterion: &mut Criterion) {
     for path in Path::available() {
         let compute = Compute::with_path(path, 1).unwrap();
         for width in WIDTHS {
-            let mut input = Panels::zeroed(NEURONS, (0..width as u32).collect(), width);
+            let mut input = Panels::zeroed(NEURONS, (0..width as u32).collect(), width).unwrap();
             for row in 0..NEURONS {
                 input.write_row(row, &vec![(row % 3) as f32; width]);
             }
-            let mut output = input.like(NEURONS);
+            let mut output = input.like(NEURONS).unwrap();
             group.throughput(Throughput::Elements((NEURONS * CONNECTIONS * width) as u64));
             group.bench_function(BenchmarkId::new(path.name(), width), |bencher| {
                 bencher.iter(|| spmm(&layer, Rows::All, &input, &mut output, &compute).unwrap());

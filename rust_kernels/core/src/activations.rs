@@ -5,8 +5,10 @@
 //! zero.
 
 use crate::aligned::{Aligned, LINE};
+use crate::errors::NoMemory;
 use crate::isa::Path;
 use crate::layer::Layer;
+use crate::memory::{copied, with_room};
 use crate::shape::{self, Caches};
 
 /// The allowed panel widths.
@@ -58,7 +60,6 @@ impl PanelMut<'_> {
 }
 
 /// The activations of the live samples; all other samples are zero in every row.
-#[derive(Clone)]
 pub struct Panels {
     rows: usize,
     width: usize,
@@ -73,10 +74,8 @@ impl Panels {
     ///
     /// # Panics
     /// If the ids do not ascend strictly or the width is not one of `WIDTHS`.
-    pub fn zeroed(rows: usize, samples: Vec<u32>, width: usize) -> Self {
-        assert!(samples.is_sorted_by(|a, b| a < b), "sample ids must ascend strictly");
-        let (spans, len) = lay_out(rows, samples.len(), width);
-        Self { rows, width, samples, spans, data: Aligned::zeroed(len) }
+    pub fn zeroed(rows: usize, samples: Vec<u32>, width: usize) -> Result<Self, NoMemory> {
+        Self::within(None, rows, samples, width)
     }
 
     /// Returns panels in the memory of `spare` ones if that is about as large as needed, otherwise in memory of their own.
@@ -84,11 +83,11 @@ impl Panels {
     ///
     /// # Panics
     /// As `zeroed`.
-    pub(crate) fn within(spare: Option<Self>, rows: usize, samples: Vec<u32>, width: usize) -> Self {
+    pub(crate) fn within(spare: Option<Self>, rows: usize, samples: Vec<u32>, width: usize) -> Result<Self, NoMemory> {
         assert!(samples.is_sorted_by(|a, b| a < b), "sample ids must ascend strictly");
-        let (spans, len) = lay_out(rows, samples.len(), width);
+        let (spans, len) = lay_out(rows, samples.len(), width)?;
         let Some(data) = spare.and_then(|spare| spare.data.resized(len)) else {
-            return Self { rows, width, samples, spans, data: Aligned::zeroed(len) };
+            return Ok(Self { rows, width, samples, spans, data: Aligned::zeroed(len)? });
         };
         let mut panels = Self { rows, width, samples, spans, data };
         for index in 0..panels.spans.len() {
@@ -97,12 +96,12 @@ impl Panels {
                 panels.panel_mut(index).chunks_exact_mut(stride).for_each(|row| row[count..].fill(0.0));
             }
         }
-        panels
+        Ok(panels)
     }
 
     /// Returns panels of zeros with the samples and widths of `self` but another number of rows.
-    pub fn like(&self, rows: usize) -> Self {
-        Self::zeroed(rows, self.samples.clone(), self.width)
+    pub fn like(&self, rows: usize) -> Result<Self, NoMemory> {
+        Self::zeroed(rows, copied(&self.samples)?, self.width)
     }
 
     pub fn rows(&self) -> usize {
@@ -214,25 +213,26 @@ impl Panels {
     }
 
     /// Returns the same activations for another list of live samples: missing ones are dropped, new ones are zero.
-    pub fn repacked(&self, samples: Vec<u32>, width: usize) -> Self {
-        let mut packed = Self::zeroed(self.rows, samples, width);
-        packed.copy_samples(self);
-        packed
+    pub fn repacked(&self, samples: Vec<u32>, width: usize) -> Result<Self, NoMemory> {
+        let mut packed = Self::zeroed(self.rows, samples, width)?;
+        packed.copy_samples(self)?;
+        Ok(packed)
     }
 
     /// Copies from `source` the samples that both have.
     ///
     /// # Panics
     /// If the numbers of rows differ.
-    pub fn copy_samples(&mut self, source: &Self) {
+    pub fn copy_samples(&mut self, source: &Self) -> Result<(), NoMemory> {
         assert_eq!(self.rows, source.rows, "both must have the same rows");
         for index in 0..self.spans.len() {
             let to = self.spans[index];
             for (from, span) in source.spans.iter().enumerate() {
-                let lanes = shared(&self.samples[to.slots()], &source.samples[span.slots()]);
+                let lanes = shared(&self.samples[to.slots()], &source.samples[span.slots()])?;
                 copy_lanes(source.panel(from), span.stride, self.panel_mut(index), to.stride, &lanes);
             }
         }
+        Ok(())
     }
 }
 
@@ -259,27 +259,30 @@ pub(crate) fn copy_lanes(
 }
 
 /// Returns the positions (in `a`, in `b`) of the ids that two ascending lists share.
-pub(crate) fn shared(a: &[u32], b: &[u32]) -> Vec<(u32, u32)> {
-    let (Some(first), Some(last)) = (b.first(), b.last()) else { return Vec::new() };
+pub(crate) fn shared(a: &[u32], b: &[u32]) -> Result<Vec<(u32, u32)>, NoMemory> {
+    let (Some(first), Some(last)) = (b.first(), b.last()) else { return Ok(Vec::new()) };
     let range = a.partition_point(|id| id < first)..a.partition_point(|id| id <= last);
     let position = |at: usize| b.binary_search(&a[at]).ok().map(|found| (at as u32, found as u32));
-    range.filter_map(position).collect()
+    let mut shared = with_room(range.len().min(b.len()))?;
+    shared.extend(range.filter_map(position));
+    Ok(shared)
 }
 
 /// Returns the panels for a number of samples, and the number of floats that they take.
-fn lay_out(rows: usize, samples: usize, width: usize) -> (Vec<Span>, usize) {
+fn lay_out(rows: usize, samples: usize, width: usize) -> Result<(Vec<Span>, usize), NoMemory> {
     assert!(WIDTHS.contains(&width), "a panel cannot be {width} samples wide");
-    let mut spans = Vec::with_capacity(samples / width + 4);
-    let (mut first, mut offset) = (0, 0);
+    let mut spans = with_room(samples / width + 4)?;
+    let (mut first, mut offset) = (0, 0_usize);
     while first < samples {
         let stride = stride(samples - first, width);
         let count = stride.min(samples - first);
         spans.push(Span { first, count, stride, offset });
         first += count;
-        let floats = rows.checked_mul(stride).expect("more activations than an address can name");
-        offset += floats.next_multiple_of(LINE / size_of::<f32>());
+        let floats =
+            rows.checked_mul(stride).and_then(|floats| floats.checked_next_multiple_of(LINE / size_of::<f32>()));
+        offset = floats.and_then(|floats| offset.checked_add(floats)).ok_or(NoMemory)?;
     }
-    (spans, offset)
+    Ok((spans, offset))
 }
 
 /// Returns the stride of the next panel for the remaining samples: the widest of which at most a quarter is padding.
@@ -296,7 +299,7 @@ mod tests {
     #[test]
     fn narrow_panels_take_the_rest() {
         let strides = |samples, width| -> Vec<_> {
-            lay_out(3, samples, width).0.iter().map(|span| (span.stride, span.count)).collect()
+            lay_out(3, samples, width).unwrap().0.iter().map(|span| (span.stride, span.count)).collect()
         };
         assert_eq!(strides(40, 32), [(32, 32), (8, 8)]);
         assert_eq!(strides(31, 32), [(32, 31)]);
@@ -309,7 +312,7 @@ mod tests {
         #[test]
         fn rows_come_back(rows in 0..5_usize, ids in prop::collection::btree_set(0..300_u32, 0..200), width in 0..7_usize) {
             let samples: Vec<u32> = ids.into_iter().collect();
-            let mut panels = Panels::zeroed(rows, samples.clone(), WIDTHS[width]);
+            let mut panels = Panels::zeroed(rows, samples.clone(), WIDTHS[width]).unwrap();
             let value = |row: usize, sample: u32| (row * 1000) as f32 + sample as f32 + 1.0;
             for row in 0..rows {
                 let values: Vec<f32> = samples.iter().map(|&sample| value(row, sample)).collect();
@@ -317,7 +320,7 @@ mod tests {
             }
             prop_assert!(rows == 0 || panels.alive().iter().all(|alive| *alive));
             let other: Vec<u32> = (0..300).filter(|sample| sample % 3 != 0).collect();
-            let packed = panels.repacked(other.clone(), WIDTHS[6 - width]);
+            let packed = panels.repacked(other.clone(), WIDTHS[6 - width]).unwrap();
             let mut out = vec![f32::NAN; other.len()];
             for row in 0..rows {
                 packed.read_row(row, &mut out);

@@ -2,6 +2,9 @@
 
 use std::ops::{Deref, DerefMut};
 
+use crate::errors::NoMemory;
+use crate::memory::zeros;
+
 pub(crate) const LINE: usize = 64;
 
 /// Floats that start at a cache line and are initially zero.
@@ -15,11 +18,17 @@ pub(crate) struct Aligned {
 }
 
 impl Aligned {
-    pub fn zeroed(len: usize) -> Self {
+    pub fn zeroed(len: usize) -> Result<Self, NoMemory> {
         let spare = LINE / size_of::<f32>() - 1;
-        let data = vec![0.0; len.checked_add(spare).expect("more activations than an address can name")];
+        let data = zeros(len.checked_add(spare).ok_or(NoMemory)?)?;
         let start = data.as_ptr().align_offset(LINE);
-        Self { data, start, len }
+        Ok(Self { data, start, len })
+    }
+
+    pub fn copied(values: &[f32]) -> Result<Self, NoMemory> {
+        let mut copy = Self::zeroed(values.len())?;
+        copy.copy_from_slice(values);
+        Ok(copy)
     }
 }
 
@@ -30,20 +39,6 @@ impl Aligned {
         let room = self.data.len() - self.start;
         self.len = len;
         (len <= room && room / 2 <= len).then_some(self)
-    }
-}
-
-impl Clone for Aligned {
-    fn clone(&self) -> Self {
-        Self::from(&self[..])
-    }
-}
-
-impl From<&[f32]> for Aligned {
-    fn from(values: &[f32]) -> Self {
-        let mut copy = Self::zeroed(values.len());
-        copy.copy_from_slice(values);
-        copy
     }
 }
 
@@ -68,20 +63,27 @@ mod tests {
     #[test]
     fn it_starts_at_a_line_and_is_zero_and_a_copy_is_equal() {
         for len in (0..70).chain([1000, 1 << 20]) {
-            let mut one = Aligned::zeroed(len);
+            let mut one = Aligned::zeroed(len).unwrap();
             assert_eq!(one.len(), len);
             assert_eq!(one.as_ptr() as usize % LINE, 0);
             assert!(one.iter().all(|&value| value == 0.0));
             one.iter_mut().enumerate().for_each(|(index, value)| *value = index as f32);
-            let copy = one.clone();
+            let copy = Aligned::copied(&one).unwrap();
             assert_eq!(copy[..], one[..]);
             assert_eq!(copy.as_ptr() as usize % LINE, 0);
         }
     }
 
     #[test]
+    fn more_floats_than_there_is_memory_for_are_an_error() {
+        for len in [1 << 58, usize::MAX - 20, usize::MAX] {
+            assert!(std::hint::black_box(Aligned::zeroed(len)).is_err());
+        }
+    }
+
+    #[test]
     fn memory_that_is_too_small_or_much_too_large_is_not_used_for_other_floats() {
-        let length = |len| Aligned::zeroed(1000).resized(len).map(|floats| floats.len());
+        let length = |len| Aligned::zeroed(1000).unwrap().resized(len).map(|floats| floats.len());
         assert_eq!([length(1000), length(600)], [Some(1000), Some(600)]);
         assert_eq!([length(1100), length(400)], [None, None]);
     }

@@ -10,7 +10,9 @@ use std::ops::Range;
 
 use crate::compute::Compute;
 use crate::csr::{Csr, Index, Indices};
+use crate::errors::NoMemory;
 use crate::layer::{Group, Layer, Reduce};
+use crate::memory::with_room;
 use crate::shape::MOST_COLUMNS;
 
 /// Maximum rows of a tile: enough to read the input block often, few enough that their sums stay in the cache.
@@ -50,7 +52,8 @@ pub(crate) struct Run {
 }
 
 impl Blocked {
-    /// Cuts the columns of a layer into blocks of `width` (at most `MOST_COLUMNS`); None if it has rows that are maxima.
+    /// Cuts the columns of a layer into blocks of `width` (at most `MOST_COLUMNS`); None if it has rows that are maxima, or there is
+    /// not enough memory for a second copy of its weights.
     pub fn new(layer: &Layer, width: usize, compute: &Compute) -> Option<Self> {
         assert!((1..=MOST_COLUMNS).contains(&width), "an index within a block has 16 bits");
         if layer.ranges().any(|(_, group)| group.reduce == Reduce::Max) {
@@ -69,7 +72,8 @@ impl Blocked {
                 Indices::U32(indices) => Tile::new(weights, indices, group, rows, width),
             }
         };
-        Some(Self { tiles: compute.map(tiles.len(), tile) })
+        let tiles = compute.map(tiles.len(), tile).into_iter().collect::<Result<_, _>>().ok()?;
+        Some(Self { tiles })
     }
 
     pub fn tiles(&self) -> &[Tile] {
@@ -78,20 +82,27 @@ impl Blocked {
 }
 
 impl Tile {
-    fn new<I: Index>(weights: &Csr, indices: &[I], group: Group, rows: Range<usize>, width: usize) -> Self {
+    fn new<I: Index>(
+        weights: &Csr,
+        indices: &[I],
+        group: Group,
+        rows: Range<usize>,
+        width: usize,
+    ) -> Result<Self, NoMemory> {
         let indptr = weights.indptr();
         // The first connection of each row that is not in a block yet.
         let mut next: Vec<usize> = indptr[rows.clone()].iter().map(|start| *start as usize).collect();
         let ends = &indptr[rows.start + 1..=rows.end];
         let connections = (indptr[rows.end] - indptr[rows.start]) as usize;
+        let weighted = if weights.one_value() { 0 } else { connections };
         let mut tile = Self {
             group,
             rows: rows.clone(),
             blocks: Vec::new(),
             runs: Vec::new(),
             order: Vec::new(),
-            indices: Vec::with_capacity(connections),
-            values: Vec::with_capacity(if weights.one_value() { 0 } else { connections }),
+            indices: with_room(connections)?,
+            values: with_room(weighted)?,
         };
         let blocks = weights.columns().div_ceil(width).max(1);
         for block in 0..blocks {
@@ -103,6 +114,8 @@ impl Tile {
             };
             let mut by_count: Vec<(usize, usize)> = next.iter().zip(ends).enumerate().map(count).collect();
             by_count.sort_unstable();
+            tile.order.try_reserve(by_count.len()).map_err(|_| NoMemory)?;
+            tile.runs.try_reserve(by_count.len()).map_err(|_| NoMemory)?;
             for group in by_count.chunk_by(|a, b| a.0 == b.0) {
                 let count = group[0].0;
                 if count == 0 && 0 < block && block + 1 < blocks {
@@ -121,8 +134,9 @@ impl Tile {
                     next[at] = range.end;
                 }
             }
+            tile.blocks.try_reserve(1).map_err(|_| NoMemory)?;
             tile.blocks.push(Block { first_column, runs: first_run..tile.runs.len() });
         }
-        tile
+        Ok(tile)
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! block  = [alone: varint rows, varint samples], pieces of the body
-//! piece  = varint 2 x length, bytes | varint 2 x length + 1, varint packed length, packed bytes
+//! piece  = varint 2 x length, bytes | varint 2 x length + 1, varint packed length, packed bytes;
+//!          at most 16, and one for every 200 bytes of the body
 //! body   = flags, [live], [repeats: varint distinct rows, one varint per row],
 //!          [not full: bitmaps (distinct rows x ceil(live / 8) bytes)], values
 //! flags  = live: 0 all, 1 bitmap, 2 varint gaps, 3 changes | repeats: 4 | values: 0 one, 8 table, 16 planes,
@@ -37,6 +38,11 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod wire;
+
+use std::fmt::Display;
+
+use crate::errors::{Invalid, LoadError, NoMemory};
+use crate::memory::{filled, with_room};
 
 pub use csr::encode_csr;
 pub use decode::{Block, Reader};
@@ -73,13 +79,17 @@ pub struct BadBlock(&'static str);
 impl BadBlock {
     /// The block may be valid, but there is no memory to decode it.
     pub const MEMORY: Self = Self("it takes more memory than there is");
+
+    /// Returns the error of a reader, with `what` it read.
+    pub(crate) fn of(self, what: impl Display) -> LoadError {
+        if self == Self::MEMORY { NoMemory.into() } else { Invalid(format!("{what}{self}")).into() }
+    }
 }
 
-/// Returns an empty list with room for `count` items. Blocks say how many, so a lack of memory must not end the process.
-fn with_room<T>(count: usize) -> Result<Vec<T>, BadBlock> {
-    let mut list = Vec::new();
-    list.try_reserve_exact(count).map_err(|_| BadBlock::MEMORY)?;
-    Ok(list)
+impl From<NoMemory> for BadBlock {
+    fn from(_: NoMemory) -> Self {
+        Self::MEMORY
+    }
 }
 
 /// Returns the maximum size of a block of this shape in bytes.

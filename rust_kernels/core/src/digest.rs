@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::activations::Panels;
 use crate::compute::Compute;
+use crate::errors::NoMemory;
 use crate::isa::Path;
 use crate::serial::Source;
 
@@ -111,13 +112,12 @@ fn sum_of_panels(
 }
 
 /// Returns the digest of a batch.
-pub(crate) fn of_batch(source: &impl Source, first_sample: u64, compute: &Compute) -> u64 {
+pub(crate) fn of_batch(source: &impl Source, first_sample: u64, compute: &Compute) -> Result<u64, NoMemory> {
     // One panel after the other, whose rows the threads share: no more of the batch is dense at a time.
-    let part = |ids: &[u32]| {
-        let panels = source.panels(ids.to_vec(), SAMPLES);
-        sum_of_panels(&panels, BATCH, &|row| row as u32, first_sample, compute)
-    };
-    source.live().chunks(SAMPLES).map(part).fold(0, u64::wrapping_add)
+    source.live()?.chunks(SAMPLES).try_fold(0_u64, |sum, ids| {
+        let panels = source.panels(ids.to_vec(), SAMPLES)?;
+        Ok(sum.wrapping_add(sum_of_panels(&panels, BATCH, &|row| row as u32, first_sample, compute)))
+    })
 }
 
 /// The digests of consecutive layers, to which threads add those of panels that hold all neurons.
@@ -182,7 +182,7 @@ mod tests {
             for path in Path::available() {
                 let compute = Compute::with_path(path, threads).unwrap();
                 let digest = |neurons: std::ops::Range<usize>, samples: std::ops::Range<usize>, width: usize| {
-                    let mut panels = Panels::zeroed(neurons.len(), (0..samples.len() as u32).collect(), width);
+                    let mut panels = Panels::zeroed(neurons.len(), (0..samples.len() as u32).collect(), width).unwrap();
                     for (row, neuron) in neurons.clone().enumerate() {
                         panels.write_row(row, &values[neuron * 50..][samples.clone()]);
                     }

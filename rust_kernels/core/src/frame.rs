@@ -111,6 +111,8 @@ pub struct Frame<'a> {
     pub header: Header,
     /// Varints.
     targets: &'a [u8],
+    /// The number of targets.
+    count: u32,
     start: usize,
     pub payload: &'a [u8],
 }
@@ -201,7 +203,7 @@ pub fn open(body: &[u8]) -> Result<Frame<'_>, Corrupt> {
         return Err(Corrupt);
     }
     let header = Header { kind, attempt, layer, micro_batch, source, edge, part, parts };
-    Ok(Frame { header, targets, start: covered.len() - rest.len(), payload: rest })
+    Ok(Frame { header, targets, count, start: covered.len() - rest.len(), payload: rest })
 }
 
 /// Removes so many bytes from the front of `rest`.
@@ -215,6 +217,11 @@ impl Frame<'_> {
     /// Returns the position of the payload in the frame's bytes.
     pub fn range(&self) -> Range<usize> {
         self.start..self.start + self.payload.len()
+    }
+
+    /// Returns the number of targets.
+    pub fn targets(&self) -> usize {
+        self.count as usize
     }
 
     /// Returns whether `rank` is among the targets.

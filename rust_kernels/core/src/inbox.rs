@@ -6,7 +6,9 @@ use std::io;
 
 use crate::buffer::Buffer;
 use crate::codec;
+use crate::errors::NoMemory;
 use crate::frame::{self, Attempt, Frame, Header, Kind, Relation};
+use crate::memory::{copied, with_room};
 use crate::spill::{Budget, Kept};
 
 /// The inbox's classification of a body.
@@ -22,6 +24,24 @@ pub enum Status {
     Foreign,
     /// Damaged, or impossible under the plan.
     Corrupt,
+}
+
+/// Why a body is not kept.
+enum Refused {
+    For(Status),
+    Memory(NoMemory),
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self::For(status)
+    }
+}
+
+impl From<NoMemory> for Refused {
+    fn from(error: NoMemory) -> Self {
+        Self::Memory(error)
+    }
 }
 
 /// The result for one body; `header` is `None` if the body could not be parsed.
@@ -103,21 +123,26 @@ impl Inbox {
 
     /// Classifies a body; stores a new data frame, which stays where it is, and returns a control message once it is
     /// complete.
-    pub fn accept(&mut self, body: &Buffer<u8>) -> Accepted {
+    pub fn accept(&mut self, body: &Buffer<u8>) -> Result<Accepted, NoMemory> {
         let Ok(frame) = frame::open(body) else {
-            return Accepted { status: Status::Corrupt, header: None, is_complete: false, payload: None };
+            return Ok(Accepted { status: Status::Corrupt, header: None, is_complete: false, payload: None });
         };
         let header = Some(frame.header);
         match self.judge(&frame, body) {
-            Ok((is_complete, payload)) => Accepted { status: Status::New, header, is_complete, payload },
-            Err(status) => Accepted { status, header, is_complete: false, payload: None },
+            Ok((is_complete, payload)) => Ok(Accepted { status: Status::New, header, is_complete, payload }),
+            Err(Refused::For(status)) => Ok(Accepted { status, header, is_complete: false, payload: None }),
+            Err(Refused::Memory(error)) => Err(error),
         }
     }
 
     /// Returns, for a new frame, whether it completes its edge or message, and that message; otherwise its status.
-    fn judge(&mut self, frame: &Frame<'_>, body: &Buffer<u8>) -> Result<(bool, Option<Vec<u8>>), Status> {
+    fn judge(&mut self, frame: &Frame<'_>, body: &Buffer<u8>) -> Result<(bool, Option<Vec<u8>>), Refused> {
         let header = &frame.header;
         self.belongs(header, frame.is_for(self.rank))?;
+        // Frames are kept whole: what else they hold must be small, as it does not count as part of the edge.
+        if frame.targets() > self.workers || header.kind == Kind::Data && frame.payload.is_empty() {
+            return Err(Status::Corrupt.into());
+        }
         if header.kind == Kind::Data {
             return Ok((self.keep(header, body.part(frame.range()))?, None));
         }
@@ -165,24 +190,25 @@ impl Inbox {
     }
 
     /// Stores a new part of a control message and after the last one returns the message; otherwise the part's status.
-    fn hear(&mut self, header: &Header, payload: &[u8]) -> Result<Option<Vec<u8>>, Status> {
+    fn hear(&mut self, header: &Header, payload: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
         let key = (header.kind, header.source, header.layer, header.micro_batch);
         let none = || Message::Waiting { parts: header.parts, kept: BTreeMap::new() };
         let message = self.control.entry(key).or_insert_with(none);
         let Message::Waiting { parts, kept } = message else {
-            return Err(Status::Duplicate);
+            return Err(Status::Duplicate.into());
         };
         if *parts != header.parts {
-            return Err(Status::Corrupt);
+            return Err(Status::Corrupt.into());
         }
         if kept.contains_key(&header.part) {
-            return Err(Status::Duplicate);
+            return Err(Status::Duplicate.into());
         }
-        kept.insert(header.part, payload.to_vec());
+        kept.insert(header.part, copied(payload)?);
         if kept.len() < usize::from(*parts) {
             return Ok(None);
         }
-        let whole = std::mem::take(kept).into_values().collect::<Vec<_>>().concat();
+        let mut whole = with_room(kept.values().map(Vec::len).sum())?;
+        std::mem::take(kept).into_values().for_each(|part| whole.extend(part));
         *message = Message::Told;
         Ok(Some(whole))
     }
@@ -253,7 +279,7 @@ mod tests {
     }
 
     fn accept(inbox: &mut Inbox, body: &[u8]) -> Accepted {
-        inbox.accept(&body.to_vec().into())
+        inbox.accept(&body.to_vec().into()).unwrap()
     }
 
     fn taken(inbox: &mut Inbox, layer: usize, micro_batch: usize) -> Vec<Vec<u8>> {
@@ -314,6 +340,16 @@ mod tests {
         assert_eq!(accept(&mut inbox, &large).status, Status::Corrupt);
         assert_eq!(accept(&mut inbox, b"").status, Status::Corrupt);
         assert_eq!(inbox.held(), 4);
+    }
+
+    #[test]
+    fn frames_of_which_little_counts_are_not_kept() {
+        let mut inbox = inbox(unlimited());
+        let header = data(0, 0, 0, 0, 0, 2);
+        assert_eq!(judge(&mut inbox, &header, &[RANK; 4]), Status::Corrupt);
+        assert_eq!(accept(&mut inbox, &frame::seal(&header, &[RANK], b"")).status, Status::Corrupt);
+        assert_eq!(judge(&mut inbox, &Header { kind: Kind::Gather, ..header }, &[RANK; 4]), Status::Corrupt);
+        assert_eq!(judge(&mut inbox, &header, &[0, RANK, 2]), Status::New);
     }
 
     #[test]

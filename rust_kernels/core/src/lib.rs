@@ -18,6 +18,7 @@ pub mod inbox;
 pub mod isa;
 pub mod layer;
 mod lazy;
+mod memory;
 pub mod outbox;
 pub mod rank;
 pub mod serial;

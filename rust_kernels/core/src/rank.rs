@@ -12,9 +12,10 @@ use crate::buffer::Buffer;
 use crate::codec::{self, BadBlock, Block, Framed, Packed, PanelRows, Wire};
 use crate::compute::Compute;
 use crate::digest;
-use crate::errors::Invalid;
+use crate::errors::{Invalid, LoadError, NoMemory};
 use crate::frame::{self, Attempt, Header, Kind};
 use crate::inbox::{Accepted, Inbox};
+use crate::memory::{copied, filled};
 use crate::outbox::Outbox;
 use crate::shard::{Shard, ShardLayer};
 use crate::spill::Budget;
@@ -35,7 +36,24 @@ pub enum RankError {
     #[error("layer {layer}, micro-batch {micro_batch}: {why}")]
     Order { layer: usize, micro_batch: usize, why: &'static str },
     #[error("a spilled frame could not be read back: {0}")]
-    Spill(#[from] io::Error),
+    Spill(io::Error),
+    #[error(transparent)]
+    Memory(#[from] NoMemory),
+}
+
+impl From<LoadError> for RankError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Invalid(error) => error.into(),
+            LoadError::Memory(error) => error.into(),
+        }
+    }
+}
+
+impl From<io::Error> for RankError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::OutOfMemory { NoMemory.into() } else { Self::Spill(error) }
+    }
 }
 
 /// The rows of a step to compute.
@@ -176,19 +194,19 @@ impl Rank {
     }
 
     /// Adds a block of input rows, the first of which is `first_feature`.
-    pub fn put_input(&self, micro_batch: usize, first_feature: usize, block: Vec<u8>) -> Result<(), RankError> {
+    pub fn put_input(&self, micro_batch: usize, first_feature: usize, block: &[u8]) -> Result<(), RankError> {
         let batch = self.batch(micro_batch)?;
         let mut state = lock(&batch.state);
         let State::Input(blocks) = &mut *state else {
             return Err(RankError::Order { layer: 0, micro_batch, why: "its input was already read" });
         };
-        blocks.push((first_feature, block));
+        blocks.push((first_feature, copied(block)?));
         batch.bytes.store(state.bytes(), Ordering::Relaxed);
         Ok(())
     }
 
     /// Classifies a body and keeps it if it is new.
-    pub fn accept(&self, body: &Buffer<u8>) -> Accepted {
+    pub fn accept(&self, body: &Buffer<u8>) -> Result<Accepted, NoMemory> {
         lock(&self.inbox).accept(body)
     }
 
@@ -221,7 +239,7 @@ impl Rank {
             State::Input(input) => self.read_input(part, input, self.samples[micro_batch])?,
             State::Output(_, own, _) => {
                 let spare = lock(&self.spare).take();
-                gather(part, own, &blocks, self.samples[micro_batch], spare, &self.compute)
+                gather(part, own, &blocks, self.samples[micro_batch], spare, &self.compute)?
             }
             State::Step(_) | State::Ended => unreachable!("checked above"),
         };
@@ -229,7 +247,7 @@ impl Rank {
         let received = lists.map(|(from, block)| (from, block.into_live()));
         let received = received.filter(|(_, live)| live.len() < self.samples[micro_batch]).collect();
         let own = if let State::Output(_, own, _) = own { Some(own) } else { None };
-        let output = Panels::within(own, part.layer().rows(), input.samples().to_vec(), input.width());
+        let output = Panels::within(own, part.layer().rows(), copied(input.samples())?, input.width())?;
         *state = State::Step(Step { layer, received, input, output, boundary: false, interior: false });
         batch.bytes.store(state.bytes(), Ordering::Relaxed);
         Ok(())
@@ -241,29 +259,31 @@ impl Rank {
         payloads: &'a [Buffer<u8>],
         samples: usize,
         known: &Lists,
-    ) -> Result<Vec<Block<'a>>, Invalid> {
+    ) -> Result<Vec<Block<'a>>, LoadError> {
         let decode = |index: usize| {
             let edge = part.receives()[index];
             let known = |number| known.get(&(edge.source, number)).map(Vec::as_slice);
             Block::decode(&payloads[index], edge.rows, samples, &known, &self.compute)
-                .map_err(|error| Invalid(format!("edge {} of rank {}: {error}", edge.edge, edge.source)))
+                .map_err(|error| error.of(format_args!("edge {} of rank {}: ", edge.edge, edge.source)))
         };
         self.compute.map(payloads.len(), decode).into_iter().collect()
     }
 
     /// Returns the input features that the rank needs, as panels; the encoded blocks may hold more features.
-    fn read_input(&self, part: &ShardLayer, input: &[(usize, Vec<u8>)], samples: usize) -> Result<Panels, Invalid> {
+    fn read_input(&self, part: &ShardLayer, input: &[(usize, Vec<u8>)], samples: usize) -> Result<Panels, LoadError> {
         let decode = |index: usize| {
             let (first, bytes) = &input[index];
-            let bad = |error: BadBlock| Invalid(format!("input from feature {first}: {error}"));
+            let bad = |error: BadBlock| error.of(format_args!("input from feature {first}: "));
             let (_, claimed) = Block::claimed_shape(bytes).map_err(bad)?;
             if claimed != samples {
-                return Err(Invalid(format!("an input block has {claimed} samples instead of {samples}")));
+                return Err(LoadError::from(Invalid(format!(
+                    "an input block has {claimed} samples instead of {samples}"
+                ))));
             }
             Ok((*first, Block::decode_any(bytes, &self.compute).map_err(bad)?))
         };
         let blocks = self.compute.map(input.len(), decode).into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut missing = part.supplies()[0].clone();
+        let mut missing = copied(&part.supplies()[0])?;
         let mut taken = Vec::with_capacity(blocks.len());
         for (first, block) in &blocks {
             let has = |feature: u32| (*first..first.saturating_add(block.shape().0)).contains(&(feature as usize));
@@ -271,11 +291,11 @@ impl Rank {
             taken.push(pairs.map(|(feature, column)| (feature - *first as u32, column)).collect::<Vec<_>>());
         }
         if let Some((feature, _)) = missing.first() {
-            return Err(Invalid(format!("input feature {feature} is needed and was not given")));
+            return Err(Invalid(format!("input feature {feature} is needed and was not given")).into());
         }
         let supplies: Vec<_> =
             blocks.iter().zip(&taken).map(|((_, block), pairs)| Supply::block(block, pairs)).collect();
-        Ok(unpack(part.layer(), samples, &supplies, None, &self.compute))
+        Ok(unpack(part.layer(), samples, &supplies, None, &self.compute)?)
     }
 
     /// Computes rows of an assembled step; releases its inputs once all rows are computed.
@@ -418,14 +438,14 @@ impl Rank {
         let neurons = self.shard.layer(self.shard.receives().len() - 1).map_or(&[][..], ShardLayer::rows);
         let samples = self.samples[micro_batch];
         let Some(&first) = neurons.first() else {
-            return Ok((vec![f32::NEG_INFINITY; samples], vec![-1; samples]));
+            return Ok((filled(samples, f32::NEG_INFINITY)?, filled(samples, -1)?));
         };
         // A sample that is not live is zero in all rows.
-        let (mut largest, mut neuron) = (vec![0.0; samples], vec![first as i32; samples]);
+        let (mut largest, mut neuron) = (filled(samples, 0.0)?, filled(samples, first as i32)?);
         for &sample in output.samples() {
             largest[sample as usize] = f32::NEG_INFINITY;
         }
-        let mut values = vec![0.0; output.samples().len()];
+        let mut values = filled(output.samples().len(), 0.0)?;
         for (row, &global) in neurons.iter().enumerate() {
             output.read_row(row, &mut values);
             for (&sample, &value) in output.samples().iter().zip(&values) {
@@ -454,7 +474,7 @@ fn gather(
     samples: usize,
     spare: Option<Panels>,
     compute: &Compute,
-) -> Panels {
+) -> Result<Panels, NoMemory> {
     let (first, rest) = part.supplies().split_first().expect("a layer has at least the rank itself as a supplier");
     let mut supplies = vec![Supply::panels(own, first)];
     supplies.extend(blocks.iter().zip(rest).map(|(block, pairs)| Supply::block(block, pairs)));

@@ -15,8 +15,9 @@ use thiserror::Error;
 use crate::activations::{Panels, panel_width};
 use crate::compute::Compute;
 use crate::digest::{self, LayerSums};
-use crate::errors::{Invalid, NonFinite};
+use crate::errors::{Invalid, LoadError, NoMemory, NonFinite};
 use crate::layer::Layer;
+use crate::memory::collected;
 use crate::slices::MOST_SAMPLES;
 use crate::spmm::{Rows, prepare, shares_few, spmm};
 use batches::Batches;
@@ -41,6 +42,22 @@ pub enum ApplyError {
     Invalid(#[from] Invalid),
     #[error(transparent)]
     Overflow(#[from] Overflow),
+    #[error(transparent)]
+    Memory(#[from] NoMemory),
+}
+
+/// Why a pass has no result; the least one is reported.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Failure {
+    Memory(NoMemory),
+    /// The layer, counted from the first one of the pass.
+    NonFinite(usize, NonFinite),
+}
+
+impl From<NoMemory> for Failure {
+    fn from(error: NoMemory) -> Self {
+        Self::Memory(error)
+    }
 }
 
 /// The activations of one batch. Samples that are all zero are not stored.
@@ -96,14 +113,15 @@ impl Serial {
 
     /// Has digests taken of the batch and of all layers, if none was applied yet. The first sample has the number
     /// `first_sample` in the batch of which this one may be a part.
-    pub fn keep_digests(&mut self, first_sample: u64) -> Result<(), Invalid> {
+    pub fn keep_digests(&mut self, first_sample: u64) -> Result<(), LoadError> {
         if self.applied > 0 {
-            return Err(Invalid(format!("{} layers were applied before digests were asked for", self.applied)));
+            let text = format!("{} layers were applied before digests were asked for", self.applied);
+            return Err(Invalid(text).into());
         }
         let batch = match &self.activations {
-            Activations::Csr(input) => digest::of_batch(input, first_sample, &self.compute),
-            Activations::Dense(input) => digest::of_batch(input, first_sample, &self.compute),
-            Activations::Batches(batches) => digest::of_batch(batches, first_sample, &self.compute),
+            Activations::Csr(input) => digest::of_batch(input, first_sample, &self.compute)?,
+            Activations::Dense(input) => digest::of_batch(input, first_sample, &self.compute)?,
+            Activations::Batches(batches) => digest::of_batch(batches, first_sample, &self.compute)?,
         };
         self.digests = Some(Digests { first_sample, batch, layers: Vec::new() });
         Ok(())
@@ -147,7 +165,10 @@ impl Serial {
                 (None, Activations::Dense(input)) => self.pass(input, segment, sums_of(done)),
             };
             let first = self.applied + done;
-            batches = Some(next.map_err(|(layer, NonFinite { row })| Overflow { layer: first + layer, row })?);
+            batches = Some(next.map_err(|failure| match failure {
+                Failure::Memory(error) => ApplyError::from(error),
+                Failure::NonFinite(layer, NonFinite { row }) => Overflow { layer: first + layer, row }.into(),
+            })?);
             done += segment.len();
         }
         if let Some(batches) = batches {
@@ -162,24 +183,19 @@ impl Serial {
     }
 
     /// Applies one segment of layers to the samples of `source`, and adds the digests of these layers to `sums`.
-    fn pass(
-        &self,
-        source: &impl Source,
-        layers: &[&Layer],
-        sums: Option<LayerSums<'_>>,
-    ) -> Result<Batches, (usize, NonFinite)> {
+    fn pass(&self, source: &impl Source, layers: &[&Layer], sums: Option<LayerSums<'_>>) -> Result<Batches, Failure> {
         let all_needed = layers.iter().any(|layer| !layer.zero_preserving());
-        let live = if all_needed { (0..self.samples as u32).collect() } else { source.live() };
+        let live = if all_needed { collected(0..self.samples as u32)? } else { source.live()? };
         if self.few(live.len(), layers) {
             let shared = layers.iter().any(|layer| shares_few(layer, live.len()));
-            let panels = source.panels(live, 1);
+            let panels = source.panels(live, 1)?;
             let work = || self.pass_by_rows(panels, layers, sums);
             return if shared { self.compute.within(work) } else { work() };
         }
         let width = panel_width(layers.iter().copied(), live.len(), self.compute.path());
         prepare(layers, live.len(), width, &self.compute);
         if live.len() <= width && self.compute.threads() > 1 {
-            let panels = source.panels(live, width);
+            let panels = source.panels(live, width)?;
             return self.compute.within(|| self.pass_by_rows(panels, layers, sums));
         }
         pipeline::run(source, &live, width, (layers, sums), &self.compute)
@@ -206,25 +222,26 @@ impl Serial {
         mut panels: Panels,
         layers: &[&Layer],
         sums: Option<LayerSums<'_>>,
-    ) -> Result<Batches, (usize, NonFinite)> {
+    ) -> Result<Batches, Failure> {
         for (index, layer) in layers.iter().enumerate() {
-            let mut output = panels.like(layer.rows());
-            spmm(layer, Rows::All, &panels, &mut output, &self.compute).map_err(|error| (index, error))?;
+            let mut output = panels.like(layer.rows())?;
+            spmm(layer, Rows::All, &panels, &mut output, &self.compute)
+                .map_err(|error| Failure::NonFinite(index, error))?;
             if let Some(sums) = sums {
                 sums.add_panels(index, &output, &self.compute);
             }
             panels = output;
         }
-        Ok(Batches::of(&panels, &self.compute))
+        Ok(Batches::of(&panels, &self.compute)?)
     }
 
     /// Returns the number of activations that are not zero.
-    pub fn non_zeros(&self) -> usize {
-        self.read(|batches| batches.non_zeros(&self.compute))
+    pub fn non_zeros(&self) -> Result<usize, NoMemory> {
+        self.read(|batches| Ok(batches.non_zeros(&self.compute)))
     }
 
     /// Returns the activations as CSR arrays, samples x neurons, without stored zeros.
-    pub fn result(&self) -> Csr {
+    pub fn result(&self) -> Result<Csr, NoMemory> {
         self.read(|batches| batches.csr(self.samples, &self.compute))
     }
 
@@ -232,29 +249,29 @@ impl Serial {
     ///
     /// # Panics
     /// If `out` has another length.
-    pub fn write(&self, out: &mut [f32]) {
+    pub fn write(&self, out: &mut [f32]) -> Result<(), NoMemory> {
         assert_eq!(Some(out.len()), self.samples.checked_mul(self.neurons), "a place for each activation");
-        self.read(|batches| batches.write(out, &self.compute));
+        self.read(|batches| batches.write(out, &self.compute))
     }
 
     /// Returns, for each sample, its largest activation and the lowest neuron that has it.
     ///
     /// Without neurons the activation is -inf and the neuron -1.
-    pub fn reduce(&self) -> (Vec<f32>, Vec<i32>) {
+    pub fn reduce(&self) -> Result<(Vec<f32>, Vec<i32>), NoMemory> {
         self.read(|batches| batches.reduce(self.samples))
     }
 
-    fn read<R>(&self, work: impl FnOnce(&Batches) -> R) -> R {
+    fn read<R>(&self, work: impl FnOnce(&Batches) -> Result<R, NoMemory>) -> Result<R, NoMemory> {
         match &self.activations {
             Activations::Batches(batches) => work(batches),
-            Activations::Csr(input) => work(&self.loaded(input)),
-            Activations::Dense(input) => work(&self.loaded(input)),
+            Activations::Csr(input) => work(&self.loaded(input)?),
+            Activations::Dense(input) => work(&self.loaded(input)?),
         }
     }
 
     /// Returns the samples of an input to which no layer was applied.
-    fn loaded(&self, source: &impl Source) -> Batches {
-        Batches::of(&source.panels(source.live(), 16), &self.compute)
+    fn loaded(&self, source: &impl Source) -> Result<Batches, NoMemory> {
+        Batches::of(&source.panels(source.live()?, 16)?, &self.compute)
     }
 }
 

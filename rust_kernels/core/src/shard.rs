@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
-use crate::errors::Invalid;
+use crate::errors::{Invalid, LoadError};
 use crate::frame;
 use crate::inbox::Incoming;
 use crate::layer::Layer;
+use crate::memory::{filled, with_room};
 
 /// An outgoing edge: rows that a rank sends after a layer to the same targets.
 pub struct Outgoing {
@@ -45,7 +46,7 @@ impl ShardLayer {
         column_row: &[u32],
         receives: Vec<Incoming>,
         sends: Vec<Outgoing>,
-    ) -> Result<Self, Invalid> {
+    ) -> Result<Self, LoadError> {
         let columns = layer.columns();
         check(rows.len() == layer.rows(), || format!("{} neurons are named for {} rows", rows.len(), layer.rows()))?;
         let named = rows.last().is_none_or(|&last| i32::try_from(last).is_ok());
@@ -53,7 +54,13 @@ impl ShardLayer {
         check(column_source.len() == columns && column_row.len() == columns, || {
             format!("{} sources and {} rows are given for {columns} columns", column_source.len(), column_row.len())
         })?;
-        let mut supplies = vec![Vec::new(); receives.len() + 1];
+        let mut counts = filled(receives.len() + 1, 0_usize)?;
+        for source in column_source {
+            if let Some(count) = counts.get_mut(*source as usize) {
+                *count += 1;
+            }
+        }
+        let mut supplies = counts.into_iter().map(with_room).collect::<Result<Vec<_>, _>>()?;
         for (column, (&source, &row)) in (0u32..).zip(column_source.iter().zip(column_row)) {
             let supplier = supplies.get_mut(source as usize);
             let supplier = supplier
@@ -65,11 +72,8 @@ impl ShardLayer {
             }
             supplier.push((row, column));
         }
-        for pairs in &mut supplies {
-            pairs.sort_unstable();
-            pairs.shrink_to_fit();
-        }
-        let mut sent = vec![false; rows.len()];
+        supplies.iter_mut().for_each(|pairs| pairs.sort_unstable());
+        let mut sent = filled(rows.len(), false)?;
         for (number, edge) in sends.iter().enumerate() {
             check(!edge.targets.is_empty() && !edge.rows.is_empty(), || {
                 format!("edge {number} has no target or no row; it should not be there")
@@ -80,7 +84,11 @@ impl ShardLayer {
                 *row_sent.ok_or_else(|| Invalid(format!("edge {number} sends row {row} of {}", rows.len())))? = true;
             }
         }
-        let (boundary, interior) = (0..rows.len() as u32).partition(|&row| sent[row as usize]);
+        let boundary_rows = sent.iter().filter(|sent| **sent).count();
+        let (mut boundary, mut interior) = (with_room(boundary_rows)?, with_room(rows.len() - boundary_rows)?);
+        for (row, is_sent) in (0u32..).zip(sent) {
+            if is_sent { &mut boundary } else { &mut interior }.push(row);
+        }
         Ok(Self { layer, rows, receives, sends, supplies, boundary, interior })
     }
 

@@ -17,8 +17,10 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use crate::csr::{Csr, Index, Indices};
+use crate::errors::NoMemory;
 use crate::isa::{Path, cache_bytes};
 use crate::layer::{Group, Layer, Reduce};
+use crate::memory::{collected, with_room};
 
 /// The most samples for which slices are of use; with more, rows of samples fill vectors.
 pub(crate) const MOST_SAMPLES: usize = 4;
@@ -92,7 +94,8 @@ pub(crate) struct Windowed {
 }
 
 impl Slices {
-    /// Lays out the rows of a layer for a kernel path; None if the layer has rows that are maxima.
+    /// Lays out the rows of a layer for a kernel path; None if the layer has rows that are maxima, or there is not
+    /// enough memory for them.
     pub fn new(layer: &Layer, path: Path) -> Option<Self> {
         match layer.weights().indices() {
             Indices::U16(indices) => Self::of(layer, indices, path, Form::Gathered16),
@@ -107,8 +110,9 @@ impl Slices {
             if group.reduce == Reduce::Max {
                 return None;
             }
-            let mut rows: Vec<u32> = rows.map(|row| row as u32).collect();
-            rows.sort_by_key(|row| Reverse(indptr[*row as usize + 1] - indptr[*row as usize]));
+            let mut rows = collected(rows.start as u32..rows.end as u32).ok()?;
+            rows.sort_unstable_by_key(|row| (Reverse(indptr[*row as usize + 1] - indptr[*row as usize]), *row));
+            slices.try_reserve(rows.len().div_ceil(LANES)).ok()?;
             slices.extend(rows.chunks(LANES).map(|rows| {
                 let lanes = rows.len();
                 let rows = std::array::from_fn(|lane| rows.get(lane).copied().unwrap_or(0));
@@ -116,9 +120,9 @@ impl Slices {
             }));
         }
         let form = if worth_windows(layer.weights(), indices, &slices, path) {
-            Form::Windowed(windowed(layer.weights(), indices, &mut slices))
+            Form::Windowed(windowed(layer.weights(), indices, &mut slices).ok()?)
         } else {
-            form(gathered(layer.weights(), indices, &mut slices))
+            form(gathered(layer.weights(), indices, &mut slices).ok()?)
         };
         Some(Self { slices, form })
     }
@@ -212,10 +216,10 @@ fn worth_windows<I: Index>(weights: &Csr, indices: &[I], slices: &[Slice], path:
     active as f64 >= WORTH_WINDOWS * (windows * STEPS * LANES) as f64
 }
 
-fn windowed<I: Index>(weights: &Csr, indices: &[I], slices: &mut [Slice]) -> Windowed {
+fn windowed<I: Index>(weights: &Csr, indices: &[I], slices: &mut [Slice]) -> Result<Windowed, NoMemory> {
     let (mut starts, mut marks) = (Vec::new(), Vec::new());
     let one = weights.one_value();
-    let mut kept = Vec::with_capacity(if one { 0 } else { weights.connections() });
+    let mut kept = with_room(if one { 0 } else { weights.connections() })?;
     let mut taken = 0;
     for slice in slices {
         let mut cursor = Cursor::new(weights.indptr(), indices, slice);
@@ -228,15 +232,17 @@ fn windowed<I: Index>(weights: &Csr, indices: &[I], slices: &mut [Slice]) -> Win
             }
         };
         while let Some((start, lanes)) = cursor.window(weights.columns(), &mut take) {
+            starts.try_reserve(1).map_err(|_| NoMemory)?;
+            marks.try_reserve(1).map_err(|_| NoMemory)?;
             starts.push(start);
             marks.push(lanes);
         }
         slice.steps = first..starts.len();
     }
-    Windowed { starts, marks, weights: kept }
+    Ok(Windowed { starts, marks, weights: kept })
 }
 
-fn gathered<I: Index + Default>(weights: &Csr, indices: &[I], slices: &mut [Slice]) -> Gathered<I> {
+fn gathered<I: Index + Default>(weights: &Csr, indices: &[I], slices: &mut [Slice]) -> Result<Gathered<I>, NoMemory> {
     let (mut columns, mut kept) = (Vec::new(), Vec::new());
     let one = weights.one_value();
     for slice in slices {
@@ -246,6 +252,8 @@ fn gathered<I: Index + Default>(weights: &Csr, indices: &[I], slices: &mut [Slic
         slice.weights = kept.len();
         slice.even = if one { shortest } else { 0 };
         let connection = |lane: usize, step: usize| (step < end[lane] - next[lane]).then(|| next[lane] + step);
+        columns.try_reserve(longest).map_err(|_| NoMemory)?;
+        kept.try_reserve(longest - slice.even).map_err(|_| NoMemory)?;
         for step in 0..longest {
             columns.push(std::array::from_fn(|lane| connection(lane, step).map_or(I::default(), |at| indices[at])));
             if step >= slice.even {
@@ -254,5 +262,5 @@ fn gathered<I: Index + Default>(weights: &Csr, indices: &[I], slices: &mut [Slic
             }
         }
     }
-    Gathered { columns, weights: kept }
+    Ok(Gathered { columns, weights: kept })
 }

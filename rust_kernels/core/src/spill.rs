@@ -59,10 +59,13 @@ impl Budget {
                     if is_whole {
                         return Ok(bytes);
                     }
-                    joined.reserve_exact(length - joined.len());
+                    joined.try_reserve_exact(length - joined.len())?;
                     joined.extend_from_slice(&bytes);
                 }
-                Kept::File(spilled) => spilled.read(&mut joined)?,
+                Kept::File(spilled) => {
+                    joined.try_reserve_exact(length - joined.len())?;
+                    spilled.read(&mut joined)?;
+                }
             }
         }
         Ok(joined.into())

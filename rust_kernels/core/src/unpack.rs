@@ -3,7 +3,9 @@
 use crate::activations::{PanelMut, Panels, panel_width, shared};
 use crate::codec::{Block, Reader};
 use crate::compute::Compute;
+use crate::errors::NoMemory;
 use crate::layer::Layer;
+use crate::memory::{filled, with_room};
 
 /// The rows from one supplier.
 pub(crate) struct Supply<'a> {
@@ -47,31 +49,39 @@ pub(crate) fn unpack(
     supplies: &[Supply<'_>],
     spare: Option<Panels>,
     compute: &Compute,
-) -> Panels {
-    let mut present = vec![!layer.zero_preserving(); samples];
+) -> Result<Panels, NoMemory> {
+    let mut present = filled(samples, !layer.zero_preserving())?;
     for supply in supplies.iter().filter(|supply| layer.zero_preserving() && !supply.pairs.is_empty()) {
         supply.mark(&mut present);
     }
-    let live = positions(&present);
+    let live = positions(&present)?;
     let width = panel_width([layer].into_iter(), live.len(), compute.path());
-    fill(Panels::within(spare, layer.columns(), live, width), supplies, compute)
+    fill(Panels::within(spare, layer.columns(), live, width)?, supplies, compute)
 }
 
 /// Returns `rows` rows of the samples that any supply has as panels of a width; rows that no supply has are zero.
-pub(crate) fn join(rows: usize, samples: usize, width: usize, supplies: &[Supply<'_>], compute: &Compute) -> Panels {
-    let mut present = vec![false; samples];
+pub(crate) fn join(
+    rows: usize,
+    samples: usize,
+    width: usize,
+    supplies: &[Supply<'_>],
+    compute: &Compute,
+) -> Result<Panels, NoMemory> {
+    let mut present = filled(samples, false)?;
     supplies.iter().for_each(|supply| supply.mark(&mut present));
-    fill(Panels::zeroed(rows, positions(&present), width), supplies, compute)
+    fill(Panels::zeroed(rows, positions(&present)?, width)?, supplies, compute)
 }
 
 /// Returns the positions of what is true.
-fn positions(present: &[bool]) -> Vec<u32> {
-    (0..).zip(present).filter_map(|(position, &present)| present.then_some(position)).collect()
+fn positions(present: &[bool]) -> Result<Vec<u32>, NoMemory> {
+    let mut positions = with_room(present.iter().filter(|present| **present).count())?;
+    positions.extend((0..).zip(present).filter_map(|(position, &present)| present.then_some(position)));
+    Ok(positions)
 }
 
 /// Writes the rows of the supplies, of which no two have the same, into panels.
-fn fill(mut panels: Panels, supplies: &[Supply<'_>], compute: &Compute) -> Panels {
-    let plans: Vec<_> = supplies.iter().map(|supply| Plan::new(supply, &panels, compute)).collect();
+fn fill(mut panels: Panels, supplies: &[Supply<'_>], compute: &Compute) -> Result<Panels, NoMemory> {
+    let plans = supplies.iter().map(|supply| Plan::new(supply, &panels, compute)).collect::<Result<Vec<_>, _>>()?;
     let mut parts = panels.panels_mut();
     // Each thread fills some consecutive panels.
     let share = parts.len().div_ceil(compute.threads()).max(1);
@@ -81,7 +91,7 @@ fn fill(mut panels: Panels, supplies: &[Supply<'_>], compute: &Compute) -> Panel
         tasks.push(std::mem::replace(&mut parts, rest));
     }
     compute.for_each(tasks, |_, mut panels| plans.iter().for_each(|plan| plan.fill(&mut panels)));
-    panels
+    Ok(panels)
 }
 
 /// How the rows of a supplier get into the panels.
@@ -95,17 +105,18 @@ enum Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(supply: &Supply<'a>, panels: &Panels, compute: &Compute) -> Self {
+    fn new(supply: &Supply<'a>, panels: &Panels, compute: &Compute) -> Result<Self, NoMemory> {
         let pairs = supply.pairs;
-        match supply.source {
+        Ok(match supply.source {
             // Every live sample of a block is among those of the panels.
             Source::Block(block) => {
-                let mask = (block.live() != panels.samples()).then(|| mask(panels.samples(), block.live()));
+                let all = block.live() == panels.samples();
+                let mask = if all { None } else { Some(mask(panels.samples(), block.live())?) };
                 Self::Block { reader: block.reader(compute.path()), pairs, mask }
             }
             Source::Panels(source) if source.samples() == panels.samples() => Self::Same { source, pairs },
-            Source::Panels(source) => Self::Other { source, pairs, slots: shared(panels.samples(), source.samples()) },
-        }
+            Source::Panels(source) => Self::Other { source, pairs, slots: shared(panels.samples(), source.samples())? },
+        })
     }
 
     /// Writes the rows into consecutive panels.
@@ -157,12 +168,12 @@ impl<'a> Plan<'a> {
 }
 
 /// Returns a bitmap over `samples` of those that are among `some`; both ascend.
-fn mask(samples: &[u32], some: &[u32]) -> Vec<u8> {
-    let mut mask = vec![0; samples.len().div_ceil(8)];
-    for (slot, _) in shared(samples, some) {
+fn mask(samples: &[u32], some: &[u32]) -> Result<Vec<u8>, NoMemory> {
+    let mut mask = filled(samples.len().div_ceil(8), 0)?;
+    for (slot, _) in shared(samples, some)? {
         mask[slot as usize / 8] |= 1 << (slot % 8);
     }
-    mask
+    Ok(mask)
 }
 
 #[cfg(test)]
@@ -174,7 +185,7 @@ mod tests {
     fn the_memory_of_other_panels_leaves_no_trace() {
         let compute = Compute::new(2).unwrap();
         let some: Vec<u32> = (0..150).filter(|id| id % 3 != 0).collect();
-        let mut source = Panels::zeroed(5, some.clone(), 32);
+        let mut source = Panels::zeroed(5, some.clone(), 32).unwrap();
         for row in 0..5 {
             let values: Vec<f32> = some.iter().map(|id| (*id as usize * 10 + row) as f32 * (row % 2) as f32).collect();
             source.write_row(row, &values);
@@ -185,12 +196,13 @@ mod tests {
         let (own, other) = ([(0, 3), (1, 0), (4, 1)], [(0, 5), (1, 2), (3, 4)]);
         let supplies = [Supply::panels(&source, &own), Supply::block(&block, &other)];
         for samples in [(0..150).collect::<Vec<u32>>(), some] {
-            let mut spare = Panels::zeroed(6, (0..190).collect(), 64);
+            let mut spare = Panels::zeroed(6, (0..190).collect(), 64).unwrap();
             spare.panels_mut().iter_mut().for_each(|panel| panel.data_mut().fill(f32::NAN));
             let place = spare.panel(0).as_ptr();
-            let reused = fill(Panels::within(Some(spare), 6, samples.clone(), 64), &supplies, &compute);
+            let reused =
+                fill(Panels::within(Some(spare), 6, samples.clone(), 64).unwrap(), &supplies, &compute).unwrap();
             assert_eq!(reused.panel(0).as_ptr(), place);
-            let fresh = fill(Panels::zeroed(6, samples, 64), &supplies, &compute);
+            let fresh = fill(Panels::zeroed(6, samples, 64).unwrap(), &supplies, &compute).unwrap();
             for index in 0..fresh.spans().len() {
                 assert_eq!(reused.panel(index), fresh.panel(index));
             }

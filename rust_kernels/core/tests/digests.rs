@@ -107,12 +107,12 @@ fn inputs() -> Vec<Vec<f32>> {
 
 /// Returns the last layer's activations for some samples, in panels of this width.
 fn infer(layers: &[Layer], samples: &[Vec<f32>], width: usize, compute: &Compute) -> Panels {
-    let mut panels = Panels::zeroed(samples[0].len(), (0..samples.len() as u32).collect(), width);
+    let mut panels = Panels::zeroed(samples[0].len(), (0..samples.len() as u32).collect(), width).unwrap();
     for column in 0..panels.rows() {
         panels.write_row(column, &samples.iter().map(|sample| sample[column]).collect::<Vec<_>>());
     }
     for layer in layers {
-        let mut output = panels.like(layer.rows());
+        let mut output = panels.like(layer.rows()).unwrap();
         spmm(layer, Rows::All, &panels, &mut output, compute).unwrap();
         panels = output;
     }

@@ -20,7 +20,7 @@ fn cases(huge: bool) -> impl Strategy<Value = (Plain, Vec<Vec<f32>>)> {
 }
 
 fn panels(columns: usize, samples: &[Vec<f32>], width: usize) -> Panels {
-    let mut panels = Panels::zeroed(columns, (0..samples.len() as u32).collect(), width);
+    let mut panels = Panels::zeroed(columns, (0..samples.len() as u32).collect(), width).unwrap();
     for column in 0..columns {
         let row: Vec<f32> = samples.iter().map(|sample| sample[column]).collect();
         panels.write_row(column, &row);
@@ -30,7 +30,7 @@ fn panels(columns: usize, samples: &[Vec<f32>], width: usize) -> Panels {
 
 fn product(plain: &Plain, samples: &[Vec<f32>], width: usize, compute: &Compute) -> Result<Panels, NonFinite> {
     let input = panels(plain.columns, samples, width);
-    let mut output = input.like(plain.rows.len());
+    let mut output = input.like(plain.rows.len()).unwrap();
     spmm(&plain.layer(), Rows::All, &input, &mut output, compute)?;
     Ok(output)
 }
@@ -71,7 +71,7 @@ proptest! {
                 let layer = plain.layer();
                 prop_assert!(layer.make_blocks(columns, &compute));
                 let input = panels(plain.columns, &samples, width);
-                let mut output = input.like(plain.rows.len());
+                let mut output = input.like(plain.rows.len()).unwrap();
                 spmm(&layer, Rows::All, &input, &mut output, &compute).unwrap();
                 check(&output, &expected, &format!("{path} width {width}"))?;
             }
@@ -86,7 +86,7 @@ proptest! {
         let layer = plain.layer();
         layer.make_blocks(columns, &compute);
         let input = panels(plain.columns, &samples, 32);
-        let found = spmm(&layer, Rows::All, &input, &mut input.like(plain.rows.len()), &compute).err();
+        let found = spmm(&layer, Rows::All, &input, &mut input.like(plain.rows.len()).unwrap(), &compute).err();
         prop_assert_eq!(found.map(|error| error.row), expected);
     }
 
@@ -95,7 +95,7 @@ proptest! {
         let compute = Compute::with_path(Path::available()[0], 2).unwrap();
         let whole = product(&plain, &samples, 16, &compute).unwrap();
         let input = panels(plain.columns, &samples, 16);
-        let mut output = input.like(plain.rows.len());
+        let mut output = input.like(plain.rows.len()).unwrap();
         let (first, second): (Vec<u32>, Vec<u32>) =
             (0..plain.rows.len() as u32).partition(|row| seed >> (row % 64) & 1 == 1);
         for rows in [first, second] {

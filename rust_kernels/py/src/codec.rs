@@ -8,6 +8,8 @@ use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::arrays::new_bytes;
+
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(encode_block, m)?)?;
     m.add_function(wrap_pyfunction!(decode_block, m)?)?;
@@ -114,5 +116,6 @@ fn seal<'py>(
     }
     let attempt = Attempt::new(name16("run", run)?, attempt, name16("plan", plan)?);
     let header = Header { kind, attempt, layer, micro_batch: 0, source, edge: 0, part, parts };
-    Ok(PyBytes::new(py, &py.detach(|| frame::seal(&header, &targets, payload))))
+    let length = frame::overhead(&header, &targets) + payload.len();
+    new_bytes(py, length, |to| frame::write(&header, &targets, &[payload], to))
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use fsd_core::activation::Activation;
 use fsd_core::csr::{Csr, Indices};
-use fsd_core::errors::Invalid;
+use fsd_core::errors::{Invalid, LoadError, NoMemory};
 use fsd_core::isa::{FloatState, Path};
 use fsd_core::layer::{Group, Layer, Reduce};
 use numpy::{PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::{PyArithmeticError, PyValueError};
+use pyo3::exceptions::{PyArithmeticError, PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arrays::borrow;
@@ -30,6 +30,17 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
 
 pub fn value_error(error: Invalid) -> PyErr {
     PyValueError::new_err(error.to_string())
+}
+
+pub fn memory_error(error: NoMemory) -> PyErr {
+    PyMemoryError::new_err(error.to_string())
+}
+
+pub fn load_error(error: LoadError) -> PyErr {
+    match error {
+        LoadError::Invalid(error) => value_error(error),
+        LoadError::Memory(error) => memory_error(error),
+    }
 }
 
 pub fn non_finite(layer: usize, row: usize) -> PyErr {

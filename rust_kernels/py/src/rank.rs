@@ -16,7 +16,7 @@ use pyo3::types::PyBytes;
 
 use crate::arrays::{borrow_bytes, new_bytes};
 use crate::codec::{name16, named_wire};
-use crate::layer::{LayerKernel, non_finite, value_error};
+use crate::layer::{LayerKernel, load_error, memory_error, non_finite, value_error};
 
 pyo3::create_exception!(
     fsd_inference._kernels,
@@ -39,6 +39,7 @@ fn error(error: RankError) -> PyErr {
         RankError::NonFinite { layer, row } => non_finite(layer, row),
         RankError::TooLarge { layer, row } => WireRangeError::new_err((error.to_string(), layer, row)),
         RankError::Order { .. } => PyRuntimeError::new_err(error.to_string()),
+        RankError::Memory(error) => memory_error(error),
         RankError::Spill(_) => PyOSError::new_err(error.to_string()),
     }
 }
@@ -80,7 +81,7 @@ impl ShardLayer {
         let (source, row) = (column_source.as_slice()?, column_row.as_slice()?);
         let rows = rows.as_slice()?.to_vec();
         let layer = shard::ShardLayer::new(kernel.layer.clone(), rows, source, row, receives, sends);
-        Ok(Self { layer: Arc::new(layer.map_err(value_error)?) })
+        Ok(Self { layer: Arc::new(layer.map_err(load_error)?) })
     }
 }
 
@@ -157,14 +158,15 @@ impl RankState {
 
     /// Add input rows: features from `first_feature` x samples of the micro-batch, encoded by encode_block.
     fn put_input(&self, py: Python<'_>, micro_batch: usize, first_feature: usize, payload: &[u8]) -> PyResult<()> {
-        py.detach(|| self.rank.put_input(micro_batch, first_feature, payload.to_vec())).map_err(error)
+        py.detach(|| self.rank.put_input(micro_batch, first_feature, payload)).map_err(error)
     }
 
-    /// Classify a body and keep it if it is new. Thread-safe; read-only bytes never raise, whatever they are.
+    /// Classify a body and keep it if it is new. Thread-safe; whatever read-only bytes are, only a lack of memory raises.
     fn accept(&self, py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<Accepted> {
         let body = borrow_bytes(body)?;
         let accepted =
             py.detach(move || self.rank.accept(&if body.len() < KEPT { body.to_vec().into() } else { body }));
+        let accepted = accepted.map_err(memory_error)?;
         let header = accepted.header.as_ref();
         Ok(Accepted {
             status: match accepted.status {

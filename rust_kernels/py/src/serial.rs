@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::arrays::{borrow_bytes, borrow_matrix, borrow_or_copy};
-use crate::layer::{LayerKernel, non_finite, value_error};
+use crate::layer::{LayerKernel, load_error, memory_error, non_finite, value_error};
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<SerialState>()
@@ -59,7 +59,7 @@ impl SerialState {
             let compute = Compute::new(threads)?;
             Ok(Serial::dense(Dense::new(values, shape, order, &compute)?, compute))
         });
-        Ok(Self { serial: Mutex::new(serial.map_err(value_error)?) })
+        Ok(Self { serial: Mutex::new(serial.map_err(load_error)?) })
     }
 
     /// Load a batch from blocks of some neurons each: (block, first sample, end of the samples, neurons of its rows).
@@ -80,7 +80,7 @@ impl SerialState {
                 borrowed.iter().map(|(block, samples, neurons)| Part { block, samples: samples.clone(), neurons });
             Serial::unpacked(samples, neurons, &parts.collect::<Vec<_>>(), Compute::new(threads)?)
         });
-        Ok(Self { serial: Mutex::new(serial.map_err(value_error)?) })
+        Ok(Self { serial: Mutex::new(serial.map_err(load_error)?) })
     }
 
     #[getter]
@@ -95,7 +95,7 @@ impl SerialState {
 
     /// Have digests taken of the batch, whose first sample has the number `first_sample`, and of all layers.
     fn keep_digests(&self, py: Python<'_>, first_sample: u32) -> PyResult<()> {
-        self.with(py, |serial| serial.keep_digests(first_sample.into())).map_err(value_error)
+        self.with(py, |serial| serial.keep_digests(first_sample.into())).map_err(load_error)
     }
 
     /// Return the digests of the batch and of each layer that was applied; none if they are not kept.
@@ -113,18 +113,19 @@ impl SerialState {
         result.map_err(|error| match error {
             ApplyError::Invalid(error) => value_error(error),
             ApplyError::Overflow(error) => non_finite(error.layer, error.row),
+            ApplyError::Memory(error) => memory_error(error),
         })
     }
 
     /// Return the activations as CSR arrays (indptr, indices, data), samples x neurons, without stored zeros.
-    fn result<'py>(&self, py: Python<'py>) -> (Array<'py, i64>, Array<'py, i32>, Array<'py, f32>) {
-        let (indptr, indices, data) = self.with(py, |serial| serial.result());
-        (indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py))
+    fn result<'py>(&self, py: Python<'py>) -> PyResult<(Array<'py, i64>, Array<'py, i32>, Array<'py, f32>)> {
+        let (indptr, indices, data) = self.with(py, |serial| serial.result()).map_err(memory_error)?;
+        Ok((indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py)))
     }
 
     /// Return the number of activations that are not zero.
-    fn non_zeros(&self, py: Python<'_>) -> usize {
-        self.with(py, |serial| serial.non_zeros())
+    fn non_zeros(&self, py: Python<'_>) -> PyResult<usize> {
+        self.with(py, |serial| serial.non_zeros()).map_err(memory_error)
     }
 
     /// Write the activations to a C-contiguous array, samples x neurons.
@@ -138,15 +139,13 @@ impl SerialState {
         self.with(py, |serial| {
             if (shape[0], shape[1]) != (serial.samples(), serial.neurons()) {
                 let (samples, neurons) = (serial.samples(), serial.neurons());
-                return Err(format!(
+                return Err(PyValueError::new_err(format!(
                     "the activations are {samples} x {neurons}, the array is {} x {}",
                     shape[0], shape[1]
-                ));
+                )));
             }
-            serial.write(out);
-            Ok(())
+            serial.write(out).map_err(memory_error)
         })
-        .map_err(PyValueError::new_err)
     }
 
     /// Return the activations of consecutive samples as blocks, one for every `count` neurons.
@@ -160,18 +159,18 @@ impl SerialState {
         let blocks = self.with(py, |serial| {
             let samples = serial.samples();
             if first > end || end > samples || count == 0 {
-                return Err(format!(
-                    "{count} neurons of samples {first} to {end} cannot be cut from {samples} samples"
-                ));
+                let message =
+                    format!("{count} neurons of samples {first} to {end} cannot be cut from {samples} samples");
+                return Err(PyValueError::new_err(message));
             }
-            Ok(serial.blocks(first..end, count))
+            serial.blocks(first..end, count).map_err(memory_error)
         });
-        Ok(blocks.map_err(PyValueError::new_err)?.iter().map(|block| PyBytes::new(py, block)).collect())
+        Ok(blocks?.iter().map(|block| PyBytes::new(py, block)).collect())
     }
 
     /// Return, for each sample, its largest activation and the lowest neuron that has it.
-    fn reduce<'py>(&self, py: Python<'py>) -> (Array<'py, f32>, Array<'py, i32>) {
-        let (best, neuron) = self.with(py, |serial| serial.reduce());
-        (best.into_pyarray(py), neuron.into_pyarray(py))
+    fn reduce<'py>(&self, py: Python<'py>) -> PyResult<(Array<'py, f32>, Array<'py, i32>)> {
+        let (best, neuron) = self.with(py, |serial| serial.reduce()).map_err(memory_error)?;
+        Ok((best.into_pyarray(py), neuron.into_pyarray(py)))
     }
 }

@@ -18,6 +18,13 @@ pub use queues::{Queues, Receipt, Received};
 pub use service::{Endpoint, Keys, Options};
 pub use topics::{Message, Topics};
 
+/// The readers of answers without the connections, for the fuzzer.
+pub mod answers {
+    pub use crate::queues::{describe as queue_error, not_deleted, received};
+    pub use crate::service::ErrorAnswer;
+    pub use crate::topics::{describe as topic_error, not_published};
+}
+
 /// An entry of a batch that the service did not accept, although it accepted the request.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]

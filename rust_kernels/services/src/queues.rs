@@ -10,6 +10,9 @@ use crate::encoding::decode;
 use crate::error::Failure;
 use crate::service::{Endpoint, ErrorAnswer, Keys, Service};
 
+/// More than the largest answer: 10 messages of 1 MiB (SQS quotas), and JSON around them.
+const MESSAGES_BYTES: u64 = 64 << 20;
+
 /// The messages of one answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Received {
@@ -36,28 +39,18 @@ pub struct Queues {
 
 impl Queues {
     pub fn new(endpoint: &Endpoint) -> Self {
-        Queues { service: Service::new("sqs", endpoint) }
+        Queues { service: Service::new("sqs", MESSAGES_BYTES, endpoint) }
     }
 
     /// Receives up to `count` messages, waiting up to `wait_s` seconds for the first.
     pub fn receive(&self, keys: &Keys, queue_url: &str, count: u32, wait_s: u32) -> Result<Received, Failure> {
         let request = ReceiveMessage { queue_url, max_number_of_messages: count, wait_time_seconds: wait_s };
-        let body = self.post(keys, "ReceiveMessage", &request)?;
-        let answer: ReceiveMessageAnswer<'_> = parse("ReceiveMessage", &body)?;
-        let mut received = Received::default();
-        for message in answer.messages {
-            received.text_bytes += message.body.len();
-            received.bodies.push(decode(&message.body));
-            received.receipts.push(message.receipt_handle);
-        }
-        Ok(received)
+        received(&self.post(keys, "ReceiveMessage", &request)?)
     }
 
     /// Deletes up to 10 messages and returns the entries that failed.
     pub fn delete(&self, keys: &Keys, queue_url: &str, entries: &[Receipt<'_>]) -> Result<Vec<FailedEntry>, Failure> {
-        let body = self.post(keys, "DeleteMessageBatch", &DeleteMessageBatch { queue_url, entries })?;
-        let answer: DeleteMessageBatchAnswer = parse("DeleteMessageBatch", &body)?;
-        Ok(answer.failed)
+        not_deleted(&self.post(keys, "DeleteMessageBatch", &DeleteMessageBatch { queue_url, entries })?)
     }
 
     fn post(&self, keys: &Keys, operation: &str, request: &impl Serialize) -> Result<Vec<u8>, Failure> {
@@ -72,13 +65,30 @@ impl Queues {
     }
 }
 
+/// Reads an answer to ReceiveMessage.
+pub fn received(body: &[u8]) -> Result<Received, Failure> {
+    let answer: ReceiveMessageAnswer<'_> = parse("ReceiveMessage", body)?;
+    let mut received = Received::default();
+    for message in answer.messages {
+        received.text_bytes += message.body.len();
+        received.bodies.push(decode(&message.body));
+        received.receipts.push(message.receipt_handle);
+    }
+    Ok(received)
+}
+
+/// Reads an answer to DeleteMessageBatch: the entries that failed.
+pub fn not_deleted(body: &[u8]) -> Result<Vec<FailedEntry>, Failure> {
+    parse("DeleteMessageBatch", body).map(|answer: DeleteMessageBatchAnswer| answer.failed)
+}
+
 fn parse<'a, T: Deserialize<'a>>(operation: &str, body: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(body)
         .map_err(|error| Failure::NoAnswer(format!("the response to {operation} is not the expected JSON ({error})")))
 }
 
 /// Reads an error as the SDKs do: its old name from the header, or else its type without the namespace.
-fn describe(answer: &ErrorAnswer<'_>) -> Option<(String, String)> {
+pub fn describe(answer: &ErrorAnswer<'_>) -> Option<(String, String)> {
     let text = String::from_utf8_lossy(answer.body);
     let error: Value = serde_json::from_str(&text).unwrap_or_default();
     let field = |name: &str| error.get(name).and_then(Value::as_str);

@@ -15,8 +15,9 @@ use ureq::{Agent, Proxy};
 
 use crate::error::Failure;
 
-/// More than the largest answer: 10 messages of 1 MiB (SQS quotas), and JSON around them.
-const ANSWER_BYTES: u64 = 64 << 20;
+/// More than the largest answer that names messages without their bodies, or an error. Reading XML takes some fifty times
+/// its size.
+pub(crate) const NAMES_BYTES: u64 = 1 << 20;
 
 /// How to reach a service.
 pub struct Options {
@@ -42,7 +43,7 @@ pub struct Keys {
 }
 
 /// An answer whose status says that the request failed.
-pub(crate) struct ErrorAnswer<'a> {
+pub struct ErrorAnswer<'a> {
     pub status: u16,
     /// Header `x-amzn-query-error`: CODE;Sender or CODE;Receiver.
     pub query_error: Option<&'a str>,
@@ -88,6 +89,8 @@ impl Endpoint {
 /// A service by its name in signatures, and the connections to it.
 pub(crate) struct Service {
     name: &'static str,
+    /// The maximum size of an answer.
+    answer_bytes: u64,
     endpoint: Endpoint,
     agent: Mutex<Owned>,
 }
@@ -99,9 +102,9 @@ struct Owned {
 }
 
 impl Service {
-    pub fn new(name: &'static str, endpoint: &Endpoint) -> Self {
+    pub fn new(name: &'static str, answer_bytes: u64, endpoint: &Endpoint) -> Self {
         let agent = Mutex::new(Owned { process: process::id(), agent: endpoint.config.new_agent() });
-        Service { name, endpoint: endpoint.clone(), agent }
+        Service { name, answer_bytes, endpoint: endpoint.clone(), agent }
     }
 
     /// Sends one signed request and returns the body of its answer.
@@ -122,8 +125,9 @@ impl Service {
             request = request.header(name, value);
         }
         let mut answer = request.send(body)?;
-        let body = answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_vec()?;
         let status = answer.status().as_u16();
+        let most = if status < 300 { self.answer_bytes } else { NAMES_BYTES };
+        let body = answer.body_mut().with_config().limit(most).read_to_vec()?;
         if status < 300 {
             return Ok(body);
         }

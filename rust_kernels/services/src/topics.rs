@@ -7,7 +7,7 @@ use roxmltree::{Document, Node};
 use crate::FailedEntry;
 use crate::encoding::{encode_into, encoded_len};
 use crate::error::Failure;
-use crate::service::{Endpoint, ErrorAnswer, Keys, Service};
+use crate::service::{Endpoint, ErrorAnswer, Keys, NAMES_BYTES, Service};
 
 /// Bytes of the parameters of one message other than its body and targets, rounded up.
 const PARAMETERS_BYTES: usize = 512;
@@ -28,15 +28,13 @@ pub struct Topics {
 
 impl Topics {
     pub fn new(endpoint: &Endpoint) -> Self {
-        Topics { service: Service::new("sns", endpoint) }
+        Topics { service: Service::new("sns", NAMES_BYTES, endpoint) }
     }
 
     /// Publishes a batch to a topic and returns the entries that the service did not accept.
     pub fn publish(&self, keys: &Keys, topic_arn: &str, messages: &[Message<'_>]) -> Result<Vec<FailedEntry>, Failure> {
         let headers = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
-        let answer = self.service.post(keys, &headers, form(topic_arn, messages).as_bytes(), describe)?;
-        failed_entries(&answer)
-            .ok_or_else(|| Failure::NoAnswer("the response to PublishBatch is not whole XML".to_owned()))
+        not_published(&self.service.post(keys, &headers, form(topic_arn, messages).as_bytes(), describe)?)
     }
 }
 
@@ -72,6 +70,11 @@ fn percent_encode(text: &str, form: &mut String) {
     }
 }
 
+/// Reads an answer to PublishBatch: the entries that failed.
+pub fn not_published(body: &[u8]) -> Result<Vec<FailedEntry>, Failure> {
+    failed_entries(body).ok_or_else(|| Failure::NoAnswer("the response to PublishBatch is not whole XML".to_owned()))
+}
+
 /// Returns the entries that failed, or None if the body is not a whole answer.
 fn failed_entries(body: &[u8]) -> Option<Vec<FailedEntry>> {
     let document = Document::parse(std::str::from_utf8(body).ok()?).ok()?;
@@ -86,7 +89,8 @@ fn failed_entries(body: &[u8]) -> Option<Vec<FailedEntry>> {
     Some(failed.children().filter(Node::is_element).map(entry).collect())
 }
 
-fn describe(answer: &ErrorAnswer<'_>) -> Option<(String, String)> {
+/// Reads the code and the message of an error.
+pub fn describe(answer: &ErrorAnswer<'_>) -> Option<(String, String)> {
     let document = Document::parse(std::str::from_utf8(answer.body).ok()?).ok()?;
     let error = document.descendants().find(|node| node.tag_name().name() == "Error");
     Some(error.map_or_else(

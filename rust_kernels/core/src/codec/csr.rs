@@ -84,8 +84,7 @@ impl Block<'_> {
         let (mut indptr, mut indices, mut data) = (with_room(rows + 1)?, with_room(nonzeros)?, with_room(nonzeros)?);
         indptr.push(0);
         let reader = self.reader(path);
-        let mut values = with_room(self.live().len())?;
-        values.resize(self.live().len(), 0.0);
+        let mut values = filled(self.live().len(), 0.0)?;
         for row in 0..rows {
             let bitmap = reader.bitmap(row);
             reader.expand(bitmap, 0, reader.seek(row, bitmap, 0), &mut values);

@@ -210,16 +210,12 @@ impl Layout {
         if flags & REPEATS != 0 {
             distinct = body.read(varint::take).ok_or(CUT)? as usize;
             kinds = match (known, distinct) {
-                (Some(_), 1) => {
-                    let mut same = with_room(rows)?;
-                    same.resize(rows, 0);
-                    same
-                }
+                (Some(_), 1) => filled(rows, 0)?,
                 _ => body.read(|rest| take_kinds(rest, rows, distinct))?,
             };
         }
         let stride = live.len().div_ceil(8);
-        let full = if flags & FULL != 0 { ones(live.len()) } else { Vec::new() };
+        let full = if flags & FULL != 0 { ones(live.len())? } else { Vec::new() };
         let bytes = if full.is_empty() { distinct.checked_mul(stride) } else { Some(0) };
         let (bitmaps, maps) = bytes.and_then(|bytes| body.section(bytes)).ok_or(CUT)?;
         let starts = if full.is_empty() {
@@ -278,12 +274,12 @@ impl<'r> Body<'r, '_> {
 }
 
 /// Returns a bitmap of ones.
-fn ones(count: usize) -> Vec<u8> {
-    let mut bitmap = vec![0xff; count.div_ceil(8)];
+fn ones(count: usize) -> Result<Vec<u8>, BadBlock> {
+    let mut bitmap = filled(count.div_ceil(8), 0xff)?;
     if let Some(last) = bitmap.last_mut() {
         *last >>= (8 - count % 8) % 8;
     }
-    bitmap
+    Ok(bitmap)
 }
 
 fn take_kinds(rest: &mut &[u8], rows: usize, distinct: usize) -> Result<Vec<u32>, BadBlock> {

@@ -109,7 +109,8 @@ pub(super) fn take(
             let new = take_gaps(rest, count)?;
             let mut gone = gone.into_iter().peekable();
             let kept = (0..).zip(before).filter(|(slot, _)| gone.next_if_eq(slot).is_none()).map(|(_, id)| *id);
-            let mut live: Vec<u32> = kept.chain(new).collect();
+            let mut live: Vec<u32> = with_room(before.len() + new.len())?;
+            live.extend(kept.chain(new));
             live.sort_unstable();
             live
         }

@@ -14,6 +14,8 @@ use crate::varint;
 const LEVEL: i32 = 1;
 /// Minimum bytes of a piece that is compressed separately.
 const SMALL: usize = 200;
+/// Pieces that a body may have whatever its size; beyond them it has `SMALL` bytes for each, as noting a piece takes memory.
+const FEW: usize = 16;
 /// Bytes above which a sample decides whether a part is compressed, and how: this many samples of so many bytes.
 pub(super) const SAMPLED: usize = 64 << 10;
 pub(super) const SAMPLES: usize = 4;
@@ -169,6 +171,9 @@ pub(super) fn take<'a>(mut block: &'a [u8], most: u64, compute: &Compute) -> Res
         total += length as u64;
         if total > most || length > LARGEST_PIECE {
             return Err(LARGER);
+        }
+        if pieces.len() >= FEW + total as usize / SMALL {
+            return Err(BadBlock("it has too many pieces"));
         }
         let bytes = if is_packed { varint::take(&mut block).ok_or(EARLY)? as usize } else { length };
         let (piece, rest) = block.split_at_checked(bytes).ok_or(EARLY)?;

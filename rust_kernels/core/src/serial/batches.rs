@@ -4,6 +4,8 @@ use super::source::Source;
 use crate::activations::{Panels, copy_lanes};
 use crate::aligned::Aligned;
 use crate::compute::Compute;
+use crate::errors::NoMemory;
+use crate::memory::{collected, with_room};
 
 /// One panel and the ids of its samples; its padding is zero unless it is being filled.
 pub struct Batch {
@@ -30,18 +32,18 @@ pub struct Batches {
 
 impl Batches {
     /// Wraps panels of `rows` rows, in which each sample occurs at most once.
-    pub fn new(rows: usize, list: Vec<Batch>) -> Self {
-        let places_of = |(batch, Batch { ids, .. }): (usize, &Batch)| -> Vec<Place> {
-            (0..).zip(ids).map(|(lane, id)| Place { id: *id, batch: batch as u32, lane }).collect()
-        };
-        let mut places: Vec<Place> = list.iter().enumerate().flat_map(places_of).collect();
+    pub fn new(rows: usize, list: Vec<Batch>) -> Result<Self, NoMemory> {
+        let mut places = with_room(list.iter().map(|batch| batch.ids.len()).sum())?;
+        for (batch, Batch { ids, .. }) in list.iter().enumerate() {
+            places.extend((0..).zip(ids).map(|(lane, id)| Place { id: *id, batch: batch as u32, lane }));
+        }
         places.sort_unstable_by_key(|place| place.id);
-        Self { rows, list, places }
+        Ok(Self { rows, list, places })
     }
 
     /// Copies panels.
-    pub fn of(panels: &Panels, compute: &Compute) -> Self {
-        Self::new(panels.rows(), copies(panels, 0, compute))
+    pub fn of(panels: &Panels, compute: &Compute) -> Result<Self, NoMemory> {
+        Self::new(panels.rows(), copies(panels, 0, compute)?)
     }
 
     /// Returns the panels.
@@ -55,21 +57,25 @@ impl Batches {
     }
 
     /// Hands the parts of all samples to the panels that hold them, and returns those of samples that no panel holds.
-    pub fn distributed<T>(&self, parts: impl Iterator<Item = T>) -> (Vec<Vec<T>>, Vec<T>) {
-        let mut parts: Vec<Option<T>> = parts.map(Some).collect();
+    pub fn distributed<T>(&self, parts: impl ExactSizeIterator<Item = T>) -> Result<(Vec<Vec<T>>, Vec<T>), NoMemory> {
+        let mut others = with_room(parts.len() - self.places.len())?;
+        let mut parts = collected(parts.map(Some))?;
         let mut taken = |id: &u32| parts[*id as usize].take().expect("each sample occurs once");
-        let held = self.list.iter().map(|batch| batch.ids.iter().map(&mut taken).collect()).collect();
-        (held, parts.into_iter().flatten().collect())
+        let held = self.list.iter().map(|batch| collected(batch.ids.iter().map(&mut taken)));
+        let held = held.collect::<Result<_, _>>()?;
+        others.extend(parts.into_iter().flatten());
+        Ok((held, others))
     }
 }
 
 /// Copies panels, with `first` added to the ids of their samples.
-pub fn copies(panels: &Panels, first: usize, compute: &Compute) -> Vec<Batch> {
-    compute.map(panels.spans().len(), |index| {
+pub fn copies(panels: &Panels, first: usize, compute: &Compute) -> Result<Vec<Batch>, NoMemory> {
+    let copy = |index: usize| {
         let span = panels.spans()[index];
         let ids = panels.samples()[span.slots()].iter().map(|id| id + first as u32).collect();
-        Batch { ids, stride: span.stride, data: panels.panel(index).into() }
-    })
+        Ok(Batch { ids, stride: span.stride, data: Aligned::copied(panels.panel(index))? })
+    };
+    compute.map(panels.spans().len(), copy).into_iter().collect()
 }
 
 impl Source for Batches {
@@ -77,8 +83,8 @@ impl Source for Batches {
         self.rows
     }
 
-    fn live(&self) -> Vec<u32> {
-        self.places.iter().map(|place| place.id).collect()
+    fn live(&self) -> Result<Vec<u32>, NoMemory> {
+        collected(self.places.iter().map(|place| place.id))
     }
 
     fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]) {

@@ -4,8 +4,9 @@ use super::source::Source;
 use super::transpose::{copy, gather};
 use crate::buffer::Buffer;
 use crate::compute::Compute;
-use crate::errors::Invalid;
+use crate::errors::{Invalid, LoadError, NoMemory};
 use crate::isa::Path;
+use crate::memory::copied;
 
 /// What is consecutive in the memory of a dense array, samples x features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,19 +47,22 @@ impl Dense {
         (samples, features): (usize, usize),
         order: Order,
         compute: &Compute,
-    ) -> Result<Self, Invalid> {
+    ) -> Result<Self, LoadError> {
         if samples.checked_mul(features) != Some(values.len()) {
-            return Err(Invalid(format!("{} values are not {samples} x {features}", values.len())));
+            return Err(Invalid(format!("{} values are not {samples} x {features}", values.len())).into());
         }
         if u32::try_from(samples).is_err() {
-            return Err(Invalid(format!("{samples} samples are more than 32-bit ids can name")));
+            return Err(Invalid(format!("{samples} samples are more than 32-bit ids can name")).into());
         }
         let mut dense = Self { values, samples, features, order, live: Vec::new(), path: compute.path() };
         let scanned = compute.map(samples.div_ceil(SCANNED), |task| dense.scan(task * SCANNED));
         for part in scanned {
             match part {
-                Scanned::Live(ids) => dense.live.extend(ids),
-                Scanned::NotFinite => return Err(Invalid("an input value is not finite".into())),
+                Scanned::Live(ids) => {
+                    dense.live.try_reserve(ids.len()).map_err(|_| NoMemory)?;
+                    dense.live.extend(ids);
+                }
+                Scanned::NotFinite => return Err(Invalid("an input value is not finite".into()).into()),
             }
         }
         Ok(dense)
@@ -111,8 +115,8 @@ impl Source for Dense {
         self.features
     }
 
-    fn live(&self) -> Vec<u32> {
-        self.live.clone()
+    fn live(&self) -> Result<Vec<u32>, NoMemory> {
+        copied(&self.live)
     }
 
     fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]) {

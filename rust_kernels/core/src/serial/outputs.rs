@@ -1,9 +1,13 @@
 //! The activations of a batch in the forms that are returned: dense, CSR, or the largest of each sample.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::batches::{Batch, Batches};
 use super::source::Source as _;
 use super::transpose::scatter;
 use crate::compute::Compute;
+use crate::errors::NoMemory;
+use crate::memory::{filled, zeros};
 
 /// A sparse matrix, samples x neurons, as CSR arrays (indptr, indices, data).
 pub type Csr = (Vec<i64>, Vec<i32>, Vec<f32>);
@@ -24,22 +28,23 @@ impl Batches {
     }
 
     /// Writes the activations to `out`, samples x neurons.
-    pub fn write(&self, out: &mut [f32], compute: &Compute) {
+    pub fn write(&self, out: &mut [f32], compute: &Compute) -> Result<(), NoMemory> {
         if out.is_empty() {
-            return;
+            return Ok(());
         }
-        let (held, others) = self.distributed(out.chunks_exact_mut(self.rows()));
+        let (held, others) = self.distributed(out.chunks_exact_mut(self.rows()))?;
         others.into_iter().for_each(|sample| sample.fill(0.0));
         compute.for_each(held, |index, mut samples| {
             let batch = &self.list()[index];
             scatter(self.panel(batch), batch.stride, &mut samples, compute.path());
         });
+        Ok(())
     }
 
     /// Returns the activations of `samples` samples without stored zeros.
-    pub fn csr(&self, samples: usize, compute: &Compute) -> Csr {
+    pub fn csr(&self, samples: usize, compute: &Compute) -> Result<Csr, NoMemory> {
         let counts = compute.map(self.list().len(), |index| self.counts(&self.list()[index]));
-        let mut indptr = vec![0; samples + 1];
+        let mut indptr = filled(samples + 1, 0)?;
         for (batch, counts) in self.list().iter().zip(counts) {
             batch.ids.iter().zip(counts).for_each(|(id, count)| indptr[*id as usize + 1] = i64::from(count));
         }
@@ -47,16 +52,21 @@ impl Batches {
             indptr[sample + 1] += indptr[sample];
         }
         let entries = indptr[samples] as usize;
-        let (mut indices, mut data) = (vec![0; entries], vec![0.0; entries]);
+        let (mut indices, mut data) = (filled(entries, 0)?, zeros(entries)?);
         let (mut indices_left, mut data_left) = (&mut indices[..], &mut data[..]);
         let parts = indptr.windows(2).map(|ends| {
             let count = (ends[1] - ends[0]) as usize;
             let parts = (indices_left.split_off_mut(..count), data_left.split_off_mut(..count));
             (parts.0.expect("counted"), parts.1.expect("counted"))
         });
-        let (held, _) = self.distributed(parts);
-        compute.for_each(held, |index, parts| self.compress(&self.list()[index], parts, compute));
-        (indptr, indices, data)
+        let (held, _) = self.distributed(parts)?;
+        let fits = AtomicBool::new(true);
+        compute.for_each(held, |index, parts| {
+            if self.compress(&self.list()[index], parts, compute).is_err() {
+                fits.store(false, Ordering::Relaxed);
+            }
+        });
+        if fits.into_inner() { Ok((indptr, indices, data)) } else { Err(NoMemory) }
     }
 
     /// Returns, for each sample of a panel, the number of its activations that are not zero.
@@ -69,9 +79,14 @@ impl Batches {
     }
 
     /// Writes the activations of each sample of a panel that are not zero, and their neurons, to (indices, data).
-    fn compress(&self, batch: &Batch, mut parts: Vec<(&mut [i32], &mut [f32])>, compute: &Compute) {
+    fn compress(
+        &self,
+        batch: &Batch,
+        mut parts: Vec<(&mut [i32], &mut [f32])>,
+        compute: &Compute,
+    ) -> Result<(), NoMemory> {
         let neurons = self.rows();
-        let mut dense = vec![0.0; DENSE_LANES * neurons];
+        let mut dense = zeros(DENSE_LANES * neurons)?;
         for (group, parts) in parts.chunks_mut(DENSE_LANES).enumerate() {
             let panel = &self.panel(batch)[(group * DENSE_LANES).min(neurons * batch.stride)..];
             let mut samples: Vec<&mut [f32]> = dense.chunks_exact_mut(neurons.max(1)).take(parts.len()).collect();
@@ -87,14 +102,15 @@ impl Batches {
                 }
             }
         }
+        Ok(())
     }
 
     /// Returns, for each sample, its largest activation and the lowest neuron that has it.
     ///
     /// Without neurons the activation is -inf and the neuron -1.
-    pub fn reduce(&self, samples: usize) -> (Vec<f32>, Vec<i32>) {
+    pub fn reduce(&self, samples: usize) -> Result<(Vec<f32>, Vec<i32>), NoMemory> {
         let none = if self.rows() == 0 { (f32::NEG_INFINITY, -1) } else { (0.0, 0) };
-        let (mut best, mut neuron) = (vec![none.0; samples], vec![none.1; samples]);
+        let (mut best, mut neuron) = (filled(samples, none.0)?, filled(samples, none.1)?);
         for batch in self.list() {
             for (row, values) in self.panel(batch).chunks_exact(batch.stride).enumerate() {
                 for (id, value) in batch.ids.iter().zip(values) {
@@ -105,6 +121,6 @@ impl Batches {
                 }
             }
         }
-        (best, neuron)
+        Ok((best, neuron))
     }
 }

@@ -8,11 +8,12 @@ use crate::activations::{copy_lanes, stride};
 use crate::aligned::Aligned;
 use crate::compute::Compute;
 use crate::digest::LayerSums;
-use crate::errors::NonFinite;
+use crate::errors::{NoMemory, NonFinite};
 use crate::isa::Path;
 use crate::layer::Layer;
 use crate::spmm::spmm_panel;
 
+use super::Failure;
 use super::batches::{Batch, Batches};
 use super::source::Source;
 
@@ -24,14 +25,14 @@ pub fn run(
     width: usize,
     (layers, sums): (&[&Layer], Option<LayerSums<'_>>),
     compute: &Compute,
-) -> Result<Batches, (usize, NonFinite)> {
+) -> Result<Batches, Failure> {
     let panels = live.len().div_ceil(width);
     let share = panels.div_ceil(compute.threads()).max(1) * width;
     let parts: Vec<&[u32]> = live.chunks(share).collect();
     let results = compute.map(parts.len(), |part| {
         let mut pass = Pass::new(layers, sums, width, compute.path());
         for ids in parts[part].chunks(width) {
-            pass.begin(source, ids);
+            pass.begin(source, ids)?;
         }
         pass.finish()
     });
@@ -45,7 +46,7 @@ pub fn run(
     }
     match failure {
         Some(error) => Err(error),
-        None => Ok(Batches::new(layers.last().map_or(0, |layer| layer.rows()), done)),
+        None => Ok(Batches::new(layers.last().map_or(0, |layer| layer.rows()), done)?),
     }
 }
 
@@ -67,6 +68,7 @@ struct Pass<'a> {
     /// One for each layer, and one for the end.
     queues: Vec<Queue>,
     spare: Vec<Aligned>,
+    /// The lowest layer and row that is not finite.
     failure: Option<(usize, NonFinite)>,
 }
 
@@ -81,7 +83,7 @@ impl<'a> Pass<'a> {
             may_drop: (0..=layers.len()).map(|index| last_needing_all.is_none_or(|last| index > last)).collect(),
             width,
             path,
-            floats: widest * width,
+            floats: widest.saturating_mul(width),
             queues: (0..=layers.len()).map(|_| Queue::default()).collect(),
             spare: Vec::new(),
             failure: None,
@@ -89,55 +91,59 @@ impl<'a> Pass<'a> {
     }
 
     /// Loads the samples of one panel and applies all layers that it can go through now.
-    fn begin(&mut self, source: &impl Source, ids: &[u32]) {
+    fn begin(&mut self, source: &impl Source, ids: &[u32]) -> Result<(), NoMemory> {
         let stride = if ids.len() == self.width { self.width } else { stride(ids.len(), self.width) };
         for ids in ids.chunks(stride) {
-            let mut data = self.buffer();
+            let mut data = self.buffer()?;
             source.load(ids, stride, &mut data);
             self.queues[0].ready.push(Batch { ids: ids.to_vec(), stride, data });
-            self.drain(0);
+            self.drain(0)?;
         }
+        Ok(())
     }
 
     /// Processes the samples that still wait, and returns all that are live at the end.
-    fn finish(mut self) -> Result<Vec<Batch>, (usize, NonFinite)> {
+    fn finish(mut self) -> Result<Vec<Batch>, Failure> {
         for index in 0..self.layers.len() {
             if let Some(batch) = self.queues[index].filling.take() {
-                self.split(index, batch);
+                self.split(index, batch)?;
             }
-            self.drain(index);
+            self.drain(index)?;
         }
         let Queue { ready, filling } = self.queues.pop().expect("the end has a queue");
-        self.failure.map_or(Ok(ready.into_iter().chain(filling).collect()), Err)
+        match self.failure {
+            Some((layer, error)) => Err(Failure::NonFinite(layer, error)),
+            None => Ok(ready.into_iter().chain(filling).collect()),
+        }
     }
 
     /// Processes all panels that are ready at layer `from` or later, the latest layer first.
-    fn drain(&mut self, from: usize) {
+    fn drain(&mut self, from: usize) -> Result<(), NoMemory> {
         let mut index = from;
         loop {
             if let Some(batch) = self.queues[..self.layers.len()].get_mut(index).and_then(|queue| queue.ready.pop()) {
-                self.step(index, batch);
+                self.step(index, batch)?;
                 index += 1;
             } else if index > from {
                 index -= 1;
             } else {
-                return;
+                return Ok(());
             }
         }
     }
 
     /// Applies a layer to a batch and queues the live samples for the next layer.
-    fn step(&mut self, index: usize, batch: Batch) {
+    fn step(&mut self, index: usize, batch: Batch) -> Result<(), NoMemory> {
         let layer = self.layers[index];
         let Batch { mut ids, stride, data } = batch;
-        let mut output = self.buffer();
+        let mut output = self.buffer()?;
         let result = spmm_panel(layer, &data, &mut output, (stride, ids.len()), self.path);
         self.spare.push(data);
         if let Err(error) = result {
             let error = (index, error);
             self.failure = Some(self.failure.map_or(error, |failure| failure.min(error)));
             self.spare.push(output);
-            return;
+            return Ok(());
         }
         if let Some(sums) = self.sums {
             sums.add(index, &output[..layer.rows() * stride], stride, &ids);
@@ -149,25 +155,33 @@ impl<'a> Pass<'a> {
         };
         let count = (alive & mask(ids.len())).count_ones() as usize;
         if count * 8 > ids.len() * 7 {
-            let data = if index + 1 == self.layers.len() { self.fitted(output, layer.rows() * stride) } else { output };
+            let data =
+                if index + 1 == self.layers.len() { self.fitted(output, layer.rows() * stride)? } else { output };
             self.queues[index + 1].ready.push(Batch { ids, stride, data });
-            return;
+            return Ok(());
         }
         let lanes: Vec<u32> = (0..ids.len() as u32).filter(|lane| alive >> lane & 1 == 1).collect();
         ids = lanes.iter().map(|lane| ids[*lane as usize]).collect();
-        self.fill(index + 1, &ids, &lanes, (&output[..layer.rows() * stride], stride));
+        self.fill(index + 1, &ids, &lanes, (&output[..layer.rows() * stride], stride))?;
         self.spare.push(output);
+        Ok(())
     }
 
     /// Copies samples, given by their lanes of a panel, into the panel that is being filled for a layer.
-    fn fill(&mut self, index: usize, mut ids: &[u32], mut lanes: &[u32], (panel, stride): (&[f32], usize)) {
+    fn fill(
+        &mut self,
+        index: usize,
+        mut ids: &[u32],
+        mut lanes: &[u32],
+        (panel, stride): (&[f32], usize),
+    ) -> Result<(), NoMemory> {
         let rows = panel.len() / stride;
         while !ids.is_empty() {
             let mut batch = match self.queues[index].filling.take() {
                 Some(batch) => batch,
                 None => {
                     let is_end = index == self.layers.len();
-                    let data = if is_end { Aligned::zeroed(rows * self.width) } else { self.buffer() };
+                    let data = if is_end { Aligned::zeroed(rows * self.width)? } else { self.buffer()? };
                     Batch { ids: Vec::with_capacity(self.width), stride: self.width, data }
                 }
             };
@@ -180,17 +194,18 @@ impl<'a> Pass<'a> {
             let queue = &mut self.queues[index];
             if batch.ids.len() == self.width { queue.ready.push(batch) } else { queue.filling = Some(batch) }
         }
+        Ok(())
     }
 
     /// Moves a partly filled panel to the ready ones, split into panels no wider than necessary.
-    fn split(&mut self, index: usize, batch: Batch) {
+    fn split(&mut self, index: usize, batch: Batch) -> Result<(), NoMemory> {
         let rows = self.layers[index].columns();
         let mut first = 0;
         while first < batch.ids.len() {
             let left = batch.ids.len() - first;
             let stride = stride(left, self.width);
             let count = stride.min(left);
-            let mut data = self.buffer();
+            let mut data = self.buffer()?;
             data[..rows * stride].fill(0.0);
             let pairs: Vec<(u32, u32)> = (0..count as u32).map(|lane| (lane, first as u32 + lane)).collect();
             copy_lanes(&batch.data[..rows * batch.stride], batch.stride, &mut data, stride, &pairs);
@@ -198,20 +213,21 @@ impl<'a> Pass<'a> {
             first += count;
         }
         self.spare.push(batch.data);
+        Ok(())
     }
 
     /// Returns the first `floats` floats of a buffer, without much unused memory.
-    fn fitted(&mut self, data: Aligned, floats: usize) -> Aligned {
+    fn fitted(&mut self, data: Aligned, floats: usize) -> Result<Aligned, NoMemory> {
         if floats * 2 > self.floats {
-            return data;
+            return Ok(data);
         }
-        let copy = data[..floats].into();
+        let copy = Aligned::copied(&data[..floats])?;
         self.spare.push(data);
-        copy
+        Ok(copy)
     }
 
-    fn buffer(&mut self) -> Aligned {
-        self.spare.pop().unwrap_or_else(|| Aligned::zeroed(self.floats))
+    fn buffer(&mut self) -> Result<Aligned, NoMemory> {
+        self.spare.pop().map_or_else(|| Aligned::zeroed(self.floats), Ok)
     }
 }
 

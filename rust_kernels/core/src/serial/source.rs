@@ -3,7 +3,8 @@
 use crate::activations::Panels;
 use crate::buffer::Buffer;
 use crate::csr::{check_finite, check_indptr};
-use crate::errors::Invalid;
+use crate::errors::{Invalid, NoMemory};
+use crate::memory::with_room;
 
 /// The samples with which a pass starts.
 pub trait Source: Sync {
@@ -12,19 +13,19 @@ pub trait Source: Sync {
 
     /// Returns, in ascending order, the ids of all samples that may be live; those that are cheaply known to be all
     /// zero are left out.
-    fn live(&self) -> Vec<u32>;
+    fn live(&self) -> Result<Vec<u32>, NoMemory>;
 
     /// Writes samples (ids ascending) into the first lanes of a panel, rows x `stride`, and zeros into the others.
     fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]);
 
     /// Returns these samples as panels.
-    fn panels(&self, ids: Vec<u32>, width: usize) -> Panels {
-        let mut panels = Panels::zeroed(self.rows(), ids, width);
+    fn panels(&self, ids: Vec<u32>, width: usize) -> Result<Panels, NoMemory> {
+        let mut panels = Panels::zeroed(self.rows(), ids, width)?;
         for (index, span) in panels.spans().to_vec().into_iter().enumerate() {
             let ids = panels.samples()[span.slots()].to_vec();
             self.load(&ids, span.stride, panels.panel_mut(index));
         }
-        panels
+        Ok(panels)
     }
 }
 
@@ -82,8 +83,12 @@ impl Source for Samples {
         self.features
     }
 
-    fn live(&self) -> Vec<u32> {
-        (0..self.len() as u32).filter(|id| self.sample(*id as usize).1.iter().any(|value| *value != 0.0)).collect()
+    fn live(&self) -> Result<Vec<u32>, NoMemory> {
+        let is_live = |id: &u32| self.sample(*id as usize).1.iter().any(|value| *value != 0.0);
+        let ids = || (0..self.len() as u32).filter(is_live);
+        let mut live = with_room(ids().count())?;
+        live.extend(ids());
+        Ok(live)
     }
 
     fn load(&self, ids: &[u32], stride: usize, panel: &mut [f32]) {
