@@ -47,11 +47,39 @@ class LaneSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ManagedInstances:
+    """What a function has on Lambda Managed Instances.
+
+    Attributes
+    ----------
+    environments : int
+        Execution environments that are always there, each for one invocation at a time: as many as it can carry out,
+        since Lambda starts no others when invocations arrive.
+    vcpus : int
+        vCPUs of an environment.
+    """
+
+    environments: int
+    vcpus: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerFunction:
-    """A Lambda function that runs ranks: its memory in MB, and its ARN."""
+    """A Lambda function that runs ranks.
+
+    Attributes
+    ----------
+    memory_mb : int
+        Its memory in MB.
+    arn : str
+        Its ARN; of a function on Managed Instances, that of the version to be invoked.
+    managed : ManagedInstances or None
+        What it has on Lambda Managed Instances; None if it does not run there.
+    """
 
     memory_mb: int
     arn: str
+    managed: ManagedInstances | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +177,11 @@ class StackSpec:
     def message_lifetime_s(self) -> int:
         """Seconds for which a queue keeps a message, and hides it after it was received."""
         return message_lifetime_s(self.longest_run_s)
+
+
+def function_name(arn: str) -> str:
+    """Return the name of a Lambda function from its ARN, with or without a version."""
+    return arn.split(":")[6]
 
 
 def message_lifetime_s(longest_run_s: float) -> int:

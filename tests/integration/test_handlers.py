@@ -27,7 +27,7 @@ from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.aws.status import RunStatus
 from fsd_inference.errors import FsdError, StackError, StackUpdatedError
-from fsd_inference.stack_description import FunctionsSpec, WorkerFunction
+from fsd_inference.stack_description import FunctionsSpec, ManagedInstances, WorkerFunction
 from tests.support.aws_configuration import no_aws_configuration
 from tests.support.calls import Caller, Pushed, caller
 from tests.support.runs import same, serial
@@ -64,7 +64,11 @@ def calls(keys: None, emulator_url: str, tmp_path_factory: pytest.TempPathFactor
     """A stack whose functions are not there: the handlers are called here."""
     made = bring_up(StackSettings("handlers", ranks=2, purge_settle_s=0.0), endpoint_url=emulator_url)
     queue = made.lanes[0].queue_urls[0].replace("lane0-rank0", "failures")
-    functions = FunctionsSpec(f"{FUNCTION}coordinator", (WorkerFunction(1769, f"{FUNCTION}worker"),), queue, 60.0)
+    workers = (
+        WorkerFunction(1769, f"{FUNCTION}worker"),
+        WorkerFunction(32_768, f"{FUNCTION}managed:$LATEST.PUBLISHED", ManagedInstances(3, 8)),
+    )
+    functions = FunctionsSpec(f"{FUNCTION}coordinator", workers, queue, 60.0)
     with caller(replace(made, functions=functions)) as ready:
         ready.clients.sqs.create_queue(QueueName=f"{made.name}-failures")
         path = tmp_path_factory.mktemp("stack") / "stack.json"
@@ -120,6 +124,19 @@ def test_a_rank_leaves_an_answer_and_nothing_else(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line.get("message") for line in lines] == ["rank begins", None, "rank is done"]
     assert all(line["run"] == event.spec.run and line["rank"] == 0 for line in lines)
+
+
+@pytest.mark.parametrize(("memory_mb", "threads"), [(1769, 1), (32_768, 8)])
+def test_a_rank_has_a_thread_for_each_vcpu(
+    memory_mb: int, threads: int, calls: Caller, inputs: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Managed Instances they do not follow from the memory, of which a vCPU may have 2 to 8 GiB."""
+    found = []
+    monkeypatch.setattr(worker, "run_rank", lambda *, spec, **_: found.append(spec.settings.threads))
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", str(memory_mb))
+    event = replace(rank_event(calls, calls.push(NETWORK, 1), inputs), memory_mb=memory_mb)
+    worker.handle(event.to_json(), Context())
+    assert found == [threads]
 
 
 def calls_status(event: RankEvent) -> RunStatus:

@@ -99,8 +99,24 @@ def test_workers_with_a_reservation_count_against_it_and_their_coordinator_again
     assert world.enter(6, 1, shared) is None
 
 
+def test_runs_on_managed_instances_share_their_environments_and_leave_the_account_to_others() -> None:
+    world = World()
+    managed = Concurrency(32_768, 20, 3, is_managed=True)
+    first = held(world.enter(1, 2, managed))
+    assert world.enter(2, 2, managed) is None  # one environment is left
+    held(world.enter(3, 17))  # 18 of 20, and a coordinator for each of the others
+    world.admission.leave(first)
+    held(world.again(2, 2, managed))
+
+
 @pytest.mark.parametrize(
-    ("limits", "workers"), [(SHARED, 20), (Concurrency(512, 100, 5), 6), (Concurrency(1, 0, 9), 1)]
+    ("limits", "workers"),
+    [
+        (SHARED, 20),
+        (Concurrency(512, 100, 5), 6),
+        (Concurrency(1, 0, 9), 1),
+        (Concurrency(32_768, 100, 3, is_managed=True), 4),
+    ],
 )
 def test_a_run_that_can_never_fit_is_refused(limits: Concurrency, workers: int) -> None:
     world = World()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsd_inference.aws.concurrency import Concurrency, read_concurrency
-from fsd_inference.aws.preflight import _concurrency
-from fsd_inference.stack_description import FunctionsSpec, StackSpec, WorkerFunction
+from fsd_inference.aws.preflight import _concurrency, _function_settings
+from fsd_inference.stack_description import FunctionsSpec, ManagedInstances, StackSpec, WorkerFunction
 from fsd_inference.usage import UsageMeter
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:s-"
@@ -58,6 +59,43 @@ def test_who_may_not_read_a_reservation_takes_it_to_be_absent(lambda_: tuple[Any
     stub.add_client_error("get_function_concurrency", "AccessDeniedException", "no", 403)
     (found,) = read_concurrency(client, SIZES[:1], UsageMeter())
     assert found == Concurrency(512, 1000, None)
+
+
+MANAGED = WorkerFunction(32_768, f"{ARN}worker-32768:$LATEST.PUBLISHED", ManagedInstances(3, 16))
+
+
+def test_managed_instances_run_as_much_as_their_environments_whatever_the_account_may(
+    lambda_: tuple[Any, Stubber],
+) -> None:
+    client, stub = lambda_
+    answers(stub, 2)  # and is asked for no reservation, which such a function cannot have
+    (found,) = read_concurrency(client, (MANAGED,), UsageMeter())
+    assert (found.workers, found.runs(3), found.runs(1)) == (3, 1, 2)  # of 3 runs the account has 2 coordinators
+    assert "workers of 32768 MB have on Managed Instances (3): use at most 3 workers" in found.refusal(4)
+
+
+def test_a_check_looks_at_the_version_of_managed_instances_that_is_invoked(lambda_: tuple[Any, Stubber]) -> None:
+    client, stub = lambda_
+    functions = replace(FUNCTIONS, workers=(MANAGED,))
+    for arn, memory_mb, state in ((FUNCTIONS.coordinator, 512, "Active"), (MANAGED.arn, 32_768, "Pending")):
+        answer = {"State": state, "MemorySize": memory_mb, "Timeout": 900, "CodeSha256": "c0de"}
+        answer["Environment"] = {"Variables": {"FSD_STACK_BUCKET": "networks"}}
+        stub.add_response("get_function_configuration", answer, {"FunctionName": arn})
+    clients = cast("Any", SimpleNamespace(functions=client))
+    found = [(one.what, one.text) for one in _function_settings(clients, STACK, functions, UsageMeter())]
+    assert found[:2] == [
+        ("function s-coordinator", "512 MB, 900 s, active"),
+        ("function s-worker-32768", "it is Pending (no reason given)"),
+    ]
+
+
+def test_a_check_names_what_managed_instances_can_run(lambda_: tuple[Any, Stubber]) -> None:
+    client, stub = lambda_
+    answers(stub, 100, None)
+    functions = replace(FUNCTIONS, workers=(SIZES[1], MANAGED))
+    finding = _concurrency(cast("Any", SimpleNamespace(functions=client)), STACK, functions, UsageMeter())
+    assert finding.state == "ok"
+    assert finding.text == "the largest run has P = 99; by size: 99 workers of 1769 MB, 3 workers of 32768 MB"
 
 
 @given(st.integers(0, 60), st.none() | st.integers(0, 60), st.integers(1, 12))

@@ -31,7 +31,7 @@ from fsd_inference.errors import (
     StartError,
     WorkerDiedError,
 )
-from fsd_inference.stack_description import FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
+from fsd_inference.stack_description import FunctionsSpec, LaneSpec, ManagedInstances, StackSpec, WorkerFunction
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.usage import Usage, UsageMeter
 
@@ -155,8 +155,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def executor(channel: str = "queue", settings: RunSettings = SPEC.settings, **more: Any) -> LambdaExecutor:
-    return LambdaExecutor(channel, STACK, settings, **{"need_mb": lambda _: 100.0, **more})
+def executor(
+    channel: str = "queue", settings: RunSettings = SPEC.settings, stack: StackSpec = STACK, **more: Any
+) -> LambdaExecutor:
+    return LambdaExecutor(channel, stack, settings, **{"need_mb": lambda _: 100.0, **more})
 
 
 def attempt(used: LambdaExecutor, told: list[float] | None = None) -> Any:
@@ -495,6 +497,39 @@ def test_the_smallest_function_that_fits(world: World, need_mb: float, memory_mb
     attempt(executor(need_mb=lambda _: need_mb, memory_mb=memory_mb))
     attempt(executor(need_mb=lambda _: need_mb, memory_mb=1769))
     assert [event.memory_mb for event in world.invocations] == [used, 1769]
+
+
+def with_managed(environments: int) -> StackSpec:
+    """The stack with one more worker function, on Managed Instances."""
+    managed = WorkerFunction(
+        32_768, f"{FUNCTION}worker-32768:$LATEST.PUBLISHED", ManagedInstances(environments, vcpus=16)
+    )
+    functions = cast("FunctionsSpec", STACK.functions)
+    return replace(STACK, functions=replace(functions, workers=(*functions.workers, managed)))
+
+
+@pytest.mark.parametrize(
+    ("environments", "need_mb", "used"), [(4, 3_538, 3_538), (4, 3_539, 32_768), (4, 9e9, 32_768), (3, 9e9, 3_538)]
+)
+def test_managed_instances_take_what_fits_no_other_function_if_they_have_the_environments(
+    environments: int, need_mb: float, used: int, world: World
+) -> None:
+    world.carry_out = lambda _: world.end()
+    attempt(executor(stack=with_managed(environments), need_mb=lambda _: need_mb))
+    assert [event.memory_mb for event in world.invocations] == [used]
+
+
+def test_managed_instances_are_limited_by_their_environments(world: World) -> None:
+    stack = with_managed(3)
+    with pytest.raises(
+        SettingError,
+        match=r"4 workers need more execution environments .* 32768 MB .* \(3\): use at most 3 workers, or raise env",
+    ):
+        executor(stack=stack, memory_mb=32_768)
+    one = RunSettings(workers=1)
+    executor("serial", one, stack, memory_mb=32_768, runs=3)
+    with pytest.raises(SettingError, match=r"4 replicas .* \(3 environments of workers\): use at most 3 replicas"):
+        executor("serial", one, stack, memory_mb=32_768, runs=4)
 
 
 def test_what_is_left_of_a_run(world: World) -> None:

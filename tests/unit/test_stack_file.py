@@ -12,7 +12,15 @@ import pytest
 
 from fsd_inference.aws.stack import load_stack, save_stack
 from fsd_inference.errors import FileFormatError, InputError
-from fsd_inference.stack_description import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
+from fsd_inference.stack_description import (
+    EmulatorInfo,
+    FunctionsSpec,
+    LaneSpec,
+    ManagedInstances,
+    StackSpec,
+    WorkerFunction,
+    function_name,
+)
 
 
 def lane(number: int, ranks: int) -> LaneSpec:
@@ -42,6 +50,15 @@ STACK = StackSpec(
 )
 
 
+MANAGED = WorkerFunction(32_768, f"{FUNCTION}worker-32768:$LATEST.PUBLISHED", ManagedInstances(3, 16))
+
+
+def with_managed(stack: StackSpec) -> StackSpec:
+    assert stack.functions is not None
+    workers = (*stack.functions.workers, MANAGED)
+    return replace(stack, name="managed", functions=replace(stack.functions, workers=workers))
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "stack.json"
@@ -54,6 +71,7 @@ def path(tmp_path: Path) -> Path:
         StackSpec("n", None, "eu-west-1", (lane(0, 1),), ("a",), "b"),
         StackSpec("raised", None, "eu-west-1", (lane(0, 1),), ("a",), "b", publish_quota=20_000),
         StackSpec("objects-only", None, "eu-west-1", (), ("a",), "b"),
+        with_managed(STACK),
     ],
     ids=lambda stack: stack.name,
 )
@@ -69,6 +87,36 @@ def test_a_file_of_before_there_was_a_publishing_quota_has_the_default(path: Pat
     del value["publish_quota"]
     path.write_text(json.dumps(value))
     assert load_stack(path).publish_quota is None
+
+
+def test_worker_functions_of_before_there_were_managed_instances_are_common_ones(path: Path) -> None:
+    save_stack(STACK, path)
+    value = json.loads(path.read_bytes())
+    for worker in value["functions"]["workers"]:
+        del worker["managed"]
+    path.write_text(json.dumps(value))
+    assert load_stack(path) == STACK
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"environments": 0}, "'functions.workers[2].managed.environments' must be at least 1, not 0"),
+        ({"vcpus": 0}, "'functions.workers[2].managed.vcpus' must be at least 1, not 0"),
+        ({"vcpus": 17}, "'functions.workers[2].managed.vcpus' must be at most 16, not 17"),
+        ({"instances": 3}, "'functions.workers[2].managed.instances' is an unknown field"),
+    ],
+)
+def test_managed_instances_that_cannot_be(change: dict[str, int], message: str, path: Path) -> None:
+    def make(value: dict[str, Any]) -> None:
+        value["functions"]["workers"][2]["managed"].update(change)
+
+    assert wrong(make, path, with_managed(STACK)) == message
+
+
+def test_a_function_is_named_without_its_version() -> None:
+    assert function_name(MANAGED.arn) == "s-worker-32768"
+    assert function_name(f"{FUNCTION}coordinator") == "s-coordinator"
 
 
 @pytest.mark.parametrize(
@@ -103,9 +151,9 @@ def test_the_account_is_that_of_topics_or_functions() -> None:
     assert replace(STACK, lanes=(), functions=None).account is None
 
 
-def wrong(change: Callable[[dict[str, Any]], object], path: Path) -> str:
+def wrong(change: Callable[[dict[str, Any]], object], path: Path, stack: StackSpec = STACK) -> str:
     """Write a stack.json with one change; return the message about it."""
-    save_stack(STACK, path)
+    save_stack(stack, path)
     value = json.loads(path.read_bytes())
     change(value)
     path.write_text(json.dumps(value))

@@ -44,7 +44,8 @@ class Ticket:
     arrived_ms : int
         When the run arrived, in milliseconds since the epoch on its first coordinator's clock.
     pool : int
-        Memory in MB of the worker functions if they have reserved concurrency, otherwise 0: they share the account's.
+        Memory in MB of the worker functions if they have reserved concurrency or run on Managed Instances, otherwise 0:
+        they share the account's.
     workers : int
         Number of workers.
     lasts_s : int
@@ -178,7 +179,7 @@ class Admission:
 
 
 def _fits(tickets: Sequence[Ticket], limits: Concurrency) -> bool:
-    """Return whether runs fit into the account, and those that use the same worker functions into their reservation."""
+    """Return whether runs fit into the account, and those that use the same worker function into what it has alone."""
     shared = sum(COORDINATORS + (ticket.workers if ticket.pool == _SHARED else 0) for ticket in tickets)
     reserved = sum(ticket.workers for ticket in tickets if ticket.pool == limits.memory_mb)
     return shared <= limits.unreserved and (limits.reserved is None or reserved <= limits.reserved)

@@ -1,4 +1,7 @@
-"""How many functions may run at a time, by the account's quota and a function's reservation, and whether a run fits."""
+"""How many functions may run at a time, and whether a run fits.
+
+The limits are the account's quota, a function's reservation, and the environments of one on Lambda Managed Instances.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ class Concurrency:
     """The limits of concurrent invocations that a run with a certain worker function is subject to.
 
     A function with reserved concurrency runs at most that often at a time, and takes nothing from what is unreserved;
-    all other functions of the account and region share what is unreserved.
+    one on Managed Instances does so with its execution environments. All other functions of the account and region
+    share what is unreserved.
 
     Attributes
     ----------
@@ -38,12 +42,16 @@ class Concurrency:
     unreserved : int
         The account's unreserved concurrency.
     reserved : int or None
-        The reserved concurrency of the worker function; None if it has none.
+        What only the worker function may use: its reserved concurrency, or its environments on Managed Instances; None
+        if it has neither.
+    is_managed : bool
+        Whether it runs on Managed Instances.
     """
 
     memory_mb: int
     unreserved: int
     reserved: int | None
+    is_managed: bool = False
 
     @property
     def workers(self) -> int:
@@ -64,6 +72,12 @@ class Concurrency:
                 f"{workers} workers and their coordinator need more functions than this account can run at a time "
                 f"({self.unreserved} unreserved): use at most {self.workers} workers, or ask AWS for a higher "
                 "concurrency quota"
+            )
+        if self.is_managed:
+            return (
+                f"{workers} workers need more execution environments than workers of {self.memory_mb} MB have on "
+                f"Managed Instances ({self.reserved}): use at most {self.workers} workers, or raise environments in "
+                "the stack's managed_instances"
             )
         return (
             f"{workers} workers need more functions than are reserved for workers of {self.memory_mb} MB "
@@ -97,7 +111,8 @@ def read_concurrency(
 ) -> tuple[Concurrency, ...]:
     """Return the limits for each of some worker functions.
 
-    Callers whose policy does not allow reading a function's reservation take it to have none.
+    Callers whose policy does not allow reading a function's reservation take it to have none. The environments of a
+    function on Managed Instances are those of the stack's description.
 
     Raises
     ------
@@ -107,6 +122,8 @@ def read_concurrency(
     unreserved = unreserved_concurrency(client, meter)
 
     def one(function: WorkerFunction) -> Concurrency:
+        if function.managed is not None:
+            return Concurrency(function.memory_mb, unreserved, function.managed.environments, is_managed=True)
         try:
             answer = request(
                 "lambda.settings",
@@ -139,7 +156,8 @@ def check_concurrency(
     if best.runs(workers) < 1:
         raise SettingError(max(found, key=lambda limits: limits.workers).refusal(workers))
     if best.runs(workers) < runs:
-        which = f"{best.unreserved} unreserved" if best.reserved is None else f"{best.reserved} reserved for workers"
+        own = "environments of workers" if best.is_managed else "reserved for workers"
+        which = f"{best.unreserved} unreserved" if best.reserved is None else f"{best.reserved} {own}"
         raise SettingError(
             f"{runs} replicas with a coordinator each need more functions than this account can run at a time "
             f"({which}): use at most {best.runs(workers)} replicas, or ask AWS for a higher concurrency quota"

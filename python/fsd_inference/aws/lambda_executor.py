@@ -28,7 +28,7 @@ from fsd_inference.engine.spec import RunSpec, run_folder
 from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
 from fsd_inference.fields import load_json
 from fsd_inference.limits import PROGRESS_S, QUEUE_BACKOFF, STATUS_BACKOFF, WAKING_S
-from fsd_inference.stack_description import FunctionsSpec, StackSpec
+from fsd_inference.stack_description import FunctionsSpec, StackSpec, function_name
 from fsd_inference.store.base import Store
 from fsd_inference.usage import Usage, UsageMeter
 
@@ -212,7 +212,12 @@ class LambdaExecutor:
         return metrics
 
     def _fitting(self, spec: RunSpec) -> int:
-        need_mb, sizes = self._need_mb(spec), [worker.memory_mb for worker in self._functions.workers]
+        need_mb, workers = self._need_mb(spec), self._functions.workers
+        sizes = [
+            worker.memory_mb
+            for worker in workers
+            if worker.managed is None or worker.managed.environments >= spec.settings.workers
+        ] or [workers[-1].memory_mb]
         # An estimate above all sizes may be too high, so try the largest; if it was right, the run fails for memory.
         return next((size for size in sizes if size >= need_mb), sizes[-1])
 
@@ -344,7 +349,7 @@ class LambdaExecutor:
         return sum(self._patience(event, state) for state in ("waking", "waiting", "running"))
 
     def _overdue(self, event: RunEvent, state: str, seconds: float) -> RunError:
-        run, coordinator = event.spec.run, self._functions.coordinator.rpartition(":")[2]
+        run, coordinator = event.spec.run, function_name(self._functions.coordinator)
         if state == "":
             return StartError(
                 f"the coordinator {coordinator} did not start run {run} within {seconds:.0f} s: Lambda throttles it "

@@ -23,7 +23,7 @@ from fsd_inference.config import Clocks, RetrySettings
 from fsd_inference.errors import FsdError, LaneError, NotAllowedError, StackError
 from fsd_inference.fields import load_json
 from fsd_inference.limits import PUBLISH_BURST_S
-from fsd_inference.stack_description import FunctionsSpec, StackSpec
+from fsd_inference.stack_description import FunctionsSpec, StackSpec, function_name
 from fsd_inference.store.base import Store
 from fsd_inference.units import seconds_text
 from fsd_inference.usage import UsageMeter
@@ -163,7 +163,7 @@ def _function_settings(
     wanted += [(worker.arn, worker.memory_mb) for worker in functions.workers]
     code: dict[str, str] = {}
     for arn, memory_mb in wanted:
-        name = arn.rpartition(":")[2]
+        name = function_name(arn)
         try:
             found: Mapping[str, Any] = request(
                 "lambda.manage",

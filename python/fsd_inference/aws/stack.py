@@ -12,8 +12,21 @@ from fsd_inference.atomic import write_text
 from fsd_inference.endpoints import check_endpoint
 from fsd_inference.errors import FileFormatError, SettingError
 from fsd_inference.fields import Fields, parse_json
-from fsd_inference.limits import DIRECTORY_BUCKET, LARGEST_MESSAGE_BYTES, LEAST_MESSAGE_BYTES, RANKS_PER_TOPIC
-from fsd_inference.stack_description import EmulatorInfo, FunctionsSpec, LaneSpec, StackSpec, WorkerFunction
+from fsd_inference.limits import (
+    DIRECTORY_BUCKET,
+    LARGEST_MANAGED_VCPUS,
+    LARGEST_MESSAGE_BYTES,
+    LEAST_MESSAGE_BYTES,
+    RANKS_PER_TOPIC,
+)
+from fsd_inference.stack_description import (
+    EmulatorInfo,
+    FunctionsSpec,
+    LaneSpec,
+    ManagedInstances,
+    StackSpec,
+    WorkerFunction,
+)
 
 _FORMAT = "fsd-stack"
 _VERSION = 2
@@ -98,9 +111,23 @@ def _functions(value: object) -> FunctionsSpec:
 
 def _worker(value: object, where: str) -> WorkerFunction:
     fields = Fields(value, where)
-    worker = WorkerFunction(fields.take("memory_mb", int), fields.take("arn", str))
+    managed = fields.take_if("managed", dict)
+    worker = WorkerFunction(
+        fields.take("memory_mb", int),
+        fields.take("arn", str),
+        None if managed is None else _managed(managed, f"{where}managed."),
+    )
     fields.end()
     return worker
+
+
+def _managed(value: object, where: str) -> ManagedInstances:
+    fields = Fields(value, where)
+    managed = ManagedInstances(
+        fields.take_count("environments", least=1), fields.take_count("vcpus", 1, LARGEST_MANAGED_VCPUS)
+    )
+    fields.end()
+    return managed
 
 
 def _emulator(value: object) -> EmulatorInfo:

@@ -20,7 +20,7 @@ from fsd_inference.aws.events import WAKE_EVENT
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import AsleepError, NotAllowedError, StackError
 from fsd_inference.limits import WAKING_POLL_S, WAKING_S
-from fsd_inference.stack_description import FunctionsSpec
+from fsd_inference.stack_description import FunctionsSpec, function_name
 from fsd_inference.threads import ThreadPool
 from fsd_inference.usage import UsageMeter
 
@@ -206,4 +206,4 @@ def _still_asleep(function: str, limit_s: float) -> AsleepError:
 
 
 def _name(function: str) -> str:
-    return f"function {function.rpartition(':')[2]}"
+    return f"function {function_name(function)}"

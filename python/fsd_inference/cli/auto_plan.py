@@ -76,7 +76,8 @@ def auto_plan(
     question = Question(x.shape[0], deadline_s, budget_usd)
     if stack is not None:
         question = replace(question, message_bytes=stack.message_bytes)
-    sizes = [] if stack is None or stack.functions is None else [worker.memory_mb for worker in stack.functions.workers]
+    functions = () if stack is None or stack.functions is None else stack.functions.workers
+    sizes = [worker.memory_mb for worker in functions if worker.managed is None]  # others are paid whether used or not
     if sizes:
         question = replace(question, largest_mb=max(sizes))
     with out.progress() as tasks:

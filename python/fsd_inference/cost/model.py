@@ -13,7 +13,7 @@ from typing import Any
 
 from fsd_inference.cost.prices import PriceTable
 from fsd_inference.errors import SettingError
-from fsd_inference.limits import MICROVM_MB_PER_VCPU
+from fsd_inference.limits import LARGEST_FUNCTION_MB, MICROVM_MB_PER_VCPU
 from fsd_inference.prediction import FunctionTime, MicrovmTime
 from fsd_inference.usage import EACH_MESSAGE, RECEIVED_MESSAGES, Usage
 
@@ -206,11 +206,15 @@ def run_cost(
 
 
 def lambda_lines(bill: Bill, functions: Iterable[FunctionTime]) -> Iterator[CostLine]:
-    """Yield Lambda's lines: C_lambda = sum over functions of n c_inv + (M / 1024) T c_run."""
+    """Yield Lambda's lines: C_lambda = sum over functions of n c_inv + (M / 1024) T c_run.
+
+    Functions beyond `LARGEST_FUNCTION_MB` are on Managed Instances, whose time is paid by the month and not by the run.
+    """
     seconds: defaultdict[str, float] = defaultdict(float)
     invocations = 0
     for function in functions:
-        seconds[function.architecture] += function.memory_mb / _LAMBDA_GB * function.seconds
+        if function.memory_mb <= LARGEST_FUNCTION_MB:
+            seconds[function.architecture] += function.memory_mb / _LAMBDA_GB * function.seconds
         invocations += function.invocations
     for architecture, gb_seconds in sorted(seconds.items()):
         yield from bill.line("Lambda", f"time, {architecture}", f"lambda.{architecture}.gb_second", gb_seconds)

@@ -8,7 +8,7 @@ from fsd_inference.cost.metered import function_times
 from fsd_inference.cost.model import Cost, run_cost
 from fsd_inference.cost.prices import PriceTable, load_prices
 from fsd_inference.errors import InputError
-from fsd_inference.limits import MB_PER_VCPU
+from fsd_inference.limits import LARGEST_FUNCTION_MB, MB_PER_VCPU
 from fsd_inference.run_report import RunReport
 
 
@@ -48,6 +48,11 @@ def price(report: RunReport, *, prices: PriceTable | None = None, memory_mb: int
     notes = (
         [] if report.memory_mb else [f"Lambda time is that of local processes, priced as functions of {memory:,} MB."]
     )
+    if memory > LARGEST_FUNCTION_MB:
+        notes.append(
+            f"Workers of {memory:,} MB run on Lambda Managed Instances, which are paid by the month, used or not: "
+            "only their invocations are counted."
+        )
     if report.channel == "local":
         notes.append("Frames went over local sockets, for which AWS has no price.")
     metered = predicted = None

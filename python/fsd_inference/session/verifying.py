@@ -17,6 +17,7 @@ from fsd_inference.report.pricing import price
 from fsd_inference.report.verification import StackNames, Verification, VerifiedRun, compare, usd_of
 from fsd_inference.session.pushing import push
 from fsd_inference.session.session import Session
+from fsd_inference.stack_description import function_name
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -42,7 +43,7 @@ def names_of(stack: StackSpec) -> StackNames:
     return StackNames(
         stack.name,
         stack.region,
-        tuple(arn.split(":")[6] for arn in arns),
+        tuple(map(function_name, arns)),
         tuple(arn.rpartition(":")[2] for lane in stack.lanes for arn in lane.topic_arns),
         tuple(url.rpartition("/")[2] for url in urls),
     )

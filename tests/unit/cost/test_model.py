@@ -65,6 +65,12 @@ def times(draw: st.DrawFn) -> FunctionTime:
     )
 
 
+def test_the_time_of_managed_instances_is_not_paid_by_the_run() -> None:
+    common, managed = (cost(Usage(), FunctionTime(memory_mb, "x86_64", 50.0, 2)) for memory_mb in (10_240, 10_241))
+    assert managed.usd == pytest.approx(2 * 0.2e-6)
+    assert common.usd == pytest.approx(managed.usd + 10 * 50 * 0.0000166667)
+
+
 def test_each_service_by_hand() -> None:
     usage = counted(
         sqs_receive=1000, sqs_purge=8, sqs_delete=2, s3_get=50, s3_head=10, s3_put=20, s3_list=4, s3_delete=3

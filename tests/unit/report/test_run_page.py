@@ -120,6 +120,14 @@ def test_a_serial_run_has_no_ranks() -> None:
     assert "Cost $" in text
 
 
+@pytest.mark.parametrize(("memory_mb", "is_told"), [(10_240, False), (32_768, True)])
+def test_the_time_of_managed_instances_is_said_not_to_be_counted(memory_mb: int, is_told: bool) -> None:
+    _, text = of(made_up(4, memory_mb=memory_mb))
+    assert (
+        f"Workers of {memory_mb:,} MB run on Lambda Managed Instances, which are paid by the month" in text
+    ) is is_told
+
+
 @pytest.mark.parametrize("missing", ["events", "events_left_out", "sent_to", "layers", "usage", "started"])
 def test_reports_of_older_releases_open_with_a_note(missing: str) -> None:
     ranks = [{name: value for name, value in rank_value(r, 2, 3).items() if name != missing} for r in range(2)]

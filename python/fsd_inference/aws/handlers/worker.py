@@ -22,6 +22,7 @@ from fsd_inference.engine.loading import LoadedRank
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
 from fsd_inference.limits import PROGRESS_S
+from fsd_inference.stack_description import WorkerFunction
 from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
@@ -95,7 +96,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
     spec = replace(
         rank_event.spec,
         deadline=min(rank_event.spec.deadline, started + left_s - _END_S),
-        settings=replace(rank_event.spec.settings, threads=warm.threads),
+        settings=replace(rank_event.spec.settings, threads=_threads(warm, function)),
     )
     channel = open_channel(
         warm.clients,
@@ -138,6 +139,11 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
         return "failed"
     log.line("rank is done", seconds=round(time.time() - started, 3))
     return "done"
+
+
+def _threads(warm: Environment, function: WorkerFunction) -> int:
+    """Return the number of kernel threads; on Managed Instances the vCPUs do not follow from the memory alone."""
+    return warm.threads if function.managed is None else function.managed.vcpus
 
 
 def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callable[[int, float], None]:
