@@ -16,7 +16,7 @@ locals {
   any_topic_arn  = "${local.sns_arn}:${var.name}-lane*-block*"
   any_queue_arn  = "${local.sqs_arn}:${var.name}-lane*-rank*"
   any_run_bucket = distinct([for index in range(var.run_buckets) : "arn:${local.partition}:s3:::${local.bucket_prefix}-runs-${replace(index, "/./", "?")}${local.bucket_suffix}"])
-  any_worker     = distinct([for size in var.memory_sizes : "${var.name}-worker-${replace(size, "/./", "?")}"])
+  any_worker     = distinct([for size in concat(var.memory_sizes, local.managed_sizes) : "${var.name}-worker-${replace(size, "/./", "?")}"])
 
   # An invocation may name the function itself or one of its versions or aliases.
   coordinator_arns = [local.coordinator_arn, "${local.coordinator_arn}:*"]

@@ -26,7 +26,7 @@ locals {
   coordinator_name = "${var.name}-coordinator"
   coordinator_arn  = "${local.lambda_arn}:${local.coordinator_name}"
   worker_names     = { for size in var.memory_sizes : tostring(size) => "${var.name}-worker-${size}" }
-  function_names   = concat([local.coordinator_name], values(local.worker_names))
+  function_names   = concat([local.coordinator_name], values(local.worker_names), compact([local.managed_name]))
   failures_name    = "${var.name}-failures"
   failures_arn     = "${local.sqs_arn}:${local.failures_name}"
 
@@ -75,13 +75,13 @@ locals {
     emulator       = null
     functions = local.has_functions ? {
       coordinator = aws_lambda_function.coordinator[0].arn
-      workers = [
+      workers = concat([
         # sort() takes strings; with zero padding their order is that of the numbers.
         for padded in sort([for size in var.memory_sizes : format("%05d", size)]) : {
           memory_mb = tonumber(padded)
           arn       = aws_lambda_function.worker[tostring(tonumber(padded))].arn
         }
-      ]
+      ], local.managed_workers)
       failures_queue_url = aws_sqs_queue.failures.url
       timeout_s          = var.timeout_s
     } : null
@@ -115,6 +115,14 @@ resource "terraform_data" "rules" {
     precondition {
       condition     = !(var.kms_key_create && var.kms_key_arn != null)
       error_message = "kms_key_create and kms_key_arn exclude each other: create a key or give one."
+    }
+    precondition {
+      condition     = !local.has_managed || var.endpoint_url == null
+      error_message = "managed_instances requires AWS itself, since emulators have no Managed Instances; leave it or endpoint_url out."
+    }
+    precondition {
+      condition     = !local.has_managed || !local.is_zip || can(regex("^python3[.]1[3-9]$", var.zip_runtime))
+      error_message = "managed_instances requires zip_runtime python3.13 or newer, not ${var.zip_runtime}: Managed Instances run no older Python."
     }
     precondition {
       condition     = var.alarms || length(var.alarm_actions) == 0

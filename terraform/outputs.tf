@@ -20,7 +20,10 @@ output "coordinator_arn" {
 
 output "worker_arns" {
   description = "ARNs of the worker functions by memory size in MB; empty while there are no functions."
-  value       = { for size, function in aws_lambda_function.worker : size => function.arn }
+  value = merge(
+    { for size, function in aws_lambda_function.worker : size => function.arn },
+    local.has_functions ? { for worker in local.managed_workers : tostring(worker.memory_mb) => worker.arn } : {},
+  )
 }
 
 output "coordinator_role_arn" {
@@ -31,6 +34,11 @@ output "coordinator_role_arn" {
 output "worker_role_arn" {
   description = "ARN of the worker functions' role."
   value       = aws_iam_role.worker.arn
+}
+
+output "operator_role_arn" {
+  description = "ARN of the role with which Lambda runs Managed Instances; null without them."
+  value       = one(aws_iam_role.operator[*].arn)
 }
 
 output "caller_policy_arn" {

@@ -154,5 +154,8 @@ resource "aws_s3_object" "stack" {
     }
   }
 
-  depends_on = [aws_s3_bucket_server_side_encryption_configuration.networks]
+  depends_on = [
+    aws_s3_bucket_server_side_encryption_configuration.networks,
+    aws_cloudformation_stack.managed, # whose function the description names
+  ]
 }

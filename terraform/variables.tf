@@ -295,6 +295,47 @@ variable "reserved_concurrency" {
   }
 }
 
+variable "managed_instances" {
+  description = "A worker function on Lambda Managed Instances, for networks that fit no other function, paid by the hour, used or not (see README.md); none if null."
+  type        = object({ subnet_ids = list(string), security_group_ids = list(string), instance_types = optional(list(string), []), memory_mb = optional(number, 32768), gib_per_vcpu = optional(number, 2), environments = optional(number, 3), max_vcpus = optional(number, 400) })
+  default     = null
+
+  validation {
+    condition     = try(length(var.managed_instances.subnet_ids) >= 1 && length(var.managed_instances.subnet_ids) <= 16 && alltrue([for id in var.managed_instances.subnet_ids : can(regex("^subnet-[0-9a-z]+$", id))]), var.managed_instances == null)
+    error_message = "managed_instances.subnet_ids must be 1 to 16 ids of subnets, subnet-..."
+  }
+
+  validation {
+    condition     = try(length(var.managed_instances.security_group_ids) >= 1 && length(var.managed_instances.security_group_ids) <= 5 && alltrue([for id in var.managed_instances.security_group_ids : can(regex("^sg-[0-9a-z]+$", id))]), var.managed_instances == null)
+    error_message = "managed_instances.security_group_ids must be 1 to 5 ids of security groups, sg-..."
+  }
+
+  validation {
+    condition     = try(length(var.managed_instances.instance_types) <= 400 && alltrue([for type in var.managed_instances.instance_types : can(regex("^[a-z0-9-]+[.][a-z0-9*-]+$", type))]), var.managed_instances == null)
+    error_message = "managed_instances.instance_types must be at most 400 EC2 instance types, such as m7g.4xlarge or m7g.*; leave it out to let Lambda choose."
+  }
+
+  validation {
+    condition     = try(contains([2, 4, 8], var.managed_instances.gib_per_vcpu), var.managed_instances == null)
+    error_message = "managed_instances.gib_per_vcpu must be 2, 4 or 8."
+  }
+
+  validation {
+    condition     = try(var.managed_instances.memory_mb > 10240 && var.managed_instances.memory_mb <= 32768 && var.managed_instances.memory_mb % (1024 * var.managed_instances.gib_per_vcpu) == 0, var.managed_instances == null)
+    error_message = "managed_instances.memory_mb must be a multiple of gib_per_vcpu GiB, more than 10240 (which memory_sizes allows, without instances) and at most 32768."
+  }
+
+  validation {
+    condition     = try(var.managed_instances.environments >= 1 && var.managed_instances.environments <= 15000 && floor(var.managed_instances.environments) == var.managed_instances.environments, var.managed_instances == null)
+    error_message = "managed_instances.environments must be a whole number from 1 to 15000."
+  }
+
+  validation {
+    condition     = try(var.managed_instances.max_vcpus >= var.managed_instances.environments * var.managed_instances.memory_mb / 1024 / var.managed_instances.gib_per_vcpu && var.managed_instances.max_vcpus <= 15000 && floor(var.managed_instances.max_vcpus) == var.managed_instances.max_vcpus, var.managed_instances == null)
+    error_message = "managed_instances.max_vcpus must be a whole number of at least the vCPUs of all environments (environments x memory_mb / 1024 / gib_per_vcpu) and at most 15000."
+  }
+}
+
 variable "endpoint_url" {
   description = "Endpoint URL of an AWS emulator; null for AWS itself."
   type        = string

@@ -82,3 +82,27 @@ run "actions_without_alarms" {
 
   expect_failures = [terraform_data.rules]
 }
+
+run "managed_instances_of_an_emulator" {
+  command = plan
+
+  variables {
+    endpoint_url      = "http://127.0.0.1:4566"
+    managed_instances = { subnet_ids = ["subnet-0a"], security_group_ids = ["sg-0a"] }
+  }
+
+  expect_failures = [terraform_data.rules]
+}
+
+run "managed_instances_with_an_old_python" {
+  command = plan
+
+  variables {
+    package_type      = "zip"
+    zip_path          = "versions.tf"
+    zip_runtime       = "python3.12"
+    managed_instances = { subnet_ids = ["subnet-0a"], security_group_ids = ["sg-0a"] }
+  }
+
+  expect_failures = [terraform_data.rules]
+}

@@ -38,6 +38,7 @@ run "wrong_1" {
     kms_key_arn           = "arn:aws:kms:eu-west-1:123456789012:alias/key"
     log_retention_days    = 0
     alarm_actions         = ["topic"]
+    managed_instances     = { subnet_ids = [], security_group_ids = ["sg-0a"] }
   }
 
   expect_failures = [
@@ -71,6 +72,7 @@ run "wrong_1" {
     var.kms_key_arn,
     var.log_retention_days,
     var.alarm_actions,
+    var.managed_instances,
   ]
 }
 
@@ -99,6 +101,7 @@ run "wrong_2" {
     images_kept           = 1001
     iam_path              = "/team"
     log_retention_days    = 8
+    managed_instances     = { subnet_ids = ["subnet-0a"], security_group_ids = ["default"] }
   }
 
   expect_failures = [
@@ -123,6 +126,7 @@ run "wrong_2" {
     var.images_kept,
     var.iam_path,
     var.log_retention_days,
+    var.managed_instances,
   ]
 }
 
@@ -143,6 +147,7 @@ run "wrong_3" {
     ephemeral_storage_mb  = 512.5
     reserved_concurrency  = 1.5
     images_kept           = 2.5
+    managed_instances     = { subnet_ids = ["subnet-0a"], security_group_ids = ["sg-0a"], instance_types = ["metal"] }
   }
 
   expect_failures = [
@@ -159,6 +164,7 @@ run "wrong_3" {
     var.ephemeral_storage_mb,
     var.reserved_concurrency,
     var.images_kept,
+    var.managed_instances,
   ]
 }
 
@@ -166,13 +172,15 @@ run "wrong_4" {
   command = plan
 
   variables {
-    name         = "a23456789012345678901234567890123"
-    memory_sizes = [10241]
+    name              = "a23456789012345678901234567890123"
+    memory_sizes      = [10241]
+    managed_instances = { subnet_ids = ["subnet-0a"], security_group_ids = ["sg-0a"], memory_mb = 30720, gib_per_vcpu = 3 }
   }
 
   expect_failures = [
     var.name,
     var.memory_sizes,
+    var.managed_instances,
   ]
 }
 
@@ -180,12 +188,40 @@ run "wrong_5" {
   command = plan
 
   variables {
-    name         = "fsd-lane7"
-    memory_sizes = [512.5]
+    name              = "fsd-lane7"
+    memory_sizes      = [512.5]
+    managed_instances = { subnet_ids = ["subnet-0a"], security_group_ids = ["sg-0a"], memory_mb = 10240 }
   }
 
   expect_failures = [
     var.name,
     var.memory_sizes,
+    var.managed_instances,
+  ]
+}
+
+run "wrong_6" {
+  command = plan
+
+  variables {
+    name              = "fsd"
+    managed_instances = { subnet_ids = ["subnet-0a"], security_group_ids = ["sg-0a"], environments = 0 }
+  }
+
+  expect_failures = [
+    var.managed_instances,
+  ]
+}
+
+run "wrong_7" {
+  command = plan
+
+  variables {
+    name              = "fsd"
+    managed_instances = { subnet_ids = ["subnet-0a"], security_group_ids = ["sg-0a"], max_vcpus = 47 }
+  }
+
+  expect_failures = [
+    var.managed_instances,
   ]
 }
