@@ -96,7 +96,7 @@ DEFAULT_INVOCATION_S = 900.0
 """Timeout of a stack's functions in seconds unless it is set (terraform/variables.tf)."""
 LARGEST_MANAGED_MB, LARGEST_MANAGED_VCPUS = 32_768, 16
 """Maximum memory in MB and vCPUs of a function on Lambda Managed Instances (Lambda API, CreateFunction, in botocore
-1.44.8; vCPUs: third-party reports of the announcement of 2026-03)."""
+1.44.8; vCPUs: AWS compute blog, 2026-03-30)."""
 MANAGED_INVOCATION_S = 5400.0
 """Maximum timeout in seconds of an asynchronous invocation on Managed Instances (Lambda quotas)."""
 MANAGED_ENVIRONMENTS = 3

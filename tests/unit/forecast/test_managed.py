@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import save_npz
 
+from fsd_inference.cli.auto_plan import auto_plan
+from fsd_inference.cli.console import Output
 from fsd_inference.cost.prices import Price, PriceTable, Tier, load_prices
 from fsd_inference.errors import SettingError
 from fsd_inference.forecast.cut import Cut
+from fsd_inference.forecast.cutting import random_inputs
 from fsd_inference.forecast.managed import fleet_usd_a_day, managed_function
 from fsd_inference.forecast.options import MANAGED, Advice, Option, Question
 from fsd_inference.forecast.payloads import dense_payloads
 from fsd_inference.forecast.planner import plan_options
 from fsd_inference.forecast.timing import load_timing
+from fsd_inference.network import random_network
+from fsd_inference.stack_description import FunctionsSpec, ManagedInstances, StackSpec, WorkerFunction
 from tests.support.scenarios import random_plan
 
 SAMPLES = 1000
@@ -122,3 +129,17 @@ def test_asynchronous_invocations_may_take_ninety_minutes() -> None:
             assert option.limit == ("invocation" if option.wall_s > 5400 else None)
             seen.add(option.limit)
     assert seen == {None, "invocation"}
+
+
+def test_a_plan_for_a_stack_leaves_its_managed_instances_to_those_who_ask_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    random_network([64] * 3, 6, seed=2).save(tmp_path / "net")
+    save_npz(tmp_path / "x.npz", random_inputs(64, 20))
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:s-worker"
+    workers = (WorkerFunction(3008, arn), WorkerFunction(32_768, f"{arn}:$LATEST.PUBLISHED", ManagedInstances(3, 16)))
+    functions = FunctionsSpec(arn, workers, "http://127.0.0.1:9/q", 900.0)
+    stack = StackSpec("s", None, "us-east-1", (), ("runs",), "networks", functions=functions)
+    chosen = auto_plan(tmp_path / "net", tmp_path / "x.npz", None, None, stack, Output(as_json=False))
+    assert chosen.memory_mb == 3008
