@@ -30,8 +30,8 @@ VARIANTS = (
     "job server", "always-on server", "job cluster", "always-on cluster", MANAGED,
 )  # fmt: skip
 """`express` is `object` over S3 Express One Zone. `direct` is Lambda MicroVMs that send each other frames. A cluster is
-several servers that exchange rows by MPI. `express`, `direct`, servers, clusters and managed instances are only
-modelled: this package does not run them."""
+several servers that exchange rows by MPI. `express`, `direct`, servers and clusters are only modelled: this package
+does not run them. Managed instances run where a stack has them, but no plan chooses them."""
 MODELLED = ("express", "direct")
 """Variants on Lambda that are only modelled."""
 OPTION_COLUMNS = ("option", "MB", "b", "M", "time", "USD a query", "", "why")
@@ -220,7 +220,7 @@ class Option:
 
     @property
     def is_modelled_only(self) -> bool:
-        """Whether this package cannot run the option: it uses servers, S3 Express One Zone or MicroVMs."""
+        """Whether no plan chooses it: it uses servers, managed instances, S3 Express One Zone or MicroVMs."""
         return self.is_server or self.variant in MODELLED
 
     def row(self) -> tuple[str, ...]:
