@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import fsd_inference as fsd
-from fsd_inference.progress import Silent
 from fsd_inference.chaos.processes import ranks_of
+from fsd_inference.progress import Silent
 from tests.support.processes import wait_until
 from tests.support.runs import same, serial, session
 

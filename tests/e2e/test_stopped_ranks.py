@@ -16,9 +16,9 @@ import fsd_inference as fsd
 from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
+from fsd_inference.chaos.processes import ranks_of
 from fsd_inference.config import Clocks
 from fsd_inference.errors import RunError, StallError
-from fsd_inference.chaos.processes import ranks_of
 from tests.support.processes import wait_until
 from tests.support.runs import session
 
