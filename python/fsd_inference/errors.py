@@ -13,7 +13,7 @@
     │   ├── LimitError          a frame or batch exceeds a size limit of the service
     │   └── PeerGoneError       the process of another rank has ended; its cause is reported separately
     ├── LaneError               no lane could be leased, or a lease was lost
-    ├── ResourceLimitError      the machine refuses another thread, process or open file
+    ├── ResourceLimitError      the machine refuses another thread, process or open file, or lacks memory
     ├── StackError              a stack's resources are missing, wrong or do not respond
     │   ├── AsleepError         a function that was unused for weeks is not ready yet
     │   └── NotAllowedError     a service denied access: credentials or policy
@@ -108,7 +108,7 @@ class LaneError(FsdError):
 
 
 class ResourceLimitError(FsdError):
-    """The machine refuses another thread, process or open file."""
+    """The machine refuses another thread, process or open file, or has less memory left than a run takes at least."""
 
 
 class StackError(FsdError):

@@ -15,13 +15,13 @@ _MORE_BYTES = 100_000_000
 _MANY = 20_000_000
 
 
-def _layer(columns: int, connections: int, *, bias: float = 0.0) -> LayerKernel:
-    """Return one row that adds up its first inputs."""
-    indptr, indices = np.array([0, connections], np.int64), np.arange(connections, dtype=np.uint32)
+def _layer(columns: int, connections: int, *, rows: int = 1, bias: float = 0.0) -> LayerKernel:
+    """Return rows of which the first adds up its first inputs, and the others have none."""
+    indptr, indices = np.array([0] + [connections] * rows, np.int64), np.arange(connections, dtype=np.uint32)
     one, biases, slopes = np.ones(1, np.float32), np.full(1, bias, np.float32), np.zeros(0, np.float32)
     for array in (indptr, indices, one, biases, slopes):
         array.setflags(write=False)
-    return LayerKernel(indptr, indices, one, columns, biases, [(1, "sum", "relu", [])], slopes, bias == 0)
+    return LayerKernel(indptr, indices, one, columns, biases, [(rows, "sum", "relu", [])], slopes, bias == 0)
 
 
 def _zeros() -> SerialState:
@@ -39,7 +39,7 @@ def _reduce() -> Callable[[], object]:
 
 
 def _apply() -> Callable[[], object]:
-    state, layer = _zeros(), _layer(1, 1, bias=1.0)
+    state, layer = _zeros(), _layer(1, 1, rows=5000, bias=1.0)
     return lambda: state.apply([layer])
 
 

@@ -213,7 +213,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
         commands[name] = [str(folder / f"{stem} {suffix}")]
     every = [["network", "import", *command, "-o", str(folder / "net")] for command in commands.values()]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.bounded_memory"],
+        [sys.executable, "-m", "tests.support.bounded_memory", "1500000000"],
         cwd=REPOSITORY,
         input=json.dumps(every),
         stdout=subprocess.PIPE,

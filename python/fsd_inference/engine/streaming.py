@@ -43,11 +43,7 @@ def layers_at_once(network: Network, samples: int, batch_bytes: int, limit: int)
         The activations of the batch leave no room for four layers: one that is computed, its second layout, one that
         is ready, and one that is being read.
     """
-    widths = network.widths
-    layers = [
-        connections * (2 if inputs <= 1 << 16 else 4) + 4 * stored + 12 * outputs
-        for (connections, stored), (inputs, outputs) in zip(network.sizes(), itertools.pairwise(widths), strict=True)
-    ]
+    widths, layers = network.widths, layer_bytes(network)
     # The inputs and outputs of a layer; at the end the outputs, dense and as CSR.
     values = max(*map(sum, itertools.pairwise(widths)), 3 * widths[-1])
     others = PROCESS_BYTES + 2 * batch_bytes + 4 * samples * values
@@ -62,6 +58,16 @@ def layers_at_once(network: Network, samples: int, batch_bytes: int, limit: int)
             f"memory limit of {limit / 2**20:,.0f} MB; give fewer samples at a time, or raise the limit"
         )
     return int(min(count, MOST_LAYERS))
+
+
+def layer_bytes(network: Network) -> list[int]:
+    """Return the memory of each layer in bytes."""
+    return [
+        connections * (2 if inputs <= 1 << 16 else 4) + 4 * stored + 12 * outputs
+        for (connections, stored), (inputs, outputs) in zip(
+            network.sizes(), itertools.pairwise(network.widths), strict=True
+        )
+    ]
 
 
 def stream_layers(network: Network, ahead: int) -> Iterator[LayerKernel]:

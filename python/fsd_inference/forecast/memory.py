@@ -96,7 +96,12 @@ def rank_bytes(
     held = held_bytes(plan, inputs, shard_bytes, payloads)
     computing = _PANEL_COPIES * held.panels + _RECEIVED_COPIES * held.received + _SENT_COPIES * held.sent
     ending = _PANEL_COPIES * held.ended + _RESULT_COPIES * held.result
-    return base_bytes + _SHARD_COPIES * held.shard + max(computing, ending)
+    return least_bytes(held.shard, base_bytes=base_bytes) + max(computing, ending)
+
+
+def least_bytes(shard_bytes: float, *, base_bytes: float = PROCESS_BYTES) -> float:
+    """Return the part of `rank_bytes` that a rank takes whatever the batch: activations may all be zero."""
+    return base_bytes + _SHARD_COPIES * shard_bytes
 
 
 def held_bytes(plan: ExchangePlan, inputs: Sequence[int], shard_bytes: float, payloads: Payloads) -> Held:

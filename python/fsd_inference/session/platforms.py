@@ -12,6 +12,7 @@ from fsd_inference.forecast.payloads import dense_payloads
 from fsd_inference.launch.server import AWS_MODULES, Server
 from fsd_inference.progress import Progress, task, told_of_waits
 from fsd_inference.session.executor import Executor, LocalExecutor
+from fsd_inference.session.fitting import check_ranks
 from fsd_inference.session.sharded_network import ShardedNetwork, StoredPlan
 from fsd_inference.stack_description import StackSpec
 
@@ -52,12 +53,13 @@ class ProcessPlatform:
     def open(self) -> Executor:
         """Partition the network while the fork server starts, then open an executor.
 
-        An invalid network must not start an emulated stack.
+        A network that is invalid or too large for this machine must not start an emulated stack.
         """
         server = Server(() if self._channel == "local" else AWS_MODULES)
         server.warm_up()
         try:
             self._network.cut(self._progress)
+            check_ranks(self._network.shard_bytes())
             waits = told_of_waits(self._progress)
             if self._channel == "local":
                 return LocalExecutor(server, self.delay_s, waits)

@@ -24,6 +24,7 @@ from fsd_inference.progress import Progress, Silent
 from fsd_inference.report import Report
 from fsd_inference.session.alone import Alone
 from fsd_inference.session.distributed import Distributed
+from fsd_inference.session.fitting import check_network
 from fsd_inference.session.inference import Inference
 from fsd_inference.session.platforms import FunctionPlatform, Platform, ProcessPlatform
 from fsd_inference.session.sharded_network import ShardedNetwork
@@ -88,6 +89,8 @@ class Session:
     ------
     InputError
         A setting is invalid, or a file cannot be read.
+    ResourceLimitError
+        A stored network does not fit into the memory that is left, and no memory limit is given.
 
     Examples
     --------
@@ -147,6 +150,8 @@ class Session:
                     f"{network} holds shards, but channel 'serial' needs the network itself; give its path"
                 )
             limit = None if memory_limit_mb is None else memory_limit_mb * 2**20
+            if limit is None and not isinstance(network, Network):
+                check_network(self._network.network)
             self._engine = Alone(self._network.network, settings, replicas, progress, limit)
             return
         if memory_limit_mb is not None:

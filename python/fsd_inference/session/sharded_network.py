@@ -87,6 +87,11 @@ class ShardedNetwork:
                 partition(self.network, folder, workers=self.workers, method=method)
             self.folder = folder
 
+    def shard_bytes(self) -> list[int]:
+        """Return the size of each shard in bytes; call `cut` first."""
+        assert self.folder is not None  # noqa: S101 - `cut` was called
+        return [entry.size for entry in read_manifest(self.folder).shards]
+
     def upload(self, plans: Store, progress: Progress) -> StoredPlan:
         """Upload the folder of shards; call `cut` first."""
         assert self.folder is not None  # noqa: S101 - `cut` was called

@@ -72,7 +72,7 @@ impl Batches {
 pub fn copies(panels: &Panels, first: usize, compute: &Compute) -> Result<Vec<Batch>, NoMemory> {
     let copy = |index: usize| {
         let span = panels.spans()[index];
-        let ids = panels.samples()[span.slots()].iter().map(|id| id + first as u32).collect();
+        let ids = collected(panels.samples()[span.slots()].iter().map(|id| id + first as u32))?;
         Ok(Batch { ids, stride: span.stride, data: Aligned::copied(panels.panel(index))? })
     };
     compute.map(panels.spans().len(), copy).into_iter().collect()

@@ -11,6 +11,7 @@ use crate::digest::LayerSums;
 use crate::errors::{NoMemory, NonFinite};
 use crate::isa::Path;
 use crate::layer::Layer;
+use crate::memory::{collected, copied, with_room};
 use crate::spmm::spmm_panel;
 
 use super::Failure;
@@ -57,6 +58,14 @@ struct Queue {
     filling: Option<Batch>,
 }
 
+impl Queue {
+    fn push(&mut self, batch: Batch) -> Result<(), NoMemory> {
+        self.ready.try_reserve(1).map_err(|_| NoMemory)?;
+        self.ready.push(batch);
+        Ok(())
+    }
+}
+
 struct Pass<'a> {
     layers: &'a [&'a Layer],
     sums: Option<LayerSums<'a>>,
@@ -96,7 +105,7 @@ impl<'a> Pass<'a> {
         for ids in ids.chunks(stride) {
             let mut data = self.buffer()?;
             source.load(ids, stride, &mut data);
-            self.queues[0].ready.push(Batch { ids: ids.to_vec(), stride, data });
+            self.queues[0].push(Batch { ids: copied(ids)?, stride, data })?;
             self.drain(0)?;
         }
         Ok(())
@@ -138,12 +147,11 @@ impl<'a> Pass<'a> {
         let Batch { mut ids, stride, data } = batch;
         let mut output = self.buffer()?;
         let result = spmm_panel(layer, &data, &mut output, (stride, ids.len()), self.path);
-        self.spare.push(data);
+        self.keep(data)?;
         if let Err(error) = result {
             let error = (index, error);
             self.failure = Some(self.failure.map_or(error, |failure| failure.min(error)));
-            self.spare.push(output);
-            return Ok(());
+            return self.keep(output);
         }
         if let Some(sums) = self.sums {
             sums.add(index, &output[..layer.rows() * stride], stride, &ids);
@@ -157,14 +165,14 @@ impl<'a> Pass<'a> {
         if count * 8 > ids.len() * 7 {
             let data =
                 if index + 1 == self.layers.len() { self.fitted(output, layer.rows() * stride)? } else { output };
-            self.queues[index + 1].ready.push(Batch { ids, stride, data });
+            self.queues[index + 1].push(Batch { ids, stride, data })?;
             return Ok(());
         }
-        let lanes: Vec<u32> = (0..ids.len() as u32).filter(|lane| alive >> lane & 1 == 1).collect();
-        ids = lanes.iter().map(|lane| ids[*lane as usize]).collect();
+        let mut lanes = with_room(count)?;
+        lanes.extend((0..ids.len() as u32).filter(|lane| alive >> lane & 1 == 1));
+        ids = collected(lanes.iter().map(|lane| ids[*lane as usize]))?;
         self.fill(index + 1, &ids, &lanes, (&output[..layer.rows() * stride], stride))?;
-        self.spare.push(output);
-        Ok(())
+        self.keep(output)
     }
 
     /// Copies samples, given by their lanes of a panel, into the panel that is being filled for a layer.
@@ -182,17 +190,17 @@ impl<'a> Pass<'a> {
                 None => {
                     let is_end = index == self.layers.len();
                     let data = if is_end { Aligned::zeroed(rows * self.width)? } else { self.buffer()? };
-                    Batch { ids: Vec::with_capacity(self.width), stride: self.width, data }
+                    Batch { ids: with_room(self.width)?, stride: self.width, data }
                 }
             };
             let free = (self.width - batch.ids.len()).min(ids.len());
             let start = batch.ids.len() as u32;
-            let pairs: Vec<(u32, u32)> = (start..).zip(&lanes[..free]).map(|(to, from)| (to, *from)).collect();
+            let pairs = collected((start..start + free as u32).zip(lanes[..free].iter().copied()))?;
             copy_lanes(panel, stride, &mut batch.data, self.width, &pairs);
             batch.ids.extend_from_slice(&ids[..free]);
             (ids, lanes) = (&ids[free..], &lanes[free..]);
             let queue = &mut self.queues[index];
-            if batch.ids.len() == self.width { queue.ready.push(batch) } else { queue.filling = Some(batch) }
+            if batch.ids.len() == self.width { queue.push(batch)? } else { queue.filling = Some(batch) }
         }
         Ok(())
     }
@@ -207,13 +215,12 @@ impl<'a> Pass<'a> {
             let count = stride.min(left);
             let mut data = self.buffer()?;
             data[..rows * stride].fill(0.0);
-            let pairs: Vec<(u32, u32)> = (0..count as u32).map(|lane| (lane, first as u32 + lane)).collect();
+            let pairs = collected((0..count as u32).map(|lane| (lane, first as u32 + lane)))?;
             copy_lanes(&batch.data[..rows * batch.stride], batch.stride, &mut data, stride, &pairs);
-            self.queues[index].ready.push(Batch { ids: batch.ids[first..first + count].to_vec(), stride, data });
+            self.queues[index].push(Batch { ids: copied(&batch.ids[first..first + count])?, stride, data })?;
             first += count;
         }
-        self.spare.push(batch.data);
-        Ok(())
+        self.keep(batch.data)
     }
 
     /// Returns the first `floats` floats of a buffer, without much unused memory.
@@ -222,8 +229,15 @@ impl<'a> Pass<'a> {
             return Ok(data);
         }
         let copy = Aligned::copied(&data[..floats])?;
-        self.spare.push(data);
+        self.keep(data)?;
         Ok(copy)
+    }
+
+    /// Keeps a buffer for the next panel.
+    fn keep(&mut self, data: Aligned) -> Result<(), NoMemory> {
+        self.spare.try_reserve(1).map_err(|_| NoMemory)?;
+        self.spare.push(data);
+        Ok(())
     }
 
     fn buffer(&mut self) -> Result<Aligned, NoMemory> {
