@@ -79,6 +79,8 @@ class RunReport:
         bit for bit.
     digests : Digests or None
         Digests of the layers, if the run was asked for them and it succeeded.
+    resumed_at : int
+        The layer at which the last attempt started, from checkpoints; 0 if it started from the input.
     """
 
     channel: str
@@ -104,6 +106,7 @@ class RunReport:
     error: dict[str, Any] | None = None
     wire: str = "float32"
     digests: Digests | None = None
+    resumed_at: int = 0
 
     @property
     def parts(self) -> int:
@@ -162,6 +165,7 @@ class RunReport:
             "misses": usage.misses,
             "empty_polls": usage.empty_polls,
             "attempts": self.attempts,
+            "resumed_at": self.resumed_at,
             "simd": self.simd,
             "wire": self.wire,
             "memory_mb": self.memory_mb,
@@ -201,6 +205,7 @@ class RunReport:
             ],
             # Reports of older releases lack these fields.
             wire=fields.take_or("wire", "float32"),
+            resumed_at=fields.take_count_if("resumed_at") or 0,
             memory_mb=fields.take_count_if("memory_mb", least=1),
             replicas=fields.take_count_if("replicas", 1, _MOST) or 1,
             coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),

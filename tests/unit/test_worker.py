@@ -71,6 +71,23 @@ def data(source: int = 1, layer: int = 0, micro_batch: int = 0, edge: int = 0, c
     return Arrived(Kind.DATA, layer, micro_batch, source, edge, complete)
 
 
+def test_an_attempt_from_a_checkpoint_sends_its_rows_and_waits_only_for_later_ones() -> None:
+    everyone = ((1,),)
+    plan = RankPlan(0, 2, ((), ((1, 0),), ((1, 0),), ((1, 0),)), (everyone, everyone, everyone, ()), (1,) * 4, (0,) * 4)
+    me = Worker(
+        rank=0, tree=Tree(2, 1), micro_batches=1, samples=4, overlap=True, clocks=CLOCKS, deadline=100.0, resume_at=2
+    )
+    me.handle(Started(), 0.0)
+    assert me.handle(Loaded(plan, 2), 1.0) == [Compute(Step(1, 0), Phase.ALL)]
+    assert me.handle(Computed(Step(1, 0), Phase.ALL), 2.0) == [Send(Step(1, 0))]
+    assert me.expected() == []
+    me.handle(data(layer=0), 3.0)  # of a layer that is done
+    me.handle(Sent(Step(1, 0)), 3.0)
+    assert me.expected() == [Expected(Kind.DATA, 1, 0, 1)]
+    me.handle(Loaded(plan), 4.0)
+    assert me.handle(data(layer=1), 5.0) == [Compute(Step(2, 0), Phase.ALL)]
+
+
 @pytest.mark.parametrize("workers", range(1, 21))
 @pytest.mark.parametrize("branching", range(1, 9))
 def test_every_rank_is_started_once_by_its_parent(workers: int, branching: int) -> None:

@@ -158,6 +158,8 @@ class Coordination:
             ) from error
         if manifest.features != event.spec.features:
             raise SettingError(f"the plan takes {manifest.features} features per sample, not {event.spec.features}")
+        if event.spec.resume_at >= manifest.layers:
+            raise SettingError(f"the plan has {manifest.layers} layers: no attempt can start at {event.spec.resume_at}")
         self._status = replace(self._status, layers=manifest.layers)
         assert stack.functions is not None  # noqa: S101 - checked by `check_fit`
         return stack.functions

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from fsd_inference.channels.base import Body, Channel, Expected, Frame, Kind
 from fsd_inference.deadlines import cleaning_up
+from fsd_inference.engine.checkpoints import CheckpointWriter
 from fsd_inference.engine.control import abort_frame, seal_control
 from fsd_inference.engine.gather import encode
 from fsd_inference.engine.launcher import Launcher
@@ -149,6 +150,8 @@ class Driver:
         Value of `count_requests` once the first layer was loaded, and at the end of each layer.
     result_bytes : int
         Size of the object with this rank's outputs in bytes.
+    checkpoints : list of int
+        Bytes of each checkpoint that was stored.
     """
 
     def __init__(
@@ -191,7 +194,10 @@ class Driver:
             clocks=settings.clocks,
             deadline=spec.deadline,
             may_lose=channel.limits.may_lose,
+            resume_at=spec.resume_at,
         )
+        self._writer = CheckpointWriter(spec, rank, store, timeline, len(self._sizes))
+        self.checkpoints = self._writer.stored
         self._events: queue.SimpleQueue[Event | _Flush] = queue.SimpleQueue()
         self._work: RankWork | None = None
         self._ended: Future[None] = Future()
@@ -237,6 +243,7 @@ class Driver:
                 self._expected_changed.notify_all()
             background.shutdown(wait=True, cancel_futures=True)
             compute.shutdown(wait=True, cancel_futures=True)
+            self._writer.close()
             if receiver.ident is not None:
                 receiver.join()
         assert self._outcome is not None  # noqa: S101 - the machine ends with Finish
@@ -307,7 +314,8 @@ class Driver:
                 if not self.layers:
                     self.layers = work.plan.layers
                     self.digests = [0] * self.layers if self.spec.settings.verify else []
-                    self.requests.append(self._count_requests())
+                    # The layers before the one where the attempt starts took none.
+                    self.requests += [self._count_requests()] * (1 + max(0, self.spec.resume_at - 1))
                     self._idle_since = self._timeline.now()
                     self._timeline.add("load", -1, 0, began, self._idle_since)
                 self._events.put(Loaded(work.plan, loaded))
@@ -346,13 +354,17 @@ class Driver:
                 state.assemble(layer, micro_batch)
         with timeline.measure(action.phase.value, layer, micro_batch):
             state.compute(layer, micro_batch, action.phase.value)
-        if action.phase is not Phase.INTERIOR and self._plan().sends[layer]:
+        is_kept = self._writer.is_due(layer, self.layers)
+        if action.phase is not Phase.INTERIOR and (self._plan().sends[layer] or is_kept):
             with timeline.measure("pack", layer, micro_batch):
                 limits = self._channel.limits
                 packed = state.frames(layer, micro_batch, limits.frame_bytes, limits.is_fast)
-            self._packed[action.step] = [
-                Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
-            ]
+            if is_kept:
+                packed = self._writer.take(layer, packed)
+            if packed:
+                self._packed[action.step] = [
+                    Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
+                ]
         if action.phase is not Phase.BOUNDARY and self.spec.settings.verify:
             with timeline.measure("digest", layer, micro_batch):
                 self.digests[layer] += state.digest(layer, micro_batch, self._firsts[micro_batch])

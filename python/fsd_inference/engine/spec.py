@@ -56,6 +56,8 @@ class RunSpec:
         Workers, channel, output, timeouts and all other settings of the run.
     first_sample : int
         Number of the first sample in the batch of which the run computes a slice.
+    resume_at : int
+        The layer at which the attempt starts, from the checkpoint of the layers before it; 0 for the input.
     """
 
     run: str
@@ -66,13 +68,14 @@ class RunSpec:
     deadline: float
     settings: RunSettings
     first_sample: int = 0
+    resume_at: int = 0
 
     def __post_init__(self) -> None:
         for name in ("run", "plan"):
             value = getattr(self, name)
             if not isinstance(value, str) or len(value) != 32 or set(value) - set("0123456789abcdef"):
                 raise SettingError(f"run specification: {name} must be 32 hexadecimal digits, not {value!r}")
-        for name, least in (("attempt", 0), ("samples", 1), ("features", 1), ("first_sample", 0)):
+        for name, least in (("attempt", 0), ("samples", 1), ("features", 1), ("first_sample", 0), ("resume_at", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise SettingError(f"run specification: {name} must be a whole number >= {least}, not {value!r}")
@@ -100,6 +103,15 @@ class RunSpec:
     def report_key(self, rank: int) -> str:
         """Key of a rank's report, the last object it writes."""
         return f"{self.prefix}reports/{rank:05d}"
+
+    @property
+    def checkpoints_prefix(self) -> str:
+        """Folder of the run's checkpoints, shared by all attempts."""
+        return f"{run_folder(self.run)}checkpoints/"
+
+    def checkpoint_key(self, layer: int, rank: int) -> str:
+        """Key of a rank's checkpoint of all layers before `layer`."""
+        return f"{self.checkpoints_prefix}{layer:05d}/{rank:05d}"
 
     @property
     def plan_prefix(self) -> str:

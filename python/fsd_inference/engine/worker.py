@@ -81,6 +81,9 @@ class Worker:
         When the run must have ended, on the clock whose time `handle` receives.
     may_lose : bool, optional
         Whether the channel may lose frames, so that those that are late are asked for again.
+    resume_at : int, optional
+        The layer at which the attempt starts. The first step is that of the layer before it, whose rows come from a
+        checkpoint and are sent as usual.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Worker:
         clocks: Clocks,
         deadline: float,
         may_lose: bool = False,
+        resume_at: int = 0,
     ) -> None:
         self.rank = rank
         self._tree = tree
@@ -105,7 +109,8 @@ class Worker:
 
         self._plan: RankPlan | None = None
         self._loaded = 0  # layers that are in memory
-        self._progress = [0] * micro_batches  # the layer that each micro-batch computes next
+        self._first = max(0, resume_at - 1)  # the layer of the first steps, which receive nothing
+        self._progress = [self._first] * micro_batches  # the layer that each micro-batch computes next
         self._blocked_since = [0.0] * micro_batches  # since when that layer waits only for rows of other ranks
         self._phases: deque[Phase] = deque()  # phases of the current step that are still to be issued
         self._computing: Step | None = None
@@ -158,7 +163,7 @@ class Worker:
             return steps
         for layer, micro_batch in sorted(zip(self._progress, range(len(self._progress)), strict=True)):
             # The next step if its inputs are incomplete, otherwise the step after it.
-            for needed in range(max(1, layer), min(layer + 2, self._plan.layers)):
+            for needed in range(max(self._first + 1, layer), min(layer + 2, self._plan.layers)):
                 step = Step(needed, micro_batch)
                 if self._missing(step):
                     if self._has_sent(Step(needed - 1, micro_batch)):
@@ -290,7 +295,8 @@ class Worker:
         """Return the missing (source, edge) pairs of a step not yet computed, in the plan's order."""
         assert self._plan is not None  # noqa: S101 - only called once loaded
         if step not in self._inputs:
-            self._inputs[step] = dict.fromkeys(self._plan.receives[step.layer])
+            needed = self._plan.receives[step.layer] if step.layer > self._first else ()
+            self._inputs[step] = dict.fromkeys(needed)
         return self._inputs[step]
 
     def _computed(self, step: Step, phase: Phase, now: float) -> list[Action]:
@@ -387,7 +393,7 @@ class Worker:
         ]
         for m, layer in enumerate(self._progress):
             step = Step(layer, m)
-            if 0 < layer < self._plan.layers and step != self._computing:
+            if self._first < layer < self._plan.layers and step != self._computing:
                 for source, _ in self._missing(step):
                     since = max(self._blocked_since[m], self._heard.get(source, 0.0))
                     stalls.append((since + self._clocks.stall_s, source, Step(layer - 1, m)))

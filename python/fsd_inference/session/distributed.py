@@ -15,6 +15,7 @@ from scipy import sparse
 
 from fsd_inference.config import RunSettings
 from fsd_inference.deadlines import cleaning_up, within
+from fsd_inference.engine.checkpoints import RESUME, newest_checkpoint
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
@@ -49,6 +50,7 @@ class _Run:
     form: OutputForm | None
     has_input: bool = False
     ends: list[Ended] = field(default_factory=list)
+    failed: int = 0  # attempts that count against those allowed
     rows: Rows | None = None
     summary: Summary | None = None
     failure: RunError | None = None
@@ -261,13 +263,26 @@ class Distributed:
             try:
                 return self._attempt(executor, stored, run, batch, lambda done: combined.advance(number, done))
             except RunError as error:
-                is_lost = any(other.failure is not None for other in runs)
-                if not error.retryable or run.spec.attempt + 1 >= self._attempts or is_lost:
+                if not error.retryable or any(other.failure is not None for other in runs):
                     raise
-                _log.of(run=run.spec.run).warning("attempt %d failed and is retried: %s", run.spec.attempt, error)
-                run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
-                combined.advance(number, 0)
+                resume_at = self._newest_checkpoint(executor, run.spec)
+                # A checkpoint that cannot be used is gone by now: such attempts are no more than checkpoints.
+                run.failed += not (error.operation == RESUME and resume_at < run.spec.resume_at)
+                if run.failed >= self._attempts:
+                    raise
+                _log.of(run=run.spec.run).warning(
+                    "attempt %d failed and is retried from layer %d: %s", run.spec.attempt, resume_at, error
+                )
+                run.spec = replace(run.spec, attempt=run.spec.attempt + 1, resume_at=resume_at)
+                combined.advance(number, resume_at)
         raise run.failure
+
+    def _newest_checkpoint(self, executor: Executor, spec: RunSpec) -> int:
+        """Return the layer at which another attempt starts."""
+        if not self._settings.checkpoint_every:
+            return 0
+        with within(self._settings.clocks.run_s), client_operation("resume", "listing the run's checkpoints"):
+            return newest_checkpoint(executor.runs, spec)
 
     def _attempt(
         self,

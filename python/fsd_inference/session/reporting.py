@@ -73,6 +73,7 @@ def run_report(
         attempts=max(max(spec.attempt + 1, len(ends)) for spec, ends in runs),
         simd=ranks[0].simd if ranks else kernels.simd_path(),
         wire=runs[0][0].settings.wire,
+        resumed_at=max(spec.resume_at for spec, _ in runs),
         ranks=ranks,
         memory_mb=last[0][1].memory_mb,
         coordinators=[each.coordinator for _, each in last if each.coordinator is not None],
