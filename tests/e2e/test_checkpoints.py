@@ -17,9 +17,11 @@ import fsd_inference as fsd
 from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
+from fsd_inference.config import Clocks
+from fsd_inference.cost.metered import function_times
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import RunError
+from fsd_inference.errors import DeadlineError, HandedOnError, RunError
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.executor import Executor
 from tests.support.processes import ranks_of, wait_until
@@ -128,6 +130,67 @@ def test_a_damaged_checkpoint_leads_to_an_earlier_one_and_then_to_the_input(
     # The attempts that found no usable checkpoint do not count: two attempts are allowed.
     assert starts == [0, 10, 5, 0]
     assert same(answer.outputs, expected)
+
+
+def stop_at(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch, stops: list[int], lasted_s: float = 0.0
+) -> list[tuple[int, float]]:
+    """Have attempts reach the limit of their functions at these layers; return where each starts, and its run clock.
+
+    They then have lasted `lasted_s` seconds more than they did.
+    """
+    attempt, starts = executor.attempt, list[tuple[int, float]]()
+
+    def stopping(spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+        stop = stops[len(starts)] if len(starts) < len(stops) else None
+        starts.append((spec.resume_at, spec.settings.clocks.run_s))
+        ended = attempt(spec, on_layer)
+        if stop is None:
+            return ended
+        later = [
+            info.key for info in executor.runs.list(spec.checkpoints_prefix) if int(info.key.split("/")[-2]) > stop
+        ]
+        executor.runs.delete(later)
+        return replace(ended, launched=ended.launched - lasted_s, error=HandedOnError("near its limit"))
+
+    monkeypatch.setattr(executor, "attempt", stopping)
+    return starts
+
+
+def test_handing_on_does_not_count_while_the_run_advances(
+    expected: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session(NETWORK, "local", workers=WORKERS, checkpoint_every=2, attempts=1) as distributed:
+        starts = stop_at(executor_of(distributed), monkeypatch, [3, 5, 9])
+        answer = distributed.infer(X, outputs="csr")
+    assert same(answer.outputs, expected)
+    assert [layer for layer, _ in starts] == [0, 2, 4, 8]
+    clocks = [run_s for _, run_s in starts]
+    assert clocks == sorted(clocks, reverse=True)
+    assert clocks[0] == 900.0
+    assert clocks[3] <= 900.0 - answer.report.ranks[0].ended + answer.report.ranks[0].started  # type: ignore[operator]
+    # The bill is that of all attempts.
+    assert answer.report.earlier.workers == 3 * WORKERS
+    workers, _ = function_times(answer.report)
+    assert workers.invocations == 4 * WORKERS
+    assert workers.seconds > answer.report.earlier.workers_s > 0
+
+
+def test_a_run_that_does_not_advance_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with session(NETWORK, "local", workers=WORKERS, checkpoint_every=2, attempts=2) as distributed:
+        starts = stop_at(executor_of(distributed), monkeypatch, [4, 5, 5, 5])
+        with pytest.raises(HandedOnError):
+            distributed.infer(X)
+    assert [layer for layer, _ in starts] == [0, 4, 4]
+
+
+def test_the_run_clock_is_that_of_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = Clocks(run_s=45.0)
+    with session(NETWORK, "local", workers=WORKERS, checkpoint_every=2, clocks=clocks) as distributed:
+        starts = stop_at(executor_of(distributed), monkeypatch, [2, 4], lasted_s=25.0)
+        with pytest.raises(DeadlineError, match=r"the run did not end by its deadline \(45 s\)"):
+            distributed.infer(X)
+    assert [layer for layer, _ in starts] == [0, 2]
 
 
 @pytest.mark.parametrize("channel", ["local", pytest.param("queue", marks=pytest.mark.long), "object"])

@@ -189,6 +189,16 @@ def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
         unpack_checkpoint(data)
 
 
+def test_the_limit_of_a_function_ends_an_attempt_that_can_hand_on() -> None:
+    spec = replace(spec_of(MemoryStore()), deadline=100.0)
+    assert spec.ending_by(100.0) is spec
+    assert (spec.ending_by(90.0).deadline, spec.ending_by(90.0).hands_on) == (90.0, True)
+    assert spec.ending_by(90.0).ending_by(95.0) == spec.ending_by(90.0)
+    without = replace(spec, settings=RunSettings())
+    assert (without.ending_by(90.0).deadline, without.ending_by(90.0).hands_on) == (90.0, False)
+    assert RunSpec.from_json(spec.ending_by(90.0).to_json()) == spec.ending_by(90.0)
+
+
 def test_settings_that_exclude_each_other() -> None:
     for every in (-1, 1):
         with pytest.raises(

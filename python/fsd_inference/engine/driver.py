@@ -194,6 +194,7 @@ class Driver:
             clocks=settings.clocks,
             deadline=spec.deadline,
             may_lose=channel.limits.may_lose,
+            hands_on=spec.hands_on,
             resume_at=spec.resume_at,
         )
         self._writer = CheckpointWriter(spec, rank, store, timeline, len(self._sizes))

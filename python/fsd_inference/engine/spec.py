@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from fsd_inference.config import Clocks, RunSettings
@@ -56,6 +56,9 @@ class RunSpec:
         Workers, channel, output, timeouts and all other settings of the run.
     first_sample : int
         Number of the first sample in the batch of which the run computes a slice.
+    hands_on : bool
+        Whether the deadline is a time limit of functions that comes before the run's own: then the attempt ends with a
+        `HandedOnError`, and another one goes on from the last checkpoint.
     resume_at : int
         The layer at which the attempt starts, from the checkpoint of the layers before it; 0 for the input.
     """
@@ -68,6 +71,7 @@ class RunSpec:
     deadline: float
     settings: RunSettings
     first_sample: int = 0
+    hands_on: bool = False
     resume_at: int = 0
 
     def __post_init__(self) -> None:
@@ -81,6 +85,12 @@ class RunSpec:
                 raise SettingError(f"run specification: {name} must be a whole number >= {least}, not {value!r}")
         if not isinstance(self.deadline, int | float) or not math.isfinite(self.deadline):
             raise SettingError(f"run specification: deadline must be a time in seconds, not {self.deadline!r}")
+
+    def ending_by(self, limit: float) -> RunSpec:
+        """Return the attempt with a deadline that is not after the time limit of a function."""
+        if limit >= self.deadline:
+            return self
+        return replace(self, deadline=limit, hands_on=self.settings.checkpoint_every > 0)
 
     @property
     def prefix(self) -> str:

@@ -46,6 +46,7 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import (
     AbortedError,
     DeadlineError,
+    HandedOnError,
     RunError,
     StallError,
     StartError,
@@ -81,6 +82,8 @@ class Worker:
         When the run must have ended, on the clock whose time `handle` receives.
     may_lose : bool, optional
         Whether the channel may lose frames, so that those that are late are asked for again.
+    hands_on : bool, optional
+        Whether another attempt goes on after the deadline.
     resume_at : int, optional
         The layer at which the attempt starts. The first step is that of the layer before it, whose rows come from a
         checkpoint and are sent as usual.
@@ -97,6 +100,7 @@ class Worker:
         clocks: Clocks,
         deadline: float,
         may_lose: bool = False,
+        hands_on: bool = False,
         resume_at: int = 0,
     ) -> None:
         self.rank = rank
@@ -105,6 +109,7 @@ class Worker:
         self._overlap = overlap
         self._clocks = clocks
         self._deadline = deadline
+        self._hands_on = hands_on
         self._repeats = Repeats(clocks.stall_s) if may_lose else None
 
         self._plan: RankPlan | None = None
@@ -400,6 +405,12 @@ class Worker:
         return stalls
 
     def _check_clocks(self, now: float) -> list[Action]:
+        if now >= self._deadline and self._hands_on:
+            message = (
+                f"rank {self.rank} is near the time limit of its function, {self._state()}; the run goes on from its "
+                "last checkpoint: if the attempt has stored none, store them more often"
+            )
+            return self._fail(HandedOnError(message, rank=self.rank, layer=min(self._progress), operation="run"))
         if now >= self._deadline:
             error = DeadlineError(
                 f"rank {self.rank} did not finish by the run's deadline ({self._clocks.run_s:g} s), "

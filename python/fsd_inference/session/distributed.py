@@ -23,7 +23,16 @@ from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.output_forms import OutputForm, Rows
 from fsd_inference.engine.serial import serial_state
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError, SettingError, client_operation
+from fsd_inference.errors import (
+    AbortedError,
+    DeadlineError,
+    FileFormatError,
+    FsdError,
+    HandedOnError,
+    RunError,
+    SettingError,
+    client_operation,
+)
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.kernels import SerialState
 from fsd_inference.logs import Logger
@@ -266,16 +275,31 @@ class Distributed:
                 if not error.retryable or any(other.failure is not None for other in runs):
                     raise
                 resume_at = self._newest_checkpoint(executor, run.spec)
-                # A checkpoint that cannot be used is gone by now: such attempts are no more than checkpoints.
-                run.failed += not (error.operation == RESUME and resume_at < run.spec.resume_at)
+                # There are no more such attempts than checkpoints: one that cannot be used is gone by now.
+                is_unusable = error.operation == RESUME and resume_at < run.spec.resume_at
+                goes_on = isinstance(error, HandedOnError) and resume_at > run.spec.resume_at
+                run.failed += not (is_unusable or goes_on)
                 if run.failed >= self._attempts:
                     raise
+                if goes_on:
+                    run.spec = self._with_time_left(run)
                 _log.of(run=run.spec.run).warning(
                     "attempt %d failed and is retried from layer %d: %s", run.spec.attempt, resume_at, error
                 )
                 run.spec = replace(run.spec, attempt=run.spec.attempt + 1, resume_at=resume_at)
                 combined.advance(number, resume_at)
         raise run.failure
+
+    def _with_time_left(self, run: _Run) -> RunSpec:
+        """Return the run with what is left of its run clock, which hands on with the run."""
+        clocks = run.spec.settings.clocks
+        left_s = clocks.run_s - (time.time() - run.ends[-1].launched)
+        if left_s <= 0:
+            whole_s = self._settings.clocks.run_s
+            raise DeadlineError(
+                f"the run did not end by its deadline ({whole_s:g} s); allow more time", operation="run"
+            )
+        return replace(run.spec, settings=replace(run.spec.settings, clocks=replace(clocks, run_s=left_s)))
 
     def _newest_checkpoint(self, executor: Executor, spec: RunSpec) -> int:
         """Return the layer at which another attempt starts."""
