@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -67,12 +68,13 @@ def compute(store: MemoryStore, spec: RunSpec) -> NDArray[np.float32]:
     """Compute what is left of an attempt of one rank, storing its checkpoints; return the outputs."""
     rank, sizes = loaded(store, spec), micro_batch_sizes(spec.samples, spec.settings.micro_batches)
     writer = CheckpointWriter(spec, 0, store, Timeline(), len(sizes))
-    for layer in range(max(0, spec.resume_at - 1), LAYERS):
+    for layer in range(spec.first_layer, LAYERS):
         for micro_batch in range(len(sizes)):
-            rank.state.assemble(layer, micro_batch)
-            rank.state.compute(layer, micro_batch, "all")
+            place = layer - spec.first_layer
+            rank.state.assemble(place, micro_batch)
+            rank.state.compute(place, micro_batch, "all")
             if writer.is_due(layer, LAYERS):
-                assert writer.take(layer, rank.state.frames(layer, micro_batch, 300)) == []
+                assert writer.take(layer, rank.state.frames(place, micro_batch, 300)) == []
     writer.close()
     return np.concatenate([rows_of(rank.state.output(micro_batch)) for micro_batch in range(len(sizes))], axis=1).T
 
@@ -118,7 +120,7 @@ def test_an_attempt_that_resumed_stores_the_later_checkpoints(store: MemoryStore
     found = store.get(checkpoint_of(spec, 6))
     assert found is not None
     assert kept is not None
-    assert unpack_checkpoint(found)[0] == 1
+    assert unpack_checkpoint(found)[:2] == (1, 2)
     assert compute(store, again(again(spec, 0), 6)).tobytes() == serial(NETWORK, X).toarray().tobytes()
 
 
@@ -132,8 +134,10 @@ def test_no_damage_leads_to_other_rows(store: MemoryStore) -> None:
     of_another_run, of_another_layer = replace(spec, run="6" * 32), checkpoint_of(spec, 6)
     harmed = [whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :] for at in range(len(whole))]
     harmed += [whole[:at] for at in range(0, len(whole), 7)] + [whole + b"0", store.get(of_another_layer) or b""]
-    attempt, frames = unpack_checkpoint(whole)
-    harmed += [pack_checkpoint(attempt, frames[1:]), pack_checkpoint(attempt, [*frames, frames[0]])]
+    right = unpack_checkpoint(whole)
+    of_frames: tuple[Sequence[bytes], ...] = ([], right.frames[1:], [*right.frames, right.frames[0]])
+    harmed += [pack_checkpoint(right._replace(frames=frames)) for frames in of_frames]
+    harmed += [pack_checkpoint(right._replace(first_layer=first)) for first in (1, 2, 3)]
     for data in harmed:
         store.put(key, data)
         with pytest.raises(RunError, match=rf"rank 0 cannot start at layer 3 from {key}: .*; try again") as caught:

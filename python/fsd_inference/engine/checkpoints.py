@@ -2,8 +2,8 @@
 
 A checkpoint is a rank's rows of one layer, as frames that are addressed to a number which no rank has, the keeper. So
 each has the checksum, run, plan, source, layer and micro-batch of a frame. Layout of the object: ``b"FSDC"``, version
-(u32), number of the attempt that wrote it (u32), number of frames (u32), the length of each frame (u64), all
-little-endian; then the frames.
+(u32), number of the attempt that wrote it (u32), its first layer, from which its frames count layers (u32), number of
+frames (u32), the length of each frame (u64), all little-endian; then the frames.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from fsd_inference.threads import ThreadPool
 RESUME = "resume"
 """Operation of the errors of a checkpoint that cannot be used."""
 
-_PREFIX = struct.Struct("<4sIII")
+_PREFIX = struct.Struct("<4sIIII")
 _MAGIC = b"FSDC"
 _VERSION = 1
 
@@ -47,17 +48,26 @@ def newest_checkpoint(store: Store, spec: RunSpec) -> int:
     return max((layer for layer, ranks in found.items() if ranks == spec.settings.workers), default=0)
 
 
-def pack_checkpoint(attempt: int, frames: Sequence[bytes]) -> bytes:
-    """Return the object of a checkpoint, built from the frames for the keeper."""
+class Checkpoint(NamedTuple):
+    """The number of the attempt that wrote a checkpoint, its first layer, and the frames for the keeper."""
+
+    attempt: int
+    first_layer: int
+    frames: Sequence[bytes]
+
+
+def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """Return the object of a checkpoint."""
+    attempt, first, frames = checkpoint
     lengths = struct.pack(f"<{len(frames)}Q", *map(len, frames))
-    return b"".join([_PREFIX.pack(_MAGIC, _VERSION, attempt, len(frames)), lengths, *frames])
+    return b"".join([_PREFIX.pack(_MAGIC, _VERSION, attempt, first, len(frames)), lengths, *frames])
 
 
-def unpack_checkpoint(data: bytes) -> tuple[int, list[bytes]]:
-    """Return attempt and frames of a checkpoint; raise `FileFormatError` if the object is damaged or something else."""
+def unpack_checkpoint(data: bytes) -> Checkpoint:
+    """Parse the object of a checkpoint; raise `FileFormatError` if it is damaged or something else."""
     if len(data) < _PREFIX.size:
         raise FileFormatError("it is too short")
-    magic, version, attempt, count = _PREFIX.unpack_from(data)
+    magic, version, attempt, first, count = _PREFIX.unpack_from(data)
     start = _PREFIX.size + 8 * count
     if (magic, version) != (_MAGIC, _VERSION) or len(data) < start:
         raise FileFormatError(f"it is not a checkpoint of version {_VERSION}")
@@ -67,7 +77,7 @@ def unpack_checkpoint(data: bytes) -> tuple[int, list[bytes]]:
         start += length
     if start != len(data):
         raise FileFormatError(f"it has {len(data)} bytes instead of {start}")
-    return attempt, frames
+    return Checkpoint(attempt, first, frames)
 
 
 class CheckpointWriter:
@@ -113,7 +123,7 @@ class CheckpointWriter:
         if self._done[layer] == self._micro_batches:
             if self._storing is not None:
                 self._storing.result()
-            data = pack_checkpoint(self._spec.attempt, self._taken.pop(layer))
+            data = pack_checkpoint(Checkpoint(self._spec.attempt, self._spec.first_layer, self._taken.pop(layer)))
             self._storing = self._thread.submit(self._store_one, layer + 1, data)
         return [(targets, body) for targets, body in packed if targets != keeper]
 
@@ -157,33 +167,38 @@ def read_checkpoint(store: Store, spec: RunSpec, plan: RankPlan, sizes: Sequence
     try:
         if data is None:
             raise FileFormatError("it is not in the store")
-        return _blocks(*unpack_checkpoint(data), spec, plan, sizes)
+        return _blocks(unpack_checkpoint(data), spec, plan, sizes)
     except FileFormatError as error:
         store.delete([key])
         message = f"rank {plan.rank} cannot start at layer {spec.resume_at} from {key}: {error}; try again"
         raise RunError(message, rank=plan.rank, layer=spec.resume_at, operation=RESUME, retryable=True) from error
 
 
-def _blocks(attempt: int, frames: Sequence[bytes], spec: RunSpec, plan: RankPlan, sizes: Sequence[int]) -> list[bytes]:
+def _blocks(checkpoint: Checkpoint, spec: RunSpec, plan: RankPlan, sizes: Sequence[int]) -> list[bytes]:
     """Return the rows in frames for the keeper, which is given a shard that passes on what it receives."""
     last, keeper = spec.resume_at - 1, spec.settings.workers
+    place = spec.resume_at - checkpoint.first_layer  # of the layer that gets the rows
+    if place < 1:
+        raise FileFormatError(f"an attempt from layer {checkpoint.first_layer} on cannot have written it")
     rows = plan.boundary[last] + plan.interior[last]
     edges = [(plan.rank, len(plan.sends[last]), rows)] if rows else []
-    shard = Shard(keeper, keeper + 1, [[]] * spec.resume_at + [edges])
+    shard = Shard(keeper, keeper + 1, [[]] * place + [edges])
     nothing = copying_layer(np.empty(0, np.uint32))
-    for layer in range(spec.resume_at):
+    for layer in range(place):
         shard.add(layer, nothing)
-    shard.add(spec.resume_at, copying_layer(np.arange(rows, dtype=np.uint32), source=edges[0]) if rows else nothing)
-    state = RankState(shard, bytes.fromhex(spec.run), attempt, bytes.fromhex(spec.plan), sizes, spec.settings.threads)
-    for number, frame in enumerate(frames):
+    shard.add(place, copying_layer(np.arange(rows, dtype=np.uint32), source=edges[0]) if rows else nothing)
+    state = RankState(
+        shard, bytes.fromhex(spec.run), checkpoint.attempt, bytes.fromhex(spec.plan), sizes, spec.settings.threads
+    )
+    for number, frame in enumerate(checkpoint.frames):
         status = state.accept(frame).status
         if status != "new":
             raise FileFormatError(f"its frame {number} is {status}")
-    if not all(state.ready(spec.resume_at, m) for m in range(len(sizes))):
+    if not all(state.ready(place, m) for m in range(len(sizes))):
         raise FileFormatError("it is not complete")
     try:
         for micro_batch in range(len(sizes)):
-            for layer in range(spec.resume_at + 1):
+            for layer in range(place + 1):
                 state.assemble(layer, micro_batch)
                 state.compute(layer, micro_batch, "all")
         return [state.output(micro_batch) for micro_batch in range(len(sizes))]

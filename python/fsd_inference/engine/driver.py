@@ -195,7 +195,7 @@ class Driver:
             deadline=spec.deadline,
             may_lose=channel.limits.may_lose,
             hands_on=spec.hands_on,
-            resume_at=spec.resume_at,
+            first_layer=spec.first_layer,
         )
         self._writer = CheckpointWriter(spec, rank, store, timeline, len(self._sizes))
         self.checkpoints = self._writer.stored
@@ -316,7 +316,7 @@ class Driver:
                     self.layers = work.plan.layers
                     self.digests = [0] * self.layers if self.spec.settings.verify else []
                     # The layers before the one where the attempt starts took none.
-                    self.requests += [self._count_requests()] * (1 + max(0, self.spec.resume_at - 1))
+                    self.requests += [self._count_requests()] * (1 + self.spec.first_layer)
                     self._idle_since = self._timeline.now()
                     self._timeline.add("load", -1, 0, began, self._idle_since)
                 self._events.put(Loaded(work.plan, loaded))
@@ -347,19 +347,20 @@ class Driver:
     def _compute(self, action: Compute) -> None:
         layer, micro_batch = action.step
         state, timeline = self._ready_state(), self._timeline
+        known_as = layer - self.spec.first_layer  # the kernels count the layers of the attempt
         if action.phase is not Phase.INTERIOR:
             timeline.add("wait", layer, micro_batch, self._idle_since, timeline.now())
         began = timeline.now()
         if action.phase is not Phase.INTERIOR:
             with timeline.measure("unpack", layer, micro_batch):
-                state.assemble(layer, micro_batch)
+                state.assemble(known_as, micro_batch)
         with timeline.measure(action.phase.value, layer, micro_batch):
-            state.compute(layer, micro_batch, action.phase.value)
+            state.compute(known_as, micro_batch, action.phase.value)
         is_kept = self._writer.is_due(layer, self.layers)
         if action.phase is not Phase.INTERIOR and (self._plan().sends[layer] or is_kept):
             with timeline.measure("pack", layer, micro_batch):
                 limits = self._channel.limits
-                packed = state.frames(layer, micro_batch, limits.frame_bytes, limits.is_fast)
+                packed = state.frames(known_as, micro_batch, limits.frame_bytes, limits.is_fast)
             if is_kept:
                 packed = self._writer.take(layer, packed)
             if packed:
@@ -441,7 +442,8 @@ class Driver:
         self._events.put(ChildEnded(rank, reason, reported))
 
     def _numeric_error(self, error: NonFiniteError | WireRangeError) -> RunError:
-        _, layer, row = error.args
+        _, known_as, row = error.args
+        layer = known_as + self.spec.first_layer
         neuron = self._work.neuron(layer, row) if self._work is not None else row
         if isinstance(error, WireRangeError):
             return beyond_wire(layer, neuron, self.rank, self.spec.settings.wire)
@@ -500,6 +502,8 @@ class Driver:
             return
         now = self._timeline.now()
         kind, layer, micro_batch = Kind(accepted.kind or 0), accepted.layer or 0, accepted.micro_batch or 0
+        if kind is Kind.DATA:
+            layer += self.spec.first_layer
         self._timeline.add("receive", layer, micro_batch, now, now)
         self._events.put(
             Arrived(

@@ -14,7 +14,7 @@ from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.pieces import Pieces
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
-from fsd_inference.kernels import RankState, Shard, ShardLayer
+from fsd_inference.kernels import RankState, Shard
 from fsd_inference.partitioning.kernel_shard import add_layer, copying_layer
 from fsd_inference.partitioning.manifest import MANIFEST_FILE, Manifest
 from fsd_inference.partitioning.plan import RankPlan
@@ -25,8 +25,8 @@ from fsd_inference.store.base import Readable, Store
 class WarmShard:
     """A rank's shard in the form that the kernels take; once loaded, it can be used by any number of runs.
 
-    If runs start at a later layer, the layers before it only pass on the rows of a checkpoint, which stand in for the
-    input. The last of them sends those that other ranks need.
+    If runs start at a later layer, the kernels have the layers from there on only, after one that passes on the rows of
+    a checkpoint and sends those that other ranks need.
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ class WarmShard:
         self.plan: RankPlan = shard.plan
         self._resume_at = resume_at
         self._checkpoints = checkpoint_layers(checkpoint_every, self.plan.layers, resume_at)
-        receives = [*((),) * resume_at, *shard.receives[resume_at:]]
+        self._first = max(0, resume_at - 1)
+        receives = [(), *shard.receives[self._first + 1 :]]
         try:
             # The keeper of checkpoints counts as a rank.
             self.kernels = Shard(shard.head.rank, shard.head.workers + (checkpoint_every > 0), receives)
@@ -75,16 +76,13 @@ class WarmShard:
             return
         shard, pieces = self._loading
         try:
-            passing = self._passing()
             for part in shard.parts():
                 following = self._loaded + 1
-                if following < self._resume_at:
-                    self.kernels.add(self._loaded, passing)
-                elif following == self._resume_at:
-                    self.kernels.add(self._loaded, copying_layer(part.rows.copy(), sends=part.sends))
-                else:
+                if following == self._resume_at:
+                    self.kernels.add(0, copying_layer(part.rows.copy(), sends=part.sends))
+                elif following > self._resume_at:
                     keeper = self.plan.workers if following in self._checkpoints else None
-                    add_layer(self.kernels, self.plan.rank, self._loaded, part, keeper)
+                    add_layer(self.kernels, self.plan.rank, self._loaded, part, first=self._first, keeper=keeper)
                 if self._loaded == 0:
                     self.needed_features = part.column_row.copy()  # a view would keep the memory of other arrays
                 self._loaded = following
@@ -92,11 +90,6 @@ class WarmShard:
         finally:
             self._loading = None
             pieces.close()
-
-    def _passing(self) -> ShardLayer:
-        """Return the layer that passes on all rows of the checkpoint at which runs start."""
-        last = max(0, self._resume_at - 1)
-        return copying_layer(np.arange(self.plan.boundary[last] + self.plan.interior[last], dtype=np.uint32))
 
 
 class LoadedRank:
@@ -140,29 +133,23 @@ class LoadedRank:
             if loaded < self._spec.resume_at:
                 continue
             if not has_inputs:
-                if self._spec.resume_at:
-                    self._put_checkpoint()
-                else:
-                    self._put_input()
+                self._put_rows()
                 has_inputs = True
             yield loaded
 
-    def _put_input(self) -> None:
+    def _put_rows(self) -> None:
+        """Give the state the rows of the input, or those of the checkpoint, which stand in for it."""
         needed, spec = self._warm.needed_features, self._spec
+        if spec.resume_at:
+            for micro_batch, rows in enumerate(read_checkpoint(self._runs, spec, self.plan, self._sizes)):
+                self.state.put_input(micro_batch, 0, rows)
+            return
         for block in read_input(self._runs, spec.input_key, needed, self._sizes, spec.features):
             self.state.put_input(block.micro_batch, block.first_feature, block.payload)
 
-    def _put_checkpoint(self) -> None:
-        """Bring the state to the step whose rows the checkpoint holds."""
-        for micro_batch, block in enumerate(read_checkpoint(self._runs, self._spec, self.plan, self._sizes)):
-            self.state.put_input(micro_batch, 0, block)
-            for layer in range(self._spec.resume_at - 1):
-                self.state.assemble(layer, micro_batch)
-                self.state.compute(layer, micro_batch, "all")
-
     def neuron(self, layer: int, row: int) -> int:
         """Return the global neuron of a local row."""
-        return self._warm.kernels.neuron(layer, row)
+        return self._warm.kernels.neuron(layer - self._spec.first_layer, row)
 
 
 def load_manifest(read: Callable[[str], bytes | None], spec: RunSpec) -> Manifest:

@@ -84,9 +84,8 @@ class Worker:
         Whether the channel may lose frames, so that those that are late are asked for again.
     hands_on : bool, optional
         Whether another attempt goes on after the deadline.
-    resume_at : int, optional
-        The layer at which the attempt starts. The first step is that of the layer before it, whose rows come from a
-        checkpoint and are sent as usual.
+    first_layer : int, optional
+        The layer of the first steps, which receive nothing; other than 0 if their rows come from a checkpoint.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class Worker:
         deadline: float,
         may_lose: bool = False,
         hands_on: bool = False,
-        resume_at: int = 0,
+        first_layer: int = 0,
     ) -> None:
         self.rank = rank
         self._tree = tree
@@ -114,7 +113,7 @@ class Worker:
 
         self._plan: RankPlan | None = None
         self._loaded = 0  # layers that are in memory
-        self._first = max(0, resume_at - 1)  # the layer of the first steps, which receive nothing
+        self._first = first_layer
         self._progress = [self._first] * micro_batches  # the layer that each micro-batch computes next
         self._blocked_since = [0.0] * micro_batches  # since when that layer waits only for rows of other ranks
         self._phases: deque[Phase] = deque()  # phases of the current step that are still to be issued

@@ -32,10 +32,13 @@ def kernel_shard(shard: RankShard) -> Shard:
     return kernels
 
 
-def add_layer(shard: Shard, rank: int, layer: int, part: ShardPart, keeper: int | None = None) -> None:
+def add_layer(
+    shard: Shard, rank: int, layer: int, part: ShardPart, *, first: int = 0, keeper: int | None = None
+) -> None:
     """Add the next layer to the shard of a rank; errors as of `kernel_shard`.
 
-    With a `keeper`, one more edge has all rows and goes to this number, which no rank has.
+    The shard's own layers start at layer `first`. With a `keeper`, one more edge has all rows and goes to this number,
+    which no rank has.
     """
     sends: list[Send] = [(targets, read_only(rows)) for targets, rows in part.sends]
     if keeper is not None and part.rows.size:
@@ -52,7 +55,7 @@ def add_layer(shard: Shard, rank: int, layer: int, part: ShardPart, keeper: int 
             part.zero_preserving,
         )
         shard.add(
-            layer,
+            layer - first,
             ShardLayer(
                 kernel,
                 read_only(part.rows),
