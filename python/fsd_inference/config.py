@@ -157,7 +157,7 @@ class FunctionSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailurePolicy:
-    """Retry policy of runs: the number of attempts, and the timeouts after which an attempt has failed.
+    """Retry policy of runs: the number of attempts, the timeouts after which one has failed, and where the next starts.
 
     Attributes
     ----------
@@ -165,6 +165,9 @@ class FailurePolicy:
         Maximum number of attempts of a run, the first one included; only retryable errors lead to another attempt.
     clocks : Clocks
         Timeouts of each attempt.
+    checkpoint_every : int
+        Number of layers after which each worker stores its activations, so that another attempt starts there instead
+        of at the first layer; at least 2, or 0 for no checkpoints. For workers that are processes or functions.
 
     Examples
     --------
@@ -178,9 +181,11 @@ class FailurePolicy:
 
     attempts: int = 2
     clocks: Clocks = Clocks()
+    checkpoint_every: int = 0
 
     def __post_init__(self) -> None:
         check_count("attempts", self.attempts)
+        _check_checkpoints(self.checkpoint_every)
 
 
 OUTPUTS = ("rows", "argmax", "any")
@@ -207,6 +212,8 @@ class RunSettings(Tuning):
         Whether each rank computes a digest of its part of each layer's outputs.
     clocks : Clocks
         Timeouts of an attempt.
+    checkpoint_every : int
+        See `FailurePolicy`.
     spill_bytes : int
         Maximum size in bytes of early frames that are kept in memory, still packed; further ones go to local disk.
     """
@@ -216,12 +223,14 @@ class RunSettings(Tuning):
     wire: str = "float32"
     verify: bool = False
     clocks: Clocks = Clocks()
+    checkpoint_every: int = 0
     spill_bytes: int = 1 << 29
 
     def __post_init__(self) -> None:
         Tuning.__post_init__(self)  # super() fails in dataclasses with slots
         for name in ("workers", "spill_bytes"):
             check_count(name, getattr(self, name))
+        _check_checkpoints(self.checkpoint_every)
         if self.output not in OUTPUTS:
             raise SettingError(f"output must be one of {', '.join(OUTPUTS)}, not {self.output!r}")
         if self.wire not in WIRES:
@@ -230,6 +239,15 @@ class RunSettings(Tuning):
             raise SettingError(
                 f"wire {self.wire} rounds what workers send to each other, and one worker sends nothing: leave it out"
             )
+        if self.wire != "float32" and self.checkpoint_every:
+            raise SettingError(
+                f"checkpoints hold what workers have sent, which wire {self.wire} rounds: leave one of the two out"
+            )
+
+
+def _check_checkpoints(every: object) -> None:
+    if not isinstance(every, int) or every < 0 or every == 1:
+        raise SettingError(f"checkpoint_every must be 0 or a whole number of at least 2, not {every!r}")
 
 
 def check_count(name: str, value: object) -> None:

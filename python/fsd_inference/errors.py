@@ -22,6 +22,7 @@
         ├── StartError          a rank did not report its start in time (start clock)
         ├── StallError          no frame arrived from a rank in time (stall clock)
         ├── DeadlineError       the run exceeded its deadline (run clock)
+        ├── HandedOnError       functions are near their time limit; another attempt goes on from a checkpoint
         ├── WorkerDiedError     a rank's process ended unexpectedly
         ├── StackUpdatedError   functions of two releases took part in one run
         ├── VerificationError   a layer's outputs differ from those of the run that the run was compared with
@@ -188,6 +189,12 @@ class DeadlineError(RunError):
     retryable = True
 
 
+class HandedOnError(RunError):
+    """The functions of an attempt are near their time limit; another one goes on from the last checkpoint."""
+
+    retryable = True
+
+
 class WorkerDiedError(RunError):
     """A rank's process ended unexpectedly."""
 
@@ -225,6 +232,7 @@ _RUN_ERRORS: dict[str, type[RunError]] = {
         StartError,
         StallError,
         DeadlineError,
+        HandedOnError,
         WorkerDiedError,
         StackUpdatedError,
         VerificationError,

@@ -123,6 +123,8 @@ class RankReport:
         Seconds of the init phase of its function, which came before `started`; 0 if the environment was warm.
     result_bytes : int
         Size of the object with its results in bytes; 0 if there is none.
+    checkpoints, checkpoint_bytes : int
+        Number of checkpoints that it stored, and their bytes.
     load_requests : int
         Requests made until its first layer and its inputs were loaded.
     load_s : float
@@ -159,6 +161,8 @@ class RankReport:
     ended: float | None = None
     init_s: float = 0.0
     result_bytes: int = 0
+    checkpoints: int = 0
+    checkpoint_bytes: int = 0
     load_requests: int = 0
     load_s: float = 0.0
     compute_s: float = 0.0
@@ -198,6 +202,8 @@ class RankReport:
             "ended": self.ended,
             "init_s": self.init_s,
             "result_bytes": self.result_bytes,
+            "checkpoints": self.checkpoints,
+            "checkpoint_bytes": self.checkpoint_bytes,
             "load_requests": self.load_requests,
             "load_s": self.load_s,
             "compute_s": self.compute_s,
@@ -255,6 +261,8 @@ class RankReport:
             ended=fields.take_time_optional("ended"),
             init_s=fields.take_number_or("init_s", 0.0),
             result_bytes=fields.take_count("result_bytes"),
+            checkpoints=fields.take_count_if("checkpoints") or 0,
+            checkpoint_bytes=fields.take_count_if("checkpoint_bytes") or 0,
             load_requests=fields.take_count("load_requests"),
             load_s=fields.take_number("load_s"),
             compute_s=fields.take_number("compute_s"),

@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from fsd_inference.atomic import filled_directory, write_text
 from fsd_inference.channel_names import current_name
@@ -23,6 +23,15 @@ REPORT_FILE = "report.json"
 
 _VERSION = 1  # of report.json
 _MOST = 65_535  # workers, replicas, layers and attempts: pages have a row or a column for each
+
+
+class EarlierFunctions(NamedTuple):
+    """The functions of the attempts before the last: how many, and their billed seconds, init phases included."""
+
+    workers: int = 0
+    workers_s: float = 0.0
+    coordinators: int = 0
+    coordinators_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +76,11 @@ class RunReport:
     memory_mb : int or None
         Memory of each worker function in MB; None if the workers were processes.
     coordinators : list of tuple of float
-        When each coordinator function (one per replica) started and ended, seconds since the epoch.
+        When each coordinator function of the last attempt (one per replica) started and ended, seconds since the epoch.
     coordinator_init_s : float
         Seconds of the init phases of those coordinators whose environment started cold.
+    earlier : EarlierFunctions
+        The functions of the attempts before the last, without ranks that were killed before they reported.
     predicted : Prediction or None
         The prediction made before the run, if any.
     error : dict or None
@@ -79,6 +90,8 @@ class RunReport:
         bit for bit.
     digests : Digests or None
         Digests of the layers, if the run was asked for them and it succeeded.
+    resumed_at : int
+        The layer at which the last attempt started, from checkpoints; 0 if it started from the input.
     """
 
     channel: str
@@ -104,6 +117,8 @@ class RunReport:
     error: dict[str, Any] | None = None
     wire: str = "float32"
     digests: Digests | None = None
+    resumed_at: int = 0
+    earlier: EarlierFunctions = field(default_factory=EarlierFunctions)
 
     @property
     def parts(self) -> int:
@@ -162,11 +177,13 @@ class RunReport:
             "misses": usage.misses,
             "empty_polls": usage.empty_polls,
             "attempts": self.attempts,
+            "resumed_at": self.resumed_at,
             "simd": self.simd,
             "wire": self.wire,
             "memory_mb": self.memory_mb,
             "coordinators": [list(span) for span in self.coordinators],
             "coordinator_init_s": self.coordinator_init_s,
+            "earlier": self.earlier._asdict(),
             "predicted": self.predicted and self.predicted.to_json(),
             "error": self.error,
             "stragglers": [straggler._asdict() for straggler in self.stragglers],
@@ -201,10 +218,12 @@ class RunReport:
             ],
             # Reports of older releases lack these fields.
             wire=fields.take_or("wire", "float32"),
+            resumed_at=fields.take_count_if("resumed_at") or 0,
             memory_mb=fields.take_count_if("memory_mb", least=1),
             replicas=fields.take_count_if("replicas", 1, _MOST) or 1,
             coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),
             coordinator_init_s=fields.take_number_or("coordinator_init_s", 0.0),
+            earlier=_earlier(found) if (found := fields.take_if("earlier", dict)) else EarlierFunctions(),
             predicted=Prediction.from_json(found) if (found := fields.take_if("predicted", dict)) else None,
             error=fields.take_if("error", dict),
             digests=Digests.from_fields(Fields(found, "digests."))
@@ -245,6 +264,16 @@ class RunReport:
     def to_text(self) -> str:
         """Return the report as the text of ``report.json``."""
         return json.dumps(self.to_json())  # faster than json.dump, which encodes piece by piece in Python
+
+
+def _earlier(value: dict[str, Any]) -> EarlierFunctions:
+    fields = Fields(value, "earlier.")
+    return EarlierFunctions(
+        fields.take_count("workers"),
+        fields.take_number("workers_s"),
+        fields.take_count("coordinators"),
+        fields.take_number("coordinators_s"),
+    )
 
 
 def _spans(spans: list[Any] | None, only: list[Any] | None) -> list[tuple[float, float]]:

@@ -18,6 +18,7 @@ import pytest
 from scipy import sparse
 
 import fsd_inference as fsd
+from fsd_inference.aws import coordination
 from fsd_inference.aws.events import RankEvent
 from fsd_inference.aws.handlers import coordinator, environment, worker
 from fsd_inference.aws.handlers.code import code_digest
@@ -26,7 +27,8 @@ from fsd_inference.aws.local import bring_up
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.aws.status import RunStatus
-from fsd_inference.errors import FsdError, StackError, StackUpdatedError
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import FsdError, RunError, StackError, StackUpdatedError
 from fsd_inference.stack_description import FunctionsSpec, ManagedInstances, WorkerFunction
 from tests.support.aws_configuration import no_aws_configuration
 from tests.support.calls import Caller, Pushed, caller
@@ -280,11 +282,46 @@ def test_the_first_run_of_an_environment_reports_its_init_phase(
     assert found == [0.75, 0.0, 0.75, 0.0]
 
 
-def test_a_rank_gives_up_before_Lambda_ends_it(calls: Caller, inputs: sparse.csr_array) -> None:
+@pytest.mark.parametrize(("checkpoint_every", "kind"), [(0, "DeadlineError"), (2, "HandedOnError")])
+def test_a_rank_gives_up_before_Lambda_ends_it(
+    checkpoint_every: int, kind: str, calls: Caller, inputs: sparse.csr_array
+) -> None:
     event = rank_event(calls, calls.push(NETWORK, 1), inputs)
+    settings = replace(event.spec.settings, checkpoint_every=checkpoint_every)
+    event = replace(event, spec=replace(event.spec, settings=settings))
     assert worker.handle(event.to_json(), Context(left_s=5.0)) == {"rank": 0, "result": "failed"}
     error = json.loads(calls.store.get(event.spec.report_key(0)) or b"")["error"]
-    assert error["type"] == "DeadlineError"
+    assert error["type"] == kind
+
+
+@pytest.mark.parametrize(("left_s", "checkpoint_every", "hands_on"), [(40, 2, True), (40, 0, False), (900, 2, False)])
+def test_ranks_hand_on_before_Lambda_ends_their_coordinator(
+    left_s: float,
+    checkpoint_every: int,
+    hands_on: bool,
+    calls: Caller,
+    inputs: sparse.csr_array,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    event = calls.event(calls.push(NETWORK, 1), inputs, "serial", 1769, checkpoint_every=checkpoint_every)
+    invoked: list[RunSpec] = []
+
+    def invoke(_clients: Any, _function: str, event: RankEvent, _meter: Any) -> None:
+        invoked.append(event.spec)
+        raise RunError("it is not there")
+
+    monkeypatch.setattr(coordination, "invoke_rank", invoke)
+    began = time.time()
+    coordinator.handle(event.to_json(), Context(left_s))
+    assert invoked[0].hands_on == hands_on
+    assert invoked[0].deadline <= began + left_s
+
+
+def test_an_attempt_from_beyond_the_last_layer_is_refused(calls: Caller, inputs: sparse.csr_array) -> None:
+    event = calls.event(calls.push(NETWORK, 1), inputs, "serial", 1769)
+    layers = len(NETWORK)
+    answer = coordinator.handle(event.to_json() | {"resume_at": layers}, Context())
+    assert answer["error"]["message"] == f"the plan has {layers} layers: no attempt can start at {layers}"
 
 
 @pytest.mark.parametrize("change", [{"code": "other"}, {"stack": "other"}])

@@ -40,6 +40,7 @@ from fsd_inference.engine.worker import Worker, abort_payload
 from fsd_inference.errors import (
     AbortedError,
     DeadlineError,
+    HandedOnError,
     NumericError,
     RunError,
     StallError,
@@ -69,6 +70,39 @@ def worker(rank: int = 0, workers: int = 2, branching: int = 1, micro_batches: i
 
 def data(source: int = 1, layer: int = 0, micro_batch: int = 0, edge: int = 0, complete: bool = True) -> Arrived:
     return Arrived(Kind.DATA, layer, micro_batch, source, edge, complete)
+
+
+def test_an_attempt_from_a_checkpoint_sends_its_rows_and_waits_only_for_later_ones() -> None:
+    everyone = ((1,),)
+    plan = RankPlan(0, 2, ((), ((1, 0),), ((1, 0),), ((1, 0),)), (everyone, everyone, everyone, ()), (1,) * 4, (0,) * 4)
+    me = Worker(
+        rank=0, tree=Tree(2, 1), micro_batches=1, samples=4, overlap=True, clocks=CLOCKS, deadline=100.0, first_layer=1
+    )
+    me.handle(Started(), 0.0)
+    assert me.handle(Loaded(plan, 2), 1.0) == [Compute(Step(1, 0), Phase.ALL)]
+    assert me.handle(Computed(Step(1, 0), Phase.ALL), 2.0) == [Send(Step(1, 0))]
+    assert me.expected() == []
+    me.handle(data(layer=0), 3.0)  # of a layer that is done
+    me.handle(Sent(Step(1, 0)), 3.0)
+    assert me.expected() == [Expected(Kind.DATA, 1, 0, 1)]
+    me.handle(Loaded(plan), 4.0)
+    assert me.handle(data(layer=1), 5.0) == [Compute(Step(2, 0), Phase.ALL)]
+
+
+def test_an_attempt_that_hands_on_ends_at_its_deadline_and_says_so() -> None:
+    me = Worker(
+        rank=0, tree=Tree(2, 1), micro_batches=1, samples=4, overlap=True, clocks=CLOCKS, deadline=5.0, hands_on=True
+    )
+    me.handle(Started(), 0.0)
+    me.handle(Loaded(PLAN), 1.0)
+    assert me.next_clock() == 5.0
+    assert not any(isinstance(action, Finish) for action in me.handle(Ticked(), 4.9))
+    abort, finish = me.handle(Ticked(), 5.0)
+    assert isinstance(abort, Abort)
+    assert isinstance(finish, Finish)
+    assert isinstance(run_error_from_record(abort.error.record()), HandedOnError)
+    assert finish.error is abort.error
+    assert abort.error.retryable
 
 
 @pytest.mark.parametrize("workers", range(1, 21))

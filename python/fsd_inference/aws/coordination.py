@@ -158,6 +158,8 @@ class Coordination:
             ) from error
         if manifest.features != event.spec.features:
             raise SettingError(f"the plan takes {manifest.features} features per sample, not {event.spec.features}")
+        if event.spec.resume_at >= manifest.layers:
+            raise SettingError(f"the plan has {manifest.layers} layers: no attempt can start at {event.spec.resume_at}")
         self._status = replace(self._status, layers=manifest.layers)
         assert stack.functions is not None  # noqa: S101 - checked by `check_fit`
         return stack.functions
@@ -234,9 +236,9 @@ class Coordination:
     def _run(self, functions: FunctionsSpec, function: str, lane: int | None) -> Ended:
         event, use = self._event, self._use
         launched = time.time()
-        deadline = min(launched + event.spec.settings.clocks.run_s, self._ends - _END_S)
-        clocks = replace(event.spec.settings.clocks, run_s=deadline - launched)
-        spec = replace(event.spec, deadline=deadline, settings=replace(event.spec.settings, clocks=clocks))
+        spec = replace(event.spec, deadline=launched + event.spec.settings.clocks.run_s).ending_by(self._ends - _END_S)
+        clocks = replace(spec.settings.clocks, run_s=spec.deadline - launched)
+        spec = replace(spec, settings=replace(spec.settings, clocks=clocks))
         rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code, use.digest)
         failures = FailureQueue(use.clients, functions.failures_queue_url, use.meter)
         with within(clocks.run_s + _END_S), Watch(use.store, failures, spec) as watch:

@@ -76,6 +76,8 @@ class RunEvent:
             "wire": settings.wire,
             "verify": settings.verify,
             "first_sample": self.spec.first_sample,
+            "checkpoint_every": settings.checkpoint_every,
+            "resume_at": self.spec.resume_at,
             **asdict(settings.clocks),
         }
 
@@ -92,6 +94,7 @@ class RunEvent:
             output=fields.take_or("output", default.output),
             wire=fields.take_or("wire", default.wire),
             verify=fields.take_or("verify", default.verify),
+            checkpoint_every=fields.take_or("checkpoint_every", default.checkpoint_every),
             clocks=Clocks(*(fields.take_number_or(name, seconds) for name, seconds in asdict(default.clocks).items())),
         )
         spec = RunSpec(
@@ -103,6 +106,7 @@ class RunEvent:
             deadline=0.0,
             settings=settings,
             first_sample=fields.take_or("first_sample", 0),
+            resume_at=fields.take_or("resume_at", 0),
         )
         event = cls(
             spec=spec,

@@ -18,7 +18,7 @@ from fsd_inference.cli.infer_parts import OutputFormat, alive_mask, infer_parts,
 from fsd_inference.cli.infer_verify import earlier_run, save_report, verify_run
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
-from fsd_inference.config import FunctionSettings, Tuning
+from fsd_inference.config import FailurePolicy, FunctionSettings, Tuning
 from fsd_inference.errors import RunError, SettingError
 
 if TYPE_CHECKING:
@@ -149,6 +149,15 @@ def infer(
         ),
     ] = "float32",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Number of compute threads of each worker.")] = 1,
+    checkpoint_every: Annotated[
+        int,
+        typer.Option(
+            "--checkpoint-every",
+            min=0,
+            help="Number of layers after which each worker stores its activations; a second attempt starts there "
+            "instead of at the first layer. 0: no checkpoints.",
+        ),
+    ] = 0,
     no_overlap: Annotated[
         bool,
         typer.Option("--no-overlap", help="Do not overlap computation and communication: send only complete layers."),
@@ -276,6 +285,7 @@ def infer(
                 overlap=not no_overlap,
             ),
             functions=FunctionSettings(memory_mb=memory_mb or choice.memory_mb, synchronous=synchronous),
+            failures=FailurePolicy(checkpoint_every=checkpoint_every),
             memory_limit_mb=memory_limit,
             progress=tasks,
         ) as session,

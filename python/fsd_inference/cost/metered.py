@@ -45,11 +45,14 @@ def function_times(
     # A report without ranks is that of a serial run, where one worker does all the work.
     spans = [rank.init_s + _lifetime_s(rank) for rank in report.ranks] if report.ranks else [report.wall_s]
     memory_mb = memory_mb or report.memory_mb or MB_PER_VCPU
-    workers = FunctionTime(memory_mb, architecture, sum(map(_billed, spans)), len(spans))
+    earlier = report.earlier
+    workers_s = earlier.workers_s + sum(map(billed_s, spans))
+    workers = FunctionTime(memory_mb, architecture, workers_s, earlier.workers + len(spans))
     # Where no function carried out the run, assume a coordinator a replica that would have lasted the whole run.
     coordinated = report.coordinators or [(0.0, report.wall_s)] * report.replicas
-    seconds = sum(_billed(max(0.0, ended - began)) for began, ended in coordinated) + report.coordinator_init_s
-    return workers, FunctionTime(coordinator_mb, architecture, seconds, len(coordinated))
+    seconds = sum(billed_s(max(0.0, ended - began)) for began, ended in coordinated) + report.coordinator_init_s
+    seconds, count = seconds + earlier.coordinators_s, len(coordinated) + earlier.coordinators
+    return workers, FunctionTime(coordinator_mb, architecture, seconds, count)
 
 
 def _lifetime_s(rank: RankReport) -> float:
@@ -59,5 +62,6 @@ def _lifetime_s(rank: RankReport) -> float:
     return seconds
 
 
-def _billed(seconds: float) -> float:
+def billed_s(seconds: float) -> float:
+    """Return the seconds for which a function is billed that took some."""
     return math.ceil(seconds / BILLED_TICK_S) * BILLED_TICK_S

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from fsd_inference.channels.base import Body, Channel, Expected, Frame, Kind
 from fsd_inference.deadlines import cleaning_up
+from fsd_inference.engine.checkpoints import CheckpointWriter
 from fsd_inference.engine.control import abort_frame, seal_control
 from fsd_inference.engine.gather import encode
 from fsd_inference.engine.launcher import Launcher
@@ -149,6 +150,8 @@ class Driver:
         Value of `count_requests` once the first layer was loaded, and at the end of each layer.
     result_bytes : int
         Size of the object with this rank's outputs in bytes.
+    checkpoints : list of int
+        Bytes of each checkpoint that was stored.
     """
 
     def __init__(
@@ -191,7 +194,11 @@ class Driver:
             clocks=settings.clocks,
             deadline=spec.deadline,
             may_lose=channel.limits.may_lose,
+            hands_on=spec.hands_on,
+            first_layer=spec.first_layer,
         )
+        self._writer = CheckpointWriter(spec, rank, store, timeline, len(self._sizes))
+        self.checkpoints = self._writer.stored
         self._events: queue.SimpleQueue[Event | _Flush] = queue.SimpleQueue()
         self._work: RankWork | None = None
         self._ended: Future[None] = Future()
@@ -237,6 +244,7 @@ class Driver:
                 self._expected_changed.notify_all()
             background.shutdown(wait=True, cancel_futures=True)
             compute.shutdown(wait=True, cancel_futures=True)
+            self._writer.close()
             if receiver.ident is not None:
                 receiver.join()
         assert self._outcome is not None  # noqa: S101 - the machine ends with Finish
@@ -307,7 +315,8 @@ class Driver:
                 if not self.layers:
                     self.layers = work.plan.layers
                     self.digests = [0] * self.layers if self.spec.settings.verify else []
-                    self.requests.append(self._count_requests())
+                    # The layers before the one where the attempt starts took none.
+                    self.requests += [self._count_requests()] * (1 + self.spec.first_layer)
                     self._idle_since = self._timeline.now()
                     self._timeline.add("load", -1, 0, began, self._idle_since)
                 self._events.put(Loaded(work.plan, loaded))
@@ -338,21 +347,26 @@ class Driver:
     def _compute(self, action: Compute) -> None:
         layer, micro_batch = action.step
         state, timeline = self._ready_state(), self._timeline
+        known_as = layer - self.spec.first_layer  # the kernels count the layers of the attempt
         if action.phase is not Phase.INTERIOR:
             timeline.add("wait", layer, micro_batch, self._idle_since, timeline.now())
         began = timeline.now()
         if action.phase is not Phase.INTERIOR:
             with timeline.measure("unpack", layer, micro_batch):
-                state.assemble(layer, micro_batch)
+                state.assemble(known_as, micro_batch)
         with timeline.measure(action.phase.value, layer, micro_batch):
-            state.compute(layer, micro_batch, action.phase.value)
-        if action.phase is not Phase.INTERIOR and self._plan().sends[layer]:
+            state.compute(known_as, micro_batch, action.phase.value)
+        is_kept = self._writer.is_due(layer, self.layers)
+        if action.phase is not Phase.INTERIOR and (self._plan().sends[layer] or is_kept):
             with timeline.measure("pack", layer, micro_batch):
                 limits = self._channel.limits
-                packed = state.frames(layer, micro_batch, limits.frame_bytes, limits.is_fast)
-            self._packed[action.step] = [
-                Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
-            ]
+                packed = state.frames(known_as, micro_batch, limits.frame_bytes, limits.is_fast)
+            if is_kept:
+                packed = self._writer.take(layer, packed)
+            if packed:
+                self._packed[action.step] = [
+                    Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
+                ]
         if action.phase is not Phase.BOUNDARY and self.spec.settings.verify:
             with timeline.measure("digest", layer, micro_batch):
                 self.digests[layer] += state.digest(layer, micro_batch, self._firsts[micro_batch])
@@ -428,7 +442,8 @@ class Driver:
         self._events.put(ChildEnded(rank, reason, reported))
 
     def _numeric_error(self, error: NonFiniteError | WireRangeError) -> RunError:
-        _, layer, row = error.args
+        _, known_as, row = error.args
+        layer = known_as + self.spec.first_layer
         neuron = self._work.neuron(layer, row) if self._work is not None else row
         if isinstance(error, WireRangeError):
             return beyond_wire(layer, neuron, self.rank, self.spec.settings.wire)
@@ -487,6 +502,8 @@ class Driver:
             return
         now = self._timeline.now()
         kind, layer, micro_batch = Kind(accepted.kind or 0), accepted.layer or 0, accepted.micro_batch or 0
+        if kind is Kind.DATA:
+            layer += self.spec.first_layer
         self._timeline.add("receive", layer, micro_batch, now, now)
         self._events.put(
             Arrived(

@@ -138,6 +138,7 @@ def run_rank(
         sent_to=driver.sent_to,
         requests=driver.requests,
         result_bytes=len(outcome.summary) if rank == 0 and outcome.summary else driver.result_bytes,
+        checkpoints=driver.checkpoints,
         error=outcome.error,
         position=None if outcome.error is None else driver.position,
         digests=driver.digests,

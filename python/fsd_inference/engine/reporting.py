@@ -132,6 +132,7 @@ def rank_report(
     position: Position | None = None,
     init_s: float = 0.0,
     digests: Sequence[int] = (),
+    checkpoints: Sequence[int] = (),
 ) -> RankReport:
     """Return the report of this process's rank, with the current time as its end; `usage` is left to the caller.
 
@@ -151,6 +152,8 @@ def rank_report(
         Seconds of its function's init phase; 0 if the environment was warm, or if it is no function.
     digests : sequence of int, optional
         Digest of its part of each layer, or any number of 64-bit digests that add up to it; left out if it failed.
+    checkpoints : sequence of int, optional
+        Size of each checkpoint that it stored in bytes.
     """
     activity = activity_report(
         rank=rank,
@@ -168,6 +171,8 @@ def rank_report(
         process=os.getpid(),
         init_s=round(init_s, _MICROSECOND),
         result_bytes=result_bytes,
+        checkpoints=len(checkpoints),
+        checkpoint_bytes=sum(checkpoints),
         peak_rss_bytes=peak_rss_bytes(),
         simd=simd_path(),
         sent_to=tuple(SentTo(target, *sent_to[target]) for target in sorted(sent_to)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from fsd_inference.config import Clocks, RunSettings
@@ -56,6 +56,11 @@ class RunSpec:
         Workers, channel, output, timeouts and all other settings of the run.
     first_sample : int
         Number of the first sample in the batch of which the run computes a slice.
+    hands_on : bool
+        Whether the deadline is a time limit of functions that comes before the run's own: then the attempt ends with a
+        `HandedOnError`, and another one goes on from the last checkpoint.
+    resume_at : int
+        The layer at which the attempt starts, from the checkpoint of the layers before it; 0 for the input.
     """
 
     run: str
@@ -66,18 +71,31 @@ class RunSpec:
     deadline: float
     settings: RunSettings
     first_sample: int = 0
+    hands_on: bool = False
+    resume_at: int = 0
 
     def __post_init__(self) -> None:
         for name in ("run", "plan"):
             value = getattr(self, name)
             if not isinstance(value, str) or len(value) != 32 or set(value) - set("0123456789abcdef"):
                 raise SettingError(f"run specification: {name} must be 32 hexadecimal digits, not {value!r}")
-        for name, least in (("attempt", 0), ("samples", 1), ("features", 1), ("first_sample", 0)):
+        for name, least in (("attempt", 0), ("samples", 1), ("features", 1), ("first_sample", 0), ("resume_at", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise SettingError(f"run specification: {name} must be a whole number >= {least}, not {value!r}")
         if not isinstance(self.deadline, int | float) or not math.isfinite(self.deadline):
             raise SettingError(f"run specification: deadline must be a time in seconds, not {self.deadline!r}")
+
+    def ending_by(self, limit: float) -> RunSpec:
+        """Return the attempt with a deadline that is not after the time limit of a function."""
+        if limit >= self.deadline:
+            return self
+        return replace(self, deadline=limit, hands_on=self.settings.checkpoint_every > 0)
+
+    @property
+    def first_layer(self) -> int:
+        """The layer of the first steps: 0, or the one whose rows the checkpoint holds, which are sent once more."""
+        return max(0, self.resume_at - 1)
 
     @property
     def prefix(self) -> str:
@@ -100,6 +118,15 @@ class RunSpec:
     def report_key(self, rank: int) -> str:
         """Key of a rank's report, the last object it writes."""
         return f"{self.prefix}reports/{rank:05d}"
+
+    @property
+    def checkpoints_prefix(self) -> str:
+        """Folder of the run's checkpoints, shared by all attempts."""
+        return f"{run_folder(self.run)}checkpoints/"
+
+    def checkpoint_key(self, layer: int, rank: int) -> str:
+        """Key of a rank's checkpoint of all layers before `layer`."""
+        return f"{self.checkpoints_prefix}{layer:05d}/{rank:05d}"
 
     @property
     def plan_prefix(self) -> str:

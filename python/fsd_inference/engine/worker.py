@@ -46,6 +46,7 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import (
     AbortedError,
     DeadlineError,
+    HandedOnError,
     RunError,
     StallError,
     StartError,
@@ -81,6 +82,10 @@ class Worker:
         When the run must have ended, on the clock whose time `handle` receives.
     may_lose : bool, optional
         Whether the channel may lose frames, so that those that are late are asked for again.
+    hands_on : bool, optional
+        Whether another attempt goes on after the deadline.
+    first_layer : int, optional
+        The layer of the first steps, which receive nothing; other than 0 if their rows come from a checkpoint.
     """
 
     def __init__(
@@ -94,6 +99,8 @@ class Worker:
         clocks: Clocks,
         deadline: float,
         may_lose: bool = False,
+        hands_on: bool = False,
+        first_layer: int = 0,
     ) -> None:
         self.rank = rank
         self._tree = tree
@@ -101,11 +108,13 @@ class Worker:
         self._overlap = overlap
         self._clocks = clocks
         self._deadline = deadline
+        self._hands_on = hands_on
         self._repeats = Repeats(clocks.stall_s) if may_lose else None
 
         self._plan: RankPlan | None = None
         self._loaded = 0  # layers that are in memory
-        self._progress = [0] * micro_batches  # the layer that each micro-batch computes next
+        self._first = first_layer
+        self._progress = [self._first] * micro_batches  # the layer that each micro-batch computes next
         self._blocked_since = [0.0] * micro_batches  # since when that layer waits only for rows of other ranks
         self._phases: deque[Phase] = deque()  # phases of the current step that are still to be issued
         self._computing: Step | None = None
@@ -158,7 +167,7 @@ class Worker:
             return steps
         for layer, micro_batch in sorted(zip(self._progress, range(len(self._progress)), strict=True)):
             # The next step if its inputs are incomplete, otherwise the step after it.
-            for needed in range(max(1, layer), min(layer + 2, self._plan.layers)):
+            for needed in range(max(self._first + 1, layer), min(layer + 2, self._plan.layers)):
                 step = Step(needed, micro_batch)
                 if self._missing(step):
                     if self._has_sent(Step(needed - 1, micro_batch)):
@@ -290,7 +299,8 @@ class Worker:
         """Return the missing (source, edge) pairs of a step not yet computed, in the plan's order."""
         assert self._plan is not None  # noqa: S101 - only called once loaded
         if step not in self._inputs:
-            self._inputs[step] = dict.fromkeys(self._plan.receives[step.layer])
+            needed = self._plan.receives[step.layer] if step.layer > self._first else ()
+            self._inputs[step] = dict.fromkeys(needed)
         return self._inputs[step]
 
     def _computed(self, step: Step, phase: Phase, now: float) -> list[Action]:
@@ -387,13 +397,19 @@ class Worker:
         ]
         for m, layer in enumerate(self._progress):
             step = Step(layer, m)
-            if 0 < layer < self._plan.layers and step != self._computing:
+            if self._first < layer < self._plan.layers and step != self._computing:
                 for source, _ in self._missing(step):
                     since = max(self._blocked_since[m], self._heard.get(source, 0.0))
                     stalls.append((since + self._clocks.stall_s, source, Step(layer - 1, m)))
         return stalls
 
     def _check_clocks(self, now: float) -> list[Action]:
+        if now >= self._deadline and self._hands_on:
+            message = (
+                f"rank {self.rank} is near the time limit of its function, {self._state()}; the run goes on from its "
+                "last checkpoint: if the attempt has stored none, store them more often"
+            )
+            return self._fail(HandedOnError(message, rank=self.rank, layer=min(self._progress), operation="run"))
         if now >= self._deadline:
             error = DeadlineError(
                 f"rank {self.rank} did not finish by the run's deadline ({self._clocks.run_s:g} s), "

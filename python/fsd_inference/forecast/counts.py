@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.config import RunSettings
+from fsd_inference.engine.checkpoints import checkpoint_layers
 from fsd_inference.engine.pieces import requests
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
@@ -173,7 +174,7 @@ def count_own(
     *,
     is_warm: bool = False,
 ) -> Usage:
-    """Return the requests of a run that do not depend on its channel: input, claims, shards, results, reports, cleanup.
+    """Return the requests of a run that do not depend on its channel, for the objects of run and plan, and for cleanup.
 
     Parameters
     ----------
@@ -187,7 +188,8 @@ def count_own(
     """
     workers = len(shard_bytes)
     results = workers if settings.output == "rows" else 1
-    objects = 1 + 2 * workers + results  # the input; a claim and a report for each rank
+    checkpoints = workers * len(checkpoint_layers(settings.checkpoint_every, len(payloads.exchanges) + 1))
+    objects = 1 + 2 * workers + results + checkpoints  # the input; a claim and a report for each rank
     # The input takes a second read if it is longer than the first one reads.
     of_rank = 1 + (payloads.input_bytes > limits.first_bytes)
     of_plan = 0 if is_warm else workers + sum(requests(int(size)) for size in shard_bytes)  # manifests and shards

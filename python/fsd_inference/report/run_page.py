@@ -70,6 +70,12 @@ def _header(figures: RunFigures, title: str) -> Markup:
         f"{when}{report.layers:,} layers, {report.connections:,} connections; {where}, kernel {report.simd}, "
         f"{report.attempts} {'attempt' if report.attempts == 1 else 'attempts'}"
     )
+    if report.resumed_at:
+        about += f", the last from layer {report.resumed_at:,} on"
+    checkpoints = sum(rank.checkpoints for rank in report.ranks)
+    if checkpoints:
+        stored = sum(rank.checkpoint_bytes for rank in report.ranks)
+        about += f"; {checkpoints:,} checkpoints of {bytes_text(stored)}"
     if report.rounding is not None:
         about += f"; what ranks sent was {report.rounding}"
     return tag(

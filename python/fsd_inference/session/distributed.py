@@ -15,6 +15,7 @@ from scipy import sparse
 
 from fsd_inference.config import RunSettings
 from fsd_inference.deadlines import cleaning_up, within
+from fsd_inference.engine.checkpoints import RESUME, newest_checkpoint
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
@@ -22,7 +23,16 @@ from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.output_forms import OutputForm, Rows
 from fsd_inference.engine.serial import serial_state
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import AbortedError, FileFormatError, FsdError, RunError, SettingError, client_operation
+from fsd_inference.errors import (
+    AbortedError,
+    DeadlineError,
+    FileFormatError,
+    FsdError,
+    HandedOnError,
+    RunError,
+    SettingError,
+    client_operation,
+)
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.kernels import SerialState
 from fsd_inference.logs import Logger
@@ -49,6 +59,7 @@ class _Run:
     form: OutputForm | None
     has_input: bool = False
     ends: list[Ended] = field(default_factory=list)
+    failed: int = 0  # attempts that count against those allowed
     rows: Rows | None = None
     summary: Summary | None = None
     failure: RunError | None = None
@@ -261,13 +272,41 @@ class Distributed:
             try:
                 return self._attempt(executor, stored, run, batch, lambda done: combined.advance(number, done))
             except RunError as error:
-                is_lost = any(other.failure is not None for other in runs)
-                if not error.retryable or run.spec.attempt + 1 >= self._attempts or is_lost:
+                if not error.retryable or any(other.failure is not None for other in runs):
                     raise
-                _log.of(run=run.spec.run).warning("attempt %d failed and is retried: %s", run.spec.attempt, error)
-                run.spec = replace(run.spec, attempt=run.spec.attempt + 1)
-                combined.advance(number, 0)
+                resume_at = self._newest_checkpoint(executor, run.spec)
+                # There are no more such attempts than checkpoints: one that cannot be used is gone by now.
+                is_unusable = error.operation == RESUME and resume_at < run.spec.resume_at
+                goes_on = isinstance(error, HandedOnError) and resume_at > run.spec.resume_at
+                run.failed += not (is_unusable or goes_on)
+                if run.failed >= self._attempts:
+                    raise
+                if goes_on:
+                    run.spec = self._with_time_left(run)
+                _log.of(run=run.spec.run).warning(
+                    "attempt %d failed and is retried from layer %d: %s", run.spec.attempt, resume_at, error
+                )
+                run.spec = replace(run.spec, attempt=run.spec.attempt + 1, resume_at=resume_at)
+                combined.advance(number, resume_at)
         raise run.failure
+
+    def _with_time_left(self, run: _Run) -> RunSpec:
+        """Return the run with what is left of its run clock, which hands on with the run."""
+        clocks = run.spec.settings.clocks
+        left_s = clocks.run_s - (time.time() - run.ends[-1].launched)
+        if left_s <= 0:
+            whole_s = self._settings.clocks.run_s
+            raise DeadlineError(
+                f"the run did not end by its deadline ({whole_s:g} s); allow more time", operation="run"
+            )
+        return replace(run.spec, settings=replace(run.spec.settings, clocks=replace(clocks, run_s=left_s)))
+
+    def _newest_checkpoint(self, executor: Executor, spec: RunSpec) -> int:
+        """Return the layer at which another attempt starts."""
+        if not self._settings.checkpoint_every:
+            return 0
+        with within(self._settings.clocks.run_s), client_operation("resume", "listing the run's checkpoints"):
+            return newest_checkpoint(executor.runs, spec)
 
     def _attempt(
         self,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fsd_inference import kernels
 from fsd_inference.digests import Digests, added
+from fsd_inference.cost.metered import billed_s
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import RunError
@@ -14,6 +15,7 @@ from fsd_inference.partitioning import Manifest
 from fsd_inference.prediction import Prediction
 from fsd_inference.rank_report import RankReport
 from fsd_inference.report import Report
+from fsd_inference.run_report import EarlierFunctions
 from fsd_inference.usage import Usage
 
 
@@ -36,7 +38,8 @@ def run_report(
     manifest : Manifest
         Manifest of the network that was run.
     runs : sequence of (RunSpec, sequence of Ended)
-        For each run its last attempt and the outcomes of all its attempts; times are taken from the last outcome.
+        For each run its last attempt and the outcomes of all its attempts; times are taken from the last outcome, but
+        for those of the functions of the earlier ones.
     wall_s : float
         Seconds from the call of `infer` to its end.
     usage : Usage
@@ -73,9 +76,11 @@ def run_report(
         attempts=max(max(spec.attempt + 1, len(ends)) for spec, ends in runs),
         simd=ranks[0].simd if ranks else kernels.simd_path(),
         wire=runs[0][0].settings.wire,
+        resumed_at=max(spec.resume_at for spec, _ in runs),
         ranks=ranks,
         memory_mb=last[0][1].memory_mb,
         coordinators=[each.coordinator for _, each in last if each.coordinator is not None],
+        earlier=_earlier([each for _, ends in runs for each in ends[:-1]]),
         coordinator_init_s=sum(each.coordinator_init_s for _, each in last),
         predicted=predicted,
         error=None if error is None else error.record(),
@@ -87,3 +92,15 @@ def _digests(manifest: Manifest, ranks: Sequence[RankReport], batch: int) -> Dig
     """Return the digests of a run that succeeded, from those of its ranks or replicas."""
     layers = added(rank.digests for rank in ranks)
     return Digests(manifest.network_digest.hex(), manifest.plan_digest.hex(), batch, layers)
+
+
+def _earlier(ended: Sequence[Ended]) -> EarlierFunctions:
+    """Return the functions of attempts that have ended."""
+    workers = [rank.init_s + rank.lived_s for each in ended for rank in each.reports if rank.lived_s is not None]
+    spans = [each.coordinator[1] - each.coordinator[0] for each in ended if each.coordinator is not None]
+    return EarlierFunctions(
+        len(workers),
+        sum(billed_s(max(0.0, seconds)) for seconds in workers),
+        len(spans),
+        sum(billed_s(max(0.0, seconds)) for seconds in spans) + sum(each.coordinator_init_s for each in ended),
+    )

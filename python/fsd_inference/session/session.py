@@ -141,10 +141,13 @@ class Session:
             wire=wire,
             verify=verify,
             clocks=failures.clocks,
+            checkpoint_every=failures.checkpoint_every,
         )
         progress = progress or Silent()
         self._engine: Alone | Distributed
         if channel == "serial" and described is None:
+            if failures.checkpoint_every:
+                raise SettingError("checkpoints are for workers that are processes or functions: leave them out")
             if self._network.network is None:
                 raise SettingError(
                     f"{network} holds shards, but channel 'serial' needs the network itself; give its path"

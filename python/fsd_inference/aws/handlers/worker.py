@@ -93,11 +93,8 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
     function = None if functions is None else functions.worker(rank_event.memory_mb)
     if function is None:
         raise SettingError(f"stack {opened.stack.name} has no workers of {rank_event.memory_mb} MB")
-    spec = replace(
-        rank_event.spec,
-        deadline=min(rank_event.spec.deadline, started + left_s - _END_S),
-        settings=replace(rank_event.spec.settings, threads=_threads(warm, function)),
-    )
+    spec = rank_event.spec.ending_by(started + left_s - _END_S)
+    spec = replace(spec, settings=replace(spec.settings, threads=_threads(warm, function)))
     channel = open_channel(
         warm.clients,
         opened.stack,

@@ -1,0 +1,215 @@
+"""Runs that fail and go on from their checkpoints: the same bits, over all channels, and no layer computed twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fsd_inference as fsd
+from fsd_inference.aws.local import temporary_stack
+from fsd_inference.aws.provision import StackSettings
+from fsd_inference.aws.stack import save_stack
+from fsd_inference.config import Clocks
+from fsd_inference.cost.metered import function_times
+from fsd_inference.engine.ending import Ended
+from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import DeadlineError, HandedOnError, RunError
+from fsd_inference.session.distributed import Distributed
+from fsd_inference.session.executor import Executor
+from tests.support.processes import ranks_of, wait_until
+from tests.support.runs import same, serial, session
+
+pytestmark = [pytest.mark.emulator, pytest.mark.timeout(120)]
+
+WORKERS, LAYERS, EVERY = 3, 12, 5
+NETWORK = fsd.random_network([96] * (LAYERS + 1), connections=8, seed=5)
+X = np.random.default_rng(0).random((40, 96), np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected() -> sparse.csr_array:
+    return serial(NETWORK, X)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("stack") / "stack.json"
+    with temporary_stack(StackSettings(name="fsd-checkpoints", ranks=WORKERS, purge_settle_s=0.0)) as made:
+        save_stack(made, path)
+        yield path
+
+
+def executor_of(distributed: fsd.Session) -> Executor:
+    engine = distributed._engine
+    assert isinstance(engine, Distributed)
+    return engine._prepared()[0]
+
+
+def fail_after(
+    executor: Executor,
+    monkeypatch: pytest.MonkeyPatch,
+    attempts: int,
+    between: Callable[[RunSpec], None] = lambda _: None,
+) -> list[int]:
+    """Have the first attempts count as failed once they have ended; return a list of where each attempt starts."""
+    attempt, starts = executor.attempt, list[int]()
+
+    def failing(spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+        starts.append(spec.resume_at)
+        ended = attempt(spec, on_layer)
+        if ended.error is not None or len(starts) > attempts:
+            return ended
+        between(spec)
+        return replace(ended, error=RunError("the answer was lost", retryable=True))
+
+    monkeypatch.setattr(executor, "attempt", failing)
+    return starts
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("channel", ["local", "queue", "object"])
+def test_another_attempt_computes_only_what_is_left(
+    channel: str, micro_batches: int, stack: Path, expected: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"workers": WORKERS, "micro_batches": micro_batches, "checkpoint_every": EVERY}
+    with session(NETWORK, channel, stack, **options) as distributed:
+        executor = executor_of(distributed)
+        starts = fail_after(executor, monkeypatch, 1)
+        answer = distributed.infer(X, outputs="csr")
+        assert list(executor.runs.list("runs/")) == []  # with the checkpoints
+    assert starts == [0, 10]
+    assert same(answer.outputs, expected)
+    assert (answer.report.attempts, answer.report.resumed_at) == (2, 10)
+    for rank in answer.report.ranks:
+        # The rows of layer 9 are passed on.
+        computed = [layer.compute_s > 0 for layer in rank.layers]
+        assert computed == [False] * 9 + [True] * 3
+        assert not any(layer.frames or layer.requests for layer in rank.layers[:9])
+
+
+def test_checkpoints_are_predicted_counted_and_shown(stack: Path, tmp_path: Path) -> None:
+    counts = {}
+    for every in (0, 2):
+        with session(NETWORK, "object", stack, workers=WORKERS, checkpoint_every=every) as distributed:
+            predicted = distributed.predict(X)
+            report = distributed.infer(X, predicted=predicted).report
+        assert predicted is not None
+        for kind in ("s3.put", "s3.list"):
+            assert predicted.usage.requests[kind] == report.usage.requests[kind]
+        counts[every] = report.usage.requests["s3.put"]
+        assert [rank.checkpoints for rank in report.ranks] == [(LAYERS - 1) // 2 if every else 0] * WORKERS
+        report.save(tmp_path / str(every))
+        page = " ".join((tmp_path / str(every) / "report.html").read_text().split())
+        assert ("15 checkpoints of" in page) == (every == 2)
+    assert counts[2] - counts[0] == WORKERS * 5
+
+
+@pytest.mark.parametrize("channel", ["local", "object"])
+def test_a_damaged_checkpoint_leads_to_an_earlier_one_and_then_to_the_input(
+    channel: str, stack: Path, expected: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session(NETWORK, channel, stack, workers=WORKERS, checkpoint_every=EVERY) as distributed:
+        executor = executor_of(distributed)
+
+        def harm(spec: RunSpec) -> None:
+            key, other = spec.checkpoint_key(10, 1), spec.checkpoint_key(5, 2)
+            data = executor.runs.get(key) or b""
+            executor.runs.put(key, data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+            executor.runs.put(other, b"")
+
+        starts = fail_after(executor, monkeypatch, 1, harm)
+        answer = distributed.infer(X, outputs="csr")
+    # The attempts that found no usable checkpoint do not count: two attempts are allowed.
+    assert starts == [0, 10, 5, 0]
+    assert same(answer.outputs, expected)
+
+
+def stop_at(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch, stops: list[int], lasted_s: float = 0.0
+) -> list[tuple[int, float]]:
+    """Have attempts reach the limit of their functions at these layers; return where each starts, and its run clock.
+
+    They then have lasted `lasted_s` seconds more than they did.
+    """
+    attempt, starts = executor.attempt, list[tuple[int, float]]()
+
+    def stopping(spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+        stop = stops[len(starts)] if len(starts) < len(stops) else None
+        starts.append((spec.resume_at, spec.settings.clocks.run_s))
+        ended = attempt(spec, on_layer)
+        if stop is None:
+            return ended
+        later = [
+            info.key for info in executor.runs.list(spec.checkpoints_prefix) if int(info.key.split("/")[-2]) > stop
+        ]
+        executor.runs.delete(later)
+        return replace(ended, launched=ended.launched - lasted_s, error=HandedOnError("near its limit"))
+
+    monkeypatch.setattr(executor, "attempt", stopping)
+    return starts
+
+
+def test_handing_on_does_not_count_while_the_run_advances(
+    expected: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session(NETWORK, "local", workers=WORKERS, checkpoint_every=2, attempts=1) as distributed:
+        starts = stop_at(executor_of(distributed), monkeypatch, [3, 5, 9])
+        answer = distributed.infer(X, outputs="csr")
+    assert same(answer.outputs, expected)
+    assert [layer for layer, _ in starts] == [0, 2, 4, 8]
+    clocks = [run_s for _, run_s in starts]
+    assert clocks == sorted(clocks, reverse=True)
+    assert clocks[0] == 900.0
+    assert clocks[3] <= 900.0 - answer.report.ranks[0].ended + answer.report.ranks[0].started  # type: ignore[operator]
+    # The bill is that of all attempts.
+    assert answer.report.earlier.workers == 3 * WORKERS
+    workers, _ = function_times(answer.report)
+    assert workers.invocations == 4 * WORKERS
+    assert workers.seconds > answer.report.earlier.workers_s > 0
+
+
+def test_a_run_that_does_not_advance_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with session(NETWORK, "local", workers=WORKERS, checkpoint_every=2, attempts=2) as distributed:
+        starts = stop_at(executor_of(distributed), monkeypatch, [4, 5, 5, 5])
+        with pytest.raises(HandedOnError):
+            distributed.infer(X)
+    assert [layer for layer, _ in starts] == [0, 4, 4]
+
+
+def test_the_run_clock_is_that_of_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = Clocks(run_s=45.0)
+    with session(NETWORK, "local", workers=WORKERS, checkpoint_every=2, clocks=clocks) as distributed:
+        starts = stop_at(executor_of(distributed), monkeypatch, [2, 4], lasted_s=25.0)
+        with pytest.raises(DeadlineError, match=r"the run did not end by its deadline \(45 s\)"):
+            distributed.infer(X)
+    assert [layer for layer, _ in starts] == [0, 2]
+
+
+@pytest.mark.parametrize("channel", ["local", pytest.param("queue", marks=pytest.mark.long), "object"])
+def test_a_rank_that_is_killed_after_a_checkpoint(channel: str, stack: Path, expected: sparse.csr_array) -> None:
+    options = {"workers": WORKERS, "checkpoint_every": 2, "delay_s": 0.2, "branching": 1}
+    with session(NETWORK, channel, stack, **options) as distributed:
+        runs = executor_of(distributed).runs
+
+        def kill() -> None:
+            def is_stored() -> bool:
+                return sum("/00004/" in info.key for info in runs.list("runs/")) == WORKERS
+
+            wait_until(is_stored, "all ranks have stored a checkpoint", 60)
+            os.kill(ranks_of(os.getpid())[1], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        answer = distributed.infer(X, outputs="csr")
+        killer.join()
+    assert same(answer.outputs, expected)
+    assert answer.report.attempts == 2
+    assert answer.report.resumed_at >= 4
