@@ -100,7 +100,9 @@ def test_ranks_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(ResourceLimitError, match=r"^the largest worker takes at least 40 MB"):
             session.prepare()
         monkeypatch.setattr(fitting, "process_limit", lambda: 50e6)
-        assert session.infer(X).outputs.shape == (10, 400)
+        outputs = session.infer(X).outputs
+        assert outputs is not None
+        assert outputs.shape == (10, 400)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space")
