@@ -211,5 +211,7 @@ def test_settings_that_exclude_each_other() -> None:
             fsd.FailurePolicy(checkpoint_every=every)
     with pytest.raises(SettingError, match="wire bfloat16 rounds"):
         RunSettings(workers=2, wire="bfloat16", checkpoint_every=4)
+    with pytest.raises(SettingError, match="no digests of the layers before it"):
+        RunSettings(workers=2, verify=True, checkpoint_every=4)
     with pytest.raises(SettingError, match="processes or functions"):
         fsd.Session(NETWORK, failures=fsd.FailurePolicy(checkpoint_every=4))
