@@ -239,6 +239,10 @@ class RunSettings(Tuning):
             raise SettingError(
                 f"wire {self.wire} rounds what workers send to each other, and one worker sends nothing: leave it out"
             )
+        if self.verify and self.checkpoint_every:
+            raise SettingError(
+                "an attempt from a checkpoint has no digests of the layers before it: leave one of the two out"
+            )
         if self.wire != "float32" and self.checkpoint_every:
             raise SettingError(
                 f"checkpoints hold what workers have sent, which wire {self.wire} rounds: leave one of the two out"

@@ -17,6 +17,7 @@ import fsd_inference as fsd
 from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
+from fsd_inference.chaos.processes import ranks_of
 from fsd_inference.config import Clocks
 from fsd_inference.cost.metered import function_times
 from fsd_inference.engine.ending import Ended
@@ -24,7 +25,7 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, HandedOnError, RunError
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.executor import Executor
-from tests.support.processes import ranks_of, wait_until
+from tests.support.processes import wait_until
 from tests.support.runs import same, serial, session
 
 pytestmark = [pytest.mark.emulator, pytest.mark.timeout(120)]

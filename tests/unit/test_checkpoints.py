@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import fsd_inference as fsd
+from fsd_inference.channels.base import Limits
 from fsd_inference.config import RunSettings
+from fsd_inference.deadlines import left_s
 from fsd_inference.engine.checkpoints import (
     CheckpointWriter,
     checkpoint_layers,
@@ -24,17 +29,28 @@ from fsd_inference.engine.checkpoints import (
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.loading import LoadedRank, start_shard
 from fsd_inference.engine.micro_batches import micro_batch_sizes
+from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.engine.serial import serial_state
 from fsd_inference.engine.spec import RunSpec, plan_folder
 from fsd_inference.engine.timeline import Timeline
-from fsd_inference.errors import FileFormatError, RunError, SettingError, StoreError
+from fsd_inference.errors import (
+    AbortedError,
+    DeadlineError,
+    FileFormatError,
+    HandedOnError,
+    RunError,
+    SettingError,
+    StoreError,
+)
 from fsd_inference.kernels import decode_block
 from fsd_inference.network import random_network
 from fsd_inference.partitioning import Partition, write_shards
 from fsd_inference.store.memory import MemoryStore
+from fsd_inference.usage import UsageMeter
 from tests.support.runs import serial
 
 LAYERS, EVERY, SAMPLES = 7, 3, 11
+NO_LAUNCHER: Any = None
 NETWORK = random_network([40] * (LAYERS + 1), connections=6, seed=3)
 X = np.random.default_rng(0).random((SAMPLES, 40), np.float32)
 X[4] = 0  # a sample that is dead from the beginning
@@ -203,6 +219,25 @@ def test_the_limit_of_a_function_ends_an_attempt_that_can_hand_on() -> None:
     assert RunSpec.from_json(spec.ending_by(90.0).to_json()) == spec.ending_by(90.0)
 
 
+@pytest.mark.parametrize("hands_on", [True, False])
+def test_requests_outlast_only_an_attempt_that_hands_on(store: MemoryStore, hands_on: bool) -> None:
+    """One that ended at the deadline would fail the attempt instead."""
+    spec = replace(spec_of(store), deadline=time.time() + 0.5, hands_on=hands_on)
+    left: list[float] = []
+
+    def load(stopped: Future[None]) -> LoadedRank:
+        stopped.result()  # which the end of the rank sets
+        left.append(left_s())
+        raise AbortedError("the rank has ended")
+
+    channel = SimpleNamespace(limits=Limits(1, 1, 1), meter=UsageMeter(), receive=lambda *_: [])
+    backends = Backends(store, store, channel)  # type: ignore[arg-type]
+    ended = run_rank(spec=spec, rank=0, starter=None, started=0.0, load=load, backends=backends, launcher=NO_LAUNCHER)
+    assert ended is not None
+    assert isinstance(ended.error, HandedOnError if hands_on else DeadlineError)
+    assert (left[0] > 0) == hands_on
+
+
 def test_settings_that_exclude_each_other() -> None:
     for every in (-1, 1):
         with pytest.raises(
@@ -211,5 +246,7 @@ def test_settings_that_exclude_each_other() -> None:
             fsd.FailurePolicy(checkpoint_every=every)
     with pytest.raises(SettingError, match="wire bfloat16 rounds"):
         RunSettings(workers=2, wire="bfloat16", checkpoint_every=4)
+    with pytest.raises(SettingError, match="no digests of the layers before it"):
+        RunSettings(workers=2, verify=True, checkpoint_every=4)
     with pytest.raises(SettingError, match="processes or functions"):
         fsd.Session(NETWORK, failures=fsd.FailurePolicy(checkpoint_every=4))

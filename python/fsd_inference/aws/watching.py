@@ -12,7 +12,7 @@ from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_
 from fsd_inference.aws.status import RunStatus, failure_key, status_key
 from fsd_inference.engine.ending import read_reports
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import DeadlineError, FsdError, RunError, StallError, StartError
+from fsd_inference.errors import DeadlineError, FsdError, HandedOnError, RunError, StallError, StartError
 from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF
 from fsd_inference.rank_report import RankReport
 from fsd_inference.store.base import Store
@@ -160,10 +160,11 @@ class Watch:
 def last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[RankReport]:
     """Return the reports of all ranks, or of those that report before the timeout.
 
-    After a failure few are missing: of the rank that failed, or of the one at the end of the chain of a stall.
+    After a failure few are missing: of the rank that failed, or of the one at the end of the chain of a stall. None is
+    if the attempt is handed on.
     """
     until = time.time() + (_LAST_REPORTS_S if failed is None else _ABORT_S)
-    silent = {failed.rank} if failed is not None and not isinstance(failed, StallError) else set()
+    silent = {failed.rank} if failed is not None and not isinstance(failed, HandedOnError | StallError) else set()
     reports: dict[int, RankReport] = {}
     quiet_at = until if failed is None else time.time() + _QUIET_S
     while True:

@@ -122,7 +122,7 @@ def run_rank(
         on_layer=on_layer,
     )
     attached(driver)
-    with within(spec.deadline - time.time()):
+    with within(_requests_s(spec, time.time())):
         outcome = driver.run()
         if rank == 0 and outcome.error is None and outcome.summary:
             store.put(spec.result_key(0), outcome.summary)
@@ -146,6 +146,14 @@ def run_rank(
     with within(CLEANUP_S if outcome.error else max(CLEANUP_S, spec.deadline - time.time())):
         report = _put_counted(store, spec.report_key(rank), report, count, one_write)
     return RankEnd(outcome.error, outcome.noticed, report)
+
+
+def _requests_s(spec: RunSpec, now: float) -> float:
+    """Return the seconds that the requests of an attempt have.
+
+    An attempt that hands on must not fail because a request ends with it, and may still be storing a checkpoint.
+    """
+    return spec.deadline - now + (CLEANUP_S if spec.hands_on else 0.0)
 
 
 def _put_counted(

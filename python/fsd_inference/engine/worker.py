@@ -406,8 +406,8 @@ class Worker:
     def _check_clocks(self, now: float) -> list[Action]:
         if now >= self._deadline and self._hands_on:
             message = (
-                f"rank {self.rank} is near the time limit of its function, {self._state()}; the run goes on from its "
-                "last checkpoint: if the attempt has stored none, store them more often"
+                f"rank {self.rank} is near the time limit of its function, {self.position().doing}; the run goes on "
+                "from its last checkpoint: if the attempt has stored none, store them more often"
             )
             return self._fail(HandedOnError(message, rank=self.rank, layer=min(self._progress), operation="run"))
         if now >= self._deadline:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fsd_inference import kernels
-from fsd_inference.digests import Digests, added
 from fsd_inference.cost.metered import billed_s
+from fsd_inference.digests import Digests, added
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import RunError
