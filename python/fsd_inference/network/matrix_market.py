@@ -130,8 +130,8 @@ def _are_right(numbers: NDArray[np.float64], header: _Header) -> bool:
         return True
     row, column = numbers[:, 0], numbers[:, 1]
     is_counted = (row >= 1) & (row <= header.rows) & (column >= 1) & (column <= header.columns)
-    is_whole = (row % 1 == 0) & (column % 1 == 0)
-    return bool((is_counted & is_whole & (row - column >= header.least_below)).all())
+    is_whole = (np.trunc(row) == row) & (np.trunc(column) == column)
+    return bool((is_counted & is_whole).all() and (row - column >= header.least_below).all())
 
 
 def _from_places(numbers: NDArray[np.float64], header: _Header) -> SparseParts:

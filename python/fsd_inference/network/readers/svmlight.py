@@ -140,7 +140,8 @@ def _parsed(lines: list[Line]) -> NDArray[np.float64]:
     except ValueError:
         raise _first_wrong_pair(lines) from None
     features = numbers[:, 0]
-    is_right = numbers.shape[1] == 2 and ((features >= 0) & (features <= MAX_WIDTH) & (features % 1 == 0)).all()
+    is_feature = (features >= 0) & (features <= MAX_WIDTH) & (np.trunc(features) == features)
+    is_right = numbers.shape[1] == 2 and is_feature.all()
     if not is_right or not np.isfinite(as_float32(numbers[:, 1])).all():
         raise _first_wrong_pair(lines)
     return numbers
