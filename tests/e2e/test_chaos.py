@@ -19,6 +19,7 @@ from fsd_inference.chaos.schedule import Fault, Schedule
 from fsd_inference.chaos.soak import soak
 from fsd_inference.chaos.trial import Trials
 from tests.support.cli import fsd_in
+from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.emulator, pytest.mark.timeout(120)]
 
@@ -98,7 +99,7 @@ def test_a_client_leaves_no_process(carrier: Trials, tmp_path: Path) -> None:
     with Client(Request("local", 2, 1, 1, None), tmp_path / "tmp") as running:
         assert running.prepared(60)
         assert len(running.processes()) == 2  # itself and the fork server
-    assert running.processes() == set()
+    wait_until(lambda: running.processes() == set(), "the client and its fork server have ended", 10)
 
 
 def test_two_programs_for_seconds(carrier: Trials, tmp_path: Path) -> None:

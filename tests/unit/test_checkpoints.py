@@ -159,10 +159,11 @@ def test_no_damage_leads_to_other_rows(store: MemoryStore) -> None:
         with pytest.raises(RunError, match=rf"rank 0 cannot start at layer 3 from {key}: .*; try again") as caught:
             read_checkpoint(store, resumed, plan, sizes)
         assert (caught.value.operation, caught.value.retryable) == ("resume", True)
-        assert store.get(key) is None
+        assert store.get(key) == b""
     store.put(of_another_run.checkpoint_key(3, 0), whole)
     with pytest.raises(RunError, match="frame 0 is foreign"):
         read_checkpoint(store, again(of_another_run, 3), plan, sizes)
+    store.delete([key])
     with pytest.raises(RunError, match="it is not in the store"):
         read_checkpoint(store, resumed, plan, sizes)
 
@@ -171,10 +172,12 @@ def test_the_newest_checkpoint_is_one_that_all_ranks_have(store: MemoryStore) ->
     spec = replace(spec_of(store), settings=RunSettings(workers=3, checkpoint_every=2))
     assert newest_checkpoint(store, spec) == 0
     for layer, rank in ((2, 0), (2, 1), (2, 2), (4, 2), (4, 0), (6, 1)):
-        store.put(spec.checkpoint_key(layer, rank), b"")
+        store.put(spec.checkpoint_key(layer, rank), b"rows")
     assert newest_checkpoint(store, spec) == 2
-    store.put(spec.checkpoint_key(4, 1), b"")
+    store.put(spec.checkpoint_key(4, 1), b"rows")
     assert newest_checkpoint(store, spec) == 4
+    store.put(spec.checkpoint_key(4, 2), b"")  # found damaged
+    assert newest_checkpoint(store, spec) == 2
 
 
 class Full(MemoryStore):

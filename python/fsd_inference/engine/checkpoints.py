@@ -44,7 +44,7 @@ def checkpoint_layers(every: int, layers: int, resume_at: int = 0) -> range:
 
 def newest_checkpoint(store: Store, spec: RunSpec) -> int:
     """Return the layer at which another attempt can start: the last one before which all ranks have checkpoints."""
-    found = Counter(int(info.key.split("/")[-2]) for info in store.list(spec.checkpoints_prefix))
+    found = Counter(int(info.key.split("/")[-2]) for info in store.list(spec.checkpoints_prefix) if info.size)
     return max((layer for layer, ranks in found.items() if ranks == spec.settings.workers), default=0)
 
 
@@ -169,7 +169,8 @@ def read_checkpoint(store: Store, spec: RunSpec, plan: RankPlan, sizes: Sequence
             raise FileFormatError("it is not in the store")
         return _blocks(unpack_checkpoint(data), spec, plan, sizes)
     except FileFormatError as error:
-        store.delete([key])
+        if data is not None:
+            store.put(key, b"")  # an empty object is no checkpoint, and workers may not delete objects
         message = f"rank {plan.rank} cannot start at layer {spec.resume_at} from {key}: {error}; try again"
         raise RunError(message, rank=plan.rank, layer=spec.resume_at, operation=RESUME, retryable=True) from error
 
