@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_leads_to_an_earlier_one_and_then_to_the_input(
             key, other = spec.checkpoint_key(10, 1), spec.checkpoint_key(5, 2)
             data = executor.runs.get(key) or b""
             executor.runs.put(key, data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
-            executor.runs.put(other, b"")
+            executor.runs.put(other, b"something else")
 
         starts = fail_after(executor, monkeypatch, 1, harm)
         answer = distributed.infer(X, outputs="csr")
