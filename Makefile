@@ -137,7 +137,7 @@ fuzz:
 	  echo "== $$target"; mkdir -p .work/fuzz/found/$$target; \
 	  cargo +nightly fuzz run --fuzz-dir rust_kernels/fuzz --features libfuzzer --target-dir .work/fuzz/target $$target \
 	    .work/fuzz/found/$$target .work/fuzz/seeds/$$target rust_kernels/fuzz/corpus/$$target -- \
-	    -max_total_time=$(SECONDS_EACH) -timeout=5 -malloc_limit_mb=512 -verbosity=0 -print_final_stats=1; \
+	    -max_total_time=$(SECONDS_EACH) -max_len=4096 -timeout=5 -malloc_limit_mb=512 -verbosity=0 -print_final_stats=1; \
 	done
 
 wheel: $(VENV)/.tools

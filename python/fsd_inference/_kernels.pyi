@@ -21,6 +21,7 @@ __all__ = [
     "TopicClient",
     "WireRangeError",
     "activate",
+    "block_shape",
     "decode_block",
     "encode_block",
     "round_to_wire",
@@ -309,6 +310,12 @@ def encode_block(
 
 def round_to_wire(values: NDArray[np.float32], wire: str) -> NDArray[np.float32]:
     """Return values rounded to a number format as those that ranks send; the format must hold them."""
+
+def block_shape(payload: bytes) -> tuple[int, int]:
+    """Return the numbers of rows and samples that a block that stands alone claims to have, before it is decoded.
+
+    A block that is cut off raises ValueError.
+    """
 
 def decode_block(payload: bytes) -> tuple[int, int, NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
     """Decode a block into (rows, samples, indptr, indices, data) in CSR format.

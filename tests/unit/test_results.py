@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import struct
 import zlib
 
@@ -124,6 +125,18 @@ def test_inputs_are_blocks_of_features_that_ranks_read(
     # Blocks are those that `encode_block` makes of the same rows.
     blocks = state.blocks(first, first + samples, count)
     assert blocks == [block_of(x[first:, start : start + count].T) for start in range(0, features, count)]
+
+
+@pytest.mark.parametrize("shape", [(7, 20), (1000, 20), (6, 19), None])
+def test_a_block_of_the_input_of_another_shape_is_refused(shape: tuple[int, int] | None) -> None:
+    """Its checksum is right: whoever may write the object can claim any shape."""
+    block = b"\x80" if shape is None else block_of(np.zeros(shape, np.float32))
+    header = {"features": 6, "block": 6, "samples": [20], "offsets": [[0, len(block)]], "crc32": [[zlib.crc32(block)]]}
+    text = json.dumps(header).encode()
+    store = MemoryStore()
+    store.put("input", struct.pack("<4sII", b"FSDI", 1, len(text)) + text + block)
+    with pytest.raises(FileFormatError, match="has a block of another shape"):
+        list(read_input(store, "input", np.arange(6, dtype=np.uint32), (20,), 6))
 
 
 def test_blocks_of_samples_that_are_not_there_are_refused() -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fsd_inference.errors import FileFormatError
 from fsd_inference.fields import load_json
-from fsd_inference.kernels import SerialState
+from fsd_inference.kernels import SerialState, block_shape
 from fsd_inference.store.base import Store
 
 _MAGIC = b"FSDI"
@@ -112,18 +112,28 @@ def read_input(
     header = _parse_header(key, first[_PREFIX.size : start], expected_samples, expected_features)
     blocks = [int(b) for b in np.unique(needed // header.block)]
     wanted = [
-        _Wanted(micro_batch, b * header.block, start + offsets[b], offsets[b + 1] - offsets[b], sums[b])
-        for micro_batch, (offsets, sums) in enumerate(zip(header.offsets, header.sums, strict=True))
+        _Wanted(
+            micro_batch,
+            b * header.block,
+            (min(header.block, expected_features - b * header.block), samples),
+            start + offsets[b],
+            offsets[b + 1] - offsets[b],
+            sums[b],
+        )
+        for micro_batch, (offsets, sums, samples) in enumerate(
+            zip(header.offsets, header.sums, expected_samples, strict=True)
+        )
         for b in blocks
     ]
     yield from _fetch(store, key, first, wanted)
 
 
 class _Wanted(NamedTuple):
-    """The position and the checksum of a block to read."""
+    """The position and the checksum of a block to read, and the features and samples that it must have."""
 
     micro_batch: int
     feature: int
+    shape: tuple[int, int]
     begin: int
     length: int
     crc32: int
@@ -132,14 +142,23 @@ class _Wanted(NamedTuple):
 def _fetch(store: Store, key: str, first: bytes, wanted: list[_Wanted]) -> Iterator[InputBlock]:
     beyond = [(block.begin, block.length) for block in wanted if block.begin + block.length > len(first)]
     fetched = iter(store.get_ranges(key, beyond) or [] if beyond else [])
-    for micro_batch, feature, begin, length, crc32 in wanted:
+    for micro_batch, feature, shape, begin, length, crc32 in wanted:
         inside = begin + length <= len(first)
         payload = first[begin : begin + length] if inside else next(fetched, b"")
         if len(payload) != length:
             raise FileFormatError(f"the input object {key} is truncated; upload the batch again")
         if zlib.crc32(payload) != crc32:
             raise FileFormatError(f"the input object {key} is damaged; upload the batch again", retryable=True)
+        if _shape(payload) != shape:  # a few bytes can claim to decode to gigabytes
+            raise FileFormatError(f"the input object {key} has a block of another shape; upload the batch again")
         yield InputBlock(micro_batch, feature, payload)
+
+
+def _shape(payload: bytes) -> tuple[int, int] | None:
+    try:
+        return block_shape(payload)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use fsd_core::buffer::Buffer;
-use fsd_core::codec::Wire;
+use fsd_core::codec::{Block, Wire};
 use fsd_core::compute::Compute;
 use fsd_core::csr::{Csr, Indices};
 use fsd_core::frame::{Attempt, seal};
@@ -63,7 +63,11 @@ pub fn run(data: &[u8]) -> bool {
     bounded(64 * data.len() + (256 << 10), || {
         let (first, second) = (input.byte(), input.byte());
         for feature in [first, second] {
-            rank.put_input(0, feature.into(), input.chunk()).expect("nothing was read yet");
+            let block = input.chunk();
+            // Readers of the input object know how many features each block has.
+            if Block::claimed_shape(block).is_ok_and(|(rows, _)| rows <= 2 * ROWS) {
+                rank.put_input(0, feature.into(), block).expect("nothing was read yet");
+            }
         }
         while !input.is_empty() {
             let (header, targets, payload) = frame(&mut input, attempt);

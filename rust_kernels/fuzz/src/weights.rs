@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) -> bool {
     let mut input = Input(data);
     let flags = input.byte();
     let (rows, columns, samples) =
-        (usize::from(input.byte()), usize::from(input.short()), usize::from(input.byte() % 9));
+        (usize::from(input.byte()), usize::from(input.short() % 600), usize::from(input.byte() % 5));
     let mut indptr = vec![0_i64];
     for _ in 0..rows {
         // Mostly an ascending list.

@@ -13,6 +13,7 @@ use crate::arrays::new_bytes;
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(encode_block, m)?)?;
     m.add_function(wrap_pyfunction!(decode_block, m)?)?;
+    m.add_function(wrap_pyfunction!(block_shape, m)?)?;
     m.add_function(wrap_pyfunction!(round_to_wire, m)?)?;
     m.add_function(wrap_pyfunction!(seal, m)?)
 }
@@ -91,6 +92,12 @@ fn decode_block<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Csr<'py>> {
     });
     let ((rows, samples), indptr, indices, data) = unpacked?;
     Ok((rows, samples, indptr.into_pyarray(py), indices.into_pyarray(py), data.into_pyarray(py)))
+}
+
+/// Return the numbers of rows and samples that a block that stands alone claims to have.
+#[pyfunction]
+fn block_shape(payload: &[u8]) -> PyResult<(usize, usize)> {
+    Block::claimed_shape(payload).map_err(bad_block)
 }
 
 /// Build a control frame (gather or abort) that carries part `part` of `parts`.
