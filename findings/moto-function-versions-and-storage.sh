@@ -2,8 +2,7 @@
 # moto 5.2.5: UpdateFunctionConfiguration drops EphemeralStorage, and PublishVersion makes a version where nothing changed.
 #
 # Lambda keeps the /tmp that an update asks for, and returns the version that exists if code and configuration are as they
-# were when it was published. moto takes the
-# memory of the update, leaves /tmp as it was created, and counts up.
+# were when it was published. moto takes the memory of the update, leaves /tmp as it was created, and counts up.
 #
 # Seen: what is printed. Fails if either changes.
 set -euo pipefail
