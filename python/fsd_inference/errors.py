@@ -272,9 +272,9 @@ def as_run_error(error: BaseException, *, rank: int, operation: str, layer: int 
 
 @contextmanager
 def client_operation(operation: str, what: str) -> Iterator[None]:
-    """Raise failures of services in a `with` block, in which a run's client works, as a `RunError`.
+    """Raise failures in a `with` block, in which a run's client works, as a `RunError` that names the operation.
 
-    A denied access stays what it is: no other attempt can help.
+    Invalid inputs stay what they are: they are not failures of the run.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ def client_operation(operation: str, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AccessDeniedError, NotAllowedError):
+    except (InputError, RunError):
         raise
-    except (ChannelError, StackError, StoreError) as error:
+    except FsdError as error:
         raise RunError(f"{what}: {error}", operation=operation, retryable=error.retryable) from error
