@@ -16,7 +16,10 @@ def test_a_seed_gives_the_same_schedule_in_every_process() -> None:
     assert [str(draw(seed)) for seed in (1, 7, 61)] == [
         "seed 1: object, P=3, b=2, attempts 2, checkpoints every 2 layers: lose answer at s3.put 8",
         "seed 7: object, P=4, b=4, attempts 1: kill client after layer 6",
-        "seed 61: local, P=5, b=2, attempts 1, checkpoints every 2 layers: disk full 0 after layer 5; rank out of memory 2 after layer 7",
+        (
+            "seed 61: local, P=5, b=2, attempts 1, checkpoints every 2 layers: "
+            "disk full 0 after layer 5; rank out of memory 2 after layer 7"
+        ),
     ]
 
 
