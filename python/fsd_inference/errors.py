@@ -99,7 +99,18 @@ class LimitError(ChannelError):
 
 
 class PeerGoneError(ChannelError):
-    """The process of another rank has ended; the cause is reported separately."""
+    """The process of another rank has ended; the cause is reported separately.
+
+    Parameters
+    ----------
+    message : str
+    rank : int, optional
+        The rank whose process has ended.
+    """
+
+    def __init__(self, message: str = "", *, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 class LaneError(FsdError):
@@ -255,7 +266,10 @@ def run_error_from_record(record: Mapping[str, object]) -> RunError:
 
 
 def as_run_error(error: BaseException, *, rank: int, operation: str, layer: int | None = None) -> RunError:
-    """Return `error` as a `RunError` that names rank, layer and operation; a `RunError` is returned itself."""
+    """Return `error` as a `RunError` that names rank, layer and operation; a `RunError` is returned itself.
+
+    The rank that is named is the one that is gone if that is what `rank` has noticed.
+    """
     if isinstance(error, RunError):
         if error.rank is None:
             error.rank = rank
@@ -267,14 +281,15 @@ def as_run_error(error: BaseException, *, rank: int, operation: str, layer: int 
         text = f"{error.filename}: {reason(error)}" if error.filename else reason(error)
     elif not isinstance(error, FsdError):
         text = f"{type(error).__name__}: {text}"
-    return RunError(f"{where}, {operation}: {text}", rank=rank, layer=layer, operation=operation, retryable=retryable)
+    blamed = error.rank if isinstance(error, PeerGoneError) and error.rank is not None else rank
+    return RunError(f"{where}, {operation}: {text}", rank=blamed, layer=layer, operation=operation, retryable=retryable)
 
 
 @contextmanager
 def client_operation(operation: str, what: str) -> Iterator[None]:
-    """Raise failures of services in a `with` block, in which a run's client works, as a `RunError`.
+    """Raise failures in a `with` block, in which a run's client works, as a `RunError` that names the operation.
 
-    A denied access stays what it is: no other attempt can help.
+    Invalid inputs stay what they are: they are not failures of the run.
 
     Parameters
     ----------
@@ -285,7 +300,7 @@ def client_operation(operation: str, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AccessDeniedError, NotAllowedError):
+    except (InputError, RunError):
         raise
-    except (ChannelError, StackError, StoreError) as error:
+    except FsdError as error:
         raise RunError(f"{what}: {error}", operation=operation, retryable=error.retryable) from error

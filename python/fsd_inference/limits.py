@@ -165,6 +165,10 @@ PLACE_S = 30.0
 PROGRESS_S = 2.0
 """Interval in seconds at which rank 0 writes the progress of a run and the client reads it, and at which a coordinator
 reads the failures of its run that other coordinators received."""
+HEARTBEAT_S = 5.0
+"""Interval in seconds at which a coordinator writes its heartbeat, and its client looks for it."""
+SILENCE_S = 15.0
+"""Seconds without a heartbeat after which a client takes the coordinator for dead."""
 
 # --- threads of a rank ------------------------------------------------------------------------------------------------
 

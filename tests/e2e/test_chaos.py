@@ -66,6 +66,29 @@ def test_a_killed_rank(carrier: Trials, place: str, attempts: int, verdict: str)
     assert rows([outcome])[0][:3] == ("kill rank", 1, int(verdict == "right"))
 
 
+@pytest.mark.parametrize("place", ["local", "queue", "object"])
+def test_an_attempt_goes_on_from_a_checkpoint(carrier: Trials, place: str) -> None:
+    outcome = carrier.run(replace(scheduled(place, Fault("kill rank", 9, 1)), checkpoint_every=2))
+    assert outcome.verdict == "right", str(outcome)
+    assert outcome.resumed_at in {2, 4, 6, 8, 10}
+    assert f"(from layer {outcome.resumed_at} on)" in str(outcome)
+
+
+@pytest.mark.functions
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("place", ["queue on functions", "object on functions"])
+@pytest.mark.parametrize(("attempts", "verdict"), [(1, "error"), (2, "right")])
+def test_a_killed_coordinator(carrier: Trials, place: str, attempts: int, verdict: str) -> None:
+    """Nothing is left for `fsd runs clean`, though the ranks go on without their coordinator."""
+    fault = Fault("kill coordinator", 5, 0, request="s3.put")
+    outcome = carrier.run(scheduled(place, fault, attempts=attempts))
+    assert outcome.is_fired
+    assert outcome.verdict == verdict, str(outcome)
+    assert outcome.left == ()
+    if outcome.error is not None:
+        assert outcome.error["operation"] == "coordinate"
+
+
 def test_another_answer_is_noticed(carrier: Trials) -> None:
     outcome = replace(carrier, right="another").run(scheduled("local"))
     assert outcome.verdict == "WRONG"

@@ -209,6 +209,28 @@ def test_functions_of_a_coordinator_that_is_gone_are_free_after_its_deadline() -
     held(world.again(2, 1))
 
 
+def test_tickets_of_the_dead_are_deleted_by_the_next_run() -> None:
+    world = World()
+    dead = held(world.enter(1, 4, deadline_s=100))
+    assert world.enter(2, 19) is None  # which waits, and does not come back
+    world.now = 132
+    world.enter(3, 1)
+    living = held(world.enter(4, 1))
+    assert dead not in world.tickets()
+    assert {ticket.run for ticket in world.tickets()} == {name(3), name(4)}
+    assert living in world.tickets()
+
+
+def test_a_run_is_forgotten_with_all_its_tickets_and_no_others() -> None:
+    world = World()
+    held(world.enter(1, 10))
+    assert world.enter(2, 19) is None
+    living = held(world.enter(3, 1, since=START))
+    for run in (1, 2):
+        world.admission.forget(name(run))
+    assert world.tickets() == [living]
+
+
 def test_cleaning_a_run_frees_its_functions() -> None:
     world = World()
     held(world.enter(1, 19))

@@ -9,7 +9,7 @@ import pytest
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.ending import first_error, read_reports
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import AbortedError, RunError, StallError, WorkerDiedError
+from fsd_inference.errors import AbortedError, PeerGoneError, RunError, StallError, WorkerDiedError, as_run_error
 from fsd_inference.rank_report import RankReport
 from fsd_inference.store.memory import MemoryStore
 
@@ -26,6 +26,7 @@ def died(rank: int) -> WorkerDiedError:
 
 
 LOAD = RunError("rank 2, load: damaged", rank=2, operation="load")
+GONE = as_run_error(PeerGoneError("rank 2 is gone", rank=2), rank=1, operation="send", layer=6)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,12 @@ LOAD = RunError("rank 2, load: damaged", rank=2, operation="load")
         (reports(died(2), AbortedError("stopped"), LOAD, AbortedError("stopped")), LOAD),
         # Rank 0 saw rank 1 end, which had seen rank 3 end, which cannot say anything.
         (reports(died(1), died(3), AbortedError("stopped")), died(3)),
+        # Rank 1 could not send to rank 2, which says why, or cannot say anything.
+        (reports(None, GONE, LOAD, None), LOAD),
+        (
+            reports(AbortedError("stopped"), GONE),
+            RunError(str(GONE), rank=2, layer=6, operation="send", retryable=True),
+        ),
         # Two ranks that wait for each other still give one answer.
         (reports(StallError("a", rank=1), StallError("b", rank=0), None, None), StallError("a", rank=1)),
         (reports(AbortedError("stopped"), None, None, None), AbortedError("stopped")),

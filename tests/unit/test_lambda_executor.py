@@ -17,7 +17,7 @@ from fsd_inference.aws import lambda_executor
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.events import RunEvent
 from fsd_inference.aws.lambda_executor import LambdaExecutor
-from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
+from fsd_inference.aws.status import RunStatus, heartbeat_key, metrics_key, progress_key, status_key
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import (
@@ -29,9 +29,12 @@ from fsd_inference.errors import (
     SettingError,
     StackError,
     StartError,
+    StoreError,
     WorkerDiedError,
 )
+from fsd_inference.limits import HEARTBEAT_S, SILENCE_S
 from fsd_inference.stack_description import FunctionsSpec, LaneSpec, ManagedInstances, StackSpec, WorkerFunction
+from fsd_inference.store.base import ObjectInfo
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.usage import Usage, UsageMeter
 
@@ -127,6 +130,12 @@ class World:
         coordinator = {"started": 1.0, "ended": 2.5, "usage": USAGE}
         value = {"version": 1, "memory_mb": 512, "coordinator": coordinator, "ranks": ranks}
         self.runs.put(metrics_key(spec.prefix), json.dumps(value).encode())
+
+    def beat(self, seconds: float) -> None:
+        """Have the coordinator beat for some seconds from now."""
+        for number in range(1, int(seconds / HEARTBEAT_S) + 1):
+            beat = partial(self.runs.put, heartbeat_key(SPEC.prefix), str(number).encode())
+            self.at(number * HEARTBEAT_S, beat)
 
     def end(self, state: str = "done", **fields: Any) -> None:
         self.put_metrics()
@@ -259,12 +268,66 @@ def test_a_coordinator_that_never_begins(world: World) -> None:
 
 
 @pytest.mark.parametrize(("state", "seconds"), [("running", 130), ("waiting", 180), ("waking", 210)])
-def test_a_coordinator_that_is_gone(world: World, state: str, seconds: float) -> None:
-    world.carry_out = lambda _: world.at(5, lambda: world.put(state))
+def test_a_coordinator_that_lives_and_does_not_go_on(world: World, state: str, seconds: float) -> None:
+    def carry_out(_: RunEvent) -> None:
+        world.at(5, lambda: world.put(state))
+        world.beat(1000)
+
+    world.carry_out = carry_out
     with pytest.raises(DeadlineError) as caught:
         attempt(executor())
     assert seconds <= world.now - 5 < seconds + 3
     assert f"run {ID} has been '{state}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("state", ["running", "waiting", "waking"])
+@pytest.mark.parametrize("lives_s", [0.5, 42.0])
+def test_a_coordinator_that_died_is_named_within_seconds_and_its_ranks_are_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch, state: str, lives_s: float
+) -> None:
+    ended: list[tuple[RunSpec, str]] = []
+    monkeypatch.setattr(lambda_executor, "end_orphans", lambda *given: ended.append(given[-2:]))
+
+    def carry_out(_: RunEvent) -> None:
+        world.put(state)
+        world.beat(lives_s)
+
+    world.carry_out = carry_out
+    with pytest.raises(RunError, match=r"the coordinator s-coordinator of run .* stopped answering") as caught:
+        attempt(executor())
+    assert (caught.value.operation, caught.value.retryable) == ("coordinate", True)
+    assert -HEARTBEAT_S <= world.now - lives_s - SILENCE_S < 2 * HEARTBEAT_S
+    assert ended == [(SPEC, "queue")]
+
+
+def test_a_status_that_is_not_answered_in_time_is_overdue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(key: str) -> None:
+        assert key == status_key(ID)
+        world.now += 91  # the start clock, and what Lambda may keep an event for
+        raise StoreError("there was no time left before the deadline")
+
+    monkeypatch.setattr(world.runs, "get", get)
+    with pytest.raises(StartError, match="did not start run"):
+        attempt(executor())
+
+
+def test_a_heartbeat_is_looked_for_as_often_as_it_comes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    stat = world.runs.stat
+
+    def counted(key: str) -> ObjectInfo | None:
+        looks.append(key)
+        return stat(key)
+
+    def carry_out(_: RunEvent) -> None:
+        world.put("running")
+        world.beat(62)
+        world.at(62, world.end)
+
+    monkeypatch.setattr(world.runs, "stat", counted)
+    world.carry_out = carry_out
+    assert attempt(executor()).error is None
+    assert len(looks) == 62 // HEARTBEAT_S
 
 
 # --- functions that sleep ---------------------------------------------------------------------------------------------
@@ -306,6 +369,7 @@ def test_workers_that_sleep_are_awaited_and_the_user_is_told_at_once(world: Worl
         world.at(1, lambda: world.put("waking"))
         world.at(181, lambda: world.put("waiting"))
         world.at(200, world.end)
+        world.beat(200)
 
     world.carry_out = carry_out
     told: list[tuple[float, str]] = []

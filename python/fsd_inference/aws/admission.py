@@ -10,6 +10,8 @@ A coordinator writes its held ticket and then lists all tickets; if they exceed 
 ticket back. Listings are consistent, so that of two runs which do not fit together at least one sees the other. Time is
 the newest time of writing in the listing, so that only the store's clock counts.
 
+It deletes tickets that have expired: their coordinators have died.
+
 The tickets are of one stack. What other stacks and functions of the account use is not known: AWS reports it to
 CloudWatch only, a minute late. The start clock remains for that.
 """
@@ -155,6 +157,11 @@ class Admission:
         """Give the functions of an ended run to the others."""
         self._store.delete([ticket.key])
 
+    def forget(self, run: str) -> None:
+        """Delete the tickets of a run whose coordinator has died."""
+        tickets = [parse_ticket(info.key) for info in self._store.list(ADMISSION_FOLDER)]
+        self._store.delete([ticket.key for ticket in tickets if ticket is not None and ticket.run == run])
+
     def _has_room(self, held: Ticket, limits: Concurrency) -> bool:
         """Return whether a run fits beside those that hold tickets and those that wait and came before it."""
         tickets = self._read()
@@ -164,18 +171,22 @@ class Admission:
         return _fits([held, *holders, *(ticket for ticket in waiting if ticket.order < held.order)], limits)
 
     def _read(self) -> list[Ticket]:
-        """Return all tickets that have not expired."""
+        """Return all tickets that have not expired, and delete the others."""
         found: list[tuple[Ticket, datetime]] = []
         for info in self._store.list(ADMISSION_FOLDER):
             ticket = parse_ticket(info.key)
             if ticket is not None:
                 found.append((ticket, info.modified))
         now = max((modified for _, modified in found), default=None)
-        return [
+        valid = [
             ticket
             for ticket, modified in found
             if now is not None and now < modified + timedelta(seconds=ticket.lasts_s + _TICK_S)
         ]
+        dead = [ticket.key for ticket, _ in found if ticket not in valid]
+        if dead:
+            self._store.delete(dead)
+        return valid
 
 
 def _fits(tickets: Sequence[Ticket], limits: Concurrency) -> bool:

@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fsd_inference.aws.admission import Admission
-from fsd_inference.aws.backends import open_channel
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.concurrency import Concurrency
 from fsd_inference.aws.events import RankEvent, RunEvent, check_fit
 from fsd_inference.aws.failures import FailureQueue
+from fsd_inference.aws.heartbeat import Heartbeat
 from fsd_inference.aws.lanes import Holding, open_lanes
 from fsd_inference.aws.launcher import invoke_rank
-from fsd_inference.aws.status import INLINE_BYTES, RunStatus, metrics_key, status_key
+from fsd_inference.aws.orphans import send_abort
+from fsd_inference.aws.status import INLINE_BYTES, RunStatus, heartbeat_key, metrics_key, status_key
 from fsd_inference.aws.waking import wake
 from fsd_inference.aws.watching import Watch, as_run_error, last_reports
 from fsd_inference.deadlines import cleaning_up, within
-from fsd_inference.engine.control import abort_frame
 from fsd_inference.engine.ending import Ended, first_error
 from fsd_inference.engine.loading import load_manifest
 from fsd_inference.engine.spec import RunSpec
@@ -117,31 +117,35 @@ class Coordination:
 
         If other runs need all functions that may run at a time, the status is "queued": the caller invokes again.
         """
-        if self._use.store.put_if_absent(self._claim_key, b"") is None:
-            return None
-        self._put_status()
-        ended = None
-        try:
-            functions = self._checked()
-            function = functions.worker(self._event.memory_mb)
-            assert function is not None  # noqa: S101 - checked by `check_fit`
-            self._wake(function.arn)
-            with self._admission(function) as is_admitted:
-                if not is_admitted:
-                    return self._queue()
-                with self._lane() as holding:
-                    ended = self._run(functions, function.arn, None if holding is None else holding.lease.lane)
-                    if ended.error is not None:
-                        raise ended.error
-                    if holding is not None:
-                        holding.ended_well(ended.reports)
-            self._status = replace(self._status, state="done", results=self._small_results(ended))
-        except Exception as error:  # noqa: BLE001 - the client that waits for the run must see any error in the status
-            failure = error if isinstance(error, RunError) else as_run_error(error)
-            self._status = replace(self._status, state="failed", error=failure, results=None)
+        spec, ended = self._event.spec, None
+        with within(self._ends - _END_S - time.time()):
+            if self._use.store.put_if_absent(self._claim_key, b"") is None:
+                return None
+            self._put_status()
+            try:
+                with Heartbeat(self._use.store, heartbeat_key(spec.prefix)):
+                    functions = self._checked()
+                    function = functions.worker(self._event.memory_mb)
+                    assert function is not None  # noqa: S101 - checked by `check_fit`
+                    self._wake(function.arn)
+                    with self._admission(function) as is_admitted:
+                        if not is_admitted:
+                            return self._queue()
+                        with self._lane() as holding:
+                            ended = self._run(functions, function.arn, None if holding is None else holding.lease.lane)
+                            if ended.error is not None:
+                                raise ended.error
+                            if holding is not None:
+                                holding.ended_well(ended.reports)
+                    results = self._small_results(ended)
+                self._status = replace(self._status, state="done", results=results)
+            except Exception as error:  # noqa: BLE001 - the client that waits for the run must see any error in the status
+                failure = error if isinstance(error, RunError) else as_run_error(error)
+                self._status = replace(self._status, state="failed", error=failure, results=None)
         self._status = replace(self._status, ended=time.time())
-        self._put_metrics(ended)
-        self._put_status()
+        with within(self._ends - time.time()):
+            self._put_metrics(ended)
+            self._put_status()
         return self._status
 
     # --- the steps ---------------------------------------------------------------------------------------------------
@@ -255,17 +259,11 @@ class Coordination:
 
     def _abort(self, spec: RunSpec, lane: int | None, error: RunError) -> None:
         """Send an abort to all ranks on behalf of the failed one; if that fails, the ranks end at their deadline."""
-        source = error.rank if error.rank is not None else 0
-        frame = abort_frame(spec, source, error)
-        if frame is None:
-            return
-        use = self._use
-        channel = open_channel(use.clients, use.stack, use.runs, self._event.channel, spec=spec, rank=source, lane=lane)
-        try:
-            with suppress(FsdError), cleaning_up():
-                channel.abort(frame)
-        finally:
-            channel.close()
+        use, source = self._use, error.rank if error.rank is not None else 0
+        with suppress(FsdError), cleaning_up():
+            send_abort(
+                use.clients, use.stack, use.runs, self._event.channel, spec, lane=lane, source=source, error=error
+            )
 
     # --- results, status and metrics ---------------------------------------------------------------------------------
 

@@ -17,26 +17,33 @@ from fsd_inference.aws.backends import open_buckets
 from fsd_inference.aws.clients import Clients, refusal, request
 from fsd_inference.aws.concurrency import check_concurrency
 from fsd_inference.aws.events import RunEvent, check_fit
+from fsd_inference.aws.heartbeat import Pulse
 from fsd_inference.aws.metrics import RunMetrics
+from fsd_inference.aws.orphans import end_orphans
 from fsd_inference.aws.sdk import SDK_ERRORS
-from fsd_inference.aws.status import RunStatus, metrics_key, progress_key, status_key
+from fsd_inference.aws.status import RunStatus, heartbeat_key, metrics_key, progress_key, status_key
 from fsd_inference.aws.waking import until_awake, wake
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.deadlines import within
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
-from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
+from fsd_inference.errors import AbortedError, DeadlineError, FsdError, RunError, StartError, StoreError
 from fsd_inference.fields import load_json
-from fsd_inference.limits import PROGRESS_S, QUEUE_BACKOFF, STATUS_BACKOFF, WAKING_S
+from fsd_inference.limits import PROGRESS_S, QUEUE_BACKOFF, SILENCE_S, STATUS_BACKOFF, WAKING_S
+from fsd_inference.logs import Logger
 from fsd_inference.stack_description import FunctionsSpec, StackSpec, function_name
 from fsd_inference.store.base import Store
 from fsd_inference.usage import Usage, UsageMeter
+
+_log = Logger(__name__)
 
 _RETRY = RetrySettings()
 _EVENT_AGE_S = 60.0
 """Seconds after which Lambda drops an event that it could not deliver (maximum_event_age_in_seconds)."""
 _GRACE_S = 30.0
 """Seconds after its deadline that a coordinator may take to write the final status."""
+_ENDING_S = 40.0
+"""Longest time in seconds for ending the ranks of a dead coordinator, and for the purge of their lane."""
 _SLOW_S = 10.0
 """Seconds that a run may wait for its coordinator or for a lane before `on_wait` is called."""
 _WAITS = {
@@ -300,18 +307,30 @@ class LambdaExecutor:
         spec = event.spec
         state, since, told = "", time.monotonic(), set[str]()
         progress_at, pause = since + PROGRESS_S, STATUS_BACKOFF.first_s
+        pulse: Pulse | None = None
         while True:
-            with within(self._patience(event, state) - (time.monotonic() - since)):
-                status = self._status(spec, old)
+            due = since + self._patience(event, state)
+            try:
+                with within(due - time.monotonic()):
+                    status = self._status(spec, old)
+                    is_lost = pulse is not None and pulse.is_lost(time.monotonic())
+            except StoreError as error:
+                if time.monotonic() < due:
+                    raise
+                raise self._overdue(event, state, time.monotonic() - since) from error
             now = time.monotonic()
             if status is not None and (status.is_over or status.state == "queued"):
                 return status
+            if is_lost:
+                self._end_orphans(spec)
+                raise self._lost(spec)
             if status is not None and status.state != state:
                 state, since = status.state, now
+                pulse = Pulse(self._runs[0], heartbeat_key(spec.prefix), now)
             if state not in told and state in _WAITS and now - since > (0.0 if state == "waking" else _SLOW_S):
                 told.add(state)
                 self._on_wait(f"{_WAITS[state]} (run {spec.run})")
-            if now - since > self._patience(event, state):
+            if now > since + self._patience(event, state):
                 raise self._overdue(event, state, now - since)
             if state == "running" and now >= progress_at:
                 progress_at = now + PROGRESS_S
@@ -360,6 +379,23 @@ class LambdaExecutor:
             f"run {run} has been {state!r} for {seconds:.0f} s, longer than allowed: its coordinator {coordinator} "
             "ended without writing a final status (see its log); the run's lane and objects will expire",
             operation="run",
+        )
+
+    def _end_orphans(self, spec: RunSpec) -> None:
+        """End the ranks of an attempt whose coordinator has died; what that fails to do expires."""
+        try:
+            with within(_ENDING_S):
+                end_orphans(self._clients, self._stack, self._runs, spec, self._channel)
+        except FsdError as error:
+            _log.of(run=spec.run).warning("the ranks of the run were not ended: %s", error)
+
+    def _lost(self, spec: RunSpec) -> RunError:
+        coordinator = function_name(self._functions.coordinator)
+        return RunError(
+            f"the coordinator {coordinator} of run {spec.run} stopped answering: it wrote no heartbeat for "
+            f"{SILENCE_S:g} s; see its log, and try again",
+            operation="coordinate",
+            retryable=True,
         )
 
     def _report_progress(self, spec: RunSpec, on_layer: Callable[[float], None]) -> None:

@@ -185,7 +185,7 @@ class LaneTable:
         pause, has_waited = _POLL_S[0], False
         view = LeaseView(self._store, self._lanes, self._clock)
         while True:
-            with within(lasts_s):  # a lease that takes longer to acquire is over
+            with within(min(lasts_s, left_s())):  # a lease that takes longer to acquire is over
                 lease = self._try(view, wanted, run, attempt, lasts_s)
             if lease is not None:
                 log.info("lane %d is held by attempt %d", lease.lane, attempt)
@@ -304,20 +304,23 @@ class LaneTable:
             hidden = hidden.at(store_time(self._store).timestamp(), self._lifetime_s)
         return hidden if hidden.total <= HIDDEN_MESSAGES else None
 
-    def free(self, run: str, open_poll_s: float) -> list[int]:
-        """Purge and release the lanes held by a run whose client is gone, and return their numbers.
+    def free(self, run: str, open_poll_s: float, end: Callable[[int, int], None] = lambda *_: None) -> list[int]:
+        """Purge and release the lanes held by a run whose client or coordinator is gone, and return their numbers.
 
         Parameters
         ----------
         run : str
         open_poll_s : float
             See `release`.
+        end : callable, optional
+            Called with the number of a lane and the attempt that held it before the lane is purged, to end its ranks.
         """
         freed = []
         for lane, entry in sorted(LeaseView(self._store, self._lanes, self._clock).read().items()):
             if entry.state == "held" and entry.run == run:
                 taken = self._hold(lane, run, entry.attempt, LEASE_S, entry.etag)
                 if taken is not None:
+                    end(lane, entry.attempt)
                     self.release(taken, open_poll_s)
                     freed.append(lane)
         return freed

@@ -85,6 +85,12 @@ def read_run(store: Store, run: str) -> tuple[RunStatus, RunMetrics | None]:
     return status, None if metrics is None else RunMetrics.from_bytes(metrics, at)
 
 
+def unfinished(store: Store, runs: Collection[str]) -> list[RunStatus]:
+    """Return the statuses of those runs, of some given by their ids, whose coordinators have begun and not ended."""
+    found = [_status(store, status_key(run)) for run in runs]
+    return [status for status in found if status is not None and status.state in {"waking", "waiting", "running"}]
+
+
 def find_traces(stores: Sequence[Store]) -> dict[str, RunTraces]:
     """Return the objects of every run in a stack's run buckets, by run id, with the runs' statuses."""
     found: dict[str, RunTraces] = {}

@@ -130,6 +130,11 @@ def metrics_key(prefix: str) -> str:
     return f"{prefix}metrics"
 
 
+def heartbeat_key(prefix: str) -> str:
+    """Return the key of the heartbeat of an attempt's coordinator: the number of its beats, as decimal text."""
+    return f"{prefix}heartbeat"
+
+
 def failure_key(prefix: str) -> str:
     """Return the key of the first failure of an attempt that its coordinator is to be told of.
 

@@ -286,7 +286,8 @@ class LocalChannel(Channel):
             count = 0
         if not count:
             if source.buffer or source.body is not None:
-                self._mailbox.fail(PeerGoneError(f"rank {source.rank} ended in the middle of a frame"))
+                known = source.rank if source.rank >= 0 else None
+                self._mailbox.fail(PeerGoneError(f"rank {source.rank} ended in the middle of a frame", rank=known))
             self._drop(source)
             return
         if source.body is not None:
@@ -389,7 +390,8 @@ class LocalChannel(Channel):
             return
         except OSError as error:
             reason = error.strerror or error
-            peer.error = PeerGoneError(f"rank {peer.rank} is gone ({reason}): it accepts no more frames")
+            text = f"rank {peer.rank} is gone ({reason}): it accepts no more frames"
+            peer.error = PeerGoneError(text, rank=peer.rank)
             self._fail(peer, peer.error)
             return
         self._watch(peer, writable=False)

@@ -8,6 +8,7 @@ size, enough for the index and, mostly, the data. All stores must share one mete
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -295,6 +296,8 @@ class ObjectChannel(Channel):
 
 
 _ABORT = "abort"
+_SWEEPERS = 16
+"""Maximum number of requests in flight that delete the objects of a run."""
 
 
 @dataclass(slots=True)
@@ -312,6 +315,10 @@ def _name(item: Expected) -> str:
 
 def sweep(stores: Sequence[Store], run: str) -> None:
     """Delete all objects of a run, those of all its attempts; takes one LIST request per store and hash folder."""
-    for store in stores:
-        for folder in HASH_FOLDERS:
-            store.delete([info.key for info in store.list(f"{folder}/{run}/")])
+
+    def sweep_folder(place: tuple[Store, str]) -> None:
+        store, folder = place
+        store.delete([info.key for info in store.list(f"{folder}/{run}/")])
+
+    with ThreadPool(_SWEEPERS) as threads:
+        list(threads.map(sweep_folder, itertools.product(stores, HASH_FOLDERS)))

@@ -15,9 +15,23 @@ from fsd_inference.chaos.schedule import KINDS
 from fsd_inference.chaos.site import Site, site
 from fsd_inference.chaos.trial import FAILURES, Outcome, Trials
 
-COLUMNS = ("fault", "runs", "right", "error", "unnamed", "ended", *FAILURES, "not reached", "left", "mean s", "max s")
-"""Columns of the table of outcomes. "left" counts runs that left something which the next run, or `fsd runs clean`,
-then removed; the seconds are those of the disturbed runs alone."""
+COLUMNS = (
+    "fault",
+    "runs",
+    "right",
+    "error",
+    "unnamed",
+    "ended",
+    *FAILURES,
+    "not reached",
+    "resumed",
+    "left",
+    "mean s",
+    "max s",
+)
+"""Columns of the table of outcomes. "resumed" counts the answers of attempts that went on from a checkpoint, "left" the
+runs that left something which the next run, or `fsd runs clean`, then removed; the seconds are those of the disturbed
+runs alone."""
 
 
 @contextmanager
@@ -58,6 +72,7 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> tuple[object, ...]:
         len(outcomes),
         *(verdicts[verdict] for verdict in COLUMNS[2 : 6 + len(FAILURES)]),
         sum(not outcome.is_fired for outcome in outcomes),
+        sum(outcome.resumed_at > 0 for outcome in outcomes),
         sum(bool(outcome.left) for outcome in outcomes),
         f"{sum(seconds) / len(seconds):.1f}",
         f"{max(seconds):.1f}",

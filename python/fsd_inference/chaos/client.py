@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cache
 from typing import Any, NoReturn
 
@@ -46,10 +46,14 @@ class Request:
         As in `Schedule`.
     stack : str or None
         Path of the stack.json for the channels over AWS.
+    checkpoint_every : int
+        As in `Schedule`.
     delay_s : float
         Latency added to every frame between processes, in seconds.
     runs : int or None
         Number of runs, one after the other; None for as many as there is time for until standard input closes.
+    slack : float
+        Factor of all clocks.
     """
 
     channel: str
@@ -57,13 +61,16 @@ class Request:
     branching: int
     attempts: int
     stack: str | None
+    checkpoint_every: int = 0
     delay_s: float = 0.03
     runs: int | None = 1
+    slack: float = 1.0
 
     @classmethod
     def of(cls, schedule: Schedule, stack: str | None) -> Request:
         """Return the request for the run of a schedule."""
-        return cls(schedule.channel, schedule.workers, schedule.branching, schedule.attempts, stack)
+        every = schedule.checkpoint_every
+        return cls(schedule.channel, schedule.workers, schedule.branching, schedule.attempts, stack, every)
 
     def to_argument(self) -> str:
         """Return the request as the program's argument."""
@@ -109,6 +116,7 @@ def _say(**value: object) -> None:
 
 def _run(request: Request) -> None:
     ProcessPlatform.delay_s = request.delay_s
+    clocks = Clocks(*(request.slack * seconds for seconds in astuple(CLOCKS)))
     with Session(
         network(),
         channel=request.channel,
@@ -116,7 +124,7 @@ def _run(request: Request) -> None:
         stack=request.stack,
         partition=PARTITION,
         tuning=Tuning(branching=request.branching),
-        failures=FailurePolicy(attempts=request.attempts, clocks=CLOCKS),
+        failures=FailurePolicy(attempts=request.attempts, clocks=clocks, checkpoint_every=request.checkpoint_every),
         progress=_Told(),
     ) as session:
         session.prepare()
@@ -133,7 +141,7 @@ def _run(request: Request) -> None:
             except FsdError as error:
                 _say(error=_record(error))
             else:
-                _say(digest=digest(answer), attempts=answer.report.attempts)
+                _say(digest=digest(answer), resumed_at=answer.report.resumed_at)
 
 
 def _wait_for_end(over: threading.Event) -> None:

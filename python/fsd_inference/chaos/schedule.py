@@ -137,6 +137,8 @@ class Schedule:
         Maximum number of attempts.
     faults : tuple of Fault
         In no particular order; none for a run to compare with.
+    checkpoint_every : int
+        Layers between checkpoints, from which another attempt goes on; 0 for none.
     """
 
     seed: int
@@ -145,6 +147,7 @@ class Schedule:
     branching: int
     attempts: int
     faults: tuple[Fault, ...]
+    checkpoint_every: int = 0
 
     @property
     def channel(self) -> str:
@@ -167,7 +170,9 @@ class Schedule:
     def __str__(self) -> str:
         """Return one line that says what is run, and what happens to it."""
         what = "; ".join(map(str, self.faults)) or "no fault"
-        return f"seed {self.seed}: {self.place}, P={self.workers}, b={self.branching}, attempts {self.attempts}: {what}"
+        stored = f", checkpoints every {self.checkpoint_every} layers" if self.checkpoint_every else ""
+        run = f"{self.place}, P={self.workers}, b={self.branching}, attempts {self.attempts}{stored}"
+        return f"seed {self.seed}: {run}: {what}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the schedule as plain JSON values."""
@@ -177,8 +182,8 @@ class Schedule:
 def draw(seed: int, places: Sequence[str] = PROCESS_PLACES) -> Schedule:
     """Return the schedule of a seed, for a run at one of the given places.
 
-    Seeds that follow each other go through all kinds of faults at all of these places; every fifth schedule has
-    a second fault.
+    Seeds that follow each other go through all kinds of faults at all of these places; of five schedules one has a
+    second fault, and two have checkpoints.
 
     Raises
     ------
@@ -196,7 +201,8 @@ def draw(seed: int, places: Sequence[str] = PROCESS_PLACES) -> Schedule:
     if kinds and draws.random() < 0.2:
         kinds.append(draws.choice([other for other, at in pairs if at == place and other not in {kind, NONE}]))
     faults = tuple(_draw(each, place, workers, draws) for each in kinds)
-    return Schedule(seed, place, workers, draws.choice((1, 2, 4)), draws.choice((1, 2, 2)), faults)
+    branching, attempts, every = draws.choice((1, 2, 4)), draws.choice((1, 2, 2)), draws.choice((0, 0, 0, 2, 5))
+    return Schedule(seed, place, workers, branching, attempts, faults, every)
 
 
 _STRIDE = 37

@@ -30,12 +30,14 @@ FAILURES: tuple[Verdict, ...] = ("WRONG", "HANG", "CRASH", "LEFTOVER")
 _PREPARE_S = 60.0
 _ATTEMPT_S = CLOCKS.run_s + 15.0
 """Longest attempt in seconds: local processes have 15 s to stop after the run clock."""
-_COORDINATOR_S = CLOCKS.start_s + LANE_WAIT_S + 60.0
-"""Seconds by which a client's wait for a coordinator that is gone exceeds an attempt."""
+_COORDINATOR_S = CLOCKS.start_s + 60.0
+"""Seconds that a client waits for a coordinator that never begins."""
 _AFTER_S = 25.0
 """Seconds for what comes around the attempts: waits for a lane, cleaning up."""
 _NEXT_S = LANE_WAIT_S + 20.0
 """The same for the next run, which may wait for a lane that a client has left."""
+_NEXT_SLACK = 2.5
+"""Factor of the next run's clocks: its functions may all be cold, on a machine that others use."""
 _GONE_S = 30.0
 """Seconds for processes to end after their client."""
 _POLL_S = 0.01
@@ -61,6 +63,8 @@ class Outcome:
         Whether all faults of the schedule happened before the run ended.
     left : tuple of str
         What was left when the run had ended.
+    resumed_at : int
+        The layer at which the attempt with the answer began, from a checkpoint; 0 for the first.
     fault_s : float or None
         Seconds from the first fault of a process to the end of the run.
     """
@@ -72,6 +76,7 @@ class Outcome:
     error: dict[str, Any] | None = None
     is_fired: bool = True
     left: tuple[str, ...] = ()
+    resumed_at: int = 0
     fault_s: float | None = None
 
     @property
@@ -82,6 +87,8 @@ class Outcome:
     def __str__(self) -> str:
         """Return one line: what happened, and after how long."""
         words = [f"{self.verdict} after {self.seconds:.1f} s"]
+        if self.resumed_at:
+            words.append(f"(from layer {self.resumed_at} on)")
         if not self.is_fired:
             words.append("(ended before a fault)")
         if self.said:
@@ -100,6 +107,7 @@ class Outcome:
             "error": self.error,
             "fired": self.is_fired,
             "left": list(self.left),
+            "resumed_at": self.resumed_at,
         }
 
 
@@ -181,8 +189,9 @@ class Trials:
             return Outcome(schedule, "CRASH", said=f"exit code {code}: {running.errors[-300:]}")
         error = running.answers[-1].get("error")
         if error is None:
-            is_right = running.answers[-1]["digest"] == self.right
-            return Outcome(schedule, "right" if is_right else "WRONG")
+            answer = running.answers[-1]
+            is_right = answer["digest"] == self.right
+            return Outcome(schedule, "right" if is_right else "WRONG", resumed_at=answer["resumed_at"])
         where = f"{error['type']}, rank {error['rank']}, {error['operation']}: {error['message']}"
         return Outcome(schedule, "unnamed" if error["operation"] is None else "error", said=where, error=error)
 
@@ -196,7 +205,8 @@ class Trials:
                 "fsd_inference", "runs", "clean", *sorted(found.runs), "--stack", str(site.direct), "--json"
             )
             subprocess.run(command, env=interpreter.environment(), capture_output=True, check=False)  # noqa: S603 - us
-        undisturbed = replace(request, attempts=1, stack=None if site is None else str(site.direct))
+        stack = None if site is None else str(site.direct)
+        undisturbed = replace(request, attempts=1, stack=stack, slack=_NEXT_SLACK)
         problem = self._undisturbed(undisturbed, temporary)
         if problem is not None:
             outcome.verdict, outcome.said = "LEFTOVER", f"the next run fails: {problem} (this one: {outcome.said})"
@@ -210,7 +220,7 @@ class Trials:
         with Client(request, temporary) as running:
             running.prepared(_PREPARE_S)
             running.go()
-            code = running.ends(_ATTEMPT_S + _NEXT_S)
+            code = running.ends(_NEXT_SLACK * _ATTEMPT_S + _NEXT_S)
             if not running.answers:
                 return "it hangs" if code is None else running.errors[-300:]
             answer = running.answers[-1]

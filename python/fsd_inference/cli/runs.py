@@ -17,6 +17,7 @@ from fsd_inference.errors import SettingError
 from fsd_inference.units import seconds_text
 
 if TYPE_CHECKING:
+    from fsd_inference.aws.clients import Clients
     from fsd_inference.aws.lanes import LaneState, LaneTable
     from fsd_inference.aws.metrics import RunMetrics
     from fsd_inference.aws.status import RunStatus
@@ -40,7 +41,7 @@ def list_(
     from fsd_inference.aws.runs import read_statuses  # noqa: PLC0415
 
     use_profile(profile)
-    with _opened(stack) as (_, stores, table_of_lanes):
+    with _opened(stack) as (_, __, stores, table_of_lanes):
         statuses = read_statuses(stores[0], last)
         lanes = [] if table_of_lanes is None else table_of_lanes.look()
     columns = ("run", "state", "channel", "P", "samples", "received (UTC)", "seconds", "error")
@@ -72,7 +73,7 @@ def show(
     from fsd_inference.aws.runs import read_run  # noqa: PLC0415
 
     use_profile(profile)
-    with _opened(stack) as (_, stores, __):
+    with _opened(stack) as (_, __, stores, ___):
         status, metrics = read_run(stores[0], run)
     record = _record(status) | {"ranks": None if metrics is None else [rank.to_json() for rank in metrics.ranks]}
     if metrics is not None:
@@ -103,10 +104,12 @@ def clean(
     """Delete the objects of ended runs from a stack, and release their lanes; other objects expire by themselves.
 
     The lanes of runs whose leases have expired are freed too. A client that was killed holds its lane for half a minute
-    more, a coordinator until the run's deadline: give the id of the run to release its lane, and its share of the
-    functions that may run at a time, at once.
+    more. Where both the coordinator and the client of a run have gone, its ranks go on, and it keeps its lane and its
+    share of the functions that may run at a time until its deadline: give its id to end them at once.
     """
+    from fsd_inference.aws.orphans import attempt_of, end_orphans  # noqa: PLC0415
     from fsd_inference.aws.runs import clean as clean_runs  # noqa: PLC0415
+    from fsd_inference.aws.runs import unfinished  # noqa: PLC0415
     from fsd_inference.limits import LONGEST_POLL_S  # noqa: PLC0415
 
     use_profile(profile)
@@ -114,12 +117,14 @@ def clean(
         raise SettingError("say what to delete: ids of runs, --older-than, or --all")
     age_s = _seconds(older_than) if older_than else 0.0 if every else None
     named = runs or []
-    with _opened(stack) as (spec, stores, table_of_lanes):
+    with _opened(stack) as (spec, clients, stores, table_of_lanes):
         lanes = [] if table_of_lanes is None else table_of_lanes.look()
         holding = {lane.run for lane in lanes if lane.state == "held"}
         dead = {lane.run for lane in lanes if lane.state == "held" and lane.is_over}
-        gone = clean_runs(stores, spec.longest_run_s, named=named, older_than_s=age_s, holding=holding, dead=dead)
         freed: list[int] = []
+        for status in unfinished(stores[0], named):
+            freed += end_orphans(clients, spec, stores, attempt_of(status), status.channel)
+        gone = clean_runs(stores, spec.longest_run_s, named=named, older_than_s=age_s, holding=holding, dead=dead)
         if table_of_lanes is not None:
             free = {*named, *(traces.run for traces in gone), *(() if age_s is None else dead)}
             for run in sorted(holding & free):
@@ -139,8 +144,8 @@ def clean(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[StackSpec, list[Store], LaneTable | None]]:
-    """Yield a stack's description, its run buckets, and the table of its lanes' leases if it has lanes."""
+def _opened(path: Path) -> Iterator[tuple[StackSpec, Clients, list[Store], LaneTable | None]]:
+    """Yield a stack's description, clients, run buckets, and the table of its lanes' leases if it has lanes."""
     from fsd_inference.aws.backends import open_buckets  # noqa: PLC0415
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.lanes import open_lanes  # noqa: PLC0415
@@ -151,7 +156,7 @@ def _opened(path: Path) -> Iterator[tuple[StackSpec, list[Store], LaneTable | No
     clients = Clients.of_stack(spec)
     runs, plans = open_buckets(clients, spec, meter)
     try:
-        yield spec, runs, open_lanes(runs[0], clients, spec, meter=meter) if spec.lanes else None
+        yield spec, clients, runs, open_lanes(runs[0], clients, spec, meter=meter) if spec.lanes else None
     finally:
         for store in (*runs, plans):
             store.close()

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 
 from fsd_inference.config import RunSettings
-from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF, STATUS_BACKOFF, Backoff
+from fsd_inference.limits import FAILURES_POLL_S, HEARTBEAT_S, PROGRESS_S, REPORT_BACKOFF, STATUS_BACKOFF, Backoff
 from fsd_inference.usage import Usage
 
 _STATUSES, _METRICS, _CLAIM, _TICKET = 3, 1, 1, 1
@@ -30,6 +30,7 @@ def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is
         Whether the functions are warm: warm environments have cached the stack's description.
     """
     workers, updates = settings.workers, math.floor(run_s / PROGRESS_S)
+    beats = math.floor(run_s / HEARTBEAT_S)
     early = round(_polls_within(max(0.0, wall_s - run_s) / 2, STATUS_BACKOFF))  # before the first status is written
     heads = round(_polls_within(run_s, REPORT_BACKOFF))
     receives = math.ceil(run_s / FAILURES_POLL_S)
@@ -38,11 +39,11 @@ def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is
     requests = Counter(
         {
             "lambda.invoke": 1 + workers,
-            "s3.put": _CLAIM + _TICKET + _STATUSES + _METRICS + updates,
+            "s3.put": _CLAIM + _TICKET + _STATUSES + _METRICS + updates + beats,
             "s3.list": 1,  # all tickets
             "s3.delete": 1,  # its own
             "s3.get": reads + round(_polls_within(wall_s, STATUS_BACKOFF)) + 2 * updates + 1,
-            "s3.head": heads,
+            "s3.head": heads + beats,
             "sqs.receive": receives,
         }
     )
