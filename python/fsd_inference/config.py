@@ -214,8 +214,6 @@ class RunSettings(Tuning):
         Timeouts of an attempt.
     checkpoint_every : int
         See `FailurePolicy`.
-    spill_bytes : int
-        Maximum size in bytes of early frames that are kept in memory, still packed; further ones go to local disk.
     """
 
     workers: int = 1
@@ -224,12 +222,10 @@ class RunSettings(Tuning):
     verify: bool = False
     clocks: Clocks = Clocks()
     checkpoint_every: int = 0
-    spill_bytes: int = 1 << 29
 
     def __post_init__(self) -> None:
         Tuning.__post_init__(self)  # super() fails in dataclasses with slots
-        for name in ("workers", "spill_bytes"):
-            check_count(name, getattr(self, name))
+        check_count("workers", self.workers)
         _check_checkpoints(self.checkpoint_every)
         if self.output not in OUTPUTS:
             raise SettingError(f"output must be one of {', '.join(OUTPUTS)}, not {self.output!r}")

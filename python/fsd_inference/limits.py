@@ -190,3 +190,7 @@ CONTROL_BYTES = 128 * 1024
 """Maximum payload in bytes of a frame with part of a summary, which travels up the tree; every channel takes it."""
 SUMMARY_BYTES = 8
 """Size in bytes of one sample's entry in a summary: a value and a neuron."""
+EARLY_FRAMES_BYTES = 512 << 20
+"""Maximum bytes of received frames that a rank keeps in memory, still packed, until their step; others go to disk."""
+EARLY_FRAMES_SHARE = 1 / 8
+"""The same as a share of the rank's memory: less than the margin over the memory formula that functions have."""

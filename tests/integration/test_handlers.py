@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,18 @@ def test_a_rank_has_a_thread_for_each_vcpu(
     event = replace(rank_event(calls, calls.push(NETWORK, 1), inputs), memory_mb=memory_mb)
     worker.handle(event.to_json(), Context())
     assert found == [threads]
+
+
+def test_early_frames_of_a_rank_take_a_share_of_the_functions_memory(
+    calls: Caller, inputs: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(worker, "run_rank", lambda *, load, **_: load(Future()))
+    monkeypatch.setattr(worker, "LoadedRank", lambda *arguments: found.append(arguments[3:]))
+    worker.handle(rank_event(calls, calls.push(NETWORK, 1), inputs).to_json(), Context())
+    ((folder, memory_bytes),) = found
+    assert "spill" in folder
+    assert memory_bytes == 1769 * 2**20
 
 
 def calls_status(event: RankEvent) -> RunStatus:

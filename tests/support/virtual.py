@@ -5,8 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fsd_inference.channels.base import Frame, Kind
 from fsd_inference.config import Clocks
@@ -56,7 +58,8 @@ class Faults:
 
     `stray` is the fraction of frames that are followed by a stray body, and `lost_answers` that of data frames
     that are lost the first time, on a channel that asks for them again. `stops` is a rank that does nothing from a
-    time on, or from when all ranks have started, if that is later.
+    time on, or from when all ranks have started, if that is later. `lags` is a rank, and the seconds that each phase
+    takes it beyond what others need.
     """
 
     duplicates: float = 0.0
@@ -67,6 +70,18 @@ class Faults:
     stray: float = 0.2
     lost_answers: float = 0.0
     stops: tuple[int, float] | None = None
+    lags: tuple[int, float] = (-1, 0.0)
+
+
+@dataclass(frozen=True)
+class Spill:
+    """Bytes of early frames that a rank keeps in memory, and where the ranks have folders for the others."""
+
+    bytes: int
+    folder: Path
+
+    def of(self, rank: int) -> Path:
+        return self.folder / str(rank)
 
 
 CLOCKS = Clocks(start_s=30, stall_s=60, run_s=900)
@@ -82,6 +97,10 @@ class Rank:
     kept: KeptFrames = field(default_factory=KeptFrames)
     outputs: list[bytes] = field(default_factory=list)
     digests: list[tuple[int, int]] = field(default_factory=list)  # (layer, digest) of each micro-batch
+    early: defaultdict[Step, int] = field(default_factory=lambda: defaultdict(int))  # bytes kept in memory, by step
+    most_early: int = 0
+    most_spilled: int = 0
+    farthest: int = 0  # number of steps of a micro-batch that have frames which wait, at most
     finish: Finish | None = None
     finished_at: float = 0.0
     starter: int | None = None
@@ -118,10 +137,11 @@ class VirtualRun:
         limit: int = 1 << 20,
         clocks: Clocks = CLOCKS,
         faults: Faults = NO_FAULTS,
+        spill: Spill | None = None,
     ) -> None:
         self.tree = Tree(len(shards), branching)
         self.sizes = micro_batch_sizes(inputs.samples, micro_batches)
-        self.shards, self.inputs, self.faults = shards, inputs, faults
+        self.shards, self.inputs, self.faults, self.spill = shards, inputs, faults, spill
         self.output, self.id, self.attempt, self.limit = output, run, attempt, limit
         self.random = random.Random(seed)
         self.order = itertools.count()
@@ -183,9 +203,13 @@ class VirtualRun:
             events = [event]
         if me.state is not None and not me.worker.finished:
             for body in me.mailbox:
+                before = me.state.resident_bytes()
                 accepted = me.state.accept(body)
                 if accepted.status == "new":
                     assert accepted.kind is not None
+                    if accepted.kind == Kind.DATA:
+                        step = Step((accepted.layer or 0) + 1, accepted.micro_batch or 0)
+                        self.note_early(rank, me, step, me.state.resident_bytes() - before)
                     events.append(
                         Arrived(
                             Kind(accepted.kind),
@@ -213,7 +237,11 @@ class VirtualRun:
                 self.post(rank, now + self.some(), ChildChecked(child, child != self.faults.silent))
             case Load():
                 shard, kernel = self.shards[rank]
-                me.state = RankState(kernel, self.id, self.attempt, PLAN, self.sizes, 1)
+                folder, most = None, 1 << 62
+                if self.spill is not None:
+                    folder, most = str(self.spill.of(rank)), self.spill.bytes
+                    self.spill.of(rank).mkdir()
+                me.state = RankState(kernel, self.id, self.attempt, PLAN, self.sizes, 1, folder, most)
                 for micro_batch, feature, payload in self.inputs.blocks:
                     me.state.put_input(micro_batch, feature, payload)
                 time = now
@@ -270,6 +298,7 @@ class VirtualRun:
         assert me.state is not None
         if action.phase is not Phase.INTERIOR:
             me.state.assemble(layer, micro_batch)
+            me.early.pop(action.step, None)
         me.state.compute(layer, micro_batch, action.phase.value)
         if action.phase is not Phase.BOUNDARY:
             first_sample = sum(self.sizes[:micro_batch])
@@ -279,7 +308,17 @@ class VirtualRun:
             me.packed[action.step] = [
                 Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
             ]
-        self.post(rank, now + self.some(), Computed(action.step, action.phase))
+        lagging, more_s = self.faults.lags
+        self.post(rank, now + self.some() + more_s * (rank == lagging), Computed(action.step, action.phase))
+
+    def note_early(self, rank: int, me: Rank, step: Step, more: int) -> None:
+        me.early[step] += more
+        me.most_early = max(me.most_early, sum(me.early.values()))
+        micro_batches = [waiting.micro_batch for waiting in me.early]
+        me.farthest = max(me.farthest, micro_batches.count(step.micro_batch))
+        if self.spill is not None:
+            files = [file.stat().st_size for file in self.spill.of(rank).iterdir()]
+            me.most_spilled = max(me.most_spilled, sum(files))
 
     def deliver(self, frame: Frame, now: float, lost: float = 0.0) -> None:
         self.sent.append(frame.body)

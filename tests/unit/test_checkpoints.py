@@ -75,7 +75,7 @@ def spec_of(store: MemoryStore, micro_batches: int = 2) -> RunSpec:
 
 
 def loaded(store: MemoryStore, spec: RunSpec) -> LoadedRank:
-    rank = LoadedRank(start_shard(store, spec, 0, Future()), store, spec, None)
+    rank = LoadedRank(start_shard(store, spec, 0, Future()), store, spec)
     list(rank.load())
     return rank
 

@@ -47,6 +47,13 @@ def test_what_is_available_is_what_the_kernel_says(machine: Path) -> None:
     assert free_memory.machine_bytes() == 3000 * 1024
 
 
+def test_ranks_share_the_memory_of_the_machine(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(machine / "_MEMINFO", "MemAvailable:    6000 kB\n")
+    assert free_memory.rank_limit(3) == 2000 * 1024
+    monkeypatch.setattr(free_memory, "process_limit", lambda: 500.0)
+    assert free_memory.rank_limit(3) == 500
+
+
 @pytest.mark.parametrize("outer", [50_000, 1_000_000])
 def test_the_least_of_the_control_groups_holds(machine: Path, outer: int) -> None:
     write(machine / "_MEMINFO", "MemAvailable: 9000000 kB\n")

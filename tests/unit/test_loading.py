@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
+from fsd_inference.engine import loading as engine_loading
 from fsd_inference.engine import pieces as engine_pieces
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.loading import LoadedRank, start_shard
@@ -61,7 +63,7 @@ def stored(store: MemoryStore, network: Network) -> tuple[Manifest, RunSpec, NDA
 
 
 def rank_of(store: MemoryStore, spec: RunSpec, stopped: Future[None] | None = None) -> LoadedRank:
-    return LoadedRank(start_shard(store, spec, 0, stopped or Future()), store, spec, None)
+    return LoadedRank(start_shard(store, spec, 0, stopped or Future()), store, spec)
 
 
 def outputs(rank: LoadedRank, layers: int) -> NDArray[np.float32]:
@@ -99,9 +101,24 @@ def test_a_loaded_shard_serves_another_run() -> None:
     _, spec, _ = stored(store, random_network([30, 20, 10], connections=10))
     warm = start_shard(store, spec, 0, Future())
     assert not warm.is_loaded
-    assert list(LoadedRank(warm, store, spec, None).load()) == [1, 2]
+    assert list(LoadedRank(warm, store, spec).load()) == [1, 2]
     assert warm.is_loaded
-    assert list(LoadedRank(warm, store, spec, None).load()) == [2]
+    assert list(LoadedRank(warm, store, spec).load()) == [2]
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "most"),
+    [(128 << 20, 16 << 20), (1769 << 20, 1769 << 17), (10_240 << 20, 512 << 20), (math.inf, 512 << 20), (-1.0, 0)],
+)
+def test_early_frames_take_a_share_of_the_memory(
+    memory_bytes: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[object, ...]] = []
+    monkeypatch.setattr(engine_loading, "RankState", lambda *arguments: given.append(arguments))
+    store = MemoryStore()
+    _, spec, _ = stored(store, random_network([30, 20, 10], connections=10))
+    LoadedRank(start_shard(store, spec, 0, Future()), store, spec, "somewhere", memory_bytes)
+    assert [arguments[6:8] for arguments in given] == [("somewhere", most)]
 
 
 def test_shards_of_earlier_releases_are_loaded_as_a_whole() -> None:

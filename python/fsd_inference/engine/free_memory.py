@@ -31,6 +31,11 @@ def process_limit() -> float:
     return math.inf if limit == resource.RLIM_INFINITY else float(limit)
 
 
+def rank_limit(workers: int) -> float:
+    """Return the bytes that each of so many ranks on this machine may take."""
+    return min(machine_bytes() / workers, process_limit())
+
+
 def process_bytes() -> float:
     """Return the bytes by which this process can still grow."""
     used = sum(int(line.split()[0]) for line in _lines(_STATM)) * resource.getpagesize()

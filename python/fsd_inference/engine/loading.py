@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
@@ -15,6 +16,7 @@ from fsd_inference.engine.pieces import Pieces
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
 from fsd_inference.kernels import RankState, Shard
+from fsd_inference.limits import EARLY_FRAMES_BYTES, EARLY_FRAMES_SHARE
 from fsd_inference.partitioning.kernel_shard import add_layer, copying_layer
 from fsd_inference.partitioning.manifest import MANIFEST_FILE, Manifest
 from fsd_inference.partitioning.plan import RankPlan
@@ -102,10 +104,20 @@ class LoadedRank:
         Store of the run's inputs.
     spec : RunSpec
     spill_dir : str, optional
-        Directory for received frames that exceed the memory for them.
+        Directory for received frames that exceed the memory for them; without one all are kept in memory.
+    memory_bytes : float, optional
+        Memory of the rank, of which early frames take `EARLY_FRAMES_SHARE` at most, and never more than
+        `EARLY_FRAMES_BYTES`.
     """
 
-    def __init__(self, warm: WarmShard, runs: Store, spec: RunSpec, spill_dir: str | None) -> None:
+    def __init__(
+        self,
+        warm: WarmShard,
+        runs: Store,
+        spec: RunSpec,
+        spill_dir: str | None = None,
+        memory_bytes: float = math.inf,
+    ) -> None:
         self._warm, self._runs, self._spec = warm, runs, spec
         settings = spec.settings
         self._sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
@@ -117,7 +129,7 @@ class LoadedRank:
             self._sizes,
             settings.threads,
             spill_dir,
-            settings.spill_bytes,
+            int(min(EARLY_FRAMES_BYTES, EARLY_FRAMES_SHARE * max(0.0, memory_bytes))),
             settings.wire,
         )
 

@@ -149,7 +149,7 @@ class RunSpec:
             settings = _mapping(value.pop("settings"))
             clocks = Clocks(**{f.name: float(settings["clocks"][f.name]) for f in fields(Clocks)})
             return cls(settings=RunSettings(**{**settings, "clocks": clocks}), **value)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, SettingError) as error:
             raise FileFormatError(f"the run specification cannot be read: {error}") from error
 
 

@@ -21,6 +21,7 @@ from typing import Never
 
 from fsd_inference import logs
 from fsd_inference.engine.driver import Driver
+from fsd_inference.engine.free_memory import rank_limit
 from fsd_inference.engine.loading import LoadedRank, start_shard
 from fsd_inference.engine.rank import run_rank
 from fsd_inference.errors import AbortedError, FsdError, reason
@@ -68,7 +69,11 @@ def main(arguments: list[str]) -> int:
             starter=starter,
             started=started,
             load=lambda stopped: LoadedRank(
-                start_shard(backends.plans, spec, rank, stopped), backends.runs, spec, str(directory)
+                start_shard(backends.plans, spec, rank, stopped),
+                backends.runs,
+                spec,
+                str(directory),
+                rank_limit(spec.settings.workers),
             ),
             backends=backends,
             launcher=launcher,

@@ -419,6 +419,19 @@ mod tests {
         std::fs::remove_dir(&directory).unwrap();
     }
 
+    #[test]
+    fn without_a_disk_all_frames_stay_in_memory() {
+        let nowhere = std::env::temp_dir().join(format!("fsd-no-folder-{}", std::process::id()));
+        let mut inbox = inbox(Budget::new(Some(nowhere), 5));
+        for part in 0..4 {
+            assert_eq!(judge(&mut inbox, &data(0, 0, 0, 0, part, 4), &[RANK]), Status::New);
+            assert_eq!(judge(&mut inbox, &data(0, 0, 2, 1, part, 4), &[RANK]), Status::New);
+        }
+        assert_eq!(inbox.held(), 8 * 4);
+        assert_eq!(taken(&mut inbox, 1, 0), [b"somesomesomesome".to_vec(), b"somesomesomesome".to_vec()]);
+        assert_eq!(inbox.held(), 0);
+    }
+
     proptest! {
         #[test]
         fn in_any_order_with_doubles_and_damage_the_payloads_are_those_sent(

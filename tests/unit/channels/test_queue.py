@@ -15,6 +15,7 @@ from fsd_inference.channels.base import Expected, Frame, Kind
 from fsd_inference.channels.queue import QueueChannel, QueueSettings, _Message, pack
 from fsd_inference.config import RetrySettings
 from fsd_inference.errors import ChannelError, SettingError
+from fsd_inference.limits import HIDDEN_MESSAGES, LONGEST_POLL_S
 from tests.support.message_service import Answer, MessageService, deleted, published, received
 
 TOPIC = "arn:aws:sns:us-east-1:000000000000:lane-0"
@@ -232,6 +233,42 @@ def test_messages_are_deleted_once_more_would_hide_than_may(service: MessageServ
     *receives, delete = service.requests
     assert ["Entries" in request.json for request in receives] == [False] * 3
     assert [entry["Id"] for entry in delete.json["Entries"]] == ["0", "1"]
+    channel.close()
+
+
+class LimitedQueue:
+    """A queue of many messages that hands out no more once `LIMIT` of them are hidden: long polls find nothing then."""
+
+    LIMIT = 120_000
+
+    def __init__(self, messages: int, hidden: int) -> None:
+        self.left, self.hidden, self.most_hidden = messages, hidden, hidden
+
+    def receive(self, _: str, most: int, wait_s: int) -> tuple[list[bytes], int, list[str]]:
+        assert wait_s > 0  # short polls would raise OverLimit
+        count = min(most, self.left, self.LIMIT - self.hidden)
+        self.left -= count
+        self.hidden += count
+        self.most_hidden = max(self.most_hidden, self.hidden)
+        return [b"body"] * count, 4 * count, ["receipt"] * count
+
+    def delete(self, _: str, entries: list[tuple[str, str]]) -> list[object]:
+        self.hidden -= len(entries)
+        return []
+
+
+@pytest.mark.parametrize(("most_hidden", "received"), [(HIDDEN_MESSAGES, 150_000), (1 << 40, 70_000)])
+def test_a_rank_may_receive_more_messages_than_a_queue_may_hide(
+    service: MessageService, most_hidden: int, received: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = LimitedQueue(150_000, hidden=HIDDEN_MESSAGES)  # those of earlier runs
+    channel = opened(service, most_hidden=most_hidden)
+    monkeypatch.setattr(channel, "_queue_client", queue)
+    found = 0
+    while bodies := channel.receive(EXPECTED, LONGEST_POLL_S):
+        found += len(bodies)
+    assert found == received
+    assert queue.most_hidden == (2 * HIDDEN_MESSAGES + 10 if received == 150_000 else LimitedQueue.LIMIT)
     channel.close()
 
 

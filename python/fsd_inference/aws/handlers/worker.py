@@ -114,7 +114,11 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
                 starter=rank_event.starter,
                 started=started,
                 load=lambda stopped: LoadedRank(
-                    warm.shard(opened, spec, rank_event.rank, stopped), opened.store, spec, str(spill)
+                    warm.shard(opened, spec, rank_event.rank, stopped),
+                    opened.store,
+                    spec,
+                    str(spill),
+                    warm.memory_mb * 2**20,
                 ),
                 backends=backends,
                 launcher=LambdaLauncher(warm.clients.functions, function.arn, rank_event, warm.meter),
