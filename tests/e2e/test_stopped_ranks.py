@@ -38,7 +38,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
-def error_of_a_run(channel: str, stack: Path | None, victim: int, branching: int) -> tuple[RunError, float]:
+def error_of_a_run(
+    channel: str, stack: Path | None, victim: int, branching: int = 4, workers: int = WORKERS, samples: int = 40
+) -> tuple[RunError, float]:
     """Stop a rank while all compute; return the error of the run, and how long after that it came."""
     stopped: list[tuple[int, float]] = []
     over = threading.Event()
@@ -48,10 +50,11 @@ def error_of_a_run(channel: str, stack: Path | None, victim: int, branching: int
 
         def all_run() -> bool:
             pids.update(ranks_of(os.getpid()))
-            return len(pids) == WORKERS or over.is_set()
+            return len(pids) == workers or over.is_set()
 
         wait_until(all_run, "all ranks run", 60)
-        time.sleep(0.6)  # into the first layers, each of which takes at least 0.3 s
+        if workers > 1:
+            time.sleep(0.6)  # into the first layers, each of which takes at least 0.3 s
         os.kill(pids[victim], signal.SIGSTOP)
         stopped.append((pids[victim], time.monotonic()))
 
@@ -60,7 +63,7 @@ def error_of_a_run(channel: str, stack: Path | None, victim: int, branching: int
         NETWORK,
         channel,
         stack,
-        workers=WORKERS,
+        workers=workers,
         partition="block",
         attempts=1,
         delay_s=0.3,
@@ -71,7 +74,7 @@ def error_of_a_run(channel: str, stack: Path | None, victim: int, branching: int
         stopper.start()
         try:
             with pytest.raises(RunError) as caught:
-                distributed.infer(X)
+                distributed.infer(np.resize(X, (samples, 96)))
             ended = time.monotonic()
         finally:
             over.set()
@@ -105,3 +108,11 @@ def test_the_rank_that_is_stopped_is_named_soon(channel: str, victim: int, branc
     assert error.layer is not None
     assert 0 <= error.layer < len(NETWORK)
     assert seconds < 25  # the run clock, at which the run would end by itself, is 60 s
+
+
+@pytest.mark.parametrize("channel", ["local", "object"])
+def test_a_rank_alone_that_is_stopped_is_named_soon(channel: str, stack: Path) -> None:
+    error, seconds = error_of_a_run(channel, stack, 0, workers=1, samples=200_000)
+    assert isinstance(error, StallError)
+    assert (error.rank, error.operation, error.retryable) == (0, "run", True)
+    assert seconds < 15

@@ -34,6 +34,10 @@ class Watched:
             self.watch.on_line(line)
         return self.watch.is_over()
 
+    def wait_until(self, until: float) -> None:
+        while self.now < until:
+            assert not self.at(min(self.now + 1, until))
+
 
 ALL = [f"rank-started {rank}" for rank in (1, 2, 3)]
 
@@ -102,15 +106,35 @@ def test_a_last_rank_that_is_silent_is_named() -> None:
     assert not watched.at(1, *ALL, "5")
     assert not watched.at(30, "rank-ended 3 0", "rank-ended 2 0", "rank-ended 1 0")
     assert not watched.at(40, "6")
-    assert not watched.at(59.9)
+    watched.wait_until(59.9)
     assert watched.at(60.1)
     (error,) = watched.watch.errors
     assert isinstance(error, StallError)
     assert (error.rank, error.layer, error.operation) == (0, 5, "run")
 
 
-def test_a_rank_alone_may_take_its_time() -> None:
-    assert not Watched(1).at(99)
+def test_a_rank_alone_may_take_its_time_as_long_as_it_lives() -> None:
+    watched = Watched(1)
+    for second in range(99):
+        assert not watched.at(second, "rank-alive 0")
+
+
+def test_a_rank_alone_that_is_stopped_is_named() -> None:
+    watched = Watched(1)
+    assert not watched.at(1, "rank-alive 0", "3")
+    watched.wait_until(21)
+    assert watched.at(21.1)
+    (error,) = watched.watch.errors
+    assert isinstance(error, StallError)
+    assert (error.rank, error.layer, error.retryable) == (0, 2, True)
+    assert str(error) == "rank 0 stopped responding after layer 2; try again"
+
+
+def test_a_session_that_was_stopped_first_reads_what_it_was_told() -> None:
+    watched = Watched(1)
+    assert not watched.at(1, "rank-alive 0")
+    assert not watched.at(99)
+    assert not watched.at(100, "rank-alive 0")
 
 
 def test_a_slow_rank_is_told_once() -> None:

@@ -6,7 +6,8 @@ connection, which becomes the process's standard input and, if asked for, its st
 server answers a line ``started PID`` or ``failed ERRNO``, and writes a line ``ended CODE`` after all that the process
 has written. In between, the connection of a run's rank 0, which the session reads, also gets a line ``rank-started
 RANK`` or ``rank-ended RANK CODE`` for each other process of the run, and what ranks have the server tell the session:
-``rank-failed RANK`` once a rank has reported its error, ``rank-pace RANK LAYERS SECONDS`` while it computes.
+``rank-failed RANK`` once a rank has reported its error, ``rank-pace RANK LAYERS SECONDS`` while it computes,
+``rank-alive RANK`` every second if it is the only one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from fsd_inference import logs
 
 REQUEST_BYTES = 65536
 """Maximum size of a request in bytes."""
-RANK_STARTED, RANK_PACE, RANK_FAILED, RANK_ENDED = "rank-started", "rank-pace", "rank-failed", "rank-ended"
+RANK_STARTED, RANK_PACE, RANK_ALIVE = "rank-started", "rank-pace", "rank-alive"
+RANK_FAILED, RANK_ENDED = "rank-failed", "rank-ended"
 """First words of the lines about single ranks."""
 
 _ANSWER_S = 60.0

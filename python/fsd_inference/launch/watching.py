@@ -10,13 +10,15 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import died
 from fsd_inference.errors import RunError, StallError, StartError
 from fsd_inference.launch.processes import EXIT_REPORTED
-from fsd_inference.launch.requests import RANK_ENDED, RANK_FAILED, RANK_PACE, RANK_STARTED
+from fsd_inference.launch.requests import RANK_ALIVE, RANK_ENDED, RANK_FAILED, RANK_PACE, RANK_STARTED
 from fsd_inference.stragglers import Pace, Paces, Straggler
 
 _QUIET_S = 3.0
 """Seconds without news of any rank after which those that still run are taken to be stopped, once one has failed."""
 _ABORT_S = 10.0
 """Seconds in which the ranks must have ended after the first failure."""
+_GAP_S = 5.0
+"""Seconds between two checks after which this process was stopped itself, and still has to read what ranks told it."""
 
 
 class RankWatch:
@@ -62,7 +64,7 @@ class RankWatch:
         self._on_straggler = on_straggler
         self._paces = Paces(tree.workers)
         self._lock = threading.Lock()
-        self._began = self._heard = now()
+        self._began = self._heard = self._checked = now()
         self._started = {0}
         self._ended: dict[int, int] = {}  # rank -> exit code
         self._failed_at: float | None = None
@@ -78,6 +80,9 @@ class RankWatch:
                 found = self._paces.note(Pace(self._now(), int(rank), int(layers), float(busy_s)))
                 if found is not None:
                     self._on_straggler(found)
+            case [word, _] if word == RANK_ALIVE:
+                with self._lock:
+                    self._heard = self._now()
             case [word, _] if word == RANK_FAILED:
                 with self._lock:
                     self._fail()
@@ -107,6 +112,9 @@ class RankWatch:
         """Return whether the ranks that still run are to be killed: one has failed, or the attempt hangs."""
         now = self._now()
         with self._lock:
+            if now - self._checked > _GAP_S:
+                self._heard = now
+            self._checked = now
             if self._failed_at is not None:
                 return now - self._heard > _QUIET_S or now - self._failed_at > _ABORT_S
             hangs = self._not_started(now) or self._rank_0_stalls(now)
@@ -127,12 +135,14 @@ class RankWatch:
         )
 
     def _rank_0_stalls(self, now: float) -> RunError | None:
-        """Return the error of a rank 0 that is silent after all others have ended, and so cannot name it."""
-        if not self._ended or len(self._ended) < self._tree.workers - 1 or now - self._heard <= self._clocks.stall_s:
+        """Return the error of a rank 0 that is silent when no other runs, which could name it."""
+        others = self._tree.workers - 1
+        if len(self._ended) < others or now - self._heard <= self._clocks.stall_s:
             return None
         layer = max(0, self._layers - 1)
+        when = ", when all other ranks had ended" if others else ""
         return StallError(
-            f"rank 0 stopped responding after layer {layer}, when all other ranks had ended; try again",
+            f"rank 0 stopped responding after layer {layer}{when}; try again",
             rank=0,
             layer=layer,
             operation="run",

@@ -27,7 +27,7 @@ from fsd_inference.engine.rank import run_rank
 from fsd_inference.errors import AbortedError, FsdError, reason
 from fsd_inference.launch.backends import open_backends
 from fsd_inference.launch.processes import EXIT_REPORTED, ProcessLauncher
-from fsd_inference.launch.requests import RANK_FAILED, RANK_PACE, Requests
+from fsd_inference.launch.requests import RANK_ALIVE, RANK_FAILED, RANK_PACE, Requests
 from fsd_inference.launch.spec import LaunchSpec
 from fsd_inference.stragglers import PACE_S
 from fsd_inference.threads import start
@@ -56,6 +56,8 @@ def main(arguments: list[str]) -> int:
         logs.start()
         launch = LaunchSpec.read(directory)
         spec = launch.spec
+        if spec.settings.workers == 1:
+            _tell_of_life(requests, rank)
         backends = open_backends(launch, directory, rank)
     except (FsdError, OSError) as error:
         print(reason(error) if isinstance(error, OSError) else error, file=sys.stderr)  # noqa: T201 - the log of the rank
@@ -108,6 +110,17 @@ def _told(requests: Requests, rank: int) -> Callable[[int, float], None]:
             requests.tell_session(f"{RANK_PACE} {rank} {layers} {busy_s:.6f}")
 
     return on_layer
+
+
+def _tell_of_life(requests: Requests, rank: int) -> None:
+    """Tell the session every second that this process is not stopped: with a single rank, no other one notices it."""
+
+    def tell() -> None:
+        while True:
+            requests.tell_session(f"{RANK_ALIVE} {rank}")
+            time.sleep(PACE_S)
+
+    start(threading.Thread(target=tell, name="alive", daemon=True))
 
 
 def _end_with_starter(driver: Driver) -> None:
