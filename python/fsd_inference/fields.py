@@ -196,6 +196,10 @@ class Fields:
         """Return the fields of each object in a required list of objects."""
         return [Fields(each, f"{self._where}{name}[{index}].") for index, each in enumerate(self.take(name, list))]
 
+    def take_each_if(self, name: str) -> list[Fields]:
+        """Return the fields of each object in an optional list; an empty list if it is absent."""
+        return self.take_each(name) if name in self._left else []
+
     def take_counts(self, name: str) -> dict[str, int]:
         """Return a required object that maps arbitrary names to non-negative whole numbers."""
         fields = self.take_fields(name)
@@ -207,6 +211,12 @@ class Fields:
         if not all(isinstance(value, str) and value for value in values):
             raise FileFormatError(f"'{self._where}{name}' must hold strings only")
         return tuple(values)
+
+    def take_numbers_if(self, name: str) -> tuple[float, ...]:
+        """Return an optional list of non-negative numbers; empty if it is absent."""
+        values: list[Any] = self.take_or(name, [])
+        fields = Fields({str(index): value for index, value in enumerate(values)}, f"{self._where}{name}.")
+        return tuple(fields.take_number(str(index)) for index in range(len(values)))
 
     def fill(self, defaults: Mapping[str, Any]) -> None:
         """Set default values for fields that are absent."""

@@ -170,6 +170,9 @@ HEARTBEAT_S = 5.0
 SILENCE_S = 15.0
 """Seconds without a heartbeat after which a client takes the coordinator for dead."""
 
+SLOW_S = 10.0
+"""Interval in seconds at which a slow rank tells its pace, and at which a coordinator that knows of one reads it."""
+
 # --- threads of a rank ------------------------------------------------------------------------------------------------
 
 STARTERS = 4

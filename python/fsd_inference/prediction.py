@@ -81,11 +81,14 @@ class Prediction:
         Predicted time of workers and coordinator; empty if time was not predicted.
     wall_s : float or None
         Predicted seconds from the call to the result; None if time was not predicted.
+    live : tuple of float
+        Predicted fraction of samples with any nonzero activation, after each layer but the last; empty if unknown.
     """
 
     usage: Usage
     functions: tuple[FunctionTime, ...] = ()
     wall_s: float | None = None
+    live: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the prediction as plain JSON values."""
@@ -93,6 +96,7 @@ class Prediction:
             "usage": self.usage.to_json(),
             "functions": [asdict(function) for function in self.functions],
             "wall_s": self.wall_s,
+            "live": list(self.live),
         }
 
     @classmethod
@@ -109,4 +113,4 @@ class Prediction:
             for each in fields.take_each("functions")
         )
         usage = Usage.from_fields(fields.take_fields("usage"))
-        return cls(usage, functions, fields.take_number_if("wall_s"))
+        return cls(usage, functions, fields.take_number_if("wall_s"), fields.take_numbers_if("live"))

@@ -17,7 +17,8 @@ from fsd_inference.aws import lambda_executor
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.events import RunEvent
 from fsd_inference.aws.lambda_executor import LambdaExecutor
-from fsd_inference.aws.status import RunStatus, heartbeat_key, metrics_key, progress_key, status_key
+from fsd_inference.aws.notes import progress_key
+from fsd_inference.aws.status import RunStatus, heartbeat_key, metrics_key, status_key
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import (

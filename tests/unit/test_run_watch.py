@@ -10,7 +10,7 @@ import pytest
 
 from fsd_inference.aws import watching
 from fsd_inference.aws.failures import parse_reported, reported_failure
-from fsd_inference.aws.status import failure_key
+from fsd_inference.aws.notes import told_key
 from fsd_inference.aws.watching import Watch, last_reports
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
@@ -40,14 +40,14 @@ def report(store: MemoryStore, attempt: RunSpec, rank: int) -> None:
 
 def watched(store: MemoryStore, attempt: RunSpec) -> RunError | None:
     failures: Any = NoFailures()
-    with Watch(store, failures, attempt) as watch:
+    with Watch(store, failures, attempt, lambda _: None) as watch:
         return watch.until_over(time.time())
 
 
 def test_a_failure_that_a_rank_tells_ends_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "PROGRESS_S", 0.05)
     store, attempt = MemoryStore(), spec()
-    store.put(failure_key(attempt.prefix), reported_failure(STALL))
+    store.put(told_key(attempt.prefix), reported_failure(STALL))
     error = watched(store, attempt)
     assert error is not None
     assert error.record() == STALL.record()

@@ -33,6 +33,7 @@ from fsd_inference.errors import FileFormatError, FsdError, RunError, SettingErr
 from fsd_inference.limits import LONGEST_POLL_S, WAKING_S
 from fsd_inference.stack_description import FunctionsSpec, StackSpec, WorkerFunction
 from fsd_inference.store.base import Store
+from fsd_inference.stragglers import Straggler
 from fsd_inference.threads import ThreadPool
 from fsd_inference.usage import Usage, UsageMeter
 
@@ -162,6 +163,10 @@ class Coordination:
             ) from error
         if manifest.features != event.spec.features:
             raise SettingError(f"the plan takes {manifest.features} features per sample, not {event.spec.features}")
+        if len(event.spec.connection_s) not in {0, manifest.layers}:
+            raise SettingError(
+                f"the plan has {manifest.layers} layers, and 'connection_s' {len(event.spec.connection_s)} numbers"
+            )
         if event.spec.resume_at >= manifest.layers:
             raise SettingError(f"the plan has {manifest.layers} layers: no attempt can start at {event.spec.resume_at}")
         self._status = replace(self._status, layers=manifest.layers)
@@ -245,7 +250,7 @@ class Coordination:
         spec = replace(spec, settings=replace(spec.settings, clocks=clocks))
         rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code, use.digest)
         failures = FailureQueue(use.clients, functions.failures_queue_url, use.meter)
-        with within(clocks.run_s + _END_S), Watch(use.store, failures, spec) as watch:
+        with within(clocks.run_s + _END_S), Watch(use.store, failures, spec, self._tell_straggler) as watch:
             invoke_rank(use.clients.functions, function, rank_event, use.meter)
             self._status = replace(self._status, state="running", launched=launched)
             self._put_status()
@@ -286,6 +291,10 @@ class Coordination:
 
     def _put_status(self) -> None:
         self._use.store.put(status_key(self._status.run), json.dumps(self._status.to_json()).encode())
+
+    def _tell_straggler(self, straggler: Straggler) -> None:
+        self._status = replace(self._status, stragglers=(*self._status.stragglers, straggler))
+        self._put_status()
 
     def _put_metrics(self, ended: Ended | None) -> None:
         spec = self._event.spec

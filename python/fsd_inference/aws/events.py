@@ -78,6 +78,7 @@ class RunEvent:
             "first_sample": self.spec.first_sample,
             "checkpoint_every": settings.checkpoint_every,
             "resume_at": self.spec.resume_at,
+            "connection_s": list(self.spec.connection_s),
             **asdict(settings.clocks),
         }
 
@@ -107,6 +108,7 @@ class RunEvent:
             settings=settings,
             first_sample=fields.take_or("first_sample", 0),
             resume_at=fields.take_or("resume_at", 0),
+            connection_s=fields.take_numbers_if("connection_s"),
         )
         event = cls(
             spec=spec,

@@ -19,9 +19,10 @@ from fsd_inference.aws.concurrency import check_concurrency
 from fsd_inference.aws.events import RunEvent, check_fit
 from fsd_inference.aws.heartbeat import Pulse
 from fsd_inference.aws.metrics import RunMetrics
+from fsd_inference.aws.notes import Progress, progress_key
 from fsd_inference.aws.orphans import end_orphans
 from fsd_inference.aws.sdk import SDK_ERRORS
-from fsd_inference.aws.status import RunStatus, heartbeat_key, metrics_key, progress_key, status_key
+from fsd_inference.aws.status import RunStatus, heartbeat_key, metrics_key, status_key
 from fsd_inference.aws.waking import until_awake, wake
 from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.deadlines import within
@@ -305,7 +306,7 @@ class LambdaExecutor:
     def _follow(self, event: RunEvent, on_layer: Callable[[float], None], old: RunStatus | None) -> RunStatus:
         """Poll the status until the attempt has ended or must be requested again; ignore `old`, the status before."""
         spec = event.spec
-        state, since, told = "", time.monotonic(), set[str]()
+        state, since, told, slow = "", time.monotonic(), set[str](), 0
         progress_at, pause = since + PROGRESS_S, STATUS_BACKOFF.first_s
         pulse: Pulse | None = None
         while True:
@@ -319,6 +320,9 @@ class LambdaExecutor:
                     raise
                 raise self._overdue(event, state, time.monotonic() - since) from error
             now = time.monotonic()
+            for straggler in () if status is None else status.stragglers[slow:]:
+                slow += 1
+                self._on_wait(str(straggler))
             if status is not None and (status.is_over or status.state == "queued"):
                 return status
             if is_lost:
@@ -399,8 +403,10 @@ class LambdaExecutor:
         )
 
     def _report_progress(self, spec: RunSpec, on_layer: Callable[[float], None]) -> None:
-        with suppress(StoreError, ValueError):  # progress is optional
-            on_layer(float(self._runs[0].get(progress_key(spec.prefix)) or b""))
+        with suppress(StoreError):  # progress is optional
+            progress = Progress.from_bytes(self._runs[0].get(progress_key(spec.prefix)) or b"")
+            if progress is not None:
+                on_layer(float(progress.layers))
 
 
 def _crash(body: bytes) -> RunError:

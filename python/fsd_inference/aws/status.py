@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from fsd_inference.errors import FileFormatError, RunError, run_error_from_record
 from fsd_inference.fields import Fields, load_json
+from fsd_inference.stragglers import Straggler
 
 State = Literal["waking", "queued", "waiting", "running", "done", "failed"]
 
@@ -42,6 +43,8 @@ class RunStatus:
     results : tuple of bytes or None
         The result objects by rank (of rank 0 alone for summaries) if they are small; otherwise they are stored under
         `RunSpec.result_key`.
+    stragglers : tuple of Straggler
+        Ranks that were found to be much slower than the others while the attempt went on.
     """
 
     run: str
@@ -57,6 +60,7 @@ class RunStatus:
     ended: float | None = None
     error: RunError | None = None
     results: tuple[bytes, ...] | None = None
+    stragglers: tuple[Straggler, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -70,6 +74,7 @@ class RunStatus:
             "version": _VERSION,
             **plain,
             "error": None if self.error is None else self.error.record(),
+            "stragglers": [straggler._asdict() for straggler in self.stragglers],
             "results": None
             if self.results is None
             else [base64.b64encode(result).decode("ascii") for result in self.results],
@@ -95,6 +100,10 @@ class RunStatus:
             launched=fields.take_time_optional("launched"),
             ended=fields.take_time_optional("ended"),
             error=None if error is None else run_error_from_record(error),
+            stragglers=tuple(
+                Straggler(each.take_count("rank"), each.take_number("factor"), each.take_count("layer"))
+                for each in fields.take_each_if("stragglers")
+            ),
             results=None if results is None else tuple(_decode(result) for result in results),
         )
         fields.end()
@@ -120,11 +129,6 @@ def status_key(run: str) -> str:
     return f"{STATUS_FOLDER}{run}"
 
 
-def progress_key(prefix: str) -> str:
-    """Return the key of an attempt's progress: the number of layers completed by rank 0, as decimal text."""
-    return f"{prefix}progress"
-
-
 def metrics_key(prefix: str) -> str:
     """Return the key of an attempt's metrics: the reports of all ranks, and the coordinator's usage."""
     return f"{prefix}metrics"
@@ -133,14 +137,6 @@ def metrics_key(prefix: str) -> str:
 def heartbeat_key(prefix: str) -> str:
     """Return the key of the heartbeat of an attempt's coordinator: the number of its beats, as decimal text."""
     return f"{prefix}heartbeat"
-
-
-def failure_key(prefix: str) -> str:
-    """Return the key of the first failure of an attempt that its coordinator is to be told of.
-
-    It holds what a rank noticed, or Lambda's record of a rank if another run's coordinator received that.
-    """
-    return f"{prefix}failed"
 
 
 def _state(text: str) -> State:

@@ -5,17 +5,29 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_failure, parse_failure, parse_reported
-from fsd_inference.aws.status import RunStatus, failure_key, status_key
+from fsd_inference.aws.notes import tell_failure, told_key
+from fsd_inference.aws.slow_ranks import SlowRanks
+from fsd_inference.aws.status import RunStatus, status_key
 from fsd_inference.engine.ending import read_reports
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import DeadlineError, FsdError, HandedOnError, RunError, StallError, StartError
-from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF
+from fsd_inference.errors import (
+    DeadlineError,
+    FsdError,
+    HandedOnError,
+    RunError,
+    StallError,
+    StartError,
+    StoreError,
+)
+from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF, SLOW_S
 from fsd_inference.rank_report import RankReport
 from fsd_inference.store.base import Store
+from fsd_inference.stragglers import Lag, Straggler
 from fsd_inference.threads import start
 
 _GRACE_S = 5.0
@@ -39,12 +51,18 @@ class Watch:
         The queue of Lambda's failure records.
     spec : RunSpec
         The attempt.
+    on_straggler : callable
+        Called with each rank that is found to be much slower than the others.
     """
 
-    def __init__(self, store: Store, failures: FailureQueue, spec: RunSpec) -> None:
+    def __init__(
+        self, store: Store, failures: FailureQueue, spec: RunSpec, on_straggler: Callable[[Straggler], None]
+    ) -> None:
         self._store = store
         self._spec = spec
         self._failures = failures
+        self._on_straggler = on_straggler
+        self._slow: SlowRanks | None = None  # once a rank has told that it is slow
         self._failed: RunError | None = None
         self._woken = threading.Event()
         self._stop = threading.Event()
@@ -63,6 +81,7 @@ class Watch:
         store, spec = self._store, self._spec
         barrier: float | None = launched + spec.settings.clocks.start_s
         told_due = launched + PROGRESS_S
+        slow_due = launched
         others_due, others_ended = launched + spec.settings.clocks.stall_s, False
         pause = REPORT_BACKOFF.first_s
         while not self._woken.wait(pause):
@@ -72,6 +91,9 @@ class Watch:
             if now >= told_due:
                 told_due = now + PROGRESS_S
                 self._poll_told()
+            if self._slow is not None and now >= slow_due:
+                slow_due = now + SLOW_S
+                self._look_for_stragglers(self._slow)
             if now >= others_due:
                 others_due = now + spec.settings.clocks.stall_s
                 if others_ended:
@@ -100,14 +122,23 @@ class Watch:
         return workers > 1 and len(list(self._store.list(prefix))) >= workers - 1
 
     def _poll_told(self) -> None:
-        """Note a failure of this attempt that a rank noticed, or that another run's coordinator received."""
-        data = self._store.get(failure_key(self._spec.prefix))
+        """Note what this coordinator is told: that a rank is slow, or a failure of the attempt."""
+        data = self._store.get(told_key(self._spec.prefix))
         if data is None:
+            return
+        if Lag.from_bytes(data) is not None:
+            self._slow = self._slow or SlowRanks(self._store, self._spec)
             return
         failure = parse_failure(data)
         error = parse_reported(data) if failure is None else failure.error
         if error is not None:
             self._note(error)
+
+    def _look_for_stragglers(self, slow: SlowRanks) -> None:
+        with suppress(StoreError):  # the run does not need it
+            slow.read()
+            while (lag := slow.named()) is not None:
+                self._on_straggler(lag.straggler)
 
     def _listen(self) -> None:
         """Receive failure records until stopped, and handle each."""
@@ -132,7 +163,7 @@ class Watch:
             self._note(failure.error)
         elif failure is not None:
             other = failure.event.spec
-            self._store.put_if_absent(failure_key(other.prefix), body.encode())
+            tell_failure(self._store, other.prefix, body.encode())
         elif orphan is not None:
             event, error = orphan
             self._end(event.spec, error)

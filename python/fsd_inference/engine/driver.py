@@ -63,6 +63,7 @@ from fsd_inference.limits import CONTROL_BYTES, LONGEST_POLL_S, STARTERS
 from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.rank_report import Position
 from fsd_inference.store.base import Store
+from fsd_inference.stragglers import Pace
 from fsd_inference.threads import ThreadPool, start
 
 
@@ -82,6 +83,9 @@ class RankWork(Protocol):
 
     def neuron(self, layer: int, row: int) -> int:
         """Return the global neuron of a local row."""
+
+    def connections(self, layer: int) -> int:
+        """Return the connections of the rank's rows of a layer that is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,7 @@ class Driver:
     count_requests : callable
         Returns how many requests this rank has made so far.
     on_layer : callable
-        Called with the number of completed layers and the seconds of computing, packing and unpacking so far, to
-        report progress.
+        Called with the rank's pace after each layer, to report progress.
 
     Attributes
     ----------
@@ -165,7 +168,7 @@ class Driver:
         launcher: Launcher,
         timeline: Timeline,
         count_requests: Callable[[], int],
-        on_layer: Callable[[int, float], None],
+        on_layer: Callable[[Pace], None],
     ) -> None:
         settings = spec.settings
         self.spec = spec
@@ -205,7 +208,7 @@ class Driver:
         self._packed: dict[Step, list[Frame]] = {}  # from the compute thread to the channel's send
         self._kept = KeptFrames()
         self._idle_since = timeline.now()
-        self._busy_s = 0.0
+        self._busy_s = self._kernel_s = self._foreseen_s = 0.0
         self._expected: tuple[Expected, ...] = ()
         self._expected_changed = threading.Condition()
         self._flushed = 0  # number of the last `_Flush` that was taken from the queue
@@ -355,7 +358,9 @@ class Driver:
             with timeline.measure("unpack", layer, micro_batch):
                 state.assemble(known_as, micro_batch)
         with timeline.measure(action.phase.value, layer, micro_batch):
+            computing = timeline.now()
             state.compute(known_as, micro_batch, action.phase.value)
+            self._kernel_s += timeline.now() - computing
         is_kept = self._writer.is_due(layer, self.layers)
         if action.phase is not Phase.INTERIOR and (self._plan().sends[layer] or is_kept):
             with timeline.measure("pack", layer, micro_batch):
@@ -373,9 +378,17 @@ class Driver:
         self._busy_s += timeline.now() - began
         if action.phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
             self.requests.append(self._count_requests())
-            self._on_layer(layer + 1, self._busy_s)
+            self._foreseen_s += self._foreseen(layer)
+            pace = Pace(timeline.now(), self.rank, layer + 1, self._busy_s, self._kernel_s, self._foreseen_s)
+            self._on_layer(pace)
         self._idle_since = timeline.now()
         self._events.put(Computed(action.step, action.phase))
+
+    def _foreseen(self, layer: int) -> float:
+        """Return the seconds of the kernels that were foreseen for a layer; 0 if none were."""
+        if self._work is None or not self.spec.connection_s:
+            return 0.0
+        return self.spec.connection_s[layer] * self._work.connections(layer) * self.spec.samples
 
     def _store_result(self) -> None:
         state, summary = self._ready_state(), b""

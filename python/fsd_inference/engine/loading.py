@@ -63,6 +63,7 @@ class WarmShard:
         except ValueError as error:
             raise FileFormatError(f"shard of rank {shard.head.rank}: {error}") from error
         self.needed_features: NDArray[np.uint32] = np.empty(0, np.uint32)
+        self._connections: list[int] = []
         self._loaded = 0
         self._loading: tuple[ShardReader, Pieces] | None = shard, pieces
 
@@ -70,6 +71,10 @@ class WarmShard:
     def is_loaded(self) -> bool:
         """Whether all layers are loaded."""
         return self._loaded == self.plan.layers
+
+    def connections(self, layer: int) -> int:
+        """Return the connections of the rank's rows of a layer that is loaded."""
+        return self._connections[layer]
 
     def load(self) -> Iterator[int]:
         """Load the layers that are not loaded yet; yield the number of loaded layers after each."""
@@ -87,6 +92,7 @@ class WarmShard:
                     add_layer(self.kernels, self.plan.rank, self._loaded, part, first=self._first, keeper=keeper)
                 if self._loaded == 0:
                     self.needed_features = part.column_row.copy()  # a view would keep the memory of other arrays
+                self._connections.append(int(part.indptr[-1]))
                 self._loaded = following
                 yield self._loaded
         finally:
@@ -162,6 +168,10 @@ class LoadedRank:
     def neuron(self, layer: int, row: int) -> int:
         """Return the global neuron of a local row."""
         return self._warm.kernels.neuron(layer - self._spec.first_layer, row)
+
+    def connections(self, layer: int) -> int:
+        """Return the connections of the rank's rows of a layer that is loaded."""
+        return self._warm.connections(layer)
 
 
 def load_manifest(read: Callable[[str], bytes | None], spec: RunSpec) -> Manifest:

@@ -18,6 +18,7 @@ from fsd_inference.engine.timeline import Timeline
 from fsd_inference.errors import RunError
 from fsd_inference.rank_report import RankReport
 from fsd_inference.store.base import Store
+from fsd_inference.stragglers import Pace
 from fsd_inference.usage import Usage
 
 
@@ -75,7 +76,7 @@ def run_rank(
     backends: Backends,
     launcher: Launcher,
     attached: Callable[[Driver], None] = lambda _: None,
-    on_layer: Callable[[int, float], None] = lambda _, __: None,
+    on_layer: Callable[[Pace], None] = lambda _: None,
     init_s: float = 0.0,
 ) -> RankEnd | None:
     """Run a rank to its end and write its report as the last object.

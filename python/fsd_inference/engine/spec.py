@@ -61,6 +61,9 @@ class RunSpec:
         `HandedOnError`, and another one goes on from the last checkpoint.
     resume_at : int
         The layer at which the attempt starts, from the checkpoint of the layers before it; 0 for the input.
+    connection_s : tuple of float
+        For each layer, the seconds that a connection and sample are foreseen to take a rank's kernels, by which it
+        notices that it is slow; empty if it need not.
     """
 
     run: str
@@ -73,6 +76,7 @@ class RunSpec:
     first_sample: int = 0
     hands_on: bool = False
     resume_at: int = 0
+    connection_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("run", "plan"):
@@ -85,6 +89,8 @@ class RunSpec:
                 raise SettingError(f"run specification: {name} must be a whole number >= {least}, not {value!r}")
         if not isinstance(self.deadline, int | float) or not math.isfinite(self.deadline):
             raise SettingError(f"run specification: deadline must be a time in seconds, not {self.deadline!r}")
+        if not all(0 <= seconds < math.inf for seconds in self.connection_s):
+            raise SettingError("run specification: connection_s must be numbers of seconds")
 
     def ending_by(self, limit: float) -> RunSpec:
         """Return the attempt with a deadline that is not after the time limit of a function."""
@@ -148,7 +154,8 @@ class RunSpec:
                 )
             settings = _mapping(value.pop("settings"))
             clocks = Clocks(**{f.name: float(settings["clocks"][f.name]) for f in fields(Clocks)})
-            return cls(settings=RunSettings(**{**settings, "clocks": clocks}), **value)
+            foreseen = tuple(float(seconds) for seconds in value.pop("connection_s", ()))
+            return cls(settings=RunSettings(**{**settings, "clocks": clocks}), connection_s=foreseen, **value)
         except (ValueError, KeyError, TypeError, SettingError) as error:
             raise FileFormatError(f"the run specification cannot be read: {error}") from error
 

@@ -19,7 +19,7 @@ from fsd_inference.forecast.counts import count_exchange, count_lane, count_own,
 from fsd_inference.forecast.frames import ChannelLimits
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.sampling import sample_payloads
-from fsd_inference.forecast.speed import Speed, threads
+from fsd_inference.forecast.speed import Speed, threads, vcpus
 from fsd_inference.forecast.times import RunTimes, predict_times
 from fsd_inference.forecast.timing import load_timing
 from fsd_inference.forecast.work import Work, rank_work, whole_plan, whole_work
@@ -122,7 +122,32 @@ def predict_runs(
         FunctionTime(memory_mb, "x86_64", seconds, workers),
         FunctionTime(COORDINATOR_MB, "x86_64", coordinated, len(sizes)),
     )
-    return Prediction(usage, functions, wall_s)
+    return Prediction(usage, functions, wall_s, payloads.live)
+
+
+def foreseen_connection_s(
+    carried: Carried, inputs: Sequence[int], sizes: Sequence[int], live: Sequence[float] = ()
+) -> tuple[float, ...]:
+    """Return the foreseen kernel seconds of a connection and sample in each layer, to three digits.
+
+    Parameters
+    ----------
+    carried : Carried
+    inputs : sequence of int
+        Number of neurons that each layer reads.
+    sizes : sequence of int
+        Number of samples in each micro-batch.
+    live : sequence of float, optional
+        Fraction of samples that are not all zero after each layer, if that is known; by default all are live.
+    """
+    settings, stack = carried.settings, carried.stack
+    if stack is not None and stack.endpoint_url is None:
+        memory_mb = carried.memory_mb or MB_PER_VCPU
+        speed = Speed(load_timing("aws"), vcpus(memory_mb), threads(memory_mb))
+    else:
+        speed = Speed(load_timing("emulator"), (os.cpu_count() or 1) / settings.workers, settings.threads)
+    seconds = speed.connection_s(inputs, sizes, live).sum(axis=1) / sum(sizes)
+    return tuple(float(f"{each:.3g}") for each in seconds)
 
 
 def predict_alone(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,16 +59,35 @@ class Speed:
 
     def compute_s(self, work: Work, payloads: Payloads) -> NDArray[np.float64]:
         """Return the kernel time in seconds, layers x P x micro-batches; dead (all-zero) samples cost nothing."""
-        found = np.zeros((*work.connections.shape, len(payloads.samples)))
-        per_connection: dict[tuple[int, float], float] = {}  # cached, because most layers are alike
-        for layer, inputs in enumerate(work.inputs):
-            live = payloads.live[layer - 1] if layer else 1.0
-            for micro_batch, samples in enumerate(payloads.samples):
-                left = samples * live
+        found: NDArray[np.float64] = (
+            work.connections[:, :, None] * self.connection_s(work.inputs, payloads.samples, payloads.live)[:, None, :]
+        )
+        return found
+
+    def connection_s(
+        self, inputs: Sequence[int], samples: Sequence[int], live: Sequence[float] = ()
+    ) -> NDArray[np.float64]:
+        """Return the kernel time of one connection in seconds, layers x micro-batches.
+
+        Parameters
+        ----------
+        inputs : sequence of int
+            Number of neurons that each layer reads.
+        samples : sequence of int
+            Number of samples in each micro-batch.
+        live : sequence of float, optional
+            Fraction of samples that are not all zero after each layer; by default all are live.
+        """
+        found = np.zeros((len(inputs), len(samples)))
+        known: dict[tuple[int, float], float] = {}  # because most layers are alike
+        for layer, width in enumerate(inputs):
+            share = live[layer - 1] if layer and live else 1.0
+            for micro_batch, size in enumerate(samples):
+                left = size * share
                 if left > 0:
-                    if (inputs, left) not in per_connection:
-                        per_connection[inputs, left] = left / self.rate(inputs, left)
-                    found[layer, :, micro_batch] = work.connections[layer] * per_connection[inputs, left]
+                    if (width, left) not in known:
+                        known[width, left] = left / self.rate(width, left)
+                    found[layer, micro_batch] = known[width, left]
         return found
 
 

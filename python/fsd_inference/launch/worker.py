@@ -29,7 +29,7 @@ from fsd_inference.launch.backends import open_backends
 from fsd_inference.launch.processes import EXIT_REPORTED, ProcessLauncher
 from fsd_inference.launch.requests import RANK_ALIVE, RANK_FAILED, RANK_PACE, Requests
 from fsd_inference.launch.spec import LaunchSpec
-from fsd_inference.stragglers import PACE_S
+from fsd_inference.stragglers import PACE_S, Pace
 from fsd_inference.threads import start
 
 _NAME = Path("/proc/self/comm")
@@ -97,17 +97,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _told(requests: Requests, rank: int) -> Callable[[int, float], None]:
+def _told(requests: Requests, rank: int) -> Callable[[Pace], None]:
     """Return an `on_layer` callback that tells the session the layers of rank 0, and now and then a rank's pace."""
     due = time.monotonic()
 
-    def on_layer(layers: int, busy_s: float) -> None:
+    def on_layer(pace: Pace) -> None:
         nonlocal due
         if rank == 0:
-            print(layers, flush=True)  # noqa: T201 - to the session
+            print(pace.layers, flush=True)  # noqa: T201 - to the session
         if time.monotonic() >= due:
             due = time.monotonic() + PACE_S
-            requests.tell_session(f"{RANK_PACE} {rank} {layers} {busy_s:.6f}")
+            requests.tell_session(f"{RANK_PACE} {rank} {pace.layers} {pace.busy_s:.6f}")
 
     return on_layer
 

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,13 @@ from fsd_inference.session.reporting import run_report
 from fsd_inference.session.sharded_network import StoredPlan
 from fsd_inference.session.slices import CombinedProgress, concatenated, of_replica, side_by_side, slices
 
+if TYPE_CHECKING:
+    from fsd_inference.forecast.predicting import Carried
+
 _log = Logger(__name__)
+
+_MOST_FORESEEN = 4096
+"""Maximum number of layers whose times are foreseen: the events that start ranks carry them."""
 
 
 @dataclass(slots=True)
@@ -113,22 +120,39 @@ class Distributed:
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:
         """Predict the requests and the time of the runs of a batch; see `Session.predict`."""
-        from fsd_inference.forecast.predicting import Carried, predict_runs  # noqa: PLC0415 - few runs are predicted
+        from fsd_inference.forecast.predicting import predict_runs  # noqa: PLC0415 - few runs are predicted
 
         with self._busy:
             executor, stored = self._prepared()
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
-        memory_mb = executor.memory_mb(self._spec(stored, sizes[0]))
-        carried = Carried(
+        carried = self._carried(executor, stored, self._spec(stored, sizes[0]))
+        return predict_runs(network, carried, batch, sizes, known)
+
+    def _carried(self, executor: Executor, stored: StoredPlan, spec: RunSpec) -> Carried:
+        from fsd_inference.forecast.predicting import Carried  # noqa: PLC0415 - few runs need it
+
+        return Carried(
             partition=stored.partition,
             plan=stored.plan,
             channel=self._channel,
             settings=self._settings,
             stack=executor.stack,
-            memory_mb=memory_mb,
+            memory_mb=executor.memory_mb(spec),
             is_warm=self._is_warm,
         )
-        return predict_runs(network, carried, batch, sizes, known)
+
+    def _foreseen(
+        self, executor: Executor, stored: StoredPlan, spec: RunSpec, predicted: Prediction | None
+    ) -> tuple[float, ...]:
+        """Return the times by which ranks on functions notice that they are slow; processes tell all their paces."""
+        inputs = stored.manifest.widths[:-1]
+        if self._settings.workers == 1 or executor.memory_mb(spec) is None or len(inputs) > _MOST_FORESEEN:
+            return ()
+        from fsd_inference.forecast.predicting import foreseen_connection_s  # noqa: PLC0415 - for functions only
+
+        sizes = micro_batch_sizes(spec.samples, self._settings.micro_batches)
+        live = predicted.live if predicted is not None and len(predicted.live) == len(inputs) - 1 else ()
+        return foreseen_connection_s(self._carried(executor, stored, spec), inputs, sizes, live)
 
     def infer(
         self,
@@ -149,7 +173,7 @@ class Distributed:
         if self._settings.verify:
             batch.keep_digests(0)
         parts = slices(batch.samples, self._replicas)
-        runs = self._run_all(executor, stored, batch, parts, form)
+        runs = self._run_all(executor, stored, batch, parts, form, predicted)
         failure = _first_failure(runs, parts)
         if any(run.ends for run in runs):
             self._is_warm = True
@@ -177,9 +201,12 @@ class Distributed:
         batch: SerialState,
         parts: Sequence[slice],
         form: OutputForm | None,
+        predicted: Prediction | None,
     ) -> list[_Run]:
         """Carry out one run per part of the batch in parallel, and return them; each holds its own failure, if any."""
-        runs = [_Run(self._spec(stored, part.stop - part.start, part.start), form) for part in parts]
+        specs = [self._spec(stored, part.stop - part.start, part.start) for part in parts]
+        foreseen = self._foreseen(executor, stored, specs[0], predicted)
+        runs = [_Run(replace(spec, connection_s=foreseen), form) for spec in specs]
         combined = CombinedProgress(self._progress, "infer", len(parts))
 
         def carry_out(number: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -16,14 +15,12 @@ from fsd_inference.aws.failures import reported_failure
 from fsd_inference.aws.handlers.environment import Environment, environment, one_at_a_time
 from fsd_inference.aws.handlers.logs import Log
 from fsd_inference.aws.launcher import LambdaLauncher
-from fsd_inference.aws.status import failure_key, progress_key
+from fsd_inference.aws.notes import RankNotes, tell_failure
 from fsd_inference.deadlines import cleaning_up
 from fsd_inference.engine.loading import LoadedRank
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.errors import FsdError, SettingError, StackUpdatedError
-from fsd_inference.limits import PROGRESS_S
 from fsd_inference.stack_description import WorkerFunction
-from fsd_inference.store.base import Store
 from fsd_inference.temporary import TemporaryFolder
 from fsd_inference.threads import ThreadPool
 
@@ -107,7 +104,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
     backends = Backends(opened.plans, opened.store, channel, before=before)
     log.line("rank begins", starter=rank_event.starter, channel=rank_event.channel, workers=spec.settings.workers)
     try:
-        with TemporaryFolder("spill") as spill, ThreadPool(1, thread_name_prefix="progress") as notes:
+        with TemporaryFolder("spill") as spill, ThreadPool(1, thread_name_prefix="notes") as thread:
             ended = run_rank(
                 spec=spec,
                 rank=rank_event.rank,
@@ -122,7 +119,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
                 ),
                 backends=backends,
                 launcher=LambdaLauncher(warm.clients.functions, function.arn, rank_event, warm.meter),
-                on_layer=_progress(opened.store, rank_event, notes) if rank_event.rank == 0 else (lambda _, __: None),
+                on_layer=RankNotes(opened.store, spec, rank_event.rank, thread).on_layer,
                 init_s=init_s,
             )
     finally:
@@ -135,7 +132,7 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
         error = ended.error
         if ended.noticed:
             with suppress(FsdError), cleaning_up():  # the coordinator sees it later in the report of rank 0
-                opened.store.put_if_absent(failure_key(spec.prefix), reported_failure(error))
+                tell_failure(opened.store, spec.prefix, reported_failure(error))
         log.line(str(error), level="ERROR", kind=type(error).__name__, step=error.layer, operation=error.operation)
         return "failed"
     log.line("rank is done", seconds=round(time.time() - started, 3))
@@ -145,23 +142,6 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
 def _threads(warm: Environment, function: WorkerFunction) -> int:
     """Return the number of kernel threads; on Managed Instances the vCPUs do not follow from the memory alone."""
     return warm.threads if function.managed is None else function.managed.vcpus
-
-
-def _progress(store: Store, rank_event: RankEvent, notes: ThreadPool) -> Callable[[int, float], None]:
-    """Return an `on_layer` callback that stores the number of completed layers, in the background and rate-limited."""
-    due = time.monotonic() + PROGRESS_S
-
-    def write(layers: int) -> None:
-        with suppress(FsdError):  # progress is optional for its readers
-            store.put(progress_key(rank_event.spec.prefix), str(layers).encode())
-
-    def on_layer(layers: int, _busy_s: float) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + PROGRESS_S
-            notes.submit(write, layers)
-
-    return on_layer
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
