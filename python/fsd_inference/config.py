@@ -168,6 +168,9 @@ class FailurePolicy:
     checkpoint_every : int
         Number of layers after which each worker stores its activations, so that another attempt starts there instead
         of at the first layer; at least 2, or 0 for no checkpoints. For workers that are processes or functions.
+    restart_stragglers : bool
+        Whether an attempt in which one worker is much slower than the others ends, so that another one overtakes it
+        from the last checkpoint, if that is estimated to save time. All workers of both attempts are paid for.
 
     Examples
     --------
@@ -182,10 +185,11 @@ class FailurePolicy:
     attempts: int = 2
     clocks: Clocks = Clocks()
     checkpoint_every: int = 0
+    restart_stragglers: bool = False
 
     def __post_init__(self) -> None:
         check_count("attempts", self.attempts)
-        _check_checkpoints(self.checkpoint_every)
+        _check_checkpoints(self.checkpoint_every, self.restart_stragglers)
 
 
 OUTPUTS = ("rows", "argmax", "any")
@@ -213,6 +217,7 @@ class RunSettings(Tuning):
     clocks : Clocks
         Timeouts of an attempt.
     checkpoint_every : int
+    restart_stragglers : bool
         See `FailurePolicy`.
     """
 
@@ -222,11 +227,12 @@ class RunSettings(Tuning):
     verify: bool = False
     clocks: Clocks = Clocks()
     checkpoint_every: int = 0
+    restart_stragglers: bool = False
 
     def __post_init__(self) -> None:
         Tuning.__post_init__(self)  # super() fails in dataclasses with slots
         check_count("workers", self.workers)
-        _check_checkpoints(self.checkpoint_every)
+        _check_checkpoints(self.checkpoint_every, self.restart_stragglers)
         if self.output not in OUTPUTS:
             raise SettingError(f"output must be one of {', '.join(OUTPUTS)}, not {self.output!r}")
         if self.wire not in WIRES:
@@ -245,9 +251,11 @@ class RunSettings(Tuning):
             )
 
 
-def _check_checkpoints(every: object) -> None:
+def _check_checkpoints(every: object, restart_stragglers: bool) -> None:
     if not isinstance(every, int) or every < 0 or every == 1:
         raise SettingError(f"checkpoint_every must be 0 or a whole number of at least 2, not {every!r}")
+    if restart_stragglers and not every:
+        raise SettingError("another attempt overtakes a straggler from a checkpoint: set checkpoint_every too")
 
 
 def check_count(name: str, value: object) -> None:

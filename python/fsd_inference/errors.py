@@ -23,6 +23,7 @@
         ├── StallError          no frame arrived from a rank in time (stall clock)
         ├── DeadlineError       the run exceeded its deadline (run clock)
         ├── HandedOnError       functions are near their time limit; another attempt goes on from a checkpoint
+        │   └── StragglerError  a rank is much slower than the others; another attempt goes on from a checkpoint
         ├── WorkerDiedError     a rank's process ended unexpectedly
         ├── StackUpdatedError   functions of two releases took part in one run
         ├── VerificationError   a layer's outputs differ from those of the run that the run was compared with
@@ -206,6 +207,10 @@ class HandedOnError(RunError):
     retryable = True
 
 
+class StragglerError(HandedOnError):
+    """A rank is so much slower than the others that another attempt, from a checkpoint, ends earlier."""
+
+
 class WorkerDiedError(RunError):
     """A rank's process ended unexpectedly."""
 
@@ -244,6 +249,7 @@ _RUN_ERRORS: dict[str, type[RunError]] = {
         StallError,
         DeadlineError,
         HandedOnError,
+        StragglerError,
         WorkerDiedError,
         StackUpdatedError,
         VerificationError,

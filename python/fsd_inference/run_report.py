@@ -81,6 +81,8 @@ class RunReport:
         Seconds of the init phases of those coordinators whose environment started cold.
     earlier : EarlierFunctions
         The functions of the attempts before the last, without ranks that were killed before they reported.
+    earlier_errors : list of dict
+        Why each of those attempts ended (`RunError.record`).
     predicted : Prediction or None
         The prediction made before the run, if any.
     error : dict or None
@@ -119,6 +121,7 @@ class RunReport:
     digests: Digests | None = None
     resumed_at: int = 0
     earlier: EarlierFunctions = field(default_factory=EarlierFunctions)
+    earlier_errors: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def parts(self) -> int:
@@ -184,6 +187,7 @@ class RunReport:
             "coordinators": [list(span) for span in self.coordinators],
             "coordinator_init_s": self.coordinator_init_s,
             "earlier": self.earlier._asdict(),
+            "earlier_errors": self.earlier_errors,
             "predicted": self.predicted and self.predicted.to_json(),
             "error": self.error,
             "stragglers": [straggler._asdict() for straggler in self.stragglers],
@@ -224,6 +228,7 @@ class RunReport:
             coordinators=_spans(fields.take_if("coordinators", list), fields.take_if("coordinator", list)),
             coordinator_init_s=fields.take_number_or("coordinator_init_s", 0.0),
             earlier=_earlier(found) if (found := fields.take_if("earlier", dict)) else EarlierFunctions(),
+            earlier_errors=_errors(fields.take_if("earlier_errors", list)),
             predicted=Prediction.from_json(found) if (found := fields.take_if("predicted", dict)) else None,
             error=fields.take_if("error", dict),
             digests=Digests.from_fields(Fields(found, "digests."))
@@ -274,6 +279,13 @@ def _earlier(value: dict[str, Any]) -> EarlierFunctions:
         fields.take_count("coordinators"),
         fields.take_number("coordinators_s"),
     )
+
+
+def _errors(errors: list[Any] | None) -> list[dict[str, Any]]:
+    found = [error for error in errors or () if isinstance(error, dict)]
+    if len(found) != len(errors or ()):
+        raise FileFormatError("'earlier_errors' must hold objects only")
+    return found
 
 
 def _spans(spans: list[Any] | None, only: list[Any] | None) -> list[tuple[float, float]]:

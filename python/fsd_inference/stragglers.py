@@ -44,6 +44,8 @@ class Pace(NamedTuple):
         Seconds that it computed, packed and unpacked.
     kernel_s, foreseen_s : float
         Seconds of the products alone, and how many were foreseen for these layers; 0 if none were.
+    of : int
+        Layers of the network.
     """
 
     at: float
@@ -52,6 +54,7 @@ class Pace(NamedTuple):
     busy_s: float
     kernel_s: float = 0.0
     foreseen_s: float = 0.0
+    of: int = 0
 
 
 class Straggler(NamedTuple):
@@ -78,8 +81,8 @@ class Lag(NamedTuple):
         How many times slower it is than the median of the others or, as it tells itself, than foreseen.
     layer : int
         The layer from which on it was so slow.
-    layers : int
-        Completed layers.
+    layers, of : int
+        Completed layers, and those of the network.
     layer_s : float
         Seconds that each takes, waits included.
     began : float
@@ -90,6 +93,7 @@ class Lag(NamedTuple):
     factor: float
     layer: int
     layers: int
+    of: int
     layer_s: float
     began: float
 
@@ -112,6 +116,7 @@ class Lag(NamedTuple):
                 fields.take_number("factor"),
                 fields.take_count("layer"),
                 fields.take_count("layers"),
+                fields.take_count("of"),
                 fields.take_number("layer_s"),
                 fields.take_time("began"),
             )
@@ -152,7 +157,7 @@ class _Window:
             return None
         first, last = self.ends
         layer_s = (last.at - first.at) / (last.layers - first.layers)
-        return Lag(last.rank, factor, first.layers, last.layers, layer_s, self._began)
+        return Lag(last.rank, factor, first.layers, last.layers, last.of, layer_s, self._began)
 
     @staticmethod
     def _is_base(first: Pace, last: Pace) -> bool:

@@ -22,7 +22,7 @@ from fsd_inference.config import Clocks
 from fsd_inference.cost.metered import function_times
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import DeadlineError, HandedOnError, RunError
+from fsd_inference.errors import DeadlineError, HandedOnError, RunError, StragglerError
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.executor import Executor
 from tests.support.processes import wait_until
@@ -134,11 +134,15 @@ def test_a_damaged_checkpoint_leads_to_an_earlier_one_and_then_to_the_input(
 
 
 def stop_at(
-    executor: Executor, monkeypatch: pytest.MonkeyPatch, stops: list[int], lasted_s: float = 0.0
+    executor: Executor,
+    monkeypatch: pytest.MonkeyPatch,
+    stops: list[int],
+    lasted_s: float = 0.0,
+    kind: type[RunError] = HandedOnError,
 ) -> list[tuple[int, float]]:
     """Have attempts reach the limit of their functions at these layers; return where each starts, and its run clock.
 
-    They then have lasted `lasted_s` seconds more than they did.
+    They then have lasted `lasted_s` seconds more than they did. With another `kind` of error they end because of that.
     """
     attempt, starts = executor.attempt, list[tuple[int, float]]()
 
@@ -152,7 +156,7 @@ def stop_at(
             info.key for info in executor.runs.list(spec.checkpoints_prefix) if int(info.key.split("/")[-2]) > stop
         ]
         executor.runs.delete(later)
-        return replace(ended, launched=ended.launched - lasted_s, error=HandedOnError("near its limit"))
+        return replace(ended, launched=ended.launched - lasted_s, error=kind("near its limit"))
 
     monkeypatch.setattr(executor, "attempt", stopping)
     return starts
@@ -175,6 +179,29 @@ def test_handing_on_does_not_count_while_the_run_advances(
     workers, _ = function_times(answer.report)
     assert workers.invocations == 4 * WORKERS
     assert workers.seconds > answer.report.earlier.workers_s > 0
+
+
+def test_few_attempts_end_because_of_stragglers_and_none_counts(
+    expected: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session(
+        NETWORK, "local", workers=WORKERS, checkpoint_every=2, attempts=1, restart_stragglers=True
+    ) as distributed:
+        executor, may_restart = executor_of(distributed), list[bool]()
+        attempt = executor.attempt
+
+        def noting(spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+            may_restart.append(spec.settings.restart_stragglers)
+            return attempt(spec, on_layer)
+
+        monkeypatch.setattr(executor, "attempt", noting)
+        starts = stop_at(executor, monkeypatch, [3, 5, 5], kind=StragglerError)
+        answer = distributed.infer(X, outputs="csr")
+    assert same(answer.outputs, expected)
+    assert [layer for layer, _ in starts] == [0, 2, 4, 4]
+    assert may_restart == [True, True, True, False]
+    assert [error["type"] for error in answer.report.earlier_errors] == ["StragglerError"] * 3
+    assert fsd.Report.from_json(answer.report.to_json()).earlier_errors == answer.report.earlier_errors
 
 
 def test_a_run_that_does_not_advance_ends(monkeypatch: pytest.MonkeyPatch) -> None:

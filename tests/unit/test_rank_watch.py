@@ -141,7 +141,7 @@ def test_a_slow_rank_is_told_once() -> None:
     watched = Watched()
     watched.at(0, *ALL)
     for second in range(12):
-        paces = [f"rank-pace {rank} {second} {second * (0.9 if rank == 2 else 0.2)}" for rank in range(4)]
+        paces = [f"rank-pace {rank} {second} 60 {second * (0.9 if rank == 2 else 0.2)}" for rank in range(4)]
         assert not watched.at(second, *paces)
     (found,) = watched.stragglers
     assert str(found) == "rank 2 computes 4.5 times slower than the median of the other ranks since layer 0"

@@ -26,7 +26,7 @@ from fsd_inference.threads import ThreadPool
 WORKERS = 4
 STALL = StallError("rank 1 waits", rank=2, layer=5, operation="receive")
 SPEC = RunSpec("0" * 32, 0, "1" * 32, 1, 1, 0.0, RunSettings(workers=WORKERS, clocks=Clocks(60, 60, 60)))
-LAG = Lag(2, 5.0, 3, 12, 0.9, 1000.5)
+LAG = Lag(2, 5.0, 3, 12, 60, 0.9, 1000.5)
 
 
 class Counted(MemoryStore):
@@ -56,7 +56,9 @@ class Counted(MemoryStore):
 def paces(rank: int, layers: int, kernel_s: float, foreseen_s: float, busy: float = 1.0) -> Iterator[Pace]:
     """The paces of a rank whose layers are all alike, from second 1000 on."""
     for layer in range(1, layers + 1):
-        yield Pace(1000 + layer * kernel_s / busy, rank, layer, layer * kernel_s, layer * kernel_s, layer * foreseen_s)
+        yield Pace(
+            1000 + layer * kernel_s / busy, rank, layer, layer * kernel_s, layer * kernel_s, layer * foreseen_s, 60
+        )
 
 
 def after(told: Iterator[Pace]) -> Foreseen:

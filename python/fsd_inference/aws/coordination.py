@@ -250,7 +250,9 @@ class Coordination:
         spec = replace(spec, settings=replace(spec.settings, clocks=clocks))
         rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code, use.digest)
         failures = FailureQueue(use.clients, functions.failures_queue_url, use.meter)
-        with within(clocks.run_s + _END_S), Watch(use.store, failures, spec, self._tell_straggler) as watch:
+        lane_s = 0.0 if lane is None else use.stack.purge_settle_s
+        watch = Watch(use.store, failures, spec, self._tell_straggler, lane_s)
+        with within(clocks.run_s + _END_S), watch:
             invoke_rank(use.clients.functions, function, rank_event, use.meter)
             self._status = replace(self._status, state="running", launched=launched)
             self._put_status()

@@ -77,6 +77,7 @@ class RunEvent:
             "verify": settings.verify,
             "first_sample": self.spec.first_sample,
             "checkpoint_every": settings.checkpoint_every,
+            "restart_stragglers": settings.restart_stragglers,
             "resume_at": self.spec.resume_at,
             "connection_s": list(self.spec.connection_s),
             **asdict(settings.clocks),
@@ -96,6 +97,7 @@ class RunEvent:
             wire=fields.take_or("wire", default.wire),
             verify=fields.take_or("verify", default.verify),
             checkpoint_every=fields.take_or("checkpoint_every", default.checkpoint_every),
+            restart_stragglers=fields.take_or("restart_stragglers", default.restart_stragglers),
             clocks=Clocks(*(fields.take_number_or(name, seconds) for name, seconds in asdict(default.clocks).items())),
         )
         spec = RunSpec(

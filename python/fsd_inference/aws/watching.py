@@ -14,6 +14,7 @@ from fsd_inference.aws.notes import tell_failure, told_key
 from fsd_inference.aws.slow_ranks import SlowRanks
 from fsd_inference.aws.status import RunStatus, status_key
 from fsd_inference.engine.ending import read_reports
+from fsd_inference.engine.overtaking import straggler_error
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import (
     DeadlineError,
@@ -53,15 +54,23 @@ class Watch:
         The attempt.
     on_straggler : callable
         Called with each rank that is found to be much slower than the others.
+    lane_s : float, optional
+        Seconds for which the lane of a failed attempt is not free.
     """
 
     def __init__(
-        self, store: Store, failures: FailureQueue, spec: RunSpec, on_straggler: Callable[[Straggler], None]
+        self,
+        store: Store,
+        failures: FailureQueue,
+        spec: RunSpec,
+        on_straggler: Callable[[Straggler], None],
+        lane_s: float = 0.0,
     ) -> None:
         self._store = store
         self._spec = spec
         self._failures = failures
         self._on_straggler = on_straggler
+        self._lane_s = lane_s
         self._slow: SlowRanks | None = None  # once a rank has told that it is slow
         self._failed: RunError | None = None
         self._woken = threading.Event()
@@ -93,7 +102,7 @@ class Watch:
                 self._poll_told()
             if self._slow is not None and now >= slow_due:
                 slow_due = now + SLOW_S
-                self._look_for_stragglers(self._slow)
+                self._look_for_stragglers(self._slow, launched)
             if now >= others_due:
                 others_due = now + spec.settings.clocks.stall_s
                 if others_ended:
@@ -134,11 +143,17 @@ class Watch:
         if error is not None:
             self._note(error)
 
-    def _look_for_stragglers(self, slow: SlowRanks) -> None:
+    def _look_for_stragglers(self, slow: SlowRanks, launched: float) -> None:
+        """Tell of stragglers, and end the attempt if another one is to overtake the slowest."""
         with suppress(StoreError):  # the run does not need it
             slow.read()
             while (lag := slow.named()) is not None:
                 self._on_straggler(lag.straggler)
+            if self._spec.settings.restart_stragglers and (lag := slow.worst) is not None:
+                start_s = lag.began - launched + self._lane_s
+                error = straggler_error(lag, self._spec, self._store, start_s)
+                if error is not None:
+                    self._note(error)
 
     def _listen(self) -> None:
         """Receive failure records until stopped, and handle each."""

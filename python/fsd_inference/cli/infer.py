@@ -158,6 +158,14 @@ def infer(
             "instead of at the first layer. 0: no checkpoints.",
         ),
     ] = 0,
+    restart_stragglers: Annotated[
+        bool,
+        typer.Option(
+            "--restart-stragglers",
+            help="With --checkpoint-every: if one worker computes much slower than the others, end the attempt and go "
+            "on from the last checkpoint with other workers, where that is estimated to save time.",
+        ),
+    ] = False,
     no_overlap: Annotated[
         bool,
         typer.Option("--no-overlap", help="Do not overlap computation and communication: send only complete layers."),
@@ -285,7 +293,7 @@ def infer(
                 overlap=not no_overlap,
             ),
             functions=FunctionSettings(memory_mb=memory_mb or choice.memory_mb, synchronous=synchronous),
-            failures=FailurePolicy(checkpoint_every=checkpoint_every),
+            failures=FailurePolicy(checkpoint_every=checkpoint_every, restart_stragglers=restart_stragglers),
             memory_limit_mb=memory_limit,
             progress=tasks,
         ) as session,

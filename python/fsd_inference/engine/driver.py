@@ -379,8 +379,8 @@ class Driver:
         if action.phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
             self.requests.append(self._count_requests())
             self._foreseen_s += self._foreseen(layer)
-            pace = Pace(timeline.now(), self.rank, layer + 1, self._busy_s, self._kernel_s, self._foreseen_s)
-            self._on_layer(pace)
+            told = (self._busy_s, self._kernel_s, self._foreseen_s)
+            self._on_layer(Pace(timeline.now(), self.rank, layer + 1, *told, of=self.layers))
         self._idle_since = timeline.now()
         self._events.put(Computed(action.step, action.phase))
 

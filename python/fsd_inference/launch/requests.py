@@ -6,7 +6,7 @@ connection, which becomes the process's standard input and, if asked for, its st
 server answers a line ``started PID`` or ``failed ERRNO``, and writes a line ``ended CODE`` after all that the process
 has written. In between, the connection of a run's rank 0, which the session reads, also gets a line ``rank-started
 RANK`` or ``rank-ended RANK CODE`` for each other process of the run, and what ranks have the server tell the session:
-``rank-failed RANK`` once a rank has reported its error, ``rank-pace RANK LAYERS SECONDS`` while it computes,
+``rank-failed RANK`` once a rank has reported its error, ``rank-pace RANK LAYERS OF SECONDS`` while it computes,
 ``rank-alive RANK`` every second if it is the only one.
 """
 

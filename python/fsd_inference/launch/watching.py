@@ -11,7 +11,7 @@ from fsd_inference.engine.worker import died
 from fsd_inference.errors import RunError, StallError, StartError
 from fsd_inference.launch.processes import EXIT_REPORTED
 from fsd_inference.launch.requests import RANK_ALIVE, RANK_ENDED, RANK_FAILED, RANK_PACE, RANK_STARTED
-from fsd_inference.stragglers import Pace, Paces, Straggler
+from fsd_inference.stragglers import Lag, Pace, Paces, Straggler
 
 _QUIET_S = 3.0
 """Seconds without news of any rank after which those that still run are taken to be stopped, once one has failed."""
@@ -76,8 +76,10 @@ class RankWatch:
             case [word, rank] if word == RANK_STARTED:
                 with self._lock:
                     self._started.add(int(rank))
-            case [word, rank, layers, busy_s] if word == RANK_PACE:
-                found = self._paces.note(Pace(self._now(), int(rank), int(layers), float(busy_s)))
+            case [word, rank, layers, of, busy_s] if word == RANK_PACE:
+                with self._lock:
+                    pace = Pace(self._now(), int(rank), int(layers), float(busy_s), of=int(of))
+                    found = self._paces.note(pace)
                 if found is not None:
                     self._on_straggler(found)
             case [word, _] if word == RANK_ALIVE:
@@ -107,6 +109,12 @@ class RankWatch:
     def _fail(self) -> None:
         self._heard = self._now()
         self._failed_at = self._heard if self._failed_at is None else self._failed_at
+
+    def straggler(self) -> tuple[Lag, float] | None:
+        """Return what a straggler is at, and how many seconds the attempt took to start; None without one."""
+        with self._lock:
+            lag = self._paces.worst
+            return None if lag is None else (lag, lag.began - self._began)
 
     def is_over(self) -> bool:
         """Return whether the ranks that still run are to be killed: one has failed, or the attempt hangs."""

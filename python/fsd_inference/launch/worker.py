@@ -107,7 +107,7 @@ def _told(requests: Requests, rank: int) -> Callable[[Pace], None]:
             print(pace.layers, flush=True)  # noqa: T201 - to the session
         if time.monotonic() >= due:
             due = time.monotonic() + PACE_S
-            requests.tell_session(f"{RANK_PACE} {rank} {pace.layers} {pace.busy_s:.6f}")
+            requests.tell_session(f"{RANK_PACE} {rank} {pace.layers} {pace.of} {pace.busy_s:.6f}")
 
     return on_layer
 

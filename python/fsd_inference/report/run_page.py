@@ -49,6 +49,7 @@ def run_page(figures: RunFigures, priced: Priced) -> str:
         _header(figures, title),
         _failure(figures),
         _stragglers(report),
+        _earlier(report),
         _tiles(figures, priced),
         _timeline(figures),
         _layers(figures),
@@ -106,6 +107,17 @@ def _stragglers(report: RunReport) -> Markup:
     if not slow:
         return Markup()
     return tag("section", tag("h2", "Slow ranks"), *(tag("p", f"{straggler}.".capitalize()) for straggler in slow))
+
+
+def _earlier(report: RunReport) -> Markup:
+    """Return why the attempts before the last ended, and how long their ranks ran, which is part of the cost."""
+    if not report.earlier_errors:
+        return Markup()
+    reasons = [str(error.get("message", "the report gives no reason")) for error in report.earlier_errors]
+    spent = seconds_text(report.earlier.workers_s)
+    ran = f"{report.earlier.workers:,} of their ranks reported, and ran for {spent} in all, which the cost includes."
+    paragraphs = [tag("p", f"{reason[:1].upper()}{reason[1:]}.") for reason in reasons]
+    return tag("section", tag("h2", "Earlier attempts"), *paragraphs, tag("p", ran, class_="soft"))
 
 
 def _tiles(figures: RunFigures, priced: Priced) -> Markup:

@@ -22,6 +22,7 @@ from fsd_inference.engine.gather import Summary
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.output_forms import OutputForm, Rows
+from fsd_inference.engine.overtaking import MOST_RESTARTS
 from fsd_inference.engine.serial import serial_state
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import (
@@ -32,6 +33,7 @@ from fsd_inference.errors import (
     HandedOnError,
     RunError,
     SettingError,
+    StragglerError,
     client_operation,
 )
 from fsd_inference.forecast.payloads import Payloads
@@ -67,6 +69,7 @@ class _Run:
     has_input: bool = False
     ends: list[Ended] = field(default_factory=list)
     failed: int = 0  # attempts that count against those allowed
+    restarts: int = 0  # attempts that ended because of a straggler
     rows: Rows | None = None
     summary: Summary | None = None
     failure: RunError | None = None
@@ -304,12 +307,14 @@ class Distributed:
                 resume_at = self._newest_checkpoint(executor, run.spec)
                 # There are no more such attempts than checkpoints: one that cannot be used is gone by now.
                 is_unusable = error.operation == RESUME and resume_at < run.spec.resume_at
-                goes_on = isinstance(error, HandedOnError) and resume_at > run.spec.resume_at
+                is_overtaken = isinstance(error, StragglerError)  # which happens a few times at most
+                goes_on = is_overtaken or (isinstance(error, HandedOnError) and resume_at > run.spec.resume_at)
                 run.failed += not (is_unusable or goes_on)
+                run.restarts += is_overtaken
                 if run.failed >= self._attempts:
                     raise
                 if goes_on:
-                    run.spec = self._with_time_left(run)
+                    run.spec = self._going_on(run)
                 _log.of(run=run.spec.run).warning(
                     "attempt %d failed and is retried from layer %d: %s", run.spec.attempt, resume_at, error
                 )
@@ -317,8 +322,8 @@ class Distributed:
                 combined.advance(number, resume_at)
         raise run.failure
 
-    def _with_time_left(self, run: _Run) -> RunSpec:
-        """Return the run with what is left of its run clock, which hands on with the run."""
+    def _going_on(self, run: _Run) -> RunSpec:
+        """Return the run with what is left of its run clock, and of its restarts because of stragglers."""
         clocks = run.spec.settings.clocks
         left_s = clocks.run_s - (time.time() - run.ends[-1].launched)
         if left_s <= 0:
@@ -326,7 +331,9 @@ class Distributed:
             raise DeadlineError(
                 f"the run did not end by its deadline ({whole_s:g} s); allow more time", operation="run"
             )
-        return replace(run.spec, settings=replace(run.spec.settings, clocks=replace(clocks, run_s=left_s)))
+        may_restart = run.spec.settings.restart_stragglers and run.restarts < MOST_RESTARTS
+        settings = replace(run.spec.settings, clocks=replace(clocks, run_s=left_s), restart_stragglers=may_restart)
+        return replace(run.spec, settings=settings)
 
     def _newest_checkpoint(self, executor: Executor, spec: RunSpec) -> int:
         """Return the layer at which another attempt starts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from fsd_inference.cost.metered import billed_s
 from fsd_inference.digests import Digests, added
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import RunError
+from fsd_inference.errors import RunError, StragglerError
 from fsd_inference.partitioning import Manifest
 from fsd_inference.prediction import Prediction
 from fsd_inference.rank_report import RankReport
@@ -80,7 +81,8 @@ def run_report(
         ranks=ranks,
         memory_mb=last[0][1].memory_mb,
         coordinators=[each.coordinator for _, each in last if each.coordinator is not None],
-        earlier=_earlier([each for _, ends in runs for each in ends[:-1]]),
+        earlier=_earlier([pair for _, ends in runs for pair in itertools.pairwise(ends)]),
+        earlier_errors=[each.error.record() for _, ends in runs for each in ends[:-1] if each.error is not None],
         coordinator_init_s=sum(each.coordinator_init_s for _, each in last),
         predicted=predicted,
         error=None if error is None else error.record(),
@@ -94,9 +96,15 @@ def _digests(manifest: Manifest, ranks: Sequence[RankReport], batch: int) -> Dig
     return Digests(manifest.network_digest.hex(), manifest.plan_digest.hex(), batch, layers)
 
 
-def _earlier(ended: Sequence[Ended]) -> EarlierFunctions:
-    """Return the functions of attempts that have ended."""
-    workers = [rank.init_s + rank.lived_s for each in ended for rank in each.reports if rank.lived_s is not None]
+def _earlier(pairs: Sequence[tuple[Ended, Ended]]) -> EarlierFunctions:
+    """Return the functions of attempts, each with the attempt that followed it."""
+    ended = [each for each, _ in pairs]
+    workers = [
+        rank.init_s + rank.lived_s + _stayed_s(rank, each, following)
+        for each, following in pairs
+        for rank in each.reports
+        if rank.lived_s is not None
+    ]
     spans = [each.coordinator[1] - each.coordinator[0] for each in ended if each.coordinator is not None]
     return EarlierFunctions(
         len(workers),
@@ -104,3 +112,12 @@ def _earlier(ended: Sequence[Ended]) -> EarlierFunctions:
         len(spans),
         sum(billed_s(max(0.0, seconds)) for seconds in spans) + sum(each.coordinator_init_s for each in ended),
     )
+
+
+def _stayed_s(rank: RankReport, ended: Ended, following: Ended) -> float:
+    """Return the seconds that a straggler's function stayed busy after its report, until all ranks ran again."""
+    error = ended.error
+    if not isinstance(error, StragglerError) or error.rank != rank.rank or ended.memory_mb is None:
+        return 0.0
+    starts = [other.started for other in following.reports if other.started is not None]
+    return max(0.0, max(starts, default=0.0) - (rank.ended or 0.0))

@@ -142,6 +142,7 @@ class Session:
             verify=verify,
             clocks=failures.clocks,
             checkpoint_every=failures.checkpoint_every,
+            restart_stragglers=failures.restart_stragglers,
         )
         progress = progress or Silent()
         self._engine: Alone | Distributed

@@ -134,7 +134,8 @@ class StackExecutor:
         lane = None if keeper is None else keeper.lease.lane
         launch = LaunchSpec(timed, self._channel, stack=str(self._path.absolute()), lane=lane, delay_s=self._delay_s)
         lost = None if keeper is None else lambda: keeper.lost
-        return run_attempt(launch, self._server, self._runs[0], on_layer, self._on_wait, lost)
+        lane_s = 0.0 if keeper is None else self._stack.purge_settle_s
+        return run_attempt(launch, self._server, self._runs[0], on_layer, self._on_wait, lost, lane_s)
 
     def _sweep(self, run: str) -> None:
         """Delete the frames of a run; a failure must not hide how the run ended."""

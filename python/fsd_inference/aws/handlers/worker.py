@@ -14,6 +14,7 @@ from fsd_inference.aws.events import WAKE_EVENT, RankEvent
 from fsd_inference.aws.failures import reported_failure
 from fsd_inference.aws.handlers.environment import Environment, environment, one_at_a_time
 from fsd_inference.aws.handlers.logs import Log
+from fsd_inference.aws.handlers.staying import stay_busy
 from fsd_inference.aws.launcher import LambdaLauncher
 from fsd_inference.aws.notes import RankNotes, tell_failure
 from fsd_inference.deadlines import cleaning_up
@@ -134,6 +135,8 @@ def _run(warm: Environment, rank_event: RankEvent, started: float, init_s: float
             with suppress(FsdError), cleaning_up():  # the coordinator sees it later in the report of rank 0
                 tell_failure(opened.store, spec.prefix, reported_failure(error))
         log.line(str(error), level="ERROR", kind=type(error).__name__, step=error.layer, operation=error.operation)
+        lane_s = 0.0 if rank_event.lane is None else opened.stack.purge_settle_s
+        stay_busy(opened.store, spec, rank_event.rank, error, lane_s=lane_s, ends=started + left_s - _END_S)
         return "failed"
     log.line("rank is done", seconds=round(time.time() - started, 3))
     return "done"
