@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         StallError,
         StartError,
         StoreError,
+        StragglerError,
         VerificationError,
         WorkerDiedError,
     )
@@ -106,6 +107,7 @@ _ROOMS = {
     "StallError": "errors",
     "StartError": "errors",
     "StoreError": "errors",
+    "StragglerError": "errors",
     "Tuning": "config",
     "Usage": "usage",
     "VerificationError": "errors",
@@ -165,6 +167,7 @@ __all__ = [
     "StallError",
     "StartError",
     "StoreError",
+    "StragglerError",
     "Tuning",
     "Usage",
     "VerificationError",

@@ -24,8 +24,8 @@ from tests.support.processes import wait_until
 from tests.support.runs import same, serial, session
 
 WORKERS, VICTIM = 3, 1
-NETWORK = fsd.random_network([1024] * 61, connections=256, seed=5)
-X = np.random.default_rng(0).random((2000, 1024), np.float32)  # so that the slow rank needs half a minute
+NETWORK = fsd.random_network([512] * 61, connections=512, seed=5)
+X = np.random.default_rng(0).random((6000, 512), np.float32)  # so that the slow rank needs half a minute
 
 
 class Told(Silent):
