@@ -21,8 +21,11 @@ import fsd_inference as fsd
 from fsd_inference.aws.events import RankEvent, RunEvent
 from fsd_inference.aws.failures import FailureQueue
 from fsd_inference.aws.handlers.environment import STACK_KEY
+from fsd_inference.aws.orphans import attempt_of, end_orphans
+from fsd_inference.aws.runs import unfinished
 from fsd_inference.chaos.processes import processes_of
 from fsd_inference.config import Clocks
+from fsd_inference.engine.ending import read_reports
 from fsd_inference.engine.gather import decode
 from fsd_inference.errors import StackUpdatedError, StallError, StartError, WorkerDiedError
 from fsd_inference.limits import DEEPEST_TREE
@@ -194,6 +197,27 @@ def test_a_killed_coordinator_is_told_of_by_another(
     status = calls.wait(event.spec.run)
     assert isinstance(status.error, WorkerDiedError)
     assert "the coordinator ended before the run did" in str(status.error)
+
+
+@pytest.mark.parametrize("channel", ["queue", "object"])
+def test_the_ranks_of_a_dead_coordinator_are_ended_by_their_status(
+    calls: Caller, pushed: Pushed, inputs: sparse.csr_array, channel: str
+) -> None:
+    """As `fsd runs clean RUN` does before it deletes what they have written."""
+    for process in processes_of(f"{calls.stack.name}-coordinator"):
+        os.kill(process, signal.SIGKILL)
+    event = calls.event(pushed, sparse.vstack([inputs] * 20).tocsr(), channel, MEMORY_MB, branching=2)
+    calls.ask(event)
+    claims = event.spec.claim_key(0).rpartition("/")[0] + "/"
+    wait_until(lambda: len(list(calls.store.list(claims))) == P, "all ranks have started", 60)
+    (victim,) = processes_of(f"{calls.stack.name}-coordinator")
+    os.kill(victim, signal.SIGKILL)
+    (status,) = unfinished(calls.store, [event.spec.run])
+    freed = end_orphans(calls.clients, calls.stack, [calls.store], attempt_of(status), status.channel)
+    assert len(freed) == (channel == "queue")
+    reports = read_reports(calls.store, event.spec, range(P))
+    assert {report.rank for report in reports} == set(range(P))
+    assert all("the coordinator of the run has died" in str(report.failure) for report in reports)
 
 
 def test_an_event_of_another_rank_s_failure_reaches_its_own_coordinator(
