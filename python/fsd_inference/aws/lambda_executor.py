@@ -320,9 +320,7 @@ class LambdaExecutor:
                     raise
                 raise self._overdue(event, state, time.monotonic() - since) from error
             now = time.monotonic()
-            for straggler in () if status is None else status.stragglers[slow:]:
-                slow += 1
-                self._on_wait(str(straggler))
+            slow = self._name_stragglers(status, slow)
             if status is not None and (status.is_over or status.state == "queued"):
                 return status
             if is_lost:
@@ -341,6 +339,13 @@ class LambdaExecutor:
                 self._report_progress(spec, on_layer)
             self._sleep(spec, pause)
             pause = STATUS_BACKOFF.after(pause)
+
+    def _name_stragglers(self, status: RunStatus | None, named: int) -> int:
+        """Name those that a status has beyond the first `named`; return how many have been named then."""
+        stragglers = () if status is None else status.stragglers[named:]
+        for straggler in stragglers:
+            self._on_wait(str(straggler))
+        return named + len(stragglers)
 
     def _sleep(self, spec: RunSpec, seconds: float) -> None:
         """Sleep, and raise `AbortedError` if the run was given up meanwhile."""
