@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from fsd_inference.aws.stack import save_stack
+from fsd_inference.config import Clocks, FailurePolicy
 from fsd_inference.errors import InputError
 from fsd_inference.network import Activation, Layer, Network, random_network, read_categories
 from fsd_inference.report import Report
 from fsd_inference.session import Session
+from fsd_inference.stack_description import FunctionsSpec, StackSpec, WorkerFunction
 from tests.support.cli import Fsd, entries, fsd_in
 from tests.support.reference import layer_output
 
@@ -322,6 +325,35 @@ def test_a_prediction_that_fails_fails_no_run(
     assert said.code == 0
     assert "makes no sense" in said.stderr.partition("no prediction: ")[2]
     assert Report.load("run").predicted is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "run_s"),
+    [
+        ("", 900),
+        ("--run-timeout 90s", 90),
+        ("--checkpoint-every 4", 900),
+        ("--stack functions.json", 900),
+        ("--stack functions.json --checkpoint-every 4", 12 * 3600),
+        ("--stack functions.json --checkpoint-every 4 --run-timeout 2h", 7200),
+    ],
+)
+def test_the_run_clock_suits_runs_that_are_handed_on(
+    flags: str, run_s: float, fsd: Fsd, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:s-"
+    functions = FunctionsSpec(f"{arn}run", (WorkerFunction(1769, f"{arn}worker"),), "http://127.0.0.1:9/q", 60.0)
+    stack = StackSpec("s", "http://127.0.0.1:9", "us-east-1", (), ("runs",), "networks", functions=functions)
+    save_stack(stack, place / "functions.json")
+    found: list[FailurePolicy] = []
+
+    def opened(*_: object, failures: FailurePolicy, **__: object) -> None:
+        found.append(failures)
+        raise InputError("as far as here")
+
+    monkeypatch.setattr("fsd_inference.session.Session", opened)
+    assert "as far as here" in fsd("infer", "net", "x.npz", "-o", "out.npz", *flags.split()).stderr
+    assert [policy.clocks for policy in found] == [Clocks(run_s=run_s)]
 
 
 def test_shards_alone_are_not_foreseen(fsd: Fsd, place: Path) -> None:

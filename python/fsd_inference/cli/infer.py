@@ -18,7 +18,7 @@ from fsd_inference.cli.infer_parts import OutputFormat, alive_mask, infer_parts,
 from fsd_inference.cli.infer_verify import earlier_run, save_report, verify_run
 from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
-from fsd_inference.config import FailurePolicy, FunctionSettings, Tuning
+from fsd_inference.config import Clocks, FailurePolicy, FunctionSettings, Tuning
 from fsd_inference.errors import RunError, SettingError
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
     "fsd infer net digits.npz -o out.npz --plan auto --deadline 30s",
 )
+_HANDED_ON_S = 12 * 3600.0
+"""Default of --run-timeout where functions hand a run on: half of the time after which a stack deletes its objects."""
 
 
 def infer(
@@ -166,6 +168,15 @@ def infer(
             "on from the last checkpoint with other workers, where that is estimated to save time.",
         ),
     ] = False,
+    run_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--run-timeout",
+            metavar="TIME",
+            help="Time after which a run is given up, such as 90s, 30m or 2h. Default: 15m; with checkpoints on a "
+            "stack's functions, which hand the run on at their own time limit, 12h.",
+        ),
+    ] = None,
     no_overlap: Annotated[
         bool,
         typer.Option("--no-overlap", help="Do not overlap computation and communication: send only complete layers."),
@@ -293,7 +304,11 @@ def infer(
                 overlap=not no_overlap,
             ),
             functions=FunctionSettings(memory_mb=memory_mb or choice.memory_mb, synchronous=synchronous),
-            failures=FailurePolicy(checkpoint_every=checkpoint_every, restart_stragglers=restart_stragglers),
+            failures=FailurePolicy(
+                checkpoint_every=checkpoint_every,
+                restart_stragglers=restart_stragglers,
+                clocks=_clocks(run_timeout, described if checkpoint_every else None),
+            ),
             memory_limit_mb=memory_limit,
             progress=tasks,
         ) as session,
@@ -339,6 +354,13 @@ def _check_unplanned(choice: RunChoice, optional: tuple[object, ...], wire: str)
         )
     if wire != "float32":
         raise SettingError("--plan auto compares plans that exchange float32: give --wire only without it")
+
+
+def _clocks(run_timeout: str | None, handed_on: StackSpec | None) -> Clocks:
+    """Return the timeouts of the run; `handed_on` is the stack of a run with checkpoints, if it has one."""
+    if run_timeout is not None:
+        return Clocks(run_s=seconds_of(run_timeout, "--run-timeout"))
+    return Clocks(run_s=_HANDED_ON_S) if handed_on is not None and handed_on.functions is not None else Clocks()
 
 
 def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Output) -> Prediction | None:
