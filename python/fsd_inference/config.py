@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import MOST_MICRO_BATCHES
@@ -165,9 +166,10 @@ class FailurePolicy:
         Maximum number of attempts of a run, the first one included; only retryable errors lead to another attempt.
     clocks : Clocks
         Timeouts of each attempt.
-    checkpoint_every : int
+    checkpoint_every : int or "auto"
         Number of layers after which each worker stores its activations, so that another attempt starts there instead
         of at the first layer; at least 2, or 0 for no checkpoints. For workers that are processes or functions.
+        ``"auto"``: the number that costs least on AWS, by a prediction of each run, which takes seconds.
     restart_stragglers : bool
         Whether an attempt in which one worker is much slower than the others ends, so that another one overtakes it
         from the last checkpoint, if that is estimated to save time. All workers of both attempts are paid for.
@@ -184,12 +186,13 @@ class FailurePolicy:
 
     attempts: int = 2
     clocks: Clocks = Clocks()
-    checkpoint_every: int = 0
+    checkpoint_every: int | Literal["auto"] = 0
     restart_stragglers: bool = False
 
     def __post_init__(self) -> None:
         check_count("attempts", self.attempts)
-        _check_checkpoints(self.checkpoint_every, self.restart_stragglers)
+        if self.checkpoint_every != "auto":
+            check_checkpoints(self.checkpoint_every, self.restart_stragglers)
 
 
 OUTPUTS = ("rows", "argmax", "any")
@@ -217,6 +220,7 @@ class RunSettings(Tuning):
     clocks : Clocks
         Timeouts of an attempt.
     checkpoint_every : int
+        Number of layers between checkpoints, see `FailurePolicy`.
     restart_stragglers : bool
         See `FailurePolicy`.
     """
@@ -232,7 +236,7 @@ class RunSettings(Tuning):
     def __post_init__(self) -> None:
         Tuning.__post_init__(self)  # super() fails in dataclasses with slots
         check_count("workers", self.workers)
-        _check_checkpoints(self.checkpoint_every, self.restart_stragglers)
+        check_checkpoints(self.checkpoint_every, self.restart_stragglers)
         if self.output not in OUTPUTS:
             raise SettingError(f"output must be one of {', '.join(OUTPUTS)}, not {self.output!r}")
         if self.wire not in WIRES:
@@ -251,7 +255,8 @@ class RunSettings(Tuning):
             )
 
 
-def _check_checkpoints(every: object, restart_stragglers: bool) -> None:
+def check_checkpoints(every: object, restart_stragglers: bool = False) -> None:
+    """Raise SettingError unless `every` is a number of layers between checkpoints, or if stragglers need some."""
     if not isinstance(every, int) or every < 0 or every == 1:
         raise SettingError(f"checkpoint_every must be 0 or a whole number of at least 2, not {every!r}")
     if restart_stragglers and not every:

@@ -109,6 +109,8 @@ BILLED_TICK_S = 0.001
 """Resolution of billed durations in seconds, rounded up (pricing page)."""
 ACCOUNT_CONCURRENCY = 1000
 """Default concurrency quota of an account: invocations that run at the same time (quotas)."""
+COORDINATOR_END_S = 20.0
+"""Seconds before its timeout by which the ranks of a coordinator must have ended: time to write metrics and status."""
 COORDINATOR_MB = 512
 """Default memory of the coordinator function in MB (terraform/variables.tf)."""
 WAKING_S = 180.0

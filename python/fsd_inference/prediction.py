@@ -83,12 +83,21 @@ class Prediction:
         Predicted seconds from the call to the result; None if time was not predicted.
     live : tuple of float
         Predicted fraction of samples with any nonzero activation, after each layer but the last; empty if unknown.
+    checkpoint_every : int
+        Number of layers between the checkpoints of the run; 0 for none.
+    checkpoint_bytes : int
+        Bytes of all checkpoints.
+    attempts : int
+        Number of attempts: more than one if functions hand the run on at their time limit.
     """
 
     usage: Usage
     functions: tuple[FunctionTime, ...] = ()
     wall_s: float | None = None
     live: tuple[float, ...] = ()
+    checkpoint_every: int = 0
+    checkpoint_bytes: int = 0
+    attempts: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the prediction as plain JSON values."""
@@ -97,6 +106,9 @@ class Prediction:
             "functions": [asdict(function) for function in self.functions],
             "wall_s": self.wall_s,
             "live": list(self.live),
+            "checkpoint_every": self.checkpoint_every,
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "attempts": self.attempts,
         }
 
     @classmethod
@@ -113,4 +125,12 @@ class Prediction:
             for each in fields.take_each("functions")
         )
         usage = Usage.from_fields(fields.take_fields("usage"))
-        return cls(usage, functions, fields.take_number_if("wall_s"), fields.take_numbers_if("live"))
+        return cls(
+            usage,
+            functions,
+            fields.take_number_if("wall_s"),
+            fields.take_numbers_if("live"),
+            fields.take_count_if("checkpoint_every") or 0,
+            fields.take_count_if("checkpoint_bytes") or 0,
+            fields.take_count_if("attempts", 1) or 1,
+        )

@@ -18,11 +18,15 @@ from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.chaos.processes import ranks_of
-from fsd_inference.config import Clocks
+from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.cost.metered import function_times
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import DeadlineError, HandedOnError, RunError, StragglerError
+from fsd_inference.forecast import handing_on
+from fsd_inference.forecast.counts import count_usage
+from fsd_inference.forecast.course import Attempt, Course
+from fsd_inference.forecast.sampling import sample_payloads
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.executor import Executor
 from tests.support.processes import wait_until
@@ -103,6 +107,9 @@ def test_checkpoints_are_predicted_counted_and_shown(stack: Path, tmp_path: Path
             predicted = distributed.predict(X)
             report = distributed.infer(X, predicted=predicted).report
         assert predicted is not None
+        assert (predicted.checkpoint_every, predicted.attempts) == (every, 1)
+        stored_bytes = sum(rank.checkpoint_bytes for rank in report.ranks)
+        assert predicted.checkpoint_bytes == pytest.approx(stored_bytes, rel=0.1)
         for kind in ("s3.put", "s3.list"):
             assert predicted.usage.requests[kind] == report.usage.requests[kind]
         counts[every] = report.usage.requests["s3.put"]
@@ -111,6 +118,52 @@ def test_checkpoints_are_predicted_counted_and_shown(stack: Path, tmp_path: Path
         page = " ".join((tmp_path / str(every) / "report.html").read_text().split())
         assert ("15 checkpoints of" in page) == (every == 2)
     assert counts[2] - counts[0] == WORKERS * 5
+
+
+@pytest.mark.parametrize(("failure_s", "is_stored"), [(1.8e6, False), (0.01, True)])
+def test_a_prediction_chooses_the_checkpoints_of_a_run(
+    failure_s: float, is_stored: bool, expected: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of a second wants none, unless functions fail all the time."""
+    monkeypatch.setattr(handing_on, "FAILURE_S", failure_s)
+    with session(NETWORK, "local", workers=WORKERS, checkpoint_every="auto") as distributed:
+        predicted = distributed.predict(X)
+        answer = distributed.infer(X, outputs="csr")
+        given = distributed.infer(X, predicted=predicted)
+    assert predicted is not None
+    every = predicted.checkpoint_every
+    assert (every > 0) == is_stored
+    count = (LAYERS - 1) // every if is_stored else 0
+    for report in (answer.report, given.report):
+        assert report.predicted is not None
+        assert report.predicted.checkpoint_every == every
+        assert [rank.checkpoints for rank in report.ranks] == [count] * WORKERS
+    assert same(answer.outputs, expected)
+
+
+@pytest.mark.parametrize("channel", ["queue", "object"])
+def test_counts_of_a_run_that_is_handed_on_are_predicted(
+    channel: str, stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session(NETWORK, channel, stack, workers=WORKERS, checkpoint_every=2, attempts=1) as distributed:
+        engine = distributed._engine
+        assert isinstance(engine, Distributed)
+        executor, stored = engine._prepared()
+        starts = stop_at(executor, monkeypatch, [3, 9])
+        usage = distributed.infer(X).report.usage
+    assert [layer for layer, _ in starts] == [0, 2, 8]
+    (payloads,) = sample_payloads(NETWORK, [stored.plan], sparse.csr_array(X), samples=len(X))
+    # Each attempt has computed all layers when it is taken to have ended earlier.
+    course = Course(LAYERS, 2, tuple(Attempt(first, LAYERS) for first in (0, 2, 8)))
+    settings = RunSettings(workers=WORKERS, checkpoint_every=2)
+    found = count_usage(stored.plan, payloads, settings, channel, purged=WORKERS, course=course)
+    gathers = 2 * (WORKERS - 1)  # of the attempts that in truth were not stopped
+    results = 2 * WORKERS
+    lists = 2  # of the test itself
+    more = {"s3.put": results + gathers * (channel == "object"), "s3.list": lists, "sns.publish": gathers}
+    for kind in ("s3.put", "s3.list", "sns.publish", "sqs.purge"):
+        assert usage.requests[kind] == found.requests[kind] + more.get(kind, 0) * (found.requests[kind] > 0), kind
+    assert usage.frames == found.frames + gathers
 
 
 @pytest.mark.parametrize("channel", ["local", "object"])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,7 +45,7 @@ from fsd_inference.errors import (
 )
 from fsd_inference.kernels import decode_block
 from fsd_inference.network import random_network
-from fsd_inference.partitioning import Partition, write_shards
+from fsd_inference.partitioning import Partition, partition, write_shards
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.usage import UsageMeter
 from tests.support.runs import serial
@@ -253,3 +254,13 @@ def test_settings_that_exclude_each_other() -> None:
         RunSettings(workers=2, verify=True, checkpoint_every=4)
     with pytest.raises(SettingError, match="processes or functions"):
         fsd.Session(NETWORK, failures=fsd.FailurePolicy(checkpoint_every=4))
+
+
+def test_checkpoints_as_often_as_costs_least(tmp_path: Path) -> None:
+    """This process has none, and shards cannot be predicted."""
+    chosen = fsd.FailurePolicy(checkpoint_every="auto")
+    with fsd.Session(NETWORK, failures=chosen) as alone:
+        assert alone.infer(X).report.predicted is None
+    partition(NETWORK, tmp_path / "shards", workers=2)
+    with pytest.raises(SettingError, match="which needs the network itself: give its path, or a number of layers"):
+        fsd.Session(tmp_path / "shards", channel="local", failures=chosen)

@@ -94,6 +94,8 @@ def test_the_region_of_the_prices_and_a_raised_quota_decide_how_much_may_be_publ
         ("nothing --batch 9", "nothing"),
         ("net-p2 --batch 9", "holds shards"),
         ("net --batch 9 -o plot.doc", "must end in .png"),
+        ("net --batch 9 --checkpoint-every often", "'often' is neither auto nor a whole number"),
+        ("net --batch 9 --checkpoint-every -3", "checkpoint_every must be 0 or a whole number of at least 2, not -3"),
         ("net --batch 9 --input wide.npz", "wide.npz"),
     ],
 )
@@ -216,6 +218,27 @@ def test_interpolation_goes_through_what_is_known_and_stays_possible() -> None:
     sent = sum(edge.rows.size * len(edge.targets) for exchange in plan.exchanges for edge in exchange)
     assert sent == pytest.approx(2 * 64 * interpolated(known, 4, 32).rows, rel=0.15)
     assert [len(exchange) for exchange in plan.exchanges] == [8, 8]
+
+
+def test_a_run_of_hours_is_refused_or_handed_on(fsd: Fsd, place: Path) -> None:
+    """Kernels are a million times slower than measured ones."""
+    rates = [name for name in load_timing().values if name.startswith("kernel.")]
+    value = {"value": 1e-6, "unit": "Gedge/s", "source": "a test"}
+    timing = {"format": "fsd-timing", "version": 1, "name": "slow", "date": "2026-11", "base": "aws"}
+    Path("slow.json").write_text(json.dumps({**timing, "values": dict.fromkeys(rates, value)}))
+    random_network([64] * 41, 6, seed=2).save("deep")
+    asked = ("advise", "deep", "--batch", 500, "--largest-function", 1769, "--most-workers", 1, "--timing", "slow.json")
+
+    def serial(*flags: str) -> dict[str, Any]:
+        found = fsd(*asked, "--json", *flags).json()["options"]
+        return next(option for option in found if option["variant"] == "serial")
+
+    assert "may run for 1800 s: --checkpoint-every auto hands the run on" in serial()["problem"]
+    handed_on = serial("--checkpoint-every", "auto")
+    assert handed_on["problem"] is None
+    assert handed_on["attempts"] > handed_on["wall_s"] / 900 > 2
+    shown = fsd(*asked, "--checkpoint-every", str(handed_on["checkpoint_every"])).stdout
+    assert "invocations in a row" in " ".join(shown.replace("│", " ").split())
 
 
 def test_managed_instances_are_an_option_that_costs_without_queries(fsd: Fsd, place: Path) -> None:

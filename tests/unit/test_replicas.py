@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import fsd_inference as fsd
-from fsd_inference.config import RunSettings
+from fsd_inference.config import FailurePolicy, RunSettings
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import NumericError, SettingError, WorkerDiedError
@@ -160,7 +160,7 @@ def replicated(executor: Flaky, replicas: int, attempts: int = 2) -> Distributed
         RunSettings(),
         FlakyPlatform(source, executor),
         replicas=replicas,
-        attempts=attempts,
+        failures=FailurePolicy(attempts=attempts),
         progress=Silent(),
     )
 

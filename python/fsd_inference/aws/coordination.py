@@ -30,15 +30,13 @@ from fsd_inference.engine.ending import Ended, first_error
 from fsd_inference.engine.loading import load_manifest
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError, FsdError, RunError, SettingError, StartError
-from fsd_inference.limits import LONGEST_POLL_S, WAKING_S
+from fsd_inference.limits import COORDINATOR_END_S, LONGEST_POLL_S, WAKING_S
 from fsd_inference.stack_description import FunctionsSpec, StackSpec, WorkerFunction
 from fsd_inference.store.base import Store
 from fsd_inference.stragglers import Straggler
 from fsd_inference.threads import ThreadPool
 from fsd_inference.usage import Usage, UsageMeter
 
-_END_S = 20.0
-"""Seconds before Lambda's timeout by which the ranks must have ended: time to write metrics and status."""
 _READERS = 16
 
 
@@ -119,7 +117,7 @@ class Coordination:
         If other runs need all functions that may run at a time, the status is "queued": the caller invokes again.
         """
         spec, ended = self._event.spec, None
-        with within(self._ends - _END_S - time.time()):
+        with within(self._ends - COORDINATOR_END_S - time.time()):
             if self._use.store.put_if_absent(self._claim_key, b"") is None:
                 return None
             self._put_status()
@@ -184,7 +182,7 @@ class Coordination:
             self._status = replace(before, state="waking")
             self._put_status()
 
-        limit_s = min(WAKING_S, self._ends - _END_S - time.time())
+        limit_s = min(WAKING_S, self._ends - COORDINATOR_END_S - time.time())
         wake(use.clients.functions, function, use.meter, limit_s=limit_s, on_sleep=tell)
         use.awake.add(function)
         if self._status is not before:
@@ -235,7 +233,7 @@ class Coordination:
             return
         use, spec = self._use, self._event.spec
         lanes = open_lanes(use.store, use.clients, use.stack, meter=use.meter)
-        left_s = self._ends - _END_S - time.time()
+        left_s = self._ends - COORDINATOR_END_S - time.time()
         wait_s = max(0.0, min(self._event.lane_wait_s, left_s - spec.settings.clocks.start_s))
         with lanes.hold(
             spec.run, spec.attempt, min(spec.settings.clocks.run_s, left_s), wait_s, LONGEST_POLL_S
@@ -245,14 +243,16 @@ class Coordination:
     def _run(self, functions: FunctionsSpec, function: str, lane: int | None) -> Ended:
         event, use = self._event, self._use
         launched = time.time()
-        spec = replace(event.spec, deadline=launched + event.spec.settings.clocks.run_s).ending_by(self._ends - _END_S)
+        spec = replace(event.spec, deadline=launched + event.spec.settings.clocks.run_s).ending_by(
+            self._ends - COORDINATOR_END_S
+        )
         clocks = replace(spec.settings.clocks, run_s=spec.deadline - launched)
         spec = replace(spec, settings=replace(spec.settings, clocks=clocks))
         rank_event = RankEvent(spec, 0, None, event.channel, event.memory_mb, lane, use.code, use.digest)
         failures = FailureQueue(use.clients, functions.failures_queue_url, use.meter)
         lane_s = 0.0 if lane is None else use.stack.purge_settle_s
         watch = Watch(use.store, failures, spec, self._tell_straggler, lane_s)
-        with within(clocks.run_s + _END_S), watch:
+        with within(clocks.run_s + COORDINATOR_END_S), watch:
             invoke_rank(use.clients.functions, function, rank_event, use.meter)
             self._status = replace(self._status, state="running", launched=launched)
             self._put_status()

@@ -11,7 +11,7 @@ import typer
 
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, table
-from fsd_inference.cli.options import Buckets, Json, PricesFile, PublishQuota, Region, examples
+from fsd_inference.cli.options import Buckets, CheckpointEvery, Json, PricesFile, PublishQuota, Region, examples
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
 from fsd_inference.limits import LARGEST_FUNCTION_MB
@@ -101,6 +101,7 @@ def advise(
             "paid all month, with or without queries: they do not scale to zero.",
         ),
     ] = None,
+    checkpoint_every: CheckpointEvery = 0,
     cache: Cache = None,
     every: Annotated[bool, typer.Option("--all", help="Show all options, not only the best of each variant.")] = False,
     output: Annotated[
@@ -129,6 +130,7 @@ def advise(
         cold,
         buckets,
         managed_instances=managed,
+        checkpoint_every=checkpoint_every,
     )
     check_distinct(NETWORK=network, input=inputs, output=output, prices=prices, timing=timing)
     if output is not None:

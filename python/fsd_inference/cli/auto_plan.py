@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fsd_inference.cli.advise import check_network
 from fsd_inference.cli.console import Output
@@ -52,6 +52,8 @@ def auto_plan(
     budget_usd: float | None,
     stack: StackSpec | None,
     out: Output,
+    *,
+    checkpoint_every: int | Literal["auto"] = 0,
 ) -> RunChoice:
     """Return the best settings to run a batch on functions, and print them.
 
@@ -73,9 +75,11 @@ def auto_plan(
     check_network(network)
     loaded = Network.load(network)
     x = load_inputs(batch, loaded.widths[0])
-    question = Question(x.shape[0], deadline_s, budget_usd)
+    question = Question(x.shape[0], deadline_s, budget_usd, checkpoint_every=checkpoint_every)
     if stack is not None:
         question = replace(question, message_bytes=stack.message_bytes)
+        if stack.functions is not None:
+            question = replace(question, timeout_s=stack.functions.timeout_s)
     functions = () if stack is None or stack.functions is None else stack.functions.workers
     sizes = [worker.memory_mb for worker in functions if worker.managed is None]  # others are paid whether used or not
     if sizes:

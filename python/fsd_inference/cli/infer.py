@@ -16,7 +16,7 @@ from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.infer_parts import OutputFormat, alive_mask, infer_parts, part_outputs
 from fsd_inference.cli.infer_verify import earlier_run, save_report, verify_run
-from fsd_inference.cli.options import Json, Method, Profile, channel_name, examples, use_profile
+from fsd_inference.cli.options import CheckpointEvery, Json, Method, Profile, channel_name, examples, use_profile
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.config import Clocks, FailurePolicy, FunctionSettings, Tuning
 from fsd_inference.errors import RunError, SettingError
@@ -151,15 +151,7 @@ def infer(
         ),
     ] = "float32",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Number of compute threads of each worker.")] = 1,
-    checkpoint_every: Annotated[
-        int,
-        typer.Option(
-            "--checkpoint-every",
-            min=0,
-            help="Number of layers after which each worker stores its activations; a second attempt starts there "
-            "instead of at the first layer. 0: no checkpoints.",
-        ),
-    ] = 0,
+    checkpoint_every: CheckpointEvery = 0,
     restart_stragglers: Annotated[
         bool,
         typer.Option(
@@ -281,7 +273,13 @@ def infer(
         _check_unplanned(choice, (channel, workers, method), wire)
         deadline_s = None if deadline is None else seconds_of(deadline, "--deadline")
         choice = auto_plan(
-            network, batch if outputs is None else next(iter(outputs)), deadline_s, budget, described, out
+            network,
+            batch if outputs is None else next(iter(outputs)),
+            deadline_s,
+            budget,
+            described,
+            out,
+            checkpoint_every=checkpoint_every,
         )
     elif (deadline, budget) != (None, None):
         raise SettingError("--deadline and --budget need --plan auto")

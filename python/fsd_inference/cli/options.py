@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -82,6 +82,30 @@ def channel_name(given: str) -> str:
     if name != given:
         print_warning(renamed(given))
     return name
+
+
+def checkpoint_interval(given: str | int) -> int | Literal["auto"]:
+    """Parse the value of `CheckpointEvery`."""
+    if given == "auto":
+        return "auto"
+    try:
+        return int(given)
+    except ValueError:
+        raise typer.BadParameter(f"{given!r} is neither auto nor a whole number.") from None
+
+
+CheckpointEvery = Annotated[
+    # The type that the parser returns cannot be said here: it is not one that typer knows.
+    Any,
+    typer.Option(
+        "--checkpoint-every",
+        parser=checkpoint_interval,
+        metavar="[LAYERS|auto]",
+        help="Number of layers after which each worker stores its activations. Another attempt goes on from there, and "
+        "so do other functions if a run takes longer than a function may. auto: as often as costs least, by a "
+        "prediction. 0: no checkpoints.",
+    ),
+]
 
 
 def use_profile(name: str | None) -> None:

@@ -9,6 +9,8 @@ import math
 from collections import Counter
 
 from fsd_inference.config import RunSettings
+from fsd_inference.forecast.course import Course
+from fsd_inference.forecast.times import RunTimes
 from fsd_inference.limits import FAILURES_POLL_S, HEARTBEAT_S, PROGRESS_S, REPORT_BACKOFF, STATUS_BACKOFF, Backoff
 from fsd_inference.usage import Usage
 
@@ -54,6 +56,31 @@ def count_coordination(settings: RunSettings, *, wall_s: float, run_s: float, is
     if not is_warm:
         requests["lambda.settings"] = _LOOKS
     return Usage(requests, Counter(requests), misses=early + updates + heads - 1, empty_polls=receives)
+
+
+def count_coordinations(settings: RunSettings, times: RunTimes, course: Course, *, is_warm: bool) -> Usage:
+    """Return those requests for all attempts of a run, each with a coordinator of its own; only the first starts cold.
+
+    Parameters
+    ----------
+    settings : RunSettings
+    times : RunTimes
+        Times of the run, its hand-ons included.
+    course : Course
+        The attempts.
+    is_warm : bool
+        See `count_coordination`.
+    """
+    around_s = (times.wall_s - sum(attempt.run_s for attempt in course.attempts)) / len(course.attempts)
+    return sum(
+        (
+            count_coordination(
+                settings, wall_s=attempt.run_s + around_s, run_s=attempt.run_s, is_warm=is_warm or number > 0
+            )
+            for number, attempt in enumerate(course.attempts)
+        ),
+        Usage(),
+    )
 
 
 def _polls_within(seconds: float, pauses: Backoff) -> float:

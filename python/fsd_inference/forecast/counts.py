@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsd_inference.config import RunSettings
-from fsd_inference.engine.checkpoints import checkpoint_layers
 from fsd_inference.engine.pieces import requests
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
+from fsd_inference.forecast.course import Course
 from fsd_inference.forecast.frames import (
     ChannelLimits,
     EdgeArrays,
@@ -51,6 +51,7 @@ def count_usage(
     receiving: ReceiveModel | None = None,
     limits: ChannelLimits | None = None,
     shard_bytes: Sequence[int] | None = None,
+    course: Course | None = None,
 ) -> Usage:
     """Return the predicted requests and bytes of a whole run of local processes, the exchange included.
 
@@ -71,6 +72,8 @@ def count_usage(
     limits : ChannelLimits, optional
     shard_bytes : sequence of int, optional
         Size of each rank's shard; default: small shards, each of which is read by one request.
+    course : Course, optional
+        The attempts of the run; default: one.
 
     Raises
     ------
@@ -78,12 +81,15 @@ def count_usage(
         The payloads are those of another plan, or the settings are for another number of workers.
     """
     limits = limits or ChannelLimits()
-    own = count_own(payloads, settings, limits, [0] * plan.workers if shard_bytes is None else shard_bytes)
-    exchange = count_exchange(plan, payloads, settings, channel, receiving=receiving, limits=limits)
+    course = course or Course.whole(len(plan.exchanges) + 1, settings.checkpoint_every)
+    shards = [0] * plan.workers if shard_bytes is None else shard_bytes
+    own = count_own(payloads, settings, limits, shards, course=course)
+    attempts, weights = len(course.attempts), course.sends().tolist()
+    exchange = count_exchange(plan, payloads, settings, channel, weights=weights, receiving=receiving, limits=limits)
     if channel == "queue":
-        own += count_lane(purged)
+        own += sum([count_lane(purged)] * attempts, Usage())
     if channel == "object":
-        own += count_sweep(buckets, exchange.requests["s3.put"])
+        own += count_sweeps(buckets, exchange.requests["s3.put"], attempts)
     return exchange + own
 
 
@@ -158,12 +164,16 @@ def count_lane(purged: int, kept_s: float = 0.0) -> Usage:
     return _requests({**lease, "s3.put": 3 + renewals, "sqs.purge": purged} if purged else lease)
 
 
-def count_sweep(buckets: int, objects: int) -> Usage:
-    """Return the requests that delete the channel's objects: a LIST for each folder, a DELETE for each nonempty one."""
+def count_sweeps(buckets: int, objects: int, attempts: int = 1) -> Usage:
+    """Return the requests that delete the channel's `objects`, after each attempt those that it has written.
+
+    They are a LIST for each folder, and a DELETE for each nonempty one.
+    """
     if not buckets:
         return Usage()
     folders = len(HASH_FOLDERS) * buckets
-    return _requests({"s3.list": folders, "s3.delete": round(folders * (1 - (1 - 1 / folders) ** objects))})
+    filled = round(folders * (1 - (1 - 1 / folders) ** (objects / attempts)))
+    return _requests({"s3.list": attempts * folders, "s3.delete": attempts * filled})
 
 
 def count_own(
@@ -173,6 +183,8 @@ def count_own(
     shard_bytes: Sequence[int] | NDArray[np.int64],
     *,
     is_warm: bool = False,
+    stays_warm: bool = False,
+    course: Course | None = None,
 ) -> Usage:
     """Return the requests of a run that do not depend on its channel, for the objects of run and plan, and for cleanup.
 
@@ -183,19 +195,27 @@ def count_own(
     limits : ChannelLimits
     shard_bytes : sequence of int
         Size of each rank's shard.
-    is_warm : bool
-        Whether the ranks have manifest and shard cached on disk.
+    is_warm, stays_warm : bool
+        Whether the ranks have manifest and shard cached on disk, and whether those of later attempts have.
+    course : Course, optional
+        The attempts of the run; default: one.
     """
     workers = len(shard_bytes)
+    course = course or Course.whole(len(payloads.exchanges) + 1, settings.checkpoint_every)
+    attempts = len(course.attempts)
     results = workers if settings.output == "rows" else 1
-    checkpoints = workers * len(checkpoint_layers(settings.checkpoint_every, len(payloads.exchanges) + 1))
-    objects = 1 + 2 * workers + results + checkpoints  # the input; a claim and a report for each rank
-    # The input takes a second read if it is longer than the first one reads.
-    of_rank = 1 + (payloads.input_bytes > limits.first_bytes)
-    of_plan = 0 if is_warm else workers + sum(requests(int(size)) for size in shard_bytes)  # manifests and shards
+    # The input; a claim and a report for each rank and attempt.
+    objects = 1 + 2 * workers * attempts + results + workers * course.checkpoints
+    resumed = sum(attempt.first > 0 for attempt in course.attempts)
+    # The input takes a second read if it is longer than the first one reads; a checkpoint takes one.
+    of_rank = (attempts - resumed) * (1 + (payloads.input_bytes > limits.first_bytes)) + resumed
+    of_plan = workers + sum(requests(int(size)) for size in shard_bytes)  # manifests and shards
+    opened = (not is_warm) + (attempts - 1) * (not stays_warm)
     pages = math.ceil(objects / KEYS_A_REQUEST)
-    reads = of_plan + workers * of_rank + workers + results  # the caller reads reports and results
-    return _requests({"s3.put": objects, "s3.get": reads, "s3.list": pages, "s3.delete": pages})
+    # The caller reads reports and results, and lists the checkpoints before another attempt.
+    reads = opened * of_plan + workers * of_rank + workers * attempts + results
+    lists = pages + (attempts - 1) * max(1, math.ceil(workers * course.checkpoints / KEYS_A_REQUEST))
+    return _requests({"s3.put": objects, "s3.get": reads, "s3.list": lists, "s3.delete": pages})
 
 
 def _requests(counts: Mapping[str, int]) -> Usage:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.partitioning.plan import Edge, ExchangePlan
@@ -25,6 +26,7 @@ _PANEL_COPIES = 1.0
 _RECEIVED_COPIES = 6.6  # bodies, frames in the inbox, unpacked rows; and some of the next step's
 _SENT_COPIES = 7.4  # packed rows, frames, and the channel's request bodies
 _RESULT_COPIES = 3.0  # the blocks, their concatenation, and the object
+_CHECKPOINT_COPIES = 3.0  # the frames of one, its object or that of the one before, and the body of its PUT
 _VALUE_BYTES = 4  # float32
 _RESULT_BYTES = 5  # per nonzero value with its position
 
@@ -46,6 +48,8 @@ class Held:
         Dense activations of the last layer.
     result : float
         Nonzero values of the last layer, packed.
+    checkpoint : float
+        Packed rows of a layer but the last, of all samples.
     """
 
     shard: float
@@ -54,6 +58,7 @@ class Held:
     sent: float
     ended: float
     result: float
+    checkpoint: float
 
 
 def function_mb(
@@ -62,10 +67,11 @@ def function_mb(
     shard_bytes: float,
     payloads: Payloads,
     *,
-    base_bytes: float = FUNCTION_BYTES,
+    checkpoints: bool = False,
 ) -> float:
     """Return the memory in MB (2**20 bytes) that a function should have: `rank_bytes` times `MARGIN`."""
-    return MARGIN * rank_bytes(plan, inputs, shard_bytes, payloads, base_bytes=base_bytes) / 2**20
+    need = rank_bytes(plan, inputs, shard_bytes, payloads, base_bytes=FUNCTION_BYTES, checkpoints=checkpoints)
+    return MARGIN * need / 2**20
 
 
 def rank_bytes(
@@ -75,11 +81,12 @@ def rank_bytes(
     payloads: Payloads,
     *,
     base_bytes: float = PROCESS_BYTES,
+    checkpoints: bool = False,
 ) -> float:
     """Return the peak memory in bytes of the largest rank.
 
-    It is base + 1.15 x shard + max(panels + 6.6 x received + 7.4 x sent, ended + 3 x result), where the first term of
-    the maximum is the peak while the rank computes and the second that at its end; see `Held`.
+    It is base + 1.15 x shard + max(panels + 6.6 x received + 7.4 x sent + 3 x checkpoint, ended + 3 x result), where
+    the first term of the maximum is the peak while the rank computes and the second that at its end; see `Held`.
 
     Parameters
     ----------
@@ -92,9 +99,13 @@ def rank_bytes(
         Sizes of what the plan's edges carry; use `dense_payloads` if nothing is known of the inputs.
     base_bytes : float
         Memory of a process without shard, activations and frames.
+    checkpoints : bool
+        Whether the rank stores checkpoints.
     """
     held = held_bytes(plan, inputs, shard_bytes, payloads)
     computing = _PANEL_COPIES * held.panels + _RECEIVED_COPIES * held.received + _SENT_COPIES * held.sent
+    if checkpoints:
+        computing += _CHECKPOINT_COPIES * held.checkpoint
     ending = _PANEL_COPIES * held.ended + _RESULT_COPIES * held.result
     return least_bytes(held.shard, base_bytes=base_bytes) + max(computing, ending)
 
@@ -128,7 +139,20 @@ def held_bytes(plan: ExchangePlan, inputs: Sequence[int], shard_bytes: float, pa
         sent=max(sent, default=0.0),
         ended=_VALUE_BYTES * float(live[-1] * own[-1]) * all_samples,
         result=_RESULT_BYTES * density * float(own[-1]) * all_samples,
+        checkpoint=float((own[1:-1] * row_bytes(plan, payloads)).max(initial=0.0)),
     )
+
+
+def row_bytes(plan: ExchangePlan, payloads: Payloads) -> NDArray[np.float64]:
+    """Estimate the packed bytes of a row of each layer but the last, for all samples, by those of the rows sent."""
+    samples = sum(payloads.samples)
+    found = [
+        float(sizes.sum()) / sum(edge.rows.size for edge in exchange)
+        if exchange
+        else samples * min(_VALUE_BYTES, _RESULT_BYTES * density)
+        for exchange, sizes, density in zip(plan.exchanges, payloads.exchanges, payloads.density, strict=True)
+    ]
+    return np.array(found, np.float64)
 
 
 def _most(exchange: Sequence[Edge], amounts: Sequence[float], *, sent: bool = False) -> float:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+from fsd_inference.config import check_checkpoints
 from fsd_inference.errors import SettingError
 from fsd_inference.forecast.managed import managed_function
 from fsd_inference.limits import (
     ACCOUNT_CONCURRENCY,
+    DEFAULT_INVOCATION_S,
+    INVOCATION_S,
     LARGEST_FUNCTION_MB,
     LARGEST_MESSAGE_BYTES,
     LEAST_MESSAGE_BYTES,
@@ -73,6 +76,11 @@ class Question:
     managed_instances : str or None
         EC2 instance type of Lambda Managed Instances to consider for the network undivided. They are paid all month,
         with or without queries: unlike functions they do not scale to zero.
+    checkpoint_every : int or "auto"
+        Number of layers between the checkpoints of runs on functions, from which a run goes on that takes longer than a
+        function may; ``"auto"`` for the number that costs least, 0 for none.
+    timeout_s : float
+        Time limit of the functions in seconds, at which such runs are handed on.
 
     Examples
     --------
@@ -92,6 +100,8 @@ class Question:
     buckets: int = 1
     message_bytes: int = MESSAGE_BYTES
     managed_instances: str | None = None
+    checkpoint_every: int | Literal["auto"] = 0
+    timeout_s: float = DEFAULT_INVOCATION_S
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -115,6 +125,10 @@ class Question:
             raise SettingError(f"architecture must be {' or '.join(ARCHITECTURES)}, not {self.architecture!r}")
         if self.managed_instances is not None:
             managed_function(self.managed_instances)
+        if self.checkpoint_every != "auto":
+            check_checkpoints(self.checkpoint_every)
+        if not 0 < self.timeout_s <= INVOCATION_S:
+            raise SettingError(f"timeout_s must be more than 0 and at most {INVOCATION_S:.0f}, not {self.timeout_s:g}")
 
     @property
     def rule(self) -> str:
@@ -179,6 +193,10 @@ class Option:
         Whether the exchange was estimated instead of computed by partitioning the network.
     is_pareto : bool
         Whether no other option is both faster and cheaper (Pareto-optimal).
+    checkpoint_every : int
+        Number of layers between checkpoints; 0 for none.
+    attempts : int
+        Number of attempts, each with an invocation of every function: more than one if the run is handed on.
     """
 
     variant: str
@@ -198,6 +216,8 @@ class Option:
     limit: str | None = None
     is_estimated: bool = False
     is_pareto: bool = False
+    checkpoint_every: int = 0
+    attempts: int = 1
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from fsd_inference.cost.model import Billing, Cost, run_cost
 from fsd_inference.cost.prices import EXPRESS, INSTANCE, MICROVM, PriceTable
 from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import SettingError
-from fsd_inference.forecast.coordination import count_coordination
+from fsd_inference.forecast.coordination import count_coordinations
 from fsd_inference.forecast.counts import count_exchange, count_lane, count_microvms, count_own
 from fsd_inference.forecast.cut import Cut, Thinned, thin
 from fsd_inference.forecast.exchange_times import ExchangeTotals
@@ -25,6 +25,7 @@ from fsd_inference.forecast.managed_fleet import compared, managed_option
 from fsd_inference.forecast.memory import MARGIN, function_mb, rank_bytes
 from fsd_inference.forecast.microvms import microvm_limit, microvm_sizes, most_connections
 from fsd_inference.forecast.options import MANAGED, Advice, BreakEven, Option, Question
+from fsd_inference.forecast.planned_run import PlannedRun, checkpointed_run, whole_run
 from fsd_inference.forecast.publishing import stall_problem
 from fsd_inference.forecast.reasons import cost_reason, time_reason
 from fsd_inference.forecast.servers import INSTANCES, ServerTimes, cluster_times, server_times
@@ -33,7 +34,6 @@ from fsd_inference.forecast.times import RunTimes, predict_times
 from fsd_inference.forecast.timing import PUBLISH_QUOTA, Sourced, Timing
 from fsd_inference.limits import (
     DEEPEST_TREE,
-    DEFAULT_INVOCATION_S,
     INVOCATION_S,
     LARGEST_FUNCTION_MB,
     MB_PER_VCPU,
@@ -142,14 +142,15 @@ class _Planner:
             waited = max(0.0, late.largest_s(replicas) - late.mean_s) if replicas > 1 else 0.0
             settings = RunSettings()
             for memory_mb in self._sizes(need_mb, _SERIAL_SIZES):
-                times = self._times(replica, settings, "serial", memory_mb)
-                cost = self._cost(Usage(), replica.cut, times, memory_mb, settings, "serial")
+                run = self._run(replica, settings, "serial", memory_mb, Usage())
+                times = run.times
+                cost = self._cost(run, replica.cut, memory_mb, settings, "serial")
                 services = {name: replicas * usd for name, usd in cost.by_service().items()}
                 option = Option(
                     "serial", times.wall_s + waited, replicas * cost.usd, _megabytes(need_mb), "", 1, replicas,
-                    memory_mb, services=services,
+                    memory_mb, services=services, checkpoint_every=run.course.every, attempts=times.attempts,
                 )  # fmt: skip
-                yield self._checked(option, need_mb, times, cost)
+                yield self._checked(option, need_mb, run, cost)
 
     def distributed(self, cut: Cut) -> Iterator[Option]:
         """Yield the options of P functions over queues and over objects, and of P MicroVMs."""
@@ -173,13 +174,34 @@ class _Planner:
                 )  # fmt: skip
                 for variant in variants:
                     for memory_mb in sizes:
-                        times = self._times(thinned, settings, variant, memory_mb, totals)
-                        cost = self._cost(exchange, parts, times, memory_mb, settings, variant)
+                        run = self._run(thinned, settings, variant, memory_mb, exchange, totals)
+                        cost = self._cost(run, parts, memory_mb, settings, variant)
                         option = Option(
-                            variant, times.wall_s, cost.usd, _megabytes(need_mb), "", cut.workers, 1, memory_mb,
+                            variant, run.times.wall_s, cost.usd, _megabytes(need_mb), "", cut.workers, 1, memory_mb,
                             branching, micro_batches, services=cost.by_service(), is_estimated=cut.is_estimated,
+                            checkpoint_every=run.course.every, attempts=run.times.attempts,
                         )  # fmt: skip
-                        yield self._checked(option, need_mb, times, cost, connections if is_direct else None)
+                        yield self._checked(option, need_mb, run, cost, connections if is_direct else None)
+
+    def _run(
+        self,
+        thinned: Thinned,
+        settings: RunSettings,
+        variant: str,
+        memory_mb: int,
+        exchange: Usage,
+        totals: ExchangeTotals | None = None,
+    ) -> PlannedRun:
+        """Return a run, with checkpoints if the question asks for them; MicroVMs live for hours and need none."""
+        times, question = self._times(thinned, settings, variant, memory_mb, totals), self._question
+        run = whole_run(thinned, times, exchange)
+        if variant == "direct" or question.checkpoint_every == 0:
+            return run
+        functions = times.function_times(memory_mb, settings.workers, architecture=question.architecture)
+        return checkpointed_run(
+            thinned, settings, "object" if variant == "express" else variant, run, functions,
+            question, self._timing, self._prices, self._limits,
+        )  # fmt: skip
 
     def _times(
         self,
@@ -205,9 +227,10 @@ class _Planner:
             totals=totals,
         )
 
-    @staticmethod
-    def _need_mb(cut: Cut) -> float:
-        return function_mb(cut.plan, cut.work.inputs, float(cut.work.shard_bytes.max()), cut.payloads)
+    def _need_mb(self, cut: Cut) -> float:
+        stores = self._question.checkpoint_every != 0
+        shard = float(cut.work.shard_bytes.max())
+        return function_mb(cut.plan, cut.work.inputs, shard, cut.payloads, checkpoints=stores)
 
     def _sizes(self, need_mb: float, sizes: Iterable[int]) -> list[int]:
         """Return the memory sizes in MB to try: the smallest that suffices, and those of whole vCPUs above it."""
@@ -224,15 +247,18 @@ class _Planner:
             allowed, key=lambda tree: (launch_s(tree, self._timing, warm=warm, microvms=microvms), tree.branching)
         ).branching
 
-    def _cost(
-        self, exchange: Usage, cut: Cut, times: RunTimes, memory_mb: int, settings: RunSettings, variant: str
-    ) -> Cost:
+    def _cost(self, run: PlannedRun, cut: Cut, memory_mb: int, settings: RunSettings, variant: str) -> Cost:
         """Price a run: the exchange in the variant's storage class, all its other requests in S3 standard."""
+        times, course = run.times, run.course
         functions = times.function_times(memory_mb, settings.workers, architecture=self._question.architecture)
-        own = count_own(cut.payloads, settings, self._limits, cut.work.shard_bytes, is_warm=self.is_warm)
-        own += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=self.is_warm)
+        own = count_own(
+            cut.payloads, settings, self._limits, cut.work.shard_bytes,
+            is_warm=self.is_warm, stays_warm=True, course=course,
+        )  # fmt: skip
+        own += count_coordinations(settings, times, course, is_warm=self.is_warm)
         if variant == "queue":
-            own += count_lane(0)
+            # The queues that an attempt has used which hands on are purged.
+            own += sum([count_lane(settings.workers)] * (times.attempts - 1), count_lane(0))
         microvms: tuple[MicrovmTime, ...] = ()
         if variant == "direct":
             own += count_microvms(settings.workers)
@@ -241,44 +267,51 @@ class _Planner:
         standard = replace(self._billing, storage="standard")
         billing = replace(standard, storage="express") if variant == "express" else standard
         samples = sum(cut.payloads.samples)
-        whole = run_cost(exchange, functions, self._prices, samples=samples, billing=billing, microvms=microvms)
+        whole = run_cost(run.exchange, functions, self._prices, samples=samples, billing=billing, microvms=microvms)
         more = run_cost(own, (), self._prices, samples=samples, billing=standard)
         return replace(whole, lines=(*whole.lines, *more.lines))
 
     def _checked(
-        self, option: Option, need_mb: float, times: RunTimes, cost: Cost, connections: int | None = None
+        self, option: Option, need_mb: float, run: PlannedRun, cost: Cost, connections: int | None = None
     ) -> Option:
         """Return an option on functions or MicroVMs with its reason and the first limit that it exceeds.
 
         `connections` is the number of connections to a MicroVM; None for functions.
         """
         assert option.memory_mb is not None  # noqa: S101 - no server
-        reason = f"{time_reason(times, self._timing)}; {cost_reason(cost)}"
-        longest = times.functions_s / option.workers
+        times = run.times
+        reason = f"{time_reason(times, self._timing)}; {cost_reason(cost)}{run.note}"
+        longest = times.functions_s / option.workers / times.attempts
         if connections is not None:
             limited = microvm_limit(option.workers, connections, option.memory_mb, need_mb, longest)
         else:
-            limited = self._function_limit(option.memory_mb, need_mb, times, longest)
+            limited = self._function_limit(option.memory_mb, need_mb, run, longest)
         if limited is not None:
             return replace(option, reason=reason, limit=limited[0], problem=limited[1])
-        if connections is None and longest > DEFAULT_INVOCATION_S:
-            reason += f"; the stack's timeout_s and longest_run_s must be more than {DEFAULT_INVOCATION_S:.0f}"
+        if connections is None and longest > self._question.timeout_s:
+            reason += f"; the stack's timeout_s and longest_run_s must be more than {self._question.timeout_s:.0f}"
         return self._question.checked(replace(option, reason=reason))
 
     def _function_limit(
-        self, memory_mb: int, need_mb: float, times: RunTimes, longest: float
+        self, memory_mb: int, need_mb: float, run: PlannedRun, longest: float
     ) -> tuple[str, str] | None:
         """Return the limit that functions exceed and how; None if they exceed none."""
+        times = run.times
         if need_mb > memory_mb:
             return "memory", f"memory does not fit: it needs {need_mb:,.0f} MB, the largest function has {memory_mb:,}"
         quota = self._timing[PUBLISH_QUOTA]
         if stalls := stall_problem(times.longest_publishing_s, quota, Clocks()):
             return "quota", stalls
+        if run.is_stuck:
+            return "invocation", (
+                f"no checkpoint would be complete within the {self._question.timeout_s:.0f} s that a function may run: "
+                "use more workers, or checkpoints after fewer layers"
+            )
         if longest <= INVOCATION_S:
             return None
         said = f"a function would run for {seconds_text(longest)}, and may run for {INVOCATION_S:.0f} s"
         if longest - times.paced_s > INVOCATION_S:
-            return "invocation", said
+            return "invocation", f"{said}: --checkpoint-every auto hands the run on to other functions"
         return "quota", (
             f"{said}; {seconds_text(times.paced_s)} of it is waiting to publish at most {quota:,.0f} messages a second"
         )

@@ -14,14 +14,18 @@ from dataclasses import dataclass, replace
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
-from fsd_inference.forecast.coordination import count_coordination
-from fsd_inference.forecast.counts import count_exchange, count_lane, count_own, count_sweep
+from fsd_inference.cost.model import run_cost
+from fsd_inference.cost.prices import load_prices
+from fsd_inference.forecast.coordination import count_coordinations
+from fsd_inference.forecast.counts import count_exchange, count_lane, count_own, count_sweeps
+from fsd_inference.forecast.course import Course
 from fsd_inference.forecast.frames import ChannelLimits
+from fsd_inference.forecast.handing_on import HandingOn, Prices, function_limit, stored
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.sampling import sample_payloads
 from fsd_inference.forecast.speed import Speed, threads, vcpus
 from fsd_inference.forecast.times import RunTimes, predict_times
-from fsd_inference.forecast.timing import load_timing
+from fsd_inference.forecast.timing import Timing, load_timing
 from fsd_inference.forecast.work import Work, rank_work, whole_plan, whole_work
 from fsd_inference.limits import COORDINATOR_MB, MB_PER_VCPU
 from fsd_inference.network import Network
@@ -59,6 +63,11 @@ class Carried:
     stack: StackSpec | None
     memory_mb: int | None
     is_warm: bool
+
+    @property
+    def is_on_aws(self) -> bool:
+        """Whether the ranks use AWS itself: functions of an emulator share this machine's processors."""
+        return self.stack is not None and self.stack.endpoint_url is None
 
     @property
     def buckets(self) -> int:
@@ -109,20 +118,58 @@ def predict_runs(
     work = rank_work(network, carried.partition)
     memory_mb = carried.memory_mb or MB_PER_VCPU
     usage, seconds, coordinated, wall_s = Usage(), 0.0, 0.0, 0.0
+    started, stored_bytes, attempts = 0, 0.0, 1
     for size, count in Counter(sizes).items():
         part = payloads.scaled(size, carried.settings.micro_batches)
         times = _times(carried, work, part, len(sizes))
-        usage = sum([_usage(carried, work, part, times)] * count, usage)
+        handing_on = _handing_on(carried, work, part, times, len(sizes))
+        course = handing_on.course(carried.settings.checkpoint_every)
+        if course is not None:  # otherwise it ends at the time limit of its functions, but no prediction says so
+            times = handing_on.times(course)
+        else:
+            course = Course.whole(work.layers, carried.settings.checkpoint_every, times.run_s)
+        usage = sum([_usage(carried, work, part, times, course)] * count, usage)
+        started += count * times.attempts
+        stored_bytes += count * course.checkpoints * handing_on.checkpoint_bytes
+        attempts = max(attempts, times.attempts)
         of_workers, of_coordinator = times.function_times(memory_mb, carried.settings.workers)
         seconds += count * of_workers.seconds
         coordinated += count * of_coordinator.seconds
         wall_s = max(wall_s, times.wall_s)
-    workers = carried.settings.workers * len(sizes)
     functions = (
-        FunctionTime(memory_mb, "x86_64", seconds, workers),
-        FunctionTime(COORDINATOR_MB, "x86_64", coordinated, len(sizes)),
+        FunctionTime(memory_mb, "x86_64", seconds, carried.settings.workers * started),
+        FunctionTime(COORDINATOR_MB, "x86_64", coordinated, started),
     )
-    return Prediction(usage, functions, wall_s, payloads.live)
+    return Prediction(
+        usage, functions, wall_s, payloads.live, carried.settings.checkpoint_every, round(stored_bytes), attempts
+    )
+
+
+def choose_checkpoints(network: Network, carried: Carried, payloads: Payloads, runs: int) -> int:
+    """Return the number of layers between checkpoints that costs least on AWS; 0 for none.
+
+    Parameters
+    ----------
+    network : Network
+    carried : Carried
+        Without checkpoints.
+    payloads : Payloads
+        Payload sizes of the plan for the largest run.
+    runs : int
+        Number of concurrent runs.
+    """
+    settings, stack = carried.settings, carried.stack
+    work = rank_work(network, carried.partition)
+    times = _times(carried, work, payloads, runs)
+    prices, functions = load_prices(), times.function_times(carried.memory_mb or MB_PER_VCPU, settings.workers)
+    exchange = count_exchange(carried.plan, payloads, settings, carried.channel, limits=_limits(stack))
+    samples, uses_services = sum(payloads.samples), stack is not None
+    paid = Prices(
+        functions_usd_per_s=run_cost(Usage(), functions, prices, samples=samples).usd / times.wall_s,
+        exchange_usd=run_cost(exchange, (), prices, samples=samples).usd if uses_services else 0.0,
+        put_usd=prices["s3.put"].usd(1) if uses_services else 0.0,
+    )
+    return _handing_on(carried, work, payloads, times, runs).choose(paid)
 
 
 def foreseen_connection_s(
@@ -140,12 +187,12 @@ def foreseen_connection_s(
     live : sequence of float, optional
         Fraction of samples that are not all zero after each layer, if that is known; by default all are live.
     """
-    settings, stack = carried.settings, carried.stack
-    if stack is not None and stack.endpoint_url is None:
+    settings = carried.settings
+    if carried.is_on_aws:
         memory_mb = carried.memory_mb or MB_PER_VCPU
         speed = Speed(load_timing("aws"), vcpus(memory_mb), threads(memory_mb))
     else:
-        speed = Speed(load_timing("emulator"), (os.cpu_count() or 1) / settings.workers, settings.threads)
+        speed = Speed(load_timing("emulator"), _cores(settings.workers), settings.threads)
     seconds = speed.connection_s(inputs, sizes, live).sum(axis=1) / sum(sizes)
     return tuple(float(f"{each:.3g}") for each in seconds)
 
@@ -172,18 +219,39 @@ def predict_alone(
 
 def _times(carried: Carried, work: Work, payloads: Payloads, runs: int) -> RunTimes:
     """Predict the times of one of `runs` concurrent runs."""
-    settings, stack, limits = carried.settings, carried.stack, _limits(carried.stack)
-    if stack is not None and stack.endpoint_url is None:
+    settings, limits, timing = carried.settings, _limits(carried.stack), _timing(carried)
+    if carried.is_on_aws:
         memory_mb = carried.memory_mb or MB_PER_VCPU
-        timing = load_timing("aws", publish_quota=stack.publish_per_s)
         return predict_times(
             carried.plan, work, payloads, replace(settings, threads=threads(memory_mb)), carried.channel,
             timing, memory_mb=memory_mb, warm=settings.workers * carried.is_warm, limits=limits,
             buckets=carried.buckets,
         )  # fmt: skip
-    cores = (os.cpu_count() or 1) / runs
-    timing = load_timing("emulator")
+    cores = _cores(runs)
     return predict_times(carried.plan, work, payloads, settings, carried.channel, timing, cores=cores, limits=limits)
+
+
+def _timing(carried: Carried) -> Timing:
+    if carried.stack is None or not carried.is_on_aws:
+        return load_timing("emulator")
+    return load_timing("aws", publish_quota=carried.stack.publish_per_s)
+
+
+def _cores(runs: int) -> float:
+    """Return the cores of this machine that each of `runs` concurrent runs has."""
+    return (os.cpu_count() or 1) / runs
+
+
+def _handing_on(carried: Carried, work: Work, payloads: Payloads, times: RunTimes, runs: int) -> HandingOn:
+    """Return the checkpoints and hand-ons of one of `runs` concurrent runs."""
+    stack, timing, limit = carried.stack, _timing(carried), None
+    if carried.memory_mb is not None and stack is not None and stack.functions is not None:
+        # With more lanes, an attempt takes another one than the attempt before.
+        waits = carried.channel == "queue" and len(stack.lanes) == 1
+        limit = function_limit(timing, stack.functions.timeout_s, stack.purge_settle_s if waits else 0.0)
+    each = vcpus(carried.memory_mb or MB_PER_VCPU) if carried.is_on_aws else _cores(runs) / carried.settings.workers
+    takes = stored(carried.plan, work, payloads, timing, Speed(timing, each))
+    return HandingOn(times, carried.settings.workers, [1.0] * work.layers, takes, limit)
 
 
 def _limits(stack: StackSpec | None) -> ChannelLimits:
@@ -191,20 +259,24 @@ def _limits(stack: StackSpec | None) -> ChannelLimits:
     return ChannelLimits() if stack is None else ChannelLimits(message_bytes=stack.message_bytes)
 
 
-def _usage(carried: Carried, work: Work, payloads: Payloads, times: RunTimes) -> Usage:
+def _usage(carried: Carried, work: Work, payloads: Payloads, times: RunTimes, course: Course) -> Usage:
     """Return the usage of one run on its channel and platform."""
     settings, stack, limits = carried.settings, carried.stack, _limits(carried.stack)
-    exchange = count_exchange(carried.plan, payloads, settings, carried.channel, limits=limits)
+    weights = course.sends().tolist()
+    exchange = count_exchange(carried.plan, payloads, settings, carried.channel, weights=weights, limits=limits)
     if stack is None:  # local processes that use no service
         size = exchange.wire_bytes
         return Usage(frames=exchange.frames, wire_bytes=size, body_bytes=size, received_bytes=exchange.received_bytes)
     on_functions = carried.memory_mb is not None
     is_warm = on_functions and carried.is_warm
-    usage = exchange + count_own(payloads, settings, limits, work.shard_bytes, is_warm=is_warm)
+    usage = exchange + count_own(
+        payloads, settings, limits, work.shard_bytes, is_warm=is_warm, stays_warm=on_functions, course=course
+    )
     if carried.channel == "queue":
         usage += count_lane(0 if stack.purge_settle_s else stack.ranks, kept_s=0.0 if on_functions else times.run_s)
+        usage += sum([count_lane(stack.ranks)] * (times.attempts - 1), Usage())  # which purge what they have left
     if carried.channel == "object" and not on_functions:  # functions leave their objects to expire
-        usage += count_sweep(carried.buckets, exchange.requests["s3.put"])
+        usage += count_sweeps(carried.buckets, exchange.requests["s3.put"], len(course.attempts))
     if on_functions:
-        usage += count_coordination(settings, wall_s=times.wall_s, run_s=times.run_s, is_warm=is_warm)
+        usage += count_coordinations(settings, times, course, is_warm=is_warm)
     return usage

@@ -16,7 +16,8 @@ def time_reason(times: RunTimes, timing: Timing) -> str:
         "latency-bound: exchanging": sum(times.layers_s) - computing - times.paced_s,
         quota: times.paced_s,
         "load-bound": times.load_s,
-        "start-bound": times.wall_s - sum(times.layers_s) - times.load_s - times.store_s,
+        "start-bound": times.wall_s - sum(times.layers_s) - times.load_s - times.store_s - times.again_s,
+        "bound by checkpoints and hand-ons": times.again_s,
     }
     name, seconds = max(parts.items(), key=lambda part: part[1])
     return f"{name} {seconds / times.wall_s:.0%} of the time"

@@ -59,6 +59,10 @@ class RunTimes:
         Part of `layers_s` that the ranks wait for the account's publishing quota.
     longest_publishing_s : float
         Longest time that a rank takes to publish the messages of one step at its share of that quota.
+    attempts : int
+        Number of attempts, each with invocations of its own: more than one if the run is handed on.
+    again_s : float
+        Part of `wall_s` that storing checkpoints and handing on take: starting again, and computing what was lost.
     """
 
     wall_s: float
@@ -72,10 +76,12 @@ class RunTimes:
     init_s: float
     paced_s: float = 0.0
     longest_publishing_s: float = 0.0
+    attempts: int = 1
+    again_s: float = 0.0
 
     @property
     def run_s(self) -> float:
-        """Seconds from the start of rank 0 to its end."""
+        """Seconds from the start of rank 0 to its end, without checkpoints and hand-ons."""
         return self.launch_s + self.load_s + sum(self.layers_s) + self.store_s
 
     def function_times(
@@ -84,8 +90,8 @@ class RunTimes:
         """Return the billed Lambda time of the workers' functions and of the coordinator, init phases included."""
         worker_init_s, coordinator_init_s = self.cold_workers * self.init_s, (self.cold_workers > 0) * self.init_s
         return (
-            FunctionTime(memory_mb, architecture, self.functions_s + worker_init_s, workers),
-            FunctionTime(coordinator_mb, architecture, self.wall_s + coordinator_init_s, 1),
+            FunctionTime(memory_mb, architecture, self.functions_s + worker_init_s, self.attempts * workers),
+            FunctionTime(coordinator_mb, architecture, self.wall_s + coordinator_init_s, self.attempts),
         )
 
     def microvm_time(self, memory_mb: int, workers: int) -> MicrovmTime:

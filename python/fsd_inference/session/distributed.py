@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from fsd_inference.config import RunSettings
+from fsd_inference.config import FailurePolicy, RunSettings
 from fsd_inference.deadlines import cleaning_up, within
 from fsd_inference.engine.checkpoints import RESUME, newest_checkpoint
 from fsd_inference.engine.ending import Ended
@@ -87,8 +87,9 @@ class Distributed:
         Where the workers run.
     replicas : int
         Number of slices of a batch, each of which is a run of its own.
-    attempts : int
-        Maximum number of attempts per run, the first one included; only retryable errors lead to another.
+    failures : FailurePolicy
+        What else than the settings it says of attempts: how many a run may have, and whether a prediction chooses how
+        often a run stores checkpoints.
     progress : Progress
     """
 
@@ -101,14 +102,14 @@ class Distributed:
         platform: Platform,
         *,
         replicas: int,
-        attempts: int,
+        failures: FailurePolicy,
         progress: Progress,
     ) -> None:
         self._channel = channel
         self._settings = settings
         self._platform = platform
         self._replicas = replicas
-        self._attempts = attempts
+        self._failures = failures
         self._progress = progress
         # One batch at a time: batches share the executor's usage meter and the session's progress.
         self._busy = threading.Lock()
@@ -123,24 +124,42 @@ class Distributed:
 
     def predict(self, network: Network, batch: sparse.csr_array, known: Payloads | None) -> Prediction:
         """Predict the requests and the time of the runs of a batch; see `Session.predict`."""
-        from fsd_inference.forecast.predicting import predict_runs  # noqa: PLC0415 - few runs are predicted
+        from fsd_inference.forecast.predicting import (  # noqa: PLC0415 - few runs are predicted
+            choose_checkpoints,
+            payloads_of,
+            predict_runs,
+        )
 
         with self._busy:
             executor, stored = self._prepared()
         sizes = [part.stop - part.start for part in slices(batch.shape[0], self._replicas)]
-        carried = self._carried(executor, stored, self._spec(stored, sizes[0]))
-        return predict_runs(network, carried, batch, sizes, known)
+        settings = self._settings
+        if self._chooses:
+            carried, parts = self._carried(executor, stored, settings, sizes[0]), settings.micro_batches
+            known = payloads_of(network, stored.plan, batch, known, parts, settings.wire)
+            every = choose_checkpoints(network, carried, known.scaled(max(sizes), parts), len(sizes))
+            settings = self._chosen(every)
+        return predict_runs(network, self._carried(executor, stored, settings, sizes[0]), batch, sizes, known)
 
-    def _carried(self, executor: Executor, stored: StoredPlan, spec: RunSpec) -> Carried:
+    @property
+    def _chooses(self) -> bool:
+        return self._failures.checkpoint_every == "auto"
+
+    def _chosen(self, every: int) -> RunSettings:
+        """Return the settings of a run for which this number of layers between checkpoints was chosen."""
+        restarts = every > 0 and self._failures.restart_stragglers
+        return replace(self._settings, checkpoint_every=every, restart_stragglers=restarts)
+
+    def _carried(self, executor: Executor, stored: StoredPlan, settings: RunSettings, samples: int) -> Carried:
         from fsd_inference.forecast.predicting import Carried  # noqa: PLC0415 - few runs need it
 
         return Carried(
             partition=stored.partition,
             plan=stored.plan,
             channel=self._channel,
-            settings=self._settings,
+            settings=settings,
             stack=executor.stack,
-            memory_mb=executor.memory_mb(spec),
+            memory_mb=executor.memory_mb(self._spec(stored, settings, samples)),
             is_warm=self._is_warm,
         )
 
@@ -155,7 +174,8 @@ class Distributed:
 
         sizes = micro_batch_sizes(spec.samples, self._settings.micro_batches)
         live = predicted.live if predicted is not None and len(predicted.live) == len(inputs) - 1 else ()
-        return foreseen_connection_s(self._carried(executor, stored, spec), inputs, sizes, live)
+        carried = self._carried(executor, stored, spec.settings, spec.samples)
+        return foreseen_connection_s(carried, inputs, sizes, live)
 
     def infer(
         self,
@@ -175,8 +195,13 @@ class Distributed:
         began, before = time.perf_counter(), executor.usage()
         if self._settings.verify:
             batch.keep_digests(0)
-        parts = slices(batch.samples, self._replicas)
-        runs = self._run_all(executor, stored, batch, parts, form, predicted)
+        parts, settings = slices(batch.samples, self._replicas), self._settings
+        if self._chooses and predicted is not None:
+            settings = self._chosen(predicted.checkpoint_every)
+        specs = [self._spec(stored, settings, part.stop - part.start, part.start) for part in parts]
+        foreseen = self._foreseen(executor, stored, specs[0], predicted)
+        runs = [_Run(replace(spec, connection_s=foreseen), form) for spec in specs]
+        self._run_all(executor, stored, batch, runs)
         failure = _first_failure(runs, parts)
         if any(run.ends for run in runs):
             self._is_warm = True
@@ -202,15 +227,10 @@ class Distributed:
         executor: Executor,
         stored: StoredPlan,
         batch: SerialState,
-        parts: Sequence[slice],
-        form: OutputForm | None,
-        predicted: Prediction | None,
-    ) -> list[_Run]:
-        """Carry out one run per part of the batch in parallel, and return them; each holds its own failure, if any."""
-        specs = [self._spec(stored, part.stop - part.start, part.start) for part in parts]
-        foreseen = self._foreseen(executor, stored, specs[0], predicted)
-        runs = [_Run(replace(spec, connection_s=foreseen), form) for spec in specs]
-        combined = CombinedProgress(self._progress, "infer", len(parts))
+        runs: list[_Run],
+    ) -> None:
+        """Carry out the runs, each of a part of the batch, in parallel; each holds its own failure then, if any."""
+        combined = CombinedProgress(self._progress, "infer", len(runs))
 
         def carry_out(number: int) -> None:
             self._carry_out(executor, stored, runs, number, batch, combined)
@@ -222,9 +242,8 @@ class Distributed:
                 for run in runs:
                     _forget(executor, run.spec.run)
 
-        with task(self._progress, "infer", stored.manifest.layers * len(parts)):
-            side_by_side(carry_out, len(parts), stop)
-        return runs
+        with task(self._progress, "infer", stored.manifest.layers * len(runs)):
+            side_by_side(carry_out, len(runs), stop)
 
     def close(self) -> None:
         """Close the executor."""
@@ -255,7 +274,8 @@ class Distributed:
                 "object, or ask AWS for a higher quota and set publish_quota of the stack"
             )
 
-    def _spec(self, stored: StoredPlan, samples: int, first_sample: int = 0) -> RunSpec:
+    @staticmethod
+    def _spec(stored: StoredPlan, settings: RunSettings, samples: int, first_sample: int = 0) -> RunSpec:
         return RunSpec(
             run=uuid.uuid4().hex,
             attempt=0,
@@ -263,7 +283,7 @@ class Distributed:
             samples=samples,
             features=stored.manifest.features,
             deadline=0.0,
-            settings=self._settings,
+            settings=settings,
             first_sample=first_sample,
         )
 
@@ -311,7 +331,7 @@ class Distributed:
                 goes_on = is_overtaken or (isinstance(error, HandedOnError) and resume_at > run.spec.resume_at)
                 run.failed += not (is_unusable or goes_on)
                 run.restarts += is_overtaken
-                if run.failed >= self._attempts:
+                if run.failed >= self._failures.attempts:
                     raise
                 if goes_on:
                     run.spec = self._going_on(run)
@@ -337,7 +357,7 @@ class Distributed:
 
     def _newest_checkpoint(self, executor: Executor, spec: RunSpec) -> int:
         """Return the layer at which another attempt starts."""
-        if not self._settings.checkpoint_every:
+        if not spec.settings.checkpoint_every:
             return 0
         with within(self._settings.clocks.run_s), client_operation("resume", "listing the run's checkpoints"):
             return newest_checkpoint(executor.runs, spec)

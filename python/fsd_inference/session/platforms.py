@@ -142,4 +142,5 @@ class FunctionPlatform:
         manifest, plan = self._stored.manifest, self._stored.plan
         parts = spec.settings.micro_batches
         payloads = dense_payloads(plan, samples=spec.samples, micro_batches=parts, features=spec.features)
-        return function_mb(plan, manifest.widths[:-1], max(entry.size for entry in manifest.shards), payloads)
+        largest, stores = max(entry.size for entry in manifest.shards), spec.settings.checkpoint_every > 0
+        return function_mb(plan, manifest.widths[:-1], largest, payloads, checkpoints=stores)

@@ -141,13 +141,14 @@ class Session:
             wire=wire,
             verify=verify,
             clocks=failures.clocks,
-            checkpoint_every=failures.checkpoint_every,
-            restart_stragglers=failures.restart_stragglers,
+            checkpoint_every=0 if failures.checkpoint_every == "auto" else failures.checkpoint_every,
+            restart_stragglers=failures.checkpoint_every != "auto" and failures.restart_stragglers,
         )
         progress = progress or Silent()
+        self._chooses = False
         self._engine: Alone | Distributed
         if channel == "serial" and described is None:
-            if failures.checkpoint_every:
+            if settings.checkpoint_every:
                 raise SettingError("checkpoints are for workers that are processes or functions: leave them out")
             if self._network.network is None:
                 raise SettingError(
@@ -160,6 +161,12 @@ class Session:
             return
         if memory_limit_mb is not None:
             raise SettingError("a memory limit applies only to channel 'serial' without functions; leave it out")
+        self._chooses = failures.checkpoint_every == "auto"
+        if self._chooses and self._network.network is None:
+            raise SettingError(
+                f"{network} holds shards, but checkpoint_every 'auto' predicts each run, which needs the network "
+                "itself: give its path, or a number of layers"
+            )
         platform: Platform
         path = None if stack is None else Path(stack)
         if described is None or path is None:
@@ -170,8 +177,9 @@ class Session:
                 stack=path, described=described, replicas=replicas, functions=functions, progress=progress,
             )  # fmt: skip
         self._engine = Distributed(
-            channel, settings, platform, replicas=replicas, attempts=failures.attempts, progress=progress
-        )
+            channel, settings, platform,
+            replicas=replicas, failures=failures, progress=progress,
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -225,7 +233,8 @@ class Session:
         x : array or sparse matrix, samples x features
             Finite numbers; converted to float32. A float32 array is read where it is: do not change it meanwhile.
         predicted : Prediction, optional
-            The result of `predict` for this batch, to be shown in the report.
+            The result of `predict` for this batch, to be shown in the report. With checkpoints as often as costs least
+            (`FailurePolicy`), the run has those of this prediction; it is made if it is not passed.
         scores : bool
             Whether to leave out the network's output function, and return the scores that it is applied to.
         outputs : {"csr", "dense"}, optional
@@ -241,6 +250,8 @@ class Session:
         """
         if outputs not in {None, "csr", "dense"}:
             raise SettingError(f"outputs must be csr or dense, not {outputs!r}")
+        if self._chooses and predicted is None:
+            predicted = self.predict(x)
         form: OutputForm | None = "csr" if outputs is None and sparse.issparse(x) else outputs
         answer = self._engine.infer(as_batch(x, self.features), predicted, form=form)
         return answer if scores else answer.applied(self._network.output, form)

@@ -42,7 +42,7 @@ from fsd_inference.engine.pieces import PARALLEL_PIECES, PIECE_BYTES
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
 from fsd_inference.errors import ChannelError, RunError, as_run_error
-from fsd_inference.forecast.counts import count_lane, count_microvms, count_own, count_sweep
+from fsd_inference.forecast.counts import count_lane, count_microvms, count_own, count_sweeps
 from fsd_inference.forecast.draws import Draws
 from fsd_inference.forecast.frames import Outgoing, gather_step
 from fsd_inference.forecast.speed import Speed, burst_vcpus, vcpus
@@ -168,7 +168,7 @@ class Simulation:
         if self.scenario.channel == "queue":
             usage += count_lane(self.scenario.purged)
         elif self.scenario.channel == "object":
-            usage += count_sweep(self.scenario.buckets, self.services.usage.requests["s3.put"])
+            usage += count_sweeps(self.scenario.buckets, self.services.usage.requests["s3.put"])
         elif self._is_direct:
             usage += count_microvms(settings.workers)
         return SimulatedRun(

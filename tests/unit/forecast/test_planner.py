@@ -140,6 +140,73 @@ def test_long_functions_need_a_longer_timeout_than_a_stack_has_by_default() -> N
     assert len(seen) == 3
 
 
+SLOW = {
+    workers: replace(one, work=replace(one.work, connections=one.work.connections * 10**4))
+    for workers, one in CUTS.items()
+    if workers <= 2
+}
+"""Networks whose runs take half an hour to hours."""
+
+
+def test_a_run_that_outlives_its_functions_is_handed_on() -> None:
+    refused, planned = asked(SLOW), asked(SLOW, checkpoint_every="auto")
+    by_name = {(o.name, o.memory_mb, o.micro_batches): o for o in refused.options}
+    assert all(
+        option.attempts == 1 for option in planned.options if option.variant == "direct"
+    )  # which lives for hours
+    long = [option for option in planned.options if option.attempts > 1 and option.problem is None]
+    assert {"serial", "queue", "object"} <= {option.variant for option in long}
+    for option in long:
+        assert option.attempts >= option.wall_s / 900
+        assert option.checkpoint_every >= 2
+        said = f"a checkpoint every {option.checkpoint_every} layers, {option.attempts} invocations in a row"
+        assert said in option.reason
+        before = by_name.get((option.name, option.memory_mb, option.micro_batches))
+        if before is not None and before.limit is not None:  # none if it takes less than half an hour
+            assert before.limit == "invocation"
+            assert "--checkpoint-every auto hands the run on" in (before.problem or "")
+            # What is lost, and starting again, cost time and money, but not as much as another run.
+            assert before.wall_s < option.wall_s < 2 * before.wall_s
+            assert (before.usd or 0) < (option.usd or 0) < 2 * (before.usd or 0)
+
+
+def test_checkpoints_as_often_as_asked_cost_what_they_store() -> None:
+    rare, often = (asked(SLOW, checkpoint_every=every) for every in (3, 2))
+    for advice, every in ((rare, 3), (often, 2)):
+        queues = [option for option in advice.options if option.variant == "queue" and option.problem is None]
+        assert {option.checkpoint_every for option in queues} == {every}
+    short = {(option.name, option.memory_mb): option for option in asked().options}
+    for option in asked(checkpoint_every=2).options:
+        before = short.get((option.name, option.memory_mb))
+        if option.variant == "object" and before is not None:
+            puts = (30 - 1) // 2 * option.workers
+            assert option.usd == pytest.approx((before.usd or 0) + puts * 5e-6, rel=0.01)
+
+
+def test_what_no_checkpoint_can_hand_on_says_so() -> None:
+    slower = {
+        workers: replace(one, work=replace(one.work, connections=one.work.connections * 100))
+        for workers, one in SLOW.items()
+    }
+    planned = asked(slower, checkpoint_every="auto").options
+    stuck = [option for option in planned if option.variant in {"queue", "object"}]
+    assert stuck
+    assert all(o.limit == "invocation" and "no checkpoint would be complete" in (o.problem or "") for o in stuck)
+
+
+def test_short_runs_want_no_checkpoints() -> None:
+    chosen = [option for option in asked(checkpoint_every="auto").options if not option.is_server]
+    assert {(option.checkpoint_every, option.attempts) for option in chosen} == {(0, 1)}
+
+
+def test_a_longer_time_limit_needs_fewer_attempts() -> None:
+    def attempts(timeout_s: float) -> int:
+        found = asked(SLOW, checkpoint_every=2, timeout_s=timeout_s).options
+        return min(o.attempts for o in found if (o.variant, o.workers) == ("object", 2) and o.problem is None)
+
+    assert 1 < attempts(1800.0) < attempts(1300.0) < attempts(900.0)
+
+
 def test_break_even_is_where_the_costs_meet() -> None:
     found = asked()
     even = found.break_even
@@ -237,6 +304,8 @@ def test_cold_environments_are_billed_for_their_init_phase() -> None:
         ({"architecture": "mips"}, "architecture must be"),
         ({"buckets": 21}, "buckets must be 1 to 20"),
         ({"message_bytes": 1 << 21}, "message_bytes must be 2,048 to 1,048,576"),
+        ({"checkpoint_every": 1}, "checkpoint_every must be 0 or a whole number of at least 2"),
+        ({"timeout_s": 1801.0}, "timeout_s must be more than 0 and at most 1800"),
     ],
 )
 def test_questions_that_make_no_sense(wrong: dict[str, object], said: str) -> None:

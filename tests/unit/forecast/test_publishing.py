@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fsd_inference.aws.preflight import _publishing
-from fsd_inference.config import Clocks, RunSettings
+from fsd_inference.config import Clocks, FailurePolicy, RunSettings
 from fsd_inference.errors import SettingError
 from fsd_inference.forecast.publishing import paced_s, plan_problem
 from fsd_inference.partitioning.plan import Edge, ExchangePlan
@@ -66,7 +66,7 @@ def test_a_session_refuses_what_the_accounts_quota_does_not_allow() -> None:
         stored = SimpleNamespace(plan=plan(5, 6000, 10, 10, 10))
         platform = SimpleNamespace(open=lambda: executor, deploy=lambda _: stored)
         settings = RunSettings(workers=4)
-        Distributed(channel, settings, platform, replicas=1, attempts=1, progress=Silent()).prepare()
+        Distributed(channel, settings, platform, replicas=1, failures=FailurePolicy(), progress=Silent()).prepare()
 
     with pytest.raises(
         SettingError, match=r"4 workers cannot run over queues: publishing .* channel object, or ask AWS"
