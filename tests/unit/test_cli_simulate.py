@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,30 @@ def test_a_run_is_simulated_and_priced(fsd: Fsd, network: Path, tmp_path: Path) 
     servers = fsd("simulate", network, *options, "--channel", "mpi", "--json").json()
     assert servers["cost"] is None
     assert servers["wall_s"] < said["wall_s"]
+
+
+def test_a_run_of_an_hour_is_handed_on(fsd: Fsd, tmp_path: Path) -> None:
+    """Kernels that take a minute and more for a layer."""
+    fsd_package.random_network([48] * 33, 6, seed=1).save(tmp_path / "deep")
+    rates = [name for name in load_timing().values if name.startswith("kernel.")]
+    value = {"value": 1e-7, "unit": "Gedge/s", "source": "a test"}
+    timing = {"format": "fsd-timing", "version": 1, "name": "slow", "date": "2026-11", "base": "aws"}
+    (tmp_path / "slow.json").write_text(json.dumps({**timing, "values": dict.fromkeys(rates, value)}))
+    options = ("--samples", 60, "--workers", 2, "--partition", "block", "--timing", tmp_path / "slow.json")
+    for channel in ("queue", "object"):
+        late = fsd("simulate", tmp_path / "deep", *options, "--channel", channel)
+        assert "did not finish by the run's deadline (900 s)" in late.error()
+        shown = fsd("simulate", tmp_path / "deep", *options, "--channel", channel, "--checkpoint-every", 2)
+        assert "invocations in a row of each function; resumed at layer" in shown.stdout
+        said = fsd(
+            "simulate", tmp_path / "deep", *options, "--channel", channel, "--checkpoint-every", 2, "--json",
+            "--report", tmp_path / channel,
+        ).json()  # fmt: skip
+        assert said["attempts"] >= said["wall_s"] / 900 > 2
+        assert said["checkpoints"] >= 2 * 15
+        report = RunReport.load(tmp_path / channel)
+        assert report.attempts == said["attempts"]
+        assert report.earlier.workers == 2 * (said["attempts"] - 1)
 
 
 def test_inputs_and_shards_are_taken(fsd: Fsd, network: Path, tmp_path: Path) -> None:
@@ -115,6 +140,10 @@ def test_services_are_fitted_on_runs(fsd: Fsd, tmp_path: Path) -> None:
         (("simulate", "NET", "--samples", "5", "--timing", "none.json"), "none.json: cannot be read"),
         (("simulate", "NET", "--samples", "5", "--timing", "BAD"), "is not JSON"),
         (("simulate", "nowhere", "--samples", "5"), "nowhere"),
+        (
+            ("simulate", "NET", "--samples", "5", "--channel", "mpi", "--checkpoint-every", "4"),
+            "checkpoints are for the functions of queue and object: leave them out with mpi",
+        ),
         (("simulate", "NET", "--samples", "5", "--region", "mars"), "no prices of region 'mars'"),
         (("calibrate", "-o", "x.json", "--runs", "nowhere"), "nowhere: cannot be read"),
         (("calibrate", "-o", "x.json", "--runs", "BAD"), "is not"),

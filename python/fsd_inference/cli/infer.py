@@ -16,7 +16,16 @@ from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts
 from fsd_inference.cli.infer_parts import OutputFormat, alive_mask, infer_parts, part_outputs
 from fsd_inference.cli.infer_verify import earlier_run, save_report, verify_run
-from fsd_inference.cli.options import CheckpointEvery, Json, Method, Profile, channel_name, examples, use_profile
+from fsd_inference.cli.options import (
+    HANDED_ON_S,
+    CheckpointEvery,
+    Json,
+    Method,
+    Profile,
+    channel_name,
+    examples,
+    use_profile,
+)
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.config import Clocks, FailurePolicy, FunctionSettings, Tuning
 from fsd_inference.errors import RunError, SettingError
@@ -41,8 +50,6 @@ EXAMPLES = examples(
     "fsd infer net digits.npz -o out.npz --channel queue --workers 8 --stack stack.json",
     "fsd infer net digits.npz -o out.npz --plan auto --deadline 30s",
 )
-_HANDED_ON_S = 12 * 3600.0
-"""Default of --run-timeout where functions hand a run on: half of the time after which a stack deletes its objects."""
 
 
 def infer(
@@ -358,7 +365,7 @@ def _clocks(run_timeout: str | None, handed_on: StackSpec | None) -> Clocks:
     """Return the timeouts of the run; `handed_on` is the stack of a run with checkpoints, if it has one."""
     if run_timeout is not None:
         return Clocks(run_s=seconds_of(run_timeout, "--run-timeout"))
-    return Clocks(run_s=_HANDED_ON_S) if handed_on is not None and handed_on.functions is not None else Clocks()
+    return Clocks(run_s=HANDED_ON_S) if handed_on is not None and handed_on.functions is not None else Clocks()
 
 
 def _predicted(session: Session, x: csr_array, known: Payloads | None, out: Output) -> Prediction | None:

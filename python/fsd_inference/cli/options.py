@@ -108,6 +108,11 @@ CheckpointEvery = Annotated[
 ]
 
 
+HANDED_ON_S = 12 * 3600.0
+"""Time in seconds after which a run is given up that functions hand on: half of that after which a stack deletes its
+objects."""
+
+
 def use_profile(name: str | None) -> None:
     """Make this process and its children use a profile, even if the environment contains credentials."""
     if name is not None:

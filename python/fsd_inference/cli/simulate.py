@@ -9,10 +9,20 @@ import typer
 
 from fsd_inference.cli.completion import networks
 from fsd_inference.cli.console import Output, facts, requests_text, table
-from fsd_inference.cli.options import Buckets, Json, Method, PricesFile, PublishQuota, Region, TimingFiles, examples
+from fsd_inference.cli.options import (
+    HANDED_ON_S,
+    Buckets,
+    Json,
+    Method,
+    PricesFile,
+    PublishQuota,
+    Region,
+    TimingFiles,
+    examples,
+)
 from fsd_inference.cli.outputs import check_distinct, check_output
 from fsd_inference.errors import SettingError
-from fsd_inference.limits import DEEPEST_TREE, LARGEST_FUNCTION_MB, MB_PER_VCPU
+from fsd_inference.limits import DEEPEST_TREE, DEFAULT_INVOCATION_S, LARGEST_FUNCTION_MB, MB_PER_VCPU
 from fsd_inference.units import bytes_text, seconds_text, usd_text
 
 if TYPE_CHECKING:
@@ -78,6 +88,15 @@ def simulate(
     micro_batches: Annotated[
         int, typer.Option("--micro-batches", min=1, help="Number of parts that the batch is split into.")
     ] = 1,
+    checkpoint_every: Annotated[
+        int,
+        typer.Option(
+            "--checkpoint-every",
+            min=0,
+            help="Number of layers after which each worker stores its activations, so that other functions go on from "
+            f"there if the run takes longer than {DEFAULT_INVOCATION_S:.0f} s. 0: no checkpoints.",
+        ),
+    ] = 0,
     live: Annotated[
         float,
         typer.Option("--live", min=0, max=1, help="Without INPUT: fraction of samples that keep non-zero activations."),
@@ -151,12 +170,13 @@ def simulate(
         count = samples or (x.shape[0] if x is not None else 1)
         payloads = planned.payloads(x, count, micro_batches, live)
         settings = RunSettings(
-            workers=planned.partition.workers, branching=branching, micro_batches=micro_batches, threads=threads
-        )
+            workers=planned.partition.workers, branching=branching, micro_batches=micro_batches, threads=threads,
+            **_handing_on(checkpoint_every, channel),
+        )  # fmt: skip
         chances = Chances(seed, warm, stragglers, slowdown)
         scenario = Scenario(
             planned.partition, planned.plan, planned.work, payloads, settings, channel, times, memory, chances,
-            buckets=buckets,
+            buckets=buckets, timeout_s=DEFAULT_INVOCATION_S,
         )  # fmt: skip
         tasks.begin("simulate", runs)
         found = []
@@ -169,6 +189,17 @@ def simulate(
     if report is not None:
         found[0].report().save(report)
     out.result(record, text)
+
+
+def _handing_on(checkpoint_every: int, channel: str) -> dict[str, Any]:
+    """Return the settings of a run with checkpoints, which may outlive its functions; none without checkpoints."""
+    from fsd_inference.config import Clocks  # noqa: PLC0415
+
+    if not checkpoint_every:
+        return {}
+    if channel not in {"queue", "object"}:
+        raise SettingError(f"checkpoints are for the functions of queue and object: leave them out with {channel}")
+    return {"checkpoint_every": checkpoint_every, "clocks": Clocks(run_s=HANDED_ON_S)}
 
 
 def _result(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, Any], str]:
@@ -195,7 +226,9 @@ def _result(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, An
         "wall_s_of_runs": walls,
         "failed": failed,
         "launch_s": first.launch_s,
-        "function_s": sum(rank.ended - rank.begun for rank in first.ranks),
+        "function_s": sum(rank.ended - rank.begun for rank in (*first.earlier, *first.ranks)),
+        "attempts": len(first.starts),
+        "checkpoints": sum(len(rank.checkpoints) for rank in (*first.earlier, *first.ranks)),
         **{f"{name}_s": value for name, value in seconds.items()},
         "usage": first.usage.to_json(),
         "cost": None if cost is None else cost.to_json(),
@@ -208,6 +241,14 @@ def _result(found: list[SimulatedRun], prices: PriceTable) -> tuple[dict[str, An
         ("exchanged", f"{first.usage.frames:,} frames, {bytes_text(first.usage.wire_bytes)}"),
         ("requests", requests_text(first.usage)),
     ]
+    if record["checkpoints"]:
+        stored = sum(sum(rank.checkpoints) for rank in (*first.earlier, *first.ranks))
+        rows.append(("checkpoints", f"{record['checkpoints']:,}, {bytes_text(stored)}"))
+    if len(first.starts) > 1:
+        layers = ", ".join(map(str, first.starts[1:]))
+        rows.append(
+            ("handed on", f"{len(first.starts)} invocations in a row of each function; resumed at layer {layers}")
+        )
     if first.usage.retries:
         rows.append(("throttled", f"{first.usage.retries:,} requests were retried"))
     if cost is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 from fsd_inference.channels.pace import Pace, PaceSettings
@@ -33,6 +34,10 @@ class Rank:
     idle_since: float = 0.0
     intervals: list[Interval] = field(default_factory=list)
     sent: list[tuple[int, int, float]] = field(default_factory=list)
+    kept: Counter[int] = field(default_factory=Counter)  # micro-batches of each checkpoint, by the layer after it
+    checkpoints: list[float] = field(default_factory=list)  # bytes of each
+    storing_until: float = 0.0  # when the last one is stored
+    resume_at: int = 0  # the layer after the last one
     early: list[int] = field(default_factory=list)  # children that finished before its shard was loaded
     pace: Pace = field(default_factory=lambda: Pace(PaceSettings()))  # schedules its polls for objects
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,11 +17,11 @@ from fsd_inference.forecast.microvms import microvm_time, most_connections, quot
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
-from fsd_inference.limits import BILLED_TICK_S, COORDINATOR_MB, MB_PER_VCPU, MICROVM_MB
+from fsd_inference.limits import BILLED_TICK_S, COORDINATOR_END_S, COORDINATOR_MB, MB_PER_VCPU, MICROVM_MB
 from fsd_inference.partitioning.plan import ExchangePlan, Partition
 from fsd_inference.prediction import FunctionTime, MicrovmTime
 from fsd_inference.rank_report import Interval, RankReport, SentTo
-from fsd_inference.run_report import RunReport
+from fsd_inference.run_report import EarlierFunctions, RunReport
 from fsd_inference.usage import Usage
 
 CHANNELS = ("local", "queue", "object", "direct", "mpi")
@@ -82,6 +83,8 @@ class Scenario:
         Number of buckets over which `object` spreads its objects.
     purged : int
         Number of queues of the lane that are purged after the run (`count_lane`).
+    timeout_s : float or None
+        Time limit of the functions, at which a run with checkpoints is handed on; None for none.
     """
 
     partition: Partition
@@ -96,6 +99,16 @@ class Scenario:
     limits: ChannelLimits = field(default_factory=ChannelLimits)
     buckets: int = 1
     purged: int = 0
+    timeout_s: float | None = None
+
+    @property
+    def hands_on_s(self) -> float:
+        """Seconds from the caller's request until an attempt has to hand on; infinity if it never has to."""
+        if self.timeout_s is None or not self.settings.checkpoint_every:
+            return math.inf
+        begin_s = self.timing.latency("begin").mean_s
+        begin_s += self.timing.latency("cold").mean_s if not self.chances.warm else 0.0
+        return self.timing["client.before_s"] + begin_s + self.timeout_s - COORDINATOR_END_S
 
     def __post_init__(self) -> None:
         workers = self.settings.workers
@@ -133,6 +146,8 @@ class SimulatedRank:
         Its activities in the form of `engine.timeline`, by start time.
     sent : tuple of (layer, frames, bytes)
         What it sent, in the order of sending.
+    checkpoints : tuple of float
+        Bytes of the checkpoints that it stored.
     """
 
     rank: int
@@ -143,10 +158,11 @@ class SimulatedRank:
     layers: int
     intervals: tuple[Interval, ...]
     sent: tuple[tuple[int, int, float], ...]
+    checkpoints: tuple[float, ...] = ()
 
     def report(self, workers: int) -> RankReport:
         """Return the rank's report in a run of `workers` ranks; requests are counted for the run, not by layer."""
-        return activity_report(
+        found = activity_report(
             rank=self.rank,
             starter=self.starter,
             started=self.started,
@@ -156,6 +172,7 @@ class SimulatedRank:
             intervals=self.intervals,
             sent=self.sent,
         )
+        return replace(found, checkpoints=len(self.checkpoints), checkpoint_bytes=round(sum(self.checkpoints)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +192,12 @@ class SimulatedRun:
         Requests and bytes of the whole run.
     error : RunError or None
         Why the run failed; None if it succeeded.
+    starts : tuple of int
+        The layer at which each attempt starts.
+    next_layer : int
+        The layer at which another attempt could start: the last one before which all ranks have checkpoints.
+    earlier : tuple of SimulatedRank
+        The ranks of the attempts before the last.
     """
 
     scenario: Scenario
@@ -183,6 +206,9 @@ class SimulatedRun:
     ranks: tuple[SimulatedRank, ...]
     usage: Usage
     error: RunError | None
+    starts: tuple[int, ...] = (0,)
+    next_layer: int = 0
+    earlier: tuple[SimulatedRank, ...] = ()
 
     def function_times(
         self, *, architecture: str = "x86_64", coordinator_mb: int = COORDINATOR_MB
@@ -191,13 +217,15 @@ class SimulatedRun:
 
         Init phases are included.
         """
-        seconds = sum(math.ceil((rank.ended - rank.begun) / BILLED_TICK_S) * BILLED_TICK_S for rank in self.ranks)
+        seconds, invocations = _billed_s((*self.earlier, *self.ranks)), len(self.earlier) + len(self.ranks)
         init_s, warm = self.scenario.timing["init.s"], self.scenario.chances.warm
-        seconds += init_s * max(0, len(self.ranks) - max(0, warm - 1))  # the coordinator takes a warm environment first
-        coordinator = FunctionTime(coordinator_mb, architecture, self.wall_s + init_s * (warm == 0), 1)
+        # The coordinator takes a warm environment first. Those of later attempts are warm.
+        seconds += init_s * max(0, len(self.ranks) - max(0, warm - 1))
+        attempts = len(self.starts)
+        coordinator = FunctionTime(coordinator_mb, architecture, self.wall_s + init_s * (warm == 0), attempts)
         if self.scenario.channel == "direct":
             return (coordinator,)
-        return FunctionTime(self.scenario.memory_mb, architecture, seconds, len(self.ranks)), coordinator
+        return FunctionTime(self.scenario.memory_mb, architecture, seconds, invocations), coordinator
 
     def microvm_times(self) -> tuple[MicrovmTime, ...]:
         """Return the billed time of the workers' MicroVMs; empty over the other channels."""
@@ -241,10 +269,17 @@ class SimulatedRun:
             peak_rss_bytes=0,
             row_sends=sum(edge.rows.size * len(edge.targets) for exchange in plan.exchanges for edge in exchange),
             usage=self.usage,
-            attempts=1,
+            attempts=len(self.starts),
+            resumed_at=self.starts[-1],
+            # The coordinator is taken to last as long as the run.
+            earlier=EarlierFunctions(len(self.earlier), _billed_s(self.earlier), len(self.starts) - 1),
             simd="simulated",
             ranks=ranks,
         )
+
+
+def _billed_s(ranks: Sequence[SimulatedRank]) -> float:
+    return sum(math.ceil((rank.ended - rank.begun) / BILLED_TICK_S) * BILLED_TICK_S for rank in ranks)
 
 
 def _targets(frames: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[SentTo, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from fsd_inference.channels.base import Expected, Kind
@@ -41,14 +41,16 @@ from fsd_inference.engine.messages import (
 from fsd_inference.engine.pieces import PARALLEL_PIECES, PIECE_BYTES
 from fsd_inference.engine.tree import Tree
 from fsd_inference.engine.worker import Worker, abort_payload
-from fsd_inference.errors import ChannelError, RunError, as_run_error
+from fsd_inference.errors import ChannelError, HandedOnError, RunError, as_run_error
 from fsd_inference.forecast.counts import count_lane, count_microvms, count_own, count_sweeps
+from fsd_inference.forecast.course import Attempt, Course
 from fsd_inference.forecast.draws import Draws
 from fsd_inference.forecast.frames import Outgoing, gather_step
 from fsd_inference.forecast.speed import Speed, burst_vcpus, vcpus
 from fsd_inference.limits import SUMMARY_BYTES
 from fsd_inference.partitioning.plan import rank_plans
 from fsd_inference.simulator.channels import DirectModel
+from fsd_inference.simulator.checkpoints import Checkpoints
 from fsd_inference.simulator.clock import Clock
 from fsd_inference.simulator.direct_model import MicrovmModel
 from fsd_inference.simulator.object_model import ObjectModel
@@ -61,23 +63,6 @@ from fsd_inference.simulator.traffic import StepTraffic
 from fsd_inference.token_bucket import TokenBucket
 
 _CLAIM_READS = 2  # sequential GETs before shard and input: the manifest, and the index of the input's blocks
-
-
-def simulate(scenario: Scenario) -> SimulatedRun:
-    """Simulate a run in virtual time.
-
-    Parameters
-    ----------
-    scenario : Scenario
-
-    Returns
-    -------
-    SimulatedRun
-        Its `error` is set if the run fails: a timeout expires, or a request is throttled until its retries are used
-        up.
-    """
-    with without_collector():
-        return Simulation(scenario).run()
 
 
 @contextmanager
@@ -93,15 +78,19 @@ def without_collector() -> Iterator[None]:
 
 
 class Simulation:
-    """The simulation of one run: its ranks, its services and its virtual clock.
+    """The simulation of one attempt of a run: its ranks, its services and its virtual clock.
 
     Parameters
     ----------
     scenario : Scenario
+    starts : sequence of int
+        The layers at which the attempts up to this one start.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, starts: Sequence[int] = (0,)) -> None:
         self.scenario = scenario
+        self._starts = tuple(starts)
+        self._first = max(0, starts[-1] - 1)  # the layer of the first steps: its rows come from a checkpoint, if any
         timing, chances, settings = scenario.timing, scenario.chances, scenario.settings
         self.clock = Clock()
         self.draws = Draws(timing, chances.seed)
@@ -113,6 +102,7 @@ class Simulation:
         self.layers = len(self.plans[0].receives)
         self.ranks = [self.make_rank(number) for number in range(settings.workers)]
         self.services, self.channel = self.make_services()
+        self._checkpoints = Checkpoints(scenario, starts[-1], self.services, self.speed.one)
         self.compute_s = self.speed.compute_s(scenario.work, scenario.payloads).tolist()
         self.traffic = StepTraffic(scenario.plan, scenario.payloads, scenario.limits, queue=scenario.channel == "queue")
         self._warm = chances.warm
@@ -134,7 +124,9 @@ class Simulation:
             samples=sum(scenario.payloads.samples),
             overlap=settings.overlap,
             clocks=settings.clocks,
-            deadline=settings.clocks.run_s,
+            deadline=min(settings.clocks.run_s, scenario.hands_on_s),
+            hands_on=scenario.hands_on_s < settings.clocks.run_s,
+            first_layer=self._first,
         )
         up, down = (Bandwidth(timing["network.bytes_per_s"]) for _ in range(2))
         speed = 1 / chances.slowdown if is_slow else 1.0
@@ -159,14 +151,21 @@ class Simulation:
         for rank in ranks:
             rank.ended = min(rank.ended, self.clock.now)
         collected = settings.workers if settings.output == "rows" else 1
+        if isinstance(self._error, HandedOnError):
+            collected = 0
         reading_s = collected * (timing["cpu.get_s"] + timing.latency("get").mean_s)
         after_s = timing["client.after_s"] + (timing["lane.s"] if self.scenario.channel == "queue" else 0.0)
         started = max((rank.started for rank in ranks), default=self._launched)
-        usage = self.services.usage + count_own(
-            self.scenario.payloads, settings, self.scenario.limits, self.scenario.work.shard_bytes
-        )
+        usage = self.services.usage
+        if not isinstance(self._error, HandedOnError):  # otherwise the run's last attempt counts its objects
+            course = Course(self.layers, 0, tuple(Attempt(first, self.layers) for first in self._starts))
+            usage += count_own(
+                self.scenario.payloads, settings, self.scenario.limits, self.scenario.work.shard_bytes,
+                stays_warm=True, course=course,
+            )  # fmt: skip
         if self.scenario.channel == "queue":
-            usage += count_lane(self.scenario.purged)
+            is_left = isinstance(self._error, HandedOnError)  # what other ranks have not received any more
+            usage += count_lane(settings.workers if is_left else self.scenario.purged)
         elif self.scenario.channel == "object":
             usage += count_sweeps(self.scenario.buckets, self.services.usage.requests["s3.put"])
         elif self._is_direct:
@@ -178,6 +177,8 @@ class Simulation:
             tuple(self._ended_rank(rank) for rank in ranks),
             usage,
             self._error,
+            self._starts,
+            min(rank.resume_at for rank in self.ranks),
         )
 
     def launch(self) -> tuple[float, float]:
@@ -195,8 +196,9 @@ class Simulation:
         layers = rank.plan.layers if rank.is_loaded else 0
         intervals = tuple(sorted(rank.intervals, key=lambda interval: interval.start))
         return SimulatedRank(
-            rank.number, rank.starter, rank.begun, rank.started, rank.ended, layers, intervals, tuple(rank.sent)
-        )
+            rank.number, rank.starter, rank.begun, rank.started, rank.ended, layers, intervals, tuple(rank.sent),
+            tuple(rank.checkpoints),
+        )  # fmt: skip
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
@@ -282,7 +284,14 @@ class Simulation:
                 self._abort(rank, error)
             case Finish(error=error):
                 self._error = self._error or error
-                self.services.request(rank, "put", 0.0, 0.0, self._ended, rank)
+                self._finish(rank)
+
+    def _finish(self, rank: Rank) -> None:
+        """Have a rank write its report, once its last checkpoint is stored."""
+        if rank.storing_until > self.clock.now:
+            self.clock.at(rank.storing_until, self._finish, rank)
+        else:
+            self.services.request(rank, "put", 0.0, 0.0, self._ended, rank)
 
     def _ended(self, rank: Rank) -> None:
         rank.ended = self.clock.now
@@ -316,7 +325,7 @@ class Simulation:
         if reads:
             self.services.request(rank, "get", 0.0, 0.0, self._load, rank, since, reads - 1)
             return
-        size = self._first_bytes(rank) + self.scenario.payloads.input_bytes
+        size = self._first_bytes(rank) + self._start_bytes(rank)
         self.services.request(rank, "get", 0.0, size, self._decode_first, rank, since)
 
     def _first_bytes(self, rank: Rank) -> float:
@@ -324,10 +333,15 @@ class Simulation:
         size = float(self.scenario.work.shard_bytes[rank.number])
         return min(size, max(PIECE_BYTES, size / self.layers))
 
+    def _start_bytes(self, rank: Rank) -> float:
+        """Return the bytes that an attempt starts with: those of the input, or of the rank's checkpoint."""
+        resume_at = self._starts[-1]
+        return self._checkpoints.size(rank, resume_at - 1) if resume_at else self.scenario.payloads.input_bytes
+
     def _decode_first(self, rank: Rank, since: float) -> None:
         timing, first = self.scenario.timing, self._first_bytes(rank)
         work = first / timing["cpu.load_bytes_per_s"]
-        work += self.scenario.payloads.input_bytes / timing["cpu.unpack_bytes_per_s"]
+        work += self._start_bytes(rank) / timing["cpu.unpack_bytes_per_s"]
         self.services.work(work / self.speed.one / rank.speed, self._first_decoded, rank, since)
 
     def _first_decoded(self, rank: Rank, since: float) -> None:
@@ -359,17 +373,20 @@ class Simulation:
     def _compute(self, rank: Rank, step: Step, phase: Phase) -> None:
         layer, micro_batch = step
         boundary, interior = rank.plan.boundary[layer], rank.plan.interior[layer]
-        whole = self.compute_s[layer][rank.number][micro_batch] / rank.speed
+        is_restored = layer < self._starts[-1]
+        whole = 0.0 if is_restored else self.compute_s[layer][rank.number][micro_batch] / rank.speed
         share = boundary / max(1, boundary + interior)
         seconds = {Phase.BOUNDARY: share, Phase.INTERIOR: 1 - share, Phase.ALL: 1.0}[phase] * whole
         timing, one = self.scenario.timing, self.speed.one * rank.speed
         unpack = pack = 0.0
         if phase is not Phase.INTERIOR:
             rank.note("wait", layer, micro_batch, rank.idle_since, self.clock.now)
-            unpack = self.traffic.received_bytes(step, rank.number) / timing["cpu.unpack_bytes_per_s"] / one
+            received = 0.0 if is_restored else self.traffic.received_bytes(step, rank.number)
+            unpack = received / timing["cpu.unpack_bytes_per_s"] / one
             sent = self.traffic.of(step).sent.get(rank.number)
             pack = sent.wire_bytes / timing["cpu.pack_bytes_per_s"] / one if sent else 0.0
         seconds += timing["cpu.step_s"] / one
+        pack += self._checkpoints.keep_s(rank, step, phase, self.clock.now + unpack + seconds + pack)
         self.services.work(
             unpack + seconds + pack, self._computed, rank, step, phase, self.clock.now, (unpack, seconds, pack)
         )
