@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 import fsd_inference as fsd
 from fsd_inference.config import RunSettings
 from fsd_inference.cost.prices import load_prices
+from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import SettingError
 from fsd_inference.forecast.counts import count_exchange
 from fsd_inference.forecast.cut import Cut, thin
-from fsd_inference.forecast.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, function_mb, rank_bytes
+from fsd_inference.forecast.memory import FUNCTION_BYTES, MARGIN, PROCESS_BYTES, function_mb, rank_bytes, row_bytes
 from fsd_inference.forecast.options import MANAGED, VARIANTS, Advice, Option, Question
 from fsd_inference.forecast.payloads import Payloads, dense_payloads
 from fsd_inference.forecast.planner import plan_options
@@ -25,6 +27,7 @@ from fsd_inference.forecast.timing import PUBLISH_QUOTA, Sourced, Timing, load_t
 from fsd_inference.forecast.work import Work, rank_work, whole_work
 from fsd_inference.partitioning import ExchangePlan, Partition
 from fsd_inference.partitioning.plan import Edge
+from fsd_inference.session.platforms import FunctionPlatform
 from tests.support.scenarios import random_plan
 
 SAMPLES = 1000
@@ -370,6 +373,30 @@ def test_memory_grows_with_shard_and_samples_and_falls_with_micro_batches() -> N
     assert held(one.payloads, shard + 10**9) == pytest.approx(base + 1.15 * 10**9)
     of_function = function_mb(one.plan, one.work.inputs, shard, one.payloads)
     assert of_function * 2**20 == pytest.approx(MARGIN * (base - PROCESS_BYTES + FUNCTION_BYTES))
+
+
+def test_checkpoints_hold_three_times_the_rows_of_a_rank() -> None:
+    one = CUTS[2]
+
+    def held(**more: bool) -> float:
+        return rank_bytes(one.plan, one.work.inputs, float(one.work.shard_bytes.max()), one.payloads, **more)
+
+    rows = 96 // 2
+    assert held(checkpoints=True) - held() == pytest.approx(3 * 4 * SAMPLES * rows)
+    alone = CUTS[1]  # which sends no rows: dense values, of four bytes each
+    assert row_bytes(alone.plan, alone.payloads).tolist() == [4 * SAMPLES] * 29
+
+
+def test_functions_have_memory_for_the_checkpoints_of_their_runs() -> None:
+    one, settings = CUTS[2], RunSettings(workers=2, checkpoint_every=4)
+    shards = [SimpleNamespace(size=int(size)) for size in one.work.shard_bytes]
+    platform = FunctionPlatform.__new__(FunctionPlatform)
+    manifest = SimpleNamespace(widths=(*one.work.inputs, 96), shards=shards)
+    platform._stored = SimpleNamespace(manifest=manifest, plan=one.plan)  # type: ignore[assignment]
+    spec = RunSpec("0" * 32, 0, "0" * 32, SAMPLES, 96, 0.0, settings)
+    bare = replace(spec, settings=RunSettings(workers=2))
+    more_mb = MARGIN * 3 * 4 * SAMPLES * 48 / 2**20
+    assert platform._need_mb(spec) - platform._need_mb(bare) == pytest.approx(more_mb)
 
 
 @pytest.mark.parametrize("network", [fsd.random_network([20, 30, 5], connections=4), fsd.graph_challenge(1024, 2)])
