@@ -27,6 +27,7 @@ FAILURE_S = 1.8e6
 requests are answered without an error of the service, and a function runs for 900 s by default."""
 LEAST_EVERY = 2
 """Smallest number of layers between checkpoints."""
+_SLOWER = 2.0  # factor by which a run may take longer than it is predicted to: without checkpoints it would fail then
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +159,9 @@ class HandingOn:
         return self._takes.size
 
     @property
-    def outlives(self) -> bool:
-        """Whether the run takes longer than its functions may."""
-        return self._limit is not None and self._times.run_s > self._limit.first_s
+    def may_outlive(self) -> bool:
+        """Whether the run takes longer than its functions may, or could although it is predicted not to."""
+        return self._limit is not None and _SLOWER * self._times.run_s > self._limit.first_s
 
     def choose(self, prices: Prices) -> int:
         """Return the number of layers between checkpoints that costs least; 0 if none are worth their price.
@@ -170,10 +171,10 @@ class HandingOn:
         cost = prices.functions_usd_per_s + prices.exchange_usd / max(sum(self._times.layers_s), 1e-9)
         usd = self._workers * prices.put_usd + self._takes.pack_s * prices.functions_usd_per_s
         losses = self._workers / FAILURE_S
-        if self._limit is not None and self.outlives:
+        if self._limit is not None and self.may_outlive:
             losses += 1 / max(self._limit.later_s, 1e-9)
         every = max(LEAST_EVERY, round(math.sqrt(2 * usd / cost / losses) / max(self._mean_s, 1e-9)))
-        if self.outlives:
+        if self.may_outlive:
             while every > LEAST_EVERY and self.course(every) is None:
                 every //= 2
             every = max(LEAST_EVERY, every)

@@ -13,6 +13,7 @@ from fsd_inference.config import RunSettings
 from fsd_inference.forecast.payloads import Payloads
 from fsd_inference.forecast.predicting import Carried, choose_checkpoints, predict_runs
 from fsd_inference.forecast.timing import load_timing
+from fsd_inference.limits import HEARTBEAT_S, PROGRESS_S
 from fsd_inference.network import Network, random_network
 from fsd_inference.partitioning import Edge, ExchangePlan, Partition, exchange_plan
 from fsd_inference.prediction import Prediction
@@ -65,8 +66,8 @@ def test_a_run_that_outlives_its_functions_is_predicted_with_its_attempts(channe
     whole, parts, bare = found(1800.0), found(120.0), found(1800.0, every=0)
     assert (whole.attempts, bare.attempts) == (1, 1)
     assert whole.checkpoint_bytes == 2 * bare.checkpoint_bytes + 14 * 2 * 1e8  # 16 rows a layer, of which 8 are sent
-    longer = progress(whole) - progress(bare)
-    assert whole.usage.requests["s3.put"] == pytest.approx(bare.usage.requests["s3.put"] + 14 * 2 + longer, abs=1)
+    longer = written_over_time(whole) - written_over_time(bare)
+    assert whole.usage.requests["s3.put"] == pytest.approx(bare.usage.requests["s3.put"] + 14 * 2 + longer, abs=2)
     assert parts.attempts > 2
     assert [function.invocations for function in parts.functions] == [2 * parts.attempts, parts.attempts]
     assert parts.usage.requests["lambda.invoke"] == 3 * parts.attempts
@@ -85,10 +86,10 @@ def test_a_run_that_outlives_its_functions_is_predicted_with_its_attempts(channe
     assert (one.wall_s >= two.wall_s + 60) == (channel == "queue")
 
 
-def progress(prediction: Prediction) -> int:
-    """Return how often rank 0 says how far it is, every two seconds."""
+def written_over_time(prediction: Prediction) -> int:
+    """Return how often rank 0 says how far it is, and the coordinator that it lives."""
     workers, _ = prediction.functions
-    return math.floor(workers.seconds / 2 / 2)
+    return sum(math.floor(workers.seconds / 2 / every_s) for every_s in (PROGRESS_S, HEARTBEAT_S))
 
 
 def test_a_prediction_chooses_checkpoints_only_for_runs_that_need_them() -> None:

@@ -144,17 +144,16 @@ def test_each_attempt_has_functions_and_objects_of_its_own(channel: str) -> None
     assert it.settings.checkpoint_every == 3
 
 
-@pytest.mark.parametrize("channel", ["queue", "object"])
-def test_the_closed_form_agrees_on_the_whole(channel: str) -> None:
-    times = load_timing()
-    it = scenario(6, 60, seed=1, channel=channel, times=times, samples=600)
-    limited = with_checkpoints(it, 6, timeout_s=COORDINATOR_END_S + 5.0)
+@pytest.mark.parametrize(("channel", "every"), [("queue", 12), ("object", 4), ("object", 40)])
+def test_the_closed_form_agrees_on_a_run_of_an_hour(channel: str, every: int) -> None:
+    it = scenario(8, 240, seed=1, channel=channel, times=load_timing(), samples=250_000)
+    limited = with_checkpoints(it, every, timeout_s=900.0)
     found, (planned, course) = simulate(limited), predicted(limited)
-    assert found.error is None
     assert course is not None
-    assert len(course.attempts) > 2
-    assert len(found.starts) == pytest.approx(len(course.attempts), rel=0.5)
-    assert found.wall_s == pytest.approx(planned.times(course).wall_s, rel=0.5)
+    wall_s = planned.times(course).wall_s
+    print(f"{channel}, C={every}: {len(found.starts)} attempts, {found.wall_s:.0f} s; predicted {wall_s:.0f} s")
+    assert (found.error, len(found.starts)) == (None, len(course.attempts))
+    assert found.wall_s == pytest.approx(wall_s, rel=0.2)
 
 
 def test_the_run_clock_is_that_of_all_attempts() -> None:
