@@ -126,7 +126,7 @@ def test_a_prediction_chooses_the_checkpoints_of_a_run(
 ) -> None:
     """A run of a second wants none, unless functions fail all the time."""
     monkeypatch.setattr(handing_on, "FAILURE_S", failure_s)
-    with session(NETWORK, "local", workers=WORKERS, checkpoint_every="auto") as distributed:
+    with session(NETWORK, "local", workers=WORKERS, checkpoint_every="auto", restart_stragglers=True) as distributed:
         predicted = distributed.predict(X)
         answer = distributed.infer(X, outputs="csr")
         given = distributed.infer(X, predicted=predicted)

@@ -48,4 +48,5 @@ def test_a_run_outlives_its_functions_and_its_coordinator(
     workers, coordinators = function_times(report)
     assert workers.invocations == WORKERS * report.attempts
     assert coordinators.invocations == report.attempts
+    assert report.usage.requests["lambda.invoke"] == (WORKERS + 1) * report.attempts  # as predicted for as many
     assert all(rank.lived_s is not None and rank.lived_s < ranks_s + KEPT_S for rank in report.ranks)

@@ -26,7 +26,7 @@ from fsd_inference.cli.options import (
     examples,
     use_profile,
 )
-from fsd_inference.cli.outputs import check_distinct, check_output
+from fsd_inference.cli.outputs import check_distinct, check_outputs
 from fsd_inference.config import Clocks, FailurePolicy, FunctionSettings, Tuning
 from fsd_inference.errors import RunError, SettingError
 
@@ -265,7 +265,7 @@ def infer(
     is_in_parts = output_path.endswith(os.sep)
     if not is_in_parts:
         _check_no_format(output_format)
-    _check_outputs(output, is_in_parts, categories, report, plots)
+    check_outputs(output, is_in_parts, categories, report, plots)
     for read in (batch, *(batch.iterdir() if batch.is_dir() else ())):
         check_distinct(NETWORK=network, INPUT=read, output=output, categories=categories, report=report, stack=stack)
     described = _check_before(network, method, stack)
@@ -388,25 +388,6 @@ def _check_before(network: Path, method: Method | None, stack: Path | None) -> S
     if method is not None and (network / MANIFEST_FILE).is_file():
         raise SettingError(f"{network} is partitioned already; omit --partition {method}, or give the network")
     return None if stack is None else load_stack(stack)
-
-
-def _check_outputs(output: Path, is_in_parts: bool, categories: Path | None, report: Path | None, plots: bool) -> None:
-    from fsd_inference.report.plots import check_plots  # noqa: PLC0415
-    from fsd_inference.report.saving import FILES  # noqa: PLC0415
-
-    if output.is_dir() and not is_in_parts:
-        raise SettingError(f"{output} is a directory; write {output}{os.sep} to get a file in it for each input file")
-    check_output(output, directory=is_in_parts, filled=is_in_parts)
-    if categories is not None:
-        check_output(categories)
-    if report is not None:
-        check_output(report, directory=True, filled=True)
-        for name in FILES:
-            check_distinct(report=report / name, output=output, categories=categories)
-    if plots:
-        if report is None:
-            raise SettingError("--plots needs a directory to write to: give one with --report")
-        check_plots()
 
 
 def _write(inference: Inference, output: Path, categories: Path | None, report: Path | None, plots: bool) -> None:

@@ -33,3 +33,23 @@ def _identity(path: Path) -> tuple[int, int] | str:
     except OSError:
         return os.path.realpath(path)
     return found.st_dev, found.st_ino
+
+
+def check_outputs(output: Path, is_in_parts: bool, categories: Path | None, report: Path | None, plots: bool) -> None:
+    """Raise SettingError unless all output files of `fsd infer` can be written, and none is another one."""
+    from fsd_inference.report.plots import check_plots  # noqa: PLC0415
+    from fsd_inference.report.saving import FILES  # noqa: PLC0415
+
+    if output.is_dir() and not is_in_parts:
+        raise SettingError(f"{output} is a directory; write {output}{os.sep} to get a file in it for each input file")
+    check_output(output, directory=is_in_parts, filled=is_in_parts)
+    if categories is not None:
+        check_output(categories)
+    if report is not None:
+        check_output(report, directory=True, filled=True)
+        for name in FILES:
+            check_distinct(report=report / name, output=output, categories=categories)
+    if plots:
+        if report is None:
+            raise SettingError("--plots needs a directory to write to: give one with --report")
+        check_plots()
