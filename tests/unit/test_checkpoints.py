@@ -29,6 +29,7 @@ from fsd_inference.engine.checkpoints import (
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.loading import LoadedRank, start_shard
+from fsd_inference.engine.messages import Step
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.engine.serial import serial_state
@@ -90,13 +91,13 @@ def compute(store: MemoryStore, spec: RunSpec) -> tuple[NDArray[np.float32], tup
     writer = CheckpointWriter(spec, 0, store, Timeline(), len(sizes))
     digests = [*rank.digests, *[0] * (LAYERS - len(rank.digests))]
     for layer in range(spec.resume_at, LAYERS):
-        for micro_batch in range(len(sizes)):
+        for micro_batch in range(len(sizes))[:: (-1) ** layer]:  # whichever is ready first
             rank.state.assemble(layer, micro_batch)
             rank.state.compute(layer, micro_batch, "all")
             digests[layer] += rank.state.digest(layer, micro_batch, sum(sizes[:micro_batch]))
             if writer.is_due(layer, LAYERS):
                 kept = digests if spec.settings.verify else []
-                writer.take(layer, rank.state.rows(layer, micro_batch), kept)
+                writer.take(Step(layer, micro_batch), rank.state.rows(layer, micro_batch), kept)
     writer.close()
     rows = [rows_of(rank.state.output(micro_batch)) for micro_batch in range(len(sizes))]
     return np.concatenate(rows, axis=1).T, tuple(digest % 2**64 for digest in digests)

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
 
+from fsd_inference.engine.messages import Step
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.timeline import Timeline
@@ -100,7 +101,7 @@ class CheckpointWriter:
     def __init__(self, spec: RunSpec, rank: int, store: Store, timeline: Timeline, micro_batches: int) -> None:
         self._spec, self._rank, self._store, self._timeline = spec, rank, store, timeline
         self._micro_batches = micro_batches
-        self._taken: defaultdict[int, list[bytes]] = defaultdict(list)
+        self._taken: defaultdict[int, dict[int, bytes]] = defaultdict(dict)  # by layer and micro-batch
         self._thread = ThreadPool(1, thread_name_prefix="checkpoint")
         self._storing: Future[None] | None = None
         self.stored: list[int] = []
@@ -109,24 +110,27 @@ class CheckpointWriter:
         """Return whether the rows of a layer, of `layers`, belong to a checkpoint."""
         return layer + 1 in checkpoint_layers(self._spec.settings.checkpoint_every, layers, self._spec.resume_at)
 
-    def take(self, layer: int, rows: bytes, digests: Sequence[int]) -> None:
-        """Add a micro-batch, in order, to the checkpoint after a layer.
+    def take(self, step: Step, rows: bytes, digests: Sequence[int]) -> None:
+        """Add a micro-batch to the checkpoint after a layer.
 
         The last micro-batch starts the storing, once the checkpoint before is stored: so memory holds two at most.
 
         Parameters
         ----------
-        layer : int
+        step : Step
+            The layer and the micro-batch; micro-batches come in any order.
         rows : bytes
-            Frame with the rank's rows of the layer.
+            Frame with the rank's rows.
         digests : sequence of int
             Digests of the layers, which are complete up to this one with the last micro-batch; empty if there are none.
         """
-        self._taken[layer].append(rows)
+        layer, micro_batch = step
+        self._taken[layer][micro_batch] = rows
         if len(self._taken[layer]) == self._micro_batches:
             if self._storing is not None:
                 self._storing.result()
-            data = pack_checkpoint(digests[: layer + 1], self._taken.pop(layer))
+            taken = self._taken.pop(layer)
+            data = pack_checkpoint(digests[: layer + 1], [taken[number] for number in sorted(taken)])
             self._storing = self._thread.submit(self._store_one, layer + 1, data)
 
     def close(self) -> None:

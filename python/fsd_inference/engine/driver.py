@@ -404,7 +404,7 @@ class Driver:
         if self._writer.is_due(layer, self.layers):
             with timeline.measure("pack", layer, micro_batch):
                 rows = state.rows(layer, micro_batch, self._channel.limits.is_fast)
-            self._writer.take(layer, rows, self.digests)
+            self._writer.take(step, rows, self.digests)
         self._idle_since = timeline.now()
         self._busy_s += self._idle_since - began
 
