@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -85,9 +86,11 @@ def loaded(store: MemoryStore, spec: RunSpec) -> LoadedRank:
     return rank
 
 
-def compute(store: MemoryStore, spec: RunSpec) -> tuple[NDArray[np.float32], tuple[int, ...]]:
+def compute(
+    store: MemoryStore, spec: RunSpec, rank: LoadedRank | None = None
+) -> tuple[NDArray[np.float32], tuple[int, ...]]:
     """Compute what is left of an attempt of one rank, storing its checkpoints; return outputs and digests."""
-    rank, sizes = loaded(store, spec), micro_batch_sizes(spec.samples, spec.settings.micro_batches)
+    rank, sizes = rank or loaded(store, spec), micro_batch_sizes(spec.samples, spec.settings.micro_batches)
     writer = CheckpointWriter(spec, 0, store, Timeline(), len(sizes))
     digests = [*rank.digests, *[0] * (LAYERS - len(rank.digests))]
     for layer in range(spec.resume_at, LAYERS):
@@ -146,6 +149,16 @@ def test_a_checkpoint_after_each_layer(store: MemoryStore, every: int) -> None:
     compute(store, spec)
     for layer in range(every, LAYERS, every):
         assert same(compute(store, again(spec, layer)), expected())
+
+
+def test_attempts_share_a_shard_wherever_they_start(store: MemoryStore) -> None:
+    spec = spec_of(store)
+    shard = start_shard(store, spec, 0, Future())
+    list(shard.load())
+    for resumed in (spec, again(spec, 6), again(spec, 3), again(spec, 0)):
+        rank = LoadedRank(shard, store, resumed, None)
+        assert list(rank.load()) == [LAYERS]
+        assert same(compute(store, resumed, rank), expected())
 
 
 def test_an_attempt_that_resumed_stores_the_later_checkpoints(store: MemoryStore) -> None:
@@ -240,8 +253,19 @@ def test_layers_of_checkpoints(every: int, layers: int, resume_at: int, found: l
     assert list(checkpoint_layers(every, layers, resume_at)) == found
 
 
+COUNTS = b"\xff" * 8
+"""Numbers of digests and of frames that take more memory than there is."""
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"FSDC", b"FSDR" + bytes(16), b"FSDC" + bytes(16), b"FSDC\2\0\0\0" + b"\xff" * 12]
+    "data",
+    [
+        b"",
+        b"FSDC",
+        b"FSDR" + bytes(16),
+        b"FSDC" + bytes(16),
+        b"FSDC\2\0\0\0" + zlib.crc32(COUNTS).to_bytes(4, "little") + COUNTS,
+    ],
 )
 def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
     with pytest.raises(FileFormatError):

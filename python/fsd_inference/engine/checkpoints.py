@@ -67,7 +67,7 @@ def unpack_checkpoint(data: bytes) -> tuple[tuple[int, ...], list[bytes]]:
         raise FileFormatError(f"it is not a checkpoint of version {_VERSION}")
     digests, frames = _COUNTS.unpack_from(data, _PREFIX.size)
     end = start + 8 * (digests + frames)
-    if zlib.crc32(data[_PREFIX.size : end]) != crc32:
+    if len(data) < end or zlib.crc32(data[_PREFIX.size : end]) != crc32:
         raise FileFormatError("it is damaged")
     numbers = struct.unpack_from(f"<{digests + frames}Q", data, start)
     bodies = []
