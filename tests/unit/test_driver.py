@@ -70,6 +70,9 @@ class Work:
     def neuron(self, layer: int, row: int) -> int:
         raise AssertionError((layer, row))
 
+    def connections(self, layer: int) -> int:
+        raise AssertionError(layer)
+
 
 @pytest.mark.parametrize("overlap", [True, False])
 def test_frames_travel_while_interior_rows_digests_and_checkpoints_are_made(*, overlap: bool) -> None:
@@ -95,7 +98,7 @@ def test_frames_travel_while_interior_rows_digests_and_checkpoints_are_made(*, o
         launcher=nothing,
         timeline=Timeline(),
         count_requests=lambda: 0,
-        on_layer=lambda *_: None,
+        on_layer=lambda _: None,
     )
     outcome = driver.run()
     assert outcome.error is None
