@@ -57,12 +57,11 @@ class Kernels:
 class Work:
     """A shard of rank 1 of 2, which needs no rows of rank 0."""
 
-    digests: Sequence[int] = ()
-
-    def __init__(self, kernels: Any) -> None:
+    def __init__(self, kernels: Any, digests: Sequence[int]) -> None:
         to_rank_0 = ((0,),)
         self.plan = RankPlan(1, 2, ((),) * LAYERS, (to_rank_0, to_rank_0, ()), (1, 1, 0), (1, 1, 2))
         self.state = kernels
+        self.digests = digests
 
     def load(self) -> Iterator[int]:
         yield LAYERS
@@ -74,8 +73,10 @@ class Work:
         raise AssertionError(layer)
 
 
-@pytest.mark.parametrize("overlap", [True, False])
-def test_frames_travel_while_interior_rows_digests_and_checkpoints_are_made(*, overlap: bool) -> None:
+def drive(
+    *, overlap: bool = True, resume_at: int = 0, digests: Sequence[int] = ()
+) -> tuple[Kernels, MemoryStore, Driver]:
+    """Carry out an attempt, of which nothing may fail."""
     sent = [Event() for _ in range(LAYERS)]
     kernels, store, done = Kernels(sent), MemoryStore(), Future[None]()
     done.set_result(None)
@@ -87,12 +88,12 @@ def test_frames_travel_while_interior_rows_digests_and_checkpoints_are_made(*, o
 
     channel = SimpleNamespace(limits=Limits(100, 1, 100), send=send, receive=lambda *_: [], abort=lambda _: None)
     settings = RunSettings(workers=2, micro_batches=1, overlap=overlap, verify=True, checkpoint_every=1)
-    spec = RunSpec("5" * 32, 0, "6" * 32, 4, 40, time.time() + 900, settings)
+    spec = RunSpec("5" * 32, 0, "6" * 32, 4, 40, time.time() + 900, settings, resume_at=resume_at)
     nothing: Any = None
     driver = Driver(
         spec=spec,
         rank=1,
-        load=lambda _: Work(kernels),
+        load=lambda _: Work(kernels, digests),
         store=store,
         channel=channel,  # type: ignore[arg-type]
         launcher=nothing,
@@ -100,12 +101,26 @@ def test_frames_travel_while_interior_rows_digests_and_checkpoints_are_made(*, o
         count_requests=lambda: 0,
         on_layer=lambda _: None,
     )
-    outcome = driver.run()
-    assert outcome.error is None
+    assert driver.run().error is None
+    return kernels, store, driver
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_frames_travel_while_interior_rows_digests_and_checkpoints_are_made(*, overlap: bool) -> None:
+    kernels, store, driver = drive(overlap=overlap)
     whole = [name for name in EVERYTHING if name != "interior"]
     for layer in range(LAYERS - 1):
         expected = EVERYTHING if overlap else ["all" if name == "boundary" else name for name in whole]
         assert [name for name, of in kernels.calls if of == layer] == list(expected)
     assert [name for name, of in kernels.calls if of == LAYERS - 1] == ["assemble", "all", "digest"]
-    assert len(list(store.list(spec.checkpoints_prefix))) == LAYERS - 1
+    assert len(list(store.list(driver.spec.checkpoints_prefix))) == LAYERS - 1
     assert driver.digests == [2**64 - 1] * LAYERS
+
+
+def test_rows_of_a_checkpoint_are_only_sent() -> None:
+    kernels, store, driver = drive(resume_at=1, digests=(5,))
+    assert [name for name, of in kernels.calls if of == 0] == ["frames"]
+    assert [name for name, of in kernels.calls if of == 1] == list(EVERYTHING)
+    assert [info.key for info in store.list(driver.spec.checkpoints_prefix)] == [driver.spec.checkpoint_key(2, 1)]
+    assert driver.digests == [5, 2**64 - 1, 2**64 - 1]
+    assert len(driver.requests) == LAYERS + 1
