@@ -273,6 +273,19 @@ class RankState:
         number format raises WireRangeError.
         """
 
+    def rows(self, layer: int, micro_batch: int, fast: bool = False) -> bytes:
+        """Pack this rank's rows of a layer into one sealed frame, once all are computed and before the next step.
+
+        They are float32 whatever the number format of `frames`. `fast` is as for `frames`.
+        """
+
+    def restore(self, layer: int, micro_batch: int, body: bytes) -> None:
+        """Put rows back that `rows` returned in this attempt or an earlier one of the run, in place of the input.
+
+        The micro-batch goes on after their layer, whose `frames` and `digest` are then as if it had been computed. A
+        body that is damaged, or of something else, raises ValueError.
+        """
+
     def output(self, micro_batch: int) -> bytes:
         """Return the last layer's rows as a block (local rows x samples of the micro-batch), and release them."""
 

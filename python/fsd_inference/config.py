@@ -168,7 +168,7 @@ class FailurePolicy:
         Timeouts of each attempt.
     checkpoint_every : int or "auto"
         Number of layers after which each worker stores its activations, so that another attempt starts there instead
-        of at the first layer; at least 2, or 0 for no checkpoints. For workers that are processes or functions.
+        of at the first layer; 0 for no checkpoints. For workers that are processes or functions.
         ``"auto"``: the number that costs least on AWS, by a prediction of each run, which takes seconds.
     restart_stragglers : bool
         Whether an attempt in which one worker is much slower than the others ends, so that another one overtakes it
@@ -245,20 +245,12 @@ class RunSettings(Tuning):
             raise SettingError(
                 f"wire {self.wire} rounds what workers send to each other, and one worker sends nothing: leave it out"
             )
-        if self.verify and self.checkpoint_every:
-            raise SettingError(
-                "an attempt from a checkpoint has no digests of the layers before it: leave one of the two out"
-            )
-        if self.wire != "float32" and self.checkpoint_every:
-            raise SettingError(
-                f"checkpoints hold what workers have sent, which wire {self.wire} rounds: leave one of the two out"
-            )
 
 
 def check_checkpoints(every: object, restart_stragglers: bool = False) -> None:
     """Raise SettingError unless `every` is a number of layers between checkpoints, or if stragglers need some."""
-    if not isinstance(every, int) or every < 0 or every == 1:
-        raise SettingError(f"checkpoint_every must be 0 or a whole number of at least 2, not {every!r}")
+    if not isinstance(every, int) or every < 0:
+        raise SettingError(f"checkpoint_every must be a whole number of at least 0, not {every!r}")
     if restart_stragglers and not every:
         raise SettingError("another attempt overtakes a straggler from a checkpoint: set checkpoint_every too")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from fsd_inference.aws.local import temporary_stack
 from fsd_inference.aws.provision import StackSettings
 from fsd_inference.aws.stack import save_stack
 from fsd_inference.chaos.processes import ranks_of
-from fsd_inference.config import Clocks, RunSettings
+from fsd_inference.config import WIRES, Clocks, RunSettings
 from fsd_inference.cost.metered import function_times
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec
@@ -94,10 +97,62 @@ def test_another_attempt_computes_only_what_is_left(
     assert same(answer.outputs, expected)
     assert (answer.report.attempts, answer.report.resumed_at) == (2, 10)
     for rank in answer.report.ranks:
-        # The rows of layer 9 are passed on.
         computed = [layer.compute_s > 0 for layer in rank.layers]
-        assert computed == [False] * 9 + [True] * 3
-        assert not any(layer.frames or layer.requests for layer in rank.layers[:9])
+        assert computed == [False] * 10 + [True] * 2
+        # Those of layer 9 are sent again.
+        assert [layer.frames > 0 for layer in rank.layers] == [False] * 9 + [True] * 2 + [False]
+        assert not any(layer.requests for layer in rank.layers[:9])
+
+
+def combination(channel: str, wire: str, every: int, verify: bool) -> Any:
+    """Return the parameters of a test, which is long if others make do: over AWS one of each number format."""
+    is_short = verify and (channel == "local" or every == 1 + WIRES.index(wire))
+    return pytest.param(channel, wire, every, verify, marks=[] if is_short else [pytest.mark.long])
+
+
+@functools.cache
+def whole_run(wire: str) -> fsd.Inference:
+    """Return what a run gives that has no checkpoints and does not fail."""
+    with session(NETWORK, "local", workers=WORKERS, wire=wire, verify=True) as distributed:
+        return distributed.infer(X, outputs="csr")
+
+
+@pytest.mark.parametrize(
+    ("channel", "wire", "every", "verify"),
+    [
+        combination(*options)
+        for options in itertools.product(["local", "queue", "object"], WIRES, [1, 2, 3], [False, True])
+    ],
+)
+def test_a_resumed_run_has_the_bits_and_digests_of_one_that_was_not(
+    channel: str, wire: str, every: int, verify: bool, stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session(
+        NETWORK,
+        channel,
+        stack,
+        workers=WORKERS,
+        micro_batches=2,
+        wire=wire,
+        verify=verify,
+        checkpoint_every=every,
+    ) as distributed:
+        starts = stop_at(executor_of(distributed), monkeypatch, [7, 10])
+        answer = distributed.infer(X, outputs="csr")
+    assert [layer for layer, _ in starts] == [0, 7 // every * every, 10 // every * every]
+    assert same(answer.outputs, whole_run(wire).outputs)
+    assert answer.report.digests == (whole_run(wire).report.digests if verify else None)
+
+
+def test_digests_of_a_resumed_run_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    with session(NETWORK, "local", workers=WORKERS, verify=True, checkpoint_every=EVERY) as distributed:
+        stop_at(executor_of(distributed), monkeypatch, [5, 10])
+        found = distributed.infer(X).report.digests
+    with fsd.Session(NETWORK, verify=True) as alone:
+        wanted = alone.infer(X).report.digests
+    assert found is not None
+    assert wanted is not None
+    assert (found.network, found.batch, found.layers) == (wanted.network, wanted.batch, wanted.layers)
 
 
 def test_checkpoints_are_predicted_counted_and_shown(stack: Path, tmp_path: Path) -> None:

@@ -53,12 +53,26 @@ def _shard() -> Callable[[], object]:
     return lambda: ShardLayer(layer, np.zeros(1, np.uint32), columns, columns, [], [])
 
 
-def _rank() -> Callable[[], object]:
+def _ranks(bias: float) -> tuple[RankState, RankState]:
+    """Return two states of a rank with many samples, of which one has a value; the second has no input yet."""
     shard, column = Shard(0, 1, [[]]), np.zeros(1, np.uint32)
-    shard.add(0, ShardLayer(_layer(1, 1, bias=1.0), column, column, column, [], []))
-    rank = RankState(shard, bytes(16), 1, bytes(16), [10 * _MANY], 1)
-    rank.put_input(0, 0, encode_block(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32), 10 * _MANY))
+    shard.add(0, ShardLayer(_layer(1, 1, bias=bias), column, column, column, [], []))
+    one, other = (RankState(shard, bytes(16), 1, bytes(16), [10 * _MANY], 1) for _ in range(2))
+    one.put_input(0, 0, encode_block(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32), 10 * _MANY))
+    return one, other
+
+
+def _rank() -> Callable[[], object]:
+    rank, _ = _ranks(bias=1.0)
     return lambda: rank.assemble(0, 0)
+
+
+def _restore() -> Callable[[], object]:
+    rank, resumed = _ranks(bias=0.0)
+    rank.assemble(0, 0)
+    rank.compute(0, 0, "all")
+    rows = rank.rows(0, 0)
+    return lambda: resumed.restore(0, 0, rows)
 
 
 def _second_layout() -> Callable[[], object]:
@@ -77,7 +91,8 @@ def _second_layout() -> Callable[[], object]:
 
 
 USES = {
-    use.__name__.removeprefix("_"): use for use in (_result, _reduce, _apply, _blocks, _shard, _rank, _second_layout)
+    use.__name__.removeprefix("_"): use
+    for use in (_result, _reduce, _apply, _blocks, _shard, _rank, _restore, _second_layout)
 }
 
 

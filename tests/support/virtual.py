@@ -28,6 +28,7 @@ from fsd_inference.engine.messages import (
     Load,
     Loaded,
     Phase,
+    Restore,
     ResultStored,
     Send,
     SendAgain,
@@ -101,6 +102,7 @@ class Rank:
     most_early: int = 0
     most_spilled: int = 0
     farthest: int = 0  # number of steps of a micro-batch that have frames which wait, at most
+    rows: dict[Step, bytes] = field(default_factory=dict)  # of all steps, if they are kept
     finish: Finish | None = None
     finished_at: float = 0.0
     starter: int | None = None
@@ -120,7 +122,11 @@ class Inputs:
 
 
 class VirtualRun:
-    """A simulation of the P ranks of one attempt; `run` executes it and returns the ranks."""
+    """A simulation of the P ranks of one attempt; `run` executes it and returns the ranks.
+
+    With `keeps_rows` the ranks keep their rows of all steps. With those of an `earlier` attempt another one can start
+    at the layer `resume_at`.
+    """
 
     def __init__(
         self,
@@ -138,11 +144,16 @@ class VirtualRun:
         clocks: Clocks = CLOCKS,
         faults: Faults = NO_FAULTS,
         spill: Spill | None = None,
+        wire: str = "float32",
+        keeps_rows: bool = False,
+        resume_at: int = 0,
+        earlier: Sequence[Rank] = (),
     ) -> None:
         self.tree = Tree(len(shards), branching)
         self.sizes = micro_batch_sizes(inputs.samples, micro_batches)
         self.shards, self.inputs, self.faults, self.spill = shards, inputs, faults, spill
         self.output, self.id, self.attempt, self.limit = output, run, attempt, limit
+        self.wire, self.keeps_rows, self.resume_at, self.earlier = wire, keeps_rows, resume_at, earlier
         self.random = random.Random(seed)
         self.order = itertools.count()
         self.heap: list[tuple[float, int, int, Event | bytes]] = []
@@ -159,6 +170,7 @@ class VirtualRun:
                     clocks=clocks,
                     deadline=clocks.run_s,
                     may_lose=faults.lost_answers > 0,
+                    resume_at=resume_at,
                 )
             )
             for rank in range(len(shards))
@@ -241,11 +253,16 @@ class VirtualRun:
                 if self.spill is not None:
                     folder, most = str(self.spill.of(rank)), self.spill.bytes
                     self.spill.of(rank).mkdir()
-                me.state = RankState(kernel, self.id, self.attempt, PLAN, self.sizes, 1, folder, most)
-                for micro_batch, feature, payload in self.inputs.blocks:
-                    me.state.put_input(micro_batch, feature, payload)
+                me.state = RankState(kernel, self.id, self.attempt, PLAN, self.sizes, 1, folder, most, self.wire)
+                if self.resume_at:
+                    for micro_batch in range(len(self.sizes)):
+                        step = Step(self.resume_at - 1, micro_batch)
+                        me.state.restore(*step, self.earlier[rank].rows[step])
+                else:
+                    for micro_batch, feature, payload in self.inputs.blocks:
+                        me.state.put_input(micro_batch, feature, payload)
                 time = now
-                for layers in range(1, shard.plan.layers + 1):
+                for layers in range(max(1, self.resume_at), shard.plan.layers + 1):
                     time += self.some(3.0)
                     self.post(rank, time, Loaded(shard.plan, layers))
             case Compute():
@@ -255,6 +272,8 @@ class VirtualRun:
                     _, layer, row = error.args
                     neuron = int(self.shards[rank][0].parts[layer].rows[row])
                     self.post(rank, now + self.some(), Failed(overflow(layer, neuron, rank)))
+            case Restore(step=step):
+                self.computed(rank, me, step, Phase.ALL, now)
             case Send(step=step):
                 frames = me.packed.pop(step)
                 me.kept.keep(step, frames)
@@ -303,13 +322,18 @@ class VirtualRun:
         if action.phase is not Phase.BOUNDARY:
             first_sample = sum(self.sizes[:micro_batch])
             me.digests.append((layer, me.state.digest(layer, micro_batch, first_sample)))
-        if action.phase is not Phase.INTERIOR and self.shards[rank][0].plan.sends[layer]:
+            if self.keeps_rows:
+                me.rows[action.step] = me.state.rows(layer, micro_batch)
+        self.computed(rank, me, action.step, action.phase, now)
+
+    def computed(self, rank: int, me: Rank, step: Step, phase: Phase, now: float) -> None:
+        layer, micro_batch = step
+        if phase is not Phase.INTERIOR and self.shards[rank][0].plan.sends[layer]:
+            assert me.state is not None
             packed = me.state.frames(layer, micro_batch, self.limit)
-            me.packed[action.step] = [
-                Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
-            ]
+            me.packed[step] = [Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed]
         lagging, more_s = self.faults.lags
-        self.post(rank, now + self.some() + more_s * (rank == lagging), Computed(action.step, action.phase))
+        self.post(rank, now + self.some() + more_s * (rank == lagging), Computed(step, phase))
 
     def note_early(self, rank: int, me: Rank, step: Step, more: int) -> None:
         me.early[step] += more

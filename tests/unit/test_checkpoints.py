@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +25,13 @@ from fsd_inference.engine.checkpoints import (
     checkpoint_layers,
     newest_checkpoint,
     pack_checkpoint,
-    read_checkpoint,
+    restore,
     unpack_checkpoint,
 )
+from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.inputs import encode_input
 from fsd_inference.engine.loading import LoadedRank, start_shard
+from fsd_inference.engine.messages import Step
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.rank import Backends, run_rank
 from fsd_inference.engine.serial import serial_state
@@ -36,6 +39,7 @@ from fsd_inference.engine.spec import RunSpec, plan_folder
 from fsd_inference.engine.timeline import Timeline
 from fsd_inference.errors import (
     AbortedError,
+    AccessDeniedError,
     DeadlineError,
     FileFormatError,
     HandedOnError,
@@ -43,12 +47,14 @@ from fsd_inference.errors import (
     SettingError,
     StoreError,
 )
-from fsd_inference.kernels import decode_block
+from fsd_inference.kernels import RankState, decode_block
 from fsd_inference.network import random_network
 from fsd_inference.partitioning import Partition, partition, write_shards
+from fsd_inference.session.distributed import Distributed
+from fsd_inference.store.base import ObjectInfo
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.usage import UsageMeter
-from tests.support.runs import serial
+from tests.support.runs import session
 
 LAYERS, EVERY, SAMPLES = 7, 3, 11
 NO_LAUNCHER: Any = None
@@ -62,14 +68,14 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-def spec_of(store: MemoryStore, micro_batches: int = 2) -> RunSpec:
+def spec_of(store: MemoryStore, micro_batches: int = 2, *, verify: bool = True) -> RunSpec:
     """Store the only shard of the network and the input of a run; return its first attempt."""
     found: dict[str, bytes] = {}
     partition = Partition(1, tuple(np.zeros(width, np.int32) for width in NETWORK.widths[1:]))
     plan = write_shards(NETWORK, partition, found.__setitem__).plan_digest.hex()
     for name, data in found.items():
         store.put(plan_folder(plan) + name, data)
-    settings = RunSettings(micro_batches=micro_batches, checkpoint_every=EVERY)
+    settings = RunSettings(micro_batches=micro_batches, checkpoint_every=EVERY, verify=verify)
     spec = RunSpec("5" * 32, 0, plan, SAMPLES, 40, 1e18, settings)
     store.put(spec.input_key, encode_input(serial_state(X), micro_batch_sizes(SAMPLES, micro_batches)))
     return spec
@@ -81,19 +87,37 @@ def loaded(store: MemoryStore, spec: RunSpec) -> LoadedRank:
     return rank
 
 
-def compute(store: MemoryStore, spec: RunSpec) -> NDArray[np.float32]:
-    """Compute what is left of an attempt of one rank, storing its checkpoints; return the outputs."""
-    rank, sizes = loaded(store, spec), micro_batch_sizes(spec.samples, spec.settings.micro_batches)
+def compute(
+    store: MemoryStore, spec: RunSpec, rank: LoadedRank | None = None
+) -> tuple[NDArray[np.float32], tuple[int, ...]]:
+    """Compute what is left of an attempt of one rank, storing its checkpoints; return outputs and digests."""
+    rank, sizes = rank or loaded(store, spec), micro_batch_sizes(spec.samples, spec.settings.micro_batches)
     writer = CheckpointWriter(spec, 0, store, Timeline(), len(sizes))
-    for layer in range(spec.first_layer, LAYERS):
-        for micro_batch in range(len(sizes)):
-            place = layer - spec.first_layer
-            rank.state.assemble(place, micro_batch)
-            rank.state.compute(place, micro_batch, "all")
+    digests = [*rank.digests, *[0] * (LAYERS - len(rank.digests))]
+    for layer in range(spec.resume_at, LAYERS):
+        for micro_batch in range(len(sizes))[:: (-1) ** layer]:  # whichever is ready first
+            rank.state.assemble(layer, micro_batch)
+            rank.state.compute(layer, micro_batch, "all")
+            digests[layer] += rank.state.digest(layer, micro_batch, sum(sizes[:micro_batch]))
             if writer.is_due(layer, LAYERS):
-                assert writer.take(layer, rank.state.frames(place, micro_batch, 300)) == []
+                kept = digests if spec.settings.verify else []
+                writer.take(Step(layer, micro_batch), rank.state.rows(layer, micro_batch), kept)
     writer.close()
-    return np.concatenate([rows_of(rank.state.output(micro_batch)) for micro_batch in range(len(sizes))], axis=1).T
+    rows = [rows_of(rank.state.output(micro_batch)) for micro_batch in range(len(sizes))]
+    return np.concatenate(rows, axis=1).T, tuple(digest % 2**64 for digest in digests)
+
+
+def expected() -> tuple[NDArray[np.float32], tuple[int, ...]]:
+    """Return outputs and digests of one process that has the whole network."""
+    with fsd.Session(NETWORK, verify=True) as alone:
+        answer = alone.infer(X, outputs="csr")
+    assert answer.report.digests is not None
+    assert isinstance(answer.outputs, sparse.csr_array)
+    return answer.outputs.toarray(), answer.report.digests.layers
+
+
+def same(one: tuple[NDArray[np.float32], tuple[int, ...]], other: tuple[NDArray[np.float32], tuple[int, ...]]) -> bool:
+    return one[0].tobytes() == other[0].tobytes() and one[1] == other[1]
 
 
 def rows_of(block: bytes) -> NDArray[np.float32]:
@@ -110,63 +134,88 @@ def again(spec: RunSpec, resume_at: int) -> RunSpec:
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2, 3])
-def test_a_checkpoint_holds_the_rows_of_its_layer_and_leads_to_the_same_bits(
-    store: MemoryStore, micro_batches: int
-) -> None:
+def test_a_checkpoint_leads_to_the_same_bits_and_digests(store: MemoryStore, micro_batches: int) -> None:
     spec = spec_of(store, micro_batches)
-    whole = serial(NETWORK, X).toarray()
-    assert compute(store, spec).tobytes() == whole.tobytes()
+    assert same(compute(store, spec), expected())
     assert [info.key for info in store.list(spec.checkpoints_prefix)] == [checkpoint_of(spec, k) for k in (3, 6)]
-    plan = loaded(store, spec).plan
+    store.delete([spec.input_key])  # nothing but the checkpoint is read
     for layer in (3, 6):
-        resumed = again(spec, layer)
-        blocks = read_checkpoint(store, resumed, plan, micro_batch_sizes(SAMPLES, micro_batches))
-        before = fsd.Network([NETWORK.layer(k) for k in range(layer)])
-        rows = np.concatenate([rows_of(block) for block in blocks], axis=1).T
-        assert rows.tobytes() == serial(before, X).toarray().tobytes()
-        store.delete([spec.input_key])  # nothing but the checkpoint is read
-        assert compute(store, resumed).tobytes() == whole.tobytes()
+        assert same(compute(store, again(spec, layer)), expected())
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_checkpoint_after_each_layer(store: MemoryStore, every: int) -> None:
+    spec = spec_of(store)
+    spec = replace(spec, settings=replace(spec.settings, checkpoint_every=every))
+    compute(store, spec)
+    for layer in range(every, LAYERS, every):
+        assert same(compute(store, again(spec, layer)), expected())
+
+
+def test_attempts_share_a_shard_wherever_they_start(store: MemoryStore) -> None:
+    spec = spec_of(store)
+    shard = start_shard(store, spec, 0, Future())
+    list(shard.load())
+    for resumed in (spec, again(spec, 6), again(spec, 3), again(spec, 0)):
+        rank = LoadedRank(shard, store, resumed, None)
+        assert list(rank.load()) == [LAYERS]
+        assert same(compute(store, resumed, rank), expected())
 
 
 def test_an_attempt_that_resumed_stores_the_later_checkpoints(store: MemoryStore) -> None:
     spec = spec_of(store)
     compute(store, spec)
-    kept = store.get(checkpoint_of(spec, 6))
+    kept = store.get(checkpoint_of(spec, 6)) or b""
     store.delete([checkpoint_of(spec, 6)])
     compute(store, again(spec, 3))
-    found = store.get(checkpoint_of(spec, 6))
-    assert found is not None
-    assert kept is not None
-    assert unpack_checkpoint(found)[:2] == (1, 2)
-    assert compute(store, again(again(spec, 0), 6)).tobytes() == serial(NETWORK, X).toarray().tobytes()
+    found = store.get(checkpoint_of(spec, 6)) or b""
+    assert unpack_checkpoint(found)[0] == unpack_checkpoint(kept)[0] == expected()[1][:6]
+    assert same(compute(store, again(again(spec, 3), 6)), expected())
+
+
+def test_a_checkpoint_without_digests(store: MemoryStore) -> None:
+    spec = spec_of(store, verify=False)
+    compute(store, spec)
+    assert unpack_checkpoint(store.get(checkpoint_of(spec, 6)) or b"")[0] == ()
+    assert compute(store, again(spec, 6))[0].tobytes() == expected()[0].tobytes()
+    verified = replace(spec, settings=replace(spec.settings, verify=True))
+    with pytest.raises(RunError, match="it has 0 digests"):
+        loaded(store, again(verified, 6))
 
 
 def test_no_damage_leads_to_other_rows(store: MemoryStore) -> None:
     spec = spec_of(store)
     compute(store, spec)
-    plan, sizes = loaded(store, spec).plan, micro_batch_sizes(SAMPLES, 2)
     key, resumed = checkpoint_of(spec, 3), again(spec, 3)
-    whole = store.get(key)
-    assert whole is not None
-    of_another_run, of_another_layer = replace(spec, run="6" * 32), checkpoint_of(spec, 6)
+    shard = start_shard(store, spec, 0, Future())
+    list(shard.load())
+    whole = store.get(key) or b""
+
+    def put_back(spec: RunSpec) -> None:
+        run, plan = bytes.fromhex(spec.run), bytes.fromhex(spec.plan)
+        restore(store, spec, 0, RankState(shard.kernels, run, spec.attempt, plan, micro_batch_sizes(SAMPLES, 2), 1))
+
     harmed = [whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :] for at in range(len(whole))]
-    harmed += [whole[:at] for at in range(0, len(whole), 7)] + [whole + b"0", store.get(of_another_layer) or b""]
-    right = unpack_checkpoint(whole)
-    of_frames: tuple[Sequence[bytes], ...] = ([], right.frames[1:], [*right.frames, right.frames[0]])
-    harmed += [pack_checkpoint(right._replace(frames=frames)) for frames in of_frames]
-    harmed += [pack_checkpoint(right._replace(first_layer=first)) for first in (1, 2, 3)]
+    harmed += [whole[:at] for at in range(0, len(whole), 7)] + [whole + b"0", store.get(checkpoint_of(spec, 6)) or b""]
+    digests, frames = unpack_checkpoint(whole)
+    of_frames: tuple[Sequence[bytes], ...] = ([], frames[1:], [*frames, frames[0]], frames[::-1])
+    harmed += [pack_checkpoint(digests, frames) for frames in of_frames]
+    harmed += [pack_checkpoint(others, frames) for others in ([], digests[1:], [*digests, 7])]
     for data in harmed:
         store.put(key, data)
         with pytest.raises(RunError, match=rf"rank 0 cannot start at layer 3 from {key}: .*; try again") as caught:
-            read_checkpoint(store, resumed, plan, sizes)
+            put_back(resumed)
         assert (caught.value.operation, caught.value.retryable) == ("resume", True)
         assert store.get(key) == b""
+    of_another_run = replace(spec, run="6" * 32)
     store.put(of_another_run.checkpoint_key(3, 0), whole)
-    with pytest.raises(RunError, match="frame 0 is foreign"):
-        read_checkpoint(store, again(of_another_run, 3), plan, sizes)
+    with pytest.raises(RunError, match="the rows are of another run"):
+        put_back(again(of_another_run, 3))
     store.delete([key])
     with pytest.raises(RunError, match="it is not in the store"):
-        read_checkpoint(store, resumed, plan, sizes)
+        put_back(resumed)
+    store.put(key, whole)
+    put_back(resumed)
 
 
 def test_the_newest_checkpoint_is_one_that_all_ranks_have(store: MemoryStore) -> None:
@@ -193,7 +242,7 @@ class Full(MemoryStore):
 def test_a_checkpoint_that_cannot_be_stored_does_not_end_the_run() -> None:
     store = Full()
     spec = spec_of(store)
-    assert compute(store, spec).tobytes() == serial(NETWORK, X).toarray().tobytes()
+    assert same(compute(store, spec), expected())
     assert newest_checkpoint(store, spec) == 0
 
 
@@ -205,8 +254,19 @@ def test_layers_of_checkpoints(every: int, layers: int, resume_at: int, found: l
     assert list(checkpoint_layers(every, layers, resume_at)) == found
 
 
+COUNTS = b"\xff" * 8
+"""Numbers of digests and of frames that take more memory than there is."""
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"FSDC", b"FSDR" + bytes(12), b"FSDC" + bytes(12), b"FSDC\1\0\0\0" + b"\xff" * 8]
+    "data",
+    [
+        b"",
+        b"FSDC",
+        b"FSDR" + bytes(16),
+        b"FSDC" + bytes(16),
+        b"FSDC\2\0\0\0" + zlib.crc32(COUNTS).to_bytes(4, "little") + COUNTS,
+    ],
 )
 def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
     with pytest.raises(FileFormatError):
@@ -242,16 +302,39 @@ def test_requests_outlast_only_an_attempt_that_hands_on(store: MemoryStore, hand
     assert (left[0] > 0) == hands_on
 
 
-def test_settings_that_exclude_each_other() -> None:
-    for every in (-1, 1):
-        with pytest.raises(
-            SettingError, match=f"checkpoint_every must be 0 or a whole number of at least 2, not {every}"
-        ):
-            fsd.FailurePolicy(checkpoint_every=every)
-    with pytest.raises(SettingError, match="wire bfloat16 rounds"):
-        RunSettings(workers=2, wire="bfloat16", checkpoint_every=4)
-    with pytest.raises(SettingError, match="no digests of the layers before it"):
-        RunSettings(workers=2, verify=True, checkpoint_every=4)
+@pytest.mark.parametrize("error", [StoreError("no answer"), AccessDeniedError("denied")])
+def test_an_attempt_starts_at_the_input_if_checkpoints_cannot_be_listed(
+    error: StoreError, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with session(NETWORK, "local", workers=2, checkpoint_every=EVERY) as distributed:
+        engine = distributed._engine
+        assert isinstance(engine, Distributed)
+        executor, starts = engine._prepared()[0], list[int]()
+        attempt, listed = executor.attempt, executor.runs.list
+
+        def failing(spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+            starts.append(spec.resume_at)
+            ended = attempt(spec, on_layer)
+            assert len(list(listed(spec.checkpoints_prefix))) == 4  # of two ranks, after two layers
+            return replace(ended, error=RunError("the answer was lost", retryable=True)) if len(starts) == 1 else ended
+
+        def unlisted(prefix: str) -> Iterator[ObjectInfo]:
+            if prefix.endswith("/checkpoints/"):
+                raise error
+            return listed(prefix)
+
+        monkeypatch.setattr(executor, "attempt", failing)
+        monkeypatch.setattr(executor.runs, "list", unlisted)
+        answer = distributed.infer(X, outputs="dense")
+    assert starts == [0, 0]
+    assert isinstance(answer.outputs, np.ndarray)
+    assert answer.outputs.tobytes() == expected()[0].tobytes()
+    assert f"checkpoints of the run could not be listed, so none is used: {error}" in caplog.messages
+
+
+def test_settings_that_checkpoints_exclude() -> None:
+    with pytest.raises(SettingError, match="checkpoint_every must be a whole number of at least 0, not -1"):
+        fsd.FailurePolicy(checkpoint_every=-1)
     with pytest.raises(SettingError, match="processes or functions"):
         fsd.Session(NETWORK, failures=fsd.FailurePolicy(checkpoint_every=4))
 

@@ -95,7 +95,7 @@ def test_the_region_of_the_prices_and_a_raised_quota_decide_how_much_may_be_publ
         ("net-p2 --batch 9", "holds shards"),
         ("net --batch 9 -o plot.doc", "must end in .png"),
         ("net --batch 9 --checkpoint-every often", "'often' is neither auto nor a whole number"),
-        ("net --batch 9 --checkpoint-every -3", "checkpoint_every must be 0 or a whole number of at least 2, not -3"),
+        ("net --batch 9 --checkpoint-every -3", "checkpoint_every must be a whole number of at least 0, not -3"),
         ("net --batch 9 --input wide.npz", "wide.npz"),
     ],
 )

@@ -24,7 +24,7 @@ from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.status import RunStatus
 from fsd_inference.channels.base import Kind
 from fsd_inference.config import RunSettings
-from fsd_inference.engine.checkpoints import Checkpoint, pack_checkpoint, unpack_checkpoint
+from fsd_inference.engine.checkpoints import pack_checkpoint, unpack_checkpoint
 from fsd_inference.engine.gather import encode, merge_encoded
 from fsd_inference.engine.inputs import encode_input, read_input
 from fsd_inference.engine.messages import Arrived, Finish, Started
@@ -149,7 +149,7 @@ def test_payloads_of_aborts() -> None:
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
-CHECKPOINT = pack_checkpoint(Checkpoint(1, 2, [b"one frame", b"another"]))
+CHECKPOINT = pack_checkpoint([1, 2**64 - 1], [b"one frame", b"another"])
 INPUT = encode_input(serial_state(np.eye(6, dtype=np.float32)), (4, 2))
 SUMMARY = encode((np.ones(3, np.float32), np.arange(3, dtype=np.int32)))
 

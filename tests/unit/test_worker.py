@@ -24,6 +24,7 @@ from fsd_inference.engine.messages import (
     Load,
     Loaded,
     Phase,
+    Restore,
     ResultStored,
     Send,
     SendGather,
@@ -76,10 +77,10 @@ def test_an_attempt_from_a_checkpoint_sends_its_rows_and_waits_only_for_later_on
     everyone = ((1,),)
     plan = RankPlan(0, 2, ((), ((1, 0),), ((1, 0),), ((1, 0),)), (everyone, everyone, everyone, ()), (1,) * 4, (0,) * 4)
     me = Worker(
-        rank=0, tree=Tree(2, 1), micro_batches=1, samples=4, overlap=True, clocks=CLOCKS, deadline=100.0, first_layer=1
+        rank=0, tree=Tree(2, 1), micro_batches=1, samples=4, overlap=True, clocks=CLOCKS, deadline=100.0, resume_at=2
     )
     me.handle(Started(), 0.0)
-    assert me.handle(Loaded(plan, 2), 1.0) == [Compute(Step(1, 0), Phase.ALL)]
+    assert me.handle(Loaded(plan, 2), 1.0) == [Restore(Step(1, 0))]
     assert me.handle(Computed(Step(1, 0), Phase.ALL), 2.0) == [Send(Step(1, 0))]
     assert me.expected() == []
     me.handle(data(layer=0), 3.0)  # of a layer that is done

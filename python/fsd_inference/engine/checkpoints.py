@@ -1,40 +1,36 @@
 """Checkpoints: what a rank has computed up to a layer, stored so that another attempt of the run starts there.
 
-A checkpoint is a rank's rows of one layer, as frames that are addressed to a number which no rank has, the keeper. So
-each has the checksum, run, plan, source, layer and micro-batch of a frame. Layout of the object: ``b"FSDC"``, version
-(u32), number of the attempt that wrote it (u32), its first layer, from which its frames count layers (u32), number of
-frames (u32), the length of each frame (u64), all little-endian; then the frames.
+A checkpoint is a rank's rows of one layer, a frame for each micro-batch, which says of which run, plan, rank, layer and
+micro-batch they are; and if the run is to be verified, the digests of the layers so far. Layout of the object:
+``b"FSDC"``, version (u32), CRC-32 of all that follows before the frames (u32), number of digests (u32), number of
+frames (u32), the digests (u64), the length of each frame (u64), all little-endian; then the frames.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
 
-import numpy as np
-
+from fsd_inference.engine.messages import Step
+from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.engine.timeline import Timeline
 from fsd_inference.errors import FileFormatError, FsdError, RunError
-from fsd_inference.kernels import RankState, Shard
+from fsd_inference.kernels import RankState
 from fsd_inference.logs import Logger
-from fsd_inference.partitioning.kernel_shard import copying_layer
-from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool
 
 RESUME = "resume"
 """Operation of the errors of a checkpoint that cannot be used."""
 
-_PREFIX = struct.Struct("<4sIIII")
+_PREFIX = struct.Struct("<4sII")
+_COUNTS = struct.Struct("<II")
 _MAGIC = b"FSDC"
-_VERSION = 1
-
-PackedFrames = list[tuple[list[int], bytes]]
-"""Targets and body of each frame."""
+_VERSION = 2
 
 
 def checkpoint_layers(every: int, layers: int, resume_at: int = 0) -> range:
@@ -48,36 +44,39 @@ def newest_checkpoint(store: Store, spec: RunSpec) -> int:
     return max((layer for layer, ranks in found.items() if ranks == spec.settings.workers), default=0)
 
 
-class Checkpoint(NamedTuple):
-    """The number of the attempt that wrote a checkpoint, its first layer, and the frames for the keeper."""
-
-    attempt: int
-    first_layer: int
-    frames: Sequence[bytes]
-
-
-def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
+def pack_checkpoint(digests: Sequence[int], frames: Sequence[bytes]) -> bytes:
     """Return the object of a checkpoint."""
-    attempt, first, frames = checkpoint
-    lengths = struct.pack(f"<{len(frames)}Q", *map(len, frames))
-    return b"".join([_PREFIX.pack(_MAGIC, _VERSION, attempt, first, len(frames)), lengths, *frames])
+    numbers = [digest % 2**64 for digest in digests] + [len(frame) for frame in frames]
+    head = _COUNTS.pack(len(digests), len(frames)) + struct.pack(f"<{len(numbers)}Q", *numbers)
+    return b"".join([_PREFIX.pack(_MAGIC, _VERSION, zlib.crc32(head)), head, *frames])
 
 
-def unpack_checkpoint(data: bytes) -> Checkpoint:
-    """Parse the object of a checkpoint; raise `FileFormatError` if it is damaged or something else."""
-    if len(data) < _PREFIX.size:
+def unpack_checkpoint(data: bytes) -> tuple[tuple[int, ...], list[bytes]]:
+    """Return digests and frames of the object of a checkpoint.
+
+    Raises
+    ------
+    FileFormatError
+        It is damaged, other than in its frames, or something else.
+    """
+    start = _PREFIX.size + _COUNTS.size
+    if len(data) < start:
         raise FileFormatError("it is too short")
-    magic, version, attempt, first, count = _PREFIX.unpack_from(data)
-    start = _PREFIX.size + 8 * count
-    if (magic, version) != (_MAGIC, _VERSION) or len(data) < start:
+    magic, version, crc32 = _PREFIX.unpack_from(data)
+    if (magic, version) != (_MAGIC, _VERSION):
         raise FileFormatError(f"it is not a checkpoint of version {_VERSION}")
-    frames = []
-    for length in struct.unpack_from(f"<{count}Q", data, _PREFIX.size):
-        frames.append(data[start : start + length])
-        start += length
-    if start != len(data):
-        raise FileFormatError(f"it has {len(data)} bytes instead of {start}")
-    return Checkpoint(attempt, first, frames)
+    digests, frames = _COUNTS.unpack_from(data, _PREFIX.size)
+    end = start + 8 * (digests + frames)
+    if len(data) < end or zlib.crc32(data[_PREFIX.size : end]) != crc32:
+        raise FileFormatError("it is damaged")
+    numbers = struct.unpack_from(f"<{digests + frames}Q", data, start)
+    bodies = []
+    for length in numbers[digests:]:
+        bodies.append(data[end : end + length])
+        end += length
+    if end != len(data):
+        raise FileFormatError(f"it has {len(data)} bytes instead of {end}")
+    return numbers[:digests], bodies
 
 
 class CheckpointWriter:
@@ -102,8 +101,7 @@ class CheckpointWriter:
     def __init__(self, spec: RunSpec, rank: int, store: Store, timeline: Timeline, micro_batches: int) -> None:
         self._spec, self._rank, self._store, self._timeline = spec, rank, store, timeline
         self._micro_batches = micro_batches
-        self._taken: defaultdict[int, list[bytes]] = defaultdict(list)
-        self._done: Counter[int] = Counter()
+        self._taken: defaultdict[int, dict[int, bytes]] = defaultdict(dict)  # by layer and micro-batch
         self._thread = ThreadPool(1, thread_name_prefix="checkpoint")
         self._storing: Future[None] | None = None
         self.stored: list[int] = []
@@ -112,20 +110,28 @@ class CheckpointWriter:
         """Return whether the rows of a layer, of `layers`, belong to a checkpoint."""
         return layer + 1 in checkpoint_layers(self._spec.settings.checkpoint_every, layers, self._spec.resume_at)
 
-    def take(self, layer: int, packed: PackedFrames) -> PackedFrames:
-        """Take the keeper's frames of a micro-batch out of all frames after a layer, and return the others.
+    def take(self, step: Step, rows: bytes, digests: Sequence[int]) -> None:
+        """Add a micro-batch to the checkpoint after a layer.
 
         The last micro-batch starts the storing, once the checkpoint before is stored: so memory holds two at most.
+
+        Parameters
+        ----------
+        step : Step
+            The layer and the micro-batch; micro-batches come in any order.
+        rows : bytes
+            Frame with the rank's rows.
+        digests : sequence of int
+            Digests of the layers, which are complete up to this one with the last micro-batch; empty if there are none.
         """
-        keeper = [self._spec.settings.workers]
-        self._taken[layer] += [body for targets, body in packed if targets == keeper]
-        self._done[layer] += 1
-        if self._done[layer] == self._micro_batches:
+        layer, micro_batch = step
+        self._taken[layer][micro_batch] = rows
+        if len(self._taken[layer]) == self._micro_batches:
             if self._storing is not None:
                 self._storing.result()
-            data = pack_checkpoint(Checkpoint(self._spec.attempt, self._spec.first_layer, self._taken.pop(layer)))
+            taken = self._taken.pop(layer)
+            data = pack_checkpoint(digests[: layer + 1], [taken[number] for number in sorted(taken)])
             self._storing = self._thread.submit(self._store_one, layer + 1, data)
-        return [(targets, body) for targets, body in packed if targets != keeper]
 
     def close(self) -> None:
         """Wait until the last checkpoint is stored."""
@@ -142,66 +148,46 @@ class CheckpointWriter:
             self.stored.append(len(data))
 
 
-def read_checkpoint(store: Store, spec: RunSpec, plan: RankPlan, sizes: Sequence[int]) -> list[bytes]:
-    """Return a rank's rows of the layer before the one where an attempt starts: a block for each micro-batch.
+def restore(store: Store, spec: RunSpec, rank: int, state: RankState) -> tuple[int, ...]:
+    """Put a rank's rows of the layer before the one where an attempt starts into its state.
 
-    A checkpoint that cannot be used is deleted, so that no other attempt starts with it.
+    A checkpoint that cannot be used is marked as such, so that no other attempt starts with it.
 
     Parameters
     ----------
     store : Store
-    spec : RunSpec
-        The attempt.
-    plan : RankPlan
-        The rank's part of the exchange plan.
-    sizes : sequence of int
-        Samples of each micro-batch.
+    spec, rank
+        The attempt and this rank.
+    state : RankState
+        The state, to which nothing was given yet; the layer of the rows is loaded.
+
+    Returns
+    -------
+    tuple of int
+        Digests of the rank's part of each layer before the one where the attempt starts, if the run is to be verified.
 
     Raises
     ------
     RunError
         The checkpoint is missing or damaged.
     """
-    key = spec.checkpoint_key(spec.resume_at, plan.rank)
+    key = spec.checkpoint_key(spec.resume_at, rank)
     data = store.get(key)
     try:
         if data is None:
             raise FileFormatError("it is not in the store")
-        return _blocks(unpack_checkpoint(data), spec, plan, sizes)
-    except FileFormatError as error:
+        digests, frames = unpack_checkpoint(data)
+        expected = (
+            spec.resume_at * spec.settings.verify,
+            len(micro_batch_sizes(spec.samples, spec.settings.micro_batches)),
+        )
+        if (len(digests), len(frames)) != expected:
+            raise FileFormatError(f"it has {len(digests)} digests and {len(frames)} micro-batches, not {expected}")
+        for micro_batch, rows in enumerate(frames):
+            state.restore(spec.resume_at - 1, micro_batch, rows)
+    except (FileFormatError, ValueError) as error:
         if data is not None:
             store.put(key, b"")  # an empty object is no checkpoint, and workers may not delete objects
-        message = f"rank {plan.rank} cannot start at layer {spec.resume_at} from {key}: {error}; try again"
-        raise RunError(message, rank=plan.rank, layer=spec.resume_at, operation=RESUME, retryable=True) from error
-
-
-def _blocks(checkpoint: Checkpoint, spec: RunSpec, plan: RankPlan, sizes: Sequence[int]) -> list[bytes]:
-    """Return the rows in frames for the keeper, which is given a shard that passes on what it receives."""
-    last, keeper = spec.resume_at - 1, spec.settings.workers
-    place = spec.resume_at - checkpoint.first_layer  # of the layer that gets the rows
-    if place < 1:
-        raise FileFormatError(f"an attempt from layer {checkpoint.first_layer} on cannot have written it")
-    rows = plan.boundary[last] + plan.interior[last]
-    edges = [(plan.rank, len(plan.sends[last]), rows)] if rows else []
-    shard = Shard(keeper, keeper + 1, [[]] * place + [edges])
-    nothing = copying_layer(np.empty(0, np.uint32))
-    for layer in range(place):
-        shard.add(layer, nothing)
-    shard.add(place, copying_layer(np.arange(rows, dtype=np.uint32), source=edges[0]) if rows else nothing)
-    state = RankState(
-        shard, bytes.fromhex(spec.run), checkpoint.attempt, bytes.fromhex(spec.plan), sizes, spec.settings.threads
-    )
-    for number, frame in enumerate(checkpoint.frames):
-        status = state.accept(frame).status
-        if status != "new":
-            raise FileFormatError(f"its frame {number} is {status}")
-    if not all(state.ready(place, m) for m in range(len(sizes))):
-        raise FileFormatError("it is not complete")
-    try:
-        for micro_batch in range(len(sizes)):
-            for layer in range(place + 1):
-                state.assemble(layer, micro_batch)
-                state.compute(layer, micro_batch, "all")
-        return [state.output(micro_batch) for micro_batch in range(len(sizes))]
-    except ValueError as error:
-        raise FileFormatError(str(error)) from error
+        message = f"rank {rank} cannot start at layer {spec.resume_at} from {key}: {error}; try again"
+        raise RunError(message, rank=rank, layer=spec.resume_at, operation=RESUME, retryable=True) from error
+    return digests

@@ -37,6 +37,7 @@ from fsd_inference.engine.messages import (
     Load,
     Loaded,
     Phase,
+    Restore,
     ResultStored,
     Send,
     SendAgain,
@@ -78,8 +79,12 @@ class RankWork(Protocol):
     def state(self) -> RankState:
         """The kernel state of the run."""
 
+    @property
+    def digests(self) -> Sequence[int]:
+        """The digests of the layers before the one where the attempt starts; none before the first layer is loaded."""
+
     def load(self) -> Iterator[int]:
-        """Load the layers, and the run's inputs with the first; yield the number of loaded layers after each."""
+        """Load the layers, and what the attempt starts with; yield the number of loaded layers after each."""
 
     def neuron(self, layer: int, row: int) -> int:
         """Return the global neuron of a local row."""
@@ -112,6 +117,7 @@ _OPERATIONS: dict[type[Action], str] = {
     CheckChild: "start",
     Load: "load",
     Compute: "compute",
+    Restore: "compute",
     StoreResult: "store",
 }
 
@@ -198,7 +204,7 @@ class Driver:
             deadline=spec.deadline,
             may_lose=channel.limits.may_lose,
             hands_on=spec.hands_on,
-            first_layer=spec.first_layer,
+            resume_at=spec.resume_at,
         )
         self._writer = CheckpointWriter(spec, rank, store, timeline, len(self._sizes))
         self.checkpoints = self._writer.stored
@@ -222,8 +228,8 @@ class Driver:
         compute = ThreadPool(1, thread_name_prefix="compute")
         background = ThreadPool(STARTERS, thread_name_prefix="start")
         receiver = threading.Thread(target=self._receive, name="receive")
-        executors = {Compute: compute, StoreResult: compute, Load: background, StartChild: background}
-        executors[CheckChild] = background
+        executors = dict.fromkeys((Compute, Restore, StoreResult), compute)
+        executors |= dict.fromkeys((Load, StartChild, CheckChild), background)
         try:
             self._start(receiver)
             self._events.put(Started())
@@ -290,7 +296,7 @@ class Driver:
     def _do(self, action: Action) -> None:
         """Carry out an action that may block; a failure is posted as an event."""
         operation = _OPERATIONS[type(action)]
-        layer = action.step.layer if isinstance(action, Compute) else None
+        layer = action.step.layer if isinstance(action, Compute | Restore) else None
         try:
             match action:
                 case StartChild(rank=child):
@@ -302,6 +308,8 @@ class Driver:
                     self._load_layers()
                 case Compute():
                     self._compute(action)
+                case Restore(step=step):
+                    self._computed(step, Phase.ALL, self._timeline.now())
                 case StoreResult():
                     self._store_result()
         except (NonFiniteError, WireRangeError) as error:
@@ -317,9 +325,10 @@ class Driver:
             for loaded in work.load():
                 if not self.layers:
                     self.layers = work.plan.layers
-                    self.digests = [0] * self.layers if self.spec.settings.verify else []
-                    # The layers before the one where the attempt starts took none.
-                    self.requests += [self._count_requests()] * (1 + self.spec.first_layer)
+                    if self.spec.settings.verify:
+                        self.digests = [*work.digests, *[0] * (self.layers - len(work.digests))]
+                    # The layers before the one whose rows are restored took none.
+                    self.requests += [self._count_requests()] * max(1, self.spec.resume_at)
                     self._idle_since = self._timeline.now()
                     self._timeline.add("load", -1, 0, began, self._idle_since)
                 self._events.put(Loaded(work.plan, loaded))
@@ -348,41 +357,56 @@ class Driver:
                 self._outcome = Outcome(error, summary, self._has_aborted)
 
     def _compute(self, action: Compute) -> None:
-        layer, micro_batch = action.step
+        (layer, micro_batch), phase = action.step, action.phase
         state, timeline = self._ready_state(), self._timeline
-        known_as = layer - self.spec.first_layer  # the kernels count the layers of the attempt
-        if action.phase is not Phase.INTERIOR:
+        if phase is not Phase.INTERIOR:
             timeline.add("wait", layer, micro_batch, self._idle_since, timeline.now())
         began = timeline.now()
-        if action.phase is not Phase.INTERIOR:
+        if phase is not Phase.INTERIOR:
             with timeline.measure("unpack", layer, micro_batch):
-                state.assemble(known_as, micro_batch)
-        with timeline.measure(action.phase.value, layer, micro_batch):
+                state.assemble(layer, micro_batch)
+        with timeline.measure(phase.value, layer, micro_batch):
             computing = timeline.now()
-            state.compute(known_as, micro_batch, action.phase.value)
+            state.compute(layer, micro_batch, phase.value)
             self._kernel_s += timeline.now() - computing
-        is_kept = self._writer.is_due(layer, self.layers)
-        if action.phase is not Phase.INTERIOR and (self._plan().sends[layer] or is_kept):
-            with timeline.measure("pack", layer, micro_batch):
+        if phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
+            self._foreseen_s += self._foreseen(layer)
+        self._computed(action.step, phase, began)
+        if phase is not Phase.BOUNDARY:
+            self._keep(action.step)
+
+    def _computed(self, step: Step, phase: Phase, began: float) -> None:
+        """Pack the boundary rows of a step if they are new, and have them sent; the phase took since `began`."""
+        layer, micro_batch = step
+        if phase is not Phase.INTERIOR and self._plan().sends[layer]:
+            with self._timeline.measure("pack", layer, micro_batch):
                 limits = self._channel.limits
-                packed = state.frames(known_as, micro_batch, limits.frame_bytes, limits.is_fast)
-            if is_kept:
-                packed = self._writer.take(layer, packed)
-            if packed:
-                self._packed[action.step] = [
+                packed = self._ready_state().frames(layer, micro_batch, limits.frame_bytes, limits.is_fast)
+                self._packed[step] = [
                     Frame(Kind.DATA, layer, micro_batch, tuple(targets), body) for targets, body in packed
                 ]
-        if action.phase is not Phase.BOUNDARY and self.spec.settings.verify:
+        self._idle_since = self._timeline.now()
+        self._busy_s += self._idle_since - began
+        if phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
+            self.requests.append(self._count_requests())
+            told = (self._busy_s, self._kernel_s, self._foreseen_s)
+            self._on_layer(Pace(self._idle_since, self.rank, layer + 1, *told, of=self.layers))
+        self._events.put(Computed(step, phase))
+
+    def _keep(self, step: Step) -> None:
+        """Add a step to the digests and the checkpoint of its layer, while its frames travel."""
+        layer, micro_batch = step
+        state, timeline = self._ready_state(), self._timeline
+        began = timeline.now()
+        if self.spec.settings.verify:
             with timeline.measure("digest", layer, micro_batch):
                 self.digests[layer] += state.digest(layer, micro_batch, self._firsts[micro_batch])
-        self._busy_s += timeline.now() - began
-        if action.phase is not Phase.BOUNDARY and micro_batch == len(self._sizes) - 1:
-            self.requests.append(self._count_requests())
-            self._foreseen_s += self._foreseen(layer)
-            told = (self._busy_s, self._kernel_s, self._foreseen_s)
-            self._on_layer(Pace(timeline.now(), self.rank, layer + 1, *told, of=self.layers))
+        if self._writer.is_due(layer, self.layers):
+            with timeline.measure("pack", layer, micro_batch):
+                rows = state.rows(layer, micro_batch, self._channel.limits.is_fast)
+            self._writer.take(step, rows, self.digests)
         self._idle_since = timeline.now()
-        self._events.put(Computed(action.step, action.phase))
+        self._busy_s += self._idle_since - began
 
     def _foreseen(self, layer: int) -> float:
         """Return the seconds of the kernels that were foreseen for a layer; 0 if none were."""
@@ -455,8 +479,7 @@ class Driver:
         self._events.put(ChildEnded(rank, reason, reported))
 
     def _numeric_error(self, error: NonFiniteError | WireRangeError) -> RunError:
-        _, known_as, row = error.args
-        layer = known_as + self.spec.first_layer
+        _, layer, row = error.args
         neuron = self._work.neuron(layer, row) if self._work is not None else row
         if isinstance(error, WireRangeError):
             return beyond_wire(layer, neuron, self.rank, self.spec.settings.wire)
@@ -515,8 +538,6 @@ class Driver:
             return
         now = self._timeline.now()
         kind, layer, micro_batch = Kind(accepted.kind or 0), accepted.layer or 0, accepted.micro_batch or 0
-        if kind is Kind.DATA:
-            layer += self.spec.first_layer
         self._timeline.add("receive", layer, micro_batch, now, now)
         self._events.put(
             Arrived(

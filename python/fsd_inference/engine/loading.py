@@ -9,7 +9,7 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
-from fsd_inference.engine.checkpoints import checkpoint_layers, read_checkpoint
+from fsd_inference.engine.checkpoints import restore
 from fsd_inference.engine.inputs import read_input
 from fsd_inference.engine.micro_batches import micro_batch_sizes
 from fsd_inference.engine.pieces import Pieces
@@ -17,7 +17,7 @@ from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import FileFormatError
 from fsd_inference.kernels import RankState, Shard
 from fsd_inference.limits import EARLY_FRAMES_BYTES, EARLY_FRAMES_SHARE
-from fsd_inference.partitioning.kernel_shard import add_layer, copying_layer
+from fsd_inference.partitioning.kernel_shard import add_layer
 from fsd_inference.partitioning.manifest import MANIFEST_FILE, Manifest
 from fsd_inference.partitioning.plan import RankPlan
 from fsd_inference.partitioning.shard_reader import ShardReader, open_shard
@@ -27,19 +27,12 @@ from fsd_inference.store.base import Readable, Store
 class WarmShard:
     """A rank's shard in the form that the kernels take; once loaded, it can be used by any number of runs.
 
-    If runs start at a later layer, the kernels have the layers from there on only, after one that passes on the rows of
-    a checkpoint and sends those that other ranks need.
-
     Parameters
     ----------
     shard : ShardReader
         The shard, of which no layer was read yet.
     pieces : Pieces
         What it is read from; closed at the end.
-    checkpoint_every : int, optional
-        Number of layers between checkpoints.
-    resume_at : int, optional
-        The layer at which runs start.
 
     Attributes
     ----------
@@ -51,15 +44,10 @@ class WarmShard:
         Features that the rank's rows of layer 0 are connected to; empty until that layer is loaded.
     """
 
-    def __init__(self, shard: ShardReader, pieces: Pieces, checkpoint_every: int = 0, resume_at: int = 0) -> None:
+    def __init__(self, shard: ShardReader, pieces: Pieces) -> None:
         self.plan: RankPlan = shard.plan
-        self._resume_at = resume_at
-        self._checkpoints = checkpoint_layers(checkpoint_every, self.plan.layers, resume_at)
-        self._first = max(0, resume_at - 1)
-        receives = [(), *shard.receives[self._first + 1 :]]
         try:
-            # The keeper of checkpoints counts as a rank.
-            self.kernels = Shard(shard.head.rank, shard.head.workers + (checkpoint_every > 0), receives)
+            self.kernels = Shard(shard.head.rank, shard.head.workers, shard.receives)
         except ValueError as error:
             raise FileFormatError(f"shard of rank {shard.head.rank}: {error}") from error
         self.needed_features: NDArray[np.uint32] = np.empty(0, np.uint32)
@@ -84,16 +72,11 @@ class WarmShard:
         shard, pieces = self._loading
         try:
             for part in shard.parts():
-                following = self._loaded + 1
-                if following == self._resume_at:
-                    self.kernels.add(0, copying_layer(part.rows.copy(), sends=part.sends))
-                elif following > self._resume_at:
-                    keeper = self.plan.workers if following in self._checkpoints else None
-                    add_layer(self.kernels, self.plan.rank, self._loaded, part, first=self._first, keeper=keeper)
+                add_layer(self.kernels, self.plan.rank, self._loaded, part)
                 if self._loaded == 0:
                     self.needed_features = part.column_row.copy()  # a view would keep the memory of other arrays
                 self._connections.append(int(part.indptr[-1]))
-                self._loaded = following
+                self._loaded += 1
                 yield self._loaded
         finally:
             self._loading = None
@@ -127,6 +110,7 @@ class LoadedRank:
         self._warm, self._runs, self._spec = warm, runs, spec
         settings = spec.settings
         self._sizes = micro_batch_sizes(spec.samples, settings.micro_batches)
+        self.digests: tuple[int, ...] = ()
         self.state = RankState(
             warm.kernels,
             bytes.fromhex(spec.run),
@@ -145,29 +129,30 @@ class LoadedRank:
         return self._warm.plan
 
     def load(self) -> Iterator[int]:
-        """Load the layers, with the first that is computed the rows before it; yield the number of loaded layers."""
-        has_inputs = False
+        """Load the layers, and with those that the attempt needs first its input or its checkpoint.
+
+        Yield the number of loaded layers from then on.
+        """
+        has_rows = False
         for loaded in self._warm.load():
             if loaded < self._spec.resume_at:
                 continue
-            if not has_inputs:
+            if not has_rows:
                 self._put_rows()
-                has_inputs = True
+                has_rows = True
             yield loaded
 
     def _put_rows(self) -> None:
-        """Give the state the rows of the input, or those of the checkpoint, which stand in for it."""
-        needed, spec = self._warm.needed_features, self._spec
+        spec = self._spec
         if spec.resume_at:
-            for micro_batch, rows in enumerate(read_checkpoint(self._runs, spec, self.plan, self._sizes)):
-                self.state.put_input(micro_batch, 0, rows)
+            self.digests = restore(self._runs, spec, self.plan.rank, self.state)
             return
-        for block in read_input(self._runs, spec.input_key, needed, self._sizes, spec.features):
+        for block in read_input(self._runs, spec.input_key, self._warm.needed_features, self._sizes, spec.features):
             self.state.put_input(block.micro_batch, block.first_feature, block.payload)
 
     def neuron(self, layer: int, row: int) -> int:
         """Return the global neuron of a local row."""
-        return self._warm.kernels.neuron(layer - self._spec.first_layer, row)
+        return self._warm.kernels.neuron(layer, row)
 
     def connections(self, layer: int) -> int:
         """Return the connections of the rank's rows of a layer that is loaded."""
@@ -208,7 +193,7 @@ def start_shard(plans: Readable, spec: RunSpec, rank: int, stopped: Future[None]
     pieces = Pieces(plans.get_range, spec.plan_prefix + entry.file, entry.size, stopped)
     try:
         shard = open_shard(pieces.read, manifest, rank)
-        return WarmShard(shard, pieces, spec.settings.checkpoint_every, spec.resume_at)
+        return WarmShard(shard, pieces)
     except BaseException:
         pieces.close()
         raise

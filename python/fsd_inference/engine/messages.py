@@ -166,6 +166,13 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """Pack the boundary rows of a step whose rows come from a checkpoint; answered by `Computed`, of all rows."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send the packed boundary rows of a step; answered by `Sent`."""
 
@@ -218,5 +225,16 @@ class Finish:
 
 
 Action = (
-    StartChild | CheckChild | Load | Compute | Send | AskAgain | SendAgain | StoreResult | SendGather | Abort | Finish
+    StartChild
+    | CheckChild
+    | Load
+    | Compute
+    | Restore
+    | Send
+    | AskAgain
+    | SendAgain
+    | StoreResult
+    | SendGather
+    | Abort
+    | Finish
 )

@@ -99,11 +99,6 @@ class RunSpec:
         return replace(self, deadline=limit, hands_on=self.settings.checkpoint_every > 0)
 
     @property
-    def first_layer(self) -> int:
-        """The layer of the first steps: 0, or the one whose rows the checkpoint holds, which are sent once more."""
-        return max(0, self.resume_at - 1)
-
-    @property
     def prefix(self) -> str:
         """Folder of this attempt's objects."""
         return attempt_folder(self.run, self.attempt)

@@ -30,6 +30,7 @@ from fsd_inference.engine.messages import (
     Load,
     Loaded,
     Phase,
+    Restore,
     ResultStored,
     Send,
     SendAgain,
@@ -84,8 +85,9 @@ class Worker:
         Whether the channel may lose frames, so that those that are late are asked for again.
     hands_on : bool, optional
         Whether another attempt goes on after the deadline.
-    first_layer : int, optional
-        The layer of the first steps, which receive nothing; other than 0 if their rows come from a checkpoint.
+    resume_at : int, optional
+        The layer at which the attempt starts. The rows of the layer before come from a checkpoint and are sent as the
+        first steps, which receive nothing.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Worker:
         deadline: float,
         may_lose: bool = False,
         hands_on: bool = False,
-        first_layer: int = 0,
+        resume_at: int = 0,
     ) -> None:
         self.rank = rank
         self._tree = tree
@@ -113,8 +115,8 @@ class Worker:
 
         self._plan: RankPlan | None = None
         self._loaded = 0  # layers that are in memory
-        self._first = first_layer
-        self._progress = [self._first] * micro_batches  # the layer that each micro-batch computes next
+        self._resume_at = resume_at
+        self._progress = [max(0, resume_at - 1)] * micro_batches  # the layer that each micro-batch computes next
         self._blocked_since = [0.0] * micro_batches  # since when that layer waits only for rows of other ranks
         self._phases: deque[Phase] = deque()  # phases of the current step that are still to be issued
         self._computing: Step | None = None
@@ -167,7 +169,7 @@ class Worker:
             return steps
         for layer, micro_batch in sorted(zip(self._progress, range(len(self._progress)), strict=True)):
             # The next step if its inputs are incomplete, otherwise the step after it.
-            for needed in range(max(self._first + 1, layer), min(layer + 2, self._plan.layers)):
+            for needed in range(max(self._resume_at, layer), min(layer + 2, self._plan.layers)):
                 step = Step(needed, micro_batch)
                 if self._missing(step):
                     if self._has_sent(Step(needed - 1, micro_batch)):
@@ -299,7 +301,7 @@ class Worker:
         """Return the missing (source, edge) pairs of a step not yet computed, in the plan's order."""
         assert self._plan is not None  # noqa: S101 - only called once loaded
         if step not in self._inputs:
-            needed = self._plan.receives[step.layer] if step.layer > self._first else ()
+            needed = self._plan.receives[step.layer] if step.layer >= self._resume_at else ()
             self._inputs[step] = dict.fromkeys(needed)
         return self._inputs[step]
 
@@ -332,6 +334,8 @@ class Worker:
             step = Step(layer, micro_batch)
             if layer < self._loaded and not self._missing(step):
                 self._computing = step
+                if layer < self._resume_at:
+                    return [Restore(step)]
                 split = self._overlap and self._plan.boundary[layer] > 0 and self._plan.interior[layer] > 0
                 self._phases = deque((Phase.BOUNDARY, Phase.INTERIOR) if split else (Phase.ALL,))
                 return [Compute(step, self._phases.popleft())]
@@ -397,7 +401,7 @@ class Worker:
         ]
         for m, layer in enumerate(self._progress):
             step = Step(layer, m)
-            if self._first < layer < self._plan.layers and step != self._computing:
+            if self._resume_at <= layer < self._plan.layers and step != self._computing:
                 for source, _ in self._missing(step):
                     since = max(self._blocked_since[m], self._heard.get(source, 0.0))
                     stalls.append((since + self._clocks.stall_s, source, Step(layer - 1, m)))

@@ -25,8 +25,6 @@ from fsd_inference.partitioning.plan import ExchangePlan
 FAILURE_S = 1.8e6
 """Mean seconds until a function fails, assumed: Lambda's service level agreement (2022) is that 99.95% of a month's
 requests are answered without an error of the service, and a function runs for 900 s by default."""
-LEAST_EVERY = 2
-"""Smallest number of layers between checkpoints."""
 _SLOWER = 2.0  # factor by which a run may take longer than it is predicted to: without checkpoints it would fail then
 
 
@@ -173,11 +171,10 @@ class HandingOn:
         losses = self._workers / FAILURE_S
         if self._limit is not None and self.may_outlive:
             losses += 1 / max(self._limit.later_s, 1e-9)
-        every = max(LEAST_EVERY, round(math.sqrt(2 * usd / cost / losses) / max(self._mean_s, 1e-9)))
+        every = max(1, round(math.sqrt(2 * usd / cost / losses) / max(self._mean_s, 1e-9)))
         if self.may_outlive:
-            while every > LEAST_EVERY and self.course(every) is None:
+            while every > 1 and self.course(every) is None:
                 every //= 2
-            every = max(LEAST_EVERY, every)
         return every if every < self.layers else 0
 
     def course(self, every: int) -> Course | None:

@@ -356,11 +356,15 @@ class Distributed:
         return replace(run.spec, settings=settings)
 
     def _newest_checkpoint(self, executor: Executor, spec: RunSpec) -> int:
-        """Return the layer at which another attempt starts."""
+        """Return the layer at which another attempt starts; the first if the checkpoints cannot be listed."""
         if not spec.settings.checkpoint_every:
             return 0
-        with within(self._settings.clocks.run_s), client_operation("resume", "listing the run's checkpoints"):
-            return newest_checkpoint(executor.runs, spec)
+        try:
+            with within(self._settings.clocks.run_s):
+                return newest_checkpoint(executor.runs, spec)
+        except FsdError as error:
+            _log.of(run=spec.run).warning("checkpoints of the run could not be listed, so none is used: %s", error)
+            return 0
 
     def _attempt(
         self,

@@ -28,6 +28,7 @@ from fsd_inference.engine.messages import (
     Load,
     Loaded,
     Phase,
+    Restore,
     ResultStored,
     Send,
     SendGather,
@@ -90,7 +91,6 @@ class Simulation:
     def __init__(self, scenario: Scenario, starts: Sequence[int] = (0,)) -> None:
         self.scenario = scenario
         self._starts = tuple(starts)
-        self._first = max(0, starts[-1] - 1)  # the layer of the first steps: its rows come from a checkpoint, if any
         timing, chances, settings = scenario.timing, scenario.chances, scenario.settings
         self.clock = Clock()
         self.draws = Draws(timing, chances.seed)
@@ -126,7 +126,7 @@ class Simulation:
             clocks=settings.clocks,
             deadline=min(settings.clocks.run_s, scenario.hands_on_s),
             hands_on=scenario.hands_on_s < settings.clocks.run_s,
-            first_layer=self._first,
+            resume_at=self._starts[-1],
         )
         up, down = (Bandwidth(timing["network.bytes_per_s"]) for _ in range(2))
         speed = 1 / chances.slowdown if is_slow else 1.0
@@ -263,8 +263,8 @@ class Simulation:
 
     def _do(self, rank: Rank, action: Action) -> None:
         match action:
-            case Compute(step=step, phase=phase):
-                self._compute(rank, step, phase)
+            case Compute() | Restore():
+                self._compute(rank, action.step, action.phase if isinstance(action, Compute) else Phase.ALL)
             case Send(step=step):
                 self.send(rank, step, self.clock.now)
             case StartChild(rank=child):

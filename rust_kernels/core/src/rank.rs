@@ -1,5 +1,8 @@
 //! The state of one rank in one attempt of a run: its inbox, and its activations from step to step.
 
+mod restoring;
+mod sending;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,18 +12,18 @@ use thiserror::Error;
 
 use crate::activations::Panels;
 use crate::buffer::Buffer;
-use crate::codec::{self, BadBlock, Block, Framed, Packed, PanelRows, Wire};
+use crate::codec::{self, BadBlock, Block, PanelRows, Wire};
 use crate::compute::Compute;
 use crate::digest;
 use crate::errors::{Invalid, LoadError, NoMemory};
-use crate::frame::{self, Attempt, Header, Kind};
+use crate::frame::{self, Attempt};
 use crate::inbox::{Accepted, Inbox};
 use crate::memory::{copied, filled};
-use crate::outbox::Outbox;
 use crate::shard::{Shard, ShardLayer};
 use crate::spill::Budget;
 use crate::spmm::{Rows, spmm};
 use crate::unpack::{Supply, unpack};
+use sending::Sent;
 
 /// An error that ends a rank's work.
 #[derive(Debug, Error)]
@@ -89,26 +92,6 @@ struct Batch {
 /// The live samples of blocks, by source and edge. Lists of all samples are left out: nothing refers to them.
 type Lists = HashMap<(u16, u32), Vec<u32>>;
 
-/// The live samples of the edges that were sent after the last two layers. A receiver that unpacks a step has unpacked
-/// the step before, so a block may refer to what the same targets got then.
-#[derive(Default)]
-struct Sent {
-    layer: usize,
-    now: Lists,
-    before: Lists,
-}
-
-impl Sent {
-    /// Moves on to a layer.
-    fn advance(&mut self, layer: usize) {
-        if layer != self.layer {
-            let last = std::mem::take(&mut self.now);
-            self.before = if layer == self.layer + 1 { last } else { Lists::new() };
-            self.layer = layer;
-        }
-    }
-}
-
 /// The progress of a micro-batch.
 enum State {
     /// Before layer 0: encoded blocks of input rows, each with its first feature.
@@ -137,6 +120,14 @@ impl State {
             State::Step(step) => step.input.bytes() + step.output.bytes(),
             State::Output(_, panels, _) => panels.bytes(),
             State::Ended => 0,
+        }
+    }
+
+    /// Returns the output of a layer if all its rows are computed, otherwise an error.
+    fn complete(&self, layer: usize, micro_batch: usize) -> Result<&Panels, RankError> {
+        match self {
+            State::Output(done, output, _) if *done == layer => Ok(output),
+            _ => Err(RankError::Order { layer, micro_batch, why: "its rows are not all there" }),
         }
     }
 }
@@ -324,7 +315,7 @@ impl Rank {
         step.interior |= interior;
         if step.boundary && step.interior {
             let State::Step(step) = std::mem::replace(&mut *state, State::Ended) else { unreachable!("matched above") };
-            *lock(&self.spare) = Some(step.input).filter(|_| layer + 1 < self.shard.receives().len());
+            *lock(&self.spare) = Some(step.input).filter(|_| layer < self.last());
             *state = State::Output(layer, step.output, step.received);
         }
         batch.bytes.store(state.bytes(), Ordering::Relaxed);
@@ -335,92 +326,21 @@ impl Rank {
     /// micro-batch's first sample in the batch.
     pub fn digest(&self, layer: usize, micro_batch: usize, first_sample: u64) -> Result<u64, RankError> {
         let (part, batch) = self.check(layer, micro_batch)?;
-        match &*lock(&batch.state) {
-            State::Output(done, output, _) if *done == layer => {
-                Ok(digest::of_panels(output, layer, part.rows(), first_sample, &self.compute))
-            }
-            _ => Err(RankError::Order { layer, micro_batch, why: "its rows are not all there" }),
-        }
-    }
-
-    /// Packs the computed boundary rows into frames of at most `limit` bytes each. `fast` as of `Framed`.
-    pub fn frames(&self, layer: usize, micro_batch: usize, limit: usize, fast: bool) -> Result<Outbox<'_>, RankError> {
-        let (part, batch) = self.check(layer, micro_batch)?;
         let state = lock(&batch.state);
-        let output = match &*state {
-            State::Step(step) if step.layer == layer && step.boundary => &step.output,
-            State::Output(done, output, _) if *done == layer => output,
-            _ => return Err(RankError::Order { layer, micro_batch, why: "the rows to send are not there" }),
-        };
-        let samples = self.samples[micro_batch];
-        let mut sent = lock(&batch.sent);
-        sent.advance(layer);
-        let pack = |index: usize| -> Result<Packed, RankError> {
-            let send = &part.sends()[index];
-            let source = PanelRows::selected(output, &send.rows).rounded(self.wire, self.compute.path());
-            if let Some(row) = source.too_large() {
-                return Err(RankError::TooLarge { layer, row });
-            }
-            let known = self.known(layer, &send.targets, &sent.before);
-            let framed = Framed { known: &known, fast };
-            Ok(codec::encode(send.rows.len(), samples, output.samples(), &source, Some(framed), &self.compute))
-        };
-        let packed = self.compute.map(part.sends().len(), pack).into_iter().collect::<Result<Vec<_>, _>>()?;
-        let (mut edges, mut frames) = (Vec::with_capacity(packed.len()), Vec::with_capacity(packed.len()));
-        for ((edge, send), mut packed) in (0u32..).zip(part.sends()).zip(packed) {
-            let live = std::mem::take(&mut packed.live);
-            if live.len() < samples {
-                sent.now.insert((self.shard.rank(), edge), live);
-            }
-            let whole = Header {
-                kind: Kind::Data,
-                attempt: self.attempt,
-                layer: layer as u16,
-                micro_batch: micro_batch as u16,
-                source: self.shard.rank(),
-                edge,
-                part: 0,
-                parts: 1,
-            };
-            let (bytes, room) = (packed.bytes(), limit.saturating_sub(frame::overhead(&whole, &send.targets)));
-            let parts = u16::try_from(bytes.checked_div(room).map_or(usize::MAX, |_| bytes.div_ceil(room)));
-            let parts = parts.map_err(|_| {
-                Invalid(format!("{bytes} bytes for {:?} do not fit frames of {limit} bytes", send.targets))
-            })?;
-            for part in 0..parts {
-                let header = Header { part, parts, ..whole };
-                let start = usize::from(part) * room;
-                frames.push((header, start..bytes.min(start + room)));
-            }
-            edges.push((&send.targets[..], packed));
-        }
-        Ok(Outbox::new(edges, frames))
+        let output = state.complete(layer, micro_batch)?;
+        Ok(digest::of_panels(output, layer, part.rows(), first_sample, &self.compute))
     }
 
-    /// Returns the live samples of the edges after the layer before, by number, that all of `targets` received.
-    fn known<'a>(&self, layer: usize, targets: &[u16], before: &'a Lists) -> Vec<(u32, &'a [u32])> {
-        let Some(before_layer) = layer.checked_sub(1).and_then(|before| self.shard.layer(before)) else {
-            return Vec::new();
-        };
-        let edges = (0..).zip(before_layer.sends());
-        let shared = edges.filter(|(_, edge)| targets.iter().all(|target| edge.targets.binary_search(target).is_ok()));
-        shared.filter_map(|(edge, _)| Some((edge, &before.get(&(self.shard.rank(), edge))?[..]))).collect()
-    }
-
-    /// Returns the last layer's output if all its rows are computed, otherwise an error.
-    fn last<'a>(&self, state: &'a State, micro_batch: usize) -> Result<&'a Panels, RankError> {
-        let layer = self.shard.receives().len() - 1;
-        match state {
-            State::Output(done, output, _) if *done == layer => Ok(output),
-            _ => Err(RankError::Order { layer, micro_batch, why: "its output is not there" }),
-        }
+    /// Returns the number of the last layer.
+    fn last(&self) -> usize {
+        self.shard.receives().len() - 1
     }
 
     /// Returns the last layer's rows as an encoded block, and releases them.
     pub fn output(&self, micro_batch: usize) -> Result<Vec<u8>, RankError> {
         let batch = self.batch(micro_batch)?;
         let mut state = lock(&batch.state);
-        let output = self.last(&state, micro_batch)?;
+        let output = state.complete(self.last(), micro_batch)?;
         let source = PanelRows::all(output);
         let block =
             codec::encode(output.rows(), self.samples[micro_batch], output.samples(), &source, None, &self.compute)
@@ -434,8 +354,8 @@ impl Rank {
     pub fn reduce(&self, micro_batch: usize) -> Result<(Vec<f32>, Vec<i32>), RankError> {
         let batch = self.batch(micro_batch)?;
         let state = lock(&batch.state);
-        let output = self.last(&state, micro_batch)?;
-        let neurons = self.shard.layer(self.shard.receives().len() - 1).map_or(&[][..], ShardLayer::rows);
+        let output = state.complete(self.last(), micro_batch)?;
+        let neurons = self.shard.layer(self.last()).map_or(&[][..], ShardLayer::rows);
         let samples = self.samples[micro_batch];
         let Some(&first) = neurons.first() else {
             return Ok((filled(samples, f32::NEG_INFINITY)?, filled(samples, -1)?));

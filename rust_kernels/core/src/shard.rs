@@ -191,6 +191,11 @@ impl Shard {
         self.rank
     }
 
+    /// Returns the rank as a list of targets.
+    pub(crate) fn itself(&self) -> &[u16] {
+        std::slice::from_ref(&self.rank)
+    }
+
     pub fn workers(&self) -> usize {
         self.workers
     }

@@ -12,6 +12,7 @@ mod input;
 pub mod memory;
 pub mod packed;
 pub mod rank;
+pub mod restore;
 pub mod seeds;
 pub mod weights;
 
@@ -19,12 +20,13 @@ pub mod weights;
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All targets, by the names of their binaries and of the folders of their corpus.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("answers", answers::run),
     ("block", block::run),
     ("frame", frame::run),
     ("inbox", inbox::run),
     ("packed", packed::run),
     ("rank", rank::run),
+    ("restore", restore::run),
     ("weights", weights::run),
 ];

@@ -23,6 +23,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "inbox" => vec![inbox()],
         "packed" => packed(),
         "rank" => KINDS.map(rank).to_vec(),
+        "restore" => KINDS.map(restore).to_vec(),
         "weights" => weights(),
         _ => Vec::new(),
     }
@@ -111,6 +112,12 @@ fn rank(values: Values) -> Vec<u8> {
     let received = || block(6, 70, 4, values, Some(Framed::default()));
     let input = [&[0, 6][..], &chunk(&own(6)), &chunk(&own(6))].concat();
     [input, data(0, 0, 0, &received()), data(1, 0, 0, &received())].concat()
+}
+
+/// The rows of rank 1 after layer 1, of an earlier attempt.
+fn restore(values: Values) -> Vec<u8> {
+    let rows = block(6, 70, 4, values, Some(Framed::default()));
+    [&[1, 0, 4, 0, 1, 0, 1, 0, 0][..], &chunk(&rows)].concat()
 }
 
 fn packed() -> Vec<Vec<u8>> {

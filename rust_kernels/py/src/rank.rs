@@ -234,6 +234,24 @@ impl RankState {
         (0..outbox.len()).map(seal).collect()
     }
 
+    /// Pack all rows of a layer, which are computed, as they are into one sealed frame. `fast` as for `frames`.
+    #[pyo3(signature = (layer, micro_batch, fast=false))]
+    fn rows<'py>(
+        &self,
+        py: Python<'py>,
+        layer: usize,
+        micro_batch: usize,
+        fast: bool,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let outbox = py.detach(|| self.rank.rows(layer, micro_batch, fast)).map_err(error)?;
+        new_bytes(py, outbox.bytes(0), |to| outbox.write(0, to))
+    }
+
+    /// Put rows back that `rows` returned in an attempt of this run; the micro-batch goes on after their layer.
+    fn restore(&self, py: Python<'_>, layer: usize, micro_batch: usize, body: &[u8]) -> PyResult<()> {
+        py.detach(|| self.rank.restore(layer, micro_batch, body)).map_err(error)
+    }
+
     /// Return the last layer's rows as a block (local rows x samples of the micro-batch), and release them.
     fn output<'py>(&self, py: Python<'py>, micro_batch: usize) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &py.detach(|| self.rank.output(micro_batch)).map_err(error)?))

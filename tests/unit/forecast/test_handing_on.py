@@ -75,7 +75,7 @@ quarters = st.integers(1, 40).map(lambda count: count / 4)
 
 @given(
     layers_s=st.lists(quarters, min_size=2, max_size=40),
-    every=st.integers(2, 12),
+    every=st.integers(1, 12),
     limit_s=st.integers(8, 120),
     pack_s=st.integers(0, 4).map(lambda count: count / 8),
 )
@@ -198,12 +198,12 @@ def test_dear_checkpoints_are_fewer_by_the_root_of_their_price() -> None:
 
 
 def test_layers_as_long_as_the_limit_cannot_be_handed_on() -> None:
-    stuck = handing_on([500.0] * 10, FunctionLimit(870.0, 870.0, 1.0))
+    stuck = handing_on([900.0] * 10, FunctionLimit(870.0, 870.0, 1.0))
     assert stuck.may_outlive
     assert stuck.course(stuck.choose(PRICES)) is None
     # As long as two layers fit into a function, the choice finds an interval.
     tight = handing_on([400.0] * 10, FunctionLimit(870.0, 870.0, 1.0))
-    assert tight.choose(replace(PRICES, put_usd=1.0)) == 2
+    assert tight.choose(replace(PRICES, put_usd=1.0)) in {1, 2}
 
 
 # --- what a checkpoint takes, and what a limit leaves -----------------------------------------------------------------

@@ -161,7 +161,7 @@ def test_a_run_that_outlives_its_functions_is_handed_on() -> None:
     assert {"serial", "queue", "object"} <= {option.variant for option in long}
     for option in long:
         assert option.attempts >= option.wall_s / 900
-        assert option.checkpoint_every >= 2
+        assert option.checkpoint_every > 0
         said = f"a checkpoint every {option.checkpoint_every} layers, {option.attempts} invocations in a row"
         assert said in option.reason
         before = by_name.get((option.name, option.memory_mb, option.micro_batches))
@@ -307,7 +307,7 @@ def test_cold_environments_are_billed_for_their_init_phase() -> None:
         ({"architecture": "mips"}, "architecture must be"),
         ({"buckets": 21}, "buckets must be 1 to 20"),
         ({"message_bytes": 1 << 21}, "message_bytes must be 2,048 to 1,048,576"),
-        ({"checkpoint_every": 1}, "checkpoint_every must be 0 or a whole number of at least 2"),
+        ({"checkpoint_every": -1}, "checkpoint_every must be a whole number of at least 0"),
         ({"timeout_s": 1801.0}, "timeout_s must be more than 0 and at most 1800"),
     ],
 )

@@ -97,7 +97,7 @@ class Environment:
         self._concurrency: dict[str, tuple[float, Concurrency | None]] = {}
         self._init_s = 0.0
         self._opened: Opened | None = None
-        self._shard: tuple[tuple[str, int, int, int], WarmShard] | None = None
+        self._shard: tuple[tuple[str, int], WarmShard] | None = None
 
     def warm_up(self) -> None:
         """Open the stack, and the clients of a rank; an error will be raised again by the first invocation."""
@@ -146,7 +146,7 @@ class Environment:
 
         `stopped` is as for `start_shard`.
         """
-        key = (spec.plan, rank, spec.settings.checkpoint_every, spec.resume_at)
+        key = (spec.plan, rank)
         if self._shard is None or self._shard[0] != key or not self._shard[1].is_loaded:
             self._shard = None  # memory may not hold two shards at a time
             self._shard = (key, start_shard(self.plans(opened), spec, rank, stopped))
