@@ -198,7 +198,7 @@ def test_dear_checkpoints_are_fewer_by_the_root_of_their_price() -> None:
 
 
 def test_layers_as_long_as_the_limit_cannot_be_handed_on() -> None:
-    stuck = handing_on([500.0] * 10, FunctionLimit(870.0, 870.0, 1.0))
+    stuck = handing_on([900.0] * 10, FunctionLimit(870.0, 870.0, 1.0))
     assert stuck.may_outlive
     assert stuck.course(stuck.choose(PRICES)) is None
     # As long as two layers fit into a function, the choice finds an interval.

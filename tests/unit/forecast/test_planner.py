@@ -161,7 +161,7 @@ def test_a_run_that_outlives_its_functions_is_handed_on() -> None:
     assert {"serial", "queue", "object"} <= {option.variant for option in long}
     for option in long:
         assert option.attempts >= option.wall_s / 900
-        assert option.checkpoint_every >= 2
+        assert option.checkpoint_every > 0
         said = f"a checkpoint every {option.checkpoint_every} layers, {option.attempts} invocations in a row"
         assert said in option.reason
         before = by_name.get((option.name, option.memory_mb, option.micro_batches))
