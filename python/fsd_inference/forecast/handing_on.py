@@ -162,10 +162,7 @@ class HandingOn:
         return self._limit is not None and _SLOWER * self._times.run_s > self._limit.first_s
 
     def choose(self, prices: Prices) -> int:
-        """Return the number of layers between checkpoints that costs least; 0 if none are worth their price.
-
-        A run that cannot be handed on by any number has 0 too.
-        """
+        """Return the number of layers between checkpoints that costs least; 0 if none are worth their price."""
         cost = prices.functions_usd_per_s + prices.exchange_usd / max(sum(self._times.layers_s), 1e-9)
         usd = self._workers * prices.put_usd + self._takes.pack_s * prices.functions_usd_per_s
         losses = self._workers / FAILURE_S
