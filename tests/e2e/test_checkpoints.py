@@ -30,8 +30,11 @@ from fsd_inference.forecast import handing_on
 from fsd_inference.forecast.counts import count_usage
 from fsd_inference.forecast.course import Attempt, Course
 from fsd_inference.forecast.sampling import sample_payloads
+from fsd_inference.launch import attempt as launch_attempt
+from fsd_inference.launch.watching import RankWatch
 from fsd_inference.session.distributed import Distributed
 from fsd_inference.session.executor import Executor
+from fsd_inference.stragglers import Lag
 from tests.support.processes import wait_until
 from tests.support.runs import same, serial, session
 
@@ -310,6 +313,31 @@ def test_few_attempts_end_because_of_stragglers_and_none_counts(
     assert may_restart == [True, True, True, False]
     assert [error["type"] for error in answer.report.earlier_errors] == ["StragglerError"] * 3
     assert fsd.Report.from_json(answer.report.to_json()).earlier_errors == answer.report.earlier_errors
+
+
+@pytest.mark.parametrize("channel", ["local", "queue"])
+def test_an_attempt_ends_by_itself_once_a_checkpoint_makes_up_for_its_straggler(
+    channel: str, stack: Path, expected: sparse.csr_array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranks report before they end, and so are billed."""
+    looks = list[float]()
+
+    def slow(_: RankWatch) -> tuple[Lag, float] | None:
+        looks.append(0.0)
+        return Lag(1, 5.0, 0, 3, LAYERS, 1000.0, 0.0), 0.0
+
+    monkeypatch.setattr(launch_attempt, "SLOW_S", 0.1)
+    monkeypatch.setattr(RankWatch, "straggler", slow)
+    options = {"workers": WORKERS, "checkpoint_every": 2, "delay_s": 0.3, "attempts": 1}
+    with session(NETWORK, channel, stack, restart_stragglers=True, **options) as distributed:
+        answer = distributed.infer(X, outputs="csr")
+    assert same(answer.outputs, expected)
+    report = answer.report
+    assert len(looks) >= 2  # there was no checkpoint at first
+    assert report.attempts >= 2
+    assert report.resumed_at >= 2
+    assert {error["type"] for error in report.earlier_errors} == {"StragglerError"}
+    assert report.earlier.workers == WORKERS * (report.attempts - 1)
 
 
 def test_a_run_that_does_not_advance_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from fsd_inference.limits import HEARTBEAT_S, SILENCE_S
 from fsd_inference.stack_description import FunctionsSpec, LaneSpec, ManagedInstances, StackSpec, WorkerFunction
 from fsd_inference.store.base import ObjectInfo
 from fsd_inference.store.memory import MemoryStore
+from fsd_inference.stragglers import Straggler
 from fsd_inference.usage import Usage, UsageMeter
 
 ID = "0123456789abcdef" * 2
@@ -240,6 +241,22 @@ def test_progress_is_told(world: World) -> None:
     attempt(executor(), told)
     assert told == sorted(told)
     assert set(told) == {1.0, 2.0, 3.0}
+
+
+def test_each_straggler_is_told_once(world: World) -> None:
+    """Also one that only the final status names."""
+    slow, slower = Straggler(2, 4.1, 7), Straggler(1, 9.0, 8)
+
+    def carry_out(_: RunEvent) -> None:
+        world.at(1, lambda: world.put("running"))
+        world.at(3, lambda: world.put("running", stragglers=(slow,)))
+        world.at(9, world.put_metrics)
+        world.at(9, lambda: world.put("done", ended=9.0, stragglers=(slow, slower)))
+
+    world.carry_out = carry_out
+    waits: list[str] = []
+    attempt(executor(on_wait=waits.append))
+    assert waits == [str(slow), str(slower)]
 
 
 def test_looks_are_few_and_counted(world: World) -> None:

@@ -9,7 +9,7 @@ from fsd_inference.engine.tree import Tree
 from fsd_inference.errors import StallError, StartError, WorkerDiedError
 from fsd_inference.launch.processes import EXIT_REPORTED
 from fsd_inference.launch.watching import RankWatch
-from fsd_inference.stragglers import Straggler
+from fsd_inference.stragglers import Lag, Straggler
 
 
 class Watched:
@@ -145,3 +145,4 @@ def test_a_slow_rank_is_told_once() -> None:
         assert not watched.at(second, *paces)
     (found,) = watched.stragglers
     assert str(found) == "rank 2 computes 4.5 times slower than the median of the other ranks since layer 0"
+    assert watched.watch.straggler() == (Lag(2, found.factor, 6, 11, 60, 1.0, 0.0), 0.0)  # as it is now

@@ -13,7 +13,9 @@ from fsd_inference.aws import watching
 from fsd_inference.aws.failures import parse_reported, reported_failure
 from fsd_inference.aws.notes import Progress, RankNotes, progress_key, slow_folder, slow_key, tell_failure, told_key
 from fsd_inference.aws.slow_ranks import SlowRanks
+from fsd_inference.aws.status import RunStatus
 from fsd_inference.aws.watching import Watch
+from fsd_inference.cli.runs import _facts
 from fsd_inference.config import Clocks, RunSettings
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import StallError
@@ -185,6 +187,15 @@ def test_too_many_slow_ranks_are_not_read() -> None:
     lags = [LAG._replace(rank=rank) for rank in range(60)]
     assert found(*lags[:50], workers=100) != []
     assert found(*lags[:51], workers=100) == []
+
+
+def test_the_status_of_a_run_comes_back_and_is_shown_with_its_stragglers() -> None:
+    slow = (Straggler(2, 5.0, 3), Straggler(1, 3.5, 9))
+    status = RunStatus("0" * 32, 0, "1" * 32, "object", WORKERS, 10, "running", 1.5, 120, 2.5, stragglers=slow)
+    assert RunStatus.from_json(json.loads(json.dumps(status.to_json()))) == status
+    assert [str(text) for name, text in _facts(status, None) if name == "slow"] == [str(each) for each in slow]
+    older = {name: value for name, value in status.to_json().items() if name != "stragglers"}
+    assert RunStatus.from_json(older).stragglers == ()
 
 
 class NoFailures:

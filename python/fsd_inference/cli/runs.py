@@ -207,6 +207,7 @@ def _facts(status: RunStatus, metrics: RunMetrics | None) -> list[tuple[str, obj
         rows.append(("took", seconds_text(status.ended - status.received)))
     if status.error is not None:
         rows.append(("error", f"{type(status.error).__name__}: {status.error}"))
+    rows += [("slow", straggler) for straggler in status.stragglers]
     if metrics is not None:
         rows += [("memory", f"{metrics.memory_mb} MB"), ("requests", requests_text(metrics.usage))]
     return rows
