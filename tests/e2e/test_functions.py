@@ -21,6 +21,7 @@ import fsd_inference as fsd
 from fsd_inference.aws.events import RankEvent, RunEvent
 from fsd_inference.aws.failures import FailureQueue
 from fsd_inference.aws.handlers.environment import STACK_KEY
+from fsd_inference.aws.notes import told_key
 from fsd_inference.aws.orphans import attempt_of, end_orphans
 from fsd_inference.aws.runs import unfinished
 from fsd_inference.chaos.processes import processes_of
@@ -230,7 +231,7 @@ def test_an_event_of_another_rank_s_failure_reaches_its_own_coordinator(
     record = {"requestPayload": other.to_json(), "responsePayload": {"errorMessage": "signal: killed"}}
     calls.clients.sqs.send_message(QueueUrl=calls.stack.functions.failures_queue_url, MessageBody=json.dumps(record))
     assert calls.carry_out(one).state == "done"
-    left = calls.store.get(f"{other.spec.prefix}failed")
+    left = calls.store.get(told_key(other.spec.prefix))
     assert left is not None
     assert json.loads(left) == record
     failures = FailureQueue(calls.clients, calls.stack.functions.failures_queue_url, UsageMeter())
