@@ -140,7 +140,7 @@ def resources(services: Services) -> Resources:
 
 
 def event(channel: str = "queue") -> RunEvent:
-    settings = RunSettings(workers=RANKS, clocks=Clocks(start_s=5, stall_s=5, run_s=60))
+    settings = RunSettings(workers=RANKS, clocks=Clocks(start_s=5, stall_s=5, run_s=2 * ENDS_S))
     return RunEvent(RunSpec(RUN, 0, "b" * 32, 10, 4, 0.0, settings), channel, 512)
 
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from fsd_inference.aws import lambda_executor
+from fsd_inference.aws import lambda_executor, orphans
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.events import RunEvent
 from fsd_inference.aws.lambda_executor import LambdaExecutor
@@ -304,7 +304,7 @@ def test_a_coordinator_that_died_is_named_within_seconds_and_its_ranks_are_ended
     world: World, monkeypatch: pytest.MonkeyPatch, state: str, lives_s: float
 ) -> None:
     ended: list[tuple[RunSpec, str]] = []
-    monkeypatch.setattr(lambda_executor, "end_orphans", lambda *given: ended.append(given[-2:]))
+    monkeypatch.setattr(orphans, "end_orphans", lambda *given: ended.append(given[-2:]))
 
     def carry_out(_: RunEvent) -> None:
         world.put(state)
@@ -316,6 +316,10 @@ def test_a_coordinator_that_died_is_named_within_seconds_and_its_ranks_are_ended
     assert (caught.value.operation, caught.value.retryable) == ("coordinate", True)
     assert -HEARTBEAT_S <= world.now - lives_s - SILENCE_S < 2 * HEARTBEAT_S
     assert ended == [(SPEC, "queue")]
+    status = RunStatus.from_bytes(world.runs.get(status_key(ID)) or b"", "status")
+    assert status.state == "failed"
+    assert status.error is not None
+    assert status.error.record() == caught.value.record()
 
 
 def test_a_status_that_is_not_answered_in_time_is_overdue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

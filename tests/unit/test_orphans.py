@@ -12,11 +12,12 @@ from fsd_inference.aws import orphans
 from fsd_inference.aws.admission import ADMISSION_FOLDER, Admission
 from fsd_inference.aws.concurrency import Concurrency
 from fsd_inference.aws.lanes import LaneTable
-from fsd_inference.aws.orphans import attempt_of, end_orphans
+from fsd_inference.aws.orphans import attempt_of, end_orphans, end_status, give_up
 from fsd_inference.aws.runs import unfinished
 from fsd_inference.aws.status import RunStatus, status_key
 from fsd_inference.config import RunSettings
 from fsd_inference.engine.spec import RunSpec
+from fsd_inference.errors import RunError, StoreError
 from fsd_inference.rank_report import RankReport
 from fsd_inference.stack_description import LaneSpec, StackSpec
 from fsd_inference.store.memory import MemoryStore
@@ -99,6 +100,25 @@ def test_the_functions_are_given_to_others(world: World) -> None:
     (left,) = [info.key for info in world.store.list(ADMISSION_FOLDER)]
     assert left.startswith(f"{ADMISSION_FOLDER}waits-")
     assert OTHER in left
+
+
+def test_what_cannot_be_ended_hides_no_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("out of reach")
+
+    monkeypatch.setattr(world.store, "put_if_absent", refuse)
+    give_up(SimpleNamespace(), STACK, [world.store], SPEC, "object", RunError("gone"))  # type: ignore[arg-type]
+    assert world.told == set()
+
+
+@pytest.mark.parametrize(("attempt", "state"), [(1, "done"), (2, "running")])
+def test_the_status_of_an_attempt_that_ended_or_of_the_next_one_stays(attempt: int, state: Any) -> None:
+    store = MemoryStore()
+    written = json.dumps(RunStatus(RUN, attempt, SPEC.plan, "queue", RANKS, 10, state, 1.0).to_json()).encode()
+    store.put(status_key(RUN), written)
+    end_status(store, SPEC, RunError("gone"))
+    assert store.get(status_key(RUN)) == written
+    end_status(MemoryStore(), SPEC, RunError("gone"))  # nor is there one of a run that never began
 
 
 def test_only_runs_that_have_begun_and_not_ended_are_ended_by_their_ids() -> None:

@@ -20,7 +20,7 @@ from fsd_inference.aws.events import RunEvent, check_fit
 from fsd_inference.aws.heartbeat import Pulse
 from fsd_inference.aws.metrics import RunMetrics
 from fsd_inference.aws.notes import Progress, progress_key
-from fsd_inference.aws.orphans import end_orphans
+from fsd_inference.aws.orphans import give_up
 from fsd_inference.aws.sdk import SDK_ERRORS
 from fsd_inference.aws.status import RunStatus, heartbeat_key, metrics_key, status_key
 from fsd_inference.aws.waking import until_awake, wake
@@ -28,23 +28,18 @@ from fsd_inference.config import RetrySettings, RunSettings
 from fsd_inference.deadlines import within
 from fsd_inference.engine.ending import Ended
 from fsd_inference.engine.spec import RunSpec, run_folder
-from fsd_inference.errors import AbortedError, DeadlineError, FsdError, RunError, StartError, StoreError
+from fsd_inference.errors import AbortedError, DeadlineError, RunError, StartError, StoreError
 from fsd_inference.fields import load_json
 from fsd_inference.limits import PROGRESS_S, QUEUE_BACKOFF, SILENCE_S, STATUS_BACKOFF, WAKING_S
-from fsd_inference.logs import Logger
 from fsd_inference.stack_description import FunctionsSpec, StackSpec, function_name
 from fsd_inference.store.base import Store
 from fsd_inference.usage import Usage, UsageMeter
-
-_log = Logger(__name__)
 
 _RETRY = RetrySettings()
 _EVENT_AGE_S = 60.0
 """Seconds after which Lambda drops an event that it could not deliver (maximum_event_age_in_seconds)."""
 _GRACE_S = 30.0
 """Seconds after its deadline that a coordinator may take to write the final status."""
-_ENDING_S = 40.0
-"""Longest time in seconds for ending the ranks of a dead coordinator, and for the purge of their lane."""
 _SLOW_S = 10.0
 """Seconds that a run may wait for its coordinator or for a lane before `on_wait` is called."""
 _WAITS = {
@@ -324,8 +319,9 @@ class LambdaExecutor:
             if status is not None and (status.is_over or status.state == "queued"):
                 return status
             if is_lost:
-                self._end_orphans(spec)
-                raise self._lost(spec)
+                lost = self._lost(spec)
+                give_up(self._clients, self._stack, self._runs, spec, self._channel, lost)
+                raise lost
             if status is not None and status.state != state:
                 state, since = status.state, now
                 pulse = Pulse(self._runs[0], heartbeat_key(spec.prefix), now)
@@ -389,14 +385,6 @@ class LambdaExecutor:
             "ended without writing a final status (see its log); the run's lane and objects will expire",
             operation="run",
         )
-
-    def _end_orphans(self, spec: RunSpec) -> None:
-        """End the ranks of an attempt whose coordinator has died; what that fails to do expires."""
-        try:
-            with within(_ENDING_S):
-                end_orphans(self._clients, self._stack, self._runs, spec, self._channel)
-        except FsdError as error:
-            _log.of(run=spec.run).warning("the ranks of the run were not ended: %s", error)
 
     def _lost(self, spec: RunSpec) -> RunError:
         coordinator = function_name(self._functions.coordinator)

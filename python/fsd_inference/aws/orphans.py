@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,17 +11,23 @@ from fsd_inference.aws.admission import Admission
 from fsd_inference.aws.backends import open_channel
 from fsd_inference.aws.clients import Clients
 from fsd_inference.aws.lanes import open_lanes
-from fsd_inference.aws.status import RunStatus
+from fsd_inference.aws.status import RunStatus, status_key
 from fsd_inference.config import RunSettings
+from fsd_inference.deadlines import within
 from fsd_inference.engine.control import abort_frame
 from fsd_inference.engine.ending import read_reports
 from fsd_inference.engine.spec import RunSpec
-from fsd_inference.errors import AbortedError, RunError
+from fsd_inference.errors import AbortedError, FsdError, RunError
 from fsd_inference.limits import LONGEST_POLL_S, REPORT_BACKOFF
+from fsd_inference.logs import Logger
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
 from fsd_inference.threads import ThreadPool
 
+_log = Logger(__name__)
+
+_ENDING_S = 40.0
+"""Longest time in seconds for ending the ranks of a dead coordinator, and for the purge of their lane."""
 _ABORT_S = 8.0
 """Seconds that aborted ranks may take to write their reports."""
 _WRITERS = 16
@@ -56,6 +63,33 @@ def end_orphans(clients: Clients, stack: StackSpec, runs: Sequence[Store], spec:
         _end_ranks(clients, stack, runs, spec, channel, None)
     Admission(runs[0]).forget(spec.run)
     return freed
+
+
+def give_up(
+    clients: Clients, stack: StackSpec, runs: Sequence[Store], spec: RunSpec, channel: str, error: RunError
+) -> None:
+    """End an attempt whose coordinator has died, and write why into its status; what that fails to do expires.
+
+    Parameters are those of `end_orphans`.
+    """
+    try:
+        with within(_ENDING_S):
+            end_orphans(clients, stack, runs, spec, channel)
+            end_status(runs[0], spec, error)
+    except FsdError as failed:
+        _log.of(run=spec.run).warning("the ranks of the run were not ended: %s", failed)
+
+
+def end_status(store: Store, spec: RunSpec, error: RunError) -> None:
+    """Write the final status of an attempt whose coordinator has died, unless one is there or the next has begun."""
+    key = status_key(spec.run)
+    data = store.get(key)
+    if data is None:
+        return
+    status = RunStatus.from_bytes(data, key)
+    if status.attempt == spec.attempt and not status.is_over:
+        ended = replace(status, state="failed", error=error, ended=time.time())
+        store.put(key, json.dumps(ended.to_json()).encode())
 
 
 def attempt_of(status: RunStatus) -> RunSpec:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from fsd_inference.aws.failures import Failure, FailureQueue, parse_coordinator_failure, parse_failure, parse_reported
 from fsd_inference.aws.notes import tell_failure, told_key
+from fsd_inference.aws.orphans import end_status
 from fsd_inference.aws.slow_ranks import SlowRanks
-from fsd_inference.aws.status import RunStatus, status_key
 from fsd_inference.engine.ending import read_reports
 from fsd_inference.engine.overtaking import straggler_error
 from fsd_inference.engine.spec import RunSpec
@@ -181,18 +179,7 @@ class Watch:
             tell_failure(self._store, other.prefix, body.encode())
         elif orphan is not None:
             event, error = orphan
-            self._end(event.spec, error)
-
-    def _end(self, spec: RunSpec, error: RunError) -> None:
-        """Write the final status of a run whose coordinator died."""
-        key = status_key(spec.run)
-        data = self._store.get(key)
-        if data is None:
-            return
-        status = RunStatus.from_bytes(data, key)
-        if status.attempt == spec.attempt and not status.is_over:
-            ended = replace(status, state="failed", error=error, ended=time.time())
-            self._store.put(key, json.dumps(ended.to_json()).encode())
+            end_status(self._store, event.spec, error)
 
     def _is_ours(self, failure: Failure) -> bool:
         spec = failure.event.spec
