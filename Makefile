@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint types rust arm fuzz package check terraform image e2e chaos kills soak bench figures onnx models docs wheel screenshot constraints lock clean
+.PHONY: help venv demo test lint types rust arm fuzz miri package check terraform image e2e chaos kills soak bench figures onnx models docs wheel screenshot constraints lock clean
 
 # rustup's folder, for shells that were opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -17,6 +17,9 @@ VENV := .venv
 BENCH := *
 TARGET := answers block frame inbox packed rank weights
 SECONDS_EACH := 60
+# Tests that Miri can run in a minute: without zstd and rayon, and of few values.
+MIRI_TESTS := activations::tests::narrow codec::bits codec::wire digest::tests::the_hash frame::tests::a_ \
+  frame::tests::damage frame::tests::runs frame::tests::strange inbox serial::transpose
 # One more than there are processors: many tests wait, for clocks and for processes that start.
 TEST_WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := $(VENV)/bin
@@ -47,7 +50,8 @@ help:
 	@echo "make types    mypy, and the extension against its stub"
 	@echo "make rust     Rust tests, once for each kernel path that this processor has"
 	@echo "make arm      Rust tests for 64-bit Arm, in QEMU's emulation (needs a cross compiler and QEMU; not in CI)"
-	@echo "make fuzz     all Rust decoders, a minute each (TARGET=block for one, SECONDS_EACH=600; needs a nightly Rust and cargo-fuzz)"
+	@echo "make fuzz     all Rust decoders, a minute each (TARGET=block for one, SECONDS_EACH=600, ARGS=\"--sanitizer none\"; needs a nightly Rust and cargo-fuzz)"
+	@echo "make miri     unsafe Rust code in Miri, as far as that runs it (needs a nightly Rust with miri and rust-src; not in CI)"
 	@echo "make package  the wheel, installed alone into an environment of its own"
 	@echo "make terraform checkov over the Terraform module (its tests are among make test and make e2e)"
 	@echo "make image    the Lambda image, over Debian and without a Docker daemon (docker/build)"
@@ -135,10 +139,16 @@ fuzz:
 	cargo run --locked --release --quiet --package fsd-fuzz --example seeds .work/fuzz/seeds
 	@for target in $(TARGET); do \
 	  echo "== $$target"; mkdir -p .work/fuzz/found/$$target; \
-	  cargo +nightly fuzz run --fuzz-dir rust_kernels/fuzz --features libfuzzer --target-dir .work/fuzz/target $$target \
+	  cargo +nightly fuzz run $(ARGS) --fuzz-dir rust_kernels/fuzz --features libfuzzer --target-dir .work/fuzz/target $$target \
 	    .work/fuzz/found/$$target .work/fuzz/seeds/$$target rust_kernels/fuzz/corpus/$$target -- \
 	    -max_total_time=$(SECONDS_EACH) -max_len=4096 -timeout=5 -malloc_limit_mb=512 -verbosity=0 -print_final_stats=1; \
 	done
+
+miri: export MIRIFLAGS := -Zmiri-disable-isolation -Zmiri-deterministic-floats
+miri: export PROPTEST_CASES := 1
+miri:
+	cargo +nightly miri test --locked --quiet --target-dir .work/miri --package fsd-core --lib -- $(MIRI_TESTS)
+	cargo +nightly miri test --locked --quiet --target-dir .work/miri --package fsd-core --test spmm --test few -- small_
 
 wheel: $(VENV)/.tools
 	rm -rf dist

@@ -37,6 +37,7 @@ from fsd_inference.errors import FileFormatError, FsdError, LaneError, RunError,
 from fsd_inference.forecast.workload import parse_trace
 from fsd_inference.launch.spec import LAUNCH_FILE, LaunchSpec
 from fsd_inference.rank_report import RankReport
+from fsd_inference.report.verification import Comparison, StackNames, Verification, VerifiedRun
 from fsd_inference.session.pushing import find_pushed, index_key
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.usage import Usage
@@ -56,6 +57,15 @@ USED = Usage(Counter({"s3.get": 2}), Counter({"s3.get": 2})).to_json()
 METRICS = {
     "version": 1, "memory_mb": 512, "ranks": [REPORT], "coordinator": {"started": 1.0, "ended": 2.0, "usage": USED}
 }  # fmt: skip
+VERIFICATION = Verification(
+    StackNames("s", "us-east-1", ("f",), ("t",), ("q",)),
+    0.05,
+    began=1.0,
+    ended=2.0,
+    runs=[VerifiedRun("queue", 2, 0.01, "done", identical=True, comparisons=[Comparison("s3.get", 4, 6)])],
+    totals={"invocations": 5.0},
+    bill=[Comparison("sqs.receive", 3, None)],
+).to_json()
 FAILURE = {
     "requestContext": {"condition": "RetriesExhausted"},
     "requestPayload": RANK_EVENT,
@@ -94,6 +104,7 @@ DOCUMENTS: dict[str, tuple[Any, Callable[[str], object], type[Exception]]] = {
     "report of a rank": (REPORT, lambda text: RankReport.from_json(json.loads(text)), FileFormatError),
     "metrics": (METRICS, lambda text: RunMetrics.from_bytes(text.encode(), "metrics"), FileFormatError),
     "lease": (LEASE, lease, LaneError),
+    "verification": (VERIFICATION, lambda text: Verification.from_json(json.loads(text)), FileFormatError),
     "pushed plan": (
         {"format": "fsd-pushed", "version": 1, "plan": "0" * 32, "method": "block", "seed": 1, "pushed": "2026"},
         pushed,

@@ -152,7 +152,7 @@ impl Drop for FloatState {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 mod control {
     use std::arch::asm;
 
@@ -173,7 +173,7 @@ mod control {
     }
 }
 
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
 mod control {
     use std::arch::asm;
 
@@ -193,7 +193,8 @@ mod control {
     }
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+/// Elsewhere, and under Miri, which has no inline assembly, the state is taken to be the standard one.
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod control {
     pub const STANDARD: u64 = 0;
 
@@ -250,7 +251,7 @@ mod tests {
         assert_eq!((damaged, listed_cache(&list, 1)), (None, None));
     }
 
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
     #[test]
     fn subnormals_are_kept_and_the_callers_state_comes_back() {
         // Flush subnormal results to zero, and on x86 subnormal operands too, which Arm's bit includes. MXCSR also has

@@ -19,7 +19,7 @@ mod portable;
 use std::ops::Range;
 
 use crate::activation::Activation;
-use crate::activations::{Panels, Span, WIDTHS};
+use crate::activations::{PanelMut, Panels, Span, WIDTHS};
 use crate::blocks::Tile;
 use crate::compute::Compute;
 use crate::csr::Indices;
@@ -78,7 +78,8 @@ pub fn spmm(
             return Ok(());
         }
     }
-    let panels: Vec<Panel> = (0..input.spans().len()).map(|index| Panel::new(input, output, index)).collect();
+    let panels: Vec<Panel> =
+        output.panels_mut().iter_mut().enumerate().map(|(index, output)| Panel::new(input, index, output)).collect();
     let product = |panel: &Panel, block| {
         // SAFETY: rows and columns are within the panels (checked above); blocks, tiles and panels are disjoint, so no two
         // tasks write the same row of the same panel.
@@ -178,10 +179,12 @@ unsafe impl Send for Panel {}
 unsafe impl Sync for Panel {}
 
 impl Panel {
-    fn new(input: &Panels, output: &mut Panels, index: usize) -> Self {
+    /// Points to panel `index` of the input, and to `output`. All panels of the output are borrowed at once, since a later
+    /// borrow of the whole would invalidate pointers to its parts.
+    fn new(input: &Panels, index: usize, output: &mut PanelMut<'_>) -> Self {
         let Span { stride, count, .. } = input.spans()[index];
-        assert_eq!(output.spans()[index].stride, stride, "the same panels");
-        Self { input: input.panel(index).as_ptr(), output: output.panel_mut(index).as_mut_ptr(), stride, count }
+        assert_eq!(output.span().stride, stride, "the same panels");
+        Self { input: input.panel(index).as_ptr(), output: output.data_mut().as_mut_ptr(), stride, count }
     }
 
     /// Computes the rows at positions `block` of `rows`; false if any is not finite.

@@ -77,6 +77,16 @@ proptest! {
     }
 }
 
+/// A product of several samples by their pointers, small enough for Miri.
+#[test]
+fn small_samples_are_reached_by_pointers() {
+    let (plain, samples) = (layer(5, 4, |row, column| column >= row), samples(3, 5));
+    let found = product(&plain, &samples, &Compute::with_path(Path::Portable, 1).unwrap()).unwrap();
+    for (found, sample) in found.iter().zip(&samples) {
+        assert_eq!(bits(found), bits(&plain.apply(sample).unwrap()));
+    }
+}
+
 #[test]
 fn rows_of_very_different_density_share_slices() {
     // From one connection to all, in runs and scattered, and rows that begin at the last columns.

@@ -119,6 +119,32 @@ proptest! {
     }
 }
 
+/// Products of several panels by their pointers, small enough for Miri.
+#[test]
+fn small_panels_are_reached_by_pointers() {
+    let plain = Plain {
+        columns: 5,
+        rows: (0..4).map(|row| (row..5).map(|column| (column, 0.5 - (column % 3) as f32)).collect()).collect(),
+        bias: vec![0.25],
+        slopes: vec![],
+        groups: relu(4),
+        zero_preserving: false,
+        one_value: false,
+        wide: false,
+    };
+    let samples: Vec<Vec<f32>> =
+        (0..40).map(|s| (0..5).map(|c| ((s * 3 + c * 5) % 7) as f32 - 2.0).collect()).collect();
+    let expected: Vec<Vec<f32>> = samples.iter().map(|sample| plain.apply(sample).unwrap()).collect();
+    let compute = Compute::with_path(Path::Portable, 1).unwrap();
+    check(&product(&plain, &samples, 16, &compute).unwrap(), &expected, "rows").unwrap();
+    let layer = plain.layer();
+    assert!(layer.make_blocks(2, &compute));
+    let input = panels(5, &samples, 16);
+    let mut output = input.like(4).unwrap();
+    spmm(&layer, Rows::All, &input, &mut output, &compute).unwrap();
+    check(&output, &expected, "column blocks").unwrap();
+}
+
 #[test]
 fn large_layers_are_cut_into_row_blocks() {
     let rows =

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::body::Lanes;
 use crate::activation::Activation;
-use crate::activations::Panels;
+use crate::activations::{PanelMut, Panels};
 use crate::compute::Compute;
 use crate::isa::Path;
 use crate::layer::Layer;
@@ -31,8 +31,12 @@ pub(super) unsafe fn product(
     output: &mut Panels,
     compute: &Compute,
 ) -> bool {
-    let pointers = |index| Sample { input: input.panel(index).as_ptr(), output: output.panel_mut(index).as_mut_ptr() };
-    let samples: Vec<Sample> = (0..input.spans().len()).map(pointers).collect();
+    let mut outputs = output.panels_mut();
+    let pointers = |(index, output): (usize, &mut PanelMut<'_>)| Sample {
+        input: input.panel(index).as_ptr(),
+        output: output.data_mut().as_mut_ptr(),
+    };
+    let samples: Vec<Sample> = outputs.iter_mut().enumerate().map(pointers).collect();
     let tasks = tasks(layer, &slices.slices, samples.len(), compute.threads());
     let finite = compute.map(tasks.len(), |task| {
         let job = Job { layer, slices: &slices.slices[tasks[task].clone()], samples: &samples, path: compute.path() };
