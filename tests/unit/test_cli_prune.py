@@ -116,7 +116,7 @@ def test_the_curve_as_table_and_plot(fsd: Fsd, place: Path) -> None:
 def test_a_network_too_large_for_functions_is_said_to_be(
     fsd: Fsd, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsd_inference.forecast.planner.function_mb", lambda *_: 1e6)
+    monkeypatch.setattr("fsd_inference.forecast.planner.function_mb", lambda *_, **__: 1e6)
     said = fsd(
         "network", "prune", "net", "-o", "out", "--sparsity", "0.9", "--input", "x.npy", "--plot", "p.svg", "--json"
     )
