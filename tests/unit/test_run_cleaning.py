@@ -67,6 +67,23 @@ def test_a_run_whose_lease_has_expired_has_ended() -> None:
     assert clean(stack.stores, LONGEST_S, named=[running], dead={running})
 
 
+def test_a_named_run_that_goes_on_is_ended_first_and_what_that_writes_is_deleted_but_not_counted() -> None:
+    stack, ended = Stack(), list[str]()
+    running, done = stack.run("1", "running"), stack.run("2", "done")
+
+    def end(status: RunStatus) -> None:
+        ended.append(status.run)
+        stack.stores[0].put(f"runs/{status.run}/0/claims/00000", b"")
+
+    with pytest.raises(SettingError, match="no objects of run"):
+        clean(stack.stores, LONGEST_S, named=[running, "3" * 32], end=end)
+    assert ended == []
+    gone = clean(stack.stores, LONGEST_S, named=[running, done], end=end)
+    assert ended == [running]
+    assert {traces.run: len(traces.objects) for traces in gone} == {running: 3, done: 3}
+    assert stack.left() == set()
+
+
 class Rounding(MemoryStore):
     """Tells whole seconds of a single object, and fractions in a listing."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -130,8 +130,9 @@ def clean(
     older_than_s: float | None = None,
     holding: Collection[str] = (),
     dead: Collection[str] = (),
+    end: Callable[[RunStatus], object] = lambda _: None,
 ) -> list[RunTraces]:
-    """Delete all objects of the named runs and of ended old ones, and return what was deleted.
+    """Delete all objects of the named runs and of ended old ones, and return what was found of them.
 
     Parameters
     ----------
@@ -148,6 +149,8 @@ def clean(
         Ids of runs that hold a lane: naming these is no error even if they have no objects.
     dead : collection of str, optional
         Ids of runs that have ended without a final status: their leases of lanes have expired.
+    end : callable, optional
+        Ends a named run that has begun and not ended, given its status. What that writes is deleted too.
 
     Raises
     ------
@@ -170,9 +173,13 @@ def clean(
             and (run in dead or not _may_go_on(traces, now, longest_run_s))
         )
     ]
+    going_on = unfinished(stores[0], named)
+    for status in going_on:
+        end(status)
+    left = find_traces(stores) if going_on else found
     keys: dict[int, list[str]] = defaultdict(list)
     for traces in doomed:
-        for bucket, key in traces.objects:
+        for bucket, key in left.get(traces.run, traces).objects:
             keys[bucket].append(key)
     for bucket, names in keys.items():
         # Statuses last: after an interrupted deletion, the remaining objects can still be attributed to ended runs.

@@ -109,7 +109,6 @@ def clean(
     """
     from fsd_inference.aws.orphans import attempt_of, end_orphans  # noqa: PLC0415
     from fsd_inference.aws.runs import clean as clean_runs  # noqa: PLC0415
-    from fsd_inference.aws.runs import unfinished  # noqa: PLC0415
     from fsd_inference.limits import LONGEST_POLL_S  # noqa: PLC0415
 
     use_profile(profile)
@@ -117,14 +116,18 @@ def clean(
         raise SettingError("say what to delete: ids of runs, --older-than, or --all")
     age_s = _seconds(older_than) if older_than else 0.0 if every else None
     named = runs or []
+    freed: list[int] = []
     with _opened(stack) as (spec, clients, stores, table_of_lanes):
+
+        def end(status: RunStatus) -> None:
+            freed.extend(end_orphans(clients, spec, stores, attempt_of(status), status.channel))
+
         lanes = [] if table_of_lanes is None else table_of_lanes.look()
         holding = {lane.run for lane in lanes if lane.state == "held"}
         dead = {lane.run for lane in lanes if lane.state == "held" and lane.is_over}
-        freed: list[int] = []
-        for status in unfinished(stores[0], named):
-            freed += end_orphans(clients, spec, stores, attempt_of(status), status.channel)
-        gone = clean_runs(stores, spec.longest_run_s, named=named, older_than_s=age_s, holding=holding, dead=dead)
+        gone = clean_runs(
+            stores, spec.longest_run_s, named=named, older_than_s=age_s, holding=holding, dead=dead, end=end
+        )
         if table_of_lanes is not None:
             free = {*named, *(traces.run for traces in gone), *(() if age_s is None else dead)}
             for run in sorted(holding & free):
