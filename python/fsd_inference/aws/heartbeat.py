@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from types import TracebackType
-from typing import Self
-
-from fsd_inference.deadlines import CLEANUP_S, within
+from fsd_inference.aws.periodic import Periodic
+from fsd_inference.deadlines import within
 from fsd_inference.errors import FsdError
 from fsd_inference.limits import HEARTBEAT_S, SILENCE_S
 from fsd_inference.logs import Logger
 from fsd_inference.store.base import Store
-from fsd_inference.threads import Waitable, start
 
 _log = Logger(__name__)
 
 
-class Heartbeat:
+class Heartbeat(Periodic):
     """Writes an object every `HEARTBEAT_S` seconds, from a thread, for the duration of a `with` block.
 
     Parameters
@@ -27,30 +23,20 @@ class Heartbeat:
     """
 
     def __init__(self, store: Store, key: str) -> None:
+        super().__init__("heartbeat", HEARTBEAT_S)
         self._store = store
         self._key = key
-        self._ended = threading.Event()
-        self._thread = Waitable(self._beat, "heartbeat")
+        self._beats = 0
 
-    def __enter__(self) -> Self:
-        start(self._thread)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.ended.wait(CLEANUP_S)  # no longer: the store may not answer
-
-    def _beat(self) -> None:
-        beats = 0
-        while not self._ended.wait(HEARTBEAT_S):
-            beats += 1
-            try:
-                with within(HEARTBEAT_S):
-                    self._store.put(self._key, str(beats).encode())
-            except FsdError as error:  # the next one may succeed
-                _log.info("%s was not written: %s", self._key, error)
+    def step(self) -> float:
+        """Write the object once; return the pause before the next time in seconds."""
+        self._beats += 1
+        try:
+            with within(HEARTBEAT_S):
+                self._store.put(self._key, str(self._beats).encode())
+        except FsdError as error:  # the next one may succeed
+            _log.info("%s was not written: %s", self._key, error)
+        return HEARTBEAT_S
 
 
 class Pulse:

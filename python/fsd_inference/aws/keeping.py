@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from fsd_inference.aws.hidden_messages import HiddenMessages
-from fsd_inference.deadlines import CLEANUP_S, within
+from fsd_inference.aws.periodic import Periodic
+from fsd_inference.deadlines import within
 from fsd_inference.errors import FsdError, LaneError
 from fsd_inference.limits import RENEW_S
 from fsd_inference.logs import Logger
-from fsd_inference.threads import Waitable, start
 
 _log = Logger(__name__)
 
@@ -47,7 +44,7 @@ class Lease:
     hidden: HiddenMessages = field(default_factory=HiddenMessages)
 
 
-class Keeper:
+class Keeper(Periodic):
     """Renews a lease every `RENEW_S` seconds for the duration of a `with` block.
 
     A holder that cannot renew its lease has to stop its ranks: `lost` says so `_STOP_S` seconds before another run may
@@ -72,27 +69,11 @@ class Keeper:
     def __init__(
         self, lease: Lease, renew: Callable[[Lease], Lease], clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(f"lane-{lease.lane}", RENEW_S)
         self.lease = lease
         self.lost: LaneError | None = None
         self._renew = renew
         self._clock = clock
-        self._ended = threading.Event()
-        self._thread = Waitable(self._keep, f"lane-{lease.lane}")
-
-    def __enter__(self) -> Self:
-        start(self._thread)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.ended.wait(CLEANUP_S)  # no longer: the store may not answer
-
-    def _keep(self) -> None:
-        pause: float | None = RENEW_S
-        while pause is not None and not self._ended.wait(pause):
-            pause = self.step()
 
     def step(self) -> float | None:
         """Renew the lease once; return the pause before the next renewal in seconds, or None if the lane is lost."""
