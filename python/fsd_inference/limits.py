@@ -171,6 +171,8 @@ HEARTBEAT_S = 5.0
 """Interval in seconds at which a coordinator writes its heartbeat, and its client looks for it."""
 SILENCE_S = 15.0
 """Seconds without a heartbeat after which a client takes the coordinator for dead."""
+ABORTED_S = 8.0
+"""Seconds that aborted ranks on functions may take to write their reports."""
 
 SLOW_S = 10.0
 """Interval in seconds at which a slow rank tells its pace, and at which a coordinator that knows of one reads it."""

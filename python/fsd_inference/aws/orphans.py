@@ -18,7 +18,7 @@ from fsd_inference.engine.control import abort_frame
 from fsd_inference.engine.ending import read_reports
 from fsd_inference.engine.spec import RunSpec
 from fsd_inference.errors import AbortedError, FsdError, RunError
-from fsd_inference.limits import LONGEST_POLL_S, REPORT_BACKOFF
+from fsd_inference.limits import ABORTED_S, LONGEST_POLL_S, REPORT_BACKOFF
 from fsd_inference.logs import Logger
 from fsd_inference.stack_description import StackSpec
 from fsd_inference.store.base import Store
@@ -28,8 +28,6 @@ _log = Logger(__name__)
 
 _ENDING_S = 40.0
 """Longest time in seconds for ending the ranks of a dead coordinator, and for the purge of their lane."""
-_ABORT_S = 8.0
-"""Seconds that aborted ranks may take to write their reports."""
 _WRITERS = 16
 
 
@@ -129,7 +127,7 @@ def _end_ranks(
         kept = list(threads.map(lambda rank: store.put_if_absent(spec.claim_key(rank), b""), ranks))
     running = [rank for rank in ranks if kept[rank] is None]
     gone = AbortedError("the coordinator of the run has died", operation="run")
-    until = time.monotonic() + _ABORT_S
+    until = time.monotonic() + ABORTED_S
     for source in range(min(2, len(running), spec.settings.workers)):  # an abort does not reach its source
         send_abort(clients, stack, runs, channel, spec, lane=lane, source=source, error=gone)
     while running and time.monotonic() < until:

@@ -23,7 +23,7 @@ from fsd_inference.errors import (
     StartError,
     StoreError,
 )
-from fsd_inference.limits import FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF, SLOW_S
+from fsd_inference.limits import ABORTED_S, FAILURES_POLL_S, PROGRESS_S, REPORT_BACKOFF, SLOW_S
 from fsd_inference.rank_report import RankReport
 from fsd_inference.store.base import Store
 from fsd_inference.stragglers import Lag, Straggler
@@ -31,8 +31,6 @@ from fsd_inference.threads import start
 
 _GRACE_S = 5.0
 """Seconds after their deadline that ranks may take to end by themselves."""
-_ABORT_S = 8.0
-"""Seconds that aborted ranks may take to write their reports."""
 _QUIET_S = 3.0
 """Seconds without another report after which no more of aborted ranks are expected."""
 _LAST_REPORTS_S = 10.0
@@ -196,7 +194,7 @@ def last_reports(store: Store, spec: RunSpec, failed: RunError | None) -> list[R
     After a failure few are missing: of the rank that failed, or of the one at the end of the chain of a stall. None is
     if the attempt is handed on.
     """
-    until = time.time() + (_LAST_REPORTS_S if failed is None else _ABORT_S)
+    until = time.time() + (_LAST_REPORTS_S if failed is None else ABORTED_S)
     silent = {failed.rank} if failed is not None and not isinstance(failed, HandedOnError | StallError) else set()
     reports: dict[int, RankReport] = {}
     quiet_at = until if failed is None else time.time() + _QUIET_S
