@@ -7,11 +7,13 @@ cost as much as delta seconds of the run, and losses every mu seconds on average
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fsd_inference.cost.model import run_cost
+from fsd_inference.cost.prices import PriceTable
 from fsd_inference.forecast.course import Attempt, Course
 from fsd_inference.forecast.memory import row_bytes
 from fsd_inference.forecast.payloads import Payloads
@@ -21,6 +23,8 @@ from fsd_inference.forecast.timing import Timing
 from fsd_inference.forecast.work import Work
 from fsd_inference.limits import COORDINATOR_END_S
 from fsd_inference.partitioning.plan import ExchangePlan
+from fsd_inference.prediction import FunctionTime
+from fsd_inference.usage import Usage
 
 FAILURE_S = 1.8e6
 """Mean seconds until a function fails, assumed: Lambda's service level agreement (2022) is that 99.95% of a month's
@@ -117,6 +121,17 @@ class Prices:
     functions_usd_per_s: float
     exchange_usd: float
     put_usd: float
+
+    @classmethod
+    def of_run(
+        cls, times: RunTimes, functions: Iterable[FunctionTime], exchange: Usage | None, prices: PriceTable
+    ) -> Prices:
+        """Return what a run pays that is predicted without hand-ons; `exchange` is None if it uses no services."""
+        functions_usd = run_cost(Usage(), functions, prices, samples=1).usd
+        if exchange is None:
+            return cls(functions_usd / times.wall_s, 0.0, 0.0)
+        exchange_usd = run_cost(exchange, (), prices, samples=1).usd
+        return cls(functions_usd / times.wall_s, exchange_usd, prices["s3.put"].usd(1))
 
 
 class HandingOn:

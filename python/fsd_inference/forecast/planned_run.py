@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.model import run_cost
 from fsd_inference.cost.prices import PriceTable
 from fsd_inference.forecast.counts import count_exchange
 from fsd_inference.forecast.course import Course
@@ -88,12 +87,7 @@ def checkpointed_run(
     limit = function_limit(timing, question.timeout_s)
     handing_on = HandingOn(times, settings.workers, thinned.weights, takes, limit)
     if every == "auto":
-        paid = Prices(
-            functions_usd_per_s=run_cost(Usage(), functions, prices, samples=1).usd / times.wall_s,
-            exchange_usd=run_cost(run.exchange, (), prices, samples=1).usd,
-            put_usd=prices["s3.put"].usd(1),
-        )
-        every = handing_on.choose(paid)
+        every = handing_on.choose(Prices.of_run(times, functions, run.exchange, prices))
     course = handing_on.course(every)
     if course is None:
         return PlannedRun(times, run.course, run.exchange, is_stuck=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from scipy import sparse
 
 from fsd_inference.config import RunSettings
-from fsd_inference.cost.model import run_cost
 from fsd_inference.cost.prices import load_prices
 from fsd_inference.forecast.coordination import count_coordinations
 from fsd_inference.forecast.counts import count_exchange, count_lane, count_own, count_sweeps
@@ -161,14 +160,11 @@ def choose_checkpoints(network: Network, carried: Carried, payloads: Payloads, r
     settings, stack = carried.settings, carried.stack
     work = rank_work(network, carried.partition)
     times = _times(carried, work, payloads, runs)
-    prices, functions = load_prices(), times.function_times(carried.memory_mb or MB_PER_VCPU, settings.workers)
-    exchange = count_exchange(carried.plan, payloads, settings, carried.channel, limits=_limits(stack))
-    samples, uses_services = sum(payloads.samples), stack is not None
-    paid = Prices(
-        functions_usd_per_s=run_cost(Usage(), functions, prices, samples=samples).usd / times.wall_s,
-        exchange_usd=run_cost(exchange, (), prices, samples=samples).usd if uses_services else 0.0,
-        put_usd=prices["s3.put"].usd(1) if uses_services else 0.0,
-    )
+    functions = times.function_times(carried.memory_mb or MB_PER_VCPU, settings.workers)
+    exchange = None
+    if stack is not None:
+        exchange = count_exchange(carried.plan, payloads, settings, carried.channel, limits=_limits(stack))
+    paid = Prices.of_run(times, functions, exchange, load_prices())
     return _handing_on(carried, work, payloads, times, runs).choose(paid)
 
 
@@ -187,12 +183,8 @@ def foreseen_connection_s(
     live : sequence of float, optional
         Fraction of samples that are not all zero after each layer, if that is known; by default all are live.
     """
-    settings = carried.settings
-    if carried.is_on_aws:
-        memory_mb = carried.memory_mb or MB_PER_VCPU
-        speed = Speed(load_timing("aws"), vcpus(memory_mb), threads(memory_mb))
-    else:
-        speed = Speed(load_timing("emulator"), _cores(settings.workers), settings.threads)
+    kernel_threads = threads(carried.memory_mb or MB_PER_VCPU) if carried.is_on_aws else carried.settings.threads
+    speed = Speed(_timing(carried), _vcpus(carried), kernel_threads)
     seconds = speed.connection_s(inputs, sizes, live).sum(axis=1) / sum(sizes)
     return tuple(float(f"{each:.3g}") for each in seconds)
 
@@ -242,6 +234,13 @@ def _cores(runs: int) -> float:
     return (os.cpu_count() or 1) / runs
 
 
+def _vcpus(carried: Carried, runs: int = 1) -> float:
+    """Return the processors that each rank of one of `runs` concurrent runs has."""
+    if carried.is_on_aws:
+        return vcpus(carried.memory_mb or MB_PER_VCPU)
+    return _cores(runs * carried.settings.workers)
+
+
 def _handing_on(carried: Carried, work: Work, payloads: Payloads, times: RunTimes, runs: int) -> HandingOn:
     """Return the checkpoints and hand-ons of one of `runs` concurrent runs."""
     stack, timing, limit = carried.stack, _timing(carried), None
@@ -249,8 +248,7 @@ def _handing_on(carried: Carried, work: Work, payloads: Payloads, times: RunTime
         # With more lanes, an attempt takes another one than the attempt before.
         waits = carried.channel == "queue" and len(stack.lanes) == 1
         limit = function_limit(timing, stack.functions.timeout_s, stack.purge_settle_s if waits else 0.0)
-    each = vcpus(carried.memory_mb or MB_PER_VCPU) if carried.is_on_aws else _cores(runs) / carried.settings.workers
-    takes = stored(carried.plan, work, payloads, timing, Speed(timing, each))
+    takes = stored(carried.plan, work, payloads, timing, Speed(timing, _vcpus(carried, runs)))
     return HandingOn(times, carried.settings.workers, [1.0] * work.layers, takes, limit)
 
 
