@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -41,9 +41,9 @@ def list_(
     from fsd_inference.aws.runs import read_statuses  # noqa: PLC0415
 
     use_profile(profile)
-    with _opened(stack) as (_, __, stores, table_of_lanes):
-        statuses = read_statuses(stores[0], last)
-        lanes = [] if table_of_lanes is None else table_of_lanes.look()
+    with _opened(stack) as opened:
+        statuses = read_statuses(opened.stores[0], last)
+        lanes = [] if opened.lanes is None else opened.lanes.look()
     columns = ("run", "state", "channel", "P", "samples", "received (UTC)", "seconds", "error")
     rows = (
         (
@@ -73,8 +73,8 @@ def show(
     from fsd_inference.aws.runs import read_run  # noqa: PLC0415
 
     use_profile(profile)
-    with _opened(stack) as (_, __, stores, ___):
-        status, metrics = read_run(stores[0], run)
+    with _opened(stack) as opened:
+        status, metrics = read_run(opened.stores[0], run)
     record = _record(status) | {"ranks": None if metrics is None else [rank.to_json() for rank in metrics.ranks]}
     if metrics is not None:
         record |= {"memory_mb": metrics.memory_mb, "usage": metrics.usage.to_json()}
@@ -117,7 +117,8 @@ def clean(
     age_s = _seconds(older_than) if older_than else 0.0 if every else None
     named = runs or []
     freed: list[int] = []
-    with _opened(stack) as (spec, clients, stores, table_of_lanes):
+    with _opened(stack) as opened:
+        spec, clients, stores, table_of_lanes = opened
 
         def end(status: RunStatus) -> None:
             freed.extend(end_orphans(clients, spec, stores, attempt_of(status), status.channel))
@@ -146,9 +147,18 @@ def clean(
     Output(as_json).result(record, text, *_lane_table(lanes))
 
 
+class _Opened(NamedTuple):
+    """A stack's description, clients, run buckets, and the table of its lanes' leases if it has lanes."""
+
+    spec: StackSpec
+    clients: Clients
+    stores: list[Store]
+    lanes: LaneTable | None
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[StackSpec, Clients, list[Store], LaneTable | None]]:
-    """Yield a stack's description, clients, run buckets, and the table of its lanes' leases if it has lanes."""
+def _opened(path: Path) -> Iterator[_Opened]:
+    """Yield an opened stack."""
     from fsd_inference.aws.backends import open_buckets  # noqa: PLC0415
     from fsd_inference.aws.clients import Clients  # noqa: PLC0415
     from fsd_inference.aws.lanes import open_lanes  # noqa: PLC0415
@@ -159,7 +169,8 @@ def _opened(path: Path) -> Iterator[tuple[StackSpec, Clients, list[Store], LaneT
     clients = Clients.of_stack(spec)
     runs, plans = open_buckets(clients, spec, meter)
     try:
-        yield spec, clients, runs, open_lanes(runs[0], clients, spec, meter=meter) if spec.lanes else None
+        lanes = open_lanes(runs[0], clients, spec, meter=meter) if spec.lanes else None
+        yield _Opened(spec, clients, runs, lanes)
     finally:
         for store in (*runs, plans):
             store.close()
