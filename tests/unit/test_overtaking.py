@@ -24,6 +24,7 @@ from fsd_inference.rank_report import RankReport
 from fsd_inference.session.reporting import _earlier
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.stragglers import Lag
+from tests.support.clock import Clock
 
 WORKERS = 3
 SETTINGS = RunSettings(workers=WORKERS, clocks=Clocks(30, 60, 60), checkpoint_every=10, restart_stragglers=True)
@@ -119,22 +120,9 @@ def test_local_ranks_that_are_hung_up_hide_nothing() -> None:
     assert first_error(SPEC, reports, [ERROR]) is ERROR
 
 
-class Clock:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
+    made = Clock(1000.0)
     monkeypatch.setattr(staying, "time", made)
     return made
 

@@ -30,6 +30,7 @@ from fsd_inference.limits import WAKING_S
 from fsd_inference.stack_description import FunctionsSpec, StackSpec, WorkerFunction
 from fsd_inference.store.memory import MemoryStore
 from fsd_inference.usage import Usage, UsageMeter
+from tests.support.clock import Clock
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:s-"
 WORKER = f"{ARN}worker-512"
@@ -42,19 +43,6 @@ FUNCTIONS = FunctionsSpec(
 STACK = StackSpec("s", None, "us-east-1", (), ("runs",), "networks", functions=FUNCTIONS)
 INITIALIZING = "Lambda is initializing your function. It will be ready to invoke shortly."
 PENDING = "The operation cannot be performed at this time. The function is currently in the following state: Pending"
-
-
-class Clock:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture
