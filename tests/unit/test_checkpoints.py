@@ -332,6 +332,36 @@ def test_an_attempt_starts_at_the_input_if_checkpoints_cannot_be_listed(
     assert f"checkpoints of the run could not be listed, so none is used: {error}" in caplog.messages
 
 
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+def test_checkpoints_are_listed_before_another_attempt_only_and_not_for_longer_than_the_stall_clock(
+    attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that has fallen silent would hold up a run as long again as its attempts."""
+    clocks = fsd.Clocks(start_s=30.0, stall_s=7.0, run_s=300.0)
+    failures = fsd.FailurePolicy(attempts=attempts, clocks=clocks, checkpoint_every=EVERY)
+    left: list[float] = []
+
+    def failing(spec: RunSpec, on_layer: Callable[[float], None]) -> Ended:
+        return Ended(time.time(), [], RunError("the answer was lost", retryable=True), None)
+
+    def unlisted(prefix: str) -> Iterator[ObjectInfo]:
+        if prefix.endswith("/checkpoints/"):
+            left.append(left_s())
+            raise StoreError("no answer")
+        return iter(())
+
+    with fsd.Session(NETWORK, channel="local", workers=2, failures=failures) as distributed:
+        engine = distributed._engine
+        assert isinstance(engine, Distributed)
+        executor = engine._prepared()[0]
+        monkeypatch.setattr(executor, "attempt", failing)
+        monkeypatch.setattr(executor.runs, "list", unlisted)
+        with pytest.raises(RunError, match="the answer was lost"):
+            distributed.infer(X)
+    assert len(left) == attempts - 1
+    assert all(0 < seconds <= 7.0 for seconds in left)
+
+
 def test_settings_that_checkpoints_exclude() -> None:
     with pytest.raises(SettingError, match="checkpoint_every must be a whole number of at least 0, not -1"):
         fsd.FailurePolicy(checkpoint_every=-1)

@@ -324,6 +324,9 @@ class Distributed:
             except RunError as error:
                 if not error.retryable or any(other.failure is not None for other in runs):
                     raise
+                may_not_count = isinstance(error, HandedOnError) or error.operation == RESUME
+                if not may_not_count and run.failed + 1 >= self._failures.attempts:
+                    raise
                 resume_at = self._newest_checkpoint(executor, run.spec)
                 # There are no more such attempts than checkpoints: one that cannot be used is gone by now.
                 is_unusable = error.operation == RESUME and resume_at < run.spec.resume_at
@@ -360,7 +363,7 @@ class Distributed:
         if not spec.settings.checkpoint_every:
             return 0
         try:
-            with within(self._settings.clocks.run_s):
+            with within(self._settings.clocks.stall_s):  # a store that is silent for longer has the next attempt fail
                 return newest_checkpoint(executor.runs, spec)
         except FsdError as error:
             _log.of(run=spec.run).warning("checkpoints of the run could not be listed, so none is used: %s", error)
